@@ -1,0 +1,35 @@
+//! The messages between host and guest, and the constants both sides must
+//! agree on. The message types are generated from `src/proto/*.proto`.
+#![deny(missing_docs)]
+
+/// `agent.proto`: the host's calls to the agent in the guest.
+#[allow(warnings, clippy::all)]
+#[rustfmt::skip]
+pub mod agent {
+    include!(concat!(env!("OUT_DIR"), "/agent.rs"));
+}
+
+/// The ttrpc client and server of `agent.proto`.
+#[allow(warnings, clippy::all)]
+#[rustfmt::skip]
+pub mod agent_ttrpc {
+    use super::agent;
+    include!(concat!(env!("OUT_DIR"), "/agent_ttrpc.rs"));
+}
+
+/// Vsock port of the host on which the agent's one ttrpc connection arrives.
+pub const AGENT_PORT: u32 = 1024;
+
+/// Vsock port of the host on which stdio streams arrive, each opened by an
+/// 8-byte little-endian token (see `Stdio` in `agent.proto`).
+pub const STDIO_PORT: u32 = 1025;
+
+/// The virtio-fs tag of the pod's share tree.
+pub const SHARE_TAG: &str = "rust-kata";
+
+/// Where the guest mounts the share tree.
+pub const GUEST_SHARE: &str = "/run/rust-kata/shared";
+
+/// Where the agent keeps the pod's namespaces (`ipc`, `uts`) for containers
+/// that are to join them by path.
+pub const GUEST_NAMESPACES: &str = "/run/rust-kata/ns";
