@@ -3,14 +3,14 @@
 #![deny(missing_docs)]
 
 /// `agent.proto`: the host's calls to the agent in the guest.
-#[allow(warnings, clippy::all)]
+#[allow(warnings, missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod agent {
     include!(concat!(env!("OUT_DIR"), "/agent.rs"));
 }
 
 /// The ttrpc client and server of `agent.proto`.
-#[allow(warnings, clippy::all)]
+#[allow(warnings, missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod agent_ttrpc {
     use super::agent;
