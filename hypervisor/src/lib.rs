@@ -1,1 +1,31 @@
-//! placeholder
+//! Virtual machines for rust-kata: how they are described, chosen, started and ended,
+//! and the virtio devices that serve them.
+//!
+//! ```text
+//!  owner (shim) ── socketpair, fds by SCM_RIGHTS ──▶ rust-kata-vmm   vsock, virtio-fs
+//!        │                                               ║ vhost-user
+//!        └────── QMP over an inherited socket ─────▶ qemu-system-x86_64 ══ guest
+//! ```
+//!
+//! The owner's side is [`VmSpec`] → [`VmSpec::validate`] → [`select`] → [`Vmm::create`]
+//! → [`Vm::boot`]. The device side ([`virtio`], [`transport`]) knows nothing of the
+//! owner: a device implements [`virtio::Device`], a transport drives it.
+
+#![deny(missing_docs)]
+
+pub mod control;
+mod error;
+pub mod kvm_probe;
+mod process;
+mod qemu;
+mod select;
+pub mod spec;
+pub mod transport;
+pub mod virtio;
+mod vm;
+
+pub use error::Error;
+pub use process::{KillRecordedError, kill_recorded};
+pub use select::select;
+pub use spec::{HypervisorKind, Share, SpecError, ValidSpec, VmSpec};
+pub use vm::{Choice, ExitStatus, Role, Vm, VmExit, VmProcess, Vmm};

@@ -1,0 +1,73 @@
+//! How the owner of a VM and its `rust-kata-vmm` talk.
+//!
+//! One `SOCK_SEQPACKET` socket pair, inherited when the process is started. Each
+//! packet is one JSON message of at most [`MAX_MESSAGE`] bytes; descriptors travel
+//! with it. The owner asks, the VMM answers each request once, in order:
+//!
+//! ```text
+//! owner                         rust-kata-vmm
+//!   │ Hello{version}      ──▶      │
+//!   │      ◀──   Hello{version}    │
+//!   │ Start{devices}+fds  ──▶      │   one connected vhost-user socket per device
+//!   │      ◀──   Started           │
+//!   │ Status / Stop       ──▶      │
+//! ```
+//!
+//! The VMM ends when the channel closes.
+
+mod client;
+mod packet;
+mod protocol;
+mod server;
+
+pub use client::Client;
+pub use packet::{MAX_FDS, MAX_MESSAGE};
+pub use protocol::{DeviceConfig, DeviceStatus, Request, Response, VERSION};
+pub use server::{Server, Service};
+
+/// What can go wrong on the control channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket failed.
+    #[error("Control socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The other side closed the channel.
+    #[error("The control channel was closed")]
+    Closed,
+    /// No answer came in time.
+    #[error("No answer to {request} within {limit:?}")]
+    Timeout {
+        /// The request.
+        request: &'static str,
+        /// The time it was given.
+        limit: std::time::Duration,
+    },
+    /// The message does not fit into a packet.
+    #[error("Control message of {0} bytes is too long")]
+    TooLong(usize),
+    /// The packet was cut off or carried too many descriptors.
+    #[error("Control message was cut off")]
+    Truncated,
+    /// The packet holds something else than a message.
+    #[error("Bad control message: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The two sides speak different versions.
+    #[error(
+        "Control protocol version {theirs}, expected {VERSION}: shim and rust-kata-vmm are from different builds"
+    )]
+    Version {
+        /// The other side's version.
+        theirs: u32,
+    },
+    /// An answer that does not belong to the request.
+    #[error("Unexpected answer to {request}: {answer}")]
+    Unexpected {
+        /// The request.
+        request: &'static str,
+        /// The answer.
+        answer: String,
+    },
+    /// The VMM could not do what was asked.
+    #[error("{0}")]
+    Refused(String),
+}

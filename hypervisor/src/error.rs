@@ -1,0 +1,74 @@
+//! What can go wrong with a virtual machine, as its owner sees it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::control::ControlError;
+use crate::spec::{HypervisorKind, SpecError};
+use crate::vm::{Role, VmExit};
+
+/// An error of the hypervisor library.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The specification does not describe a VM that can be started here.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+
+    /// The wanted hypervisor cannot be used.
+    #[error("Hypervisor {kind} cannot be used: {reason}")]
+    Unsupported {
+        /// The hypervisor that was asked for.
+        kind: HypervisorKind,
+        /// Why not, and what to do about it.
+        reason: String,
+    },
+
+    /// A process of the VM could not be started.
+    #[error("Cannot start {role} ({path}): {source}")]
+    Spawn {
+        /// The process.
+        role: Role,
+        /// Its binary.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A file, socket or other resource of the VM could not be made or used.
+    #[error("Cannot {what} {path}: {source}")]
+    Io {
+        /// The verb: what was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// `rust-kata-vmm` refused a request or could not be talked to.
+    #[error("Cannot control rust-kata-vmm: {0}")]
+    Control(#[from] ControlError),
+
+    /// QEMU refused a command or could not be talked to.
+    #[error("QEMU command {command} failed: {reason}")]
+    Qmp {
+        /// The QMP command.
+        command: &'static str,
+        /// What QEMU answered.
+        reason: String,
+    },
+
+    /// A step took too long: the process lives but does not answer.
+    #[error("{what} did not finish within {limit:?}")]
+    Timeout {
+        /// The step.
+        what: &'static str,
+        /// The time it was given.
+        limit: Duration,
+    },
+
+    /// A process of the VM ended while something was asked of it.
+    #[error("The virtual machine ended: {0}")]
+    Exited(VmExit),
+}

@@ -1,0 +1,117 @@
+//! Does this machine run virtual machines in hardware?
+//!
+//! `/dev/kvm` alone does not tell: a `kvm_pvm` module answers there too, but
+//! emulates the guest's kernel code one instruction at a time. The CPU's flags
+//! decide.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What was found out about KVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kvm {
+    /// Guests run in hardware; the CPU feature that does it (`vmx` or `svm`).
+    Hardware(&'static str),
+    /// KVM is of no use here, for this reason.
+    Unusable(String),
+}
+
+/// The files that the probe reads; tests put others in their place.
+struct Host {
+    device: PathBuf,
+    pvm_module: PathBuf,
+    cpuinfo: PathBuf,
+}
+
+/// Looks at this machine.
+pub fn probe() -> Kvm {
+    let host = Host {
+        device: "/dev/kvm".into(),
+        pvm_module: "/sys/module/kvm_pvm".into(),
+        cpuinfo: "/proc/cpuinfo".into(),
+    };
+    host.probe()
+}
+
+impl Host {
+    fn probe(&self) -> Kvm {
+        let device = self.device.display();
+        if let Err(err) = OpenOptions::new().read(true).write(true).open(&self.device) {
+            return Kvm::Unusable(match err.kind() {
+                io::ErrorKind::NotFound => format!("{device} does not exist"),
+                io::ErrorKind::PermissionDenied => format!("{device} cannot be opened: {err}"),
+                _ => format!("{device} cannot be used: {err}"),
+            });
+        }
+        if self.pvm_module.exists() {
+            return Kvm::Unusable(format!(
+                "{device} is kvm_pvm, which emulates an ordinary guest kernel"
+            ));
+        }
+        match hardware_flag(&self.cpuinfo) {
+            Some(flag) => Kvm::Hardware(flag),
+            None => Kvm::Unusable(format!(
+                "{device} exists, but the CPU has neither vmx nor svm"
+            )),
+        }
+    }
+}
+
+fn hardware_flag(cpuinfo: &Path) -> Option<&'static str> {
+    let text = std::fs::read_to_string(cpuinfo).ok()?;
+    let flags = text.lines().find(|line| line.starts_with("flags"))?;
+    flags.split_whitespace().find_map(|flag| match flag {
+        "vmx" => Some("vmx"),
+        "svm" => Some("svm"),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(dir: &Path, flags: &str) -> Host {
+        let host = Host {
+            device: dir.join("kvm"),
+            pvm_module: dir.join("kvm_pvm"),
+            cpuinfo: dir.join("cpuinfo"),
+        };
+        std::fs::write(
+            &host.cpuinfo,
+            format!("model\t: 1\nflags\t\t: fpu {flags}\n"),
+        )
+        .unwrap();
+        host
+    }
+
+    #[test]
+    fn hardware_needs_device_and_flag() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path(), "sse svm");
+
+        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("not exist")));
+        std::fs::write(&host.device, "").unwrap();
+        assert_eq!(host.probe(), Kvm::Hardware("svm"));
+    }
+
+    #[test]
+    fn pvm_is_not_hardware() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path(), "vmx");
+        std::fs::write(&host.device, "").unwrap();
+        std::fs::create_dir(&host.pvm_module).unwrap();
+
+        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("kvm_pvm")));
+    }
+
+    #[test]
+    fn flag_must_match_as_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path(), "svm_lock xvmx");
+        std::fs::write(&host.device, "").unwrap();
+
+        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("neither")));
+    }
+}

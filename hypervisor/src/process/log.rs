@@ -1,0 +1,136 @@
+//! Log files that cannot fill a disk.
+//!
+//! What a process writes, and above all what a guest writes to its console, goes
+//! through a socket to a task of the owner, which keeps the file and one older one
+//! (`<name>.1`) below a fixed size. Should the owner stand still, the writer finds
+//! its socket full and the host loses nothing but log lines.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+
+/// Size at which a log is put aside and begun anew.
+const MAX_LOG: u64 = 256 << 10;
+/// How much of the end of a log is remembered for error messages.
+const TAIL: usize = 1024;
+/// How long the end of a dead process's log is waited for. Only a descendant that
+/// keeps the socket open makes this matter.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Writes one log file, see the module.
+pub(crate) struct BoundedLog {
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+/// The last lines of a log.
+pub(crate) struct Tail {
+    text: Arc<Mutex<Vec<u8>>>,
+    task: JoinHandle<()>,
+}
+
+impl BoundedLog {
+    /// Creates the file and starts the task that fills it from the returned socket.
+    pub fn start(path: PathBuf) -> Result<(OwnedFd, Tail), Error> {
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io {
+                what: "create log",
+                path,
+                source,
+            }
+        };
+        let file = File::create(&path).map_err(fail(&path))?;
+        let (ours, theirs) = StdStream::pair().map_err(fail(&path))?;
+        ours.set_nonblocking(true).map_err(fail(&path))?;
+        let socket = UnixStream::from_std(ours).map_err(fail(&path))?;
+        let log = BoundedLog {
+            path,
+            file,
+            written: 0,
+        };
+        let text = Arc::default();
+        let task = tokio::spawn(log.pump(socket, Arc::clone(&text)));
+        Ok((theirs.into(), Tail { text, task }))
+    }
+
+    async fn pump(mut self, mut socket: UnixStream, tail: Arc<Mutex<Vec<u8>>>) {
+        let mut buffer = vec![0; 4096];
+        while let Ok(len @ 1..) = socket.read(&mut buffer).await {
+            let bytes = &buffer[..len];
+            {
+                let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+                tail.extend_from_slice(bytes);
+                let surplus = tail.len().saturating_sub(TAIL);
+                tail.drain(..surplus);
+            }
+            if let Err(err) = self.append(bytes) {
+                // The reader must go on, or the writer would stand still.
+                log::warn!("Cannot write {}: {err}", self.path.display());
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.written + bytes.len() as u64 > MAX_LOG {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".1");
+            fs::rename(&self.path, old)?;
+            self.file = File::create(&self.path)?;
+            self.written = 0;
+        }
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Tail {
+    /// The last lines, once the writer is gone.
+    pub async fn last_lines(mut self) -> String {
+        let _ = tokio::time::timeout(DRAIN, &mut self.task).await;
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(4)..].join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn log_stays_small_and_keeps_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (socket, tail) = BoundedLog::start(path.clone()).unwrap();
+        let mut socket = StdStream::from(socket);
+
+        let writer = tokio::task::spawn_blocking(move || {
+            for number in 0..100_000 {
+                writeln!(socket, "line {number}").unwrap();
+            }
+        });
+        writer.await.unwrap();
+
+        let last = tail.last_lines().await;
+        assert!(last.ends_with("line 99998; line 99999"), "{last}");
+        assert!(fs::metadata(&path).unwrap().len() <= MAX_LOG);
+        assert!(fs::metadata(dir.path().join("log.1")).unwrap().len() <= MAX_LOG);
+    }
+}

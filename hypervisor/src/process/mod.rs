@@ -1,0 +1,13 @@
+//! The host processes of a VM: started so that they cannot outlive their owner,
+//! watched by pidfd, killed for certain.
+
+mod launch;
+mod log;
+mod recorded;
+mod spawner;
+mod watch;
+
+pub(crate) use launch::Launch;
+pub(crate) use log::{BoundedLog, Tail};
+pub use recorded::{KillRecordedError, kill_recorded};
+pub(crate) use watch::Process;

@@ -1,0 +1,153 @@
+//! Killing processes known only from a record on disk.
+
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::vm::VmProcess;
+
+/// How long a killed process may take to go.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A recorded process that could not be brought to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot kill {} (process {}): {source}", process.role, process.pid)]
+pub struct KillRecordedError {
+    /// The process.
+    pub process: VmProcess,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Kills the processes of a VM whose owner is dead, and returns when they are gone.
+///
+/// A process is touched only if both its id and its start time are those of the
+/// record, so a reused id harms nobody. Processes that are gone already are fine.
+/// All are killed before the first error is returned. Blocks, at most for seconds.
+pub fn kill_recorded(processes: &[VmProcess]) -> Result<(), KillRecordedError> {
+    let error = |process: &VmProcess| {
+        let process = process.clone();
+        move |source| KillRecordedError { process, source }
+    };
+    let mut result = Ok(());
+    let mut killed = Vec::new();
+    for process in processes {
+        match kill(process) {
+            Ok(Some(pidfd)) => killed.push((process, pidfd)),
+            Ok(None) => {}
+            Err(err) => result = result.and(Err(error(process)(err))),
+        }
+    }
+    let deadline = Instant::now() + LIMIT;
+    for (process, pidfd) in killed {
+        result = result.and(wait_gone(&pidfd, deadline).map_err(error(process)));
+    }
+    result
+}
+
+fn kill(process: &VmProcess) -> io::Result<Option<std::os::fd::OwnedFd>> {
+    let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(err) => return Err(err.into()),
+    };
+    // The descriptor pins the process, so what is read now is about this one.
+    match start_time(process.pid) {
+        Ok(start_time) if start_time == process.start_time => {}
+        Ok(_) => return Ok(None),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(err),
+    }
+    match pidfd_send_signal(&pidfd, Signal::KILL) {
+        Ok(()) => Ok(Some(pidfd)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn wait_gone(pidfd: &std::os::fd::OwnedFd, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let fd = PollFd::new(std::os::fd::AsFd::as_fd(pidfd), PollFlags::POLLIN);
+        match poll(&mut [fd], timeout) {
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("it does not end within {LIMIT:?}"),
+                ));
+            }
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`. The second field, the name, may hold anything, so
+/// counting starts after its closing parenthesis.
+pub(super) fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "bad /proc/PID/stat"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::Role;
+    use std::process::{Child, Command};
+
+    fn sleeper() -> (Child, VmProcess) {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = VmProcess {
+            role: Role::Qemu,
+            pid: child.id(),
+            start_time: start_time(child.id()).unwrap(),
+        };
+        (child, process)
+    }
+
+    #[test]
+    fn recorded_process_is_killed() {
+        let (mut child, process) = sleeper();
+
+        kill_recorded(&[process.clone()]).unwrap();
+
+        assert!(!child.wait().unwrap().success());
+        kill_recorded(&[process]).unwrap();
+    }
+
+    #[test]
+    fn other_process_with_the_same_id_is_spared() {
+        let (mut child, mut process) = sleeper();
+        process.start_time += 1;
+
+        kill_recorded(&[process]).unwrap();
+
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn nonsense_ids_are_no_error() {
+        for pid in [0, u32::MAX, 0x3fff_fff0] {
+            let role = Role::Vmm;
+            let start_time = 1;
+            kill_recorded(&[VmProcess {
+                role,
+                pid,
+                start_time,
+            }])
+            .unwrap();
+        }
+    }
+}

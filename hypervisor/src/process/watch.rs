@@ -1,0 +1,127 @@
+//! A running process of a VM, seen through its pidfd.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::sync::Arc;
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use super::Tail;
+use super::recorded::start_time;
+use crate::vm::{ExitStatus, Role, VmExit, VmProcess};
+
+/// A child process. It is killed when this is dropped.
+pub(crate) struct Process {
+    record: VmProcess,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
+    exit: watch::Receiver<Option<VmExit>>,
+}
+
+impl Process {
+    /// Takes charge of `child`: it is reaped by a task as soon as it ends.
+    pub(super) fn watch(role: Role, mut child: Child, tail: Tail) -> io::Result<Process> {
+        match Process::open(role, &child) {
+            Ok((record, pidfd)) => {
+                let pidfd = Arc::new(pidfd);
+                let (sender, exit) = watch::channel(None);
+                tokio::spawn(reap(role, Arc::clone(&pidfd), tail, sender));
+                Ok(Process {
+                    record,
+                    pidfd,
+                    exit,
+                })
+            }
+            Err(err) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(err)
+            }
+        }
+    }
+
+    fn open(role: Role, child: &Child) -> io::Result<(VmProcess, AsyncFd<OwnedFd>)> {
+        let pid = child.id();
+        // Nobody has reaped the child yet, so the number is still its own.
+        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::NONBLOCK)?;
+        let record = VmProcess {
+            role,
+            pid,
+            start_time: start_time(pid)?,
+        };
+        Ok((record, AsyncFd::with_interest(pidfd, Interest::READABLE)?))
+    }
+
+    /// Identity for the record on disk.
+    pub fn record(&self) -> VmProcess {
+        self.record.clone()
+    }
+
+    /// Sends SIGKILL. A process that is gone already is no error.
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+
+    /// Resolves when the process was reaped.
+    pub async fn exited(&self) -> VmExit {
+        let mut exit = self.exit.clone();
+        let end = exit.wait_for(Option::is_some).await.ok();
+        end.and_then(|exit| exit.clone()).unwrap_or(VmExit {
+            process: self.record.role,
+            status: ExitStatus::Unknown,
+            reason: "its watcher is gone".into(),
+        })
+    }
+
+    /// How the process ended, if it did.
+    pub fn exit(&self) -> Option<VmExit> {
+        self.exit.borrow().clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn reap(
+    role: Role,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
+    tail: Tail,
+    exit: watch::Sender<Option<VmExit>>,
+) {
+    let status = loop {
+        let Ok(mut ready) = pidfd.readable().await else {
+            break ExitStatus::Unknown;
+        };
+        match waitid(
+            WaitId::PidFd(std::os::fd::AsFd::as_fd(pidfd.get_ref())),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        ) {
+            Ok(Some(status)) => {
+                break match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => ExitStatus::Code(code),
+                    (None, Some(signal)) => ExitStatus::Signal(signal),
+                    (None, None) => ExitStatus::Unknown,
+                };
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {
+                ready.clear_ready();
+            }
+            Err(_) => break ExitStatus::Unknown,
+        }
+    };
+    let reason = tail.last_lines().await;
+    log::debug!("{role} ended with {status}");
+    exit.send_replace(Some(VmExit {
+        process: role,
+        status,
+        reason,
+    }));
+}

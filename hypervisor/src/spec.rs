@@ -1,0 +1,221 @@
+//! The description of a virtual machine, and its one validation.
+//!
+//! [`VmSpec`] is what the owner fills in. [`VmSpec::validate`] turns it into a
+//! [`ValidSpec`], the only thing that a backend accepts, so that every mistake is
+//! named before a process is started.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+mod check;
+
+/// Which hypervisor runs the VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HypervisorKind {
+    /// Whatever works best on this machine.
+    #[default]
+    Auto,
+    /// The built-in VMM on `/dev/kvm`.
+    Kvm,
+    /// QEMU, accelerated by KVM where the hardware does it, else emulated.
+    Qemu,
+}
+
+impl fmt::Display for HypervisorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HypervisorKind::Auto => "auto",
+            HypervisorKind::Kvm => "kvm",
+            HypervisorKind::Qemu => "qemu",
+        })
+    }
+}
+
+impl FromStr for HypervisorKind {
+    type Err = SpecError;
+
+    fn from_str(name: &str) -> Result<Self, SpecError> {
+        match name {
+            "auto" => Ok(HypervisorKind::Auto),
+            "kvm" => Ok(HypervisorKind::Kvm),
+            "qemu" => Ok(HypervisorKind::Qemu),
+            _ => Err(SpecError::Hypervisor(name.to_owned())),
+        }
+    }
+}
+
+/// A host directory shown to the guest by virtio-fs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The name by which the guest mounts it.
+    pub tag: String,
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+/// What a VM is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// Name of the VM, for process lists and logs.
+    pub id: String,
+    /// Existing directory for the VM's sockets, logs and console.
+    pub dir: PathBuf,
+    /// Guest kernel: an uncompressed ELF `vmlinux` with a PVH entry.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: PathBuf,
+    /// Words added to the kernel command line.
+    pub cmdline: Vec<String>,
+    /// Number of virtual CPUs.
+    pub vcpus: u32,
+    /// Guest memory.
+    pub memory_mib: u32,
+    /// Network namespace in which the VM's processes run.
+    pub netns: Option<PathBuf>,
+    /// The directory shared with the guest.
+    pub share: Share,
+    /// Unix socket on which host programs reach the guest's vsock ports; with
+    /// `_<port>` appended, the socket on which they are reached.
+    pub vsock_uds: PathBuf,
+    /// Which hypervisor to use.
+    pub hypervisor: HypervisorKind,
+    /// The `rust-kata-vmm` binary: a path, or a name looked up in `PATH`.
+    pub vmm_binary: PathBuf,
+    /// The QEMU binary: a path, or a name looked up in `PATH`.
+    pub qemu_binary: PathBuf,
+    /// Verbose kernel and VMM logs.
+    pub debug: bool,
+}
+
+impl VmSpec {
+    /// Checks everything that can be checked before a process is started.
+    pub fn validate(self) -> Result<ValidSpec, SpecError> {
+        check::validate(self)
+    }
+}
+
+/// A [`VmSpec`] that was checked: paths exist, binaries are absolute, numbers fit
+/// this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidSpec(VmSpec);
+
+impl ValidSpec {
+    /// Guest memory in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.0.memory_mib) << 20
+    }
+
+    /// A file in the VM's directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.dir.join(name)
+    }
+}
+
+impl Deref for ValidSpec {
+    type Target = VmSpec;
+
+    fn deref(&self) -> &VmSpec {
+        &self.0
+    }
+}
+
+/// Why a [`VmSpec`] cannot be used, naming the thing and the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Not the name of a hypervisor.
+    #[error("Unknown hypervisor {0:?}: use auto, kvm or qemu")]
+    Hypervisor(String),
+
+    /// The name of the VM cannot be used in a process list or on a command line.
+    #[error("Bad VM id {0:?}: use 1 to 128 characters of A-Z a-z 0-9 . _ -")]
+    Id(String),
+
+    /// A file or directory cannot be used.
+    #[error("{what} {path}: {source}; {cure}")]
+    Path {
+        /// Its part in the VM.
+        what: &'static str,
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        cure: &'static str,
+    },
+
+    /// The kernel is not one that can be booted.
+    #[error(
+        "Guest kernel {path} {reason}: give an uncompressed x86-64 ELF vmlinux with a PVH entry (`make guest` makes one)"
+    )]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A Unix socket path would not fit.
+    #[error("Socket path {path} has {len} bytes, at most {max} fit: use a shorter state directory")]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        len: usize,
+        /// What fits (unix(7) `sun_path`, room for the port suffix kept).
+        max: usize,
+    },
+
+    /// Too little or too much memory.
+    #[error("Guest memory of {given} MiB: give {min} to {max} MiB on this host")]
+    Memory {
+        /// As asked.
+        given: u32,
+        /// The least a guest boots with; depends on the image sizes.
+        min: u32,
+        /// What this host has.
+        max: u32,
+    },
+
+    /// Too few or too many CPUs.
+    #[error("{given} vCPUs: give 1 to {max} on this host")]
+    Vcpus {
+        /// As asked.
+        given: u32,
+        /// The most that make sense here.
+        max: u32,
+    },
+
+    /// A word that would not survive on the kernel command line.
+    #[error("Kernel command line word {0:?}: it must be printable and without spaces")]
+    Cmdline(String),
+
+    /// The kernel command line would be cut off.
+    #[error("Kernel command line has {len} bytes, at most {max} fit: pass fewer words")]
+    CmdlineLength {
+        /// Its length.
+        len: usize,
+        /// The most that the kernel takes (x86 `COMMAND_LINE_SIZE`).
+        max: usize,
+    },
+
+    /// The share's tag cannot be put into the device's configuration.
+    #[error("Share tag {0:?}: use 1 to 36 characters of A-Z a-z 0-9 . _ -")]
+    Tag(String),
+
+    /// A program is not there.
+    #[error("{name} not found{place}: {cure}")]
+    Binary {
+        /// The program.
+        name: String,
+        /// Where it was looked for.
+        place: &'static str,
+        /// How to get it.
+        cure: &'static str,
+    },
+}
