@@ -1,1 +1,33 @@
-//! placeholder
+//! The harness of the end-to-end tests.
+//!
+//! Every test gets its own [`bed::Bed`]: a private containerd, a private state
+//! directory of rust-kata, and a private containerd namespace. Inside it a
+//! [`scene::Scene`] drives one runtime through `ctr`; [`oracle::compare`] plays
+//! the same scene under runc and under rust-kata and compares what was seen.
+//! When a bed ends, [`leak`] looks for whatever was left behind: a leftover
+//! fails the test.
+//!
+//! ```text
+//! test ── Bed ── containerd ── shim under test ── VM
+//!          ├── events: `ctr events`, in the order containerd published them
+//!          └── Scene ── run::Running (pipes) or pty::Terminal (a real pty)
+//! ```
+//! [`task::Shim`] needs no containerd: it starts a shim by hand and speaks the
+//! task API to it, with the exact gRPC codes.
+//!
+//! The harness panics on anything unexpected, as a test should.
+#![deny(missing_docs)]
+
+pub mod bed;
+pub mod capture;
+pub mod dist;
+pub mod events;
+pub mod image;
+pub mod leak;
+pub mod oracle;
+pub mod process;
+pub mod pty;
+pub mod run;
+pub mod scene;
+pub mod spec;
+pub mod task;

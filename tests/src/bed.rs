@@ -1,0 +1,261 @@
+//! What one test lives in: a private containerd, private folders, and the
+//! check that nothing is left of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::capture::Capture;
+use crate::dist;
+use crate::events::EventLog;
+use crate::image;
+use crate::leak;
+use crate::process::{self, Process};
+use crate::run::{self, Input};
+
+/// Plugins of containerd that no test needs.
+const DISABLED: [&str; 5] = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs",
+];
+
+/// How a bed differs from the usual.
+#[derive(Default)]
+pub struct Plan {
+    /// Instead of the usual `PATH` of containerd and what it starts.
+    pub path: Option<OsString>,
+    /// Lines appended to rust-kata's configuration.
+    pub config: String,
+}
+
+/// A private containerd and all that belongs to it.
+pub struct Bed {
+    folder: TempDir,
+    path: OsString,
+    containerd: Child,
+    log: Capture,
+    /// Everything containerd publishes.
+    pub events: EventLog,
+    ids: RefCell<BTreeSet<String>>,
+    made: Cell<u32>,
+}
+
+impl Bed {
+    /// A bed as most tests want it.
+    pub fn new() -> Self {
+        Self::with(Plan::default())
+    }
+
+    /// A bed that differs from the usual by `plan`.
+    pub fn with(plan: Plan) -> Self {
+        // Short and outside the checkout: Unix socket paths end at 108 bytes.
+        let folder = tempfile::Builder::new().prefix("rkt-").tempdir_in("/tmp").expect("/tmp is writable");
+        let path = plan.path.unwrap_or_else(usual_path);
+        write_configs(folder.path(), &plan.config);
+        let mut containerd = Command::new("containerd")
+            .arg("--config")
+            .arg(folder.path().join("containerd.toml"))
+            .envs(environment(folder.path(), &path))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start containerd (package containerd): {error}"));
+        let log = Capture::of(containerd.stderr.take().expect("piped"));
+        log.expect("containerd successfully booted", dist::patience(20.0));
+        let events = EventLog::subscribe(client(folder.path(), &["events"]));
+        let bed = Self { folder, path, containerd, log, events, ids: RefCell::default(), made: Cell::new(0) };
+        bed.await_subscription();
+        let import = bed.ctr(&["images", "import", image::archive().to_str().expect("UTF-8")]);
+        run::run(import, Input::Null, dist::patience(30.0)).ok();
+        bed
+    }
+
+    /// `ctr events` does not say when it listens: publish until it hears.
+    fn await_subscription(&self) {
+        let limit = dist::patience(20.0);
+        run::run(client(self.dir(), &["namespaces", "create", self.namespace()]), Input::Null, limit).ok();
+        let heard = (0..200).any(|turn| {
+            let label = format!("turn={turn}");
+            run::run(client(self.dir(), &["namespaces", "label", self.namespace(), &label]), Input::Null, limit).ok();
+            self.events.wait(Duration::from_millis(50), |event| event.topic == "/namespaces/update").is_some()
+        });
+        assert!(heard, "`ctr events` hears nothing");
+    }
+
+    /// The folder that holds all of it. Its path marks every process of ours.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The containerd namespace of the test.
+    pub fn namespace(&self) -> &str {
+        self.dir().file_name().and_then(|name| name.to_str()).expect("an ASCII name")
+    }
+
+    /// rust-kata's state root.
+    pub fn state(&self) -> PathBuf {
+        self.dir().join("kata")
+    }
+
+    /// containerd's address.
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("containerd.sock")
+    }
+
+    /// The environment that leads binaries under test to this bed.
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        environment(self.dir(), &self.path)
+    }
+
+    /// What containerd and the shims logged.
+    pub fn log(&self) -> String {
+        self.log.now().text()
+    }
+
+    /// A `ctr` command line in the test's namespace.
+    pub fn ctr(&self, args: &[&str]) -> Command {
+        let mut all = vec!["-n", self.namespace()];
+        all.extend_from_slice(args);
+        client(self.dir(), &all)
+    }
+
+    /// A fresh path in the bed's folder.
+    pub fn fresh(&self, stem: &str) -> PathBuf {
+        self.made.set(self.made.get() + 1);
+        self.dir().join(format!("{stem}-{}", self.made.get()))
+    }
+
+    /// A fresh busybox root file system.
+    pub fn rootfs(&self) -> PathBuf {
+        let root = self.fresh("rootfs");
+        image::make_rootfs(&root);
+        root
+    }
+
+    /// Remembers that `id` was used, for the leak check.
+    pub fn note(&self, id: &str) {
+        self.ids.borrow_mut().insert(id.to_owned());
+    }
+
+    /// The ids used so far.
+    pub fn ids(&self) -> Vec<String> {
+        self.ids.borrow().iter().cloned().collect()
+    }
+
+    /// The processes that belong to this bed, containerd and its clients aside.
+    pub fn processes(&self) -> Vec<Process> {
+        let marker = self.dir().to_str().expect("an ASCII path");
+        let own = [self.containerd.id(), self.events.pid(), std::process::id()];
+        process::marked(marker).into_iter().filter(|process| !own.contains(&process.pid)).collect()
+    }
+
+    /// The processes of this bed whose program is called `name`.
+    pub fn named(&self, name: &str) -> Vec<Process> {
+        self.processes().into_iter().filter(|process| process.is(name)).collect()
+    }
+
+    /// Panics, with names, when anything is left of what ran here.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let left = leak::left_after(self, dist::patience(10.0));
+        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    }
+
+    /// Ends what a failed test left running.
+    fn sweep(&self) {
+        for process in self.processes() {
+            process::signal(process.pid, Signal::SIGKILL);
+            process::wait_gone(process.pid, Duration::from_secs(5));
+        }
+    }
+}
+
+impl Default for Bed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let left = if failed { Vec::new() } else { leak::left_after(self, dist::patience(10.0)) };
+        self.sweep();
+        process::signal(self.containerd.id(), Signal::SIGKILL);
+        let _ = self.containerd.wait();
+        if failed || !left.is_empty() {
+            eprintln!("containerd and shims said:\n{}", tell(&self.log()));
+            eprintln!("{}", logs(&self.state()));
+        }
+        leak::remove_traces(self);
+        if std::env::var_os("RUST_KATA_TEST_KEEP").is_some() {
+            self.folder.disable_cleanup(true);
+        }
+        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    }
+}
+
+/// The lines of a log that may explain a failure.
+fn tell(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// The ends of the VM logs under `state`.
+fn logs(state: &Path) -> String {
+    let mut told = String::new();
+    for (path, is_dir) in leak::tree(state) {
+        if !is_dir && path.extension().is_some_and(|end| end == "log") {
+            let text = fs::read(&path).unwrap_or_default();
+            let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned();
+            told += &format!("{}:\n{tail}\n", path.display());
+        }
+    }
+    told
+}
+
+fn usual_path() -> OsString {
+    let mut path = dist::dist().join("bin").into_os_string();
+    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    path
+}
+
+fn environment(folder: &Path, path: &OsString) -> Vec<(OsString, OsString)> {
+    vec![
+        ("PATH".into(), path.clone()),
+        ("RUST_KATA_CONFIG".into(), folder.join("rust-kata.toml").into()),
+        ("RUST_KATA_TEST_BED".into(), folder.into()),
+    ]
+}
+
+fn client(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("ctr");
+    command.arg("--address").arg(folder.join("containerd.sock")).args(args);
+    command
+}
+
+fn write_configs(folder: &Path, extra: &str) {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let disabled: Vec<String> = DISABLED.iter().map(|name| format!("{name:?}")).collect();
+    let containerd = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [{}]\n[grpc]\naddress = {:?}\n",
+        at("root"),
+        at("state"),
+        disabled.join(", "),
+        at("containerd.sock"),
+    );
+    fs::write(folder.join("containerd.toml"), containerd).expect("our folder is writable");
+    let ours = format!("root = {:?}\n{extra}\n", at("kata"));
+    fs::write(folder.join("rust-kata.toml"), ours).expect("our folder is writable");
+}

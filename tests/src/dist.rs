@@ -1,0 +1,66 @@
+//! Where the binaries under test are, and which runtime is under test.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The runtime whose behaviour is the reference.
+pub const RUNC: &str = "io.containerd.runc.v2";
+
+/// Our runtime's name, as containerd knows it.
+pub const RUST_KATA: &str = "io.containerd.rust-kata.v2";
+
+/// Our shim's file name.
+pub const SHIM: &str = "containerd-shim-rust-kata-v2";
+
+/// The VMM's file name.
+pub const VMM: &str = "rust-kata-vmm";
+
+/// QEMU's file name.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// The root of the source tree.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace")
+}
+
+/// The built tree under test: `RUST_KATA_DIST`, or `target/dist`.
+pub fn dist() -> PathBuf {
+    std::env::var_os("RUST_KATA_DIST")
+        .map_or_else(|| workspace().join("target/dist"), PathBuf::from)
+}
+
+/// A binary of the tree under test.
+pub fn binary(name: &str) -> PathBuf {
+    dist().join("bin").join(name)
+}
+
+/// The runtime under test: `RUST_KATA_TEST_RUNTIME`, or ours. With runc's name
+/// there, the harness and the tests check themselves.
+pub fn subject() -> String {
+    std::env::var("RUST_KATA_TEST_RUNTIME").unwrap_or_else(|_| RUST_KATA.to_owned())
+}
+
+/// Whether the runtime under test is ours; else says on stderr why the test
+/// that asks does nothing.
+pub fn subject_is_ours(test: &str) -> bool {
+    let ours = subject() == RUST_KATA;
+    if !ours {
+        eprintln!(
+            "{test}: skipped, it tests what only rust-kata has and RUST_KATA_TEST_RUNTIME={}",
+            subject()
+        );
+    }
+    ours
+}
+
+/// `seconds`, stretched by `RUST_KATA_TEST_PATIENCE` (a factor, default 1) on
+/// machines that do other work at the same time.
+pub fn patience(seconds: f64) -> Duration {
+    let factor = std::env::var("RUST_KATA_TEST_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1.0_f64);
+    Duration::from_secs_f64(seconds * factor)
+}
