@@ -1,0 +1,116 @@
+# rust-kata: everything starts here; `make help` tells what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# auto: the tuned guest kernel when it is built, else Debian's; debian or tuned force one.
+KERNEL ?= auto
+# End-to-end tests at a time: each has a containerd and virtual machines of its own.
+TEST_THREADS ?= 1
+
+DIST := target/dist
+SHARE := $(DIST)/share/rust-kata
+BINARIES := containerd-shim-rust-kata-v2 rust-kata-vmm
+
+TARGET := x86_64-unknown-linux-gnu
+AGENT := target/agent/$(TARGET)/agent/rust-kata-agent
+# The agent is PID 1 of an otherwise empty guest: static, libseccomp included.
+# It has a target directory of its own, for its flags are not those of the host's binaries.
+AGENT_ENV := CARGO_TARGET_DIR=target/agent RUSTFLAGS='-C target-feature=+crt-static' \
+	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu
+
+# place FROM TO MODE: copies when the contents differ, by a rename, so that a running binary is not in the way.
+define place
+place() { cmp -s "$$1" "$$2" || { install -D -m "$$3" "$$1" "$$2.new" && mv "$$2.new" "$$2"; }; }
+endef
+
+.DEFAULT_GOAL := build
+
+## make                the same as make build
+## make setup          install what building, running and testing need (Debian 12, root); nothing when it is there
+.PHONY: setup
+setup:
+	@guest/setup
+
+## make build          everything, in target/dist: put target/dist/bin in PATH and containerd finds the runtime
+.PHONY: build
+build: host guest
+
+.PHONY: host
+host: setup
+	@$(CARGO) build --release -p rust-kata-shim -p rust-kata-hypervisor --bins
+	@$(place); for name in $(BINARIES); do place target/release/$$name $(DIST)/bin/$$name 755; done
+	@$(place); place runtime/config.toml $(SHARE)/config.toml 644
+
+## make guest          the guest alone: agent, kernel and initrd (KERNEL=auto|debian|tuned)
+.PHONY: guest
+guest: agent
+	@$(MAKE) initrd
+
+.PHONY: agent
+agent: setup
+	@$(AGENT_ENV) $(CARGO) build --profile agent --target $(TARGET) -p rust-kata-agent
+
+## make initrd         kernel and initrd with the agent that is there (AGENT=path for another)
+.PHONY: initrd
+initrd: setup
+	@$(place); kernel=$$(guest/kernel $(KERNEL)); \
+	mkdir -p $(SHARE); \
+	guest/make-initrd $(AGENT) "$$kernel" $(SHARE)/initrd.img; \
+	place "$$kernel/vmlinux" $(SHARE)/vmlinux 644
+
+## make kernel         build the tuned guest kernel, once: it is kept in ~/.cache/rust-kata (RUST_KATA_CACHE)
+.PHONY: kernel
+kernel: setup
+	@guest/tuned-kernel
+
+## make demo           build, then run a container in a virtual machine and show what it says
+.PHONY: demo
+demo: build
+	@guest/demo $(DIST)
+
+## make test           build, then every test, the end-to-end ones too
+.PHONY: test
+test: build
+	@$(CARGO) test --workspace --exclude rust-kata-tests
+	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests -- --test-threads=$(TEST_THREADS)
+
+## make bench          build, then measure costs as ratios to references of the same run
+.PHONY: bench
+bench: build
+	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) run --release -p rust-kata-tests --bin rust-kata-bench
+
+## make lint           formatting, clippy, rustdoc
+.PHONY: lint
+lint: setup
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+
+## make fmt            format the code
+.PHONY: fmt
+fmt:
+	@$(CARGO) fmt --all
+
+## make install        copy target/dist to $(DESTDIR)$(PREFIX), /usr/local by default
+.PHONY: install
+install:
+	@[ -e $(SHARE)/initrd.img ] || $(MAKE) build
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/rust-kata
+	@install -m 755 $(DIST)/bin/* $(DESTDIR)$(PREFIX)/bin
+	@install -m 644 $(SHARE)/* $(DESTDIR)$(PREFIX)/share/rust-kata
+
+## make clean          remove what was built here (the kernels' cache stays)
+.PHONY: clean
+clean:
+	@$(CARGO) clean
+
+## make help           this list
+.PHONY: help
+help:
+	@sed -n 's/^## //p' Makefile
