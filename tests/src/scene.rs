@@ -175,6 +175,19 @@ impl<'a> Scene<'a> {
         pid.unwrap_or_else(|| panic!("no pid of {id} in {list}"))
     }
 
+    /// Deletes a stopped task; returns the exit code that came with it.
+    #[track_caller]
+    pub fn delete(&self, id: &str) -> i32 {
+        let output = self.task(&["rm", id]).ok();
+        // `ctr` warns "task … exit with non-zero exit code N".
+        let words = output.err();
+        let code = words.split("non-zero exit code ").nth(1);
+        code.map_or(0, |text| {
+            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or_else(|_| panic!("no exit code in {words:?}"))
+        })
+    }
+
     /// Kills, if need be, and removes task and container.
     #[track_caller]
     pub fn remove(&self, id: &str) {

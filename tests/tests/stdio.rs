@@ -134,9 +134,7 @@ fn a_container_without_stdio_runs() {
         scene.detach("c", &[], &["sh", "-c", "echo to nobody; echo neither >&2; exit 3"]);
         scene.await_event("c", "/tasks/exit");
 
-        let output = scene.task(&["rm", "c"]);
-
-        scene.see("exit code of the delete", output.code);
+        scene.see("exit code", scene.delete("c"));
         scene.see_events("c");
         scene.remove("c");
     });

@@ -1,0 +1,192 @@
+//! One process of a pod dies or hangs: containerd is told, and all is cleaned.
+
+use std::time::{Duration, Instant};
+
+use harness::bed::Bed;
+use harness::dist::{QEMU, SHIM, VMM, patience, subject, subject_is_ours};
+use harness::process::{self, Process};
+use harness::run::{Input, Running, run};
+use harness::scene::{Scene, limit};
+use harness::spec::Spec;
+use harness::task::{Bundle, Shim};
+use nix::sys::signal::Signal;
+
+/// The one process of this name, as soon as there is one.
+fn await_named(bed: &Bed, name: &str, limit: Duration) -> Process {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = bed.named(name).into_iter().next() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {name} appeared within {limit:?}");
+        // A stranger's child gives no event.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn kill_and_see_gone(victim: &Process) {
+    process::signal(victim.pid, Signal::SIGKILL);
+    assert!(process::wait_gone(victim.pid, patience(5.0)), "{victim:?} survives SIGKILL");
+}
+
+/// Kills `victim` under a running container.
+fn dies_while_running(victim: &str) {
+    if !subject_is_ours(victim) {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    scene.detach("c", &[], &["sleep", "1000"]);
+    let exec = Running::spawn(scene.exec_command("c", "e", &[], &["sh", "-c", "echo ready; sleep 1000"]), Input::Null);
+    exec.stdout.expect("ready\n", limit());
+
+    kill_and_see_gone(&await_named(&bed, victim, patience(5.0)));
+
+    let exit = scene.await_event_within("c", "/tasks/exit", patience(10.0));
+    assert!(matches!(exit.status(), Some(137 | 255)), "containerd was told: {exit}");
+    let exec = exec.finish(patience(20.0));
+    assert_ne!(exec.code, 0, "the exec: {exec:?}");
+    scene.remove("c");
+    assert_eq!(scene.events("c").iter().filter(|event| event.starts_with("/tasks/exit s")).count(), 1);
+    bed.assert_clean();
+    assert_eq!(scene.shell("c", &[], "echo again").ok().out(), "again\n");
+}
+
+/// Kills `victim` as soon as it appears while a container is being created.
+fn dies_while_creating(victim: &str) {
+    if !subject_is_ours(victim) {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    let running = scene.start("c", &["--rm"], &["sleep", "1000"], Input::Null);
+
+    kill_and_see_gone(&await_named(&bed, victim, limit()));
+
+    let output = running.finish(patience(15.0));
+    assert_ne!(output.code, 0, "{output:?}");
+    assert!(!output.err().trim().is_empty(), "no word of error: {output:?}");
+    assert!(!scene.events("c").iter().any(|event| event.contains("exit status=0")), "{:?}", scene.events("c"));
+    bed.assert_clean();
+}
+
+#[test]
+fn the_vmm_dies_while_running() {
+    dies_while_running(VMM);
+}
+
+#[test]
+fn qemu_dies_while_running() {
+    dies_while_running(QEMU);
+}
+
+#[test]
+fn the_shim_dies_while_running() {
+    dies_while_running(SHIM);
+}
+
+#[test]
+fn the_vmm_dies_while_creating() {
+    dies_while_creating(VMM);
+}
+
+#[test]
+fn qemu_dies_while_creating() {
+    dies_while_creating(QEMU);
+}
+
+#[test]
+fn the_shim_dies_while_creating() {
+    if !subject_is_ours("the shim dies while creating") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    let running = scene.start("c", &["--rm"], &["sleep", "1000"], Input::Null);
+    // By then the shim serves Create.
+    await_named(&bed, QEMU, limit());
+
+    kill_and_see_gone(&await_named(&bed, SHIM, limit()));
+
+    let output = running.finish(patience(20.0));
+    assert_ne!(output.code, 0, "{output:?}");
+    bed.assert_clean();
+}
+
+/// Stops `victim` under a running container.
+fn hangs(victim: &str) {
+    if !subject_is_ours(victim) {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    scene.detach("c", &[], &["sleep", "1000"]);
+    process::signal(await_named(&bed, victim, patience(5.0)).pid, Signal::SIGSTOP);
+
+    let list = scene.task(&["ls"]).ok();
+    assert!(list.elapsed < patience(2.0), "State took {list:?}");
+    let removed = run(scene.task_command(&["rm", "-f", "c"]), Input::Null, patience(30.0));
+    assert!(removed.elapsed < patience(20.0), "{removed:?}");
+    let exit = scene.await_event_within("c", "/tasks/exit", patience(20.0));
+    assert!(matches!(exit.status(), Some(137 | 255)), "containerd was told: {exit}");
+    scene.remove("c");
+    bed.assert_clean();
+}
+
+#[test]
+fn a_stopped_qemu_blocks_nobody() {
+    hangs(QEMU);
+}
+
+#[test]
+fn a_stopped_vmm_blocks_nobody() {
+    hangs(VMM);
+}
+
+#[test]
+fn delete_by_hand_ends_a_pod_whose_qemu_or_shim_is_stopped() {
+    if !subject_is_ours("delete of a hung pod") {
+        return;
+    }
+    for victim in [QEMU, SHIM] {
+        let bed = Bed::new();
+        let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["sleep", "1000"]));
+        let shim = Shim::start(&bed, &subject(), &bundle);
+        shim.create(&bundle, None, false).expect("create");
+        shim.start_process("c", "").expect("start");
+        process::signal(await_named(&bed, victim, patience(5.0)).pid, Signal::SIGSTOP);
+
+        let output = bundle.delete(&bed, &subject());
+
+        assert_eq!(output.code, 0, "with {victim} stopped: {output:?}");
+        assert!(output.elapsed < patience(5.0), "with {victim} stopped, containerd waits 5 s: {output:?}");
+    }
+}
+
+#[test]
+fn a_pod_of_three_loses_its_vm_and_every_container_is_told() {
+    if !subject_is_ours("a pod loses its VM") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    let spec = |id: &str| {
+        let spec = Spec::new(&bed.rootfs(), &["sleep", "1000"]);
+        if id == "pod" { spec.sandbox("pod") } else { spec.in_pod("pod") }
+    };
+    let ids = ["pod", "a", "b"];
+    for id in ids {
+        scene.detach_spec(id, &spec(id));
+    }
+
+    kill_and_see_gone(&await_named(&bed, QEMU, patience(5.0)));
+
+    for id in ids {
+        let exit = scene.await_event_within(id, "/tasks/exit", patience(10.0));
+        assert!(matches!(exit.status(), Some(137 | 255)), "{id}: {exit}");
+    }
+    for id in ids.iter().rev() {
+        scene.remove(id);
+    }
+    bed.assert_clean();
+}
