@@ -1,2 +1,121 @@
-//! placeholder
-fn main() {}
+//! rust-kata-agent: PID 1 of the guest VM.
+//!
+//! ```text
+//! host ──ttrpc over vsock──▶ service ──▶ pod ──▶ container ──▶ process
+//!                                                   │            │
+//!                                       cgroup, oom ┘     stdio, reaper
+//!                                                   └─▶ spawn ═▶ helper ─▶ libcontainer
+//! ```
+//! One tokio thread runs everything but the helpers: the same binary, run
+//! again for each container and exec that is to be started (`helper`).
+
+mod cgroup;
+mod connection;
+mod container;
+mod error;
+mod faults;
+mod helper;
+mod init;
+mod logging;
+mod modules;
+mod oom;
+mod pod;
+mod power;
+mod process;
+mod reaper;
+mod seccomp;
+mod service;
+mod spawn;
+mod spec;
+mod stdio;
+mod stream;
+mod workload;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use protos::{AGENT_PORT, agent_ttrpc};
+use tokio::sync::Notify;
+use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
+
+use crate::container::Environment;
+use crate::error::Error;
+use crate::oom::Events;
+use crate::pod::Pod;
+use crate::reaper::Reaper;
+use crate::service::Service;
+
+/// How long the host may take to hang up once it has its last answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        pid1();
+    }
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        Some(spawn::HELPER) => helper::main(),
+        _ => {
+            eprintln!(
+                "rust-kata-agent {} is PID 1 of a rust-kata guest; it is started by the \
+                 guest's kernel and does nothing anywhere else.",
+                env!("CARGO_PKG_VERSION")
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The life of the VM, to its end.
+fn pid1() -> ! {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("panic: {panic}");
+        power::off()
+    }));
+    if let Err(e) = init::set_up()
+        .context("set the guest up")
+        .and_then(|()| serve())
+    {
+        log::error!("fatal: {e:#}");
+    }
+    power::off()
+}
+
+fn serve() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the event loop")?;
+    runtime.block_on(async {
+        let environment = Environment {
+            reaper: Reaper::start().context("watch for children")?,
+            events: Arc::new(Events::new()),
+        };
+        let destroyed = Arc::new(Notify::new());
+        let service = Service {
+            pod: Arc::new(Pod::new(environment)),
+            destroyed: destroyed.clone(),
+        };
+        let host = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, AGENT_PORT))
+            .await
+            .map_err(Error::Dial)?;
+        let (listener, hung_up) = connection::only(host);
+        let mut server = ttrpc::r#async::Server::new()
+            .add_listener(listener)
+            .register_service(agent_ttrpc::create_agent(Arc::new(service)));
+        server.start().await.map_err(Error::Rpc)?;
+        log::info!("ready");
+
+        // The VM is of no use without the host's connection.
+        tokio::pin!(hung_up);
+        tokio::select! {
+            _ = &mut hung_up => {}
+            _ = destroyed.notified() => {
+                let _ = tokio::time::timeout(FAREWELL, hung_up).await;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,152 @@
+//! What can go wrong in an RPC, and which ttrpc status says so.
+
+use std::io;
+use std::path::PathBuf;
+
+use protos::AGENT_PORT;
+use serde::{Deserialize, Serialize};
+use ttrpc::Code;
+
+/// The statuses of `agent.proto`. Serialised: the helper processes report
+/// their failures as a kind and a message, so that no text is ever parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    NotFound,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    Unimplemented,
+    DeadlineExceeded,
+    Internal,
+}
+
+impl From<Kind> for Code {
+    fn from(kind: Kind) -> Code {
+        match kind {
+            Kind::NotFound => Code::NOT_FOUND,
+            Kind::AlreadyExists => Code::ALREADY_EXISTS,
+            Kind::FailedPrecondition => Code::FAILED_PRECONDITION,
+            Kind::InvalidArgument => Code::INVALID_ARGUMENT,
+            Kind::Unimplemented => Code::UNIMPLEMENTED,
+            Kind::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
+            Kind::Internal => Code::INTERNAL,
+        }
+    }
+}
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no such container: {0}")]
+    NoContainer(String),
+    #[error("no such process: {exec} in container {container}")]
+    NoProcess { container: String, exec: String },
+    #[error("process already finished: {process} of container {container}")]
+    Finished { container: String, process: String },
+    #[error("container {0} exists already")]
+    ContainerExists(String),
+    #[error("exec {exec} exists already in container {container}")]
+    ExecExists { container: String, exec: String },
+    #[error("{what} is {state}, must be {wanted}")]
+    State {
+        what: String,
+        state: &'static str,
+        wanted: &'static str,
+    },
+    /// A request or an OCI document that cannot be followed.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("not supported in the guest: {0}")]
+    Unsupported(String),
+    /// A helper process (or what it forked) said why it failed.
+    #[error("{message}")]
+    Fault { kind: Kind, message: String },
+    /// A helper process ended without a word.
+    #[error("the {verb} helper died with status {status} before it could answer")]
+    HelperDied { verb: &'static str, status: u32 },
+    #[error("{what} did not happen within {seconds} s")]
+    Deadline { what: String, seconds: u64 },
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("cannot reach the host on vsock port {AGENT_PORT}: {0}")]
+    Dial(io::Error),
+    #[error("ttrpc: {0}")]
+    Rpc(ttrpc::Error),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The status under which the host hears of it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::NoContainer(_) | Error::NoProcess { .. } | Error::Finished { .. } => {
+                Kind::NotFound
+            }
+            Error::ContainerExists(_) | Error::ExecExists { .. } => Kind::AlreadyExists,
+            Error::State { .. } => Kind::FailedPrecondition,
+            Error::Invalid(_) => Kind::InvalidArgument,
+            Error::Unsupported(_) => Kind::Unimplemented,
+            Error::Fault { kind, .. } => *kind,
+            Error::Deadline { .. } => Kind::DeadlineExceeded,
+            // A value that the kernel refuses came with the request.
+            Error::File { source, .. } | Error::Io { source, .. }
+                if matches!(
+                    source.raw_os_error(),
+                    Some(libc::EINVAL | libc::ERANGE | libc::EDOM)
+                ) =>
+            {
+                Kind::InvalidArgument
+            }
+            Error::HelperDied { .. }
+            | Error::Io { .. }
+            | Error::File { .. }
+            | Error::Dial(_)
+            | Error::Rpc(_) => Kind::Internal,
+        }
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> ttrpc::Error {
+        ttrpc::Error::RpcStatus(ttrpc::get_status(error.kind().into(), error.to_string()))
+    }
+}
+
+/// Gives an I/O error the words "what was tried".
+pub trait Context<T> {
+    fn what(self, what: impl Into<String>) -> Result<T>;
+    fn path(self, path: impl Into<PathBuf>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn what(self, what: impl Into<String>) -> Result<T> {
+        self.map_err(|e| Error::Io {
+            what: what.into(),
+            source: e.into(),
+        })
+    }
+
+    fn path(self, path: impl Into<PathBuf>) -> Result<T> {
+        self.map_err(|e| Error::File {
+            path: path.into(),
+            source: e.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_refused_by_the_kernel_is_the_callers_fault() {
+        let refused: Result<()> =
+            Err(io::Error::from_raw_os_error(libc::ERANGE)).path("/sys/fs/cgroup/x/cpuset.cpus");
+        assert_eq!(refused.unwrap_err().kind(), Kind::InvalidArgument);
+        let broken: Result<()> = Err(io::Error::from_raw_os_error(libc::EIO)).what("read");
+        assert_eq!(broken.unwrap_err().kind(), Kind::Internal);
+    }
+}

@@ -1,0 +1,329 @@
+//! The helper processes: this binary run again, single-threaded, because
+//! libcontainer forks and must not do so inside tokio.
+//!
+//! ```text
+//! agent ──spawn──▶ helper ──fork──▶ intermediate ──fork──▶ container process
+//!   │ ◀─ control ──▶ │                                       (child of the helper)
+//! ```
+//! The control socket is the helper's stdin at first: one message brings the
+//! request and the process's stdio, one message brings the answer, and the
+//! helper ends only when the agent says that it watches the new process, which
+//! then becomes a child of PID 1.
+
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::container::{Container, State};
+use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg,
+};
+use oci_spec::runtime::{Hook, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Kind;
+use crate::faults::{self, Fault, Faults};
+use crate::spec::Launch;
+use crate::workload::Workload;
+
+/// The longest message on the control socket.
+pub const MESSAGE: usize = 64 << 10;
+
+/// Files in a request's folder.
+pub const SPEC_FILE: &str = "config.json";
+pub const PROCESS_FILE: &str = "process.json";
+pub const LAUNCH_FILE: &str = "launch.json";
+const CONSOLE_SOCKET: &str = "console.sock";
+
+/// What a helper is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Creates a container from the bundle `folder`, up to where its init
+    /// waits for the start.
+    Create {
+        id: String,
+        folder: PathBuf,
+        state: PathBuf,
+        terminal: bool,
+    },
+    /// Runs the process in `folder` in a container.
+    Exec {
+        id: String,
+        folder: PathBuf,
+        state: PathBuf,
+        terminal: bool,
+    },
+    /// Runs the hooks of a container that has been started or has stopped.
+    Hooks {
+        id: String,
+        state: PathBuf,
+        hooks: Vec<Hook>,
+    },
+}
+
+impl Request {
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Request::Create { .. } => "create",
+            Request::Exec { .. } => "exec",
+            Request::Hooks { .. } => "hooks",
+        }
+    }
+}
+
+/// What a helper answers; with `terminal`, the pty master comes along.
+pub type Answer = Result<Done, Fault>;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// Of the new process; 0 if there is none.
+    pub pid: i32,
+}
+
+/// Where libcontainer keeps what it knows of a container.
+pub fn state_folder(state: &Path, id: &str) -> PathBuf {
+    state.join(id)
+}
+
+/// Serves the one request that comes in on stdin.
+pub fn main() -> ExitCode {
+    let (control, request) = match receive() {
+        Ok(received) => received,
+        Err(e) => {
+            eprintln!("rust-kata-agent: no request on stdin: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (faults, collected) = match faults::collect() {
+        Ok(both) => both,
+        Err(e) => {
+            let fault = Fault {
+                kind: Kind::Internal,
+                message: format!("pipe: {e}"),
+            };
+            return answer(&control, Err(fault), None);
+        }
+    };
+    report_panics(faults.clone(), control.as_raw_fd());
+    match serve(&request, &faults) {
+        Ok((pid, master)) => answer(&control, Ok(Done { pid }), master),
+        Err(outermost) => answer(&control, Err(collected.explain(outermost)), None),
+    }
+}
+
+fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), String> {
+    match request {
+        Request::Create {
+            id,
+            folder,
+            state,
+            terminal,
+        } => {
+            let workload = workload(folder, faults, true)?;
+            let console = Console::listen(folder, *terminal)?;
+            let container = builder(id, state, workload, &console)?
+                .as_init(folder)
+                .with_systemd(false)
+                .with_detach(true)
+                .build()
+                .map_err(chain)?;
+            let pid = container.pid().map_or(0, |pid| pid.as_raw());
+            Ok((pid, console.map(Console::accept).transpose()?))
+        }
+        Request::Exec {
+            id,
+            folder,
+            state,
+            terminal,
+        } => {
+            let workload = workload(folder, faults, false)?;
+            lend_state(state, id, folder).map_err(|e| format!("state of {id}: {e}"))?;
+            let console = Console::listen(folder, *terminal)?;
+            let pid = builder(id, folder, workload, &console)?
+                .as_tenant()
+                .with_process(Some(folder.join(PROCESS_FILE)))
+                .with_detach(true)
+                .build()
+                .map_err(chain)?;
+            Ok((pid.as_raw(), console.map(Console::accept).transpose()?))
+        }
+        Request::Hooks { id, state, hooks } => {
+            let state = State::load(&state_folder(state, id)).map_err(chain)?;
+            libcontainer::hooks::run_hooks(Some(hooks), Some(&state), None, None, None)
+                .map_err(chain)?;
+            Ok((0, None))
+        }
+    }
+}
+
+fn workload(folder: &Path, faults: &Faults, init: bool) -> Result<Workload, String> {
+    let launch = fs::read(folder.join(LAUNCH_FILE)).map_err(|e| format!("{LAUNCH_FILE}: {e}"))?;
+    let launch: Launch =
+        serde_json::from_slice(&launch).map_err(|e| format!("{LAUNCH_FILE}: {e}"))?;
+    Ok(Workload::new(launch, faults.clone(), init))
+}
+
+fn builder(
+    id: &str,
+    state: &Path,
+    workload: Workload,
+    console: &Option<Console>,
+) -> Result<ContainerBuilder, String> {
+    let builder = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+        .with_console_socket(console.as_ref().map(|console| console.path.clone()))
+        .with_executor(workload);
+    builder.with_root_path(state).map_err(chain)
+}
+
+/// libcontainer leaves sockets in the folder of the state it execs with, and
+/// wants a container that is running. So each exec works on a copy.
+fn lend_state(state: &Path, id: &str, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut container = Container::load(state_folder(state, id))?;
+    let lent = state_folder(folder, id);
+    fs::create_dir_all(&lent)?;
+    container.root = lent;
+    container.set_status(libcontainer::container::ContainerStatus::Running);
+    container.save()?;
+    Ok(())
+}
+
+/// An error with all its causes.
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The socket over which libcontainer hands out the pty master.
+struct Console {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Console {
+    fn listen(folder: &Path, terminal: bool) -> Result<Option<Console>, String> {
+        if !terminal {
+            return Ok(None);
+        }
+        let path = folder.join(CONSOLE_SOCKET);
+        // A path can be longer than a socket's address may be.
+        std::env::set_current_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let listener =
+            UnixListener::bind(CONSOLE_SOCKET).map_err(|e| format!("{CONSOLE_SOCKET}: {e}"))?;
+        std::env::set_current_dir("/").map_err(|e| format!("/: {e}"))?;
+        Ok(Some(Console { path, listener }))
+    }
+
+    /// Takes the master, which has been sent by now.
+    fn accept(self) -> Result<OwnedFd, String> {
+        let receive = || -> io::Result<OwnedFd> {
+            let (stream, _) = self.listener.accept()?;
+            let mut name = [0; 64];
+            let (_, mut fds) = receive_with_fds(stream.as_raw_fd(), &mut name)?;
+            fds.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        };
+        let master = receive();
+        let _ = fs::remove_file(&self.path);
+        master.map_err(|e| format!("no pty master: {e}"))
+    }
+}
+
+/// Receives one message and the descriptors that come along.
+pub fn receive_with_fds(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut iov = [IoSliceMut::new(buffer)];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket, &mut iov, Some(&mut space), flags)?;
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            // SAFETY: the kernel has just opened them for us.
+            fds.extend(
+                received
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    Ok((message.bytes, fds))
+}
+
+/// Sends one message with descriptors.
+pub fn send_with_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control = if fds.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<UnixAddr>(socket, &[IoSlice::new(bytes)], control, flags, None)?;
+    Ok(())
+}
+
+/// Takes the request, and puts the process's stdio where it belongs.
+fn receive() -> io::Result<(OwnedFd, Request)> {
+    let mut buffer = vec![0; MESSAGE];
+    let (n, stdio) = receive_with_fds(0, &mut buffer)?;
+    let request = serde_json::from_slice(&buffer[..n])?;
+    let control = crate::stream::duplicate(&io::stdin())?;
+    for (target, fd) in stdio.iter().enumerate() {
+        // SAFETY: both are open, and nothing in this process owns 0 to 2.
+        if unsafe { libc::dup2(fd.as_raw_fd(), target as RawFd) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok((control, request))
+}
+
+/// Answers, waits until the new process is watched, and ends.
+fn answer(control: &OwnedFd, answer: Answer, master: Option<OwnedFd>) -> ExitCode {
+    let socket = control.as_raw_fd();
+    let fds: Vec<RawFd> = master.iter().map(AsRawFd::as_raw_fd).collect();
+    let sent = serde_json::to_vec(&answer)
+        .map_err(io::Error::from)
+        .and_then(|json| send_with_fds(socket, &json, &fds));
+    if sent.is_err() {
+        return ExitCode::FAILURE;
+    }
+    // Anything, the end of the socket too, is the sign.
+    let _ = recv(socket, &mut [0; 1], MsgFlags::empty());
+    ExitCode::SUCCESS
+}
+
+/// A panic must not look like a process that ended in silence.
+fn report_panics(faults: Faults, control: RawFd) {
+    let helper = std::process::id();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = format!("panic: {panic}");
+        faults.report(Kind::Internal, message.clone());
+        if std::process::id() == helper {
+            let answer: Answer = Err(Fault {
+                kind: Kind::Internal,
+                message,
+            });
+            if let Ok(json) = serde_json::to_vec(&answer) {
+                let _ = send_with_fds(control, &json, &[]);
+            }
+        }
+        let _ = io::stderr().flush();
+    }));
+}
+
+/// Hooks of a spec that libcontainer's builders do not run themselves.
+pub fn late_hooks(spec: &Spec) -> (Vec<Hook>, Vec<Hook>) {
+    let hooks = spec.hooks().clone().unwrap_or_default();
+    (
+        hooks.poststart().clone().unwrap_or_default(),
+        hooks.poststop().clone().unwrap_or_default(),
+    )
+}

@@ -1,0 +1,82 @@
+//! Log lines on the console: the guest has no other place, and the host keeps
+//! its console in a file of the pod.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::OnceLock;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+const KEY: &str = "rust_kata.log";
+
+struct Console;
+
+static CONSOLE: Console = Console;
+static SINK: OnceLock<Option<File>> = OnceLock::new();
+
+fn sink() -> Option<&'static File> {
+    SINK.get_or_init(|| {
+        ["/dev/console", "/dev/kmsg"].iter().find_map(|path| {
+            OpenOptions::new()
+                .write(true)
+                .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
+                .open(path)
+                .ok()
+        })
+    })
+    .as_ref()
+}
+
+/// Starts logging at the level that the kernel's command line asks for.
+pub fn start(cmdline: &str) {
+    let level = level(cmdline);
+    if log::set_logger(&CONSOLE).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+fn level(cmdline: &str) -> LevelFilter {
+    cmdline
+        .split_ascii_whitespace()
+        .filter_map(|word| word.strip_prefix(KEY)?.strip_prefix('='))
+        .next_back()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(LevelFilter::Warn)
+}
+
+impl Log for Console {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        if let Some(mut sink) = sink() {
+            // One write, so that lines of threads do not mix.
+            let line = format!("rust-kata-agent {}: {}\n", record.level(), record.args());
+            let _ = sink.write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_counts_and_nonsense_is_warn() {
+        assert_eq!(level("quiet rust_kata.log=debug"), LevelFilter::Debug);
+        assert_eq!(
+            level("rust_kata.log=debug rust_kata.log=error"),
+            LevelFilter::Error
+        );
+        assert_eq!(level("rust_kata.log=loud"), LevelFilter::Warn);
+        assert_eq!(level("rust_kata.logs=debug"), LevelFilter::Warn);
+        assert_eq!(level(""), LevelFilter::Warn);
+    }
+}

@@ -1,0 +1,68 @@
+//! Loads the kernel modules that the initrd brings, before anything that
+//! needs them. `/lib/modules/load.list` names one file per line, dependencies
+//! first; a kernel with everything built in comes without that list.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+
+/// Where the initrd keeps them.
+pub const MODULES: &str = "/lib/modules";
+
+const LIST: &str = "load.list";
+
+/// Loads what the list in `folder` names. A module that cannot be loaded is
+/// reported and passed over: whoever needs it says so with a better error.
+pub fn load(folder: &Path) -> io::Result<()> {
+    let list = match fs::read_to_string(folder.join(LIST)) {
+        Ok(list) => list,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for name in names(&list) {
+        if let Err(e) = load_one(&folder.join(name)) {
+            log::error!("module {name}: {e}");
+        }
+    }
+    Ok(())
+}
+
+fn names(list: &str) -> impl Iterator<Item = &str> {
+    list.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn load_one(path: &Path) -> io::Result<()> {
+    const NO_PARAMETERS: &CStr = c"";
+    let file = File::open(path)?;
+    match finit_module(&file, NO_PARAMETERS, ModuleInitFlags::empty()) {
+        // Loaded already, or built in.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_keeps_its_order_and_may_hold_comments() {
+        let list = "# vsock\nvsock.ko\n\n  virtio_transport.ko \n";
+        assert_eq!(
+            names(list).collect::<Vec<_>>(),
+            ["vsock.ko", "virtio_transport.ko"]
+        );
+    }
+
+    #[test]
+    fn no_list_means_no_modules() {
+        let folder = tempfile::tempdir().unwrap();
+        load(folder.path()).unwrap();
+    }
+}

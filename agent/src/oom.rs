@@ -1,0 +1,137 @@
+//! Watches a container's cgroup for OOM kills, and keeps the events until the
+//! host asks for them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use protos::agent::{Event, OomEvent};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::cgroup::{Cgroup, Watched};
+use crate::error::Result;
+
+/// Events kept while nobody asks; more are lost.
+const KEPT: usize = 1024;
+
+/// The queue of events, in order.
+pub struct Events {
+    sender: mpsc::Sender<Event>,
+    receiver: tokio::sync::Mutex<mpsc::Receiver<Event>>,
+}
+
+impl Events {
+    pub fn new() -> Events {
+        let (sender, receiver) = mpsc::channel(KEPT);
+        Events {
+            sender,
+            receiver: tokio::sync::Mutex::new(receiver),
+        }
+    }
+
+    fn push_oom(&self, container_id: &str) {
+        let mut event = Event::new();
+        event.set_oom(OomEvent {
+            container_id: container_id.to_owned(),
+            ..Default::default()
+        });
+        if self.sender.try_send(event).is_err() {
+            log::warn!("nobody asks for events: an OOM event of {container_id} is lost");
+        }
+    }
+
+    /// The next event, when there is one.
+    pub async fn next(&self) -> Event {
+        match self.receiver.lock().await.recv().await {
+            Some(event) => event,
+            // The sender lives as long as `self`.
+            None => unreachable!("the queue is open while it is asked"),
+        }
+    }
+}
+
+/// The OOM kills of one container.
+pub struct OomWatch {
+    id: String,
+    cgroup: Cgroup,
+    events: Arc<Events>,
+    seen: AtomicU64,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl OomWatch {
+    /// Starts to watch.
+    pub fn start(id: &str, cgroup: &Cgroup, events: &Arc<Events>) -> Result<Arc<OomWatch>> {
+        let changes = cgroup.memory_events()?;
+        let watch = Arc::new(OomWatch {
+            id: id.to_owned(),
+            cgroup: cgroup.clone(),
+            events: events.clone(),
+            seen: AtomicU64::new(cgroup.oom_kills()),
+            task: Mutex::new(None),
+        });
+        let task = tokio::spawn(watch.clone().follow(changes));
+        *watch.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(task);
+        Ok(watch)
+    }
+
+    async fn follow(self: Arc<Self>, changes: Watched) {
+        // Reading arms the next wait; it fails once the cgroup is gone.
+        while let Ok(now) = changes.read() {
+            self.saw(now.get("oom_kill").copied().unwrap_or(0));
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Kills seen up to now.
+    pub fn kills(&self) -> u64 {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    /// Looks whether there has been a kill that was not heard of yet; returns
+    /// the kills up to now.
+    pub fn check(&self) -> u64 {
+        self.saw(self.cgroup.oom_kills())
+    }
+
+    fn saw(&self, kills: u64) -> u64 {
+        let before = self.seen.fetch_max(kills, Ordering::SeqCst);
+        if kills > before {
+            self.events.push_oom(&self.id);
+        }
+        kills.max(before)
+    }
+
+    /// Stops to watch.
+    pub fn stop(&self) {
+        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn one_event_however_the_kill_is_heard_of() {
+        let events = Arc::new(Events::new());
+        let watch = OomWatch {
+            id: "c1".into(),
+            cgroup: Cgroup::new(Path::new("/no/such")).unwrap(),
+            events: events.clone(),
+            seen: AtomicU64::new(0),
+            task: Mutex::new(None),
+        };
+        assert_eq!(watch.saw(1), 1);
+        assert_eq!(watch.saw(1), 1);
+        assert_eq!(watch.saw(0), 1);
+        assert_eq!(events.next().await.oom().container_id, "c1");
+        assert!(events.receiver.lock().await.try_recv().is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! Seccomp profiles: compiled by libseccomp when a container is created, and
+//! loaded by the last step before exec.
+//!
+//! libcontainer would compile at that last step, would run its own
+//! synchronisation under the filter, and would leave processes that are
+//! exec'ed into a container without any. Here each process of a container
+//! gets the same filter, at the same point as with runc.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+    error::SeccompError,
+};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator, LinuxSyscall,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+
+/// A compiled filter.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Filter {
+    /// `struct sock_filter`s.
+    program: Vec<u8>,
+    /// SECCOMP_FILTER_FLAG_*
+    flags: u64,
+}
+
+/// Size of a `struct sock_filter`.
+const INSTRUCTION: usize = 8;
+
+impl Filter {
+    /// Compiles a profile.
+    pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
+        let invalid = |e: SeccompError| Error::Invalid(format!("seccomp profile: {e}"));
+        let default = action(profile.default_action(), profile.default_errno_ret())?;
+        let mut context = ScmpFilterContext::new(default).map_err(invalid)?;
+        // Only the process's own noNewPrivileges decides on that bit.
+        context.set_ctl_nnp(false).map_err(invalid)?;
+        for arch in profile.architectures().iter().flatten() {
+            context.add_arch(architecture(*arch)).map_err(invalid)?;
+        }
+        for rule in profile.syscalls().iter().flatten() {
+            add_rule(&mut context, rule, default)?;
+        }
+        let export = || -> io::Result<Vec<u8>> {
+            let mut file = File::from(memfd_create("seccomp", MFdFlags::MFD_CLOEXEC)?);
+            context.export_bpf(&file).map_err(io::Error::other)?;
+            file.rewind()?;
+            let mut program = Vec::new();
+            file.read_to_end(&mut program)?;
+            Ok(program)
+        };
+        Ok(Filter {
+            program: export().what("export the seccomp filter")?,
+            flags: flags(profile),
+        })
+    }
+
+    /// Puts the calling process under the filter. Needs no_new_privs or
+    /// CAP_SYS_ADMIN.
+    pub fn load(&self) -> io::Result<()> {
+        let program = libc::sock_fprog {
+            len: (self.program.len() / INSTRUCTION) as u16,
+            filter: self.program.as_ptr() as *mut libc::sock_filter,
+        };
+        // SAFETY: the program lives through the call, which copies it; the
+        // kernel does not ask for an alignment.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                self.flags,
+                &program,
+            )
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn add_rule(
+    context: &mut ScmpFilterContext,
+    rule: &LinuxSyscall,
+    default: ScmpAction,
+) -> Result<()> {
+    let action = action(rule.action(), rule.errno_ret())?;
+    if action == default {
+        return Ok(());
+    }
+    let conditions: Vec<ScmpArgCompare> = rule.args().iter().flatten().map(condition).collect();
+    for name in rule.names() {
+        // A name that libseccomp does not know is none of this kernel's.
+        let Ok(syscall) = ScmpSyscall::from_name(name) else {
+            continue;
+        };
+        let add = |context: &mut ScmpFilterContext, conditions: &[ScmpArgCompare]| {
+            context
+                .add_rule_conditional(action, syscall, conditions)
+                .map(|_| ())
+                .map_err(|e| Error::Invalid(format!("seccomp rule for {name}: {e}")))
+        };
+        if compares_an_argument_twice(rule) {
+            // One rule cannot; as with runc they become alternatives.
+            for condition in &conditions {
+                add(context, std::slice::from_ref(condition))?;
+            }
+        } else {
+            add(context, &conditions)?;
+        }
+    }
+    Ok(())
+}
+
+fn compares_an_argument_twice(rule: &LinuxSyscall) -> bool {
+    let mut indices: Vec<usize> = rule.args().iter().flatten().map(|a| a.index()).collect();
+    let all = indices.len();
+    indices.sort_unstable();
+    indices.dedup();
+    indices.len() < all
+}
+
+fn condition(arg: &LinuxSeccompArg) -> ScmpArgCompare {
+    use LinuxSeccompOperator::*;
+    let (op, value) = match arg.op() {
+        ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
+        ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
+        ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
+        ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
+        ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
+        ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
+        // The first value is the mask, the second what is left of it.
+        ScmpCmpMaskedEq => (
+            ScmpCompareOp::MaskedEqual(arg.value()),
+            arg.value_two().unwrap_or(0),
+        ),
+    };
+    ScmpArgCompare::new(arg.index() as u32, op, value)
+}
+
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> {
+    use LinuxSeccompAction::*;
+    let errno = errno.map_or(libc::EPERM, |errno| errno as i32);
+    Ok(match action {
+        ScmpActKill | ScmpActKillThread => ScmpAction::KillThread,
+        ScmpActKillProcess => ScmpAction::KillProcess,
+        ScmpActTrap => ScmpAction::Trap,
+        ScmpActErrno => ScmpAction::Errno(errno),
+        ScmpActTrace => ScmpAction::Trace(errno as u16),
+        ScmpActLog => ScmpAction::Log,
+        ScmpActAllow => ScmpAction::Allow,
+        ScmpActNotify => return Err(Error::Unsupported("seccomp notify".into())),
+    })
+}
+
+fn flags(profile: &LinuxSeccomp) -> u64 {
+    use LinuxSeccompFilterFlag::*;
+    let bit = |flag: &LinuxSeccompFilterFlag| match flag {
+        SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+        SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        // For several threads, and for notify; here is one and no notify.
+        SeccompFilterFlagTsync | SeccompFilterFlagWaitKillableRecv => 0,
+    };
+    profile
+        .flags()
+        .iter()
+        .flatten()
+        .fold(0, |flags, flag| flags | bit(flag) as u64)
+}
+
+fn architecture(arch: Arch) -> ScmpArch {
+    use Arch::*;
+    match arch {
+        ScmpArchNative => ScmpArch::Native,
+        ScmpArchX86 => ScmpArch::X86,
+        ScmpArchX86_64 => ScmpArch::X8664,
+        ScmpArchX32 => ScmpArch::X32,
+        ScmpArchArm => ScmpArch::Arm,
+        ScmpArchAarch64 => ScmpArch::Aarch64,
+        ScmpArchMips => ScmpArch::Mips,
+        ScmpArchMips64 => ScmpArch::Mips64,
+        ScmpArchMips64n32 => ScmpArch::Mips64N32,
+        ScmpArchMipsel => ScmpArch::Mipsel,
+        ScmpArchMipsel64 => ScmpArch::Mipsel64,
+        ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+        ScmpArchPpc => ScmpArch::Ppc,
+        ScmpArchPpc64 => ScmpArch::Ppc64,
+        ScmpArchPpc64le => ScmpArch::Ppc64Le,
+        ScmpArchS390 => ScmpArch::S390,
+        ScmpArchS390x => ScmpArch::S390X,
+        ScmpArchRiscv64 => ScmpArch::Riscv64,
+        ScmpArchParisc => ScmpArch::Parisc,
+        ScmpArchParisc64 => ScmpArch::Parisc64,
+        ScmpArchLoongarch64 => ScmpArch::Loongarch64,
+        ScmpArchM68k => ScmpArch::M68k,
+        ScmpArchSh => ScmpArch::Sh,
+        ScmpArchSheb => ScmpArch::Sheb,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(json: &str) -> LinuxSeccomp {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_profile_becomes_a_program() {
+        let filter = Filter::compile(&profile(
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],
+                "syscalls":[{"names":["mkdir","no_such_call"],"action":"SCMP_ACT_ERRNO"},
+                {"names":["personality"],"action":"SCMP_ACT_ERRNO","args":[
+                 {"index":0,"value":8,"op":"SCMP_CMP_EQ"},{"index":0,"value":9,"op":"SCMP_CMP_EQ"}]}]}"#,
+        ))
+        .unwrap();
+        assert!(!filter.program.is_empty());
+        assert_eq!(filter.program.len() % INSTRUCTION, 0);
+    }
+
+    #[test]
+    fn notify_is_refused() {
+        let notify = profile(
+            r#"{"defaultAction":"SCMP_ACT_ALLOW",
+                "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+        );
+        assert!(matches!(
+            Filter::compile(&notify),
+            Err(Error::Unsupported(_))
+        ));
+    }
+}

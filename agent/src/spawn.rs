@@ -1,0 +1,154 @@
+//! Starts helper processes and takes their answers, see `helper`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::error::{Context, Error, Result};
+use crate::helper::{Answer, MESSAGE, Request, receive_with_fds, send_with_fds};
+use crate::reaper::{Exit, Reaper};
+use crate::stream::{Stream, register};
+
+/// The first word of a helper's command line.
+pub const HELPER: &str = "helper";
+
+/// A process that a helper has started; the agent is its parent.
+pub struct Started {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub exit: oneshot::Receiver<Exit>,
+    /// Of its pty, if it has one.
+    pub master: Option<OwnedFd>,
+}
+
+/// Has a helper serve a request that starts a process.
+pub async fn start(
+    reaper: &Arc<Reaper>,
+    request: &Request,
+    stdio: [Option<OwnedFd>; 3],
+) -> Result<Started> {
+    let mut helper = Helper::spawn(reaper, request.verb())?;
+    let (pid, master) = helper.ask(request, stdio).await?;
+    // The helper holds the process as its child until it hears from us, so
+    // the pid is still this process's.
+    let exit = reaper.watch(pid);
+    let pidfd = pidfd_open(pid).what(format!("pidfd of {pid}"))?;
+    helper.release();
+    Ok(Started {
+        pid,
+        pidfd,
+        exit,
+        master,
+    })
+}
+
+/// Has a helper serve a request that leaves no process behind.
+pub async fn run(reaper: &Arc<Reaper>, request: &Request) -> Result<()> {
+    let mut helper = Helper::spawn(reaper, request.verb())?;
+    helper.ask(request, [None, None, None]).await?;
+    helper.release();
+    Ok(())
+}
+
+struct Helper {
+    verb: &'static str,
+    control: AsyncFd<OwnedFd>,
+    exit: oneshot::Receiver<Exit>,
+}
+
+impl Helper {
+    fn spawn(reaper: &Arc<Reaper>, verb: &'static str) -> Result<Helper> {
+        let what = || format!("start the {verb} helper");
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .what(what())?;
+        Stream::set_nonblocking(&ours).what(what())?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args([HELPER, verb])
+            .env_clear()
+            .stdin(Stdio::from(theirs));
+        let (_, exit) = reaper.spawn(&mut command).what(what())?;
+        Ok(Helper {
+            verb,
+            control: register(ours, Interest::READABLE).what(what())?,
+            exit,
+        })
+    }
+
+    async fn ask(
+        &mut self,
+        request: &Request,
+        stdio: [Option<OwnedFd>; 3],
+    ) -> Result<(i32, Option<OwnedFd>)> {
+        let what = || format!("{} helper", self.verb);
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .path("/dev/null")?;
+        let fds: Vec<RawFd> = stdio
+            .iter()
+            .map(|end| end.as_ref().map_or(null.as_raw_fd(), AsRawFd::as_raw_fd))
+            .collect();
+        let json = serde_json::to_vec(request)
+            .map_err(io::Error::from)
+            .what(what())?;
+        let socket = self.control.get_ref().as_raw_fd();
+        send_with_fds(socket, &json, &fds).what(what())?;
+        drop(stdio);
+
+        let mut buffer = vec![0; MESSAGE];
+        let (n, mut fds) = self
+            .control
+            .async_io(Interest::READABLE, |fd| {
+                receive_with_fds(fd.as_raw_fd(), &mut buffer)
+            })
+            .await
+            .what(what())?;
+        if n == 0 {
+            let exit = (&mut self.exit).await;
+            return Err(Error::HelperDied {
+                verb: self.verb,
+                status: exit.map_or(255, |exit| exit.status),
+            });
+        }
+        let answer: Answer = serde_json::from_slice(&buffer[..n])
+            .map_err(io::Error::from)
+            .what(what())?;
+        match answer {
+            Ok(done) => Ok((done.pid, fds.pop())),
+            Err(fault) => Err(Error::Fault {
+                kind: fault.kind,
+                message: fault.message,
+            }),
+        }
+    }
+
+    /// Lets the helper end.
+    fn release(self) {
+        let socket = self.control.get_ref().as_raw_fd();
+        // If it is gone already it needs no word.
+        let _ = send(socket, b"k", MsgFlags::MSG_NOSIGNAL);
+    }
+}
+
+fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes and keeps no memory.
+    match unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } {
+        // SAFETY: the kernel has just opened it for us.
+        fd if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

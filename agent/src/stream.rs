@@ -1,0 +1,174 @@
+//! Non-blocking file descriptors of one direction: pipes, the pty master and
+//! vsock streams, all driven by the same few calls.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, VsockAddr, connect, getsockopt, shutdown, socket,
+    sockopt,
+};
+use protos::STDIO_PORT;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Context, Result};
+
+/// An open file in non-blocking mode, registered with the event loop.
+pub struct Stream(AsyncFd<OwnedFd>);
+
+impl Stream {
+    pub fn new(fd: OwnedFd) -> io::Result<Stream> {
+        Stream::set_nonblocking(&fd)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        Ok(Stream(register(fd, interest)?))
+    }
+
+    /// Makes reads and writes return instead of waiting.
+    pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+        fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(())
+    }
+
+    /// Dials the host and says whose stream this is.
+    pub async fn dial(token: u64) -> Result<Stream> {
+        let what = || format!("dial stdio stream {token}");
+        let fd = socket(
+            AddressFamily::Vsock,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+        .what(what())?;
+        let host = VsockAddr::new(libc::VMADDR_CID_HOST, STDIO_PORT);
+        let pending = match connect(fd.as_raw_fd(), &host) {
+            Ok(()) => false,
+            Err(nix::errno::Errno::EINPROGRESS) => true,
+            Err(e) => return Err(e).what(what()),
+        };
+        let stream = Stream::new(fd).what(what())?;
+        if pending {
+            stream.0.writable().await.what(what())?.retain_ready();
+            match getsockopt(stream.0.get_ref(), sockopt::SocketError).what(what())? {
+                0 => {}
+                error => return Err(io::Error::from_raw_os_error(error)).what(what()),
+            }
+        }
+        stream.write_all(&token.to_le_bytes()).await.what(what())?;
+        Ok(stream)
+    }
+
+    /// Waits until a read would not block: data, end of file or an error.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready())
+    }
+
+    /// Waits until the other end of a pipe is closed.
+    pub async fn peer_closed(&self) -> io::Result<()> {
+        self.0
+            .ready(Interest::ERROR)
+            .await
+            .map(|mut guard| guard.retain_ready())
+    }
+
+    /// Reads what there is; `WouldBlock` when there is nothing yet.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .try_io(Interest::READABLE, |fd| Ok(nix::unistd::read(fd, buffer)?))
+    }
+
+    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .async_io(Interest::READABLE, |fd| {
+                Ok(nix::unistd::read(fd, &mut *buffer)?)
+            })
+            .await
+    }
+
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = self
+                .0
+                .async_io(Interest::WRITABLE, |fd| Ok(nix::unistd::write(fd, bytes)?))
+                .await?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
+    /// How many bytes wait to be read.
+    pub fn pending(&self) -> io::Result<usize> {
+        let mut n: libc::c_int = 0;
+        // SAFETY: the descriptor is open and `n` a valid place for the answer.
+        match unsafe { libc::ioctl(self.as_raw_fd(), libc::FIONREAD, &mut n) } {
+            0 => Ok(n as usize),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Tells the other end of a socket that nothing more comes.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        Ok(shutdown(self.as_raw_fd(), Shutdown::Write)?)
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.get_ref().as_raw_fd()
+    }
+}
+
+/// Registers a descriptor with the event loop.
+pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is the same open descriptor for all of its life.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// A pipe `(read end, write end)`, as large as permitted.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    const WANTED: libc::c_int = 1 << 20;
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    // The default size serves as well.
+    let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(WANTED));
+    Ok((read, write))
+}
+
+/// Another descriptor of the same open file.
+pub fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: fcntl has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_hears_that_the_reader_has_gone() {
+        let (read, write) = pipe().unwrap();
+        let write = Stream::new(write).unwrap();
+        write.write_all(b"lost").await.unwrap();
+        drop(read);
+        write.peer_closed().await.unwrap();
+        let error = write.write_all(b"more").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn pending_counts_what_is_unread() {
+        let (read, write) = pipe().unwrap();
+        let (read, write) = (Stream::new(read).unwrap(), Stream::new(write).unwrap());
+        assert_eq!(read.pending().unwrap(), 0);
+        write.write_all(b"12345").await.unwrap();
+        assert_eq!(read.pending().unwrap(), 5);
+        let mut buffer = [0; 3];
+        assert_eq!(read.read(&mut buffer).await.unwrap(), 3);
+        assert_eq!(read.pending().unwrap(), 2);
+    }
+}
