@@ -25,7 +25,7 @@ pub mod virtio;
 mod vm;
 
 pub use error::Error;
-pub use process::{KillRecordedError, kill_recorded};
+pub use process::{KillRecordedError, kill_recorded, spawn, start_time};
 pub use select::select;
 pub use spec::{HypervisorKind, Share, SpecError, ValidSpec, VmSpec};
 pub use vm::{Choice, ExitStatus, Role, Vm, VmExit, VmProcess, Vmm};

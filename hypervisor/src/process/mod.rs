@@ -9,5 +9,6 @@ mod watch;
 
 pub(crate) use launch::Launch;
 pub(crate) use log::{BoundedLog, Tail};
-pub use recorded::{KillRecordedError, kill_recorded};
+pub use recorded::{KillRecordedError, kill_recorded, start_time};
+pub use spawner::spawn;
 pub(crate) use watch::Process;

@@ -92,7 +92,7 @@ fn wait_gone(pidfd: &std::os::fd::OwnedFd, deadline: Instant) -> io::Result<()> 
 
 /// Field 22 of `/proc/PID/stat`. The second field, the name, may hold anything, so
 /// counting starts after its closing parenthesis.
-pub(super) fn start_time(pid: u32) -> io::Result<u64> {
+pub fn start_time(pid: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())

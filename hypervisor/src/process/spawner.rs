@@ -20,7 +20,7 @@ struct Job {
 static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
 
 /// Starts `command` from the spawner thread.
-pub(super) async fn spawn(command: Command) -> io::Result<Child> {
+pub async fn spawn(command: Command) -> io::Result<Child> {
     let (reply, child) = oneshot::channel();
     let gone = || io::Error::other("the spawner thread is gone");
     spawner()?

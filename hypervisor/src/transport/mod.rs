@@ -1,1 +1,3 @@
-//! Transports.
+//! How drivers reach the devices.
+
+pub mod vhost_user;

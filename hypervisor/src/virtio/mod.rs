@@ -1,1 +1,16 @@
-//! Virtio devices, free of any transport.
+//! Virtio devices, free of any transport, hypervisor or process.
+//!
+//! A device implements [`Device`]; a [transport](crate::transport) drives it. The
+//! device owns the threads that serve its queues. All that a driver puts into a
+//! queue comes from a guest that may be hostile: it is bounded and checked, and the
+//! worst that a guest reaches is that its own queue is no longer served.
+
+mod device;
+pub mod fs;
+mod ring;
+pub mod vsock;
+mod worker;
+
+pub use device::{Device, DeviceError, DeviceKind, Interrupt, Memory};
+pub(crate) use ring::Ring;
+pub(crate) use worker::Worker;

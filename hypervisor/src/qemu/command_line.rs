@@ -1,0 +1,121 @@
+//! QEMU's command line.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use super::Accelerator;
+use crate::spec::ValidSpec;
+
+/// Descriptors that QEMU inherits, all connected sockets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sockets {
+    /// Machine protocol.
+    pub qmp: RawFd,
+    /// Serial console.
+    pub console: RawFd,
+    /// vhost-user of the vsock device.
+    pub vsock: RawFd,
+    /// vhost-user of the file system device.
+    pub fs: RawFd,
+}
+
+/// The arguments for a machine that waits for `cont`.
+pub(super) fn build(
+    spec: &ValidSpec,
+    accelerator: Accelerator,
+    tsc_khz: Option<u64>,
+    sockets: Sockets,
+) -> Vec<OsString> {
+    let mut line = Line::default();
+    line.option("-name", format!("{},debug-threads=on", spec.id));
+    line.flag("-S");
+    line.flag("-no-user-config");
+    line.flag("-nodefaults");
+    line.flag("-no-reboot");
+    line.option("-display", "none");
+    line.option(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+
+    line.option("-machine", "microvm,acpi=on,memory-backend=ram");
+    match accelerator {
+        Accelerator::Kvm => {
+            line.option("-accel", "kvm");
+            line.option("-cpu", "host");
+        }
+        Accelerator::Tcg => {
+            line.option("-accel", "tcg,thread=multi");
+            line.option("-cpu", "max");
+        }
+    }
+    line.option("-smp", spec.vcpus.to_string());
+    line.option("-m", format!("{}M", spec.memory_mib));
+    // Shared with rust-kata-vmm, which reads and writes it for the devices.
+    line.option(
+        "-object",
+        format!("memory-backend-memfd,id=ram,size={}M,share=on", spec.memory_mib),
+    );
+
+    line.path("-kernel", &spec.kernel);
+    line.path("-initrd", &spec.initrd);
+    line.option("-append", kernel_command_line(spec, tsc_khz));
+
+    line.socket("qmp", sockets.qmp);
+    line.option("-mon", "chardev=qmp,mode=control");
+    line.socket("console", sockets.console);
+    line.option("-serial", "chardev:console");
+
+    // virtio 1.0 registers; the legacy ones are QEMU's default on virtio-mmio.
+    line.option("-global", "virtio-mmio.force-legacy=false");
+    line.socket("vsock", sockets.vsock);
+    line.option("-device", "vhost-user-vsock-device,chardev=vsock");
+    line.socket("fs", sockets.fs);
+    line.option(
+        "-device",
+        format!("vhost-user-fs-device,chardev=fs,tag={}", spec.share.tag),
+    );
+    line.option("-object", "rng-builtin,id=rng");
+    line.option("-device", "virtio-rng-device,rng=rng");
+    line.args
+}
+
+fn kernel_command_line(spec: &ValidSpec, tsc_khz: Option<u64>) -> String {
+    // A panic reboots, a reboot is a triple fault, and that ends QEMU (-no-reboot).
+    let mut words = vec!["console=ttyS0".to_owned(), "panic=-1".into(), "reboot=t".into()];
+    if let Some(khz) = tsc_khz {
+        words.push(format!("tsc_early_khz={khz}"));
+        words.push("tsc=reliable".into());
+        words.push("no_timer_check".into());
+    }
+    if !spec.debug {
+        words.push("quiet".into());
+    }
+    words.extend(spec.cmdline.iter().cloned());
+    words.join(" ")
+}
+
+#[derive(Default)]
+struct Line {
+    args: Vec<OsString>,
+}
+
+impl Line {
+    fn flag(&mut self, name: &str) {
+        self.args.push(name.into());
+    }
+
+    fn option(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.flag(name);
+        self.args.push(value.as_ref().into());
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        self.option(name, path);
+    }
+
+    fn socket(&mut self, id: &str, fd: RawFd) {
+        self.option("-chardev", format!("socket,id={id},fd={fd}"));
+    }
+}

@@ -1,0 +1,237 @@
+//! A VM of two processes: `rust-kata-vmm` for the devices, QEMU for the rest.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::Accelerator;
+use super::command_line::{self, Sockets};
+use super::qmp::{Connecting, Qmp};
+use crate::Error;
+use crate::control::{Client, DeviceConfig};
+use crate::process::{BoundedLog, Launch, Process, Tail};
+use crate::spec::ValidSpec;
+use crate::vm::{ExitStatus, Role, Vm, VmExit, VmProcess};
+
+/// Each VM has its own vsock device, so all guests can have the first free id
+/// (virtio 1.2 §5.10.4).
+const GUEST_CID: u64 = 3;
+
+/// See the module.
+pub(super) struct QemuVm {
+    processes: Arc<Processes>,
+    qmp: Qmp,
+    /// Closed when the VM goes, which ends `rust-kata-vmm`.
+    _control: Client,
+    exit: watch::Receiver<Option<VmExit>>,
+}
+
+struct Processes {
+    vmm: Process,
+    qemu: Process,
+}
+
+impl QemuVm {
+    /// Starts both processes side by side and connects them.
+    pub async fn create(
+        spec: ValidSpec,
+        accelerator: Accelerator,
+        tsc_khz: Option<u64>,
+    ) -> Result<QemuVm, Error> {
+        let socket = |source| Error::Io {
+            what: "make sockets for",
+            path: spec.dir.clone(),
+            source,
+        };
+        let (vsock, qemu_vsock) = pair().map_err(socket)?;
+        let (fs, qemu_fs) = pair().map_err(socket)?;
+        let (qmp, qemu_qmp) = Connecting::pair().map_err(socket)?;
+        let (mut control, vmm_control) = Client::pair().map_err(socket)?;
+        let (console, console_tail) = BoundedLog::start(spec.file("console.log"))?;
+
+        let sockets = Sockets {
+            qmp: qemu_qmp.as_raw_fd(),
+            console: console.as_raw_fd(),
+            vsock: qemu_vsock.as_raw_fd(),
+            fs: qemu_fs.as_raw_fd(),
+        };
+        let vmm = Launch {
+            role: Role::Vmm,
+            program: spec.vmm_binary.clone(),
+            args: vmm_args(&spec, &vmm_control),
+            log: spec.file("vmm.log"),
+            netns: spec.netns.clone(),
+            fds: vec![vmm_control],
+        };
+        let qemu = Launch {
+            role: Role::Qemu,
+            program: spec.qemu_binary.clone(),
+            args: command_line::build(&spec, accelerator, tsc_khz, sockets),
+            log: spec.file("qemu.log"),
+            netns: spec.netns.clone(),
+            fds: vec![qemu_qmp, console, qemu_vsock, qemu_fs],
+        };
+        let (vmm, qemu) = tokio::try_join!(vmm.start(), qemu.start())?;
+        let processes = Arc::new(Processes { vmm, qemu });
+
+        let devices = vec![
+            (
+                DeviceConfig::Vsock {
+                    cid: GUEST_CID,
+                    uds: spec.vsock_uds.clone(),
+                },
+                vsock,
+            ),
+            (
+                DeviceConfig::Fs {
+                    tag: spec.share.tag.clone(),
+                    dir: spec.share.dir.clone(),
+                },
+                fs,
+            ),
+        ];
+        let serve = async {
+            control.hello().await?;
+            control.start(devices).await?;
+            Ok(())
+        };
+        let connect = async { tokio::try_join!(serve, qmp.ready()) };
+        let connected = tokio::select! {
+            biased;
+            connected = connect => connected,
+            exit = processes.first_exit() => Err(Error::Exited(exit)),
+        };
+        let qmp = match connected {
+            Ok(((), qmp)) => qmp,
+            Err(err) => {
+                // A process that is gone explains more than the socket that broke.
+                let exit = processes.vmm.exit().or(processes.qemu.exit());
+                processes.kill().await;
+                return Err(exit.map_or(err, Error::Exited));
+            }
+        };
+
+        let (sender, exit) = watch::channel(None);
+        tokio::spawn(report_exit(
+            Arc::clone(&processes),
+            qmp.shutdown(),
+            console_tail,
+            sender,
+        ));
+        Ok(QemuVm {
+            processes,
+            qmp,
+            _control: control,
+            exit,
+        })
+    }
+
+    /// Adds the end of the VM to an error that it explains.
+    fn explain(&self, err: Error) -> Error {
+        match &*self.exit.borrow() {
+            Some(exit) => Error::Exited(exit.clone()),
+            None => err,
+        }
+    }
+}
+
+#[async_trait]
+impl Vm for QemuVm {
+    fn processes(&self) -> Vec<VmProcess> {
+        vec![self.processes.vmm.record(), self.processes.qemu.record()]
+    }
+
+    async fn boot(&self) -> Result<(), Error> {
+        self.qmp.cont().await.map_err(|err| self.explain(err))
+    }
+
+    async fn pause(&self) -> Result<(), Error> {
+        self.qmp.stop().await.map_err(|err| self.explain(err))
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        self.qmp.cont().await.map_err(|err| self.explain(err))
+    }
+
+    async fn kill(&self) {
+        self.processes.kill().await;
+    }
+
+    async fn wait(&self) -> VmExit {
+        let mut exit = self.exit.clone();
+        let end = exit.wait_for(Option::is_some).await.ok();
+        end.and_then(|exit| exit.clone()).unwrap_or(VmExit {
+            process: Role::Qemu,
+            status: ExitStatus::Unknown,
+            reason: "its watcher is gone".into(),
+        })
+    }
+}
+
+impl Drop for QemuVm {
+    fn drop(&mut self) {
+        self.processes.vmm.kill();
+        self.processes.qemu.kill();
+    }
+}
+
+impl Processes {
+    async fn kill(&self) {
+        self.vmm.kill();
+        self.qemu.kill();
+        self.vmm.exited().await;
+        self.qemu.exited().await;
+    }
+
+    async fn first_exit(&self) -> VmExit {
+        tokio::select! {
+            exit = self.vmm.exited() => exit,
+            exit = self.qemu.exited() => exit,
+        }
+    }
+}
+
+/// Publishes the first end of a process, with all that is known of its cause.
+async fn report_exit(
+    processes: Arc<Processes>,
+    shutdown: Arc<Mutex<Option<String>>>,
+    console: Tail,
+    sender: watch::Sender<Option<VmExit>>,
+) {
+    let mut exit = processes.first_exit().await;
+    if exit.process == Role::Qemu {
+        let mut causes = Vec::new();
+        let announced = shutdown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        causes.extend(announced);
+        causes.extend(Some(std::mem::take(&mut exit.reason)).filter(|text| !text.is_empty()));
+        let console = console.last_lines().await;
+        if !console.is_empty() {
+            causes.push(format!("console: {console}"));
+        }
+        exit.reason = causes.join("; ");
+    }
+    sender.send_replace(Some(exit));
+}
+
+fn vmm_args(spec: &ValidSpec, control: &OwnedFd) -> Vec<OsString> {
+    let level = if spec.debug { "debug" } else { "warn" };
+    vec![
+        "--control-fd".into(),
+        control.as_raw_fd().to_string().into(),
+        "--log".into(),
+        level.into(),
+    ]
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (one, other) = UnixStream::pair()?;
+    Ok((one.into(), other.into()))
+}

@@ -1,0 +1,247 @@
+//! vhost-user: another process runs the VM and hands over its memory and queues.
+//!
+//! One thread per device answers the front end's requests on a connected socket. A
+//! queue runs from the moment when all of it is known until the front end takes its
+//! position back (`GET_VRING_BASE`) or disables it; see "Ring states" in the vhost-user
+//! specification. Pausing the VM is a stop and a start with the same positions.
+
+mod requests;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use vhost::vhost_user::message::VhostUserVirtioFeatures;
+use vhost::vhost_user::{BackendReqHandler, Error, Result};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryMmap};
+use nix::sys::eventfd::EventFd;
+
+use crate::virtio::{Device, Interrupt, Memory};
+
+/// A device on a vhost-user socket. Dropping it disconnects and stops the device.
+pub struct VhostUser {
+    socket: UnixStream,
+    connected: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VhostUser {
+    /// Serves `device` on a connected socket.
+    pub fn serve(device: Box<dyn Device>, socket: UnixStream) -> io::Result<VhostUser> {
+        let ours = socket.try_clone()?;
+        let connected = Arc::new(AtomicBool::new(true));
+        let flag = Arc::clone(&connected);
+        let name = format!("vu-{}", device.kind().name());
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let handler = Arc::new(Mutex::new(Handler::new(device)));
+            let mut requests = BackendReqHandler::from_stream(socket, Arc::clone(&handler));
+            let end = loop {
+                if let Err(err) = requests.handle_request() {
+                    break err;
+                }
+            };
+            flag.store(false, Ordering::Release);
+            match end {
+                Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_) => {
+                    log::info!("The hypervisor disconnected");
+                }
+                err => log::error!("vhost-user: {err}"),
+            }
+            lock(&handler).stop_all();
+        })?;
+        Ok(VhostUser {
+            socket: ours,
+            connected,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether the hypervisor is connected.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for VhostUser {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A region as the front end sees it.
+struct Region {
+    user: u64,
+    size: u64,
+    guest: u64,
+}
+
+/// What the front end has told of a queue.
+#[derive(Default)]
+struct Vring {
+    size: u16,
+    /// Descriptor table, available ring, used ring; in guest addresses.
+    rings: Option<(u64, u64, u64)>,
+    next_avail: u16,
+    kick: Option<OwnedFd>,
+    call: Arc<CallFd>,
+    enabled: bool,
+    running: bool,
+}
+
+/// The interrupt of a queue. The front end may change its descriptor at any time.
+#[derive(Default)]
+struct CallFd(Mutex<Option<File>>);
+
+impl Interrupt for CallFd {
+    fn signal(&self) {
+        if let Some(file) = &*lock(&self.0) {
+            let one = 1u64.to_ne_bytes();
+            // A counter at its limit wakes the driver, too.
+            if let Err(err) = nix::unistd::write(file, &one) {
+                if err != nix::errno::Errno::EAGAIN {
+                    log::warn!("Cannot signal the driver: {err}");
+                }
+            }
+        }
+    }
+}
+
+struct Handler {
+    device: Box<dyn Device>,
+    features: u64,
+    mem: Memory,
+    regions: Vec<Region>,
+    vrings: Vec<Vring>,
+}
+
+impl Handler {
+    fn new(device: Box<dyn Device>) -> Handler {
+        let vrings = device
+            .queue_sizes()
+            .iter()
+            .map(|_| Vring::default())
+            .collect();
+        Handler {
+            device,
+            features: 0,
+            mem: Memory::new(GuestMemoryMmap::new()),
+            regions: Vec::new(),
+            vrings,
+        }
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn vring(&mut self, index: usize) -> Result<&mut Vring> {
+        self.vrings.get_mut(index).ok_or(Error::InvalidParam)
+    }
+
+    /// Starts queue `index` if all of it is known, stops it if it may no longer run.
+    fn update(&mut self, index: usize) -> Result<()> {
+        // Without the protocol features there is no enabling, and queues just run.
+        let explicit = self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0;
+        let event_idx = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        let max_size = *self
+            .device
+            .queue_sizes()
+            .get(index)
+            .ok_or(Error::InvalidParam)?;
+        let vring = &mut self.vrings[index];
+        let wanted = vring.enabled || !explicit;
+        if vring.running && !wanted {
+            self.stop(index);
+            return Ok(());
+        }
+        let (Some((desc, avail, used)), Some(kick)) = (vring.rings, &vring.kick) else {
+            return Ok(());
+        };
+        if vring.running || !wanted || vring.size == 0 {
+            return Ok(());
+        }
+
+        let mut queue = Queue::new(max_size).map_err(other)?;
+        queue.set_size(vring.size);
+        queue
+            .try_set_desc_table_address(GuestAddress(desc))
+            .map_err(other)?;
+        queue
+            .try_set_avail_ring_address(GuestAddress(avail))
+            .map_err(other)?;
+        queue
+            .try_set_used_ring_address(GuestAddress(used))
+            .map_err(other)?;
+        queue.set_event_idx(event_idx);
+        queue.set_next_avail(vring.next_avail);
+        queue.set_ready(true);
+        // The front end tells only where reading goes on; used entries go on where the
+        // ring in memory says.
+        let used_idx = queue
+            .used_idx(&*self.mem.memory(), Ordering::Acquire)
+            .map_err(other)?;
+        queue.set_next_used(used_idx.0);
+
+        let kick = event_fd(kick.try_clone().map_err(Error::ReqHandlerError)?);
+        let call: Arc<dyn Interrupt> = Arc::clone(&vring.call) as _;
+        self.device
+            .start_queue(index, queue, self.mem.clone(), kick, call)
+            .map_err(other)?;
+        self.vrings[index].running = true;
+        Ok(())
+    }
+
+    fn stop(&mut self, index: usize) {
+        if !std::mem::take(&mut self.vrings[index].running) {
+            return;
+        }
+        if let Some(queue) = self.device.stop_queue(index) {
+            self.vrings[index].next_avail = queue.next_avail();
+        }
+    }
+
+    fn stop_all(&mut self) {
+        for index in 0..self.vrings.len() {
+            self.stop(index);
+        }
+    }
+
+    /// The guest address of an address of the front end's.
+    fn translate(&self, user: u64) -> Result<u64> {
+        self.regions
+            .iter()
+            .find_map(|region| {
+                let offset = user.checked_sub(region.user)?;
+                (offset < region.size).then_some(region.guest + offset)
+            })
+            .ok_or(Error::InvalidParam)
+    }
+}
+
+fn other(err: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::ReqHandlerError(io::Error::other(err))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn event_fd(fd: OwnedFd) -> EventFd {
+    // Reading a counter that another thread has just emptied must not block.
+    if let Ok(flags) = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL) {
+        let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
+        let _ = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags));
+    }
+    // SAFETY: the front end sent it as an event descriptor; if it is not one, reads and
+    // writes on it fail.
+    unsafe { EventFd::from_owned_fd(fd) }
+}

@@ -1,0 +1,102 @@
+//! What a virtio device is to a transport.
+
+use std::io;
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use nix::sys::eventfd::EventFd;
+
+/// The guest's memory. Regions may come and go; a queue sees the change with the
+/// next chain that it takes.
+pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// Device ids of virtio 1.2 §5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// §5.10 Socket Device.
+    Vsock = 19,
+    /// §5.11 File System Device.
+    Fs = 26,
+}
+
+impl DeviceKind {
+    /// A short name for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Vsock => "vsock",
+            DeviceKind::Fs => "fs",
+        }
+    }
+}
+
+/// Why a queue cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The device has fewer queues.
+    #[error("There is no queue {0}")]
+    NoQueue(usize),
+    /// The queue is being served already.
+    #[error("Queue {0} is started already")]
+    Started(usize),
+    /// The rings lie outside guest memory.
+    #[error("Queue {0} does not lie in guest memory")]
+    BadQueue(usize),
+    /// A thread, socket or other resource could not be had.
+    #[error("Cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How a device tells the driver of used buffers.
+pub trait Interrupt: Send + Sync {
+    /// Signals the driver.
+    fn signal(&self);
+}
+
+/// A virtio device.
+///
+/// The transport negotiates features, then starts queues; a started queue is served
+/// by threads of the device until it is stopped. Stopping keeps the device's state
+/// (open files, connections), so that a VM can be paused; [`reset`](Device::reset)
+/// forgets it.
+pub trait Device: Send {
+    /// The kind of the device.
+    fn kind(&self) -> DeviceKind;
+
+    /// Feature bits offered to the driver, those of the ring included.
+    fn features(&self) -> u64;
+
+    /// The largest size of each queue; there are as many queues as entries.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Reads the configuration space. Bytes beyond its end read as zero.
+    fn read_config(&self, offset: usize, data: &mut [u8]);
+
+    /// Writes the configuration space. Bytes that are not writable stay as they are.
+    fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
+
+    /// Serves queue `index`: chains that are already there, and more whenever `kick`
+    /// is written to. `queue` carries its addresses and positions, and whether event
+    /// indices were negotiated.
+    fn start_queue(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        mem: Memory,
+        kick: EventFd,
+        call: Arc<dyn Interrupt>,
+    ) -> Result<(), DeviceError>;
+
+    /// Ends serving queue `index`, with everything taken from it also returned to it,
+    /// and hands it back; `None` if it was not started.
+    fn stop_queue(&mut self, index: usize) -> Option<Queue>;
+
+    /// The driver reset the device: forget all state but the configuration. The
+    /// queues are stopped before.
+    fn reset(&mut self);
+}

@@ -1,0 +1,126 @@
+//! The file system device (virtio 1.2 §5.11): a host directory shown to the guest.
+//!
+//! ```text
+//!   guest FUSE ── hiprio queue ──▶ 1 thread  ─┐
+//!              ── request queue ─▶ 4 threads ─┴▶ FUSE server ▶ Share ▶ passthrough
+//! ```
+//!
+//! The requests of a queue are served by a few threads, since a guest with two
+//! programs must not have the one wait for the other's `fsync`. Each takes a request,
+//! serves it and returns it by itself; FUSE does not ask for an order.
+
+mod server;
+mod share;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::Queue;
+use nix::sys::eventfd::EventFd;
+
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring};
+use server::{FuseServer, QueueServer};
+use share::Share;
+
+/// virtio 1.2 §5.11.4: the tag field of the configuration.
+const TAG_LEN: usize = 36;
+/// The queue for FORGET and INTERRUPT (§5.11.2).
+const HIPRIO: usize = 0;
+/// One request queue: its threads scale, and Linux before 6.11 uses one only.
+const QUEUES: usize = 2;
+/// What virtiofsd and QEMU use at most.
+const QUEUE_SIZE: u16 = 1024;
+/// Threads that serve the request queue.
+const REQUEST_THREADS: usize = 4;
+
+/// A file system device.
+pub struct Fs {
+    tag: [u8; TAG_LEN],
+    root: std::path::PathBuf,
+    server: Arc<FuseServer>,
+    queues: [Option<QueueServer>; QUEUES],
+}
+
+impl Fs {
+    /// A device that shows `dir` under the name `tag`.
+    pub fn new(tag: &str, dir: &Path) -> io::Result<Fs> {
+        let mut bytes = [0; TAG_LEN];
+        let Some(place) = bytes.get_mut(..tag.len()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "tag too long"));
+        };
+        place.copy_from_slice(tag.as_bytes());
+        Ok(Fs {
+            tag: bytes,
+            root: dir.to_owned(),
+            server: Arc::new(FuseServer::new(Share::new(dir)?)),
+            queues: [None, None],
+        })
+    }
+}
+
+impl Device for Fs {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Fs
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE; QUEUES]
+    }
+
+    /// virtio 1.2 §5.11.4: the tag, then the number of request queues.
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        let request_queues = (QUEUES as u32 - 1).to_le_bytes();
+        let config = || self.tag.iter().chain(&request_queues);
+        data.fill(0);
+        for (byte, value) in data.iter_mut().zip(config().skip(offset)) {
+            *byte = *value;
+        }
+    }
+
+    fn start_queue(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        mem: Memory,
+        kick: EventFd,
+        call: Arc<dyn Interrupt>,
+    ) -> Result<(), DeviceError> {
+        let slot = self
+            .queues
+            .get_mut(index)
+            .ok_or(DeviceError::NoQueue(index))?;
+        if slot.is_some() {
+            return Err(DeviceError::Started(index));
+        }
+        let ring = Ring::new(index, queue, mem, kick, call)?;
+        let (name, threads) = if index == HIPRIO {
+            ("fs-hiprio", 1)
+        } else {
+            ("fs", REQUEST_THREADS)
+        };
+        let server = QueueServer::start(name, threads, ring, &self.server);
+        *slot = Some(server.map_err(|source| DeviceError::Io {
+            what: "start the fs threads",
+            source,
+        })?);
+        Ok(())
+    }
+
+    fn stop_queue(&mut self, index: usize) -> Option<Queue> {
+        self.queues.get_mut(index)?.take()?.stop()
+    }
+
+    fn reset(&mut self) {
+        match Share::new(&self.root) {
+            Ok(share) => self.server = Arc::new(FuseServer::new(share)),
+            Err(err) => log::error!("Cannot open {} anew: {err}", self.root.display()),
+        }
+    }
+}

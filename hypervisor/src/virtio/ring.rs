@@ -1,0 +1,158 @@
+//! A queue together with what is needed to serve it.
+
+use std::sync::Arc;
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
+use nix::sys::eventfd::EventFd;
+
+use super::{DeviceError, Interrupt, Memory};
+
+/// A chain of descriptors in guest memory.
+pub(crate) type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
+
+/// A started queue.
+///
+/// A driver that breaks the rules of the ring (an available index that jumps, a head
+/// outside the table) makes the ring [broken](Ring::is_broken): nothing more is taken
+/// from it, and no loop runs on it for ever.
+pub(crate) struct Ring {
+    queue: Queue,
+    mem: Memory,
+    kick: Arc<EventFd>,
+    call: Arc<dyn Interrupt>,
+    used: bool,
+    broken: bool,
+}
+
+impl Ring {
+    /// Takes over a queue. `index` is for the error.
+    pub fn new(
+        index: usize,
+        queue: Queue,
+        mem: Memory,
+        kick: EventFd,
+        call: Arc<dyn Interrupt>,
+    ) -> Result<Ring, DeviceError> {
+        if !queue.is_valid(&*mem.memory()) {
+            return Err(DeviceError::BadQueue(index));
+        }
+        Ok(Ring {
+            queue,
+            mem,
+            kick: Arc::new(kick),
+            call,
+            used: false,
+            broken: false,
+        })
+    }
+
+    /// The queue, for whoever serves it next.
+    pub fn into_queue(self) -> Queue {
+        self.queue
+    }
+
+    /// Written to by the driver when it made chains available.
+    pub fn kick(&self) -> &Arc<EventFd> {
+        &self.kick
+    }
+
+    /// Forgets past kicks.
+    pub fn clear_kick(&self) {
+        match self.kick.read() {
+            Err(err) if err != nix::errno::Errno::EAGAIN => {
+                log::warn!("Cannot read a queue's kick: {err}");
+            }
+            _ => {}
+        }
+    }
+
+    /// Guest memory as it is now.
+    pub fn memory(&self) -> GuestMemoryLoadGuard<GuestMemoryMmap> {
+        self.mem.memory()
+    }
+
+    /// Whether the driver broke the ring.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Takes the next available chain.
+    pub fn pop<'m>(&mut self, mem: &'m GuestMemoryMmap) -> Option<Chain<'m>> {
+        if self.broken {
+            return None;
+        }
+        let chain = match self.queue.iter(mem) {
+            Ok(mut chains) => chains.next(),
+            Err(err) => {
+                self.give_up(&err);
+                return None;
+            }
+        };
+        match chain {
+            Some(chain) if chain.head_index() >= self.queue.size() => {
+                self.give_up(&virtio_queue::Error::InvalidDescriptorIndex);
+                None
+            }
+            chain => chain,
+        }
+    }
+
+    /// Puts the chain taken last back, untouched.
+    pub fn undo_pop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Returns a chain to the driver, with the number of bytes written to it.
+    pub fn complete(&mut self, mem: &GuestMemoryMmap, head: u16, len: u32) {
+        self.used = true;
+        if let Err(err) = self.queue.add_used(mem, head, len) {
+            self.give_up(&err);
+        }
+    }
+
+    /// Tells the driver of the chains returned since the last time, if it wants that.
+    pub fn notify(&mut self) {
+        if !std::mem::take(&mut self.used) {
+            return;
+        }
+        match self.queue.needs_notification(&*self.mem.memory()) {
+            Ok(true) => self.call.signal(),
+            Ok(false) => {}
+            Err(err) => self.give_up(&err),
+        }
+    }
+
+    /// Asks for a kick with the next chain. True if there are chains already, for
+    /// which no kick may come.
+    pub fn enable_kicks(&mut self) -> bool {
+        self.set_kicks(true)
+    }
+
+    /// Saves the driver kicks while the queue is being worked on.
+    pub fn disable_kicks(&mut self) {
+        self.set_kicks(false);
+    }
+
+    fn set_kicks(&mut self, on: bool) -> bool {
+        if self.broken {
+            return false;
+        }
+        let mem = self.mem.memory();
+        let result = if on {
+            self.queue.enable_notification(&*mem)
+        } else {
+            self.queue.disable_notification(&*mem).map(|()| false)
+        };
+        result.unwrap_or_else(|err| {
+            self.give_up(&err);
+            false
+        })
+    }
+
+    fn give_up(&mut self, err: &virtio_queue::Error) {
+        if !std::mem::replace(&mut self.broken, true) {
+            log::error!("The guest broke a queue, which is no longer served: {err}");
+        }
+    }
+}

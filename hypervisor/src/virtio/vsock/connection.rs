@@ -1,0 +1,485 @@
+//! One stream between the guest and a host socket.
+//!
+//! ```text
+//!   guest ── RW ──▶ [buffer, at most WINDOW] ──▶ host socket
+//!   guest ◀── RW ── (straight from the socket, as far as the guest's credit goes)
+//! ```
+//!
+//! Each direction ends by itself: `SHUTDOWN` on the guest's side is `shutdown(2)` on
+//! the host's. What the guest has sent is written to the host even when the guest's
+//! end is gone already; then the connection only [drains](Phase::Draining).
+
+use std::io;
+use std::num::Wrapping;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use super::buffer::Buffer;
+use super::header::{Header, op, shutdown};
+use super::slices::Slices;
+
+/// What the guest may send ahead of the host's reading, per connection
+/// (virtio 1.2 §5.10.6.3, `buf_alloc`).
+pub(crate) const WINDOW: u32 = 256 << 10;
+/// Credit is told anew when this much of it came back.
+const CREDIT_STEP: u32 = WINDOW / 4;
+/// The longest `CONNECT <port>\n`.
+const MAX_HANDSHAKE: usize = 32;
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The host has connected, but not yet said to which port.
+    Handshake,
+    /// The guest was asked for a connection.
+    Requested,
+    /// Data flows.
+    Established,
+    /// The guest's end is gone; the buffer is still to be written to the host.
+    Draining,
+    /// Nothing is left to do.
+    Finished,
+}
+
+/// The packet violates the protocol; the connection must be reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Violation;
+
+/// See the module.
+pub(crate) struct Connection {
+    /// Whether the muxer has it in its queue of those with a packet for the guest.
+    pub queued: bool,
+    stream: UnixStream,
+    phase: Phase,
+    host_port: u32,
+    guest_port: u32,
+    /// The host socket may have something to read.
+    readable: bool,
+    /// The host socket may have room.
+    writable: bool,
+    /// Both directions of the host socket are shut.
+    hung_up: bool,
+    /// Nothing more will be read from the host.
+    host_done: bool,
+    /// The guest will send nothing more.
+    guest_done: bool,
+    /// The guest wants nothing more.
+    guest_deaf: bool,
+    /// Nobody on the host reads any more: what the guest sends is dropped.
+    discard: bool,
+    /// Sent by the guest, not yet written to the host.
+    buffer: Buffer,
+    /// Bytes from the guest, and how many of them were written to the host.
+    received: Wrapping<u32>,
+    forwarded: Wrapping<u32>,
+    /// `forwarded` as last told to the guest.
+    told: Wrapping<u32>,
+    /// Bytes to the guest, how many of them its program has read, and its buffer.
+    sent: Wrapping<u32>,
+    peer_forwarded: Wrapping<u32>,
+    peer_window: u32,
+    /// Control packets to send: an opening one, the shutdown flags, the credit.
+    open: Option<u16>,
+    shutdown: u32,
+    shutdown_told: u32,
+    tell_credit: bool,
+    ask_credit: bool,
+    asked_credit: bool,
+}
+
+impl Connection {
+    /// A host program has connected and will say to which port.
+    pub fn from_host(stream: UnixStream, host_port: u32) -> Connection {
+        Connection::new(stream, Phase::Handshake, host_port, 0)
+    }
+
+    /// The guest asked for this connection, which the host has accepted.
+    pub fn from_guest(stream: UnixStream, request: &Header) -> Connection {
+        let phase = Phase::Established;
+        let mut connection = Connection::new(stream, phase, request.dst_port, request.src_port);
+        connection.note_credit(request);
+        connection.open = Some(op::RESPONSE);
+        connection
+    }
+
+    fn new(stream: UnixStream, phase: Phase, host_port: u32, guest_port: u32) -> Connection {
+        Connection {
+            queued: false,
+            stream,
+            phase,
+            host_port,
+            guest_port,
+            // Unknown: the first attempt will tell.
+            readable: true,
+            writable: true,
+            hung_up: false,
+            host_done: false,
+            guest_done: false,
+            guest_deaf: false,
+            discard: false,
+            buffer: Buffer::default(),
+            received: Wrapping(0),
+            forwarded: Wrapping(0),
+            told: Wrapping(0),
+            sent: Wrapping(0),
+            peer_forwarded: Wrapping(0),
+            peer_window: 0,
+            open: None,
+            shutdown: 0,
+            shutdown_told: 0,
+            tell_credit: false,
+            ask_credit: false,
+            asked_credit: false,
+        }
+    }
+
+    /// The socket, to be polled edge-triggered.
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The ports: host, guest.
+    pub fn ports(&self) -> (u32, u32) {
+        (self.host_port, self.guest_port)
+    }
+
+    /// The host socket became readable, writable, or both its directions are shut.
+    pub fn on_host_event(&mut self, readable: bool, writable: bool, hung_up: bool) {
+        self.readable |= readable;
+        self.hung_up |= hung_up;
+        if writable || hung_up {
+            self.writable = true;
+            self.flush();
+        }
+        if hung_up {
+            self.stop_writing();
+            self.close_if_done();
+        }
+    }
+
+    /// Reads the handshake, if it is complete. `Ok(true)`: ask the guest.
+    pub fn read_handshake(&mut self) -> Result<bool, Violation> {
+        match handshake(&self.stream) {
+            Ok(Some(port)) => {
+                self.guest_port = port;
+                self.phase = Phase::Requested;
+                self.open = Some(op::REQUEST);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(_) => Err(Violation),
+        }
+    }
+
+    /// A packet of the guest for this connection, other than RST.
+    pub fn on_packet(&mut self, header: &Header, data: Slices<'_>) -> Result<(), Violation> {
+        self.note_credit(header);
+        match (self.phase, header.op) {
+            (Phase::Requested, op::RESPONSE) => {
+                let ok = format!("OK {}\n", self.host_port);
+                match rustix::net::send(
+                    &self.stream,
+                    ok.as_bytes(),
+                    rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+                ) {
+                    Ok(sent) if sent == ok.len() => self.phase = Phase::Established,
+                    // The first bytes on a socket fit, unless its other end is gone.
+                    _ => return Err(Violation),
+                }
+                Ok(())
+            }
+            (Phase::Established, op::RW) => self.on_data(data),
+            (Phase::Established, op::SHUTDOWN) => {
+                self.on_shutdown(header.flags);
+                Ok(())
+            }
+            (Phase::Established, op::CREDIT_UPDATE) => Ok(()),
+            (Phase::Established, op::CREDIT_REQUEST) => {
+                self.tell_credit = true;
+                Ok(())
+            }
+            _ => Err(Violation),
+        }
+    }
+
+    /// Whether the guest has shut both directions, to which the answer is RST
+    /// (virtio 1.2 §5.10.6.6).
+    pub fn closed_by_guest(&self) -> bool {
+        self.guest_done && self.guest_deaf
+    }
+
+    /// The guest is done with the connection: what it has sent still goes to the host.
+    pub fn on_reset(&mut self) {
+        if self.phase == Phase::Established && !self.buffer.is_empty() {
+            self.phase = Phase::Draining;
+            self.flush();
+        } else {
+            self.finish();
+        }
+    }
+
+    /// Whether there is something to send to the guest.
+    pub fn has_packet(&self) -> bool {
+        match self.phase {
+            Phase::Requested => self.open.is_some(),
+            Phase::Established => {
+                self.open.is_some()
+                    || self.tell_credit
+                    || self.ask_credit
+                    || self.shutdown & !self.shutdown_told != 0
+                    || (self.readable && !self.host_done && self.credit() > 0)
+            }
+            Phase::Handshake | Phase::Draining | Phase::Finished => false,
+        }
+    }
+
+    /// Makes the next packet to the guest, with data put into `room`, which may be
+    /// empty. `None` if on second sight there is nothing to send, or nothing without
+    /// room. Fields that are the same for all packets are left to the caller.
+    pub fn next_packet(&mut self, room: Slices<'_>) -> Option<Header> {
+        let mut header = if let Some(op) = self.open.take() {
+            self.packet(op)
+        } else {
+            match self.read_host(room) {
+                Some(len) => {
+                    let mut header = self.packet(op::RW);
+                    header.len = len;
+                    header
+                }
+                None => self.control_packet()?,
+            }
+        };
+        self.tell_credit = false;
+        self.told = self.forwarded;
+        header.fwd_cnt = self.forwarded.0;
+        if self.shutdown_told == shutdown::BOTH {
+            self.finish();
+        }
+        Some(header)
+    }
+
+    fn control_packet(&mut self) -> Option<Header> {
+        if self.shutdown & !self.shutdown_told != 0 {
+            self.shutdown_told = self.shutdown;
+            let mut header = self.packet(op::SHUTDOWN);
+            header.flags = self.shutdown;
+            Some(header)
+        } else if std::mem::take(&mut self.ask_credit) {
+            Some(self.packet(op::CREDIT_REQUEST))
+        } else if self.tell_credit {
+            Some(self.packet(op::CREDIT_UPDATE))
+        } else {
+            None
+        }
+    }
+
+    fn packet(&self, op: u16) -> Header {
+        Header {
+            src_port: self.host_port,
+            dst_port: self.guest_port,
+            op,
+            ..Header::default()
+        }
+    }
+
+    /// Reads from the host into `room`, as far as the guest's credit goes.
+    fn read_host(&mut self, mut room: Slices<'_>) -> Option<u32> {
+        let credit = self.credit();
+        if !self.readable || self.host_done || credit == 0 || room.len() == 0 {
+            return None;
+        }
+        room.truncate(credit as usize);
+        match room.receive(self.stream.as_fd()) {
+            Ok(0) => self.host_ended(),
+            Ok(len) => {
+                // No longer than the credit, which is a u32.
+                let len = len as u32;
+                self.sent += len;
+                if self.credit() == 0 && !self.asked_credit {
+                    self.ask_credit = true;
+                    self.asked_credit = true;
+                }
+                return Some(len);
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            // The other end closed with data unread; what it had sent was read before.
+            Err(_) => {
+                self.hung_up = true;
+                self.host_ended();
+            }
+        }
+        None
+    }
+
+    fn host_ended(&mut self) {
+        self.host_done = true;
+        self.shutdown |= shutdown::SEND;
+        self.close_if_done();
+    }
+
+    fn on_data(&mut self, data: Slices<'_>) -> Result<(), Violation> {
+        let in_flight = (self.received - self.forwarded).0;
+        let len = u32::try_from(data.len()).map_err(|_| Violation)?;
+        if self.guest_done || len > WINDOW - in_flight {
+            return Err(Violation);
+        }
+        self.received += len;
+        let mut data = data;
+        if !self.discard && self.buffer.is_empty() {
+            self.write_host(&mut data);
+        }
+        if self.discard {
+            self.forwarded = self.received;
+        } else {
+            self.buffer.push(&data);
+        }
+        self.consider_credit();
+        Ok(())
+    }
+
+    /// Writes straight from guest memory.
+    fn write_host(&mut self, data: &mut Slices<'_>) {
+        while self.writable && data.len() > 0 {
+            match data.send(self.stream.as_fd()) {
+                Ok(len) => {
+                    data.advance(len);
+                    self.forwarded += len as u32;
+                }
+                Err(err) => self.write_failed(&err),
+            }
+        }
+    }
+
+    /// Writes what is buffered.
+    fn flush(&mut self) {
+        while self.writable && !self.buffer.is_empty() {
+            match self.buffer.send(self.stream.as_fd()) {
+                Ok(len) => self.forwarded += len as u32,
+                Err(err) => self.write_failed(&err),
+            }
+        }
+        self.consider_credit();
+        if self.buffer.is_empty() {
+            if self.phase == Phase::Draining {
+                self.finish();
+            } else if self.guest_done {
+                let _ = self.stream.shutdown(std::net::Shutdown::Write);
+                self.close_if_done();
+            }
+        }
+    }
+
+    fn write_failed(&mut self, err: &io::Error) {
+        match err.kind() {
+            io::ErrorKind::WouldBlock => self.writable = false,
+            io::ErrorKind::Interrupted => {}
+            _ => self.stop_writing(),
+        }
+    }
+
+    /// Nobody reads on the host: drop what the guest sends, and tell it.
+    fn stop_writing(&mut self) {
+        self.writable = false;
+        self.discard = true;
+        self.buffer.clear();
+        self.forwarded = self.received;
+        self.shutdown |= shutdown::RECEIVE;
+        if self.phase == Phase::Draining {
+            self.finish();
+        }
+    }
+
+    fn on_shutdown(&mut self, flags: u32) {
+        if flags & shutdown::RECEIVE != 0 && !self.guest_deaf {
+            self.guest_deaf = true;
+            self.host_done = true;
+            self.shutdown |= shutdown::SEND;
+            let _ = self.stream.shutdown(std::net::Shutdown::Read);
+        }
+        if flags & shutdown::SEND != 0 && !self.guest_done {
+            self.guest_done = true;
+            self.flush();
+        }
+        self.close_if_done();
+    }
+
+    /// When no more goes either way, both flags are told, which ends the connection.
+    fn close_if_done(&mut self) {
+        let host_side_done = self.hung_up || (self.guest_done && self.buffer.is_empty());
+        if self.host_done && host_side_done {
+            self.shutdown = shutdown::BOTH;
+        }
+    }
+
+    fn finish(&mut self) {
+        self.phase = Phase::Finished;
+        discard_input(&self.stream);
+    }
+
+    fn consider_credit(&mut self) {
+        if (self.forwarded - self.told).0 >= CREDIT_STEP {
+            self.tell_credit = true;
+        }
+    }
+
+    fn note_credit(&mut self, header: &Header) {
+        self.peer_window = header.buf_alloc;
+        self.peer_forwarded = Wrapping(header.fwd_cnt);
+        if self.credit() > 0 {
+            self.asked_credit = false;
+        }
+    }
+
+    /// How much the guest has room for. A guest that claims to have read more than
+    /// was sent gets nothing.
+    fn credit(&self) -> u32 {
+        self.peer_window
+            .saturating_sub((self.sent - self.peer_forwarded).0)
+    }
+}
+
+/// Reads and forgets what is left. Closing a Unix socket with unread data would make
+/// the other end see ECONNRESET in place of the end of the stream.
+fn discard_input(stream: &UnixStream) {
+    let _ = stream.shutdown(std::net::Shutdown::Read);
+    let mut scratch = [0; 4096];
+    // What is there fits into a socket buffer, and no more can come.
+    while let Ok(1..) = rustix::net::recv(
+        stream,
+        &mut scratch[..],
+        rustix::net::RecvFlags::DONTWAIT,
+    )
+    .map(|(len, _)| len)
+    {}
+}
+
+/// `CONNECT <port>\n`, and not a byte more, since data may follow.
+fn handshake(stream: &UnixStream) -> io::Result<Option<u32>> {
+    use rustix::net::{RecvFlags, recv};
+
+    let bad = || io::Error::from(io::ErrorKind::InvalidData);
+    let mut line = [0; MAX_HANDSHAKE];
+    let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    let len = match recv(stream, &mut line[..], peek) {
+        Ok((0, _)) => return Err(bad()),
+        Ok((len, _)) => len,
+        Err(rustix::io::Errno::AGAIN) => return Ok(None),
+        Err(err) => return Err(err.into()),
+    };
+    let Some(end) = line[..len].iter().position(|byte| *byte == b'\n') else {
+        return if len == line.len() { Err(bad()) } else { Ok(None) };
+    };
+    recv(stream, &mut line[..=end], RecvFlags::DONTWAIT)?;
+    std::str::from_utf8(&line[..end])
+        .ok()
+        .and_then(|text| text.strip_prefix("CONNECT "))
+        .and_then(|port| port.trim_end().parse().ok())
+        .map(Some)
+        .ok_or_else(bad)
+}

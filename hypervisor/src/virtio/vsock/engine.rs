@@ -1,0 +1,191 @@
+//! Moves packets between the queues and the [`Muxer`].
+
+use std::io;
+
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use super::super::Ring;
+use super::header::{HEADER_LEN, Header};
+use super::muxer::{Muxer, token};
+use super::slices::{Access, Slices};
+
+/// Queue indices (virtio 1.2 §5.10.2).
+pub(crate) const RX: usize = 0;
+/// Guest to host.
+pub(crate) const TX: usize = 1;
+/// Events, of which there are none: the guest's id never changes.
+pub(crate) const EVENT: usize = 2;
+/// Number of queues.
+pub(crate) const QUEUES: usize = 3;
+
+const STOP: u64 = token::FREE;
+const KICK_RX: u64 = token::FREE + 1;
+const KICK_TX: u64 = token::FREE + 2;
+
+/// Packets moved in one direction before the other, and events, get their turn.
+const BATCH: usize = 256;
+/// The longest packet taken from the guest; Linux sends up to 64 KiB.
+const MAX_PACKET: usize = 1 << 20;
+
+/// The queues and the muxer, served by one thread.
+pub(crate) struct Engine {
+    pub rings: [Option<Ring>; QUEUES],
+    pub muxer: Muxer,
+}
+
+impl Engine {
+    /// Serves until `stop` is readable.
+    pub fn run(&mut self, stop: &EventFd) {
+        if let Err(err) = self.serve(stop) {
+            log::error!("The vsock device stopped: {err}");
+        }
+        self.unwatch(stop);
+    }
+
+    fn serve(&mut self, stop: &EventFd) -> io::Result<()> {
+        self.watch(stop)?;
+        let mut events = [EpollEvent::empty(); 64];
+        let mut more = true;
+        loop {
+            let timeout = if more {
+                EpollTimeout::ZERO
+            } else {
+                EpollTimeout::NONE
+            };
+            let count = match self.muxer.epoll().wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(err) => return Err(err.into()),
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    STOP => return Ok(()),
+                    KICK_RX => self.clear_kick(RX),
+                    KICK_TX => self.clear_kick(TX),
+                    token => self.muxer.on_event(token, event.events()),
+                }
+            }
+            more = self.move_packets();
+        }
+    }
+
+    fn watch(&self, stop: &EventFd) -> io::Result<()> {
+        let epoll = self.muxer.epoll();
+        let add =
+            |event: &EventFd, token| epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token));
+        add(stop, STOP)?;
+        for (index, token) in [(RX, KICK_RX), (TX, KICK_TX)] {
+            if let Some(ring) = &self.rings[index] {
+                add(ring.kick(), token)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unwatch(&self, stop: &EventFd) {
+        let epoll = self.muxer.epoll();
+        // Those that were not added, after an error, are none the worse for it.
+        let _ = epoll.delete(stop);
+        for ring in [RX, TX].into_iter().filter_map(|i| self.rings[i].as_ref()) {
+            let _ = epoll.delete(ring.kick());
+        }
+    }
+
+    fn clear_kick(&self, index: usize) {
+        if let Some(ring) = &self.rings[index] {
+            ring.clear_kick();
+        }
+    }
+
+    /// Moves up to a batch each way. True if there is more that needs no event.
+    fn move_packets(&mut self) -> bool {
+        let [Some(rx), Some(tx), _] = &mut self.rings else {
+            return false;
+        };
+        let more_tx = from_guest(tx, &mut self.muxer);
+        let blocked = !self.muxer.wants_packets();
+        let more_rx = to_guest(rx, &mut self.muxer);
+        more_tx || more_rx || (blocked && self.muxer.wants_packets())
+    }
+}
+
+/// Takes packets from the guest.
+fn from_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
+    let mem = ring.memory();
+    ring.disable_kicks();
+    let mut budget = BATCH;
+    let mut more = true;
+    // When the muxer wants no more, taking buffers off `rx` is what makes it go on.
+    while budget > 0 && muxer.wants_packets() {
+        let Some(chain) = ring.pop(&mem) else {
+            more = false;
+            break;
+        };
+        budget -= 1;
+        let head = chain.head_index();
+        if let Some(slices) = Slices::new(&mem, chain, Access::Read) {
+            if let Some((header, data)) = parse(slices) {
+                muxer.on_packet(&header, data);
+            }
+        }
+        ring.complete(&mem, head, 0);
+    }
+    ring.notify();
+    if !muxer.wants_packets() {
+        // Blocked by the guest: an rx buffer will wake us.
+        return false;
+    }
+    more || ring.enable_kicks()
+}
+
+fn parse(slices: Slices<'_>) -> Option<(Header, Slices<'_>)> {
+    if slices.len() < HEADER_LEN {
+        return None;
+    }
+    let mut bytes = [0; HEADER_LEN];
+    let (head, mut data) = slices.split_at(HEADER_LEN);
+    head.copy_to(&mut bytes);
+    let header = Header::decode(&bytes);
+    let len = header.len as usize;
+    if len > data.len() || len > MAX_PACKET {
+        return None;
+    }
+    data.truncate(len);
+    Some((header, data))
+}
+
+/// Gives packets to the guest.
+fn to_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
+    let mem = ring.memory();
+    let mut budget = BATCH;
+    let mut starved = false;
+    ring.disable_kicks();
+    while budget > 0 && muxer.has_packet() {
+        let Some(chain) = ring.pop(&mem) else {
+            starved = true;
+            break;
+        };
+        budget -= 1;
+        let head = chain.head_index();
+        let room = Slices::new(&mem, chain, Access::Write).filter(|s| s.len() > HEADER_LEN);
+        let Some(room) = room else {
+            ring.complete(&mem, head, 0);
+            continue;
+        };
+        let (place, data) = room.split_at(HEADER_LEN);
+        match muxer.next_packet(data) {
+            Some(header) => {
+                place.copy_from(&header.encode());
+                ring.complete(&mem, head, HEADER_LEN as u32 + header.len);
+            }
+            None => ring.undo_pop(),
+        }
+    }
+    ring.notify();
+    if starved {
+        ring.enable_kicks()
+    } else {
+        muxer.has_packet()
+    }
+}

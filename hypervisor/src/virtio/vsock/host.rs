@@ -1,0 +1,139 @@
+//! The host's side of a guest's vsock: the listening socket and the sockets that are
+//! connected to.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use std::os::fd::AsRawFd;
+
+use super::header::Header;
+
+/// A full backlog gives no event when it empties, so connecting is tried again after
+/// this time,
+const REDIAL_AFTER: Duration = Duration::from_millis(5);
+/// but not for longer than this.
+const REDIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct Host {
+    path: PathBuf,
+    listener: UnixListener,
+    timer: TimerFd,
+}
+
+/// A guest's request whose listener was too busy.
+pub(crate) struct Redial {
+    /// The packet that asked.
+    pub request: Header,
+    deadline: Instant,
+}
+
+impl Redial {
+    /// A first refusal.
+    pub fn new(request: Header) -> Redial {
+        Redial {
+            request,
+            deadline: Instant::now() + REDIAL_LIMIT,
+        }
+    }
+
+    /// `None` if it was tried for long enough.
+    pub fn still_in_time(self) -> Option<Redial> {
+        (Instant::now() < self.deadline).then_some(self)
+    }
+}
+
+/// What became of an attempt to connect.
+pub(crate) enum Dial {
+    /// Somebody listens.
+    Connected(UnixStream),
+    /// Somebody listens, but its backlog is full.
+    Busy,
+    /// Nobody listens.
+    Refused,
+}
+
+impl Host {
+    /// Listens on `path`, in place of a socket left over there.
+    pub fn listen(path: &Path) -> io::Result<Host> {
+        match fs::remove_file(path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        let timer = TimerFd::new(
+            ClockId::CLOCK_MONOTONIC,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
+        Ok(Host {
+            path: path.to_owned(),
+            listener,
+            timer,
+        })
+    }
+
+    /// Readable when a host program wants to connect.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Readable when refused requests should be tried again.
+    pub fn timer(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+
+    /// Has [`timer`](Host::timer) fire once.
+    pub fn arm_timer(&self) {
+        let after = Expiration::OneShot(REDIAL_AFTER.into());
+        if let Err(err) = self.timer.set(after, TimerSetTimeFlags::empty()) {
+            log::warn!("Cannot set the vsock timer: {err}");
+        }
+    }
+
+    /// Takes a waiting connection.
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        let (stream, _) = self.listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    /// Connects to whoever serves `port` on the host.
+    pub fn dial(&self, port: u32) -> Dial {
+        let mut path: OsString = self.path.clone().into();
+        path.push(format!("_{port}"));
+        match dial(Path::new(&path)) {
+            Ok(stream) => Dial::Connected(stream),
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Dial::Busy,
+            Err(err) => {
+                log::debug!("Guest's connection to port {port} refused: {err}");
+                Dial::Refused
+            }
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// `UnixStream::connect` would wait for a full backlog.
+fn dial(path: &Path) -> io::Result<UnixStream> {
+    let socket: OwnedFd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,161 @@
+//! The socket device (virtio 1.2 §5.10), in user space.
+//!
+//! ```text
+//!  guest programs                      one thread                     host programs
+//!   AF_VSOCK ── tx queue ──▶ Engine ──▶ Muxer ──▶ Connection ──▶ AF_UNIX <uds>_<port>
+//!            ◀── rx queue ──         ◀──       ◀──            ◀── AF_UNIX <uds>
+//! ```
+//!
+//! The engine takes packets off the queues, the [muxer](muxer::Muxer) knows the
+//! connections and the host's sockets, a [connection](connection::Connection) is one
+//! stream with its credit and its two ends.
+
+mod buffer;
+mod connection;
+mod engine;
+mod header;
+mod host;
+mod muxer;
+mod slices;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::Queue;
+use nix::sys::eventfd::EventFd;
+
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring, Worker};
+use engine::{EVENT, Engine, QUEUES, RX, TX};
+use host::Host;
+use muxer::Muxer;
+
+/// What QEMU gives its vsock devices, too.
+const QUEUE_SIZE: u16 = 128;
+
+/// A vsock device.
+pub struct Vsock {
+    cid: u64,
+    state: State,
+}
+
+enum State {
+    /// No thread runs, since a queue is missing.
+    Idle(Box<Engine>),
+    Running(Worker<Box<Engine>>),
+    /// The thread panicked.
+    Lost,
+}
+
+impl Vsock {
+    /// A device for the guest with this context id, reached by host programs at the
+    /// Unix socket `uds`, which is bound now.
+    pub fn new(cid: u64, uds: &Path) -> io::Result<Vsock> {
+        let muxer = Muxer::new(cid, Host::listen(uds)?)?;
+        let engine = Engine {
+            rings: [const { None }; QUEUES],
+            muxer,
+        };
+        Ok(Vsock {
+            cid,
+            state: State::Idle(Box::new(engine)),
+        })
+    }
+
+    /// Stops the thread, if it runs, for a change.
+    fn halt(&mut self) -> Option<Box<Engine>> {
+        match std::mem::replace(&mut self.state, State::Lost) {
+            State::Idle(engine) => Some(engine),
+            State::Running(worker) => worker.stop(),
+            State::Lost => None,
+        }
+    }
+
+    /// Starts the thread, if it has what it needs.
+    fn proceed(&mut self, mut engine: Box<Engine>) -> io::Result<()> {
+        if engine.rings[RX].is_none() || engine.rings[TX].is_none() {
+            self.state = State::Idle(engine);
+            return Ok(());
+        }
+        let worker = Worker::spawn("vsock", move |stop| {
+            engine.run(stop);
+            engine
+        })?;
+        self.state = State::Running(worker);
+        Ok(())
+    }
+}
+
+impl Device for Vsock {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Vsock
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE; QUEUES]
+    }
+
+    /// virtio 1.2 §5.10.4: the guest's context id.
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        let config = self.cid.to_le_bytes();
+        for (at, byte) in data.iter_mut().enumerate() {
+            *byte = offset
+                .checked_add(at)
+                .and_then(|at| config.get(at).copied())
+                .unwrap_or(0);
+        }
+    }
+
+    fn start_queue(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        mem: Memory,
+        kick: EventFd,
+        call: Arc<dyn Interrupt>,
+    ) -> Result<(), DeviceError> {
+        if index > EVENT {
+            return Err(DeviceError::NoQueue(index));
+        }
+        let io = |source| DeviceError::Io {
+            what: "start the vsock thread",
+            source,
+        };
+        let ring = Ring::new(index, queue, mem, kick, call)?;
+        let Some(mut engine) = self.halt() else {
+            return Err(io(io::ErrorKind::BrokenPipe.into()));
+        };
+        let mut result = Ok(());
+        if engine.rings[index].is_some() {
+            result = Err(DeviceError::Started(index));
+        } else {
+            engine.rings[index] = Some(ring);
+        }
+        self.proceed(engine).map_err(io)?;
+        result
+    }
+
+    fn stop_queue(&mut self, index: usize) -> Option<Queue> {
+        let mut engine = self.halt()?;
+        let ring = engine.rings.get_mut(index).and_then(Option::take);
+        if let Err(err) = self.proceed(engine) {
+            log::error!("Cannot start the vsock thread: {err}");
+        }
+        ring.map(Ring::into_queue)
+    }
+
+    fn reset(&mut self) {
+        if let Some(mut engine) = self.halt() {
+            engine.muxer.reset();
+            if let Err(err) = self.proceed(engine) {
+                log::error!("Cannot start the vsock thread: {err}");
+            }
+        }
+    }
+}
