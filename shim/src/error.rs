@@ -1,0 +1,120 @@
+//! What can go wrong in the shim itself; the runtime has its own errors.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The shim's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the shim.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line is wrong.
+    #[error(transparent)]
+    Flags(#[from] crate::flags::FlagError),
+    /// containerd (or a user) left out a flag.
+    #[error("{action} needs the flag -{flag}")]
+    MissingFlag {
+        /// The action asked for.
+        action: &'static str,
+        /// The flag's name.
+        flag: &'static str,
+    },
+    /// The runtime refused or failed.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// A system call on a path failed.
+    #[error("Cannot {action} {}: {source}", path.display())]
+    Io {
+        /// The verb, in the infinitive.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A system call that concerns no path failed.
+    #[error("Cannot {action}: {source}")]
+    System {
+        /// What was tried, in the infinitive.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket of this container already has a server.
+    #[error("A shim for container {id:?} is already running at {address}; delete that task first")]
+    Running {
+        /// The container.
+        id: String,
+        /// Where its shim listens.
+        address: String,
+    },
+    /// A container of a pod whose shim is gone.
+    #[error(
+        "The shim of pod sandbox {sandbox:?} is not running (nobody answers at {address}): the pod must be created anew"
+    )]
+    NoSandbox {
+        /// The pod's sandbox.
+        sandbox: String,
+        /// Where its shim would listen.
+        address: String,
+    },
+    /// The CRI annotations contradict each other.
+    #[error("config.json: {0}")]
+    Annotations(String),
+    /// The runtime options are no protobuf message.
+    #[error("The runtime options on stdin cannot be read: {0}")]
+    Options(protobuf::Error),
+    /// An answer to containerd is no valid message.
+    #[error("The answer cannot be encoded: {0}")]
+    Answer(protobuf::Error),
+    /// The process was not started by `start`.
+    #[error(
+        "No listening socket was passed in: this command is started by containerd; `run --bundle DIR` needs none (see --help)"
+    )]
+    NoListener,
+    /// A running shim answered with an error.
+    #[error("The shim answered {call} with: {source}")]
+    Call {
+        /// The task call.
+        call: &'static str,
+        /// Its answer.
+        source: ttrpc::Error,
+    },
+    /// A running shim's socket does not let anybody in.
+    #[error("Nobody answers at {0}")]
+    NoAnswer(crate::address::Address),
+    /// Something took longer than its deadline allows.
+    #[error("{what} took more than {seconds:.1} s")]
+    Deadline {
+        /// What was waited for.
+        what: &'static str,
+        /// The deadline.
+        seconds: f32,
+    },
+}
+
+/// Gives a system error its verb and path.
+pub trait Context<T> {
+    /// `Cannot {action} {path}: {error}`.
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+    /// `Cannot {action}: {error}`.
+    fn doing(self, action: &'static str) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|e| Error::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source: e.into(),
+        })
+    }
+
+    fn doing(self, action: &'static str) -> Result<T> {
+        self.map_err(|e| Error::System {
+            action,
+            source: e.into(),
+        })
+    }
+}

@@ -1,0 +1,218 @@
+//! The log: logfmt lines, as containerd's own shims write them.
+//!
+//! containerd reads the bundle's `log` FIFO. It is opened for reading *and*
+//! writing, non-blocking: a write then never waits and never raises SIGPIPE,
+//! whether containerd reads, is away, or comes back.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Metadata, Record};
+
+/// A write to a FIFO is whole or not at all up to PIPE_BUF (pipe(7)).
+const LINE_MAX: usize = libc::PIPE_BUF;
+
+/// Lines to a file, each with the same fields.
+struct Logfmt {
+    sink: File,
+    fields: String,
+}
+
+/// Opens the bundle's log FIFO, if containerd made one.
+pub fn open_fifo(bundle: &Path) -> Option<File> {
+    let path = bundle.join("log");
+    if !path.symlink_metadata().ok()?.file_type().is_fifo() {
+        return None;
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .ok()
+}
+
+/// From now on logs to the bundle's FIFO. Without one nothing is logged.
+pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
+    let Some(sink) = open_fifo(bundle) else {
+        return;
+    };
+    let mut fields = String::new();
+    for (name, value) in [("namespace", namespace), ("id", id)] {
+        let _ = write!(fields, " {name}={}", quoted(value));
+    }
+    install(Box::new(Logfmt { sink, fields }), debug);
+}
+
+/// From now on logs to stderr, for `run --verbose`.
+pub fn to_stderr(debug: bool) {
+    install(Box::new(Plain), debug);
+}
+
+fn install(logger: Box<dyn log::Log>, debug: bool) {
+    // Only a second call could fail, and the first logger then stays.
+    if log::set_boxed_logger(logger).is_ok() {
+        log::set_max_level(if debug {
+            LevelFilter::Debug
+        } else {
+            LevelFilter::Info
+        });
+    }
+}
+
+/// The RPC library tells of every closed connection as an error.
+fn wanted(metadata: &Metadata) -> bool {
+    log::max_level() >= metadata.level()
+        && (log::max_level() >= LevelFilter::Debug || !metadata.target().starts_with("ttrpc"))
+}
+
+impl log::Log for Logfmt {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        wanted(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            let line = logfmt(
+                SystemTime::now(),
+                record.level(),
+                &record.args().to_string(),
+                &self.fields,
+            );
+            // A log that cannot be written has nowhere to say so.
+            let _ = (&self.sink).write(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// `rust-kata: message` on stderr.
+struct Plain;
+
+impl log::Log for Plain {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        wanted(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_lowercase();
+            crate::terminal::say(&format!("{level}: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn logfmt(at: SystemTime, level: Level, message: &str, fields: &str) -> String {
+    let level = match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug | Level::Trace => "debug",
+    };
+    let frame = format!("time=\"{}\" level={level} msg=", rfc3339(at));
+    let room = LINE_MAX.saturating_sub(frame.len() + fields.len() + 1);
+    let mut text = quoted(message);
+    if text.len() > room {
+        let mut end = room.saturating_sub(4);
+        // Neither inside a character nor behind a lone backslash.
+        while !text.is_char_boundary(end) || text[..end].ends_with('\\') {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str("...\"");
+    }
+    format!("{frame}{text}{fields}\n")
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// A moment in UTC with nanoseconds.
+fn rfc3339(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    let (year, month, day) = civil(days as i64);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        since.subsec_nanos()
+    )
+}
+
+/// Days since 1970-01-01 as a date of the Gregorian calendar. Counts in eras
+/// of 400 years from 0000-03-01, so that the leap day ends a year.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::time::Duration;
+
+    #[test]
+    fn dates() {
+        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(at(1_735_689_599), "2024-12-31T23:59:59.000000000Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn a_line() {
+        let line = logfmt(UNIX_EPOCH, Level::Warn, "a \"b\"\nc", " id=\"x\"");
+        assert_eq!(
+            line,
+            "time=\"1970-01-01T00:00:00.000000000Z\" level=warning msg=\"a \\\"b\\\"\\nc\" id=\"x\"\n"
+        );
+    }
+
+    #[test]
+    fn a_long_line_stays_one_write() {
+        for message in ["é".repeat(5000), "\\".repeat(5000), "\"".repeat(5000)] {
+            let line = logfmt(UNIX_EPOCH, Level::Info, &message, " id=\"x\"");
+            assert!(line.len() <= LINE_MAX);
+            assert!(line.ends_with("...\" id=\"x\"\n"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_fifo_needs_no_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(open_fifo(dir.path()).is_none());
+        let path = dir.path().join("log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let mut fifo = open_fifo(dir.path()).unwrap();
+
+        while fifo.write(&[b'x'; LINE_MAX]).is_ok() {}
+
+        let mut first = [0; 1];
+        fifo.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"x");
+    }
+}

@@ -1,0 +1,178 @@
+//! The one pod of a serving shim: made by the first Create, ended by the
+//! Shutdown that finds it empty.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use containerd_shim_protos::api::CreateTaskRequest;
+use oci_spec::runtime::Spec;
+use runtime::{Config, ContainerConfig, Error, Pod, PodConfig, ProcessIo, Result, Runtime};
+use tokio::sync::{OnceCell, watch};
+
+use crate::events::Requests;
+use crate::group::Group;
+use crate::publisher::{Publisher, Target};
+use crate::{bundle, options, proto};
+
+/// What a serving shim knows from its start.
+pub struct Settings {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The pod's id.
+    pub pod: String,
+    /// Where this shim listens.
+    pub address: String,
+    /// The configuration the client named.
+    pub config: Option<PathBuf>,
+    /// Where events go.
+    pub target: Target,
+}
+
+/// Owns the pod.
+pub struct PodOwner {
+    settings: Settings,
+    requests: Arc<Requests>,
+    pod: OnceCell<Arc<Pod>>,
+    publisher: Mutex<Option<Publisher>>,
+    creating: AtomicUsize,
+    ended: watch::Sender<bool>,
+}
+
+impl PodOwner {
+    /// An owner without a pod yet.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            requests: Arc::default(),
+            pod: OnceCell::new(),
+            publisher: Mutex::default(),
+            creating: AtomicUsize::new(0),
+            ended: watch::Sender::new(false),
+        })
+    }
+
+    /// The pod, once it is there. Never waits.
+    pub fn pod(&self) -> Option<Arc<Pod>> {
+        self.pod.get().cloned()
+    }
+
+    /// Neither a pod nor one on its way.
+    pub fn is_idle(&self) -> bool {
+        self.pod.get().is_none() && self.creating.load(Ordering::Acquire) == 0
+    }
+
+    /// Resolves when there is nothing more to serve.
+    pub async fn ended(&self) {
+        // The sender lives in `self`: this cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// Creates a container, and before the first one the pod. Answers its pid.
+    pub async fn create(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
+        self.creating.fetch_add(1, Ordering::AcqRel);
+        let first = self.requests.remember(&request);
+        let id = request.id.clone();
+        let result = self.create_inner(request, io).await;
+        if first && result.is_err() {
+            self.requests.forget(&id);
+        }
+        self.creating.fetch_sub(1, Ordering::AcqRel);
+        result
+    }
+
+    async fn create_inner(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
+        let dir = PathBuf::from(&request.bundle);
+        let spec = runtime::load_spec(&dir)?;
+        let group = Group::of(&bundle::annotations(&spec))
+            .map_err(|problem| Error::Invalid(problem.to_string()))?;
+        if group.pod(&request.id) != self.settings.pod {
+            return Err(Error::Invalid(format!(
+                "Container {:?} belongs to pod {:?}, this is the shim of pod {:?}",
+                request.id,
+                group.pod(&request.id),
+                self.settings.pod
+            )));
+        }
+        let pod = match group {
+            Group::Member(_) => self
+                .pod()
+                .ok_or_else(|| Error::not_found("pod", &self.settings.pod))?,
+            Group::Alone | Group::Sandbox => {
+                let config = options::config_path(&request.options)
+                    .map_err(|e| Error::Invalid(format!("The runtime options: {e}")))?
+                    .or_else(|| self.settings.config.clone());
+                let make = || self.create_pod(&spec, config.as_deref());
+                self.pod.get_or_try_init(make).await?.clone()
+            }
+        };
+        pod.create_container(ContainerConfig {
+            id: request.id,
+            bundle: dir,
+            rootfs: request.rootfs.iter().map(proto::mount).collect(),
+            io,
+            sandbox: group == Group::Sandbox,
+        })
+        .await
+    }
+
+    async fn create_pod(&self, spec: &Spec, config: Option<&Path>) -> Result<Arc<Pod>> {
+        if *self.ended.borrow() {
+            return Err(Error::WrongState {
+                what: "pod",
+                id: self.settings.pod.clone(),
+                operation: "create",
+                state: "being shut down".into(),
+            });
+        }
+        let settings = &self.settings;
+        let pod = PodConfig::from_spec(&settings.namespace, &settings.pod, &settings.address, spec);
+        let runtime = Runtime::new(Config::load(config)?)?;
+        let (pod, events) = runtime.create_pod(pod, None).await?;
+        let publisher = Publisher::start(
+            settings.target.clone(),
+            settings.namespace.clone(),
+            events,
+            self.requests.clone(),
+        );
+        *self.publisher() = Some(publisher);
+        Ok(pod)
+    }
+
+    /// Ends the pod if no container is left in it; then nothing more is to be
+    /// served. A pod that is still being created has nobody who waits for it.
+    pub async fn shutdown_if_unused(&self) -> Result<()> {
+        match self.pod() {
+            Some(pod) if !pod.is_empty() => Ok(()),
+            Some(_) => self.shutdown().await,
+            None => {
+                self.ended.send_replace(true);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the pod with all that is in it.
+    pub async fn shutdown(&self) -> Result<()> {
+        let result = match self.pod() {
+            Some(pod) => pod.shutdown().await,
+            None => Ok(()),
+        };
+        self.ended.send_replace(true);
+        result
+    }
+
+    /// Hands the last events over.
+    pub async fn finish_events(&self) {
+        let publisher = self.publisher().take();
+        if let Some(publisher) = publisher {
+            publisher.finish().await;
+        }
+    }
+
+    fn publisher(&self) -> std::sync::MutexGuard<'_, Option<Publisher>> {
+        self.publisher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,430 @@
+//! `run`: one OCI bundle in a VM of its own, without containerd. This process
+//! owns the pod.
+
+use std::io::{stderr, stdin, stdout};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use hypervisor::HypervisorKind;
+use oci_spec::runtime::Spec;
+use runtime::{
+    Config, ContainerConfig, Endpoint, ErrorKind, Pod, PodConfig, ProcessIo, Progress, Runtime,
+};
+use tokio::time::{sleep_until, timeout};
+
+use crate::error::{Context, Error, Result};
+use crate::leftovers::reap;
+use crate::logger;
+use crate::signals::Signals;
+use crate::terminal::{self, Raw, say};
+
+/// The namespace of pods that no containerd asked for.
+const NAMESPACE: &str = "run";
+
+/// For errors of our own, as podman has it.
+pub const OWN_ERROR: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// The annotations that size a VM.
+const MEMORY: &str = "io.rust-kata.memory_mib";
+const VCPUS: &str = "io.rust-kata.vcpus";
+
+/// What a container may take to obey SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// For the end of the VM, after the container's.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Runs one OCI bundle in a virtual machine of its own and exits with the
+/// container's code.
+#[derive(Debug, Parser)]
+#[command(
+    name = "run",
+    bin_name = "containerd-shim-rust-kata-v2 run",
+    after_long_help = EXAMPLES,
+    disable_version_flag = true
+)]
+pub struct Args {
+    /// The OCI bundle: a directory with config.json and the root file system
+    /// that it names
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
+
+    /// The name of the container and its pod, unique among running ones
+    /// [default: made from the bundle's name]
+    #[arg(long)]
+    id: Option<String>,
+
+    /// What runs the VM: auto, kvm or qemu [default: as configured]
+    #[arg(long, value_name = "KIND")]
+    hypervisor: Option<HypervisorKind>,
+
+    /// Memory of the VM [default: as configured]
+    #[arg(long, value_name = "MiB")]
+    memory: Option<u32>,
+
+    /// Virtual CPUs of the VM [default: as configured]
+    #[arg(long, value_name = "N")]
+    vcpus: Option<u32>,
+
+    /// A configuration file, instead of $RUST_KATA_CONFIG,
+    /// /etc/rust-kata/config.toml or the one installed with this binary
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Tell on stderr what happens and how long each step takes
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  A bundle from the busybox of this machine:
+    mkdir -p demo/rootfs/bin
+    cp /bin/busybox demo/rootfs/bin/        # a static one: busybox-static
+    for applet in sh ls id uname hostname; do
+      ln -s busybox demo/rootfs/bin/$applet
+    done
+    (cd demo && runc spec)                  # writes config.json: a shell on a terminal
+    containerd-shim-rust-kata-v2 run --bundle demo --verbose
+
+  A bundle from an image, with umoci and skopeo:
+    skopeo copy docker://alpine oci:alpine:latest
+    umoci unpack --image alpine:latest demo2
+    containerd-shim-rust-kata-v2 run --bundle demo2
+
+  Something else than a shell, without a terminal:
+    jq '.process.terminal = false | .process.args = [\"uname\", \"-a\"]' \\
+      demo/config.json > c && mv c demo/config.json
+    containerd-shim-rust-kata-v2 run --bundle demo --memory 128
+
+TERMINAL
+  With process.terminal in config.json and a terminal on stdin, that terminal
+  is the container's; it is given back as it was.
+
+SIGNALS
+  TERM, INT, HUP, QUIT, USR1 and USR2 go to the container. One that still runs
+  10 s after a TERM is killed.
+
+EXIT CODE
+  The container's own; 128 + N when signal N ended it.
+  125  rust-kata could not run it: one line on stderr says why
+  126  its command is not executable
+  127  its command does not exist";
+
+/// Runs the command and answers the exit code.
+pub fn run(words: impl IntoIterator<Item = String>) -> u8 {
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(problem) => {
+            let code = if problem.use_stderr() { OWN_ERROR } else { 0 };
+            let _ = problem.print();
+            return code;
+        }
+    };
+    let result = Session::new(args).and_then(Session::run);
+    // Before the message: it is to start at the left.
+    terminal::restore();
+    result.unwrap_or_else(|error| {
+        say(&error.to_string());
+        code_of(&error)
+    })
+}
+
+/// One `run`.
+struct Session {
+    bundle: PathBuf,
+    id: String,
+    terminal: bool,
+    pod: PodConfig,
+    config: Config,
+    steps: Steps,
+}
+
+impl Session {
+    fn new(args: Args) -> Result<Self> {
+        let steps = Steps::new(args.verbose);
+        let bundle = args
+            .bundle
+            .canonicalize()
+            .on("open the bundle", &args.bundle)?;
+        let spec = runtime::load_spec(&bundle)?;
+        let mut config = Config::load(args.config.as_deref())?;
+        config.hypervisor = args.hypervisor.unwrap_or(config.hypervisor);
+        if args.verbose {
+            logger::to_stderr(config.debug);
+        }
+        let id = args.id.unwrap_or_else(|| {
+            let name = bundle.file_name().unwrap_or_default().to_string_lossy();
+            format!("{name}-{}", std::process::id())
+        });
+        let mut pod = PodConfig::from_spec(NAMESPACE, &id, "", &spec);
+        // Over the bundle's annotations, which are over the configuration.
+        let asked = [(MEMORY, args.memory), (VCPUS, args.vcpus)];
+        for (name, value) in asked {
+            if let Some(value) = value {
+                pod.labels.insert(name.to_owned(), value.to_string());
+            }
+        }
+        steps.done("bundle and configuration read");
+        Ok(Self {
+            bundle,
+            id,
+            terminal: wants_terminal(&spec),
+            pod,
+            config,
+            steps,
+        })
+    }
+
+    fn run(self) -> Result<u8> {
+        // What an earlier run of this name left when it was killed.
+        reap(self.config.clone(), NAMESPACE, &self.id)?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .doing("start the runtime's threads")?;
+        let result = tokio.block_on(self.own_pod());
+        // A read of the terminal cannot be called back: do not wait for it.
+        tokio.shutdown_timeout(Duration::from_millis(200));
+        terminal::restore();
+        let left = reap(self.config.clone(), NAMESPACE, &self.id);
+        self.steps.done("everything undone");
+        let code = result?;
+        left?;
+        Ok(code)
+    }
+
+    async fn own_pod(&self) -> Result<u8> {
+        let mut signals = Signals::watch()?;
+        let (pod, _raw) = tokio::select! {
+            created = self.create() => created?,
+            // What is half done is undone after the runtime has stopped.
+            number = signals.next_fatal() => return Ok(128 + number as u8),
+        };
+        let exit = self.attend(&pod, &mut signals).await;
+        self.steps.done("container ended");
+        let ended = timeout(SHUTDOWN, async {
+            if exit.is_ok() {
+                pod.delete(&self.id, None).await?;
+            }
+            pod.shutdown().await
+        });
+        let ended = ended.await;
+        let code = exit?;
+        ended.map_err(|_| Error::Deadline {
+            what: "The end of the VM",
+            seconds: SHUTDOWN.as_secs_f32(),
+        })??;
+        self.steps.done("VM ended");
+        Ok(code)
+    }
+
+    /// The pod with its container running, and the terminal with it.
+    async fn create(&self) -> Result<(Arc<Pod>, Option<Raw>)> {
+        let io = own_stdio(self.terminal)?;
+        let runtime = Runtime::new(self.config.clone())?;
+        let progress = self.steps.progress();
+        let (pod, _events) = runtime.create_pod(self.pod.clone(), progress).await?;
+        let created = self.create_container(&pod, io).await;
+        match created {
+            Ok(raw) => Ok((pod, raw)),
+            Err(error) => {
+                let _ = timeout(SHUTDOWN, pod.shutdown()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn create_container(&self, pod: &Arc<Pod>, io: ProcessIo) -> Result<Option<Raw>> {
+        pod.create_container(ContainerConfig {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            rootfs: Vec::new(),
+            io,
+            sandbox: false,
+        })
+        .await?;
+        self.steps.done("container created");
+        let raw = if self.terminal { Raw::enter()? } else { None };
+        if self.terminal
+            && let Some((width, height)) = terminal::size()
+        {
+            pod.resize_pty(&self.id, None, width, height).await?;
+        }
+        pod.start(&self.id).await?;
+        self.steps.done("container started");
+        Ok(raw)
+    }
+
+    /// Until the container ends. Its code.
+    async fn attend(&self, pod: &Arc<Pod>, signals: &mut Signals) -> Result<u8> {
+        let exit = pod.wait(&self.id, None);
+        tokio::pin!(exit);
+        let mut patience: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                exit = &mut exit => return Ok(exit?.status as u8),
+                number = signals.next() => {
+                    if number == libc::SIGTERM {
+                        patience.get_or_insert_with(|| tokio::time::Instant::now() + GRACE);
+                    }
+                    self.pass_on(pod, number).await;
+                }
+                () = until(patience), if patience.is_some() => {
+                    patience = None;
+                    say("The container does not end on SIGTERM: it is killed");
+                    self.pass_on(pod, libc::SIGKILL).await;
+                }
+            }
+        }
+    }
+
+    async fn pass_on(&self, pod: &Arc<Pod>, number: libc::c_int) {
+        let passed = match (number, terminal::size()) {
+            (libc::SIGWINCH, Some((width, height))) => {
+                pod.resize_pty(&self.id, None, width, height).await
+            }
+            (libc::SIGWINCH, None) => Ok(()),
+            _ => pod.kill(&self.id, None, number as u32, false).await,
+        };
+        match passed {
+            // It ended meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => log::warn!("Signal {number} was not passed on: {error}"),
+            Ok(()) => {}
+        }
+    }
+}
+
+fn wants_terminal(spec: &Spec) -> bool {
+    spec.process()
+        .as_ref()
+        .and_then(|process| process.terminal())
+        .unwrap_or(false)
+}
+
+async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// This process's own descriptors for the container.
+fn own_stdio(terminal: bool) -> Result<ProcessIo> {
+    let copy = |fd: std::os::fd::BorrowedFd| {
+        fd.try_clone_to_owned()
+            .map(Endpoint::Fd)
+            .doing("copy a descriptor")
+    };
+    Ok(ProcessIo {
+        stdin: copy(stdin().as_fd())?,
+        stdout: copy(stdout().as_fd())?,
+        stderr: if terminal {
+            Endpoint::None
+        } else {
+            copy(stderr().as_fd())?
+        },
+        terminal,
+    })
+}
+
+/// The exit code of a failure.
+fn code_of(error: &Error) -> u8 {
+    let Error::Runtime(runtime::Error::Agent { message, .. }) = error else {
+        return OWN_ERROR;
+    };
+    let message = message.to_lowercase();
+    if message.contains("executable file not found") {
+        NOT_FOUND
+    } else if message.contains("exec") && message.contains("permission denied") {
+        NOT_EXECUTABLE
+    } else {
+        OWN_ERROR
+    }
+}
+
+/// The lines of `--verbose`.
+#[derive(Clone)]
+struct Steps {
+    since: Instant,
+    tell: bool,
+}
+
+impl Steps {
+    fn new(tell: bool) -> Self {
+        Self {
+            since: Instant::now(),
+            tell,
+        }
+    }
+
+    fn done(&self, step: &str) {
+        if self.tell {
+            say(&format!(
+                "{:>6} ms  {step}",
+                self.since.elapsed().as_millis()
+            ));
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let steps = self.clone();
+        self.tell.then(|| {
+            Arc::new(move |step: &str| steps.done(step)) as Arc<dyn Fn(&str) + Send + Sync>
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(message: &str) -> Error {
+        Error::Runtime(runtime::Error::Agent {
+            kind: ErrorKind::InvalidArgument,
+            message: message.into(),
+        })
+    }
+
+    #[test]
+    fn codes_of_failures() {
+        let missing = agent("exec: \"nope\": executable file not found in $PATH");
+        assert_eq!(code_of(&missing), 127);
+        let forbidden = agent("exec: \"/etc/passwd\": permission denied");
+        assert_eq!(code_of(&forbidden), 126);
+        assert_eq!(code_of(&agent("unknown user")), 125);
+        let own = Error::Runtime(runtime::Error::Invalid("x".into()));
+        assert_eq!(code_of(&own), 125);
+    }
+
+    #[test]
+    fn arguments() {
+        let args = Args::try_parse_from([
+            "run",
+            "--bundle",
+            "b",
+            "--hypervisor",
+            "qemu",
+            "--memory",
+            "64",
+        ])
+        .unwrap();
+        assert_eq!(args.memory, Some(64));
+        assert_eq!(args.hypervisor, Some(HypervisorKind::Qemu));
+        assert!(Args::try_parse_from(["run"]).is_err());
+        assert!(Args::try_parse_from(["run", "--bundle", "b", "--vcpus", "x"]).is_err());
+    }
+
+    #[test]
+    fn a_bundle_that_is_not_there() {
+        let words = ["run", "--bundle", "/nonexistent"].map(str::to_owned);
+        assert_eq!(run(words), OWN_ERROR);
+    }
+}

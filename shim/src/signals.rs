@@ -1,0 +1,53 @@
+//! The signals that `run` passes on.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::error::{Context, Result};
+
+const PASSED_ON: [libc::c_int; 7] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+];
+
+/// Signals sent to this process, in the order in which they were seen.
+pub struct Signals(mpsc::UnboundedReceiver<libc::c_int>);
+
+impl Signals {
+    /// From now on these signals no longer end the process.
+    pub fn watch() -> Result<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for number in PASSED_ON {
+            let mut stream = signal(SignalKind::from_raw(number)).doing("watch for signals")?;
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() && sender.send(number).is_ok() {}
+            });
+        }
+        Ok(Self(receiver))
+    }
+
+    /// The next signal.
+    pub async fn next(&mut self) -> libc::c_int {
+        match self.0.recv().await {
+            Some(number) => number,
+            // Only when the runtime ends, and this task with it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next signal that asks the process to end.
+    pub async fn next_fatal(&mut self) -> libc::c_int {
+        loop {
+            let number = self.next().await;
+            if !matches!(number, libc::SIGWINCH | libc::SIGUSR1 | libc::SIGUSR2) {
+                return number;
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The terminal of `run`: raw while a container has it, always given back as
+//! it was found.
+
+use std::io::{IsTerminal, Write, stderr, stdin};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+use crate::error::{Context, Result};
+
+/// How the terminal was found, while it is raw. Not in a guard alone: a panic
+/// hook has no other way to it.
+static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
+
+fn found() -> std::sync::MutexGuard<'static, Option<Termios>> {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The terminal is raw as long as this lives.
+pub struct Raw(());
+
+impl Raw {
+    /// Makes stdin's terminal raw; `None` if stdin is none.
+    pub fn enter() -> Result<Option<Self>> {
+        if !stdin().is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(stdin()).doing("read the terminal's mode")?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        *found() = Some(before);
+        std::panic::set_hook(Box::new({
+            let report = std::panic::take_hook();
+            move |info| {
+                restore();
+                report(info);
+            }
+        }));
+        let entered = Self(());
+        tcsetattr(stdin(), SetArg::TCSANOW, &raw).doing("make the terminal raw")?;
+        Ok(Some(entered))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal back. Without one, or done before: nothing.
+pub fn restore() {
+    if let Some(before) = found().take() {
+        // A terminal that has gone needs no mode.
+        let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, &before);
+    }
+}
+
+/// Columns and rows of stdin's terminal.
+pub fn size() -> Option<(u32, u32)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let stdin = stdin();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&stdin.as_fd());
+    // SAFETY: TIOCGWINSZ writes one `winsize`, which is ours.
+    let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) };
+    (answer == 0 && size.ws_col > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
+/// A line of our own on stderr, among the container's.
+pub fn say(text: &str) {
+    let end = if found().is_some() { "\r\n" } else { "\n" };
+    // Without a stderr there is nobody to tell.
+    let _ = write!(stderr().lock(), "rust-kata: {text}{end}");
+}
