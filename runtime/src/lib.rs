@@ -1,1 +1,53 @@
-//! placeholder
+//! The pod runtime: pods in virtual machines, containers in pods, processes in
+//! containers, and their state on disk. Everything a front door needs; the
+//! front doors themselves are in the `shim` crate.
+//!
+//! ```text
+//! Runtime ── create_pod ──▶ Pod ── create_container ──▶ Container ── Process
+//!    │                       │ VM (hypervisor crate)        streams, holder
+//!    └ find, reap            └ agent (ttrpc over vsock)
+//! ```
+//! A pod is owned by the process that made it, which serves all changes to it.
+//! Others read its state from disk, and remove it when its owner is dead.
+#![deny(missing_docs)]
+
+pub mod agent;
+mod cgroup;
+mod config;
+mod container;
+mod error;
+mod events;
+mod exec;
+mod guest_spec;
+pub mod holder;
+mod lock;
+mod mount;
+mod paths;
+mod pod;
+mod process;
+mod pump;
+mod record;
+mod recovery;
+#[allow(clippy::module_inception)]
+mod runtime;
+mod share;
+pub mod state;
+mod stdio;
+mod store;
+mod watch;
+
+pub use config::{CONFIG_ENV, Config, SYSTEM_CONFIG, Timeouts};
+pub use container::ContainerConfig;
+pub use error::{Error, ErrorKind, Result};
+pub use events::{Event, Exit};
+pub use guest_spec::{check_host_paths, load_spec};
+pub use lock::Owner;
+pub use mount::{Mount, mounts_below, unmount_below};
+pub use paths::check_id;
+pub use pod::{PidInfo, Pod};
+pub use process::ProcessState;
+pub use record::PodConfig;
+pub use recovery::Found;
+pub use runtime::{Progress, Runtime};
+pub use state::Status;
+pub use stdio::{Endpoint, ProcessIo};

@@ -1,0 +1,133 @@
+//! The agent in the guest, as the host calls it: each call has a deadline, and
+//! an answer that is an error keeps its class.
+
+use std::time::Duration;
+
+use protos::agent as api;
+use protos::agent_ttrpc::AgentClient;
+use tokio::net::UnixStream;
+use ttrpc::Code;
+use ttrpc::asynchronous::Client;
+use ttrpc::context::{self, Context};
+
+use crate::config::Timeouts;
+use crate::error::{Error, ErrorKind, Result};
+
+pub use protos::agent::{
+    CpuStats, IoStats, MemoryStats, PidsStats, StatsResponse, WaitProcessResponse,
+};
+
+/// A connected agent. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    client: AgentClient,
+    timeouts: Timeouts,
+}
+
+/// Defines one method a call: name, request, response, deadline.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident within $deadline:ident;)*) => {
+        impl Agent {
+            $($(#[$doc])*
+            pub(crate) async fn $name(&self, request: api::$request) -> Result<api::$response> {
+                let deadline = self.timeouts.$deadline;
+                let answer = self.client.$name(within(deadline), &request).await;
+                answer.map_err(|e| error(stringify!($name), deadline, e))
+            })*
+        }
+    };
+}
+
+calls! {
+    create_pod(CreatePodRequest) -> CreatePodResponse within create;
+    destroy_pod(Empty) -> Empty within call;
+    create_container(CreateContainerRequest) -> CreateContainerResponse within create;
+    start_container(ContainerRequest) -> Empty within create;
+    remove_container(ContainerRequest) -> Empty within call;
+    update_container(UpdateContainerRequest) -> Empty within call;
+    pause_container(ContainerRequest) -> Empty within call;
+    resume_container(ContainerRequest) -> Empty within call;
+    stats(ContainerRequest) -> StatsResponse within call;
+    exec_process(ExecProcessRequest) -> Empty within create;
+    start_process(ProcessRequest) -> StartProcessResponse within create;
+    remove_process(ProcessRequest) -> Empty within call;
+    signal_process(SignalProcessRequest) -> Empty within call;
+    resize_pty(ResizePtyRequest) -> Empty within call;
+}
+
+impl Agent {
+    pub(crate) fn new(stream: UnixStream, timeouts: Timeouts) -> Self {
+        let client = AgentClient::new(Client::new(stream.into()));
+        Self { client, timeouts }
+    }
+
+    /// Waits for a process to end, however long it takes.
+    pub(crate) async fn wait_process(
+        &self,
+        request: api::ProcessRequest,
+    ) -> Result<WaitProcessResponse> {
+        let answer = self
+            .client
+            .wait_process(context::with_timeout(0), &request)
+            .await;
+        answer.map_err(|e| error("wait_process", Duration::MAX, e))
+    }
+
+    /// Waits for the next event, however long it takes.
+    pub(crate) async fn next_event(&self) -> Result<api::Event> {
+        let answer = self
+            .client
+            .next_event(context::with_timeout(0), &api::Empty::new())
+            .await;
+        answer.map_err(|e| error("next_event", Duration::MAX, e))
+    }
+}
+
+fn within(deadline: Duration) -> Context {
+    context::with_duration(deadline)
+}
+
+fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
+    let ttrpc::Error::RpcStatus(status) = e else {
+        return Error::Agent {
+            kind: ErrorKind::Unavailable,
+            message: format!("Agent call {call}: {e}"),
+        };
+    };
+    let kind = match status.code() {
+        Code::NOT_FOUND => ErrorKind::NotFound,
+        Code::ALREADY_EXISTS => ErrorKind::AlreadyExists,
+        Code::FAILED_PRECONDITION => ErrorKind::FailedPrecondition,
+        Code::INVALID_ARGUMENT => ErrorKind::InvalidArgument,
+        Code::UNIMPLEMENTED => ErrorKind::Unimplemented,
+        Code::UNAVAILABLE => ErrorKind::Unavailable,
+        Code::DEADLINE_EXCEEDED => {
+            return Error::AgentTimeout {
+                call,
+                seconds: deadline.as_secs(),
+            };
+        }
+        _ => ErrorKind::Internal,
+    };
+    Error::Agent {
+        kind,
+        message: status.message().to_owned(),
+    }
+}
+
+/// Addresses a process of the guest.
+pub(crate) fn process(container: &str, exec: Option<&str>) -> api::ProcessRequest {
+    api::ProcessRequest {
+        container_id: container.to_owned(),
+        exec_id: exec.unwrap_or_default().to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Addresses a container of the guest.
+pub(crate) fn container(id: &str) -> api::ContainerRequest {
+    api::ContainerRequest {
+        container_id: id.to_owned(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,174 @@
+//! The host cgroup of a pod's processes: where operators and the CRI look for
+//! what a pod costs. The containers' own limits are the guest's business.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Context, Result};
+
+/// cgroup v1 hierarchies that the pod's processes join: those that account.
+/// (cpuset would need its CPUs and nodes set first.)
+const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+
+/// The cgroup of one pod, in every hierarchy.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostCgroup {
+    dirs: Vec<PathBuf>,
+    /// What is not there yet, parents first.
+    missing: Vec<PathBuf>,
+}
+
+impl HostCgroup {
+    /// Plans the cgroup for an OCI `cgroupsPath`; none without one.
+    pub(crate) fn plan(path: Option<&Path>) -> Self {
+        let Some(relative) = path.and_then(relative_path) else {
+            return Self::default();
+        };
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mut dirs: Vec<PathBuf> = hierarchies(&mounts)
+            .iter()
+            .map(|h| h.join(&relative))
+            .collect();
+        // cpu and cpuacct are one hierarchy on most hosts.
+        dirs.dedup();
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for dir in &dirs {
+            let new: Vec<&Path> = dir.ancestors().take_while(|a| !a.exists()).collect();
+            missing.extend(new.into_iter().rev().map(Path::to_owned));
+        }
+        Self { dirs, missing }
+    }
+
+    /// The directories that [`HostCgroup::create`] makes: what to undo.
+    pub(crate) fn new_dirs(&self) -> &[PathBuf] {
+        &self.missing
+    }
+
+    /// Makes the cgroup.
+    pub(crate) fn create(&self) -> Result<()> {
+        for dir in &self.missing {
+            match fs::create_dir(dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(e).on("create the cgroup", dir);
+                }
+                _ => {}
+            }
+            // v2 gives a child only the controllers that its parent hands on.
+            if let Some(parent) = dir.parent() {
+                let _ = fs::write(
+                    parent.join("cgroup.subtree_control"),
+                    "+cpu +memory +pids +io",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a process in. Accounting is no reason to fail a pod.
+    pub(crate) fn add(&self, pid: u32) {
+        for dir in &self.dirs {
+            if let Err(e) = fs::write(dir.join("cgroup.procs"), pid.to_string()) {
+                log::warn!("Cannot move process {pid} to {}: {e}", dir.display());
+            }
+        }
+    }
+}
+
+/// Removes the cgroup directories of a pod. One that others use stays.
+pub(crate) fn remove(dirs: &[PathBuf]) {
+    for dir in dirs.iter().rev() {
+        if let Err(e) = fs::remove_dir(dir)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            log::debug!("The cgroup {} stays: {e}", dir.display());
+        }
+    }
+}
+
+/// Mount points of the hierarchies to join: the v1 ones, or else v2.
+fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
+    let mut v1 = Vec::new();
+    let mut v2 = Vec::new();
+    for line in mountinfo.lines() {
+        // proc(5): "... mount-point ... - type source super-options"
+        let Some((head, tail)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(point) = head.split(' ').nth(4) else {
+            continue;
+        };
+        let mut tail = tail.split(' ');
+        match (tail.next(), tail.nth(1)) {
+            (Some("cgroup"), Some(options))
+                if options.split(',').any(|o| V1_CONTROLLERS.contains(&o)) =>
+            {
+                v1.push(PathBuf::from(point));
+            }
+            (Some("cgroup2"), _) => v2.push(PathBuf::from(point)),
+            _ => {}
+        }
+    }
+    if v1.is_empty() { v2 } else { v1 }
+}
+
+/// An OCI `cgroupsPath` below the mount point of a hierarchy: a cgroupfs path,
+/// or systemd's `slice:prefix:name`.
+fn relative_path(path: &Path) -> Option<PathBuf> {
+    if let [slice, prefix, name] = path.to_str()?.split(':').collect::<Vec<_>>()[..] {
+        let scope = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}-{name}.scope")
+        };
+        return Some(slice_path(slice).join(scope));
+    }
+    let plain: PathBuf = path
+        .components()
+        .filter(|c| *c != Component::RootDir)
+        .collect();
+    let safe = plain
+        .components()
+        .all(|c| matches!(c, Component::Normal(_)));
+    (safe && !plain.as_os_str().is_empty()).then_some(plain)
+}
+
+/// systemd.slice(5): `a-b.slice` is inside `a.slice`.
+fn slice_path(slice: &str) -> PathBuf {
+    let name = slice.trim_end_matches(".slice");
+    let ends = name
+        .match_indices('-')
+        .map(|(at, _)| at)
+        .chain([name.len()]);
+    ends.filter(|end| *end > 0)
+        .map(|end| format!("{}.slice", &name[..end]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_both_drivers() {
+        let of = |p: &str| relative_path(Path::new(p));
+        assert_eq!(of("/kubepods/pod1/c"), Some("kubepods/pod1/c".into()));
+        assert_eq!(
+            of("kubepods-burstable-pod1.slice:cri-containerd:c"),
+            Some("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-c.scope".into())
+        );
+        assert_eq!(of("/a/../b"), None);
+        assert_eq!(of("/"), None);
+    }
+
+    #[test]
+    fn v1_is_preferred_to_the_empty_v2_of_a_hybrid_host() {
+        let hybrid = "1 0 0:1 / /cg/memory rw - cgroup cgroup rw,memory\n\
+                      2 0 0:2 / /cg/systemd rw - cgroup cgroup rw,name=systemd\n\
+                      3 0 0:3 / /cg/unified rw - cgroup2 cgroup2 rw";
+        assert_eq!(hierarchies(hybrid), [PathBuf::from("/cg/memory")]);
+        assert_eq!(
+            hierarchies("3 0 0:3 / /cg rw - cgroup2 cgroup2 rw"),
+            [PathBuf::from("/cg")]
+        );
+    }
+}

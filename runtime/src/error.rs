@@ -1,0 +1,168 @@
+//! What can go wrong in the pod runtime, and how a front door is to answer.
+
+use std::path::{Path, PathBuf};
+
+/// The runtime's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The class of an error, as the gRPC status codes name them; a front door
+/// maps it one to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no such pod, container or process.
+    NotFound,
+    /// The id is taken.
+    AlreadyExists,
+    /// The object's state does not allow the operation.
+    FailedPrecondition,
+    /// The request, the bundle or the configuration is wrong.
+    InvalidArgument,
+    /// The operation is not offered.
+    Unimplemented,
+    /// The agent or the VM did not answer in time.
+    DeadlineExceeded,
+    /// The VM or the agent is gone.
+    Unavailable,
+    /// Anything else.
+    Internal,
+}
+
+/// An error of the pod runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No pod, container or process of this id.
+    #[error("{what} {id:?} not found")]
+    NotFound {
+        /// "pod", "container" or "exec".
+        what: &'static str,
+        /// The id asked for.
+        id: String,
+    },
+    /// The id is in use.
+    #[error("{what} {id:?} already exists")]
+    AlreadyExists {
+        /// "pod", "container" or "exec".
+        what: &'static str,
+        /// The id asked for.
+        id: String,
+    },
+    /// The operation does not fit the state.
+    #[error("cannot {operation} {what} {id:?}: it is {state}")]
+    WrongState {
+        /// "pod", "container" or "exec".
+        what: &'static str,
+        /// Its id.
+        id: String,
+        /// The verb that was tried.
+        operation: &'static str,
+        /// The state it is in.
+        state: String,
+    },
+    /// The request, bundle, spec or configuration is wrong; the text names
+    /// the field and the cure.
+    #[error("{0}")]
+    Invalid(String),
+    /// A file of the bundle, the configuration or the state cannot be used.
+    #[error("{}: {problem}", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// The operation is not offered.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// A system call on a path failed.
+    #[error("Cannot {action} {}: {source}", path.display())]
+    Io {
+        /// The verb, in the infinitive: "open", "mount".
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The hypervisor layer failed.
+    #[error(transparent)]
+    Hypervisor(#[from] hypervisor::Error),
+    /// The VM description is wrong.
+    #[error(transparent)]
+    VmSpec(#[from] hypervisor::SpecError),
+    /// The agent answered with an error.
+    #[error("{message}")]
+    Agent {
+        /// The class of the answer.
+        kind: ErrorKind,
+        /// The agent's words.
+        message: String,
+    },
+    /// The agent did not answer in time.
+    #[error("The agent did not answer {call} within {seconds} s")]
+    AgentTimeout {
+        /// The agent call.
+        call: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The VM ended (or never came up).
+    #[error("The VM of pod {pod:?} is gone: {reason}")]
+    VmGone {
+        /// The pod.
+        pod: String,
+        /// What is known of its end.
+        reason: String,
+    },
+    /// A background task of the runtime ended unexpectedly.
+    #[error("Internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            Self::WrongState { .. } => ErrorKind::FailedPrecondition,
+            Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) => ErrorKind::InvalidArgument,
+            Self::Unsupported(_) => ErrorKind::Unimplemented,
+            Self::Agent { kind, .. } => *kind,
+            Self::AgentTimeout { .. } => ErrorKind::DeadlineExceeded,
+            Self::VmGone { .. } => ErrorKind::Unavailable,
+            Self::Io { .. } | Self::Hypervisor(_) | Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// A missing pod, container or exec.
+    pub fn not_found(what: &'static str, id: impl Into<String>) -> Self {
+        Self::NotFound {
+            what,
+            id: id.into(),
+        }
+    }
+
+    /// An error that names the file and what to do about it.
+    pub fn bad_file(path: impl Into<PathBuf>, problem: impl ToString) -> Self {
+        Self::BadFile {
+            path: path.into(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// Gives a system error its verb and path.
+pub(crate) trait Context<T> {
+    /// `Cannot {action} {path}: {error}`.
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> Context<T> for std::result::Result<T, E> {
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|e| Error::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source: e.into(),
+        })
+    }
+}

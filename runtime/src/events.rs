@@ -1,0 +1,53 @@
+//! What happens to a pod's processes, in order. A front door turns these into
+//! its own events (containerd's `/tasks/*` topics).
+
+use std::time::SystemTime;
+
+/// How a process ended, on the host's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exit {
+    /// The exit code, or 128 + the signal. A lost VM gives 137. Never an
+    /// invented 0.
+    pub status: u32,
+    /// When the host learnt of it.
+    pub at: SystemTime,
+}
+
+/// One event of a pod. `exec` is `None` for the container's init.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Event {
+    /// A container's init waits to be started.
+    Created { container: String, pid: u32 },
+    /// A container's init was released.
+    Started { container: String, pid: u32 },
+    /// A further process was recorded.
+    ExecAdded { container: String, exec: String },
+    /// A further process runs.
+    ExecStarted {
+        container: String,
+        exec: String,
+        pid: u32,
+    },
+    /// A process ended; its output has been handed over. Exactly one for each
+    /// process that was created (init) or started (exec).
+    Exited {
+        container: String,
+        exec: Option<String>,
+        pid: u32,
+        exit: Exit,
+    },
+    /// A stopped container (exec `None`) or process was removed.
+    Deleted {
+        container: String,
+        exec: Option<String>,
+        pid: u32,
+        exit: Exit,
+    },
+    /// A container is frozen.
+    Paused { container: String },
+    /// A container was thawed.
+    Resumed { container: String },
+    /// The kernel of the guest killed a process of the container for memory.
+    Oom { container: String },
+}

@@ -1,0 +1,160 @@
+//! The two flocks of a pod directory.
+//!
+//! - `lock`: shared while state files are read, exclusive while they change.
+//!   Held for the file work only, never across a call to the VM or the agent.
+//! - `owner`: exclusive for the life of the process that owns the pod. Free
+//!   means that the owner is dead; the kernel sees to that.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use fs2::FileExt;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::paths::PodDir;
+
+/// The `lock` file, locked; freed on drop.
+#[derive(Debug)]
+pub struct PodLock {
+    _file: File,
+}
+
+impl PodLock {
+    /// Locks the pod for reading its files. Waits for a writer.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such pod (any more).
+    pub fn shared(dir: &PodDir) -> Result<Self> {
+        Self::take(dir, FileExt::lock_shared)
+    }
+
+    /// Locks the pod for changing its files. Waits for readers and writers.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such pod (any more).
+    pub fn exclusive(dir: &PodDir) -> Result<Self> {
+        Self::take(dir, FileExt::lock_exclusive)
+    }
+
+    fn take(dir: &PodDir, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<Self> {
+        let path = dir.lock();
+        let file = open(&path, false).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::not_found("pod", dir.pod()),
+            _ => io_error("open", &path, e),
+        })?;
+        lock(&file).on("lock", &path)?;
+        // The pod may have been removed while we waited: a lock on an
+        // unlinked file guards nothing.
+        if !is_still(&file, &path) {
+            return Err(Error::not_found("pod", dir.pod()));
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+/// Who owns a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The owner's pid.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: with the pid, it names one process for
+    /// as long as the host is up.
+    pub start_time: u64,
+    /// Where the owner serves the task API; empty if nowhere.
+    pub address: String,
+}
+
+/// The `owner` lock, held.
+#[derive(Debug)]
+pub struct OwnerLock {
+    _file: File,
+}
+
+impl OwnerLock {
+    /// Becomes the owner of a new pod directory.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if another process owns it.
+    pub fn take(dir: &PodDir, owner: &Owner) -> Result<Self> {
+        let path = dir.owner();
+        let mut file = open(&path, true).on("open", &path)?;
+        FileExt::try_lock_exclusive(&file).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::WouldBlock {
+                Error::AlreadyExists {
+                    what: "pod",
+                    id: dir.pod().to_owned(),
+                }
+            } else {
+                io_error("lock", &path, e)
+            }
+        })?;
+        let text = serde_json::to_vec(owner).map_err(|e| Error::Internal(e.to_string()))?;
+        file.set_len(0).on("write", &path)?;
+        file.rewind().on("write", &path)?;
+        file.write_all(&text).on("write", &path)?;
+        file.sync_all().on("sync", &path)?;
+        Ok(Self { _file: file })
+    }
+
+    /// The living owner, or `None`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened for another reason than that
+    /// it is missing.
+    pub fn holder(dir: &PodDir) -> Result<Option<Owner>> {
+        let path = dir.owner();
+        let mut file = match open(&path, false) {
+            Ok(f) => f,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io_error("open", &path, e)),
+        };
+        match FileExt::try_lock_shared(&file) {
+            Ok(()) => Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                let mut text = String::new();
+                file.read_to_string(&mut text).on("read", &path)?;
+                // The owner locks before it writes; a half-written line is an
+                // owner that is only just starting.
+                Ok(Some(serde_json::from_str(&text).unwrap_or(Owner {
+                    pid: 0,
+                    start_time: 0,
+                    address: String::new(),
+                })))
+            }
+            Err(e) => Err(io_error("lock", &path, e)),
+        }
+    }
+}
+
+fn open(path: &Path, create: bool) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Creates the `lock` file of a new pod directory.
+pub(crate) fn create(dir: &PodDir) -> Result<()> {
+    open(&dir.lock(), true).on("create", dir.lock()).map(drop)
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::Io {
+        action,
+        path: PathBuf::from(path),
+        source,
+    }
+}

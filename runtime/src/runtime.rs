@@ -1,0 +1,336 @@
+//! The runtime: makes pods, finds them again, removes what they left.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hypervisor::{Share, VmSpec};
+use protos::agent as api;
+use protos::{AGENT_PORT, GUEST_SHARE, SHARE_TAG, STDIO_PORT};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+
+use crate::agent::Agent;
+use crate::cgroup::HostCgroup;
+use crate::config::Config;
+use crate::error::{Context, Error, Result};
+use crate::events::{Event, Exit};
+use crate::lock::{self, Owner, OwnerLock};
+use crate::paths::PodDir;
+use crate::pod::{Booted, Pod};
+use crate::record::{self, PodConfig, PodState, PodStatus};
+use crate::recovery::{self, Found};
+use crate::share::ShareTree;
+use crate::stdio::Streams;
+
+/// Told of each step of a pod's start as it ends.
+pub type Progress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
+
+/// Makes and finds pods. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    config: Arc<Config>,
+}
+
+impl Runtime {
+    /// A runtime with this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the state directory cannot be made.
+    pub fn new(config: Config) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&config.root)
+            .on("create", &config.root)?;
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes a pod and boots its VM; this process owns it from now on. What
+    /// happens to it comes through the receiver, in order.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if the id is taken by a pod whose owner lives;
+    /// otherwise whatever went wrong, with nothing left of the pod.
+    pub async fn create_pod(
+        &self,
+        spec: PodConfig,
+        progress: Progress,
+    ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<Event>)> {
+        let runtime = self.clone();
+        // To its end, even if the caller goes away.
+        tokio::spawn(async move { runtime.create(spec, progress).await })
+            .await
+            .map_err(|e| Error::Internal(format!("Making the pod broke off: {e}")))?
+    }
+
+    async fn create(
+        &self,
+        spec: PodConfig,
+        progress: Progress,
+    ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<Event>)> {
+        let config = (*self.config).clone().with_annotations(&spec.labels)?;
+        if let Some(netns) = &spec.netns {
+            fs::metadata(netns).map_err(|e| {
+                Error::Invalid(format!("Network namespace {}: {e}", netns.display()))
+            })?;
+        }
+        let dir = PodDir::new(&config.root, &spec.namespace, &spec.id)?;
+        let owner = self.claim(&dir, &spec).await?;
+        let share = ShareTree::new(dir.shared());
+        let cgroup = HostCgroup::plan(spec.cgroups_path.as_deref());
+        match boot(&config, &spec, &dir, &share, cgroup.clone(), &progress).await {
+            Ok(booted) => Ok(Pod::new(dir, spec, owner, booted)),
+            Err(e) => {
+                if let Err(left) = recovery::remove(&dir, &share, cgroup.new_dirs()) {
+                    log::warn!("Pod {}: {left}", dir.pod());
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes the pod's directory. One whose owner is dead is removed first.
+    async fn claim(&self, dir: &PodDir, spec: &PodConfig) -> Result<OwnerLock> {
+        if dir.path().exists() {
+            match self.reap(&spec.namespace, &spec.id, false).await {
+                Err(Error::WrongState { .. }) => {
+                    return Err(Error::AlreadyExists {
+                        what: "pod",
+                        id: spec.id.clone(),
+                    });
+                }
+                other => drop(other?),
+            }
+        }
+        let path = dir.path();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&path)
+            .on("create", &path)?;
+        let pid = std::process::id();
+        let owner = Owner {
+            pid,
+            start_time: hypervisor::start_time(pid).on("read", "/proc/self/stat")?,
+            address: spec.address.clone(),
+        };
+        let held = OwnerLock::take(dir, &owner)?;
+        lock::create(dir)?;
+        record::save(dir, &dir.config(), spec)?;
+        Ok(held)
+    }
+
+    /// Looks for the pod that holds a container. Never waits for a VM.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad id; [`Error::Io`].
+    pub fn find_container(&self, namespace: &str, id: &str) -> Result<Option<Found>> {
+        recovery::find_container(&self.config.root, namespace, id)
+    }
+
+    /// Looks for a pod. Never waits for a VM.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad id; [`Error::Io`].
+    pub fn find_pod(&self, namespace: &str, pod: &str) -> Result<Option<Found>> {
+        recovery::find_pod(&self.config.root, namespace, pod)
+    }
+
+    /// Removes all that a pod left: processes, mounts, cgroups, sockets, its
+    /// directory. Idempotent; several processes may do it at once. Returns how
+    /// its containers ended: as on record, or 137.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] if its owner lives, unless `force`: then the owner
+    /// is killed first.
+    pub async fn reap(
+        &self,
+        namespace: &str,
+        pod: &str,
+        force: bool,
+    ) -> Result<HashMap<String, Exit>> {
+        let (root, namespace, pod) = (
+            self.config.root.clone(),
+            namespace.to_owned(),
+            pod.to_owned(),
+        );
+        tokio::task::spawn_blocking(move || recovery::reap(&root, &namespace, &pod, force))
+            .await
+            .map_err(|e| Error::Internal(format!("Removing a pod broke off: {e}")))?
+    }
+}
+
+async fn boot(
+    config: &Config,
+    spec: &PodConfig,
+    dir: &PodDir,
+    share: &ShareTree,
+    cgroup: HostCgroup,
+    progress: &Progress,
+) -> Result<Booted> {
+    let step = |name: &str| {
+        if let Some(tell) = progress {
+            tell(name);
+        }
+    };
+    // Intent: whatever of this is found later may be removed.
+    let mut state = PodState {
+        status: PodStatus::Creating,
+        hypervisor: String::new(),
+        processes: Vec::new(),
+        reason: None,
+        cgroups: cgroup.new_dirs().to_vec(),
+    };
+    record::save(dir, &dir.state(), &state)?;
+
+    let vm_dir = dir.vm();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&vm_dir)
+        .on("create", &vm_dir)?;
+    let containers = dir.containers();
+    fs::create_dir_all(&containers).on("create", &containers)?;
+    cgroup.create()?;
+    share.create()?;
+    // Listening before the guest boots: its call is the sign that it is ready.
+    let agent_port = listen(dir, AGENT_PORT)?;
+    let streams = Streams::serve(listen(dir, STDIO_PORT)?);
+
+    let vm_spec = vm_spec(config, spec, dir).validate()?;
+    let choice = hypervisor::select(&vm_spec)?;
+    step(&format!("hypervisor: {}", choice.reason));
+    let vm = choice.vmm.create(vm_spec).await?;
+    state.hypervisor = choice.reason;
+    state.processes = vm.processes();
+    record::save(dir, &dir.state(), &state)?;
+    state.processes.iter().for_each(|p| cgroup.add(p.pid));
+    step("VM processes started");
+
+    let started = async {
+        vm.boot().await?;
+        let connection = tokio::select! {
+            accepted = agent_port.accept() => accepted.on("accept the agent on", dir.vsock())?.0,
+            exit = vm.wait() => {
+                return Err(Error::VmGone { pod: spec.id.clone(), reason: format!("{exit}{}", console_tail(dir)) });
+            }
+            () = tokio::time::sleep(config.timeouts.boot) => {
+                return Err(Error::AgentTimeout { call: "boot", seconds: config.timeouts.boot.as_secs() });
+            }
+        };
+        step("guest ready");
+        let agent = Agent::new(connection, config.timeouts);
+        let info = tokio::select! {
+            info = agent.create_pod(create_pod_request(spec)) => info?,
+            exit = vm.wait() => {
+                return Err(Error::VmGone { pod: spec.id.clone(), reason: format!("{exit}{}", console_tail(dir)) });
+            }
+        };
+        step(&format!(
+            "pod set up (guest kernel {}, agent {})",
+            info.kernel_release, info.agent_version
+        ));
+        state.status = PodStatus::Running;
+        record::save(dir, &dir.state(), &state)?;
+        Ok(agent)
+    };
+    match started.await {
+        Ok(agent) => Ok(Booted {
+            vm,
+            agent,
+            streams,
+            cgroup,
+            state,
+        }),
+        Err(e) => {
+            vm.kill().await;
+            Err(e)
+        }
+    }
+}
+
+fn listen(dir: &PodDir, port: u32) -> Result<UnixListener> {
+    let path = format!("{}_{port}", dir.vsock().display());
+    UnixListener::bind(&path).on("listen on", &path)
+}
+
+fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
+    const MIB: u64 = 1 << 20;
+    let limit = spec.memory_limit.unwrap_or(0).div_ceil(MIB);
+    let host = host_memory_mib();
+    // A limit beyond the host's memory is no limit, and no reason to refuse.
+    let memory_mib = u64::from(config.memory_mib) + if limit < host { limit } else { 0 };
+    let host_cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    VmSpec {
+        id: spec.id.clone(),
+        dir: dir.vm(),
+        kernel: config.kernel.clone(),
+        initrd: config.initrd.clone(),
+        cmdline: config.kernel_args.clone(),
+        vcpus: config.vcpus.max(spec.cpus.unwrap_or(0).min(host_cpus)),
+        memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
+        netns: spec.netns.clone(),
+        share: Share {
+            tag: SHARE_TAG.to_owned(),
+            dir: dir.shared(),
+        },
+        vsock_uds: dir.vsock(),
+        hypervisor: config.hypervisor,
+        vmm_binary: config.vmm.clone().unwrap_or_else(|| "rust-kata-vmm".into()),
+        qemu_binary: config.qemu.clone(),
+        debug: config.debug,
+    }
+}
+
+/// `MemTotal` of proc(5), in MiB.
+fn host_memory_mib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|t| t.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    api::CreatePodRequest {
+        pod_id: spec.id.clone(),
+        hostname: spec.hostname.clone().unwrap_or_default(),
+        storages: vec![api::Storage {
+            fstype: "virtiofs".into(),
+            source: SHARE_TAG.into(),
+            target: GUEST_SHARE.into(),
+            options: Vec::new(),
+            ..Default::default()
+        }],
+        sysctls: spec.sysctls.clone(),
+        realtime_ns: now.as_nanos() as u64,
+        ..Default::default()
+    }
+}
+
+/// The last lines of the guest's console: why it did not come up.
+fn console_tail(dir: &PodDir) -> String {
+    const BYTES: usize = 600;
+    let text = fs::read(Path::new(&dir.vm()).join("console.log")).unwrap_or_default();
+    let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(BYTES)..])
+        .trim()
+        .to_owned();
+    if tail.is_empty() {
+        tail
+    } else {
+        format!("; the guest's console ends with:\n{tail}")
+    }
+}

@@ -1,0 +1,128 @@
+//! The life of a process (a container's init or an exec) as one table.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being built; no operation but removal fits.
+    Creating,
+    /// Waits to be started.
+    Created,
+    /// Start was asked for and has not been answered.
+    Starting,
+    /// Runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Has ended.
+    Stopped,
+}
+
+/// What can happen to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The guest has built it.
+    Built,
+    /// Start is asked for.
+    Start,
+    /// The guest has started it.
+    Started,
+    /// The guest could not start it.
+    StartFailed,
+    /// It was frozen.
+    Pause,
+    /// It was thawed.
+    Resume,
+    /// It ended, or its VM did.
+    Exit,
+}
+
+/// Every allowed change. What is not here is refused.
+pub const TABLE: &[(Status, Step, Status)] = {
+    use Status::*;
+    &[
+        (Creating, Step::Built, Created),
+        (Creating, Step::Exit, Stopped),
+        (Created, Step::Start, Starting),
+        (Created, Step::Exit, Stopped),
+        (Starting, Step::Started, Running),
+        (Starting, Step::StartFailed, Stopped),
+        (Starting, Step::Exit, Stopped),
+        (Running, Step::Pause, Paused),
+        (Running, Step::Exit, Stopped),
+        (Paused, Step::Resume, Running),
+        (Paused, Step::Exit, Stopped),
+    ]
+};
+
+impl Status {
+    /// The status after `step`, or `None` if it does not fit.
+    pub fn after(self, step: Step) -> Option<Status> {
+        TABLE
+            .iter()
+            .find(|(from, by, _)| *from == self && *by == step)
+            .map(|(_, _, to)| *to)
+    }
+
+    /// Whether the process has ended.
+    pub fn is_stopped(self) -> bool {
+        self == Status::Stopped
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::Creating => "being created",
+            Status::Created => "created",
+            Status::Starting => "being started",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STEPS: [Step; 7] = [
+        Step::Built,
+        Step::Start,
+        Step::Started,
+        Step::StartFailed,
+        Step::Pause,
+        Step::Resume,
+        Step::Exit,
+    ];
+
+    #[test]
+    fn each_pair_of_status_and_step_stands_once() {
+        for (i, (from, by, _)) in TABLE.iter().enumerate() {
+            let again = TABLE[i + 1..].iter().any(|(f, b, _)| f == from && b == by);
+            assert!(!again, "{from:?} {by:?} stands twice");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_leaves_stopped_and_exit_always_leads_there(
+            steps in proptest::collection::vec(proptest::sample::select(&STEPS[..]), 0..40)
+        ) {
+            let mut status = Status::Creating;
+            for step in steps {
+                let next = status.after(step);
+                if status.is_stopped() {
+                    prop_assert_eq!(next, None);
+                } else if step == Step::Exit {
+                    prop_assert_eq!(next, Some(Status::Stopped));
+                }
+                status = next.unwrap_or(status);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! State files: versioned JSON, replaced as a whole or not at all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+
+/// The schema version that this build writes and reads.
+pub const VERSION: u32 = 1;
+
+/// No state file is larger; a larger one is not ours.
+const MAX_BYTES: u64 = 16 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Replaces `path` by `value`: temporary file, fsync, rename, fsync of the
+/// directory. After a crash at any moment the file holds the old value or the
+/// new one.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_vec_pretty(&Versioned {
+        version: VERSION,
+        value,
+    })
+    .map_err(|e| Error::Internal(format!("Cannot encode {}: {e}", path.display())))?;
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::Internal(format!(
+            "{} is not a file's path",
+            path.display()
+        )));
+    };
+    let temp = dir.join(format!(".{}.tmp", name.to_string_lossy()));
+    let mut file = File::create(&temp).on("create", &temp)?;
+    file.write_all(&text).on("write", &temp)?;
+    file.sync_all().on("sync", &temp)?;
+    fs::rename(&temp, path).on("replace", path)?;
+    File::open(dir).and_then(|d| d.sync_all()).on("sync", dir)
+}
+
+/// Reads a state file back.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::BadFile`] if it is torn, was
+/// written by another version, or is none of ours.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    const CURE: &str =
+        "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container";
+    let size = fs::metadata(path).on("read", path)?.len();
+    if size > MAX_BYTES {
+        return Err(Error::bad_file(
+            path,
+            format!("{size} bytes are too many for a state file; {CURE}"),
+        ));
+    }
+    let text = fs::read(path).on("read", path)?;
+    let Version { version } = serde_json::from_slice(&text)
+        .map_err(|e| Error::bad_file(path, format!("not a state file ({e}); {CURE}")))?;
+    if version != VERSION {
+        return Err(Error::bad_file(
+            path,
+            format!(
+                "state version {version}, but this build reads {VERSION}; use the build that wrote it, or {CURE}"
+            ),
+        ));
+    }
+    serde_json::from_slice::<Versioned<T>>(&text)
+        .map(|v| v.value)
+        .map_err(|e| Error::bad_file(path, format!("damaged state file ({e}); {CURE}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    type Value = BTreeMap<String, u32>;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let value = Value::from([("a".into(), 1)]);
+
+        write(&path, &Value::new()).unwrap();
+        write(&path, &value).unwrap();
+
+        assert_eq!(read::<Value>(&path).unwrap(), value);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn cut_at_any_byte_zeroed_or_foreign_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        write(&path, &Value::from([("a".into(), 1)])).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let mut bad: Vec<Vec<u8>> = (0..whole.len()).map(|n| whole[..n].to_vec()).collect();
+        bad.push(vec![0; whole.len()]);
+        bad.push(br#"{"version": 2, "a": 1}"#.to_vec());
+        bad.push(br#"{"version": 1, "a": "x"}"#.to_vec());
+        bad.push(b"[1]".to_vec());
+        for text in bad {
+            fs::write(&path, &text).unwrap();
+            let error = read::<Value>(&path).unwrap_err().to_string();
+            assert!(error.contains("state.json"), "{error}");
+        }
+    }
+}
