@@ -78,8 +78,16 @@ impl Stream {
 
     /// Reads what there is; `WouldBlock` when there is nothing yet.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0
-            .try_io(Interest::READABLE, |fd| Ok(nix::unistd::read(fd, buffer)?))
+        let mut asked = false;
+        let result = self.0.try_io(Interest::READABLE, |fd| {
+            asked = true;
+            Ok(nix::unistd::read(fd, &mut *buffer)?)
+        });
+        if asked {
+            return result;
+        }
+        // The event loop has not heard of any data, which may be its delay.
+        Ok(nix::unistd::read(self.0.get_ref(), buffer)?)
     }
 
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
