@@ -74,11 +74,13 @@ pub struct OwnerLock {
 }
 
 impl OwnerLock {
-    /// Becomes the owner of a new pod directory.
+    /// Becomes the owner of a new pod directory, under the pod's lock: nobody
+    /// is looking for an owner at the same time.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
     pub fn take(dir: &PodDir, owner: &Owner) -> Result<Self> {
+        let _lock = PodLock::exclusive(dir)?;
         let path = dir.owner();
         let mut file = open(&path, true).on("open", &path)?;
         FileExt::try_lock_exclusive(&file).map_err(|e| {
@@ -105,6 +107,11 @@ impl OwnerLock {
     /// [`Error::Io`] if the file cannot be opened for another reason than that
     /// it is missing.
     pub fn holder(dir: &PodDir) -> Result<Option<Owner>> {
+        let _lock = match PodLock::shared(dir) {
+            Ok(lock) => Some(lock),
+            Err(Error::NotFound { .. }) => None,
+            Err(e) => return Err(e),
+        };
         let path = dir.owner();
         let mut file = match open(&path, false) {
             Ok(f) => f,

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Pod {
     pub(crate) containers: Mutex<BTreeMap<String, Arc<Container>>>,
     vm: Box<dyn Vm>,
     state: Mutex<PodState>,
+    /// Its end was asked for.
+    ending: AtomicBool,
     /// Why the VM is gone, once it is.
     gone: watch::Sender<Option<String>>,
     events: mpsc::UnboundedSender<Event>,
@@ -100,6 +103,7 @@ impl Pod {
             containers: Mutex::default(),
             vm,
             state: Mutex::new(state),
+            ending: AtomicBool::new(false),
             gone: watch::Sender::new(None),
             events,
             _owner: owner,
@@ -280,6 +284,7 @@ impl Pod {
     /// Ends the VM: lets the guest write what it holds, then kills. Returns
     /// when its processes are gone.
     pub(crate) async fn stop_vm(&self, reason: &str) {
+        self.ending.store(true, Ordering::Relaxed);
         if self.gone.borrow().is_none() {
             let last = self.agent.destroy_pod(api::Empty::new());
             if tokio::time::timeout(SYNC_DEADLINE, last).await.is_err() {
@@ -294,6 +299,7 @@ impl Pod {
 
     /// Kills the VM; every process of it ends with 137.
     pub(crate) async fn kill_vm(&self, reason: &str) {
+        self.ending.store(true, Ordering::Relaxed);
         self.vm.kill().await;
         self.mark_gone(reason.to_owned());
     }
@@ -332,7 +338,7 @@ impl Pod {
         };
         // Both go: neither is of use without the other.
         self.vm.kill().await;
-        if self.gone.borrow().is_none() {
+        if !self.ending.load(Ordering::Relaxed) {
             log::error!("Pod {}: its VM is gone: {reason}", self.id());
         }
         self.mark_gone(reason);

@@ -40,12 +40,14 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::Io`] if the state directory cannot be made.
-    pub fn new(config: Config) -> Result<Self> {
+    pub fn new(mut config: Config) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(&config.root)
             .on("create", &config.root)?;
+        // As the kernel shows it among the mounts.
+        config.root = fs::canonicalize(&config.root).on("resolve", &config.root)?;
         Ok(Self {
             config: Arc::new(config),
         })
@@ -125,8 +127,8 @@ impl Runtime {
             start_time: hypervisor::start_time(pid).on("read", "/proc/self/stat")?,
             address: spec.address.clone(),
         };
-        let held = OwnerLock::take(dir, &owner)?;
         lock::create(dir)?;
+        let held = OwnerLock::take(dir, &owner)?;
         record::save(dir, &dir.config(), spec)?;
         Ok(held)
     }
