@@ -59,7 +59,10 @@ impl Bed {
     /// A bed that differs from the usual by `plan`.
     pub fn with(plan: Plan) -> Self {
         // Short and outside the checkout: Unix socket paths end at 108 bytes.
-        let folder = tempfile::Builder::new().prefix("rkt-").tempdir_in("/tmp").expect("/tmp is writable");
+        let folder = tempfile::Builder::new()
+            .prefix("rkt-")
+            .tempdir_in("/tmp")
+            .expect("/tmp is writable");
         let path = plan.path.unwrap_or_else(usual_path);
         write_configs(folder.path(), &plan.config);
         let mut containerd = Command::new("containerd")
@@ -70,13 +73,27 @@ impl Bed {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot start containerd (package containerd): {error}"));
+            .unwrap_or_else(|error| {
+                panic!("cannot start containerd (package containerd): {error}")
+            });
         let log = Capture::of(containerd.stderr.take().expect("piped"));
         log.expect("containerd successfully booted", dist::patience(20.0));
         let events = EventLog::subscribe(client(folder.path(), &["events"]));
-        let bed = Self { folder, path, containerd, log, events, ids: RefCell::default(), made: Cell::new(0) };
+        let bed = Self {
+            folder,
+            path,
+            containerd,
+            log,
+            events,
+            ids: RefCell::default(),
+            made: Cell::new(0),
+        };
         bed.await_subscription();
-        let import = bed.ctr(&["images", "import", image::archive().to_str().expect("UTF-8")]);
+        let import = bed.ctr(&[
+            "images",
+            "import",
+            image::archive().to_str().expect("UTF-8"),
+        ]);
         run::run(import, Input::Null, dist::patience(30.0)).ok();
         bed
     }
@@ -84,11 +101,28 @@ impl Bed {
     /// `ctr events` does not say when it listens: publish until it hears.
     fn await_subscription(&self) {
         let limit = dist::patience(20.0);
-        run::run(client(self.dir(), &["namespaces", "create", self.namespace()]), Input::Null, limit).ok();
+        run::run(
+            client(self.dir(), &["namespaces", "create", self.namespace()]),
+            Input::Null,
+            limit,
+        )
+        .ok();
         let heard = (0..200).any(|turn| {
             let label = format!("turn={turn}");
-            run::run(client(self.dir(), &["namespaces", "label", self.namespace(), &label]), Input::Null, limit).ok();
-            self.events.wait(Duration::from_millis(50), |event| event.topic == "/namespaces/update").is_some()
+            run::run(
+                client(
+                    self.dir(),
+                    &["namespaces", "label", self.namespace(), &label],
+                ),
+                Input::Null,
+                limit,
+            )
+            .ok();
+            self.events
+                .wait(Duration::from_millis(50), |event| {
+                    event.topic == "/namespaces/update"
+                })
+                .is_some()
         });
         assert!(heard, "`ctr events` hears nothing");
     }
@@ -100,7 +134,10 @@ impl Bed {
 
     /// The containerd namespace of the test.
     pub fn namespace(&self) -> &str {
-        self.dir().file_name().and_then(|name| name.to_str()).expect("an ASCII name")
+        self.dir()
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("an ASCII name")
     }
 
     /// rust-kata's state root.
@@ -157,12 +194,18 @@ impl Bed {
     pub fn processes(&self) -> Vec<Process> {
         let marker = self.dir().to_str().expect("an ASCII path");
         let own = [self.containerd.id(), self.events.pid(), std::process::id()];
-        process::marked(marker).into_iter().filter(|process| !own.contains(&process.pid)).collect()
+        process::marked(marker)
+            .into_iter()
+            .filter(|process| !own.contains(&process.pid))
+            .collect()
     }
 
     /// The processes of this bed whose program is called `name`.
     pub fn named(&self, name: &str) -> Vec<Process> {
-        self.processes().into_iter().filter(|process| process.is(name)).collect()
+        self.processes()
+            .into_iter()
+            .filter(|process| process.is(name))
+            .collect()
     }
 
     /// Panics, with names, when anything is left of what ran here.
@@ -190,7 +233,11 @@ impl Default for Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
-        let left = if failed { Vec::new() } else { leak::left_after(self, dist::patience(10.0)) };
+        let left = if failed {
+            Vec::new()
+        } else {
+            leak::left_after(self, dist::patience(10.0))
+        };
         self.sweep();
         process::signal(self.containerd.id(), Signal::SIGKILL);
         let _ = self.containerd.wait();
@@ -208,7 +255,10 @@ impl Drop for Bed {
 
 /// The lines of a log that may explain a failure.
 fn tell(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).collect();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.contains("level=info"))
+        .collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
@@ -218,7 +268,8 @@ fn logs(state: &Path) -> String {
     for (path, is_dir) in leak::tree(state) {
         if !is_dir && path.extension().is_some_and(|end| end == "log") {
             let text = fs::read(&path).unwrap_or_default();
-            let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned();
+            let tail =
+                String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned();
             told += &format!("{}:\n{tail}\n", path.display());
         }
     }
@@ -234,14 +285,20 @@ fn usual_path() -> OsString {
 fn environment(folder: &Path, path: &OsString) -> Vec<(OsString, OsString)> {
     vec![
         ("PATH".into(), path.clone()),
-        ("RUST_KATA_CONFIG".into(), folder.join("rust-kata.toml").into()),
+        (
+            "RUST_KATA_CONFIG".into(),
+            folder.join("rust-kata.toml").into(),
+        ),
         ("RUST_KATA_TEST_BED".into(), folder.into()),
     ]
 }
 
 fn client(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("ctr");
-    command.arg("--address").arg(folder.join("containerd.sock")).args(args);
+    command
+        .arg("--address")
+        .arg(folder.join("containerd.sock"))
+        .args(args);
     command
 }
 

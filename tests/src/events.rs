@@ -33,13 +33,20 @@ impl Event {
 
     /// The container it is about.
     pub fn container(&self) -> &str {
-        let id = if self.topic.starts_with("/tasks/") { "container_id" } else { "id" };
+        let id = if self.topic.starts_with("/tasks/") {
+            "container_id"
+        } else {
+            "id"
+        };
         self.fields[id].as_str().unwrap_or_default()
     }
 
     /// The exec process it is about; empty for the container's own.
     pub fn exec(&self) -> &str {
-        let id = self.fields["exec_id"].as_str().or(self.fields["id"].as_str()).unwrap_or_default();
+        let id = self.fields["exec_id"]
+            .as_str()
+            .or(self.fields["id"].as_str())
+            .unwrap_or_default();
         if id == self.container() { "" } else { id }
     }
 
@@ -78,13 +85,20 @@ pub struct EventLog {
 impl EventLog {
     /// Subscribes with `command` (`ctr … events`).
     pub fn subscribe(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("ctr starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ctr starts");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
         std::thread::spawn(move || {
-            for event in lines.map_while(Result::ok).filter_map(|line| Event::parse(&line)) {
+            for event in lines
+                .map_while(Result::ok)
+                .filter_map(|line| Event::parse(&line))
+            {
                 theirs.events.lock().expect("no reader panics").push(event);
                 theirs.changed.notify_all();
             }
@@ -106,7 +120,12 @@ impl EventLog {
                 return Some(found.clone());
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            events = self.shared.changed.wait_timeout(events, left).expect("no reader panics").0;
+            events = self
+                .shared
+                .changed
+                .wait_timeout(events, left)
+                .expect("no reader panics")
+                .0;
         }
     }
 
@@ -114,7 +133,9 @@ impl EventLog {
     pub fn of(&self, namespace: &str, container: &str) -> Vec<Event> {
         let events = self.shared.events.lock().expect("no reader panics");
         let wanted = |event: &&Event| {
-            event.namespace == namespace && event.topic.starts_with("/tasks/") && event.container() == container
+            event.namespace == namespace
+                && event.topic.starts_with("/tasks/")
+                && event.container() == container
         };
         events.iter().filter(wanted).cloned().collect()
     }
@@ -138,7 +159,10 @@ mod tests {
 
         let event = Event::parse(line).expect("an event");
 
-        assert_eq!((event.namespace.as_str(), event.container(), event.exec()), ("foo", "a", "e"));
+        assert_eq!(
+            (event.namespace.as_str(), event.container(), event.exec()),
+            ("foo", "a", "e")
+        );
         assert_eq!(event.to_string(), "/tasks/exit exec=e status=3");
     }
 }

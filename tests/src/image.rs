@@ -28,7 +28,9 @@ const GROUP: &str = "root:x:0:\nuser:x:1000:\nextra:x:2000:user\nnogroup:x:65534
 /// Lays out a busybox root file system in `root`.
 pub fn make_rootfs(root: &Path) {
     let make = || -> io::Result<()> {
-        for folder in ["bin", "etc", "root", "proc", "sys", "dev", "mnt", "run", "tmp", "var"] {
+        for folder in [
+            "bin", "etc", "root", "proc", "sys", "dev", "mnt", "run", "tmp", "var",
+        ] {
             fs::create_dir_all(root.join(folder))?;
         }
         fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))?;
@@ -47,7 +49,11 @@ pub fn make_rootfs(root: &Path) {
 fn applets() -> io::Result<Vec<String>> {
     let list = Command::new(BUSYBOX).arg("--list").output()?.stdout;
     let list = String::from_utf8_lossy(&list);
-    Ok(list.lines().filter(|name| *name != "busybox").map(str::to_owned).collect())
+    Ok(list
+        .lines()
+        .filter(|name| *name != "busybox")
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The OCI archive of [`IMAGE`], made once and kept under `target/`.
@@ -71,7 +77,10 @@ pub fn archive() -> &'static Path {
 fn make_archive(folder: &Path, path: &Path) -> io::Result<()> {
     let scratch = tempfile::tempdir_in(folder)?;
     let (root, layout) = (scratch.path().join("rootfs"), scratch.path().join("layout"));
-    let (layer, unnamed) = (scratch.path().join("layer.tar"), scratch.path().join("image.tar"));
+    let (layer, unnamed) = (
+        scratch.path().join("layer.tar"),
+        scratch.path().join("image.tar"),
+    );
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     make_rootfs(&root);
     tar(&root, &layer)?;
@@ -86,23 +95,43 @@ fn make_archive(folder: &Path, path: &Path) -> io::Result<()> {
     });
     let config = store_json(&layout, &config, "application/vnd.oci.image.config.v1+json")?;
     let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
-    let mut manifest = store_json(&layout, &manifest, "application/vnd.oci.image.manifest.v1+json")?;
+    let mut manifest = store_json(
+        &layout,
+        &manifest,
+        "application/vnd.oci.image.manifest.v1+json",
+    )?;
     manifest["annotations"] = json!({ "io.containerd.image.name": IMAGE });
-    fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string())?;
-    fs::write(layout.join("oci-layout"), json!({ "imageLayoutVersion": "1.0.0" }).to_string())?;
+    fs::write(
+        layout.join("index.json"),
+        json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string(),
+    )?;
+    fs::write(
+        layout.join("oci-layout"),
+        json!({ "imageLayoutVersion": "1.0.0" }).to_string(),
+    )?;
     tar(&layout, &unnamed)?;
     fs::rename(&unnamed, path)
 }
 
 fn tar(folder: &Path, into: &Path) -> io::Result<()> {
     let status = Command::new("tar")
-        .args(["--sort=name", "--numeric-owner", "--owner=0", "--group=0", "-cf"])
+        .args([
+            "--sort=name",
+            "--numeric-owner",
+            "--owner=0",
+            "--group=0",
+            "-cf",
+        ])
         .arg(into)
         .arg("-C")
         .arg(folder)
         .arg(".")
         .status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("tar of {folder:?}: {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("tar of {folder:?}: {status}")))
+    }
 }
 
 fn store_json(layout: &Path, value: &Value, media: &str) -> io::Result<Value> {

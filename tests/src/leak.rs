@@ -22,7 +22,10 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub fn left_after(bed: &Bed, limit: Duration) -> Vec<String> {
     let deadline = Instant::now() + limit;
     for process in bed.processes() {
-        process::wait_gone(process.pid, deadline.saturating_duration_since(Instant::now()));
+        process::wait_gone(
+            process.pid,
+            deadline.saturating_duration_since(Instant::now()),
+        );
     }
     loop {
         let left = left_now(bed);
@@ -35,19 +38,42 @@ pub fn left_after(bed: &Bed, limit: Duration) -> Vec<String> {
 
 fn left_now(bed: &Bed) -> Vec<String> {
     let mut left = Vec::new();
-    left.extend(bed.processes().iter().map(|p| format!("process {} {}", p.pid, p.command)));
-    left.extend(mounts(bed.dir()).iter().map(|at| format!("mount {}", at.display())));
-    left.extend(state(bed).iter().map(|at| format!("state {}", at.display())));
-    left.extend(bundles(bed).iter().map(|at| format!("bundle {}", at.display())));
+    left.extend(
+        bed.processes()
+            .iter()
+            .map(|p| format!("process {} {}", p.pid, p.command)),
+    );
+    left.extend(
+        mounts(bed.dir())
+            .iter()
+            .map(|at| format!("mount {}", at.display())),
+    );
+    left.extend(
+        state(bed)
+            .iter()
+            .map(|at| format!("state {}", at.display())),
+    );
+    left.extend(
+        bundles(bed)
+            .iter()
+            .map(|at| format!("bundle {}", at.display())),
+    );
     left.extend(sockets(bed).iter().map(|at| format!("socket {at}")));
-    left.extend(cgroups(bed).iter().map(|at| format!("cgroup {}", at.display())));
+    left.extend(
+        cgroups(bed)
+            .iter()
+            .map(|at| format!("cgroup {}", at.display())),
+    );
     left
 }
 
 /// Mount points at or below `folder`, innermost last.
 fn mounts(folder: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let points = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from);
     points.filter(|point| point.starts_with(folder)).collect()
 }
 
@@ -55,8 +81,11 @@ fn mounts(folder: &Path) -> Vec<PathBuf> {
 /// and what it made where no configuration sent it.
 fn state(bed: &Bed) -> Vec<PathBuf> {
     let kept = [bed.state().join(bed.namespace()), bed.state().join(".vm")];
-    let mut found: Vec<PathBuf> =
-        tree(&bed.state()).into_iter().map(|(path, _)| path).filter(|path| !kept.contains(path)).collect();
+    let mut found: Vec<PathBuf> = tree(&bed.state())
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| !kept.contains(path))
+        .collect();
     let astray = Path::new("/run/rust-kata").join(bed.namespace());
     found.extend(astray.exists().then_some(astray));
     found
@@ -64,19 +93,32 @@ fn state(bed: &Bed) -> Vec<PathBuf> {
 
 fn bundles(bed: &Bed) -> Vec<PathBuf> {
     let tasks = Path::new("io.containerd.runtime.v2.task").join(bed.namespace());
-    ["root", "state"].iter().flat_map(|part| list(&bed.dir().join(part).join(&tasks))).collect()
+    ["root", "state"]
+        .iter()
+        .flat_map(|part| list(&bed.dir().join(part).join(&tasks)))
+        .collect()
 }
 
 /// Sockets of containerd's naming scheme for shims, and all that the kernel
 /// knows under the bed's folder.
 fn sockets(bed: &Bed) -> Vec<String> {
-    let mut found: Vec<String> =
-        bed.ids().iter().map(|id| shim_socket(bed, id)).filter(|path| path.exists()).map(|p| p.display().to_string()).collect();
+    let mut found: Vec<String> = bed
+        .ids()
+        .iter()
+        .map(|id| shim_socket(bed, id))
+        .filter(|path| path.exists())
+        .map(|p| p.display().to_string())
+        .collect();
     let table = fs::read_to_string("/proc/net/unix").expect("/proc is mounted");
     let folder = bed.dir().to_str().expect("an ASCII path");
     let own = bed.socket().display().to_string();
-    let open = table.lines().filter_map(|line| line.split_whitespace().nth(7));
-    found.extend(open.filter(|path| path.contains(folder) && !path.starts_with(&own)).map(str::to_owned));
+    let open = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(7));
+    found.extend(
+        open.filter(|path| path.contains(folder) && !path.starts_with(&own))
+            .map(str::to_owned),
+    );
     found.sort();
     found.dedup();
     found
@@ -92,20 +134,31 @@ pub fn shim_socket(bed: &Bed, id: &str) -> PathBuf {
 /// Containers' cgroups: `ctr` puts them at `/<namespace>/<id>`.
 fn cgroups(bed: &Bed) -> Vec<PathBuf> {
     let parents = cgroup_parents(bed);
-    parents.iter().flat_map(|parent| list(parent)).filter(|path| path.is_dir()).collect()
+    parents
+        .iter()
+        .flat_map(|parent| list(parent))
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 fn cgroup_parents(bed: &Bed) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
-    let mut parents: Vec<PathBuf> = list(root).iter().map(|controller| controller.join(bed.namespace())).collect();
+    let mut parents: Vec<PathBuf> = list(root)
+        .iter()
+        .map(|controller| controller.join(bed.namespace()))
+        .collect();
     parents.push(root.join(bed.namespace()));
     parents.retain(|path| path.is_dir());
     parents
 }
 
 fn list(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
 }
 
 /// All paths below `folder`, each with whether it is a folder.
@@ -114,7 +167,11 @@ pub fn tree(folder: &Path) -> Vec<(PathBuf, bool)> {
     for path in list(folder) {
         let is_dir = path.symlink_metadata().is_ok_and(|data| data.is_dir());
         // What is mounted there is named as a mount; its contents are no state.
-        let inside = if is_dir && !is_mount(&path) { tree(&path) } else { Vec::new() };
+        let inside = if is_dir && !is_mount(&path) {
+            tree(&path)
+        } else {
+            Vec::new()
+        };
         found.push((path, is_dir));
         found.extend(inside);
     }

@@ -27,7 +27,10 @@ impl Process {
 
 /// All processes whose environment or command line holds `marker`.
 pub fn marked(marker: &str) -> Vec<Process> {
-    let mut found: Vec<Process> = pids().into_iter().filter_map(|pid| holds(pid, marker)).collect();
+    let mut found: Vec<Process> = pids()
+        .into_iter()
+        .filter_map(|pid| holds(pid, marker))
+        .collect();
     found.sort_by_key(|process| process.pid);
     found
 }
@@ -42,11 +45,17 @@ fn pids() -> Vec<u32> {
 fn holds(pid: u32, marker: &str) -> Option<Process> {
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let within = |text: &[u8]| text.windows(marker.len()).any(|window| window == marker.as_bytes());
+    let within = |text: &[u8]| {
+        text.windows(marker.len())
+            .any(|window| window == marker.as_bytes())
+    };
     // A zombie has no command line and is its parent's business.
     (!command.is_empty() && (within(&command) || within(&environment))).then(|| Process {
         pid,
-        command: String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned(),
+        command: String::from_utf8_lossy(&command)
+            .replace('\0', " ")
+            .trim_end()
+            .to_owned(),
     })
 }
 
@@ -78,7 +87,11 @@ pub fn pss(pid: u32, name: &str) -> Option<(u64, u64)> {
         if first.contains('-') && !first.ends_with(':') {
             within = line.contains(name);
         } else if first == "Pss:" {
-            let bytes = words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10;
+            let bytes = words
+                .next()
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .unwrap_or(0)
+                << 10;
             all += bytes;
             named += if within { bytes } else { 0 };
         }
@@ -103,7 +116,10 @@ pub fn wait_gone(pid: u32, limit: Duration) -> bool {
     };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => return false,
             Ok(_) => return true,

@@ -23,7 +23,12 @@ pub struct Terminal {
 }
 
 fn winsize(rows: u16, columns: u16) -> Winsize {
-    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }
 
 impl Terminal {
@@ -48,7 +53,9 @@ impl Terminal {
             });
         }
         let since = Instant::now();
-        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         // Drops the command's copies of the slave, or the screen never ends.
         drop(command);
         Self {
@@ -66,7 +73,9 @@ impl Terminal {
 
     /// Types `text`.
     pub fn send(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).expect("write to a pty");
+        self.master
+            .write_all(text.as_bytes())
+            .expect("write to a pty");
     }
 
     /// Changes the window; the kernel tells the foreground process (SIGWINCH).
@@ -81,14 +90,23 @@ impl Terminal {
     /// screen after the first `from` bytes: `ctr` takes its first look at the
     /// window some time before it listens to changes, and does not say when.
     #[track_caller]
-    pub fn resize_until(&self, rows: u16, columns: u16, from: usize, text: &str, limit: Duration) -> usize {
+    pub fn resize_until(
+        &self,
+        rows: u16,
+        columns: u16,
+        from: usize,
+        text: &str,
+        limit: Duration,
+    ) -> usize {
         let deadline = Instant::now() + limit;
         loop {
             self.resize(rows, columns - 1);
             self.resize(rows, columns);
             let shown = self.screen.wait(Duration::from_millis(300), |said| {
                 let tail = said.bytes.get(from..)?;
-                tail.windows(text.len()).any(|window| window == text.as_bytes()).then_some(())
+                tail.windows(text.len())
+                    .any(|window| window == text.as_bytes())
+                    .then_some(())
             });
             if shown.is_some() || Instant::now() > deadline {
                 return self.screen.expect_after(from, text, Duration::ZERO);
@@ -100,7 +118,9 @@ impl Terminal {
     /// a command has made the terminal raw.
     pub fn is_cooked(&self) -> bool {
         let settings = nix::sys::termios::tcgetattr(&self.master).expect("tcgetattr");
-        settings.local_flags.contains(nix::sys::termios::LocalFlags::ICANON)
+        settings
+            .local_flags
+            .contains(nix::sys::termios::LocalFlags::ICANON)
     }
 
     /// Waits for the command's end; kills it and panics after `limit`.
@@ -113,7 +133,10 @@ impl Terminal {
         let code = {
             use std::os::unix::process::ExitStatusExt;
             let status = self.child.wait().expect("our child");
-            status.code().or_else(|| status.signal().map(|s| 128 + s)).expect("an exit or a signal")
+            status
+                .code()
+                .or_else(|| status.signal().map(|s| 128 + s))
+                .expect("an exit or a signal")
         };
         let elapsed = self.since.elapsed();
         let output = Output {
@@ -122,7 +145,10 @@ impl Terminal {
             code,
             elapsed,
         };
-        assert!(ended, "the command on the terminal did not end within {limit:?}: {output:?}");
+        assert!(
+            ended,
+            "the command on the terminal did not end within {limit:?}: {output:?}"
+        );
         output
     }
 }

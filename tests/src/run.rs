@@ -100,7 +100,11 @@ impl Running {
         let name = format!("{command:?}");
         let since = Instant::now();
         let mut child = command
-            .stdin(if matches!(input, Input::Null) { Stdio::null() } else { Stdio::piped() })
+            .stdin(if matches!(input, Input::Null) {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -111,9 +115,18 @@ impl Running {
         match input {
             Input::Null | Input::Open => {}
             Input::Bytes(bytes) => feed(stdin.take(), move |pipe| pipe.write_all(&bytes)),
-            Input::Noise(length) => feed(stdin.take(), move |pipe| noise(length, |b| pipe.write_all(b))),
+            Input::Noise(length) => feed(stdin.take(), move |pipe| {
+                noise(length, |b| pipe.write_all(b))
+            }),
         }
-        Self { child, name, since, stdin, stdout, stderr }
+        Self {
+            child,
+            name,
+            since,
+            stdin,
+            stdout,
+            stderr,
+        }
     }
 
     /// The command's process id.
@@ -159,7 +172,11 @@ impl Running {
             code: code(status),
             elapsed,
         };
-        assert!(ended, "{} did not end within {limit:?}: {output:?}", self.name);
+        assert!(
+            ended,
+            "{} did not end within {limit:?}: {output:?}",
+            self.name
+        );
         output
     }
 }
@@ -171,7 +188,10 @@ impl Drop for Running {
     }
 }
 
-fn feed(pipe: Option<ChildStdin>, write: impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send + 'static) {
+fn feed(
+    pipe: Option<ChildStdin>,
+    write: impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send + 'static,
+) {
     let mut pipe = pipe.expect("piped");
     // A command that ends before it has read all is no error of the harness.
     std::thread::spawn(move || drop(write(&mut pipe)));

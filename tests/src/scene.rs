@@ -32,7 +32,11 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// A scene for `runtime`.
     pub fn new(bed: &'a Bed, runtime: &str) -> Self {
-        Self { bed, runtime: runtime.to_owned(), seen: RefCell::default() }
+        Self {
+            bed,
+            runtime: runtime.to_owned(),
+            seen: RefCell::default(),
+        }
     }
 
     /// A scene for the runtime under test.
@@ -61,7 +65,11 @@ impl<'a> Scene<'a> {
         let file = self.bed.fresh("spec");
         let group = format!("/{}/{id}", self.bed.namespace());
         let mut spec = spec.clone();
-        if spec.0.pointer("/linux/cgroupsPath").is_none_or(|path| path == "/default") {
+        if spec
+            .0
+            .pointer("/linux/cgroupsPath")
+            .is_none_or(|path| path == "/default")
+        {
             spec = spec.set("/linux/cgroupsPath", json!(group));
         }
         spec.write(&file);
@@ -118,7 +126,12 @@ impl<'a> Scene<'a> {
     /// [`Scene::detach`] of a spec.
     #[track_caller]
     pub fn detach_spec(&self, id: &str, spec: &Spec) {
-        run(self.spec_command(id, &["-d", "--null-io"], spec), Input::Null, limit()).ok();
+        run(
+            self.spec_command(id, &["-d", "--null-io"], spec),
+            Input::Null,
+            limit(),
+        )
+        .ok();
     }
 
     /// Runs a container on a terminal of 24 × 80.
@@ -147,7 +160,14 @@ impl<'a> Scene<'a> {
 
     /// [`Scene::exec`] with something to read.
     #[track_caller]
-    pub fn exec_with(&self, id: &str, exec: &str, flags: &[&str], argv: &[&str], input: Input) -> Output {
+    pub fn exec_with(
+        &self,
+        id: &str,
+        exec: &str,
+        flags: &[&str],
+        argv: &[&str],
+        input: Input,
+    ) -> Output {
         run(self.exec_command(id, exec, flags, argv), input, limit())
     }
 
@@ -162,7 +182,9 @@ impl<'a> Scene<'a> {
     #[track_caller]
     pub fn status(&self, id: &str) -> Option<String> {
         let list = self.task(&["ls"]).ok().out();
-        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id))?;
+        let line = list
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(id))?;
         line.split_whitespace().nth(2).map(str::to_owned)
     }
 
@@ -170,7 +192,9 @@ impl<'a> Scene<'a> {
     #[track_caller]
     pub fn pid(&self, id: &str) -> u32 {
         let list = self.task(&["ls"]).ok().out();
-        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id));
+        let line = list
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(id));
         let pid = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
         pid.unwrap_or_else(|| panic!("no pid of {id} in {list}"))
     }
@@ -184,7 +208,9 @@ impl<'a> Scene<'a> {
         let code = words.split("non-zero exit code ").nth(1);
         code.map_or(0, |text| {
             let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().unwrap_or_else(|_| panic!("no exit code in {words:?}"))
+            digits
+                .parse()
+                .unwrap_or_else(|_| panic!("no exit code in {words:?}"))
         })
     }
 
@@ -212,20 +238,29 @@ impl<'a> Scene<'a> {
                 && event.container() == id
                 && event.exec().is_empty()
         };
-        self.bed
-            .events
-            .wait(limit, wanted)
-            .unwrap_or_else(|| panic!("no {topic} of {id} within {limit:?}; events: {:?}", self.events(id)))
+        self.bed.events.wait(limit, wanted).unwrap_or_else(|| {
+            panic!(
+                "no {topic} of {id} within {limit:?}; events: {:?}",
+                self.events(id)
+            )
+        })
     }
 
     /// The task events of a container so far, in order.
     pub fn events(&self, id: &str) -> Vec<String> {
-        self.bed.events.of(self.bed.namespace(), id).iter().map(ToString::to_string).collect()
+        self.bed
+            .events
+            .of(self.bed.namespace(), id)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Notes an observation that must be the same under every runtime.
     pub fn see(&self, what: &str, value: impl std::fmt::Debug) {
-        self.seen.borrow_mut().push((what.to_owned(), format!("{value:#?}")));
+        self.seen
+            .borrow_mut()
+            .push((what.to_owned(), format!("{value:#?}")));
     }
 
     /// Notes all that a command left.
@@ -233,7 +268,10 @@ impl<'a> Scene<'a> {
         let streams = [&output.stdout, &output.stderr];
         for (name, stream) in ["stdout", "stderr"].iter().zip(streams) {
             self.see(&format!("{what}: {name}"), stream.text());
-            self.see(&format!("{what}: {name} length and hash"), (stream.length, stream.sha256()));
+            self.see(
+                &format!("{what}: {name} length and hash"),
+                (stream.length, stream.sha256()),
+            );
         }
         self.see(&format!("{what}: exit code"), output.code);
     }
@@ -243,7 +281,10 @@ impl<'a> Scene<'a> {
     #[track_caller]
     pub fn see_refusal(&self, what: &str, output: &Output, named: &str) {
         assert_ne!(output.code, 0, "{what} succeeded: {output:?}");
-        assert!(output.err().contains(named), "{what}: the error does not tell {named:?}: {output:?}");
+        assert!(
+            output.err().contains(named),
+            "{what}: the error does not tell {named:?}: {output:?}"
+        );
         self.see(&format!("{what}: exit code"), output.code);
     }
 
@@ -263,6 +304,7 @@ impl<'a> Scene<'a> {
     #[track_caller]
     pub fn metrics(&self, id: &str) -> Value {
         let text = self.task(&["metrics", "--format", "json", id]).ok().out();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("metrics are no JSON ({error}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("metrics are no JSON ({error}): {text}"))
     }
 }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 /// The spec `ctr` itself starts from.
 static DEFAULT: LazyLock<Value> = LazyLock::new(|| {
-    let output = Command::new("ctr").args(["oci", "spec"]).output().expect("ctr is installed (package containerd)");
+    let output = Command::new("ctr")
+        .args(["oci", "spec"])
+        .output()
+        .expect("ctr is installed (package containerd)");
     serde_json::from_slice(&output.stdout).expect("`ctr oci spec` prints JSON")
 });
 
@@ -58,24 +61,41 @@ impl Spec {
 
     /// Marks the container as the sandbox of pod `pod`, as the CRI plugin does.
     pub fn sandbox(self, pod: &str) -> Self {
-        self.set("/annotations/io.kubernetes.cri.container-type", json!("sandbox"))
-            .set("/annotations/io.kubernetes.cri.sandbox-id", json!(pod))
-            .set("/annotations/io.kubernetes.cri.sandbox-name", json!("pod"))
-            .set("/annotations/io.kubernetes.cri.sandbox-namespace", json!("default"))
+        self.set(
+            "/annotations/io.kubernetes.cri.container-type",
+            json!("sandbox"),
+        )
+        .set("/annotations/io.kubernetes.cri.sandbox-id", json!(pod))
+        .set("/annotations/io.kubernetes.cri.sandbox-name", json!("pod"))
+        .set(
+            "/annotations/io.kubernetes.cri.sandbox-namespace",
+            json!("default"),
+        )
     }
 
     /// Marks the container as one of pod `pod`, as the CRI plugin does.
     pub fn in_pod(self, pod: &str) -> Self {
-        self.set("/annotations/io.kubernetes.cri.container-type", json!("container"))
-            .set("/annotations/io.kubernetes.cri.sandbox-id", json!(pod))
-            .set("/annotations/io.kubernetes.cri.container-name", json!("app"))
+        self.set(
+            "/annotations/io.kubernetes.cri.container-type",
+            json!("container"),
+        )
+        .set("/annotations/io.kubernetes.cri.sandbox-id", json!(pod))
+        .set(
+            "/annotations/io.kubernetes.cri.container-name",
+            json!("app"),
+        )
     }
 
     /// Replaces the namespace of type `kind`: a new one, or the one at `path`.
     pub fn namespace(mut self, kind: &str, path: Option<&Path>) -> Self {
-        let list = self.0["linux"]["namespaces"].as_array_mut().expect("the default has namespaces");
+        let list = self.0["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("the default has namespaces");
         list.retain(|namespace| namespace["type"] != kind);
-        list.push(path.map_or(json!({ "type": kind }), |path| json!({ "type": kind, "path": path })));
+        list.push(path.map_or(
+            json!({ "type": kind }),
+            |path| json!({ "type": kind, "path": path }),
+        ));
         self
     }
 
@@ -87,7 +107,8 @@ impl Spec {
 
     /// Writes it as `file`.
     pub fn write(&self, file: &Path) {
-        std::fs::write(file, self.0.to_string()).unwrap_or_else(|error| panic!("cannot write {file:?}: {error}"));
+        std::fs::write(file, self.0.to_string())
+            .unwrap_or_else(|error| panic!("cannot write {file:?}: {error}"));
     }
 }
 
@@ -97,7 +118,9 @@ mod tests {
 
     #[test]
     fn set_makes_what_is_missing() {
-        let spec = Spec(json!({ "a": 1 })).set("/b/c", json!(2)).push("/b/d", json!(3));
+        let spec = Spec(json!({ "a": 1 }))
+            .set("/b/c", json!(2))
+            .push("/b/d", json!(3));
 
         assert_eq!(spec.0, json!({ "a": 1, "b": { "c": 2, "d": [3] } }));
     }

@@ -10,10 +10,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{
-    CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
-    DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
-    ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
-    StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
+    CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest,
+    PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest,
+    StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest,
+    WaitRequest, WaitResponse,
 };
 use nix::sys::stat::Mode;
 use protobuf::well_known_types::any::Any;
@@ -52,7 +53,10 @@ pub type Answer<T> = Result<T, Refused>;
 /// The shim binary of a runtime, by containerd's rule for runtime names.
 pub fn binary(runtime: &str) -> PathBuf {
     let mut parts = runtime.rsplit('.');
-    let (version, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (version, name) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let file = format!("containerd-shim-{name}-{version}");
     let ours = dist::binary(&file);
     if ours.exists() { ours } else { file.into() }
@@ -75,17 +79,28 @@ impl Bundle {
         fs::create_dir_all(&path).expect("the bed is ours");
         let log = fifo(&path, "log");
         // The shim waits for a reader of its log.
-        Capture::of(File::options().read(true).write(true).open(log).expect("our fifo"));
+        Capture::of(
+            File::options()
+                .read(true)
+                .write(true)
+                .open(log)
+                .expect("our fifo"),
+        );
         if let Some(config) = config {
             fs::write(path.join("config.json"), config).expect("the bed is ours");
         }
-        Self { id: id.to_owned(), path }
+        Self {
+            id: id.to_owned(),
+            path,
+        }
     }
 
     /// A bundle of a spec, in the cgroup the bed looks after.
     pub fn of(bed: &Bed, id: &str, spec: &Spec) -> Self {
         let group = format!("/{}/{id}", bed.namespace());
-        let spec = spec.clone().set("/linux/cgroupsPath", serde_json::json!(group));
+        let spec = spec
+            .clone()
+            .set("/linux/cgroupsPath", serde_json::json!(group));
         Self::new(bed, id, Some(&spec.0.to_string()))
     }
 
@@ -160,7 +175,13 @@ impl Stdio {
         let [stdin, stdout, stderr] = ["in", "out", "err"].map(|name| fifo(&folder, name));
         let out = Capture::of(Late(stdout.clone(), None));
         let err = Capture::of(Late(stderr.clone(), None));
-        Self { stdin, stdout, stderr, out, err }
+        Self {
+            stdin,
+            stdout,
+            stderr,
+            out,
+            err,
+        }
     }
 }
 
@@ -177,7 +198,10 @@ impl Shim {
     pub fn connect(address: &str) -> Self {
         let client = ttrpc::Client::connect(address)
             .unwrap_or_else(|error| panic!("no connection to the shim at {address:?}: {error}"));
-        Self { client, address: address.to_owned() }
+        Self {
+            client,
+            address: address.to_owned(),
+        }
     }
 
     /// Starts a shim for `bundle` and connects to it.
@@ -188,7 +212,12 @@ impl Shim {
     }
 
     /// A call by its name, with its own deadline.
-    pub fn call_within<T: Message>(&self, method: &str, request: &impl Message, limit: Duration) -> Answer<T> {
+    pub fn call_within<T: Message>(
+        &self,
+        method: &str,
+        request: &impl Message,
+        limit: Duration,
+    ) -> Answer<T> {
         let message = Request {
             service: SERVICE.to_owned(),
             method: method.to_owned(),
@@ -197,10 +226,14 @@ impl Shim {
             ..Default::default()
         };
         let response = self.client.request(message).map_err(|error| match error {
-            ttrpc::Error::RpcStatus(status) => {
-                Refused { code: status.code.enum_value_or_default(), message: status.message }
-            }
-            other => Refused { code: Code::UNAVAILABLE, message: other.to_string() },
+            ttrpc::Error::RpcStatus(status) => Refused {
+                code: status.code.enum_value_or_default(),
+                message: status.message,
+            },
+            other => Refused {
+                code: Code::UNAVAILABLE,
+                message: other.to_string(),
+            },
         })?;
         Ok(T::parse_from_bytes(&response.payload).expect("the answer's type"))
     }
@@ -211,130 +244,255 @@ impl Shim {
     }
 
     /// Create. `rootfs` stays empty: the bundle's spec names its root.
-    pub fn create(&self, bundle: &Bundle, stdio: Option<&Stdio>, terminal: bool) -> Answer<CreateTaskResponse> {
+    pub fn create(
+        &self,
+        bundle: &Bundle,
+        stdio: Option<&Stdio>,
+        terminal: bool,
+    ) -> Answer<CreateTaskResponse> {
         let [stdin, stdout, mut stderr] = paths(stdio);
         if terminal {
             stderr.clear();
         }
-        self.call("Create", &CreateTaskRequest {
-            id: bundle.id.clone(),
-            bundle: bundle.path.display().to_string(),
-            terminal,
-            stdin,
-            stdout,
-            stderr,
-            ..Default::default()
-        })
+        self.call(
+            "Create",
+            &CreateTaskRequest {
+                id: bundle.id.clone(),
+                bundle: bundle.path.display().to_string(),
+                terminal,
+                stdin,
+                stdout,
+                stderr,
+                ..Default::default()
+            },
+        )
     }
 
     /// Start of a container (`exec` empty) or an exec.
     pub fn start_process(&self, id: &str, exec: &str) -> Answer<StartResponse> {
-        self.call("Start", &StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+        self.call(
+            "Start",
+            &StartRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// State.
     pub fn state(&self, id: &str, exec: &str) -> Answer<StateResponse> {
-        self.call("State", &StateRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+        self.call(
+            "State",
+            &StateRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Delete.
     pub fn delete(&self, id: &str, exec: &str) -> Answer<DeleteResponse> {
-        self.call("Delete", &DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+        self.call(
+            "Delete",
+            &DeleteRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Wait.
     pub fn wait(&self, id: &str, exec: &str) -> Answer<WaitResponse> {
-        self.call("Wait", &WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+        self.call(
+            "Wait",
+            &WaitRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Kill.
     pub fn kill(&self, id: &str, exec: &str, signal: u32, all: bool) -> Answer<Empty> {
-        self.call("Kill", &KillRequest { id: id.into(), exec_id: exec.into(), signal, all, ..Default::default() })
+        self.call(
+            "Kill",
+            &KillRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                signal,
+                all,
+                ..Default::default()
+            },
+        )
     }
 
     /// Exec of a process spec.
-    pub fn exec(&self, id: &str, exec: &str, process: &Value, stdio: Option<&Stdio>, terminal: bool) -> Answer<Empty> {
-        self.exec_any(id, exec, Some(any(PROCESS, process.to_string())), stdio, terminal)
+    pub fn exec(
+        &self,
+        id: &str,
+        exec: &str,
+        process: &Value,
+        stdio: Option<&Stdio>,
+        terminal: bool,
+    ) -> Answer<Empty> {
+        self.exec_any(
+            id,
+            exec,
+            Some(any(PROCESS, process.to_string())),
+            stdio,
+            terminal,
+        )
     }
 
     /// Exec of whatever the spec is.
-    pub fn exec_any(&self, id: &str, exec: &str, spec: Option<Any>, stdio: Option<&Stdio>, terminal: bool) -> Answer<Empty> {
+    pub fn exec_any(
+        &self,
+        id: &str,
+        exec: &str,
+        spec: Option<Any>,
+        stdio: Option<&Stdio>,
+        terminal: bool,
+    ) -> Answer<Empty> {
         let [stdin, stdout, mut stderr] = paths(stdio);
         if terminal {
             stderr.clear();
         }
-        self.call("Exec", &ExecProcessRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            terminal,
-            stdin,
-            stdout,
-            stderr,
-            spec: MessageField(spec.map(Box::new)),
-            ..Default::default()
-        })
+        self.call(
+            "Exec",
+            &ExecProcessRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                terminal,
+                stdin,
+                stdout,
+                stderr,
+                spec: MessageField(spec.map(Box::new)),
+                ..Default::default()
+            },
+        )
     }
 
     /// ResizePty.
     pub fn resize(&self, id: &str, exec: &str, width: u32, height: u32) -> Answer<Empty> {
-        self.call("ResizePty", &ResizePtyRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            width,
-            height,
-            ..Default::default()
-        })
+        self.call(
+            "ResizePty",
+            &ResizePtyRequest {
+                id: id.into(),
+                exec_id: exec.into(),
+                width,
+                height,
+                ..Default::default()
+            },
+        )
     }
 
     /// CloseIO of stdin.
     pub fn close_stdin(&self, id: &str, exec: &str) -> Answer<Empty> {
-        let request = CloseIORequest { id: id.into(), exec_id: exec.into(), stdin: true, ..Default::default() };
+        let request = CloseIORequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            stdin: true,
+            ..Default::default()
+        };
         self.call("CloseIO", &request)
     }
 
     /// Pids.
     pub fn pids(&self, id: &str) -> Answer<PidsResponse> {
-        self.call("Pids", &PidsRequest { id: id.into(), ..Default::default() })
+        self.call(
+            "Pids",
+            &PidsRequest {
+                id: id.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Pause.
     pub fn pause(&self, id: &str) -> Answer<Empty> {
-        self.call("Pause", &PauseRequest { id: id.into(), ..Default::default() })
+        self.call(
+            "Pause",
+            &PauseRequest {
+                id: id.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Resume.
     pub fn resume(&self, id: &str) -> Answer<Empty> {
-        self.call("Resume", &ResumeRequest { id: id.into(), ..Default::default() })
+        self.call(
+            "Resume",
+            &ResumeRequest {
+                id: id.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Update with JSON resources.
     pub fn update(&self, id: &str, resources: &str) -> Answer<Empty> {
         let resources = MessageField::some(any(RESOURCES, resources.to_owned()));
-        self.call("Update", &UpdateTaskRequest { id: id.into(), resources, ..Default::default() })
+        self.call(
+            "Update",
+            &UpdateTaskRequest {
+                id: id.into(),
+                resources,
+                ..Default::default()
+            },
+        )
     }
 
     /// Stats.
     pub fn stats(&self, id: &str) -> Answer<StatsResponse> {
-        self.call("Stats", &StatsRequest { id: id.into(), ..Default::default() })
+        self.call(
+            "Stats",
+            &StatsRequest {
+                id: id.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Connect.
     pub fn connect_task(&self, id: &str) -> Answer<ConnectResponse> {
-        self.call("Connect", &ConnectRequest { id: id.into(), ..Default::default() })
+        self.call(
+            "Connect",
+            &ConnectRequest {
+                id: id.into(),
+                ..Default::default()
+            },
+        )
     }
 
     /// Shutdown.
     pub fn shutdown(&self, id: &str) -> Answer<Empty> {
-        self.call("Shutdown", &ShutdownRequest { id: id.into(), ..Default::default() })
+        self.call(
+            "Shutdown",
+            &ShutdownRequest {
+                id: id.into(),
+                ..Default::default()
+            },
+        )
     }
 }
 
 /// An `Any` of JSON, as containerd's typeurl makes it.
 pub fn any(kind: &str, json: String) -> Any {
-    Any { type_url: kind.to_owned(), value: json.into_bytes(), ..Default::default() }
+    Any {
+        type_url: kind.to_owned(),
+        value: json.into_bytes(),
+        ..Default::default()
+    }
 }
 
 fn paths(stdio: Option<&Stdio>) -> [String; 3] {
     let name = |path: &Path| path.display().to_string();
-    stdio.map_or_else(Default::default, |io| [name(&io.stdin), name(&io.stdout), name(&io.stderr)])
+    stdio.map_or_else(Default::default, |io| {
+        [name(&io.stdin), name(&io.stdout), name(&io.stderr)]
+    })
 }

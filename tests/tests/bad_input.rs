@@ -18,9 +18,21 @@ fn specs_that_cannot_be_met_are_refused() {
         let rootfs = scene.bed.rootfs();
         let good = || Spec::new(&rootfs, &["true"]);
         let cases = [
-            ("command", Spec::new(&rootfs, &["no-such-command"]), "no-such-command"),
-            ("rootfs", good().set("/root/path", json!("/no/such/rootfs")), "rootfs"),
-            ("source", good().mount("bind", "/no/such/source".as_ref(), "/v", &["rbind"]), "/no/such/source"),
+            (
+                "command",
+                Spec::new(&rootfs, &["no-such-command"]),
+                "no-such-command",
+            ),
+            (
+                "rootfs",
+                good().set("/root/path", json!("/no/such/rootfs")),
+                "rootfs",
+            ),
+            (
+                "source",
+                good().mount("bind", "/no/such/source".as_ref(), "/v", &["rbind"]),
+                "/no/such/source",
+            ),
         ];
         for (id, spec, named) in cases {
             let output = scene.run_spec(id, &spec);
@@ -67,7 +79,11 @@ fn a_bundle_without_or_with_half_a_config_is_refused() {
 
         let words = refusal_of(&bed, &Bundle::new(&bed, id, config));
 
-        assert!(since.elapsed() < patience(2.0), "{id} took {:?}", since.elapsed());
+        assert!(
+            since.elapsed() < patience(2.0),
+            "{id} took {:?}",
+            since.elapsed()
+        );
         assert!(!words.trim().is_empty(), "{id}: no words");
         if subject() == dist::RUST_KATA {
             assert!(words.contains("config.json"), "{id}: {words}");
@@ -87,8 +103,16 @@ fn specs_of_the_wrong_shape_are_refused() {
         ("no-process", good().set("/process", json!(null)), "process"),
         ("no-args", good().set("/process/args", json!([])), "args"),
         ("no-root", good().set("/root", json!(null)), "root"),
-        ("relative-cwd", good().set("/process/cwd", json!("here")), "cwd"),
-        ("wrong-type", good().set("/process/args", json!(7)), "config.json"),
+        (
+            "relative-cwd",
+            good().set("/process/cwd", json!("here")),
+            "cwd",
+        ),
+        (
+            "wrong-type",
+            good().set("/process/args", json!(7)),
+            "config.json",
+        ),
     ];
     for (id, spec, named) in cases {
         let words = refusal_of(&bed, &Bundle::of(&bed, id, &spec));
@@ -113,7 +137,10 @@ fn told_soon(output: &Output, named: &[&str]) {
     for word in named {
         assert!(output.err().contains(word), "no {word:?} in {output:?}");
     }
-    assert!(output.err().trim().lines().count() <= 3, "one clear error: {output:?}");
+    assert!(
+        output.err().trim().lines().count() <= 3,
+        "one clear error: {output:?}"
+    );
     assert!(output.elapsed < patience(2.0), "{output:?}");
 }
 
@@ -124,17 +151,33 @@ fn a_machine_too_small_or_too_large_is_refused() {
     }
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
-    for (memory, cpus) in [("1", "1"), ("99999999", "1"), ("many", "1"), ("256", "0"), ("256", "100000")] {
+    for (memory, cpus) in [
+        ("1", "1"),
+        ("99999999", "1"),
+        ("many", "1"),
+        ("256", "0"),
+        ("256", "100000"),
+    ] {
         let spec = Spec::new(&bed.rootfs(), &["true"])
             .set("/annotations/io.rust-kata.memory_mib", json!(memory))
             .set("/annotations/io.rust-kata.vcpus", json!(cpus));
-        refused_soon(&scene, &spec, &[if memory == "256" { cpus } else { memory }]);
+        refused_soon(
+            &scene,
+            &spec,
+            &[if memory == "256" { cpus } else { memory }],
+        );
     }
 }
 
 /// A bed with a configuration that lacks something, through both front doors.
 fn misconfigured(config: &str, named: &[&str]) {
-    with_plan(Plan { config: config.to_owned(), path: None }, named);
+    with_plan(
+        Plan {
+            config: config.to_owned(),
+            path: None,
+        },
+        named,
+    );
 }
 
 fn with_plan(plan: Plan, named: &[&str]) {
@@ -149,7 +192,11 @@ fn with_plan(plan: Plan, named: &[&str]) {
     fs::create_dir(&folder).expect("the bed is ours");
     Spec::new(&bed.rootfs(), &["true"]).write(&folder.join("config.json"));
     let mut command = Command::new(dist::binary(SHIM));
-    command.envs(bed.environment()).arg("run").arg("--bundle").arg(&folder);
+    command
+        .envs(bed.environment())
+        .arg("run")
+        .arg("--bundle")
+        .arg(&folder);
     told_soon(&run(command, Input::Null, harness::scene::limit()), named);
     bed.assert_clean();
 }
@@ -181,7 +228,13 @@ fn qemu_missing_in_the_search_path() {
     let mut path = dist::dist().join("bin").into_os_string();
     path.push(":");
     path.push(folder.path());
-    with_plan(Plan { config: String::new(), path: Some(path) }, &["qemu-system-x86_64"]);
+    with_plan(
+        Plan {
+            config: String::new(),
+            path: Some(path),
+        },
+        &["qemu-system-x86_64"],
+    );
 }
 
 #[test]
@@ -211,7 +264,13 @@ fn an_unreadable_dev_kvm_is_no_obstacle() {
     let mut command = Command::new("unshare");
     command
         .envs(bed.environment())
-        .args(["--mount", "sh", "-c", "mount --bind /dev/null /dev/kvm && exec \"$@\"", "sh"])
+        .args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind /dev/null /dev/kvm && exec \"$@\"",
+            "sh",
+        ])
         .arg(dist::binary(SHIM))
         .arg("run")
         .arg("--bundle")
@@ -229,7 +288,10 @@ fn an_initrd_that_does_not_boot_is_told_with_the_console() {
     }
     let file = tempfile::NamedTempFile::new().expect("/tmp is writable");
     fs::write(file.path(), "this is no initrd").expect("ours");
-    let bed = Bed::with(Plan { config: format!("initrd = {:?}\n[timeouts]\nboot = 30", file.path()), path: None });
+    let bed = Bed::with(Plan {
+        config: format!("initrd = {:?}\n[timeouts]\nboot = 30", file.path()),
+        path: None,
+    });
     let scene = Scene::subject(&bed);
 
     let output = scene.run_spec("c", &Spec::new(&bed.rootfs(), &["true"]));

@@ -18,7 +18,10 @@ fn await_named(bed: &Bed, name: &str, limit: Duration) -> Process {
         if let Some(found) = bed.named(name).into_iter().next() {
             return found;
         }
-        assert!(Instant::now() < deadline, "no {name} appeared within {limit:?}");
+        assert!(
+            Instant::now() < deadline,
+            "no {name} appeared within {limit:?}"
+        );
         // A stranger's child gives no event.
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -26,7 +29,10 @@ fn await_named(bed: &Bed, name: &str, limit: Duration) -> Process {
 
 fn kill_and_see_gone(victim: &Process) {
     process::signal(victim.pid, Signal::SIGKILL);
-    assert!(process::wait_gone(victim.pid, patience(5.0)), "{victim:?} survives SIGKILL");
+    assert!(
+        process::wait_gone(victim.pid, patience(5.0)),
+        "{victim:?} survives SIGKILL"
+    );
 }
 
 /// Kills `victim` under a running container.
@@ -37,17 +43,30 @@ fn dies_while_running(victim: &str) {
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
-    let exec = Running::spawn(scene.exec_command("c", "e", &[], &["sh", "-c", "echo ready; sleep 1000"]), Input::Null);
+    let exec = Running::spawn(
+        scene.exec_command("c", "e", &[], &["sh", "-c", "echo ready; sleep 1000"]),
+        Input::Null,
+    );
     exec.stdout.expect("ready\n", limit());
 
     kill_and_see_gone(&await_named(&bed, victim, patience(5.0)));
 
     let exit = scene.await_event_within("c", "/tasks/exit", patience(10.0));
-    assert!(matches!(exit.status(), Some(137 | 255)), "containerd was told: {exit}");
+    assert!(
+        matches!(exit.status(), Some(137 | 255)),
+        "containerd was told: {exit}"
+    );
     let exec = exec.finish(patience(20.0));
     assert_ne!(exec.code, 0, "the exec: {exec:?}");
     scene.remove("c");
-    assert_eq!(scene.events("c").iter().filter(|event| event.starts_with("/tasks/exit s")).count(), 1);
+    assert_eq!(
+        scene
+            .events("c")
+            .iter()
+            .filter(|event| event.starts_with("/tasks/exit s"))
+            .count(),
+        1
+    );
     bed.assert_clean();
     assert_eq!(scene.shell("c", &[], "echo again").ok().out(), "again\n");
 }
@@ -65,8 +84,18 @@ fn dies_while_creating(victim: &str) {
 
     let output = running.finish(patience(15.0));
     assert_ne!(output.code, 0, "{output:?}");
-    assert!(!output.err().trim().is_empty(), "no word of error: {output:?}");
-    assert!(!scene.events("c").iter().any(|event| event.contains("exit status=0")), "{:?}", scene.events("c"));
+    assert!(
+        !output.err().trim().is_empty(),
+        "no word of error: {output:?}"
+    );
+    assert!(
+        !scene
+            .events("c")
+            .iter()
+            .any(|event| event.contains("exit status=0")),
+        "{:?}",
+        scene.events("c")
+    );
     bed.assert_clean();
 }
 
@@ -121,14 +150,24 @@ fn hangs(victim: &str) {
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
-    process::signal(await_named(&bed, victim, patience(5.0)).pid, Signal::SIGSTOP);
+    process::signal(
+        await_named(&bed, victim, patience(5.0)).pid,
+        Signal::SIGSTOP,
+    );
 
     let list = scene.task(&["ls"]).ok();
     assert!(list.elapsed < patience(2.0), "State took {list:?}");
-    let removed = run(scene.task_command(&["rm", "-f", "c"]), Input::Null, patience(30.0));
+    let removed = run(
+        scene.task_command(&["rm", "-f", "c"]),
+        Input::Null,
+        patience(30.0),
+    );
     assert!(removed.elapsed < patience(20.0), "{removed:?}");
     let exit = scene.await_event_within("c", "/tasks/exit", patience(20.0));
-    assert!(matches!(exit.status(), Some(137 | 255)), "containerd was told: {exit}");
+    assert!(
+        matches!(exit.status(), Some(137 | 255)),
+        "containerd was told: {exit}"
+    );
     scene.remove("c");
     bed.assert_clean();
 }
@@ -154,12 +193,18 @@ fn delete_by_hand_ends_a_pod_whose_qemu_or_shim_is_stopped() {
         let shim = Shim::start(&bed, &subject(), &bundle);
         shim.create(&bundle, None, false).expect("create");
         shim.start_process("c", "").expect("start");
-        process::signal(await_named(&bed, victim, patience(5.0)).pid, Signal::SIGSTOP);
+        process::signal(
+            await_named(&bed, victim, patience(5.0)).pid,
+            Signal::SIGSTOP,
+        );
 
         let output = bundle.delete(&bed, &subject());
 
         assert_eq!(output.code, 0, "with {victim} stopped: {output:?}");
-        assert!(output.elapsed < patience(5.0), "with {victim} stopped, containerd waits 5 s: {output:?}");
+        assert!(
+            output.elapsed < patience(5.0),
+            "with {victim} stopped, containerd waits 5 s: {output:?}"
+        );
     }
 }
 
@@ -172,7 +217,11 @@ fn a_pod_of_three_loses_its_vm_and_every_container_is_told() {
     let scene = Scene::subject(&bed);
     let spec = |id: &str| {
         let spec = Spec::new(&bed.rootfs(), &["sleep", "1000"]);
-        if id == "pod" { spec.sandbox("pod") } else { spec.in_pod("pod") }
+        if id == "pod" {
+            spec.sandbox("pod")
+        } else {
+            spec.in_pod("pod")
+        }
     };
     let ids = ["pod", "a", "b"];
     for id in ids {

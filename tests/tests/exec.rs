@@ -23,12 +23,34 @@ fn streams_codes_user_and_folder() {
         within(scene, || {
             let script = "echo out; echo err >&2; pwd; id; echo $PATH; exit 42";
             let flags = ["--cwd", "/tmp", "--user", "1000:2000"];
-            scene.see_output("as a user", &scene.exec("c", "e1", &flags, &["sh", "-c", script]).exits(42));
+            scene.see_output(
+                "as a user",
+                &scene
+                    .exec("c", "e1", &flags, &["sh", "-c", script])
+                    .exits(42),
+            );
             scene.see_output("false", &scene.exec("c", "e2", &[], &["false"]).exits(1));
-            scene.see_output("killed", &scene.exec("c", "e3", &[], &["sh", "-c", "kill -9 $$"]).exits(137));
+            scene.see_output(
+                "killed",
+                &scene
+                    .exec("c", "e3", &[], &["sh", "-c", "kill -9 $$"])
+                    .exits(137),
+            );
             let long = "y".repeat(20_000);
-            scene.see_output("long", &scene.exec("c", "e4", &[], &["echo", "a b", &long]).ok());
-            let sees = scene.exec("c", "e5", &[], &["sh", "-c", "ps -o comm | grep -c sleep; hostname > /dev/null"]);
+            scene.see_output(
+                "long",
+                &scene.exec("c", "e4", &[], &["echo", "a b", &long]).ok(),
+            );
+            let sees = scene.exec(
+                "c",
+                "e5",
+                &[],
+                &[
+                    "sh",
+                    "-c",
+                    "ps -o comm | grep -c sleep; hostname > /dev/null",
+                ],
+            );
             scene.see_output("the first process", &sees.ok());
         });
     });
@@ -38,7 +60,12 @@ fn streams_codes_user_and_folder() {
 fn input_and_much_output() {
     compare(|scene| {
         within(scene, || {
-            let command = scene.exec_command("c", "e1", &[], &["sh", "-c", "echo ready; cat; echo; echo end"]);
+            let command = scene.exec_command(
+                "c",
+                "e1",
+                &[],
+                &["sh", "-c", "echo ready; cat; echo; echo end"],
+            );
             let mut talk = Running::spawn(command, Input::Open);
             talk.stdout.expect("ready\n", limit());
             talk.send(b"words");
@@ -46,7 +73,9 @@ fn input_and_much_output() {
             scene.see_output("words", &talk.finish(patience(30.0)).ok());
 
             let length = 20 << 20;
-            let output = scene.exec_with("c", "e2", &[], &["cat"], Input::Noise(length)).ok();
+            let output = scene
+                .exec_with("c", "e2", &[], &["cat"], Input::Noise(length))
+                .ok();
             assert_eq!(output.stdout.sha256(), noise_sha256(length));
             scene.see_output("noise", &output);
         });
@@ -68,7 +97,10 @@ fn a_command_that_cannot_start_is_refused_and_harms_nothing() {
             scene.see_refusal("unknown user", &user, "");
             let terminal = scene.exec("c", "e5", &[], &["nor-this"]);
             scene.see_refusal("unknown again", &terminal, "nor-this");
-            scene.see_output("after that", &scene.exec("c", "e1", &[], &["echo", "works"]).ok());
+            scene.see_output(
+                "after that",
+                &scene.exec("c", "e1", &[], &["echo", "works"]).ok(),
+            );
         });
     });
 }
@@ -82,9 +114,16 @@ fn an_exec_id_is_not_given_twice() {
             scene.see_refusal("the id again", &again, "exists");
             let unknown = scene.exec("nobody", "e", &[], &["true"]);
             scene.see_refusal("no such container", &unknown, "not found");
-            scene.task(&["kill", "--exec-id", "same", "-s", "KILL", "c"]).ok();
-            let wanted = |event: &harness::events::Event| event.topic == "/tasks/exit" && event.exec() == "same";
-            assert!(scene.bed.events.wait(limit(), wanted).is_some(), "no exit of the exec");
+            scene
+                .task(&["kill", "--exec-id", "same", "-s", "KILL", "c"])
+                .ok();
+            let wanted = |event: &harness::events::Event| {
+                event.topic == "/tasks/exit" && event.exec() == "same"
+            };
+            assert!(
+                scene.bed.events.wait(limit(), wanted).is_some(),
+                "no exit of the exec"
+            );
             let deleted = scene.task(&["rm", "--exec-id", "same", "c"]);
             scene.see("code of the deleted exec", deleted.code);
         });
@@ -115,7 +154,10 @@ fn execs_side_by_side() {
             .map(|n| {
                 let script = format!("echo {n}; cat; echo err {n} >&2; exit {n}");
                 let argv = ["sh", "-c", script.as_str()];
-                Running::spawn(scene.exec_command("c", &format!("e{n}"), &[], &argv), Input::Open)
+                Running::spawn(
+                    scene.exec_command("c", &format!("e{n}"), &[], &argv),
+                    Input::Open,
+                )
             })
             .collect();
         for (n, mut talk) in talks.into_iter().enumerate() {
@@ -131,7 +173,11 @@ fn execs_side_by_side() {
         // In which order they came side by side is chance; each one's own is not.
         for n in 0..6 {
             let own = format!("exec=e{n}");
-            let events: Vec<String> = scene.events("c").into_iter().filter(|event| event.contains(&own)).collect();
+            let events: Vec<String> = scene
+                .events("c")
+                .into_iter()
+                .filter(|event| event.contains(&own))
+                .collect();
             scene.see(&own, events);
         }
     });

@@ -14,7 +14,12 @@ fn a_task_is_created_started_paused_resumed_killed_and_deleted() {
         let count = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; usleep 20000; done";
         scene.detach("c", &[], &["sh", "-c", count]);
         scene.see("running", scene.status("c"));
-        let count = |exec: &str| scene.exec("c", exec, &[], &["cat", "/tmp/count"]).ok().out();
+        let count = |exec: &str| {
+            scene
+                .exec("c", exec, &[], &["cat", "/tmp/count"])
+                .ok()
+                .out()
+        };
 
         scene.task(&["pause", "c"]).ok();
         scene.see("paused", scene.status("c"));
@@ -25,7 +30,9 @@ fn a_task_is_created_started_paused_resumed_killed_and_deleted() {
         scene.task(&["resume", "c"]).ok();
         scene.see("resumed", scene.status("c"));
         let (first, deadline) = (count("e1"), std::time::Instant::now() + limit());
-        let goes_on = (0..).map(|turn| count(&format!("again{turn}"))).find(|now| *now != first || std::time::Instant::now() > deadline);
+        let goes_on = (0..)
+            .map(|turn| count(&format!("again{turn}")))
+            .find(|now| *now != first || std::time::Instant::now() > deadline);
         assert_ne!(goes_on, Some(first), "nothing moves after resume");
 
         let early = scene.task(&["rm", "c"]);
@@ -53,12 +60,19 @@ fn a_paused_task_does_not_run() {
         let host = scene.bed.fresh("shared");
         std::fs::create_dir(&host).expect("ours");
         let script = "i=0; while :; do i=$((i+1)); echo $i > /v/count; usleep 10000; done";
-        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script]).mount("bind", &host, "/v", &["rbind", "rw"]);
+        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script]).mount(
+            "bind",
+            &host,
+            "/v",
+            &["rbind", "rw"],
+        );
         scene.detach_spec("c", &spec);
         let count = || std::fs::read_to_string(host.join("count")).unwrap_or_default();
         let moves = || {
             let (before, deadline) = (count(), std::time::Instant::now() + patience(20.0));
-            std::iter::repeat_with(count).find(|now| *now != before && !now.is_empty()).is_some_and(|_| std::time::Instant::now() < deadline)
+            std::iter::repeat_with(count)
+                .find(|now| *now != before && !now.is_empty())
+                .is_some_and(|_| std::time::Instant::now() < deadline)
         };
         assert!(moves());
 
@@ -95,7 +109,12 @@ fn signals_reach_the_process_and_end_it_as_under_runc() {
         scene.remove("c");
 
         // Init of a pid namespace ignores what it has no handler for.
-        let running = scene.start("d", &[], &["sh", "-c", "echo ready; exec sleep 1000"], Input::Null);
+        let running = scene.start(
+            "d",
+            &[],
+            &["sh", "-c", "echo ready; exec sleep 1000"],
+            Input::Null,
+        );
         running.stdout.expect("ready\n", limit());
         scene.task(&["kill", "-s", "TERM", "d"]).ok();
         scene.see("after an ignored signal", scene.status("d"));
@@ -111,8 +130,13 @@ fn signals_reach_the_process_and_end_it_as_under_runc() {
 #[test]
 fn kill_all_ends_every_process_also_without_a_pid_namespace() {
     compare(|scene| {
-        let mut spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait"]);
-        let namespaces = spec.0["linux"]["namespaces"].as_array_mut().expect("a list");
+        let mut spec = Spec::new(
+            &scene.bed.rootfs(),
+            &["sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait"],
+        );
+        let namespaces = spec.0["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("a list");
         namespaces.retain(|namespace| namespace["type"] != "pid");
         let running = scene.start_spec("c", &[], &spec, Input::Null);
         running.stdout.expect("ready\n", limit());
@@ -136,17 +160,38 @@ fn processes_and_metrics_are_told() {
         running.stdout.expect("ready\n", limit());
 
         let list = scene.task(&["ps", "c"]).ok().out();
-        let pids: Vec<u32> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+        let pids: Vec<u32> = list
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+            .collect();
         scene.see("how many processes", pids.len());
-        assert!(pids.contains(&scene.pid("c")), "the task's own pid {} is not among {list}", scene.pid("c"));
+        assert!(
+            pids.contains(&scene.pid("c")),
+            "the task's own pid {} is not among {list}",
+            scene.pid("c")
+        );
 
         let metrics = scene.metrics("c");
-        let number = |path: &str| metrics.pointer(path).and_then(|n| n.as_u64()).unwrap_or_else(|| panic!("no {path} in {metrics}"));
-        assert!((20 << 20..64 << 20).contains(&number("/memory/usage/usage")), "memory of {metrics}");
+        let number = |path: &str| {
+            metrics
+                .pointer(path)
+                .and_then(|n| n.as_u64())
+                .unwrap_or_else(|| panic!("no {path} in {metrics}"))
+        };
+        assert!(
+            (20 << 20..64 << 20).contains(&number("/memory/usage/usage")),
+            "memory of {metrics}"
+        );
         scene.see("memory limit", number("/memory/usage/limit"));
         scene.see("pids", (number("/pids/current"), number("/pids/limit")));
         assert!(number("/cpu/usage/total") > 0, "cpu of {metrics}");
-        for part in ["/cpu/throttling", "/memory/swap", "/memory/kernel", "/blkio"] {
+        for part in [
+            "/cpu/throttling",
+            "/memory/swap",
+            "/memory/kernel",
+            "/blkio",
+        ] {
             scene.see(part, metrics.pointer(part).is_some());
         }
 
@@ -161,12 +206,18 @@ fn the_pid_of_a_task_lives_as_long_as_the_task() {
     compare(|scene| {
         scene.detach("c", &[], &["sleep", "1000"]);
         let pid = scene.pid("c");
-        assert!(pid > 1 && harness::process::state(pid).is_some_and(|state| state != 'Z'), "pid {pid} does not live");
+        assert!(
+            pid > 1 && harness::process::state(pid).is_some_and(|state| state != 'Z'),
+            "pid {pid} does not live"
+        );
 
         scene.task(&["kill", "-s", "KILL", "c"]).ok();
         scene.await_event("c", "/tasks/exit");
 
-        assert!(harness::process::wait_gone(pid, patience(5.0)), "pid {pid} lives after the exit was told");
+        assert!(
+            harness::process::wait_gone(pid, patience(5.0)),
+            "pid {pid} lives after the exit was told"
+        );
         scene.remove("c");
     });
 }
@@ -189,13 +240,20 @@ fn a_task_that_ended_long_ago_tells_its_code() {
 fn a_name_in_use_is_refused_and_may_be_used_again_later() {
     compare(|scene| {
         scene.detach("c", &[], &["sleep", "1000"]);
-        let second = run(scene.run_command("c", &["-d", "--null-io"], &["true"]), Input::Null, limit());
+        let second = run(
+            scene.run_command("c", &["-d", "--null-io"], &["true"]),
+            Input::Null,
+            limit(),
+        );
         scene.see_refusal("the name again", &second, "exists");
         scene.see("the first", scene.status("c"));
         scene.remove("c");
 
         for turn in 0..3 {
-            scene.see_output(&format!("turn {turn}"), &scene.shell("c", &[], "echo again").ok());
+            scene.see_output(
+                &format!("turn {turn}"),
+                &scene.shell("c", &[], "echo again").ok(),
+            );
         }
     });
 }

@@ -80,31 +80,53 @@ fn containers_of_a_pod_share_vm_and_shim_and_end_one_by_one() {
                 assert_eq!(count(scene), [1, 1, 1], "shims, VMMs and QEMUs {when}");
             }
         };
-        assert!(netns.holds(pid), "the sandbox's pid {pid} is not in the pod's network namespace");
+        assert!(
+            netns.holds(pid),
+            "the sandbox's pid {pid} is not in the pod's network namespace"
+        );
         one_vm("with the sandbox alone");
         for name in [VMM, QEMU] {
             for found in scene.bed.named(name) {
-                assert!(netns.holds(found.pid), "{found:?} is not in the pod's network namespace");
+                assert!(
+                    netns.holds(found.pid),
+                    "{found:?} is not in the pod's network namespace"
+                );
             }
         }
 
-        scene.detach_spec("a", &app(scene, pid, &["sh", "-c", "nc -l -p 7000 -e cat & exec sleep 1000"]));
+        scene.detach_spec(
+            "a",
+            &app(
+                scene,
+                pid,
+                &["sh", "-c", "nc -l -p 7000 -e cat & exec sleep 1000"],
+            ),
+        );
         let script = "hostname; echo err >&2; until echo over loopback | nc 127.0.0.1 7000; do usleep 100000; done; exit 5";
-        let b = run(scene.spec_command("b", &["--rm"], &app(scene, pid, &["sh", "-c", script])), Input::Null, limit());
+        let b = run(
+            scene.spec_command("b", &["--rm"], &app(scene, pid, &["sh", "-c", script])),
+            Input::Null,
+            limit(),
+        );
         scene.see_output("b", &b.exits(5));
         scene.see_events("b");
         one_vm("after b came and went");
         scene.see("the others", (scene.status("pod"), scene.status("a")));
 
         scene.detach_spec("c", &app(scene, pid, &["sleep", "1000"]));
-        let names = |what: &str, exec: &str| scene.see_output(what, &scene.exec(what, exec, &[], &["hostname"]).ok());
+        let names = |what: &str, exec: &str| {
+            scene.see_output(what, &scene.exec(what, exec, &[], &["hostname"]).ok())
+        };
         names("a", "e1");
         names("c", "e2");
         scene.task(&["kill", "-s", "KILL", "a"]).ok();
         scene.await_event("a", "/tasks/exit");
         scene.remove("a");
         scene.see_events("a");
-        scene.see("after a was removed", (scene.status("pod"), scene.status("a"), scene.status("c")));
+        scene.see(
+            "after a was removed",
+            (scene.status("pod"), scene.status("a"), scene.status("c")),
+        );
         names("c", "e3");
         one_vm("after a was removed");
 
@@ -129,7 +151,10 @@ fn a_pod_outlives_its_sandbox_container() {
     scene.await_event("pod", "/tasks/exit");
 
     assert_eq!(scene.status("a").as_deref(), Some("RUNNING"));
-    assert_eq!(scene.exec("a", "e", &[], &["echo", "lives"]).ok().out(), "lives\n");
+    assert_eq!(
+        scene.exec("a", "e", &[], &["echo", "lives"]).ok().out(),
+        "lives\n"
+    );
     assert_eq!(count(scene), [1, 1, 1]);
     scene.remove("a");
     scene.remove("pod");
@@ -141,24 +166,45 @@ fn a_bad_container_is_refused_within_two_seconds_and_harms_no_other() {
         let netns = Netns::new(scene.bed.namespace());
         let pid = sandbox(scene, &netns);
         let refused = |id: &str, spec: Spec, named: &str| {
-            let output = run(scene.spec_command(id, &["--rm"], &spec), Input::Null, limit());
+            let output = run(
+                scene.spec_command(id, &["--rm"], &spec),
+                Input::Null,
+                limit(),
+            );
             scene.see_refusal(id, &output, named);
             assert_eq!(output.out(), "", "{output:?}");
             assert!(output.elapsed < patience(2.0), "{id}: {output:?}");
         };
 
-        refused("command", app(scene, pid, &["no-such-command"]), "no-such-command");
-        refused("plain-file", app(scene, pid, &["/etc/passwd"]), "/etc/passwd");
+        refused(
+            "command",
+            app(scene, pid, &["no-such-command"]),
+            "no-such-command",
+        );
+        refused(
+            "plain-file",
+            app(scene, pid, &["/etc/passwd"]),
+            "/etc/passwd",
+        );
         let no_root = app(scene, pid, &["true"]).set("/root/path", json!("/no/such/rootfs"));
         refused("rootfs", no_root, "rootfs");
-        let no_source = app(scene, pid, &["true"]).mount("bind", "/no/such/source".as_ref(), "/v", &["rbind"]);
+        let no_source =
+            app(scene, pid, &["true"]).mount("bind", "/no/such/source".as_ref(), "/v", &["rbind"]);
         refused("source", no_source, "/no/such/source");
-        let sysctl = app(scene, pid, &["true"]).set("/linux/sysctl", json!({ "kernel.no_such_thing": "1" }));
+        let sysctl =
+            app(scene, pid, &["true"]).set("/linux/sysctl", json!({ "kernel.no_such_thing": "1" }));
         refused("sysctl", sysctl, "no_such_thing");
-        let seccomp = app(scene, pid, &["true"]).set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_NONSENSE" }));
+        let seccomp = app(scene, pid, &["true"]).set(
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_NONSENSE" }),
+        );
         refused("seccomp", seccomp, "SCMP_ACT_NONSENSE");
 
-        let good = run(scene.spec_command("good", &["--rm"], &app(scene, pid, &["echo", "works"])), Input::Null, limit());
+        let good = run(
+            scene.spec_command("good", &["--rm"], &app(scene, pid, &["echo", "works"])),
+            Input::Null,
+            limit(),
+        );
         scene.see_output("after all that", &good.ok());
         scene.see("the sandbox", scene.status("pod"));
         scene.remove("pod");

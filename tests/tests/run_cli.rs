@@ -26,7 +26,12 @@ fn bundle_of(bed: &Bed, make: impl FnOnce(&Path) -> Spec) -> std::path::PathBuf 
 
 fn command(bed: &Bed, bundle: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(dist::binary(SHIM));
-    command.envs(bed.environment()).arg("run").arg("--bundle").arg(bundle).args(flags);
+    command
+        .envs(bed.environment())
+        .arg("run")
+        .arg("--bundle")
+        .arg(bundle)
+        .args(flags);
     command
 }
 
@@ -40,10 +45,17 @@ fn streams_and_codes_are_the_containers() {
         return;
     }
     let bed = Bed::new();
-    for (script, code) in [("echo out; echo err >&2", 0), ("exit 42", 42), ("sh -c 'kill -9 $$'; exit $?", 137)] {
+    for (script, code) in [
+        ("echo out; echo err >&2", 0),
+        ("exit 42", 42),
+        ("sh -c 'kill -9 $$'; exit $?", 137),
+    ] {
         let output = run_bundle(&bed, &["sh", "-c", script], &[], Input::Null).exits(code);
         if code == 0 {
-            assert_eq!((output.out().as_str(), output.err().as_str()), ("out\n", "err\n"));
+            assert_eq!(
+                (output.out().as_str(), output.err().as_str()),
+                ("out\n", "err\n")
+            );
         }
         bed.assert_clean();
     }
@@ -98,7 +110,10 @@ fn signals_are_forwarded() {
     }
     let bed = Bed::new();
     let script = "trap 'echo got term; exit 9' TERM; trap 'echo got int' INT; echo ready; while :; do sleep 0.05; done";
-    let running = Running::spawn(command(&bed, &bundle(&bed, &["sh", "-c", script]), &[]), Input::Null);
+    let running = Running::spawn(
+        command(&bed, &bundle(&bed, &["sh", "-c", script]), &[]),
+        Input::Null,
+    );
     running.stdout.expect("ready\n", limit());
 
     running.signal(Signal::SIGINT);
@@ -116,14 +131,31 @@ fn options_size_the_machine_and_tell_the_steps() {
     }
     let bed = Bed::new();
     let script = "nproc; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo";
-    let flags = ["--id", "named", "--memory", "512", "--vcpus", "2", "--hypervisor", "qemu", "--verbose"];
+    let flags = [
+        "--id",
+        "named",
+        "--memory",
+        "512",
+        "--vcpus",
+        "2",
+        "--hypervisor",
+        "qemu",
+        "--verbose",
+    ];
 
     let output = run_bundle(&bed, &["sh", "-c", script], &flags, Input::Null).ok();
 
-    let lines: Vec<u64> = output.out().lines().filter_map(|line| line.parse().ok()).collect();
+    let lines: Vec<u64> = output
+        .out()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect();
     assert_eq!(lines[0], 2, "{output:?}");
     assert!((350..=512).contains(&lines[1]), "{output:?}");
-    assert!(output.err().lines().count() >= 4, "steps with times: {output:?}");
+    assert!(
+        output.err().lines().count() >= 4,
+        "steps with times: {output:?}"
+    );
 }
 
 #[test]
@@ -138,15 +170,29 @@ fn help_teaches_and_mistakes_are_told() {
         run(command, Input::Null, patience(5.0))
     };
     let text = help(&["run", "--help"]).ok().out();
-    for wanted in ["--bundle", "--id", "--hypervisor", "--memory", "--vcpus", "--verbose"] {
+    for wanted in [
+        "--bundle",
+        "--id",
+        "--hypervisor",
+        "--memory",
+        "--vcpus",
+        "--verbose",
+    ] {
         assert!(text.contains(wanted), "no {wanted} in {text}");
     }
     assert_ne!(help(&["run"]).code, 0);
     assert!(help(&["run"]).err().contains("--bundle"));
-    let no_folder = run(command(&bed, Path::new("/no/such/bundle"), &[]), Input::Null, patience(5.0));
+    let no_folder = run(
+        command(&bed, Path::new("/no/such/bundle"), &[]),
+        Input::Null,
+        patience(5.0),
+    );
     assert_ne!(no_folder.code, 0);
     assert!(no_folder.err().contains("/no/such/bundle"), "{no_folder:?}");
-    assert!(no_folder.err().trim().lines().count() <= 2, "one clear error: {no_folder:?}");
+    assert!(
+        no_folder.err().trim().lines().count() <= 2,
+        "one clear error: {no_folder:?}"
+    );
 }
 
 #[test]
@@ -164,10 +210,17 @@ fn an_end_by_force_leaves_no_process() {
 
     for name in [VMM, QEMU] {
         for process in bed.named(name) {
-            assert!(harness::process::wait_gone(process.pid, patience(5.0)), "{process:?} outlives `run`");
+            assert!(
+                harness::process::wait_gone(process.pid, patience(5.0)),
+                "{process:?} outlives `run`"
+            );
         }
     }
     // Its state is found and undone by the next run of the same name.
-    let again = run(command(&bed, &bundle(&bed, &["echo", "again"]), &["--id", "forced"]), Input::Null, limit());
+    let again = run(
+        command(&bed, &bundle(&bed, &["echo", "again"]), &["--id", "forced"]),
+        Input::Null,
+        limit(),
+    );
     assert_eq!(again.ok().out(), "again\n");
 }

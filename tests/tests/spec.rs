@@ -35,10 +35,16 @@ fn bind_mounts_of_folders_and_files_read_and_write() {
         let output = scene.run_spec("c", &spec).ok();
 
         scene.see("stdout", output.out());
-        assert!(output.out().contains("/ro/new refused\n/ro-file refused\n"), "{output:?}");
+        assert!(
+            output.out().contains("/ro/new refused\n/ro-file refused\n"),
+            "{output:?}"
+        );
         let made = fs::read_to_string(host.join("dir/made")).expect("made in the container");
         let folder = fs::metadata(host.join("dir/folder")).expect("made in the container");
-        scene.see("on the host", (made, folder.uid(), folder.gid(), folder.mode()));
+        scene.see(
+            "on the host",
+            (made, folder.uid(), folder.gid(), folder.mode()),
+        );
         scene.see("file", fs::read_to_string(host.join("file")).expect("ours"));
     });
 }
@@ -48,11 +54,21 @@ fn writes_are_seen_on_both_sides_at_once() {
     compare(|scene| {
         let host = scene.bed.fresh("host");
         fs::create_dir(&host).expect("ours");
-        let spec = Spec::new(&scene.bed.rootfs(), &["sleep", "1000"]).mount("bind", &host, "/v", &["rbind", "rw"]);
+        let spec = Spec::new(&scene.bed.rootfs(), &["sleep", "1000"]).mount(
+            "bind",
+            &host,
+            "/v",
+            &["rbind", "rw"],
+        );
         scene.detach_spec("c", &spec);
 
-        scene.exec("c", "w", &[], &["sh", "-c", "echo in > /v/a"]).ok();
-        assert_eq!(fs::read_to_string(host.join("a")).expect("written in the container"), "in\n");
+        scene
+            .exec("c", "w", &[], &["sh", "-c", "echo in > /v/a"])
+            .ok();
+        assert_eq!(
+            fs::read_to_string(host.join("a")).expect("written in the container"),
+            "in\n"
+        );
         for word in ["first", "second", "third"] {
             fs::write(host.join("b"), format!("{word}\n")).expect("ours");
             let output = scene.exec("c", word, &[], &["cat", "/v/b"]).ok();
@@ -72,14 +88,19 @@ fn a_read_only_root_and_tmpfs() {
         let script = "touch /x || echo refused; touch /scratch/x && echo written
             grep ' /scratch ' /proc/mounts | cut -d' ' -f3; stat -c %a /scratch; grep ' / ' /proc/mounts | grep -o ' ro,'
             dd if=/dev/zero of=/scratch/big bs=1M count=3 2>/dev/null || echo full";
-        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script]).set("/root/readonly", json!(true)).mount(
-            "tmpfs",
-            "tmpfs".as_ref(),
-            "/scratch",
-            &["nosuid", "noexec", "mode=700", "size=2m"],
-        );
+        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script])
+            .set("/root/readonly", json!(true))
+            .mount(
+                "tmpfs",
+                "tmpfs".as_ref(),
+                "/scratch",
+                &["nosuid", "noexec", "mode=700", "size=2m"],
+            );
         // runc gives a tmpfs the mode of the folder it covers.
-        let covered = spec.0["root"]["path"].as_str().map(|root| format!("{root}/scratch")).expect("a path");
+        let covered = spec.0["root"]["path"]
+            .as_str()
+            .map(|root| format!("{root}/scratch"))
+            .expect("a path");
         fs::create_dir(&covered).expect("ours");
         fs::set_permissions(&covered, fs::Permissions::from_mode(0o700)).expect("ours");
 
@@ -130,10 +151,19 @@ fn resource_limits_of_the_process() {
 
         let text = output.out();
         let line = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_default();
             line.split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        let set = ["Max open files", "Max core", "Max processes", "Max stack", "Max file size"];
+        let set = [
+            "Max open files",
+            "Max core",
+            "Max processes",
+            "Max stack",
+            "Max file size",
+        ];
         scene.see("limits", set.map(line));
         assert_eq!(line("Max open files"), "Max open files 100 200 files");
     });
@@ -146,7 +176,11 @@ fn capabilities_are_those_of_the_spec() {
             hostname x 2>/dev/null || echo no hostname; mount -t tmpfs t /mnt 2>/dev/null || echo no mount";
         let rootfs = scene.bed.rootfs();
         fs::write(rootfs.join("tmp/f"), "").expect("ours");
-        let sets = [vec![], vec!["CAP_CHOWN", "CAP_KILL"], vec!["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]];
+        let sets = [
+            vec![],
+            vec!["CAP_CHOWN", "CAP_KILL"],
+            vec!["CAP_SYS_ADMIN", "CAP_NET_ADMIN"],
+        ];
         for (index, set) in sets.iter().enumerate() {
             let id = format!("c{index}");
             let spec = Spec::new(&rootfs, &["sh", "-c", script]).capabilities(set);
@@ -157,9 +191,18 @@ fn capabilities_are_those_of_the_spec() {
         }
         let user = Spec::new(&rootfs, &["grep", "Cap", "/proc/self/status"])
             .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
-            .set("/process/capabilities/inheritable", json!(["CAP_NET_BIND_SERVICE"]))
-            .set("/process/capabilities/ambient", json!(["CAP_NET_BIND_SERVICE"]));
-        scene.see("as a user, with an ambient one", scene.run_spec("user", &user).ok().out());
+            .set(
+                "/process/capabilities/inheritable",
+                json!(["CAP_NET_BIND_SERVICE"]),
+            )
+            .set(
+                "/process/capabilities/ambient",
+                json!(["CAP_NET_BIND_SERVICE"]),
+            );
+        scene.see(
+            "as a user, with an ambient one",
+            scene.run_spec("user", &user).ok().out(),
+        );
     });
 }
 
@@ -198,7 +241,10 @@ fn seccomp_no_new_privileges_and_hidden_paths() {
         let output = scene.run_spec("c", &spec);
 
         scene.see_output("what was denied", &output);
-        assert!(output.err().contains("not supported"), "errnoRet is EOPNOTSUPP: {output:?}");
+        assert!(
+            output.err().contains("not supported"),
+            "errnoRet is EOPNOTSUPP: {output:?}"
+        );
         assert!(output.out().contains("Seccomp:\t2"), "{output:?}");
     });
 }
@@ -206,7 +252,11 @@ fn seccomp_no_new_privileges_and_hidden_paths() {
 #[test]
 fn a_seccomp_kill_ends_the_process_with_sigsys() {
     compare(|scene| {
-        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", "sh -c 'mkdir /tmp/d'; echo code $?"]).set(
+        let spec = Spec::new(
+            &scene.bed.rootfs(),
+            &["sh", "-c", "sh -c 'mkdir /tmp/d'; echo code $?"],
+        )
+        .set(
             "/linux/seccomp",
             json!({
                 "defaultAction": "SCMP_ACT_ALLOW",
@@ -224,7 +274,13 @@ fn a_seccomp_kill_ends_the_process_with_sigsys() {
 #[test]
 fn the_default_seccomp_profile_of_containerd_works() {
     compare(|scene| {
-        let output = scene.shell("c", &["--seccomp"], "grep Seccomp: /proc/self/status; unshare -m true || echo denied").ok();
+        let output = scene
+            .shell(
+                "c",
+                &["--seccomp"],
+                "grep Seccomp: /proc/self/status; unshare -m true || echo denied",
+            )
+            .ok();
 
         scene.see("stdout", output.out());
         assert!(output.out().contains("Seccomp:\t2\n"), "{output:?}");
@@ -236,13 +292,21 @@ fn sysctls_are_set() {
     compare(|scene| {
         let spec = Spec::new(
             &scene.bed.rootfs(),
-            &["cat", "/proc/sys/kernel/msgmax", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/shmmni"],
+            &[
+                "cat",
+                "/proc/sys/kernel/msgmax",
+                "/proc/sys/net/ipv4/ip_unprivileged_port_start",
+                "/proc/sys/kernel/shmmni",
+            ],
         )
-        .set("/linux/sysctl", json!({
-            "kernel.msgmax": "4321",
-            "kernel/shmmni": "1234",
-            "net.ipv4.ip_unprivileged_port_start": "80",
-        }));
+        .set(
+            "/linux/sysctl",
+            json!({
+                "kernel.msgmax": "4321",
+                "kernel/shmmni": "1234",
+                "net.ipv4.ip_unprivileged_port_start": "80",
+            }),
+        );
 
         let output = scene.run_spec("c", &spec).ok();
 
@@ -255,7 +319,8 @@ fn sysctls_are_set() {
 fn a_limit_of_processes_holds() {
     compare(|scene| {
         let script = "i=0; while [ $i -lt 30 ]; do sleep 100 & i=$((i+1)); done; echo all";
-        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script]).set("/linux/resources/pids", json!({ "limit": 10 }));
+        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script])
+            .set("/linux/resources/pids", json!({ "limit": 10 }));
 
         let output = scene.run_spec("c", &spec);
 
@@ -268,8 +333,10 @@ fn a_limit_of_processes_holds() {
 #[test]
 fn out_of_memory_kills_with_137_and_is_told() {
     compare(|scene| {
-        let spec = Spec::new(&scene.bed.rootfs(), &["tail", "/dev/zero"])
-            .set("/linux/resources/memory", json!({ "limit": 32 << 20, "swap": 32 << 20 }));
+        let spec = Spec::new(&scene.bed.rootfs(), &["tail", "/dev/zero"]).set(
+            "/linux/resources/memory",
+            json!({ "limit": 32 << 20, "swap": 32 << 20 }),
+        );
         let running = scene.start_spec("c", &[], &spec, harness::run::Input::Null);
 
         let output = running.finish(harness::scene::limit());
@@ -287,8 +354,14 @@ fn out_of_memory_kills_with_137_and_is_told() {
 #[test]
 fn an_out_of_memory_child_is_told_and_its_parent_lives() {
     compare(|scene| {
-        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", "tail /dev/zero; echo child $?; exit 4"])
-            .set("/linux/resources/memory", json!({ "limit": 32 << 20, "swap": 32 << 20 }));
+        let spec = Spec::new(
+            &scene.bed.rootfs(),
+            &["sh", "-c", "tail /dev/zero; echo child $?; exit 4"],
+        )
+        .set(
+            "/linux/resources/memory",
+            json!({ "limit": 32 << 20, "swap": 32 << 20 }),
+        );
 
         let output = scene.run_spec("c", &spec).exits(4);
 
@@ -306,11 +379,19 @@ fn a_memory_limit_above_the_usual_size_is_to_be_had() {
             &["sh", "-c", "mount | grep -c /dev/shm; dd if=/dev/zero of=/dev/shm/x bs=1M count=400 2>/dev/null; echo $?"],
         )
         .set("/linux/resources/memory", json!({ "limit": 512_i64 << 20 }));
-        let spec = spec.mount("tmpfs", "shm".as_ref(), "/dev/shm", &["nosuid", "nodev", "mode=1777", "size=500m"]);
+        let spec = spec.mount(
+            "tmpfs",
+            "shm".as_ref(),
+            "/dev/shm",
+            &["nosuid", "nodev", "mode=1777", "size=500m"],
+        );
 
         let output = scene.run_spec("c", &spec);
 
-        scene.see("code of the writer", output.out().lines().last().map(str::to_owned));
+        scene.see(
+            "code of the writer",
+            output.out().lines().last().map(str::to_owned),
+        );
         assert!(output.out().ends_with("\n0\n"), "{output:?}");
     });
 }
@@ -319,7 +400,8 @@ fn a_memory_limit_above_the_usual_size_is_to_be_had() {
 fn namespaces_are_private() {
     compare(|scene| {
         let script = "hostname; ls /proc/self/ns | sort; wc -l < /proc/sysvipc/shm; ls /sys/class/net; ls -d /proc/[0-9]* | wc -l";
-        let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script]).set("/hostname", json!("inside"));
+        let spec =
+            Spec::new(&scene.bed.rootfs(), &["sh", "-c", script]).set("/hostname", json!("inside"));
 
         let output = scene.run_spec("c", &spec).ok();
 

@@ -14,7 +14,12 @@ const READY: &str = "ready\n";
 #[test]
 fn stdin_is_read_to_its_end() {
     compare(|scene| {
-        let mut talk = scene.start("c", &["--rm"], &["sh", "-c", "echo ready; cat; echo; echo end"], Input::Open);
+        let mut talk = scene.start(
+            "c",
+            &["--rm"],
+            &["sh", "-c", "echo ready; cat; echo; echo end"],
+            Input::Open,
+        );
         talk.stdout.expect(READY, limit());
 
         talk.send(b"one\ntwo\nthree");
@@ -29,7 +34,12 @@ fn stdin_is_read_to_its_end() {
 #[test]
 fn an_empty_stdin_ends() {
     compare(|scene| {
-        let mut talk = scene.start("c", &["--rm"], &["sh", "-c", "echo ready; wc -c"], Input::Open);
+        let mut talk = scene.start(
+            "c",
+            &["--rm"],
+            &["sh", "-c", "echo ready; wc -c"],
+            Input::Open,
+        );
         talk.stdout.expect(READY, limit());
 
         talk.close_stdin();
@@ -109,7 +119,15 @@ fn a_slow_reader_loses_nothing() {
     compare(|scene| {
         // The pipe of `head` fills, and `ctr` with it, until it is read.
         let output = scene
-            .run("c", &[], &["sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"])
+            .run(
+                "c",
+                &[],
+                &[
+                    "sh",
+                    "-c",
+                    "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done",
+                ],
+            )
             .ok();
 
         scene.see_output("output", &output);
@@ -121,7 +139,9 @@ fn a_slow_reader_loses_nothing() {
 fn a_background_child_with_the_stdout_does_not_hold_back_the_exit() {
     compare(|scene| {
         // A private pid namespace kills it with its init; the host's would not.
-        let output = scene.run("c", &[], &["sh", "-c", "sleep 1000 & echo started"]).ok();
+        let output = scene
+            .run("c", &[], &["sh", "-c", "sleep 1000 & echo started"])
+            .ok();
 
         scene.see_output("output", &output);
         scene.see_events("c");
@@ -131,7 +151,11 @@ fn a_background_child_with_the_stdout_does_not_hold_back_the_exit() {
 #[test]
 fn a_container_without_stdio_runs() {
     compare(|scene| {
-        scene.detach("c", &[], &["sh", "-c", "echo to nobody; echo neither >&2; exit 3"]);
+        scene.detach(
+            "c",
+            &[],
+            &["sh", "-c", "echo to nobody; echo neither >&2; exit 3"],
+        );
         scene.await_event("c", "/tasks/exit");
 
         scene.see("exit code", scene.delete("c"));

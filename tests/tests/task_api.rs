@@ -1,7 +1,11 @@
 //! The task API without containerd: a shim started by hand, every call of the
 //! service, and the gRPC code of every refusal.
 
+use std::io::Write;
+
 use containerd_shim_protos::api::{CheckpointTaskRequest, Empty, Status};
+use containerd_shim_protos::cgroups::metrics::Metrics;
+use containerd_shim_protos::protobuf::Message;
 use harness::bed::Bed;
 use harness::dist::{patience, subject, subject_is_ours};
 use harness::process;
@@ -19,7 +23,10 @@ fn process_spec(argv: &[&str]) -> Value {
 }
 
 fn status(shim: &Shim, id: &str, exec: &str) -> Status {
-    shim.state(id, exec).expect("the process exists").status.enum_value_or_default()
+    shim.state(id, exec)
+        .expect("the process exists")
+        .status
+        .enum_value_or_default()
 }
 
 /// Requires a refusal with a code, and words that tell something.
@@ -57,26 +64,46 @@ fn every_call_of_a_life() {
     assert_eq!(status(&shim, "c", ""), Status::CREATED);
     let connect = shim.connect_task("c").expect("connect");
     assert_eq!(connect.task_pid, created.pid);
-    assert!(process::state(connect.shim_pid).is_some(), "no shim with pid {}", connect.shim_pid);
+    assert!(
+        process::state(connect.shim_pid).is_some(),
+        "no shim with pid {}",
+        connect.shim_pid
+    );
     shim.stats("c").expect("stats of a created task");
 
     let started = shim.start_process("c", "").expect("start");
     assert_eq!(started.pid, created.pid);
     assert_eq!(status(&shim, "c", ""), Status::RUNNING);
-    let mut stdin = std::fs::File::options().write(true).open(&stdio.stdin).expect("the shim reads");
-    use std::io::Write;
+    let mut stdin = std::fs::File::options()
+        .write(true)
+        .open(&stdio.stdin)
+        .expect("the shim reads");
     stdin.write_all(b"a line\nmore").expect("the shim reads");
     stdio.out.expect("got a line\nmore", limit());
     drop(stdin);
     shim.close_stdin("c", "").expect("close stdin");
     stdio.err.expect("bye\n", limit());
 
-    let pids: Vec<u32> = shim.pids("c").expect("pids").processes.iter().map(|process| process.pid).collect();
-    assert!(pids.contains(&created.pid), "{} is not among {pids:?}", created.pid);
-    let stats = shim.stats("c").expect("stats").stats.into_option().expect("an Any");
+    let pids: Vec<u32> = shim
+        .pids("c")
+        .expect("pids")
+        .processes
+        .iter()
+        .map(|process| process.pid)
+        .collect();
+    assert!(
+        pids.contains(&created.pid),
+        "{} is not among {pids:?}",
+        created.pid
+    );
+    shim.update("c", r#"{"memory":{"limit":67108864},"pids":{"limit":77}}"#)
+        .expect("update");
+    let stats = shim.stats("c").expect("stats").stats;
     assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
-    assert!(stats.value.len() > 40, "metrics of {} bytes", stats.value.len());
-    shim.update("c", r#"{"memory":{"limit":67108864},"pids":{"limit":77}}"#).expect("update");
+    let metrics = Metrics::parse_from_bytes(&stats.value).expect("metrics");
+    assert_eq!(metrics.memory.usage.limit, 64 << 20);
+    assert_eq!((metrics.pids.current, metrics.pids.limit), (1, 77));
+    assert!(metrics.memory.usage.usage > 0 && metrics.cpu.usage.total > 0);
 
     shim.pause("c").expect("pause");
     assert_eq!(status(&shim, "c", ""), Status::PAUSED);
@@ -84,13 +111,25 @@ fn every_call_of_a_life() {
     assert_eq!(status(&shim, "c", ""), Status::RUNNING);
 
     let exec = Stdio::new(&bed);
-    shim.exec("c", "e", &process_spec(&["sh", "-c", "cat /sys/fs/cgroup/pids.max; echo exec; exit 3"]), Some(&exec), false)
-        .expect("exec");
+    shim.exec(
+        "c",
+        "e",
+        &process_spec(&["sh", "-c", "echo exec; exit 3"]),
+        Some(&exec),
+        false,
+    )
+    .expect("exec");
     assert_eq!(status(&shim, "c", "e"), Status::CREATED);
     assert!(shim.start_process("c", "e").expect("start of the exec").pid > 0);
-    assert_eq!(shim.wait("c", "e").expect("wait for the exec").exit_status, 3);
+    assert_eq!(
+        shim.wait("c", "e").expect("wait for the exec").exit_status,
+        3
+    );
     exec.out.expect("exec\n", limit());
-    assert!(exec.out.finish(patience(10.0)).ended, "the shim keeps the output of an ended exec open");
+    assert!(
+        exec.out.finish(patience(10.0)).ended,
+        "the shim keeps the output of an ended exec open"
+    );
     assert_eq!(status(&shim, "c", "e"), Status::STOPPED);
     let deleted = shim.delete("c", "e").expect("delete of the exec");
     assert_eq!(deleted.exit_status, 3);
@@ -102,27 +141,39 @@ fn every_call_of_a_life() {
     };
     shim.kill("c", "", 9, false).expect("kill");
     assert_eq!(waiter.join().expect("no panic"), 137);
-    assert_eq!(shim.wait("c", "").expect("wait after the exit").exit_status, 137);
+    assert_eq!(
+        shim.wait("c", "").expect("wait after the exit").exit_status,
+        137
+    );
     assert_eq!(status(&shim, "c", ""), Status::STOPPED);
     let deleted = shim.delete("c", "").expect("delete");
     assert_eq!((deleted.exit_status, deleted.pid), (137, created.pid));
-    assert!(stdio.out.finish(patience(10.0)).ended, "the shim keeps the output of a deleted task open");
+    assert!(
+        stdio.out.finish(patience(10.0)).ended,
+        "the shim keeps the output of a deleted task open"
+    );
     let _ = shim.shutdown("c");
-    assert!(process::wait_gone(connect.shim_pid, patience(10.0)), "the shim lives after Shutdown");
+    assert!(
+        process::wait_gone(connect.shim_pid, patience(10.0)),
+        "the shim lives after Shutdown"
+    );
     bundle.delete(&bed, &subject()).ok();
 
     scene.await_event("c", "/tasks/delete");
-    assert_eq!(scene.events("c"), [
-        "/tasks/create",
-        "/tasks/start",
-        "/tasks/paused",
-        "/tasks/resumed",
-        "/tasks/exec-added exec=e",
-        "/tasks/exec-started exec=e",
-        "/tasks/exit exec=e status=3",
-        "/tasks/exit status=137",
-        "/tasks/delete status=137",
-    ]);
+    assert_eq!(
+        scene.events("c"),
+        [
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/paused",
+            "/tasks/resumed",
+            "/tasks/exec-added exec=e",
+            "/tasks/exec-started exec=e",
+            "/tasks/exit exec=e status=3",
+            "/tasks/exit status=137",
+            "/tasks/delete status=137",
+        ]
+    );
 }
 
 #[test]
@@ -146,7 +197,10 @@ fn what_is_unknown_is_not_found() {
         refused(shim.resume(id), Code::NOT_FOUND);
         refused(shim.stats(id), Code::NOT_FOUND);
         refused(shim.update(id, "{}"), Code::NOT_FOUND);
-        refused(shim.exec(id, "e", &process_spec(&["true"]), None, false), Code::NOT_FOUND);
+        refused(
+            shim.exec(id, "e", &process_spec(&["true"]), None, false),
+            Code::NOT_FOUND,
+        );
     };
 
     no_task(&shim, "c");
@@ -172,28 +226,47 @@ fn what_comes_at_the_wrong_time_is_refused() {
     refused(shim.create(&bundle, None, false), Code::ALREADY_EXISTS);
     refused(shim.pause("c"), Code::FAILED_PRECONDITION);
     refused(shim.resume("c"), Code::FAILED_PRECONDITION);
-    shim.resize("c", "", 80, 24).expect("resize of a created task without a terminal");
+    shim.resize("c", "", 80, 24)
+        .expect("resize of a created task without a terminal");
     shim.stats("c").expect("stats of a created task");
     shim.start_process("c", "").expect("start");
     refused(shim.start_process("c", ""), Code::FAILED_PRECONDITION);
     refused(shim.resume("c"), Code::FAILED_PRECONDITION);
     refused(shim.delete("c", ""), Code::FAILED_PRECONDITION);
 
-    shim.exec("c", "e", &process_spec(&["sleep", "1000"]), None, false).expect("exec");
-    refused(shim.exec("c", "e", &process_spec(&["true"]), None, false), Code::ALREADY_EXISTS);
-    assert_eq!(shim.delete("c", "e").expect("delete of an exec never started").exit_status, 0);
-    shim.exec("c", "e", &process_spec(&["sleep", "1000"]), None, false).expect("the id again");
+    shim.exec("c", "e", &process_spec(&["sleep", "1000"]), None, false)
+        .expect("exec");
+    refused(
+        shim.exec("c", "e", &process_spec(&["true"]), None, false),
+        Code::ALREADY_EXISTS,
+    );
+    assert_eq!(
+        shim.delete("c", "e")
+            .expect("delete of an exec never started")
+            .exit_status,
+        0
+    );
+    shim.exec("c", "e", &process_spec(&["sleep", "1000"]), None, false)
+        .expect("the id again");
     shim.start_process("c", "e").expect("start");
     refused(shim.start_process("c", "e"), Code::FAILED_PRECONDITION);
     refused(shim.delete("c", "e"), Code::FAILED_PRECONDITION);
     shim.pause("c").expect("pause");
     refused(shim.pause("c"), Code::FAILED_PRECONDITION);
-    refused(shim.exec("c", "f", &process_spec(&["true"]), None, false), Code::FAILED_PRECONDITION);
+    refused(
+        shim.exec("c", "f", &process_spec(&["true"]), None, false),
+        Code::FAILED_PRECONDITION,
+    );
     shim.resume("c").expect("resume");
 
     shim.kill("c", "", 9, true).expect("kill");
     assert_eq!(shim.wait("c", "").expect("wait").exit_status, 137);
-    assert_eq!(shim.wait("c", "e").expect("an exec ends with its container").exit_status, 137);
+    assert_eq!(
+        shim.wait("c", "e")
+            .expect("an exec ends with its container")
+            .exit_status,
+        137
+    );
     refused(shim.kill("c", "", 9, false), Code::NOT_FOUND);
     refused(shim.start_process("c", ""), Code::FAILED_PRECONDITION);
     refused(shim.pause("c"), Code::FAILED_PRECONDITION);
@@ -208,22 +281,55 @@ fn what_makes_no_sense_is_an_invalid_argument() {
     let bed = Bed::new();
     let bundle = Bundle::of(&bed, "c", &sleeper(&bed));
     let shim = Shim::start(&bed, &subject(), &bundle);
-    let bad = Bundle { id: "../escape".into(), path: bundle.path.clone() };
+    let bad = Bundle {
+        id: "../escape".into(),
+        path: bundle.path.clone(),
+    };
     refused(shim.create(&bad, None, false), Code::INVALID_ARGUMENT);
-    let unnamed = Bundle { id: String::new(), path: bundle.path.clone() };
+    let unnamed = Bundle {
+        id: String::new(),
+        path: bundle.path.clone(),
+    };
     refused(shim.create(&unnamed, None, false), Code::INVALID_ARGUMENT);
-    let request = CheckpointTaskRequest { id: "c".into(), ..Default::default() };
-    refused(shim.call::<Empty>("Checkpoint", &request), Code::UNIMPLEMENTED);
-    refused(shim.call::<Empty>("NoSuchCall", &request), Code::UNIMPLEMENTED);
+    let request = CheckpointTaskRequest {
+        id: "c".into(),
+        ..Default::default()
+    };
+    refused(
+        shim.call::<Empty>("Checkpoint", &request),
+        Code::UNIMPLEMENTED,
+    );
+    refused(
+        shim.call::<Empty>("NoSuchCall", &request),
+        Code::UNIMPLEMENTED,
+    );
 
     shim.create(&bundle, None, false).expect("create");
     shim.start_process("c", "").expect("start");
-    let half = any("types.containerd.io/opencontainers/runtime-spec/1/Process", r#"{"args":["#.into());
-    refused(shim.exec_any("c", "e", Some(half), None, false), Code::INVALID_ARGUMENT);
-    refused(shim.exec_any("c", "e", None, None, false), Code::INVALID_ARGUMENT);
-    refused(shim.exec("c", "e", &process_spec(&[]), None, false), Code::INVALID_ARGUMENT);
-    refused(shim.exec("c", "", &process_spec(&["true"]), None, false), Code::INVALID_ARGUMENT);
-    refused(shim.exec("c", "../e", &process_spec(&["true"]), None, false), Code::INVALID_ARGUMENT);
+    let half = any(
+        "types.containerd.io/opencontainers/runtime-spec/1/Process",
+        r#"{"args":["#.into(),
+    );
+    refused(
+        shim.exec_any("c", "e", Some(half), None, false),
+        Code::INVALID_ARGUMENT,
+    );
+    refused(
+        shim.exec_any("c", "e", None, None, false),
+        Code::INVALID_ARGUMENT,
+    );
+    refused(
+        shim.exec("c", "e", &process_spec(&[]), None, false),
+        Code::INVALID_ARGUMENT,
+    );
+    refused(
+        shim.exec("c", "", &process_spec(&["true"]), None, false),
+        Code::INVALID_ARGUMENT,
+    );
+    refused(
+        shim.exec("c", "../e", &process_spec(&["true"]), None, false),
+        Code::INVALID_ARGUMENT,
+    );
     refused(shim.update("c", "{\"memory\":"), Code::INVALID_ARGUMENT);
     refused(shim.kill("c", "", 999, false), Code::INVALID_ARGUMENT);
     assert_eq!(status(&shim, "c", ""), Status::RUNNING);
@@ -244,20 +350,37 @@ fn a_task_killed_before_its_start_has_one_exit() {
     shim.delete("c", "").expect("delete");
     let _ = shim.shutdown("c");
     scene.await_event("c", "/tasks/delete");
-    assert_eq!(scene.events("c"), ["/tasks/create", "/tasks/exit status=137", "/tasks/delete status=137"]);
+    assert_eq!(
+        scene.events("c"),
+        [
+            "/tasks/create",
+            "/tasks/exit status=137",
+            "/tasks/delete status=137"
+        ]
+    );
 }
 
 #[test]
 fn a_terminal_by_hand() {
     let bed = Bed::new();
-    let spec = Spec::new(&bed.rootfs(), &["sh", "-c", "stty size; read x; stty size; read x; echo end $x; exit 6"]);
+    let spec = Spec::new(
+        &bed.rootfs(),
+        &[
+            "sh",
+            "-c",
+            "stty size; read x; stty size; read x; echo end $x; exit 6",
+        ],
+    );
     let bundle = Bundle::of(&bed, "c", &spec.terminal());
     let stdio = Stdio::new(&bed);
     let shim = Shim::start(&bed, &subject(), &bundle);
     shim.create(&bundle, Some(&stdio), true).expect("create");
-    shim.resize("c", "", 100, 40).expect("resize before the start");
-    let mut stdin = std::fs::File::options().write(true).open(&stdio.stdin).expect("the shim reads");
-    use std::io::Write;
+    shim.resize("c", "", 100, 40)
+        .expect("resize before the start");
+    let mut stdin = std::fs::File::options()
+        .write(true)
+        .open(&stdio.stdin)
+        .expect("the shim reads");
 
     shim.start_process("c", "").expect("start");
     let at = stdio.out.expect("40 100\r\n", limit());
@@ -284,7 +407,11 @@ fn a_command_that_is_not_there_fails_create_and_leaves_no_exit() {
     let _ = shim.delete("c", "");
     let _ = shim.shutdown("c");
     bundle.delete(&bed, &subject()).ok();
-    assert!(!scene.events("c").iter().any(|event| event.contains("exit")), "{:?}", scene.events("c"));
+    assert!(
+        !scene.events("c").iter().any(|event| event.contains("exit")),
+        "{:?}",
+        scene.events("c")
+    );
 }
 
 #[test]
@@ -301,7 +428,10 @@ fn delete_is_idempotent_and_needs_no_shim() {
     for turn in 0..3 {
         let output = bundle.delete(&bed, &subject());
         assert_eq!(output.code, 0, "delete number {turn}: {output:?}");
-        assert!(output.elapsed < patience(5.0), "containerd waits 5 s: {output:?}");
+        assert!(
+            output.elapsed < patience(5.0),
+            "containerd waits 5 s: {output:?}"
+        );
     }
     if subject() == harness::dist::RUNC {
         // containerd, not runc's shim, removes the socket of a dead shim.

@@ -18,11 +18,16 @@ fn a_container_has_a_terminal_that_echoes_edits_and_resizes() {
         terminal.send("echo rea''dy; tty; test -t 0 -a -t 1 -a -t 2 && echo all''three\n");
         terminal.screen.expect("ready\r", limit);
         let at = terminal.screen.expect("allthree\r", limit);
-        assert!(terminal.screen.now().text().contains("/dev/"), "no terminal: {:?}", terminal.screen.now().text());
+        assert!(
+            terminal.screen.now().text().contains("/dev/"),
+            "no terminal: {:?}",
+            terminal.screen.now().text()
+        );
 
         terminal.send("stty size\n");
         let at = terminal.screen.expect_after(at, "24 80\r", limit);
-        let script = r#"trap "echo chan''ged; exit" WINCH; echo tra''pped; while :; do usleep 50000; done"#;
+        let script =
+            r#"trap "echo chan''ged; exit" WINCH; echo tra''pped; while :; do usleep 50000; done"#;
         terminal.send(&format!("sh -c {}\n", quote(script)));
         let at = terminal.screen.expect_after(at, "trapped\r", limit);
         let at = terminal.resize_until(50, 132, at, "changed\r", limit);
