@@ -14,6 +14,7 @@ use crate::agent;
 use crate::error::{Context, Error, Result};
 use crate::events::{Event, Exit};
 use crate::guest_spec::{self, Placement};
+use crate::hooks::HostHooks;
 use crate::mount::Mount;
 use crate::paths::check_id;
 use crate::pod::{Pod, lock};
@@ -51,6 +52,7 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// Its pid namespace dies with its init.
     pub(crate) own_pid_namespace: bool,
+    hooks: HostHooks,
     guest_pid: AtomicU32,
     oom: AtomicBool,
     /// Its init has ended, though this has not been told of yet.
@@ -74,6 +76,7 @@ impl Container {
             },
             init: Arc::new(Process::new(&config.id, None, &config.io)),
             own_pid_namespace,
+            hooks: HostHooks::of(spec),
             guest_pid: AtomicU32::new(0),
             oom: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -264,9 +267,10 @@ impl Pod {
         container.guest_pid.store(answer.pid, Ordering::Relaxed);
         container.init.set_stdio(pending.connect().await?);
 
+        let pid = container.init.pid();
+        container.hooks.created(id, pid, &config.bundle).await?;
         container.init.step(Step::Built, "create")?;
         container.save(self)?;
-        let pid = container.init.pid();
         self.emit(Event::Created {
             container: id.clone(),
             pid,
@@ -358,6 +362,7 @@ impl Pod {
             // It may have ended already: its watcher waits for this step.
             let _ = init.step(Step::Started, "start");
             found.save_or_warn(&pod);
+            found.hooks.started(id, pid, &found.record.bundle).await;
             Ok(pid)
         })
         .await
@@ -480,6 +485,7 @@ impl Pod {
             }
             pod.forget(id).await?;
             lock(&pod.containers).remove(id);
+            found.hooks.stopped(id, &found.record.bundle).await;
             pod.emit(Event::Deleted {
                 container: id.clone(),
                 exec: None,

@@ -125,11 +125,13 @@ pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
         process.set_apparmor_profile(None);
         process.set_selinux_label(None);
     }
-    // Hooks but startContainer run in the runtime's namespaces: on the host.
+    // The others run in the runtime's namespaces: on the host.
     if let Some(hooks) = spec.hooks_mut() {
-        let in_guest = hooks.start_container().clone();
+        let create = hooks.create_container().clone();
+        let start = hooks.start_container().clone();
         *hooks = Default::default();
-        hooks.set_start_container(in_guest);
+        hooks.set_create_container(create);
+        hooks.set_start_container(start);
     }
     if let Some(linux) = spec.linux_mut() {
         linux.set_cgroups_path(Some(guest_cgroup(linux.cgroups_path().as_deref(), at.id)));

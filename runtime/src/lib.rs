@@ -20,6 +20,7 @@ mod events;
 mod exec;
 mod guest_spec;
 pub mod holder;
+mod hooks;
 mod lock;
 mod mount;
 mod paths;

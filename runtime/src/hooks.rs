@@ -1,0 +1,206 @@
+//! OCI hooks that run on the host, in the runtime's namespaces (OCI runtime
+//! spec, "POSIX-platform Hooks"): each gets the container's state on stdin.
+//!
+//! prestart and createRuntime run when the container is built but not started,
+//! and their failure is the container's. poststart and poststop come
+//! afterwards, and theirs is a line in the log. createContainer and
+//! startContainer are the guest's.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use oci_spec::runtime::{Hook, Spec};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::error::{Error, Result};
+
+/// For a hook that names no time-out of its own: a hook that hangs must not
+/// hang the pod for ever.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much of a failed hook's complaint is passed on, in bytes.
+const COMPLAINT: usize = 1024;
+
+/// The hooks of one container that run on the host.
+#[derive(Debug, Default)]
+pub(crate) struct HostHooks {
+    version: String,
+    annotations: HashMap<String, String>,
+    create: Vec<Hook>,
+    poststart: Vec<Hook>,
+    poststop: Vec<Hook>,
+}
+
+/// OCI runtime spec, "State".
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    status: &'a str,
+    pid: u32,
+    bundle: &'a Path,
+    annotations: &'a HashMap<String, String>,
+}
+
+impl HostHooks {
+    pub(crate) fn of(spec: &Spec) -> Self {
+        let list = |hooks: &Option<Vec<Hook>>| hooks.clone().unwrap_or_default();
+        let Some(hooks) = spec.hooks() else {
+            return Self::default();
+        };
+        // Deprecated, and what Docker's network still comes through.
+        #[allow(deprecated)]
+        let mut create = list(hooks.prestart());
+        create.extend(list(hooks.create_runtime()));
+        Self {
+            version: spec.version().clone(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+            create,
+            poststart: list(hooks.poststart()),
+            poststop: list(hooks.poststop()),
+        }
+    }
+
+    /// Runs prestart and createRuntime.
+    pub(crate) async fn created(&self, id: &str, pid: u32, bundle: &Path) -> Result<()> {
+        for hook in &self.create {
+            self.run(hook, id, "created", pid, bundle).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs poststart.
+    pub(crate) async fn started(&self, id: &str, pid: u32, bundle: &Path) {
+        self.run_all(&self.poststart, id, "running", pid, bundle)
+            .await;
+    }
+
+    /// Runs poststop.
+    pub(crate) async fn stopped(&self, id: &str, bundle: &Path) {
+        self.run_all(&self.poststop, id, "stopped", 0, bundle).await;
+    }
+
+    async fn run_all(&self, hooks: &[Hook], id: &str, status: &str, pid: u32, bundle: &Path) {
+        for hook in hooks {
+            if let Err(e) = self.run(hook, id, status, pid, bundle).await {
+                log::warn!("Container {id}: {e}");
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        hook: &Hook,
+        id: &str,
+        status: &str,
+        pid: u32,
+        bundle: &Path,
+    ) -> Result<()> {
+        let state = State {
+            oci_version: &self.version,
+            id,
+            status,
+            pid,
+            bundle,
+            annotations: &self.annotations,
+        };
+        let state = serde_json::to_vec(&state).map_err(|e| Error::Internal(e.to_string()))?;
+        let limit = hook.timeout().and_then(|s| u64::try_from(s).ok());
+        let limit = limit.map_or(TIMEOUT, Duration::from_secs);
+        let fail = |why: String| Error::Invalid(format!("Hook {}: {why}", hook.path().display()));
+        match tokio::time::timeout(limit, run(hook, bundle, &state)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(fail(why)),
+            Err(_) => Err(fail(format!("not done after {} s", limit.as_secs()))),
+        }
+    }
+}
+
+/// Runs one hook; it is killed when this is dropped.
+async fn run(hook: &Hook, bundle: &Path, state: &[u8]) -> std::result::Result<(), String> {
+    let mut command = Command::new(hook.path());
+    // args[0] is the program's name, as for execv(3).
+    if let Some((name, args)) = hook.args().as_deref().unwrap_or_default().split_first() {
+        command.arg0(name).args(args);
+    }
+    let env = hook.env().as_deref().unwrap_or_default();
+    let mut child = command
+        .env_clear()
+        .envs(env.iter().filter_map(|pair| pair.split_once('=')))
+        .current_dir(bundle)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook need not read it.
+        let _ = stdin.write_all(state).await;
+    }
+    let output = child.wait_with_output().await.map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = &output.stderr[output.stderr.len().saturating_sub(COMPLAINT)..];
+    Err(format!(
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(said).trim()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hooks(script: &str, timeout: i64) -> HostHooks {
+        let spec: Spec = serde_json::from_value(serde_json::json!({
+            "ociVersion": "1.0.2",
+            "annotations": {"a": "b"},
+            "hooks": {"createRuntime": [{
+                "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["WORD=x"], "timeout": timeout}]}
+        }))
+        .unwrap();
+        HostHooks::of(&spec)
+    }
+
+    #[tokio::test]
+    async fn a_hook_gets_state_environment_and_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        let hooks = hooks("cat > state; echo $WORD > word", 10);
+        hooks.created("c", 42, dir.path()).await.unwrap();
+        let state = std::fs::read(dir.path().join("state")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        assert_eq!(
+            (&state["id"], &state["pid"], &state["status"]),
+            (&"c".into(), &42.into(), &"created".into())
+        );
+        assert_eq!(state["annotations"]["a"], "b");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("word")).unwrap(),
+            "x\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_fails_or_hangs_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (script, want) in [
+            ("echo no such thing >&2; exit 3", "no such thing"),
+            ("exec sleep 60", "1 s"),
+        ] {
+            let error = hooks(script, 1)
+                .created("c", 1, dir.path())
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("/bin/sh") && error.contains(want), "{error}");
+        }
+    }
+}
