@@ -100,15 +100,17 @@ impl Process {
     pub fn of_bundle(bundle: &Path, namespace: &str, id: &str) -> Option<Self> {
         let text = std::fs::read_to_string(bundle.join(crate::bundle::SHIM_PID)).ok()?;
         let pid: i32 = text.trim().parse().ok()?;
-        let process = Self::open(pid)?;
+        let process = Self::open(pid.try_into().ok()?)?;
         // The number may be another process's by now. The descriptor is not
         // of that one if the arguments, read after it was opened, are ours.
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         is_server(&arguments, namespace, id).then_some(process)
     }
 
-    fn open(pid: i32) -> Option<Self> {
-        let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
+    /// The process that has this number now.
+    pub fn open(pid: u32) -> Option<Self> {
+        let pid = Pid::from_raw(pid.try_into().ok()?)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
         Some(Self(pidfd))
     }
 
@@ -158,7 +160,7 @@ mod tests {
             .arg("100")
             .spawn()
             .unwrap();
-        let process = Process::open(child.id() as i32).unwrap();
+        let process = Process::open(child.id()).unwrap();
         assert!(!process.ended(Duration::from_millis(1)).unwrap());
         process.kill().unwrap();
         assert!(process.ended(Duration::from_secs(5)).unwrap());

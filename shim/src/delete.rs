@@ -139,7 +139,13 @@ impl Deletion {
                 Ok(known(None))
             }
             Err(problem) => {
-                log::warn!("The shim does not remove the container, so it is killed: {problem}");
+                // Without a socket it may be on its way out, cleaning up itself.
+                if matches!(problem, Error::NoAnswer(_))
+                    && let Some(process) = Process::open(owner.pid)
+                {
+                    process.ended(LEAVE)?;
+                }
+                log::warn!("The shim did not remove the container: {problem}");
                 let exits = self.reap(&found, true).await?;
                 Ok(known(exits.get(&self.id).copied()))
             }

@@ -111,7 +111,7 @@ impl PodOwner {
             bundle: dir,
             rootfs: request.rootfs.iter().map(proto::mount).collect(),
             io,
-            sandbox: group == Group::Sandbox,
+            sandbox: !matches!(group, Group::Member(_)),
         })
         .await
     }

@@ -247,7 +247,7 @@ impl Session {
             bundle: self.bundle.clone(),
             rootfs: Vec::new(),
             io,
-            sandbox: false,
+            sandbox: true,
         })
         .await?;
         self.steps.done("container created");
