@@ -147,8 +147,8 @@ fn legacy_io(stats: &StatsResponse) -> v1::BlkIOStat {
                    write: fn(&runtime::agent::IoStats) -> u64| {
         let of = |io: &runtime::agent::IoStats, op: &str, value| v1::BlkIOEntry {
             op: op.into(),
-            major: io.major.into(),
-            minor: io.minor.into(),
+            major: io.major,
+            minor: io.minor,
             value,
             ..Default::default()
         };
@@ -171,8 +171,8 @@ fn unified(stats: &StatsResponse) -> v2::Metrics {
             .io
             .iter()
             .map(|io| v2::IOEntry {
-                major: io.major.into(),
-                minor: io.minor.into(),
+                major: io.major,
+                minor: io.minor,
                 rbytes: io.rbytes,
                 wbytes: io.wbytes,
                 rios: io.rios,

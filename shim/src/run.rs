@@ -340,10 +340,17 @@ fn code_of(error: &Error) -> u8 {
     let Error::Runtime(runtime::Error::Agent { message, .. }) = error else {
         return OWN_ERROR;
     };
-    let message = message.to_lowercase();
-    if message.contains("executable file not found") {
+    // The agent says it in runc's words, which have no code of their own.
+    if !message.contains("exec: ") {
+        return OWN_ERROR;
+    }
+    let is = |ends: &[&str]| ends.iter().any(|end| message.to_lowercase().ends_with(end));
+    if is(&[
+        "executable file not found in $path",
+        "no such file or directory",
+    ]) {
         NOT_FOUND
-    } else if message.contains("exec") && message.contains("permission denied") {
+    } else if is(&["permission denied", "is a directory", "exec format error"]) {
         NOT_EXECUTABLE
     } else {
         OWN_ERROR
@@ -396,6 +403,8 @@ mod tests {
     #[test]
     fn codes_of_failures() {
         let missing = agent("exec: \"nope\": executable file not found in $PATH");
+        assert_eq!(code_of(&missing), 127);
+        let missing = agent("exec: \"/nope\": stat /nope: no such file or directory");
         assert_eq!(code_of(&missing), 127);
         let forbidden = agent("exec: \"/etc/passwd\": permission denied");
         assert_eq!(code_of(&forbidden), 126);
