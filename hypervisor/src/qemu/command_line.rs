@@ -55,7 +55,10 @@ pub(super) fn build(
     // Shared with rust-kata-vmm, which reads and writes it for the devices.
     line.option(
         "-object",
-        format!("memory-backend-memfd,id=ram,size={}M,share=on", spec.memory_mib),
+        format!(
+            "memory-backend-memfd,id=ram,size={}M,share=on",
+            spec.memory_mib
+        ),
     );
 
     line.path("-kernel", &spec.kernel);
@@ -83,7 +86,13 @@ pub(super) fn build(
 
 fn kernel_command_line(spec: &ValidSpec, tsc_khz: Option<u64>) -> String {
     // A panic reboots, a reboot is a triple fault, and that ends QEMU (-no-reboot).
-    let mut words = vec!["console=ttyS0".to_owned(), "panic=-1".into(), "reboot=t".into()];
+    let mut words = vec![
+        "console=ttyS0".to_owned(),
+        "panic=-1".into(),
+        "reboot=t".into(),
+        // Else a prebuilt kernel spends most of its boot testing its ciphers (guest/README.md).
+        "cryptomgr.notests".into(),
+    ];
     if let Some(khz) = tsc_khz {
         words.push(format!("tsc_early_khz={khz}"));
         words.push("tsc=reliable".into());
