@@ -150,7 +150,12 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("{} {}: {}\n", record.level(), record.target(), record.args());
+            let line = format!(
+                "{} {}: {}\n",
+                record.level(),
+                record.target(),
+                record.args()
+            );
             let _ = io::stderr().write_all(line.as_bytes());
         }
     }

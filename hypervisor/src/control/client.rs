@@ -32,7 +32,8 @@ impl Client {
             &ours,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
-        let socket = AsyncFd::new(ours)?;
+        // SAFETY: an owned descriptor stays the same and open as long as it is owned.
+        let socket = unsafe { AsyncFd::register(ours) }?;
         Ok((Client { socket }, theirs))
     }
 

@@ -119,7 +119,7 @@ mod tests {
     fn recorded_process_is_killed() {
         let (mut child, process) = sleeper();
 
-        kill_recorded(&[process.clone()]).unwrap();
+        kill_recorded(std::slice::from_ref(&process)).unwrap();
 
         assert!(!child.wait().unwrap().success());
         kill_recorded(&[process]).unwrap();

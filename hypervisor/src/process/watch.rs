@@ -54,7 +54,9 @@ impl Process {
             pid,
             start_time: start_time(pid)?,
         };
-        Ok((record, AsyncFd::with_interest(pidfd, Interest::READABLE)?))
+        // SAFETY: an owned descriptor stays the same and open as long as it is owned.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        Ok((record, pidfd))
     }
 
     /// Identity for the record on disk.

@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
-use nix::sys::eventfd::EventFd;
 
 /// The guest's memory. Regions may come and go; a queue sees the change with the
 /// next chain that it takes.
@@ -71,7 +71,8 @@ pub trait Device: Send {
     /// Feature bits offered to the driver, those of the ring included.
     fn features(&self) -> u64;
 
-    /// The largest size of each queue; there are as many queues as entries.
+    /// The size of each queue that suits the device; there are as many queues as
+    /// entries.
     fn queue_sizes(&self) -> &[u16];
 
     /// Reads the configuration space. Bytes beyond its end read as zero.

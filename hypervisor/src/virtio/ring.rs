@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use nix::sys::eventfd::EventFd;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
-use nix::sys::eventfd::EventFd;
 
 use super::{DeviceError, Interrupt, Memory};
 
@@ -14,7 +14,7 @@ pub(crate) type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
 /// A started queue.
 ///
 /// A driver that breaks the rules of the ring (an available index that jumps, a head
-/// outside the table) makes the ring [broken](Ring::is_broken): nothing more is taken
+/// outside the table) makes the ring broken: nothing more is taken
 /// from it, and no loop runs on it for ever.
 pub(crate) struct Ring {
     queue: Queue,
@@ -70,11 +70,6 @@ impl Ring {
     /// Guest memory as it is now.
     pub fn memory(&self) -> GuestMemoryLoadGuard<GuestMemoryMmap> {
         self.mem.memory()
-    }
-
-    /// Whether the driver broke the ring.
-    pub fn is_broken(&self) -> bool {
-        self.broken
     }
 
     /// Takes the next available chain.

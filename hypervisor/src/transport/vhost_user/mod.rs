@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use nix::sys::eventfd::EventFd;
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost::vhost_user::{BackendReqHandler, Error, Result};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryMmap};
-use nix::sys::eventfd::EventFd;
 
 use crate::virtio::{Device, Interrupt, Memory};
 
@@ -77,6 +77,10 @@ impl Drop for VhostUser {
     }
 }
 
+/// The largest queue accepted. QEMU's virtio-mmio offers the driver its own maximum,
+/// whatever the size that suits the device.
+const MAX_QUEUE: u16 = 1024;
+
 /// A region as the front end sees it.
 struct Region {
     user: u64,
@@ -106,10 +110,9 @@ impl Interrupt for CallFd {
         if let Some(file) = &*lock(&self.0) {
             let one = 1u64.to_ne_bytes();
             // A counter at its limit wakes the driver, too.
-            if let Err(err) = nix::unistd::write(file, &one) {
-                if err != nix::errno::Errno::EAGAIN {
-                    log::warn!("Cannot signal the driver: {err}");
-                }
+            match nix::unistd::write(file, &one) {
+                Ok(_) | Err(nix::errno::Errno::EAGAIN) => {}
+                Err(err) => log::warn!("Cannot signal the driver: {err}"),
             }
         }
     }
@@ -152,11 +155,6 @@ impl Handler {
         // Without the protocol features there is no enabling, and queues just run.
         let explicit = self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0;
         let event_idx = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        let max_size = *self
-            .device
-            .queue_sizes()
-            .get(index)
-            .ok_or(Error::InvalidParam)?;
         let vring = &mut self.vrings[index];
         let wanted = vring.enabled || !explicit;
         if vring.running && !wanted {
@@ -170,8 +168,7 @@ impl Handler {
             return Ok(());
         }
 
-        let mut queue = Queue::new(max_size).map_err(other)?;
-        queue.set_size(vring.size);
+        let mut queue = Queue::new(vring.size).map_err(other)?;
         queue
             .try_set_desc_table_address(GuestAddress(desc))
             .map_err(other)?;

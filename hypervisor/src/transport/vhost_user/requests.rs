@@ -10,7 +10,8 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
-use super::{Handler, Region, lock, other};
+use super::{Handler, MAX_QUEUE, Region, lock, other};
+use crate::virtio::DeviceKind;
 
 /// The configuration space of any device we serve is smaller.
 const MAX_CONFIG: u32 = 256;
@@ -48,9 +49,12 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::RESET_DEVICE)
+        let features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::RESET_DEVICE;
+        Ok(match self.device.kind() {
+            DeviceKind::Vsock => features | VhostUserProtocolFeatures::CONFIG,
+            // QEMU is told the tag itself, and warns of one more offer.
+            DeviceKind::Fs => features,
+        })
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
@@ -86,10 +90,9 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        let max = self.device.queue_sizes().get(index as usize).copied();
         let size = u16::try_from(num)
             .ok()
-            .filter(|size| size.is_power_of_two() && Some(*size) <= max)
+            .filter(|size| size.is_power_of_two() && *size <= MAX_QUEUE)
             .ok_or(Error::InvalidParam)?;
         self.vring(index as usize)?.size = size;
         Ok(())

@@ -16,10 +16,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::Queue;
-use nix::sys::eventfd::EventFd;
 
 use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring};
 use server::{FuseServer, QueueServer};
@@ -31,7 +31,7 @@ const TAG_LEN: usize = 36;
 const HIPRIO: usize = 0;
 /// One request queue: its threads scale, and Linux before 6.11 uses one only.
 const QUEUES: usize = 2;
-/// What virtiofsd and QEMU use at most.
+/// A request takes up to 256 pages in as many descriptors, unless they are indirect.
 const QUEUE_SIZE: u16 = 1024;
 /// Threads that serve the request queue.
 const REQUEST_THREADS: usize = 4;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fuse_backend_rs::api::server::Server;
 use fuse_backend_rs::transport::{Reader, VirtioFsWriter, Writer};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
-use nix::sys::eventfd::EventFd;
 
 use super::super::ring::Chain;
 use super::super::{Ring, Worker};

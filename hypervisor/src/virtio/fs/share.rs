@@ -211,7 +211,16 @@ impl FileSystem for Share {
     ) -> io::Result<usize> {
         let flags = io_flags(flags);
         self.inner.write(
-            ctx, inode, handle, r, size, offset, lock_owner, delayed_write, flags, fuse_flags,
+            ctx,
+            inode,
+            handle,
+            r,
+            size,
+            offset,
+            lock_owner,
+            delayed_write,
+            flags,
+            fuse_flags,
         )
     }
 

@@ -450,12 +450,9 @@ fn discard_input(stream: &UnixStream) {
     let _ = stream.shutdown(std::net::Shutdown::Read);
     let mut scratch = [0; 4096];
     // What is there fits into a socket buffer, and no more can come.
-    while let Ok(1..) = rustix::net::recv(
-        stream,
-        &mut scratch[..],
-        rustix::net::RecvFlags::DONTWAIT,
-    )
-    .map(|(len, _)| len)
+    while let Ok(1..) =
+        rustix::net::recv(stream, &mut scratch[..], rustix::net::RecvFlags::DONTWAIT)
+            .map(|(len, _)| len)
     {}
 }
 
@@ -473,7 +470,11 @@ fn handshake(stream: &UnixStream) -> io::Result<Option<u32>> {
         Err(err) => return Err(err.into()),
     };
     let Some(end) = line[..len].iter().position(|byte| *byte == b'\n') else {
-        return if len == line.len() { Err(bad()) } else { Ok(None) };
+        return if len == line.len() {
+            Err(bad())
+        } else {
+            Ok(None)
+        };
     };
     recv(stream, &mut line[..=end], RecvFlags::DONTWAIT)?;
     std::str::from_utf8(&line[..end])

@@ -124,10 +124,8 @@ fn from_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
         };
         budget -= 1;
         let head = chain.head_index();
-        if let Some(slices) = Slices::new(&mem, chain, Access::Read) {
-            if let Some((header, data)) = parse(slices) {
-                muxer.on_packet(&header, data);
-            }
+        if let Some((header, data)) = Slices::new(&mem, chain, Access::Read).and_then(parse) {
+            muxer.on_packet(&header, data);
         }
         ring.complete(&mem, head, 0);
     }

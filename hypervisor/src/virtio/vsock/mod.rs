@@ -22,17 +22,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::Queue;
-use nix::sys::eventfd::EventFd;
 
 use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring, Worker};
 use engine::{EVENT, Engine, QUEUES, RX, TX};
 use host::Host;
 use muxer::Muxer;
 
-/// What QEMU gives its vsock devices, too.
+/// Linux keeps the receive queue full of 4 KiB buffers, so a longer one costs the guest.
 const QUEUE_SIZE: u16 = 128;
 
 /// A vsock device.

@@ -12,7 +12,6 @@
 //! So a guest without credit or buffers, or a host program that does not read, costs
 //! nothing but its own buffers.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
@@ -311,7 +310,10 @@ impl Muxer {
                     None => self.reset_key(key),
                 }
             }
-            Dial::Busy => match redial.unwrap_or_else(|| Redial::new(request)).still_in_time() {
+            Dial::Busy => match redial
+                .unwrap_or_else(|| Redial::new(request))
+                .still_in_time()
+            {
                 Some(redial) => {
                     self.redials.push_back(redial);
                     self.host.arm_timer();
@@ -341,10 +343,8 @@ impl Muxer {
 }
 
 fn watch(epoll: &Epoll, stream: &UnixStream, id: u64) -> io::Result<()> {
-    let events = EpollFlags::EPOLLIN
-        | EpollFlags::EPOLLOUT
-        | EpollFlags::EPOLLRDHUP
-        | EpollFlags::EPOLLET;
+    let events =
+        EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
     epoll.add(stream.as_fd(), EpollEvent::new(events, id))?;
     Ok(())
 }

@@ -86,7 +86,7 @@ impl<'m> Slices<'m> {
             count -= cut;
             self.len -= cut;
             match piece.offset(cut) {
-                Ok(rest) if rest.len() > 0 => *piece = rest,
+                Ok(rest) if !rest.is_empty() => *piece = rest,
                 _ => gone += 1,
             }
         }
