@@ -21,7 +21,7 @@ use crate::pod::{Pod, lock};
 use crate::process::Process;
 use crate::record::{self, ContainerRecord, ContainerState};
 use crate::state::{Status, Step};
-use crate::stdio::ProcessIo;
+use crate::stdio::{ProcessIo, Stdio};
 
 /// The annotation that tells a container's part in a CRI pod.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -344,6 +344,7 @@ impl Pod {
             let (id, init) = (&found.record.id, &found.init);
             init.step(Step::Start, "start")?;
             found.save(&pod)?;
+            init.with_stdio(Stdio::start_stdin);
             let answer = pod
                 .unless_gone(pod.agent.start_container(agent::container(id)))
                 .await;

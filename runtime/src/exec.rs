@@ -13,7 +13,7 @@ use crate::paths::check_id;
 use crate::pod::Pod;
 use crate::process::Process;
 use crate::state::{Status, Step};
-use crate::stdio::ProcessIo;
+use crate::stdio::{ProcessIo, Stdio};
 
 impl Pod {
     /// Records a further process of a running container; [`Pod::start_exec`]
@@ -94,6 +94,7 @@ impl Pod {
             process.step(Step::Start, "start")?;
             let started = async {
                 let signals = pod.start_holder(&process, id).await?;
+                process.with_stdio(Stdio::start_stdin);
                 let request = agent::process(id, Some(&exec));
                 pod.unless_gone(pod.agent.start_process(request)).await?;
                 Ok(signals)

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Result};
 use crate::stdio::Endpoint;
@@ -103,6 +103,10 @@ impl AsyncWrite for Sink {
 /// Where the input of a process comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
+    /// A FIFO that is opened when the process starts. The client writes, and
+    /// comes to its end, as soon as somebody reads; one that does so before it
+    /// knows the process (`ctr`) cannot say `CloseIO` any more.
+    Fifo(PathBuf),
     /// A FIFO, and our own write end of it: while that is open there is no EOF,
     /// so that a client may come and go until `CloseIO`.
     Pipe(pipe::Receiver, Option<OwnedFd>),
@@ -118,19 +122,23 @@ impl Source {
             Endpoint::Path(path) => path,
         };
         if is_fifo(&path) {
-            let receiver = pipe::OpenOptions::new()
-                .open_receiver(&path)
-                .map_err(|e| bad_end(&path, e))?;
-            let writer = OpenOptions::new()
-                .write(true)
-                .custom_flags(libc::O_NONBLOCK)
-                .open(&path)
-                .map_err(|e| bad_end(&path, e))?;
-            enlarge(&receiver);
-            return Ok(Source::Pipe(receiver, Some(writer.into())));
+            return Ok(Source::Fifo(path));
         }
         let file = std::fs::File::open(&path).map_err(|e| bad_end(&path, e))?;
         Ok(Source::File(async_file(file)))
+    }
+
+    fn reach(self) -> io::Result<Self> {
+        let Source::Fifo(path) = self else {
+            return Ok(self);
+        };
+        let receiver = pipe::OpenOptions::new().open_receiver(&path)?;
+        let writer = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)?;
+        enlarge(&receiver);
+        Ok(Source::Pipe(receiver, Some(writer.into())))
     }
 }
 
@@ -141,6 +149,7 @@ impl AsyncRead for Source {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Source::Fifo(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Source::Pipe(p, _) => Pin::new(p).poll_read(cx, buf),
             Source::File(f) => Pin::new(f).poll_read(cx, buf),
         }
@@ -174,17 +183,30 @@ fn enlarge(pipe: &impl std::os::fd::AsRawFd) {
 /// From the client to the process.
 #[derive(Debug)]
 pub(crate) struct StdinPump {
-    task: tokio::task::JoinHandle<()>,
-    close: Option<tokio::sync::oneshot::Sender<()>>,
+    waiting: Option<(Source, UnixStream, oneshot::Receiver<()>)>,
+    task: Option<tokio::task::JoinHandle<()>>,
+    close: Option<oneshot::Sender<()>>,
 }
 
 impl StdinPump {
-    pub(crate) fn start(source: Source, stream: UnixStream) -> Self {
-        let (close, closed) = tokio::sync::oneshot::channel();
-        let task = tokio::spawn(feed(source, stream, closed));
+    pub(crate) fn new(source: Source, stream: UnixStream) -> Self {
+        let (close, closed) = oneshot::channel();
         Self {
-            task,
+            waiting: Some((source, stream, closed)),
+            task: None,
             close: Some(close),
+        }
+    }
+
+    /// The process starts: from now on its input is taken.
+    pub(crate) fn start(&mut self) {
+        if let Some((source, stream, closed)) = self.waiting.take() {
+            self.task = Some(tokio::spawn(async move {
+                match source.reach() {
+                    Ok(source) => feed(source, stream, closed).await,
+                    Err(e) => log::warn!("Cannot open a process's stdin: {e}"),
+                }
+            }));
         }
     }
 
@@ -198,15 +220,13 @@ impl StdinPump {
 
 impl Drop for StdinPump {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
-async fn feed(
-    mut source: Source,
-    stream: UnixStream,
-    mut closed: tokio::sync::oneshot::Receiver<()>,
-) {
+async fn feed(mut source: Source, stream: UnixStream, mut closed: oneshot::Receiver<()>) {
     let (mut hangup, mut stream) = stream.into_split();
     let mut open = true;
     let mut buffer = BytesMut::with_capacity(CHUNK);
@@ -431,7 +451,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "in");
         let (mut guest, host) = UnixStream::pair().unwrap();
-        let mut pump = StdinPump::start(Source::open(Endpoint::Path(path.clone())).unwrap(), host);
+        let source = Source::open(Endpoint::Path(path.clone())).unwrap();
+        let mut pump = StdinPump::new(source, host);
+        // Not read yet: a client that comes early waits.
+        let early = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path);
+        assert_eq!(early.unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        pump.start();
         for word in ["one", "two"] {
             tokio::fs::write(&path, word).await.unwrap();
             let mut got = [0; 3];

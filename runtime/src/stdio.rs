@@ -214,7 +214,7 @@ impl Pending {
         };
         if let Some(stream) = stdin {
             let source = Source::open(std::mem::take(&mut io.stdin))?;
-            connected.stdin = Some(StdinPump::start(source, dialled(stream).await?));
+            connected.stdin = Some(StdinPump::new(source, dialled(stream).await?));
         }
         if let Some(stream) = stdout {
             let sink = Sink::open(std::mem::take(&mut io.stdout))?;
@@ -254,6 +254,13 @@ pub struct Stdio {
 }
 
 impl Stdio {
+    /// The process starts: its input is taken from now on.
+    pub fn start_stdin(&mut self) {
+        if let Some(stdin) = &mut self.stdin {
+            stdin.start();
+        }
+    }
+
     /// Lets stdin end when the client's end does (containerd's `CloseIO`).
     pub fn close_stdin(&mut self) {
         if let Some(stdin) = &mut self.stdin {
