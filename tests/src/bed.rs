@@ -65,7 +65,7 @@ impl Bed {
             .expect("/tmp is writable");
         let path = plan.path.unwrap_or_else(usual_path);
         write_configs(folder.path(), &plan.config);
-        let mut containerd = Command::new("containerd")
+        let mut containerd = Command::new(program("containerd"))
             .arg("--config")
             .arg(folder.path().join("containerd.toml"))
             .envs(environment(folder.path(), &path))
@@ -274,6 +274,16 @@ fn logs(state: &Path) -> String {
         }
     }
     told
+}
+
+/// A program by the harness's own search path: the bed's may lack it.
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name));
+    found
+        .into_iter()
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| name.into())
 }
 
 fn usual_path() -> OsString {
