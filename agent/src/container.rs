@@ -398,7 +398,7 @@ impl Container {
 
     /// Runs a recorded exec.
     pub async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<i32> {
-        self.must_be(&[Status::Running], "running")?;
+        self.must_be(&[Status::Running, Status::Created], "running")?;
         let (process, plan, terminal) = {
             let mut execs = lock(&self.execs);
             let exec = execs

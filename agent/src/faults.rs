@@ -80,7 +80,7 @@ impl Faults {
 impl Collected {
     /// The best reason for a failure: our own words if there are any, or
     /// `outermost` with what libcontainer logged on the way there.
-    pub fn explain(mut self, outermost: String) -> Fault {
+    pub fn explain(mut self, outermost: Fault) -> Fault {
         let mut text = Vec::new();
         // Ends with the error that the pipe is empty.
         let _ = self.pipe.read_to_end(&mut text);
@@ -97,7 +97,7 @@ impl Collected {
             }
         }
         // The first is the innermost, next to the system call.
-        let mut message = outermost;
+        let Fault { kind, mut message } = outermost;
         if let Some(first) = traces.first() {
             let _ = write!(message, ": {first}");
         }
@@ -105,10 +105,7 @@ impl Collected {
             let _ = write!(message, " ({second})");
         }
         truncate(&mut message, LINE);
-        Fault {
-            kind: Kind::Internal,
-            message,
-        }
+        Fault { kind, message }
     }
 }
 
@@ -178,7 +175,11 @@ mod tests {
         let errno = nix::errno::Errno::ENODEV;
         tracing::error!(?errno, "failed to mount");
         tracing::error!("failed to prepare rootfs");
-        let fault = collected.explain("create failed".into());
+        let outer = |message: &str| Fault {
+            kind: Kind::Internal,
+            message: message.into(),
+        };
+        let fault = collected.explain(outer("create failed"));
         assert_eq!(fault.kind, Kind::Internal);
         assert_eq!(
             fault.message,
@@ -194,7 +195,7 @@ mod tests {
         faults.write(&Line::Trace("noise".into()));
         faults.report(Kind::InvalidArgument, "no such file");
         assert_eq!(
-            collected.explain("outer".into()),
+            collected.explain(outer("outer")),
             Fault {
                 kind: Kind::InvalidArgument,
                 message: "no such file".into()

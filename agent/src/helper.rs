@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::container::{Container, State};
+use libcontainer::container::{Container, ContainerStatus, State};
+use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg,
@@ -112,11 +113,11 @@ pub fn main() -> ExitCode {
     report_panics(faults.clone(), control.as_raw_fd());
     match serve(&request, &faults) {
         Ok((pid, master)) => answer(&control, Ok(Done { pid }), master),
-        Err(outermost) => answer(&control, Err(collected.explain(outermost)), None),
+        Err(fault) => answer(&control, Err(collected.explain(fault)), None),
     }
 }
 
-fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), String> {
+fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), Fault> {
     match request {
         Request::Create {
             id,
@@ -131,7 +132,7 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), S
                 .with_systemd(false)
                 .with_detach(true)
                 .build()
-                .map_err(chain)?;
+                .map_err(fault)?;
             let pid = container.pid().map_or(0, |pid| pid.as_raw());
             Ok((pid, console.map(Console::accept).transpose()?))
         }
@@ -142,29 +143,28 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), S
             terminal,
         } => {
             let workload = workload(folder, faults, false)?;
-            lend_state(state, id, folder).map_err(|e| format!("state of {id}: {e}"))?;
+            lend_state(state, id, folder)?;
             let console = Console::listen(folder, *terminal)?;
             let pid = builder(id, folder, workload, &console)?
                 .as_tenant()
                 .with_process(Some(folder.join(PROCESS_FILE)))
                 .with_detach(true)
                 .build()
-                .map_err(chain)?;
+                .map_err(fault)?;
             Ok((pid.as_raw(), console.map(Console::accept).transpose()?))
         }
         Request::Hooks { id, state, hooks } => {
-            let state = State::load(&state_folder(state, id)).map_err(chain)?;
+            let state = State::load(&state_folder(state, id)).map_err(internal)?;
             libcontainer::hooks::run_hooks(Some(hooks), Some(&state), None, None, None)
-                .map_err(chain)?;
+                .map_err(internal)?;
             Ok((0, None))
         }
     }
 }
 
-fn workload(folder: &Path, faults: &Faults, init: bool) -> Result<Workload, String> {
-    let launch = fs::read(folder.join(LAUNCH_FILE)).map_err(|e| format!("{LAUNCH_FILE}: {e}"))?;
-    let launch: Launch =
-        serde_json::from_slice(&launch).map_err(|e| format!("{LAUNCH_FILE}: {e}"))?;
+fn workload(folder: &Path, faults: &Faults, init: bool) -> Result<Workload, Fault> {
+    let launch = fs::read(folder.join(LAUNCH_FILE)).map_err(internal)?;
+    let launch: Launch = serde_json::from_slice(&launch).map_err(internal)?;
     Ok(Workload::new(launch, faults.clone(), init))
 }
 
@@ -173,27 +173,49 @@ fn builder(
     state: &Path,
     workload: Workload,
     console: &Option<Console>,
-) -> Result<ContainerBuilder, String> {
-    let builder = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+) -> Result<ContainerBuilder, Fault> {
+    ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
         .with_console_socket(console.as_ref().map(|console| console.path.clone()))
-        .with_executor(workload);
-    builder.with_root_path(state).map_err(chain)
+        .with_executor(workload)
+        .with_root_path(state)
+        .map_err(fault)
 }
 
 /// libcontainer leaves sockets in the folder of the state it execs with, and
 /// wants a container that is running. So each exec works on a copy.
-fn lend_state(state: &Path, id: &str, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let mut container = Container::load(state_folder(state, id))?;
+fn lend_state(state: &Path, id: &str, folder: &Path) -> Result<(), Fault> {
+    let mut container = Container::load(state_folder(state, id)).map_err(fault)?;
     let lent = state_folder(folder, id);
-    fs::create_dir_all(&lent)?;
+    fs::create_dir_all(&lent).map_err(internal)?;
     container.root = lent;
-    container.set_status(libcontainer::container::ContainerStatus::Running);
-    container.save()?;
-    Ok(())
+    container.set_status(ContainerStatus::Running);
+    container.save().map_err(fault)
+}
+
+fn internal(error: impl std::error::Error) -> Fault {
+    Fault {
+        kind: Kind::Internal,
+        message: chain(&error),
+    }
+}
+
+fn fault(error: LibcontainerError) -> Fault {
+    let kind = match &error {
+        LibcontainerError::InvalidSpec(_)
+        | LibcontainerError::MissingSpec(_)
+        | LibcontainerError::InvalidID(_)
+        | LibcontainerError::Spec(_) => Kind::InvalidArgument,
+        LibcontainerError::IncorrectStatus(_) => Kind::FailedPrecondition,
+        _ => Kind::Internal,
+    };
+    Fault {
+        kind,
+        message: chain(&error),
+    }
 }
 
 /// An error with all its causes.
-fn chain(error: impl std::error::Error) -> String {
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -214,21 +236,22 @@ struct Console {
 }
 
 impl Console {
-    fn listen(folder: &Path, terminal: bool) -> Result<Option<Console>, String> {
+    fn listen(folder: &Path, terminal: bool) -> Result<Option<Console>, Fault> {
         if !terminal {
             return Ok(None);
         }
-        let path = folder.join(CONSOLE_SOCKET);
         // A path can be longer than a socket's address may be.
-        std::env::set_current_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let listener =
-            UnixListener::bind(CONSOLE_SOCKET).map_err(|e| format!("{CONSOLE_SOCKET}: {e}"))?;
-        std::env::set_current_dir("/").map_err(|e| format!("/: {e}"))?;
-        Ok(Some(Console { path, listener }))
+        std::env::set_current_dir(folder).map_err(internal)?;
+        let listener = UnixListener::bind(CONSOLE_SOCKET).map_err(internal)?;
+        std::env::set_current_dir("/").map_err(internal)?;
+        Ok(Some(Console {
+            path: folder.join(CONSOLE_SOCKET),
+            listener,
+        }))
     }
 
     /// Takes the master, which has been sent by now.
-    fn accept(self) -> Result<OwnedFd, String> {
+    fn accept(self) -> Result<OwnedFd, Fault> {
         let receive = || -> io::Result<OwnedFd> {
             let (stream, _) = self.listener.accept()?;
             let mut name = [0; 64];
@@ -237,7 +260,7 @@ impl Console {
         };
         let master = receive();
         let _ = fs::remove_file(&self.path);
-        master.map_err(|e| format!("no pty master: {e}"))
+        master.map_err(internal)
     }
 }
 

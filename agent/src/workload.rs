@@ -10,6 +10,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::Path;
 
+use caps::{CapSet, CapsHashSet};
+use libcontainer::capabilities::CapabilityExt;
 use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
@@ -88,9 +90,26 @@ impl Workload {
         })?;
         let name = process.args().iter().flatten().next();
         let name = name.ok_or_else(|| Failure::invalid("process.args is empty".into()))?;
-        let found = look_up(name, &self.environment())?;
-        self.executable.replace(Some(found));
+        let found = self.unprivileged(|| look_up(name, &self.environment()))?;
+        self.executable.replace(Some(found?));
         Ok(())
+    }
+
+    /// Does something with no more capabilities than the process will have.
+    fn unprivileged<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
+        let sets = complete(self.launch.process.capabilities().clone());
+        let wanted = sets.effective().iter().flatten();
+        let wanted: CapsHashSet = wanted.map(|capability| capability.to_cap()).collect();
+        let permitted = caps::read(None, CapSet::Permitted)
+            .map_err(|e| Failure::internal("read capabilities", e))?;
+        let set = |effective: &CapsHashSet| {
+            caps::set(None, CapSet::Effective, effective)
+                .map_err(|e| Failure::internal("set capabilities", e))
+        };
+        set(&(&wanted & &permitted))?;
+        let done = work();
+        set(&permitted)?;
+        Ok(done)
     }
 
     /// The environment in the spec's order; the last of several values counts.
@@ -137,6 +156,7 @@ impl Workload {
         if let Err(failure) = self.restrict() {
             return failure;
         }
+        reset_signals();
         let Err(errno) = nix::unistd::execve(&executable, &args, &environment);
         Failure::invalid(format!(
             "exec {}: {}",
@@ -190,6 +210,31 @@ impl Executor for Workload {
         self.faults.report(kind, message.clone());
         Err(ExecutorError::Other(message))
     }
+}
+
+/// Every signal as a new program expects it: the Rust runtime ignores SIGPIPE,
+/// and glibc's posix_spawn its internal signals, which its own functions do not
+/// let anybody set.
+fn reset_signals() {
+    const SET_SIZE: usize = 8;
+    // struct kernel_sigaction: handler (SIG_DFL), flags, restorer, mask.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the action lives through the call; for SIGKILL and SIGSTOP
+        // the kernel refuses it, which is as good.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SET_SIZE,
+            )
+        };
+    }
+    let none = nix::sys::signal::SigSet::empty();
+    // An empty set is always valid.
+    let _ = none.thread_set_mask();
 }
 
 /// An errno in the words of Go, which are runc's.
