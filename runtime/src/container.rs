@@ -1,8 +1,7 @@
-//! Containers of a pod: made, started, changed and removed.
+//! Containers of a pod: started, changed and removed. How they are made is in
+//! `create`.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,39 +10,16 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use protos::agent as api;
 
 use crate::agent;
-use crate::error::{Context, Error, Result};
+use crate::create::ContainerConfig;
+use crate::error::{Error, Result};
 use crate::events::{Event, Exit};
-use crate::guest_spec::{self, Placement};
+use crate::guest_spec;
 use crate::hooks::HostHooks;
-use crate::mount::Mount;
-use crate::paths::check_id;
 use crate::pod::{Pod, lock};
 use crate::process::Process;
-use crate::record::{self, ContainerRecord, ContainerState};
+use crate::record::{ContainerRecord, ContainerState};
 use crate::state::{Status, Step};
-use crate::stdio::{ProcessIo, Stdio};
-
-/// The annotation that tells a container's part in a CRI pod.
-const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-
-/// How long the guest has to let go of a container that has ended. The host's
-/// side of it goes in any case.
-const REMOVE_DEADLINE: Duration = Duration::from_secs(3);
-
-/// What a container is asked to be.
-#[derive(Debug)]
-pub struct ContainerConfig {
-    /// Its id.
-    pub id: String,
-    /// Its OCI bundle, with `config.json`.
-    pub bundle: PathBuf,
-    /// The mounts that make its rootfs; empty: `root.path` of the spec.
-    pub rootfs: Vec<Mount>,
-    /// Its init's streams.
-    pub io: ProcessIo,
-    /// It is the pod's sandbox, or alone in its pod.
-    pub sandbox: bool,
-}
+use crate::stdio::Stdio;
 
 /// A container of a pod that this process owns.
 #[derive(Debug)]
@@ -52,7 +28,7 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// Its pid namespace dies with its init.
     pub(crate) own_pid_namespace: bool,
-    hooks: HostHooks,
+    pub(crate) hooks: HostHooks,
     guest_pid: AtomicU32,
     oom: AtomicBool,
     /// Its init has ended, though this has not been told of yet.
@@ -61,7 +37,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    fn new(config: &ContainerConfig, spec: &Spec) -> Self {
+    pub(crate) fn new(config: &ContainerConfig, spec: &Spec) -> Self {
         let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
         let own_pid_namespace = namespaces
             .into_iter()
@@ -93,6 +69,15 @@ impl Container {
     /// same time, at least one then sees that nobody is left.
     pub(crate) fn set_ended(&self) {
         self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// The init's pid in the guest; 0 before it is built.
+    pub(crate) fn guest_pid(&self) -> u32 {
+        self.guest_pid.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_guest_pid(&self, pid: u32) {
+        self.guest_pid.store(pid, Ordering::Relaxed);
     }
 
     /// Its init or one of its execs.
@@ -144,9 +129,12 @@ impl Container {
         let _lock = crate::lock::PodLock::exclusive(&pod.dir)?;
         let execs = lock(&self.execs);
         let state = ContainerState {
-            init: self.init.now(),
-            guest_pid: self.guest_pid.load(Ordering::Relaxed),
-            execs: execs.iter().map(|(id, p)| (id.clone(), p.now())).collect(),
+            init: self.init.record(),
+            guest_pid: self.guest_pid(),
+            execs: execs
+                .iter()
+                .map(|(id, p)| (id.clone(), p.record()))
+                .collect(),
         };
         drop(execs);
         let path = pod.dir.container(&self.record.id).join("state.json");
@@ -174,165 +162,6 @@ impl Container {
 }
 
 impl Pod {
-    /// Builds a container up to the point where its init waits for
-    /// [`Pod::start`]. Returns the init's pid on the host.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the bundle, by name; the agent's errors. Nothing
-    /// of the container is left then.
-    pub async fn create_container(self: &Arc<Self>, config: ContainerConfig) -> Result<u32> {
-        self.detached(|pod| async move {
-            let _op = pod.op.lock().await;
-            pod.create_locked(config).await
-        })
-        .await
-    }
-
-    async fn create_locked(self: &Arc<Self>, mut config: ContainerConfig) -> Result<u32> {
-        check_id("container id", &config.id)?;
-        self.check_vm()?;
-        let spec = guest_spec::load_spec(&config.bundle)?;
-        guest_spec::check_host_paths(&spec, &config.bundle, !config.rootfs.is_empty())?;
-        let container = Arc::new(Container::new(&config, &spec));
-        {
-            let mut containers = lock(&self.containers);
-            if containers.contains_key(&config.id) {
-                return Err(Error::AlreadyExists {
-                    what: "container",
-                    id: config.id,
-                });
-            }
-            containers.insert(config.id.clone(), container.clone());
-        }
-        let io = std::mem::take(&mut config.io);
-        match self.build(&container, &config, &spec, io).await {
-            Ok(pid) => Ok(pid),
-            Err(e) => {
-                self.unbuild(&container).await;
-                Err(e)
-            }
-        }
-    }
-
-    async fn build(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        config: &ContainerConfig,
-        spec: &Spec,
-        io: ProcessIo,
-    ) -> Result<u32> {
-        let id = &config.id;
-        let annotations = spec.annotations().as_ref();
-        let placement = Placement {
-            id,
-            bundle: &config.bundle,
-            in_pod: annotations.is_some_and(|a| a.contains_key(CONTAINER_TYPE)),
-            sandbox_pid: self.sandbox_guest_pid(),
-        };
-        let guest = guest_spec::translate(spec, &placement)?;
-
-        // Intent first: from here on recovery finds the container.
-        let dir = self.dir.container(id);
-        fs::create_dir_all(&dir).on("create", &dir)?;
-        record::save(&self.dir, &dir.join("config.json"), &container.record)?;
-        container.save(self)?;
-
-        let share = self.share.clone();
-        let (name, rootfs, directory, sources) = (
-            id.clone(),
-            config.rootfs.clone(),
-            guest_spec::root_directory(spec, &config.bundle),
-            guest.sources,
-        );
-        tokio::task::spawn_blocking(move || {
-            share.attach_rootfs(&name, &rootfs, &directory)?;
-            sources
-                .iter()
-                .try_for_each(|(n, mount)| share.attach_source(&name, *n, mount))
-        })
-        .await
-        .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
-
-        let signals = self.start_holder(&container.init, id).await?;
-        let pending = self.streams.prepare(io)?;
-        let request = api::CreateContainerRequest {
-            container_id: id.clone(),
-            spec: serde_json::to_vec(&guest.spec).map_err(|e| Error::Internal(e.to_string()))?,
-            stdio: Some(pending.request()).into(),
-            ..Default::default()
-        };
-        let answer = self
-            .unless_gone(self.agent.create_container(request))
-            .await?;
-        container.guest_pid.store(answer.pid, Ordering::Relaxed);
-        container.init.set_stdio(pending.connect().await?);
-
-        let pid = container.init.pid();
-        container.hooks.created(id, pid, &config.bundle).await?;
-        container.init.step(Step::Built, "create")?;
-        container.save(self)?;
-        self.emit(Event::Created {
-            container: id.clone(),
-            pid,
-        });
-        self.watch(container.clone(), container.init.clone());
-        self.forward_signals(container.clone(), container.init.clone(), signals);
-        Ok(pid)
-    }
-
-    /// Takes back whatever of a container was made.
-    async fn unbuild(&self, container: &Container) {
-        let id = &container.record.id;
-        // It may have got as far as the guest.
-        let _ = self.remove_from_guest(id).await;
-        container.init.drop_stdio();
-        container.init.drop_holder();
-        if let Err(e) = self.forget(id).await {
-            log::warn!("Container {id} could not be taken back: {e}");
-        }
-        lock(&self.containers).remove(id);
-        // The others may have ended while this one counted as alive.
-        if !self.is_empty() && !self.others_live(id) {
-            self.stop_vm("its last container ended").await;
-        }
-    }
-
-    /// Removes the host's side of a container.
-    async fn forget(&self, id: &str) -> Result<()> {
-        let (share, pod_dir, name) = (self.share.clone(), self.dir.clone(), id.to_owned());
-        tokio::task::spawn_blocking(move || {
-            share.detach(&name)?;
-            let _lock = crate::lock::PodLock::exclusive(&pod_dir)?;
-            let dir = pod_dir.container(&name);
-            match fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).on("remove", &dir),
-                _ => Ok(()),
-            }
-        })
-        .await
-        .map_err(|e| Error::Internal(format!("Removing container {id} broke off: {e}")))?
-    }
-
-    async fn remove_from_guest(&self, id: &str) -> Result<()> {
-        self.check_vm()?;
-        let call = self.unless_gone(self.agent.remove_container(agent::container(id)));
-        match tokio::time::timeout(REMOVE_DEADLINE, call).await {
-            Ok(answer) => answer.map(drop),
-            Err(_) => Err(Error::AgentTimeout {
-                call: "remove_container",
-                seconds: REMOVE_DEADLINE.as_secs(),
-            }),
-        }
-    }
-
-    fn sandbox_guest_pid(&self) -> Option<u32> {
-        let containers = self.containers();
-        let sandbox = containers
-            .iter()
-            .find(|c| c.record.sandbox && !c.init.status().is_stopped())?;
-        Some(sandbox.guest_pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
-    }
-
     /// Releases the init of a created container.
     ///
     /// # Errors
@@ -349,10 +178,9 @@ impl Pod {
                 .unless_gone(pod.agent.start_container(agent::container(id)))
                 .await;
             if let Err(e) = answer {
-                // The watcher tells of the end, which the agent sees to.
+                // Not half started: its watcher tells of the end.
                 let _ = init.step(Step::StartFailed, "start");
-                init.end(255);
-                found.save_or_warn(&pod);
+                let _ = pod.kill(id, None, libc::SIGKILL as u32, true).await;
                 return Err(e);
             }
             let pid = init.pid();

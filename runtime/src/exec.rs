@@ -104,7 +104,7 @@ impl Pod {
                 Ok(signals) => signals,
                 Err(e) => {
                     // It never ran; 255 is what is left of an unknown end.
-                    process.end(255);
+                    process.end(255, |_| {});
                     process.drop_stdio();
                     process.drop_holder();
                     found.save_or_warn(&pod);

@@ -15,6 +15,7 @@ pub mod agent;
 mod cgroup;
 mod config;
 mod container;
+mod create;
 mod error;
 mod events;
 mod exec;
@@ -38,7 +39,7 @@ mod store;
 mod watch;
 
 pub use config::{CONFIG_ENV, Config, SYSTEM_CONFIG, Timeouts};
-pub use container::ContainerConfig;
+pub use create::ContainerConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, Exit};
 pub use guest_spec::{check_host_paths, load_spec};

@@ -48,6 +48,8 @@ pub(crate) struct Process {
     terminal: bool,
     paths: [PathBuf; 3],
     now: watch::Sender<ProcessRecord>,
+    /// How it ended, from when that is known until it is published in `now`.
+    ending: Mutex<Option<Exit>>,
     stdio: Mutex<Option<Stdio>>,
     holder: Mutex<Option<Holder>>,
 }
@@ -66,6 +68,7 @@ impl Process {
                 pid: 0,
                 exit: None,
             }),
+            ending: Mutex::new(None),
             stdio: Mutex::new(None),
             holder: Mutex::new(None),
         }
@@ -141,20 +144,34 @@ impl Process {
         }
     }
 
-    /// Ends the process, once; the exit that stands.
-    pub(crate) fn end(&self, status: u32) -> Exit {
-        let mut stands = Exit {
+    /// Settles how the process ended, for the state on disk. Once; the exit
+    /// that stands.
+    pub(crate) fn decide_end(&self, status: u32) -> Exit {
+        *lock(&self.ending).get_or_insert_with(|| Exit {
             status,
             at: SystemTime::now(),
-        };
+        })
+    }
+
+    /// Publishes the end, and tells of it in the same moment: who hears of it
+    /// finds it so, and who sees it cannot be told of anything later before.
+    pub(crate) fn end(&self, status: u32, tell: impl FnOnce(Exit)) {
+        let exit = self.decide_end(status);
         self.now.send_modify(|now| {
-            if let Some(exit) = now.exit {
-                stands = exit;
-            }
-            now.exit = Some(stands);
+            now.exit = Some(exit);
             now.status = Status::Stopped;
+            tell(exit);
         });
-        stands
+    }
+
+    /// What the state on disk says.
+    pub(crate) fn record(&self) -> ProcessRecord {
+        let mut record = self.now();
+        if let Some(exit) = *lock(&self.ending) {
+            record.exit = Some(exit);
+            record.status = Status::Stopped;
+        }
+        record
     }
 
     /// Waits for the end, also after it.

@@ -29,7 +29,7 @@ pub enum Step {
     Start,
     /// The guest has started it.
     Started,
-    /// The guest could not start it.
+    /// The guest could not start it; it is as before, and about to be ended.
     StartFailed,
     /// It was frozen.
     Pause,
@@ -48,7 +48,7 @@ pub const TABLE: &[(Status, Step, Status)] = {
         (Created, Step::Start, Starting),
         (Created, Step::Exit, Stopped),
         (Starting, Step::Started, Running),
-        (Starting, Step::StartFailed, Stopped),
+        (Starting, Step::StartFailed, Created),
         (Starting, Step::Exit, Stopped),
         (Running, Step::Pause, Paused),
         (Running, Step::Exit, Stopped),

@@ -5,7 +5,7 @@
 //! 3. a container's execs have ended before the container does;
 //! 4. with the last container its VM goes;
 //! 5. its stand-in on the host goes;
-//! 6. the end is saved, and the event is sent.
+//! 6. the end is saved, then published and told of at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,13 +73,15 @@ impl Pod {
             output.written(CLIENT_DEADLINE).await;
         }
         process.drop_holder();
-        let exit = process.end(status);
+        process.decide_end(status);
         container.save_or_warn(self);
-        self.emit(Event::Exited {
-            container: id.clone(),
-            exec: process.exec().map(ToOwned::to_owned),
-            pid: process.pid(),
-            exit,
+        process.end(status, |exit| {
+            self.emit(Event::Exited {
+                container: id.clone(),
+                exec: process.exec().map(ToOwned::to_owned),
+                pid: process.pid(),
+                exit,
+            });
         });
     }
 
