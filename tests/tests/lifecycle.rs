@@ -3,6 +3,7 @@
 
 use harness::dist::patience;
 use harness::oracle::compare;
+use harness::process;
 use harness::run::{Input, run};
 use harness::scene::limit;
 use harness::spec::Spec;
@@ -159,18 +160,21 @@ fn processes_and_metrics_are_told() {
         let running = scene.start_spec("c", &[], &spec, Input::Null);
         running.stdout.expect("ready\n", limit());
 
-        let list = scene.task(&["ps", "c"]).ok().out();
-        let pids: Vec<u32> = list
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-            .collect();
-        scene.see("how many processes", pids.len());
-        assert!(
-            pids.contains(&scene.pid("c")),
-            "the task's own pid {} is not among {list}",
-            scene.pid("c")
-        );
+        let pids = || -> Vec<u32> {
+            let list = scene.task(&["ps", "c"]).ok().out();
+            let words = list.lines().skip(1);
+            words
+                .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+                .collect()
+        };
+        let (alone, pid) = (pids(), scene.pid("c"));
+        assert!(alone.contains(&pid), "the task's {pid} is not in {alone:?}");
+        scene.exec("c", "e", &["-d"], &["sleep", "1000"]).ok();
+        let with_exec = pids();
+        assert_eq!(with_exec.len(), alone.len() + 1, "{with_exec:?}");
+        for pid in with_exec {
+            assert!(process::state(pid).is_some(), "no {pid} on the host");
+        }
 
         let metrics = scene.metrics("c");
         let number = |path: &str| {
@@ -185,6 +189,7 @@ fn processes_and_metrics_are_told() {
         );
         scene.see("memory limit", number("/memory/usage/limit"));
         scene.see("pids", (number("/pids/current"), number("/pids/limit")));
+
         assert!(number("/cpu/usage/total") > 0, "cpu of {metrics}");
         for part in [
             "/cpu/throttling",
@@ -207,7 +212,7 @@ fn the_pid_of_a_task_lives_as_long_as_the_task() {
         scene.detach("c", &[], &["sleep", "1000"]);
         let pid = scene.pid("c");
         assert!(
-            pid > 1 && harness::process::state(pid).is_some_and(|state| state != 'Z'),
+            pid > 1 && process::state(pid).is_some_and(|state| state != 'Z'),
             "pid {pid} does not live"
         );
 
@@ -215,7 +220,7 @@ fn the_pid_of_a_task_lives_as_long_as_the_task() {
         scene.await_event("c", "/tasks/exit");
 
         assert!(
-            harness::process::wait_gone(pid, patience(5.0)),
+            process::wait_gone(pid, patience(5.0)),
             "pid {pid} lives after the exit was told"
         );
         scene.remove("c");
