@@ -8,6 +8,8 @@
 mod device;
 pub mod fs;
 mod ring;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vsock;
 mod worker;
 

@@ -28,6 +28,17 @@ const BATCH: usize = 256;
 /// The longest packet taken from the guest; Linux sends up to 64 KiB.
 const MAX_PACKET: usize = 1 << 20;
 
+/// How the engine goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// There is more to move that needs no event.
+    More,
+    /// Nothing can be moved before the next event.
+    Wait,
+    /// It was told to stop.
+    Stop,
+}
+
 /// The queues and the muxer, served by one thread.
 pub(crate) struct Engine {
     pub rings: [Option<Ring>; QUEUES],
@@ -45,29 +56,37 @@ impl Engine {
 
     fn serve(&mut self, stop: &EventFd) -> io::Result<()> {
         self.watch(stop)?;
-        let mut events = [EpollEvent::empty(); 64];
-        let mut more = true;
+        let mut turn = Turn::More;
         loop {
-            let timeout = if more {
-                EpollTimeout::ZERO
-            } else {
-                EpollTimeout::NONE
+            turn = match turn {
+                Turn::More => self.turn(EpollTimeout::ZERO)?,
+                Turn::Wait => self.turn(EpollTimeout::NONE)?,
+                Turn::Stop => return Ok(()),
             };
-            let count = match self.muxer.epoll().wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(err) => return Err(err.into()),
-            };
-            for event in &events[..count] {
-                match event.data() {
-                    STOP => return Ok(()),
-                    KICK_RX => self.clear_kick(RX),
-                    KICK_TX => self.clear_kick(TX),
-                    token => self.muxer.on_event(token, event.events()),
-                }
-            }
-            more = self.move_packets();
         }
+    }
+
+    /// Handles events, waiting for the first as told, and moves packets.
+    fn turn(&mut self, timeout: EpollTimeout) -> io::Result<Turn> {
+        let mut events = [EpollEvent::empty(); 64];
+        let count = match self.muxer.epoll().wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(err) => return Err(err.into()),
+        };
+        for event in &events[..count] {
+            match event.data() {
+                STOP => return Ok(Turn::Stop),
+                KICK_RX => self.clear_kick(RX),
+                KICK_TX => self.clear_kick(TX),
+                token => self.muxer.on_event(token, event.events()),
+            }
+        }
+        Ok(if self.move_packets() {
+            Turn::More
+        } else {
+            Turn::Wait
+        })
     }
 
     fn watch(&self, stop: &EventFd) -> io::Result<()> {
@@ -187,3 +206,6 @@ fn to_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
         muxer.has_packet()
     }
 }
+
+#[cfg(test)]
+mod tests;

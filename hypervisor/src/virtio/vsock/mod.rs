@@ -159,3 +159,116 @@ impl Device for Vsock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::testing::{DriverQueue, WRITE, memory};
+    use header::{HEADER_LEN, Header, op};
+
+    const BUFFERS: u64 = 4 << 20;
+
+    struct Driver {
+        _dir: tempfile::TempDir,
+        device: Vsock,
+        mem: Memory,
+        queues: [DriverQueue; QUEUES],
+    }
+
+    impl Driver {
+        fn new() -> Driver {
+            let dir = tempfile::tempdir().unwrap();
+            let mem = memory();
+            let device = Vsock::new(3, &dir.path().join("vsock")).unwrap();
+            let queues = [0, 1, 2].map(|slot| DriverQueue::new(&mem, slot));
+            let mut driver = Driver {
+                _dir: dir,
+                device,
+                mem,
+                queues,
+            };
+            for index in 0..QUEUES {
+                let queue = driver.queues[index].queue();
+                driver.start(index, queue).unwrap();
+            }
+            driver
+        }
+
+        fn start(&mut self, index: usize, queue: Queue) -> Result<(), DeviceError> {
+            let driver = &self.queues[index];
+            let (kick, calls) = (driver.kick_event(), driver.calls.clone());
+            self.device
+                .start_queue(index, queue, self.mem.clone(), kick, calls)
+        }
+
+        /// Asks for a connection that nobody takes; the threads must answer.
+        fn is_refused(&mut self) {
+            let header = Header {
+                src_cid: 3,
+                dst_cid: 2,
+                kind: 1,
+                op: op::REQUEST,
+                ..Header::default()
+            };
+            let [rx, tx, _] = &mut self.queues;
+            rx.descriptor(0, (BUFFERS, 4096, WRITE, 0));
+            rx.offer(0);
+            tx.write(BUFFERS + 4096, &header.encode());
+            tx.descriptor(0, (BUFFERS + 4096, HEADER_LEN as u32, 0, 0));
+            tx.offer(0);
+            tx.kick();
+            assert_eq!(tx.wait_used(), (0, 0));
+            assert_eq!(rx.wait_used(), (0, HEADER_LEN as u32));
+            let answer = rx.read(BUFFERS, HEADER_LEN);
+            assert_eq!(Header::decode(&answer.try_into().unwrap()).op, op::RST);
+        }
+    }
+
+    #[test]
+    fn thread_answers_across_a_pause() {
+        let mut driver = Driver::new();
+        driver.is_refused();
+
+        let queues: Vec<_> = (0..QUEUES)
+            .map(|index| driver.device.stop_queue(index).unwrap())
+            .collect();
+        assert!(driver.device.stop_queue(RX).is_none());
+        for (index, queue) in queues.into_iter().enumerate() {
+            driver.start(index, queue).unwrap();
+        }
+
+        driver.is_refused();
+        driver.device.reset();
+        driver.is_refused();
+    }
+
+    #[test]
+    fn queues_are_checked() {
+        let mut driver = Driver::new();
+
+        let again = driver.start(TX, driver.queues[TX].queue());
+        assert!(matches!(again, Err(DeviceError::Started(TX))));
+        let (kick, calls) = (
+            driver.queues[0].kick_event(),
+            driver.queues[0].calls.clone(),
+        );
+        let queue = driver.queues[0].queue();
+        let unknown = driver
+            .device
+            .start_queue(3, queue, driver.mem.clone(), kick, calls);
+        assert!(matches!(unknown, Err(DeviceError::NoQueue(3))));
+        driver.is_refused();
+    }
+
+    #[test]
+    fn config_is_the_guests_id() {
+        let driver = Driver::new();
+        let mut config = [0xff; 10];
+
+        driver.device.read_config(0, &mut config);
+
+        assert_eq!(config, [3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        driver.device.read_config(usize::MAX, &mut config);
+        assert_eq!(config, [0; 10]);
+    }
+}

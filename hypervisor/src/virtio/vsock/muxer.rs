@@ -98,6 +98,12 @@ impl Muxer {
         &self.epoll
     }
 
+    /// How many connections there are.
+    #[cfg(test)]
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Ends all connections.
     pub fn reset(&mut self) {
         self.connections.clear();

@@ -1,0 +1,178 @@
+//! A scripted driver: guest memory, rings in it, and full freedom to break the rules.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::{Interrupt, Memory};
+
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
+pub const INDIRECT: u16 = 4;
+
+/// Guest memory ends here.
+pub const END: u64 = 16 << 20;
+/// Entries of each ring.
+pub const SIZE: u16 = 64;
+
+pub fn memory() -> Memory {
+    let ranges = [(GuestAddress(0), END as usize)];
+    Memory::new(GuestMemoryMmap::from_ranges(&ranges).unwrap())
+}
+
+/// Counts interrupts and lets a test wait for one.
+pub struct Calls {
+    pub count: AtomicUsize,
+    event: EventFd,
+}
+
+impl Interrupt for Calls {
+    fn signal(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.event.write(1).unwrap();
+    }
+}
+
+/// The driver's side of a queue. Its rings lie in the `slot`-th 64 KiB of memory.
+pub struct DriverQueue {
+    mem: Memory,
+    base: u64,
+    avail: u16,
+    used: u16,
+    kick: EventFd,
+    pub calls: Arc<Calls>,
+}
+
+impl DriverQueue {
+    pub fn new(mem: &Memory, slot: u64) -> DriverQueue {
+        let event = |flags| EventFd::from_flags(flags | EfdFlags::EFD_CLOEXEC).unwrap();
+        DriverQueue {
+            mem: mem.clone(),
+            base: slot << 16,
+            avail: 0,
+            used: 0,
+            kick: event(EfdFlags::EFD_NONBLOCK),
+            calls: Arc::new(Calls {
+                count: AtomicUsize::new(0),
+                event: event(EfdFlags::EFD_NONBLOCK),
+            }),
+        }
+    }
+
+    fn memory(&self) -> vm_memory::GuestMemoryLoadGuard<GuestMemoryMmap> {
+        vm_memory::GuestAddressSpace::memory(&self.mem)
+    }
+
+    fn avail_ring(&self) -> u64 {
+        self.base + 0x4000
+    }
+
+    fn used_ring(&self) -> u64 {
+        self.base + 0x8000
+    }
+
+    /// The queue as a transport would hand it to the device.
+    pub fn queue(&self) -> Queue {
+        let mut queue = Queue::new(SIZE).unwrap();
+        queue
+            .try_set_desc_table_address(GuestAddress(self.base))
+            .unwrap();
+        queue
+            .try_set_avail_ring_address(GuestAddress(self.avail_ring()))
+            .unwrap();
+        queue
+            .try_set_used_ring_address(GuestAddress(self.used_ring()))
+            .unwrap();
+        queue.set_ready(true);
+        queue
+    }
+
+    /// A kick event that the device can own.
+    pub fn kick_event(&self) -> EventFd {
+        let fd = self.kick.as_fd().try_clone_to_owned().unwrap();
+        // SAFETY: a clone of an event descriptor is one.
+        unsafe { EventFd::from_owned_fd(fd) }
+    }
+
+    /// Writes entry `index` of a descriptor table at `table`.
+    pub fn descriptor_at(&self, table: u64, index: u16, desc: (u64, u32, u16, u16)) {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&desc.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&desc.1.to_le_bytes());
+        bytes[12..14].copy_from_slice(&desc.2.to_le_bytes());
+        bytes[14..].copy_from_slice(&desc.3.to_le_bytes());
+        let at = table + u64::from(index) * 16;
+        self.memory().write_slice(&bytes, GuestAddress(at)).unwrap();
+    }
+
+    /// Writes a descriptor: address, length, flags, next.
+    pub fn descriptor(&self, index: u16, desc: (u64, u32, u16, u16)) {
+        self.descriptor_at(self.base, index, desc);
+    }
+
+    /// Offers the chain at `head`.
+    pub fn offer(&mut self, head: u16) {
+        let entry = self.avail_ring() + 4 + u64::from(self.avail % SIZE) * 2;
+        self.memory().write_obj(head, GuestAddress(entry)).unwrap();
+        self.avail = self.avail.wrapping_add(1);
+        self.set_avail_index(self.avail);
+    }
+
+    /// Sets the available index, right or wrong.
+    pub fn set_avail_index(&self, index: u16) {
+        let at = GuestAddress(self.avail_ring() + 2);
+        self.memory().store(index, at, Ordering::Release).unwrap();
+    }
+
+    /// Notifies the device.
+    pub fn kick(&self) {
+        self.kick.write(1).unwrap();
+    }
+
+    /// Takes back a chain: its head and the length written.
+    pub fn used(&mut self) -> Option<(u32, u32)> {
+        let mem = self.memory();
+        let at = GuestAddress(self.used_ring() + 2);
+        let index: u16 = mem.load(at, Ordering::Acquire).unwrap();
+        if index == self.used {
+            return None;
+        }
+        let entry = self.used_ring() + 4 + u64::from(self.used % SIZE) * 8;
+        let head = mem.read_obj(GuestAddress(entry)).unwrap();
+        let len = mem.read_obj(GuestAddress(entry + 4)).unwrap();
+        self.used = self.used.wrapping_add(1);
+        Some((head, len))
+    }
+
+    /// Waits until a chain comes back.
+    pub fn wait_used(&mut self) -> (u32, u32) {
+        loop {
+            if let Some(used) = self.used() {
+                return used;
+            }
+            let fd = PollFd::new(self.calls.event.as_fd(), PollFlags::POLLIN);
+            let ready = poll(&mut [fd], PollTimeout::from(10_000u16)).unwrap();
+            assert!(ready > 0, "the device returned nothing");
+            self.calls.event.read().unwrap();
+        }
+    }
+
+    /// Writes to guest memory.
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        let address = GuestAddress(address);
+        self.memory().write_slice(bytes, address).unwrap();
+    }
+
+    /// Reads from guest memory.
+    pub fn read(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let address = GuestAddress(address);
+        self.memory().read_slice(&mut bytes, address).unwrap();
+        bytes
+    }
+}
