@@ -73,7 +73,11 @@ impl PodOwner {
         self.creating.fetch_add(1, Ordering::AcqRel);
         let first = self.requests.remember(&request);
         let id = request.id.clone();
-        let result = self.create_inner(request, io).await;
+        let result = tokio::select! {
+            result = self.create_inner(request, io) => result,
+            // What is half done is undone after the runtime has stopped.
+            () = self.ended() => Err(self.ending()),
+        };
         if first && result.is_err() {
             self.requests.forget(&id);
         }
@@ -118,12 +122,7 @@ impl PodOwner {
 
     async fn create_pod(&self, spec: &Spec, config: Option<&Path>) -> Result<Arc<Pod>> {
         if *self.ended.borrow() {
-            return Err(Error::WrongState {
-                what: "pod",
-                id: self.settings.pod.clone(),
-                operation: "create",
-                state: "being shut down".into(),
-            });
+            return Err(self.ending());
         }
         let settings = &self.settings;
         let pod = PodConfig::from_spec(&settings.namespace, &settings.pod, &settings.address, spec);
@@ -137,6 +136,15 @@ impl PodOwner {
         );
         *self.publisher() = Some(publisher);
         Ok(pod)
+    }
+
+    fn ending(&self) -> Error {
+        Error::WrongState {
+            what: "pod",
+            id: self.settings.pod.clone(),
+            operation: "create",
+            state: "being shut down".into(),
+        }
     }
 
     /// Ends the pod if no container is left in it; then nothing more is to be
