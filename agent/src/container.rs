@@ -20,8 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::helper::{self, LAUNCH_FILE, PROCESS_FILE, Request, SPEC_FILE};
 use crate::oom::{Events, OomWatch};
 use crate::process::Process;
-use crate::reaper::Reaper;
-use crate::spawn;
+use crate::spawn::Spawner;
 use crate::spec::{self, Inherited, Plan};
 use crate::stdio::Connections;
 
@@ -34,7 +33,7 @@ const STATE: &str = "/run/rust-kata/state";
 /// What a container is built with.
 #[derive(Clone)]
 pub struct Environment {
-    pub reaper: Arc<Reaper>,
+    pub spawner: Arc<Spawner>,
     pub events: Arc<Events>,
 }
 
@@ -198,7 +197,7 @@ impl Container {
         let started = async {
             if terminal {
                 let no_pipes = [None, None, None];
-                let mut started = spawn::start(&self.environment.reaper, request, no_pipes).await?;
+                let mut started = self.environment.spawner.start(request, no_pipes).await?;
                 let master = started
                     .master
                     .take()
@@ -206,7 +205,7 @@ impl Container {
                 Ok((started, connections.terminal(master)?))
             } else {
                 let (ends, stdio) = connections.pipes()?;
-                let started = spawn::start(&self.environment.reaper, request, ends).await?;
+                let started = self.environment.spawner.start(request, ends).await?;
                 Ok((started, stdio))
             }
         };
@@ -280,7 +279,7 @@ impl Container {
             state: STATE.into(),
             hooks: hooks.to_vec(),
         };
-        spawn::run(&self.environment.reaper, &request).await
+        self.environment.spawner.run(&request).await
     }
 
     /// Removes what is left of a container that does not run.

@@ -62,8 +62,8 @@ pub enum Error {
     #[error("{message}")]
     Fault { kind: Kind, message: String },
     /// A helper process ended without a word.
-    #[error("the {verb} helper died with status {status} before it could answer")]
-    HelperDied { verb: &'static str, status: u32 },
+    #[error("the {0} helper died before it could answer; the console may tell why")]
+    HelperDied(&'static str),
     #[error("{what} did not happen within {seconds} s")]
     Deadline { what: String, seconds: u64 },
     #[error("{what}: {source}")]
@@ -100,7 +100,7 @@ impl Error {
             {
                 Kind::InvalidArgument
             }
-            Error::HelperDied { .. }
+            Error::HelperDied(_)
             | Error::Io { .. }
             | Error::File { .. }
             | Error::Dial(_)

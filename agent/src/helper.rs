@@ -1,21 +1,20 @@
-//! The helper processes: this binary run again, single-threaded, because
-//! libcontainer forks and must not do so inside tokio.
+//! The helper processes, one for each container or exec that is to be
+//! started: single-threaded, because libcontainer forks (see `zygote`).
 //!
 //! ```text
-//! agent ──spawn──▶ helper ──fork──▶ intermediate ──fork──▶ container process
-//!   │ ◀─ control ──▶ │                                       (child of the helper)
+//! agent ── control ──▶ helper ──fork──▶ intermediate ──fork──▶ process
+//!                                                 (a child of the helper)
 //! ```
-//! The control socket is the helper's stdin at first: one message brings the
-//! request and the process's stdio, one message brings the answer, and the
-//! helper ends only when the agent says that it watches the new process, which
-//! then becomes a child of PID 1.
+//! On the control socket one message brings the request and the process's
+//! stdio, one message brings the answer, and the helper ends only when the
+//! agent says that it watches the new process, which then becomes a child of
+//! PID 1.
 
 use std::fs;
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus, State};
@@ -91,24 +90,16 @@ pub fn state_folder(state: &Path, id: &str) -> PathBuf {
     state.join(id)
 }
 
-/// Serves the one request that comes in on stdin.
-pub fn main() -> ExitCode {
-    let (control, request) = match receive() {
-        Ok(received) => received,
-        Err(e) => {
-            eprintln!("rust-kata-agent: no request on stdin: {e}");
-            return ExitCode::FAILURE;
-        }
+/// Serves the one request that comes in on `control`, and ends.
+pub fn main(control: OwnedFd) -> ! {
+    let _ = nix::sys::prctl::set_name(c"rust-kata-help");
+    let request = match receive(&control) {
+        Ok(request) => request,
+        Err(e) => answer(&control, Err(internal(e)), None),
     };
     let (faults, collected) = match faults::collect() {
         Ok(both) => both,
-        Err(e) => {
-            let fault = Fault {
-                kind: Kind::Internal,
-                message: format!("pipe: {e}"),
-            };
-            return answer(&control, Err(fault), None);
-        }
+        Err(e) => answer(&control, Err(internal(e)), None),
     };
     report_panics(faults.clone(), control.as_raw_fd());
     match serve(&request, &faults) {
@@ -294,33 +285,32 @@ pub fn send_with_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<(
 }
 
 /// Takes the request, and puts the process's stdio where it belongs.
-fn receive() -> io::Result<(OwnedFd, Request)> {
+fn receive(control: &OwnedFd) -> io::Result<Request> {
     let mut buffer = vec![0; MESSAGE];
-    let (n, stdio) = receive_with_fds(0, &mut buffer)?;
+    let (n, stdio) = receive_with_fds(control.as_raw_fd(), &mut buffer)?;
     let request = serde_json::from_slice(&buffer[..n])?;
-    let control = crate::stream::duplicate(&io::stdin())?;
     for (target, fd) in stdio.iter().enumerate() {
-        // SAFETY: both are open, and nothing in this process owns 0 to 2.
+        // SAFETY: both are open: 0 to 2 are PID 1's console.
         if unsafe { libc::dup2(fd.as_raw_fd(), target as RawFd) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok((control, request))
+    Ok(request)
 }
 
 /// Answers, waits until the new process is watched, and ends.
-fn answer(control: &OwnedFd, answer: Answer, master: Option<OwnedFd>) -> ExitCode {
+fn answer(control: &OwnedFd, answer: Answer, master: Option<OwnedFd>) -> ! {
     let socket = control.as_raw_fd();
     let fds: Vec<RawFd> = master.iter().map(AsRawFd::as_raw_fd).collect();
     let sent = serde_json::to_vec(&answer)
         .map_err(io::Error::from)
         .and_then(|json| send_with_fds(socket, &json, &fds));
-    if sent.is_err() {
-        return ExitCode::FAILURE;
+    if sent.is_ok() {
+        // Anything, the end of the socket too, is the sign.
+        let _ = recv(socket, &mut [0; 1], MsgFlags::empty());
     }
-    // Anything, the end of the socket too, is the sign.
-    let _ = recv(socket, &mut [0; 1], MsgFlags::empty());
-    ExitCode::SUCCESS
+    // SAFETY: ends the process; there is nothing to flush or to drop.
+    unsafe { libc::_exit(0) }
 }
 
 /// A panic must not look like a process that ended in silence.
@@ -338,7 +328,6 @@ fn report_panics(faults: Faults, control: RawFd) {
                 let _ = send_with_fds(control, &json, &[]);
             }
         }
-        let _ = io::stderr().flush();
     }));
 }
 

@@ -6,8 +6,8 @@
 //!                                       cgroup, oom ┘     stdio, reaper
 //!                                                   └─▶ spawn ═▶ helper ─▶ libcontainer
 //! ```
-//! One tokio thread runs everything but the helpers: the same binary, run
-//! again for each container and exec that is to be started (`helper`).
+//! One tokio thread runs everything but the helpers, one process for each
+//! container or exec that is to be started, forked off a `zygote`.
 
 mod cgroup;
 mod connection;
@@ -30,6 +30,7 @@ mod spec;
 mod stdio;
 mod stream;
 mod workload;
+mod zygote;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ use crate::oom::Events;
 use crate::pod::Pod;
 use crate::reaper::Reaper;
 use crate::service::Service;
+use crate::spawn::Spawner;
+use crate::zygote::Zygote;
 
 /// How long the host may take to hang up once it has its last answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -54,18 +57,12 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         pid1();
     }
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
-        Some(spawn::HELPER) => helper::main(),
-        _ => {
-            eprintln!(
-                "rust-kata-agent {} is PID 1 of a rust-kata guest; it is started by the \
-                 guest's kernel and does nothing anywhere else.",
-                env!("CARGO_PKG_VERSION")
-            );
-            ExitCode::FAILURE
-        }
-    }
+    eprintln!(
+        "rust-kata-agent {} is PID 1 of a rust-kata guest; it is started by the guest's kernel \
+         and does nothing anywhere else.",
+        env!("CARGO_PKG_VERSION")
+    );
+    ExitCode::FAILURE
 }
 
 /// The life of the VM, to its end.
@@ -74,23 +71,28 @@ fn pid1() -> ! {
         log::error!("panic: {panic}");
         power::off()
     }));
-    if let Err(e) = init::set_up()
-        .context("set the guest up")
-        .and_then(|()| serve())
-    {
+    if let Err(e) = live() {
         log::error!("fatal: {e:#}");
     }
     power::off()
 }
 
-fn serve() -> anyhow::Result<()> {
+fn live() -> anyhow::Result<()> {
+    init::set_up().context("set the guest up")?;
+    // SAFETY: nothing up to here has started a thread.
+    let zygote = unsafe { Zygote::start() }.context("fork the zygote")?;
+    serve(zygote)
+}
+
+fn serve(zygote: Zygote) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the event loop")?;
     runtime.block_on(async {
+        let reaper = Reaper::start().context("watch for children")?;
         let environment = Environment {
-            reaper: Reaper::start().context("watch for children")?,
+            spawner: Arc::new(Spawner { zygote, reaper }),
             events: Arc::new(Events::new()),
         };
         let destroyed = Arc::new(Notify::new());

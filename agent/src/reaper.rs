@@ -1,17 +1,15 @@
 //! The one place that waits for children.
 //!
-//! PID 1 is the parent of its helpers, of every container process once its
-//! helper has gone, and of all orphans. A pid that somebody watches gets its
-//! exit delivered; every other zombie is simply reaped.
+//! PID 1 becomes the parent of every container process once its helper has
+//! gone, and of all orphans. A pid that somebody watches gets its exit
+//! delivered; every other zombie is simply reaped.
 //!
-//! There is no race between a process ending and its being watched: a helper
-//! is spawned and entered into the table under one lock, and a container's
-//! process stays the child of its helper, which ends only after the agent has
-//! called `watch` (see `spawn`).
+//! There is no race between a process ending and its being watched: it stays
+//! the child of its helper, which ends only after the agent has called `watch`
+//! (see `spawn`).
 
 use std::collections::HashMap;
 use std::io;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -78,16 +76,6 @@ impl Reaper {
         receiver
     }
 
-    /// Spawns and watches a child of our own.
-    pub fn spawn(&self, command: &mut Command) -> io::Result<(i32, oneshot::Receiver<Exit>)> {
-        let mut table = self.table();
-        // Dropping the handle neither waits nor kills.
-        let pid = command.spawn()?.id() as i32;
-        let (sender, receiver) = oneshot::channel();
-        table.insert(pid, sender);
-        Ok((pid, receiver))
-    }
-
     fn reap(&self) {
         loop {
             let mut raw = 0;
@@ -109,37 +97,36 @@ impl Reaper {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
-    fn shell(script: &str) -> Command {
+    /// A child that does `script` once its stdin is closed.
+    fn child(script: &str) -> Child {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]);
-        command
+        command.args(["-c", &format!("read _; {script}")]);
+        command.stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    async fn end(reaper: &Reaper, mut child: Child) -> Exit {
+        let exit = reaper.watch(child.id() as i32);
+        drop(child.stdin.take());
+        exit.await.unwrap()
     }
 
     // One test: the reaper waits for every child of the test process.
     #[tokio::test]
-    async fn delivers_codes_and_signals_even_of_children_that_end_at_once() {
+    async fn delivers_codes_and_signals() {
         let reaper = Reaper::start().unwrap();
 
-        let mut exits = Vec::new();
-        for code in 0..50 {
-            exits.push(reaper.spawn(&mut shell(&format!("exit {code}"))).unwrap().1);
+        for code in [0, 1, 42, 255] {
+            let exit = end(&reaper, child(&format!("exit {code}"))).await;
+            assert_eq!((exit.status, exit.killed), (code, false));
         }
-        for (code, exit) in exits.into_iter().enumerate() {
-            assert_eq!(exit.await.unwrap().status, code as u32);
-        }
-
-        let (_, exit) = reaper.spawn(&mut shell("kill -9 $$")).unwrap();
-        assert_eq!(
-            exit.await.unwrap(),
-            Exit {
-                status: 137,
-                killed: true
-            }
-        );
-        let (_, exit) = reaper.spawn(&mut shell("kill -40 $$")).unwrap();
-        assert_eq!(exit.await.unwrap().status, 168);
+        let exit = end(&reaper, child("kill -9 $$")).await;
+        assert_eq!((exit.status, exit.killed), (137, true));
+        let exit = end(&reaper, child("kill -40 $$")).await;
+        assert_eq!((exit.status, exit.killed), (168, false));
         assert!(reaper.table().is_empty());
     }
 }

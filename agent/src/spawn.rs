@@ -1,9 +1,8 @@
-//! Starts helper processes and takes their answers, see `helper`.
+//! The agent's side of the helper processes, see `helper`.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
@@ -15,9 +14,13 @@ use crate::error::{Context, Error, Result};
 use crate::helper::{Answer, MESSAGE, Request, receive_with_fds, send_with_fds};
 use crate::reaper::{Exit, Reaper};
 use crate::stream::{Stream, register};
+use crate::zygote::Zygote;
 
-/// The first word of a helper's command line.
-pub const HELPER: &str = "helper";
+/// Has helpers start processes.
+pub struct Spawner {
+    pub zygote: Zygote,
+    pub reaper: Arc<Reaper>,
+}
 
 /// A process that a helper has started; the agent is its parent.
 pub struct Started {
@@ -28,43 +31,33 @@ pub struct Started {
     pub master: Option<OwnedFd>,
 }
 
-/// Has a helper serve a request that starts a process.
-pub async fn start(
-    reaper: &Arc<Reaper>,
-    request: &Request,
-    stdio: [Option<OwnedFd>; 3],
-) -> Result<Started> {
-    let mut helper = Helper::spawn(reaper, request.verb())?;
-    let (pid, master) = helper.ask(request, stdio).await?;
-    // The helper holds the process as its child until it hears from us, so
-    // the pid is still this process's.
-    let exit = reaper.watch(pid);
-    let pidfd = pidfd_open(pid).what(format!("pidfd of {pid}"))?;
-    helper.release();
-    Ok(Started {
-        pid,
-        pidfd,
-        exit,
-        master,
-    })
-}
+impl Spawner {
+    /// Has a helper serve a request that starts a process.
+    pub async fn start(&self, request: &Request, stdio: [Option<OwnedFd>; 3]) -> Result<Started> {
+        let helper = self.helper(request.verb())?;
+        let (pid, master) = helper.ask(request, stdio).await?;
+        // The helper holds the process as its child until it hears from us, so
+        // the pid is still this process's.
+        let exit = self.reaper.watch(pid);
+        let pidfd = pidfd_open(pid).what(format!("pidfd of {pid}"))?;
+        helper.release();
+        Ok(Started {
+            pid,
+            pidfd,
+            exit,
+            master,
+        })
+    }
 
-/// Has a helper serve a request that leaves no process behind.
-pub async fn run(reaper: &Arc<Reaper>, request: &Request) -> Result<()> {
-    let mut helper = Helper::spawn(reaper, request.verb())?;
-    helper.ask(request, [None, None, None]).await?;
-    helper.release();
-    Ok(())
-}
+    /// Has a helper serve a request that leaves no process behind.
+    pub async fn run(&self, request: &Request) -> Result<()> {
+        let helper = self.helper(request.verb())?;
+        helper.ask(request, [None, None, None]).await?;
+        helper.release();
+        Ok(())
+    }
 
-struct Helper {
-    verb: &'static str,
-    control: AsyncFd<OwnedFd>,
-    exit: oneshot::Receiver<Exit>,
-}
-
-impl Helper {
-    fn spawn(reaper: &Arc<Reaper>, verb: &'static str) -> Result<Helper> {
+    fn helper(&self, verb: &'static str) -> Result<Helper> {
         let what = || format!("start the {verb} helper");
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
@@ -74,21 +67,22 @@ impl Helper {
         )
         .what(what())?;
         Stream::set_nonblocking(&ours).what(what())?;
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .args([HELPER, verb])
-            .env_clear()
-            .stdin(Stdio::from(theirs));
-        let (_, exit) = reaper.spawn(&mut command).what(what())?;
+        self.zygote.fork_helper(theirs).what(what())?;
         Ok(Helper {
             verb,
             control: register(ours, Interest::READABLE).what(what())?,
-            exit,
         })
     }
+}
 
+struct Helper {
+    verb: &'static str,
+    control: AsyncFd<OwnedFd>,
+}
+
+impl Helper {
     async fn ask(
-        &mut self,
+        &self,
         request: &Request,
         stdio: [Option<OwnedFd>; 3],
     ) -> Result<(i32, Option<OwnedFd>)> {
@@ -118,11 +112,7 @@ impl Helper {
             .await
             .what(what())?;
         if n == 0 {
-            let exit = (&mut self.exit).await;
-            return Err(Error::HelperDied {
-                verb: self.verb,
-                status: exit.map_or(255, |exit| exit.status),
-            });
+            return Err(Error::HelperDied(self.verb));
         }
         let answer: Answer = serde_json::from_slice(&buffer[..n])
             .map_err(io::Error::from)
