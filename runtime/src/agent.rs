@@ -30,9 +30,13 @@ macro_rules! calls {
         impl Agent {
             $($(#[$doc])*
             pub(crate) async fn $name(&self, request: api::$request) -> Result<api::$response> {
-                let deadline = self.timeouts.$deadline;
-                let answer = self.client.$name(within(deadline), &request).await;
-                answer.map_err(|e| error(stringify!($name), deadline, e))
+                let (call, deadline) = (stringify!($name), self.timeouts.$deadline);
+                // ttrpc's own deadline ends in an error like that of a lost connection.
+                let answer = self.client.$name(within(deadline), &request);
+                match tokio::time::timeout(deadline, answer).await {
+                    Ok(answer) => answer.map_err(|e| error(call, deadline, e)),
+                    Err(_) => Err(Error::AgentTimeout { call, seconds: deadline.as_secs() }),
+                }
             })*
         }
     };
@@ -83,8 +87,9 @@ impl Agent {
     }
 }
 
+/// Tells the agent the deadline; here it is kept a moment earlier.
 fn within(deadline: Duration) -> Context {
-    context::with_duration(deadline)
+    context::with_duration(deadline + Duration::from_secs(1))
 }
 
 fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {

@@ -317,7 +317,6 @@ impl Pod {
             found.hooks.stopped(id, &found.record.bundle).await;
             pod.emit(Event::Deleted {
                 container: id.clone(),
-                exec: None,
                 pid,
                 exit,
             });

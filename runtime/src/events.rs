@@ -37,10 +37,9 @@ pub enum Event {
         pid: u32,
         exit: Exit,
     },
-    /// A stopped container (exec `None`) or process was removed.
+    /// A stopped container was removed.
     Deleted {
         container: String,
-        exec: Option<String>,
         pid: u32,
         exit: Exit,
     },

@@ -156,14 +156,8 @@ impl Pod {
             process.drop_stdio();
             found.remove_exec(&exec);
             found.save_or_warn(&pod);
-            let pid = process.pid();
-            pod.emit(Event::Deleted {
-                container: id.clone(),
-                exec: Some(exec),
-                pid,
-                exit,
-            });
-            Ok((pid, exit))
+            // No event: containerd is told of deleted containers only.
+            Ok((process.pid(), exit))
         })
         .await
     }

@@ -116,19 +116,15 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
         }
         Event::Deleted {
             container,
-            exec,
             pid,
             exit,
         } => {
-            if exec.is_none() {
-                requests.forget(&container);
-            }
+            requests.forget(&container);
             let event = TaskDelete {
                 container_id: container,
                 pid,
                 exit_status: exit.status,
                 exited_at: timestamp(exit.at),
-                id: exec.unwrap_or_default(),
                 ..TaskDelete::default()
             };
             wrap(namespace, TASK_DELETE_EVENT_TOPIC, &event)
