@@ -8,7 +8,7 @@ use harness::process::{self, Process};
 use harness::run::{Input, Running, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
-use harness::task::{Bundle, Shim};
+use harness::task::{Answer, Bundle, Code, Shim};
 use nix::sys::signal::Signal;
 
 /// The one process of this name, as soon as there is one.
@@ -180,6 +180,49 @@ fn a_stopped_qemu_blocks_nobody() {
 #[test]
 fn a_stopped_vmm_blocks_nobody() {
     hangs(VMM);
+}
+
+#[test]
+fn calls_to_a_pod_that_hangs_end_by_their_deadlines() {
+    if !subject_is_ours("calls to a pod that hangs") {
+        return;
+    }
+    let bed = Bed::new();
+    let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["sleep", "1000"]));
+    let shim = Shim::start(&bed, &subject(), &bundle);
+    shim.create(&bundle, None, false).expect("create");
+    shim.start_process("c", "").expect("start");
+    let qemu = await_named(&bed, QEMU, patience(5.0));
+    process::signal(qemu.pid, Signal::SIGSTOP);
+
+    let at_once = patience(2.0);
+    let ask = |what: &str, limit: Duration, call: &dyn Fn() -> Answer<()>| {
+        let since = Instant::now();
+        let answer = call();
+        let took = since.elapsed();
+        assert!(took < limit, "{what} took {took:?}: {answer:?}");
+        answer
+    };
+    let state = || shim.state("c", "").map(drop);
+    let stats = || shim.stats("c").map(drop);
+    let delete = || shim.delete("c", "").map(drop);
+    ask("State", at_once, &state).expect("state");
+    ask("Pids", at_once, &|| shim.pids("c").map(drop)).expect("pids");
+    ask("Delete", at_once, &delete).expect_err("it runs");
+    let refusal = ask("Stats", patience(15.0), &stats).expect_err("the guest is silent");
+    assert_eq!(refusal.code, Code::DEADLINE_EXCEEDED, "{refusal:?}");
+    // Other calls do not hold up State.
+    let again = Shim::connect(&shim.address);
+    let killer = std::thread::spawn(move || again.kill("c", "", 9, true).map(drop));
+    ask("State beside Kill", at_once, &state).expect("state");
+    let killed = killer.join().expect("no panic");
+
+    // Nothing can be done with a guest that is silent but to end its VM.
+    assert!(killed.is_ok(), "SIGKILL: {killed:?}");
+    let exit = shim.wait("c", "").expect("wait").exit_status;
+    assert!(matches!(exit, 137 | 255), "exit {exit}");
+    ask("Delete", patience(5.0), &delete).expect("delete");
+    let _ = shim.shutdown("c");
 }
 
 #[test]
