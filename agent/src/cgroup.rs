@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::{Context, Error, Result};
 
+pub mod devices;
 pub mod resources;
 pub mod stats;
 

@@ -130,6 +130,8 @@ impl Container {
         plan.cgroup.create()?;
         let build = async {
             plan.cgroup.apply(&plan.resources)?;
+            let devices = plan.resources.devices().as_deref().unwrap_or_default();
+            plan.cgroup.restrict_devices(devices)?;
             let container = Arc::new(Container {
                 id: id.to_owned(),
                 environment: environment.clone(),

@@ -172,7 +172,7 @@ fn flags(profile: &LinuxSeccomp) -> u64 {
         .flags()
         .iter()
         .flatten()
-        .fold(0, |flags, flag| flags | bit(flag) as u64)
+        .fold(0, |flags, flag| flags | bit(flag))
 }
 
 fn architecture(arch: Arch) -> ScmpArch {

@@ -157,9 +157,8 @@ impl agent_ttrpc::Agent for Service {
             // The host is about to unmount what the guest has seen: give the
             // inodes of the share back.
             let drop = || std::fs::write("/proc/sys/vm/drop_caches", "2");
-            match tokio::task::spawn_blocking(drop).await {
-                Ok(Err(e)) => log::warn!("drop_caches: {e}"),
-                _ => {}
+            if let Ok(Err(e)) = tokio::task::spawn_blocking(drop).await {
+                log::warn!("drop_caches: {e}");
             }
             Ok(())
         })

@@ -1,0 +1,351 @@
+//! Device rules: in cgroup v2 a BPF program decides which devices a container
+//! may use. One is made of the OCI rules and attached to the container's
+//! cgroup.
+//!
+//! The program looks at the rules from the last to the first and answers with
+//! the first that speaks of the access: as in v1, a later rule overrides an
+//! earlier one. What no rule speaks of is denied.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::Cgroup;
+use crate::error::{Context, Error, Result};
+
+// include/uapi/linux/bpf.h
+const BPF_PROG_LOAD: u32 = 5;
+const BPF_PROG_ATTACH: u32 = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+const BPF_DEVCG_ACC_MKNOD: i32 = 1;
+const BPF_DEVCG_ACC_READ: i32 = 2;
+const BPF_DEVCG_ACC_WRITE: i32 = 4;
+const ALL: i32 = BPF_DEVCG_ACC_MKNOD | BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE;
+const BPF_DEVCG_DEV_BLOCK: i32 = 1;
+const BPF_DEVCG_DEV_CHAR: i32 = 2;
+
+/// One rule. `None` stands for any.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    allow: bool,
+    kind: Option<i32>,
+    major: Option<i32>,
+    minor: Option<i32>,
+    access: i32,
+}
+
+const fn allow(kind: i32, major: Option<i32>, minor: Option<i32>, access: i32) -> Rule {
+    Rule {
+        allow: true,
+        kind: Some(kind),
+        major,
+        minor,
+        access,
+    }
+}
+
+/// What every container may use, as with runc: nodes of any device may be
+/// made, but only these may be opened.
+const ALWAYS: &[Rule] = &[
+    allow(BPF_DEVCG_DEV_CHAR, None, None, BPF_DEVCG_ACC_MKNOD),
+    allow(BPF_DEVCG_DEV_BLOCK, None, None, BPF_DEVCG_ACC_MKNOD),
+    // null, zero, full, random, urandom
+    allow(BPF_DEVCG_DEV_CHAR, Some(1), Some(3), ALL),
+    allow(BPF_DEVCG_DEV_CHAR, Some(1), Some(5), ALL),
+    allow(BPF_DEVCG_DEV_CHAR, Some(1), Some(7), ALL),
+    allow(BPF_DEVCG_DEV_CHAR, Some(1), Some(8), ALL),
+    allow(BPF_DEVCG_DEV_CHAR, Some(1), Some(9), ALL),
+    // tty, ptmx, pts/*
+    allow(BPF_DEVCG_DEV_CHAR, Some(5), Some(0), ALL),
+    allow(BPF_DEVCG_DEV_CHAR, Some(5), Some(2), ALL),
+    allow(BPF_DEVCG_DEV_CHAR, Some(136), None, ALL),
+];
+
+impl Cgroup {
+    /// Lets the processes of the cgroup use the devices of the rules only.
+    pub fn restrict_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
+        let rules = rules.iter().map(rule).collect::<Result<Vec<_>>>()?;
+        let program = compile(rules.iter().chain(ALWAYS));
+        let folder = File::open(&self.path).path(&self.path)?;
+        match load(&program).and_then(|program| attach(&folder, &program)) {
+            // A kernel without BPF for cgroups.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+                log::warn!("device rules are not enforced: {e}");
+                Ok(())
+            }
+            other => other.what("device rules"),
+        }
+    }
+}
+
+fn rule(rule: &LinuxDeviceCgroup) -> Result<Rule> {
+    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map(|n| n as i32);
+    let mut access = 0;
+    for letter in rule.access().as_deref().unwrap_or("rwm").chars() {
+        access |= match letter {
+            'r' => BPF_DEVCG_ACC_READ,
+            'w' => BPF_DEVCG_ACC_WRITE,
+            'm' => BPF_DEVCG_ACC_MKNOD,
+            _ => {
+                return Err(Error::Invalid(format!(
+                    "device rule with access {letter:?}: only r, w and m are known"
+                )));
+            }
+        };
+    }
+    let kind = match rule.typ().unwrap_or_default() {
+        LinuxDeviceType::B => Some(BPF_DEVCG_DEV_BLOCK),
+        LinuxDeviceType::C | LinuxDeviceType::U => Some(BPF_DEVCG_DEV_CHAR),
+        LinuxDeviceType::A => None,
+        LinuxDeviceType::P => {
+            return Err(Error::Invalid("device rule for a FIFO".into()));
+        }
+    };
+    Ok(Rule {
+        allow: rule.allow(),
+        kind,
+        // "a" is all of them, whatever else it says.
+        major: number(rule.major()).filter(|_| kind.is_some()),
+        minor: number(rule.minor()).filter(|_| kind.is_some()),
+        access: if kind.is_none() || access == 0 {
+            ALL
+        } else {
+            access
+        },
+    })
+}
+
+/// A `struct bpf_insn`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct Instruction {
+    code: u8,
+    /// Destination in the low half, source in the high.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+// Instruction codes, see Documentation/bpf/instruction-set.rst.
+const LOAD_U32: u8 = 0x61;
+const AND: u8 = 0x57;
+const SHIFT_RIGHT: u8 = 0x77;
+const SET: u8 = 0xb7;
+const COPY: u8 = 0xbf;
+const JUMP_UNEQUAL: u8 = 0x55;
+const JUMP_UNEQUAL_REGISTER: u8 = 0x5d;
+const JUMP_EQUAL: u8 = 0x15;
+const EXIT: u8 = 0x95;
+
+// Registers: the answer, the context, then scratch.
+const ANSWER: u8 = 0;
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+const SCRATCH: u8 = 1;
+
+fn op(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction {
+        code,
+        registers: to | from << 4,
+        offset,
+        immediate,
+    }
+}
+
+fn compile<'a>(rules: impl DoubleEndedIterator<Item = &'a Rule>) -> Vec<Instruction> {
+    // struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
+    let mut program = vec![
+        op(LOAD_U32, KIND, CONTEXT, 0, 0),
+        op(AND, KIND, 0, 0, 0xffff),
+        op(LOAD_U32, ACCESS, CONTEXT, 0, 0),
+        op(SHIFT_RIGHT, ACCESS, 0, 0, 16),
+        op(LOAD_U32, MAJOR, CONTEXT, 4, 0),
+        op(LOAD_U32, MINOR, CONTEXT, 8, 0),
+    ];
+    let answer = |allow: bool| [op(SET, ANSWER, 0, 0, allow.into()), op(EXIT, 0, 0, 0, 0)];
+    for rule in rules.rev() {
+        let mut tests = Vec::new();
+        for (register, wanted) in [(KIND, rule.kind), (MAJOR, rule.major), (MINOR, rule.minor)] {
+            if let Some(wanted) = wanted {
+                tests.push(op(JUMP_UNEQUAL, register, 0, 0, wanted));
+            }
+        }
+        if rule.access != ALL {
+            tests.push(op(COPY, SCRATCH, ACCESS, 0, 0));
+            tests.push(op(AND, SCRATCH, 0, 0, rule.access));
+            // Allowed is what is allowed whole; denied, what is so in part.
+            tests.push(match rule.allow {
+                true => op(JUMP_UNEQUAL_REGISTER, SCRATCH, ACCESS, 0, 0),
+                false => op(JUMP_EQUAL, SCRATCH, 0, 0, 0),
+            });
+        }
+        let unconditional = tests.is_empty();
+        let end = tests.len() + 2;
+        for (i, test) in tests.iter_mut().enumerate() {
+            if matches!(test.code, JUMP_UNEQUAL | JUMP_UNEQUAL_REGISTER | JUMP_EQUAL) {
+                test.offset = (end - i - 1) as i16;
+            }
+        }
+        program.extend(tests);
+        program.extend(answer(rule.allow));
+        if unconditional {
+            // The verifier does not take what cannot be reached.
+            return program;
+        }
+    }
+    program.extend(answer(false));
+    program
+}
+
+/// The parts of `union bpf_attr` that BPF_PROG_LOAD needs here.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+#[repr(C)]
+struct Attach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+fn bpf<T>(command: u32, attributes: &T) -> io::Result<i64> {
+    // SAFETY: the attributes live through the call and their size is given;
+    // what they point to lives as long.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
+    match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
+    let fd = bpf(
+        BPF_PROG_LOAD,
+        &Load {
+            prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+            insn_cnt: program.len() as u32,
+            insns: program.as_ptr() as u64,
+            license: c"Apache-2.0".as_ptr() as u64,
+            ..Default::default()
+        },
+    )?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn attach(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
+    bpf(
+        BPF_PROG_ATTACH,
+        &Attach {
+            target_fd: cgroup.as_raw_fd() as u32,
+            attach_bpf_fd: program.as_raw_fd() as u32,
+            attach_type: BPF_CGROUP_DEVICE,
+            attach_flags: BPF_F_ALLOW_MULTI,
+        },
+    )
+    .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn run(program: &[Instruction], kind: i32, major: i32, minor: i32, access: i32) -> bool {
+        let context = [access << 16 | kind, major, minor];
+        let mut registers = [0i64; 16];
+        let mut at = 0;
+        loop {
+            let i = program[at];
+            let (to, from) = ((i.registers & 15) as usize, (i.registers >> 4) as usize);
+            at += 1;
+            let jump = match i.code {
+                LOAD_U32 => {
+                    registers[to] = context[i.offset as usize / 4].into();
+                    false
+                }
+                AND => {
+                    registers[to] &= i64::from(i.immediate);
+                    false
+                }
+                SHIFT_RIGHT => {
+                    registers[to] >>= i.immediate;
+                    false
+                }
+                SET => {
+                    registers[to] = i.immediate.into();
+                    false
+                }
+                COPY => {
+                    registers[to] = registers[from];
+                    false
+                }
+                JUMP_UNEQUAL => registers[to] != i64::from(i.immediate),
+                JUMP_UNEQUAL_REGISTER => registers[to] != registers[from],
+                JUMP_EQUAL => registers[to] == i64::from(i.immediate),
+                EXIT => return registers[0] == 1,
+                code => panic!("{code:#x}"),
+            };
+            if jump {
+                at += i.offset as usize;
+            }
+        }
+    }
+
+    fn rules(json: &str) -> Vec<Rule> {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
+        rules.iter().map(|r| rule(r).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_denied() {
+        let rules = rules(
+            r#"[{"allow":false,"access":"rwm"},
+                {"allow":true,"type":"c","major":10,"minor":229,"access":"rw"},
+                {"allow":true,"type":"b","major":8,"access":"r"}]"#,
+        );
+        let program = compile(rules.iter().chain(ALWAYS));
+        let char_ = |major, minor, access| run(&program, BPF_DEVCG_DEV_CHAR, major, minor, access);
+        let block = |major, minor, access| run(&program, BPF_DEVCG_DEV_BLOCK, major, minor, access);
+        let (read, write) = (BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE);
+        assert!(char_(10, 229, read | write));
+        assert!(char_(10, 229, BPF_DEVCG_ACC_MKNOD), "any node may be made");
+        assert!(!char_(10, 200, read));
+        assert!(char_(1, 3, ALL) && char_(136, 9, read | write));
+        assert!(!char_(1, 11, read), "kmsg");
+        assert!(block(8, 1, read) && !block(8, 1, write) && !block(8, 1, read | write));
+    }
+
+    #[test]
+    fn later_rules_override_earlier_ones() {
+        let rules = rules(
+            r#"[{"allow":true,"type":"a","access":"rwm"},
+                {"allow":false,"type":"c","major":10,"access":"w"}]"#,
+        );
+        let program = compile(rules.iter());
+        assert!(run(&program, BPF_DEVCG_DEV_BLOCK, 8, 0, ALL));
+        assert!(run(&program, BPF_DEVCG_DEV_CHAR, 10, 1, BPF_DEVCG_ACC_READ));
+        assert!(!run(&program, BPF_DEVCG_DEV_CHAR, 10, 1, ALL));
+        // Nothing after the rule that always matches.
+        assert_eq!(program.last().map(|i| i.code), Some(EXIT));
+    }
+}
