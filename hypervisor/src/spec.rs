@@ -13,6 +13,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 mod check;
+#[cfg(test)]
+pub(crate) use check::tests::fixture;
 
 /// Which hypervisor runs the VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

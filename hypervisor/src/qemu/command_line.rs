@@ -128,3 +128,103 @@ impl Line {
         self.option("-chardev", format!("socket,id={id},fd={fd}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::fixture;
+
+    const SOCKETS: Sockets = Sockets {
+        qmp: 10,
+        console: 11,
+        vsock: 12,
+        fs: 13,
+    };
+
+    fn line(accelerator: Accelerator, change: impl FnOnce(&mut crate::VmSpec)) -> Vec<String> {
+        let (_dir, mut spec) = fixture();
+        change(&mut spec);
+        let tsc_khz = (accelerator == Accelerator::Tcg).then_some(2_600_000);
+        build(&spec.validate().unwrap(), accelerator, tsc_khz, SOCKETS)
+            .into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect()
+    }
+
+    fn values<'a>(line: &'a [String], option: &str) -> Vec<&'a str> {
+        let pairs = line.iter().zip(line.iter().skip(1));
+        pairs
+            .filter(|(name, _)| *name == option)
+            .map(|(_, value)| value.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn machine_waits_and_has_nothing_by_default() {
+        let line = line(Accelerator::Tcg, |_| {});
+
+        for flag in ["-S", "-nodefaults", "-no-user-config", "-no-reboot"] {
+            assert!(line.iter().any(|arg| arg == flag), "{flag}");
+        }
+        assert!(values(&line, "-sandbox")[0].starts_with("on,"));
+    }
+
+    #[test]
+    fn accelerator_decides_on_cpu_and_clock() {
+        let tcg = line(Accelerator::Tcg, |_| {});
+        let kvm = line(Accelerator::Kvm, |_| {});
+
+        assert_eq!(values(&tcg, "-accel"), ["tcg,thread=multi"]);
+        assert!(values(&tcg, "-append")[0].contains("tsc_early_khz=2600000"));
+        assert_eq!(values(&kvm, "-accel"), ["kvm"]);
+        assert_eq!(values(&kvm, "-cpu"), ["host"]);
+        assert!(!values(&kvm, "-append")[0].contains("tsc_early_khz"));
+    }
+
+    #[test]
+    fn memory_is_shared_and_of_the_wanted_size() {
+        let line = line(Accelerator::Tcg, |spec| {
+            spec.memory_mib = 320;
+            spec.vcpus = 2;
+        });
+
+        assert_eq!(values(&line, "-m"), ["320M"]);
+        assert_eq!(values(&line, "-smp"), ["2"]);
+        assert!(values(&line, "-machine")[0].contains("memory-backend=ram"));
+        let objects = values(&line, "-object");
+        assert!(objects.contains(&"memory-backend-memfd,id=ram,size=320M,share=on"));
+    }
+
+    #[test]
+    fn devices_use_the_inherited_sockets() {
+        let line = line(Accelerator::Tcg, |_| {});
+
+        let chardevs = [
+            "socket,id=qmp,fd=10",
+            "socket,id=console,fd=11",
+            "socket,id=vsock,fd=12",
+            "socket,id=fs,fd=13",
+        ];
+        assert_eq!(values(&line, "-chardev"), chardevs);
+        let devices = values(&line, "-device");
+        assert!(devices.contains(&"vhost-user-vsock-device,chardev=vsock"));
+        assert!(devices.contains(&"vhost-user-fs-device,chardev=fs,tag=rust-kata"));
+    }
+
+    #[test]
+    fn kernel_is_quiet_unless_debugging_and_gets_the_words() {
+        let quiet = line(Accelerator::Tcg, |_| {});
+        let debug = line(Accelerator::Tcg, |spec| spec.debug = true);
+
+        let words = |line: &[String]| -> Vec<String> {
+            let text = values(line, "-append")[0];
+            text.split(' ').map(str::to_owned).collect()
+        };
+        assert!(words(&quiet).contains(&"quiet".into()));
+        assert!(!words(&debug).contains(&"quiet".into()));
+        assert_eq!(words(&quiet).last().unwrap(), "rust_kata.log=info");
+        for word in ["panic=-1", "reboot=t", "console=ttyS0"] {
+            assert!(words(&quiet).contains(&word.into()), "{word}");
+        }
+    }
+}

@@ -221,4 +221,4 @@ fn is_executable(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,7 @@ use super::*;
 use crate::spec::{HypervisorKind, Share};
 
 /// A directory with all that a valid spec needs, and the spec.
-fn fixture() -> (tempfile::TempDir, VmSpec) {
+pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().to_owned();
     let mut elf = vec![0; 64];

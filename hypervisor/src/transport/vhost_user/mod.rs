@@ -35,6 +35,7 @@ impl VhostUser {
     /// Serves `device` on a connected socket.
     pub fn serve(device: Box<dyn Device>, socket: UnixStream) -> io::Result<VhostUser> {
         let ours = socket.try_clone()?;
+        let theirs = socket.try_clone()?;
         let connected = Arc::new(AtomicBool::new(true));
         let flag = Arc::clone(&connected);
         let name = format!("vu-{}", device.kind().name());
@@ -47,6 +48,8 @@ impl VhostUser {
                 }
             };
             flag.store(false, Ordering::Release);
+            // There are other descriptors of the socket; the front end must see its end.
+            let _ = theirs.shutdown(std::net::Shutdown::Both);
             match end {
                 Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_) => {
                     log::info!("The hypervisor disconnected");
@@ -242,3 +245,6 @@ fn event_fd(fd: OwnedFd) -> EventFd {
     // writes on it fail.
     unsafe { EventFd::from_owned_fd(fd) }
 }
+
+#[cfg(test)]
+mod tests;
