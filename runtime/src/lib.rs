@@ -24,6 +24,7 @@ pub mod holder;
 mod hooks;
 mod lock;
 mod mount;
+mod overlay;
 mod paths;
 mod pod;
 mod process;

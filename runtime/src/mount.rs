@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount as sys_mount, umount2};
 
 use crate::error::{Context, Error, Result};
+use crate::overlay;
 
 /// A mount as containerd and the OCI spec describe it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,6 +32,9 @@ impl Mount {
         let bind = self.kind == "bind" || options.flags.contains(MsFlags::MS_BIND);
         if bind {
             return bind_mount(Path::new(&self.source), target, &options);
+        }
+        if overlay::is_too_long(&self.kind, &options.data) {
+            return overlay::attach(target, options.flags, &options.data);
         }
         sys_mount(
             Some(self.source.as_str()),
