@@ -155,6 +155,7 @@ impl Process {
 
     /// Publishes the end, and tells of it in the same moment: who hears of it
     /// finds it so, and who sees it cannot be told of anything later before.
+    /// `tell` must not ask this process for its status or pid: they are locked.
     pub(crate) fn end(&self, status: u32, tell: impl FnOnce(Exit)) {
         let exit = self.decide_end(status);
         self.now.send_modify(|now| {

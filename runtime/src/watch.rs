@@ -75,11 +75,12 @@ impl Pod {
         process.drop_holder();
         process.decide_end(status);
         container.save_or_warn(self);
+        let pid = process.pid();
         process.end(status, |exit| {
             self.emit(Event::Exited {
                 container: id.clone(),
                 exec: process.exec().map(ToOwned::to_owned),
-                pid: process.pid(),
+                pid,
                 exit,
             });
         });
