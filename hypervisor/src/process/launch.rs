@@ -129,3 +129,102 @@ fn check(result: libc::c_int) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::ExitStatus;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    fn shell(dir: &Path, script: &str) -> Launch {
+        Launch {
+            role: Role::Vmm,
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            log: dir.join("log"),
+            netns: None,
+            fds: Vec::new(),
+        }
+    }
+
+    /// Namespaces can be made by root only.
+    fn is_root() -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    #[tokio::test]
+    async fn end_is_told_with_the_last_words() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+
+        let process = shell(dir.path(), "echo it broke >&2; exit 3").start().await;
+
+        let exit = process.unwrap().exited().await;
+        assert_eq!(exit.status, ExitStatus::Code(3));
+        assert_eq!(exit.reason, "it broke");
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        assert_eq!(log, "it broke\n");
+    }
+
+    #[tokio::test]
+    async fn killed_process_is_gone() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let process = shell(dir.path(), "exec sleep 1000").start().await.unwrap();
+
+        process.kill();
+        let exit = process.exited().await;
+        process.kill();
+
+        assert_eq!(exit.status, ExitStatus::Signal(libc::SIGKILL));
+        let pid = process.record().pid;
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[tokio::test]
+    async fn only_given_descriptors_are_inherited() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let fd = theirs.as_raw_fd();
+        let mut launch = shell(dir.path(), "exec ls /proc/self/fd");
+        launch.fds = vec![theirs.into()];
+
+        let process = launch.start().await.unwrap();
+        process.exited().await;
+
+        let listed = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        // One more is the directory that ls reads.
+        assert_eq!(listed.lines().count(), 5, "{listed}");
+        assert!(listed.lines().any(|line| line == fd.to_string()));
+    }
+
+    #[tokio::test]
+    async fn missing_program_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut launch = shell(dir.path(), "");
+        launch.program = "/nonexistent/program".into();
+
+        let err = launch.start().await.err().unwrap().to_string();
+
+        assert!(err.contains("/nonexistent/program"), "{err}");
+    }
+
+    #[tokio::test]
+    async fn missing_namespace_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut launch = shell(dir.path(), "");
+        launch.netns = Some("/nonexistent/netns".into());
+
+        let err = launch.start().await.err().unwrap().to_string();
+
+        assert!(err.contains("/nonexistent/netns"), "{err}");
+    }
+}

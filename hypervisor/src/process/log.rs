@@ -22,7 +22,9 @@ use crate::Error;
 /// Size at which a log is put aside and begun anew.
 const MAX_LOG: u64 = 256 << 10;
 /// How much of the end of a log is remembered for error messages.
-const TAIL: usize = 1024;
+const TAIL: usize = 4096;
+/// How many lines of it are told.
+const LINES: usize = 4;
 /// How long the end of a dead process's log is waited for. Only a descendant that
 /// keeps the socket open makes this matter.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -98,15 +100,25 @@ impl BoundedLog {
 
 impl Tail {
     /// The last lines, once the writer is gone.
-    pub async fn last_lines(mut self) -> String {
+    pub async fn last_lines(self) -> String {
+        let lines = self.lines().await;
+        lines[lines.len().saturating_sub(LINES)..].join("; ")
+    }
+
+    /// The last line that has `text` in it, once the writer is gone.
+    pub async fn line_with(self, text: &str) -> Option<String> {
+        let lines = self.lines().await;
+        lines.into_iter().rfind(|line| line.contains(text))
+    }
+
+    async fn lines(mut self) -> Vec<String> {
         let _ = tokio::time::timeout(DRAIN, &mut self.task).await;
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text
+        String::from_utf8_lossy(&text)
             .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
-        lines[lines.len().saturating_sub(4)..].join("; ")
+            .map(|line| line.trim().to_owned())
+            .filter(|line| !line.is_empty())
+            .collect()
     }
 }
 

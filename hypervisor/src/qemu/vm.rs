@@ -76,7 +76,15 @@ impl QemuVm {
             netns: spec.netns.clone(),
             fds: vec![qemu_qmp, console, qemu_vsock, qemu_fs],
         };
-        let (vmm, qemu) = tokio::try_join!(vmm.start(), qemu.start())?;
+        let (vmm, qemu) = match tokio::join!(vmm.start(), qemu.start()) {
+            (Ok(vmm), Ok(qemu)) => (vmm, qemu),
+            (Ok(other), Err(err)) | (Err(err), Ok(other)) => {
+                other.kill();
+                other.exited().await;
+                return Err(err);
+            }
+            (Err(err), Err(_)) => return Err(err),
+        };
         let processes = Arc::new(Processes { vmm, qemu });
 
         let devices = vec![
@@ -212,10 +220,7 @@ async fn report_exit(
             .take();
         causes.extend(announced);
         causes.extend(Some(std::mem::take(&mut exit.reason)).filter(|text| !text.is_empty()));
-        let console = console.last_lines().await;
-        if !console.is_empty() {
-            causes.push(format!("console: {console}"));
-        }
+        causes.extend(console.line_with("Kernel panic").await);
         exit.reason = causes.join("; ");
     }
     sender.send_replace(Some(exit));
