@@ -14,6 +14,10 @@ pub const ADDRESS: &str = "address";
 /// The process that serves the container's pod.
 pub const SHIM_PID: &str = "shim.pid";
 
+/// The container's pid on the host, as runc's shim leaves it: for a `delete`
+/// that comes when another one has removed the pod's state already.
+const INIT_PID: &str = "init.pid";
+
 /// Names the configuration, when the client did: the server and a later
 /// `delete` are to use the same.
 const CONFIG: &str = "rust-kata-config";
@@ -42,6 +46,20 @@ pub fn recorded_config_path(bundle: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(text))
 }
 
+/// Records a container's pid. Best effort: nothing depends on it but the pid
+/// in the last event of a container whose shim was killed.
+pub fn record_pid(bundle: &Path, pid: u32) {
+    if let Err(error) = write(bundle, INIT_PID, &pid.to_string()) {
+        log::warn!("{error}");
+    }
+}
+
+/// The recorded pid, or 0.
+pub fn recorded_pid(bundle: &Path) -> u32 {
+    let text = fs::read_to_string(bundle.join(INIT_PID)).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +72,13 @@ mod tests {
         let recorded = recorded_config_path(dir.path());
         assert_eq!(recorded, Some(PathBuf::from("/c.toml")));
         assert!(!dir.path().join(format!(".{CONFIG}")).exists());
+    }
+
+    #[test]
+    fn the_pid_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(recorded_pid(dir.path()), 0);
+        record_pid(dir.path(), 7);
+        assert_eq!(recorded_pid(dir.path()), 7);
     }
 }

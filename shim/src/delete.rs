@@ -125,7 +125,7 @@ impl Deletion {
     async fn remove(&self) -> Result<DeleteResponse> {
         let Some(found) = self.find()? else {
             self.dismiss_shim().await?;
-            return Ok(response(0, None));
+            return Ok(response(files::recorded_pid(&self.bundle), None));
         };
         let known = |exit: Option<Exit>| response(found.pid, exit.or(found.exit));
         let Some(owner) = &found.owner else {

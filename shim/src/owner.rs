@@ -110,14 +110,16 @@ impl PodOwner {
                 self.pod.get_or_try_init(make).await?.clone()
             }
         };
-        pod.create_container(ContainerConfig {
+        let config = ContainerConfig {
             id: request.id,
-            bundle: dir,
+            bundle: dir.clone(),
             rootfs: request.rootfs.iter().map(proto::mount).collect(),
             io,
             sandbox: !matches!(group, Group::Member(_)),
-        })
-        .await
+        };
+        let pid = pod.create_container(config).await?;
+        bundle::record_pid(&dir, pid);
+        Ok(pid)
     }
 
     async fn create_pod(&self, spec: &Spec, config: Option<&Path>) -> Result<Arc<Pod>> {
