@@ -138,7 +138,8 @@ impl Config {
     fn parse(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::bad_file(path, format!("cannot read the configuration: {e}")))?;
-        let config: Self = toml::from_str(&text).map_err(|e| Error::bad_file(path, e))?;
+        let config: Self =
+            toml::from_str(&text).map_err(|e| Error::bad_file(path, one_line(&text, &e)))?;
         if !config.root.is_absolute() {
             return Err(Error::bad_file(path, "root must be an absolute path"));
         }
@@ -180,6 +181,17 @@ impl Config {
     }
 }
 
+/// The error and its place as one line: it is shown as part of others.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let problem = error.message().trim().replace('\n', "; ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return problem;
+    };
+    let index = before.matches('\n').count();
+    let line = text.lines().nth(index).unwrap_or_default().trim();
+    format!("line {} ({line}): {problem}", index + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +215,7 @@ mod tests {
         ] {
             std::fs::write(&path, text).unwrap();
             let error = Config::load(Some(&path)).unwrap_err().to_string();
+            assert!(!error.contains('\n'), "{error}");
             assert!(error.contains("c.toml") && error.contains(want), "{error}");
         }
     }
