@@ -183,6 +183,13 @@ impl Stdio {
             err,
         }
     }
+
+    /// The writing end of its input. Nobody need have opened the other yet.
+    pub fn writer(&self) -> File {
+        let options = &mut File::options();
+        let file = options.read(true).write(true).open(&self.stdin);
+        file.expect("our fifo")
+    }
 }
 
 /// A connection to a shim.

@@ -74,10 +74,7 @@ fn every_call_of_a_life() {
     let started = shim.start_process("c", "").expect("start");
     assert_eq!(started.pid, created.pid);
     assert_eq!(status(&shim, "c", ""), Status::RUNNING);
-    let mut stdin = std::fs::File::options()
-        .write(true)
-        .open(&stdio.stdin)
-        .expect("the shim reads");
+    let mut stdin = stdio.writer();
     stdin.write_all(b"a line\nmore").expect("the shim reads");
     stdio.out.expect("got a line\nmore", limit());
     drop(stdin);
@@ -377,10 +374,7 @@ fn a_terminal_by_hand() {
     shim.create(&bundle, Some(&stdio), true).expect("create");
     shim.resize("c", "", 100, 40)
         .expect("resize before the start");
-    let mut stdin = std::fs::File::options()
-        .write(true)
-        .open(&stdio.stdin)
-        .expect("the shim reads");
+    let mut stdin = stdio.writer();
 
     shim.start_process("c", "").expect("start");
     let at = stdio.out.expect("40 100\r\n", limit());

@@ -24,7 +24,7 @@ fn a_container_has_a_terminal_that_echoes_edits_and_resizes() {
             terminal.screen.now().text()
         );
 
-        terminal.send("stty size\n");
+        terminal.send("until stty size 2>&1 | grep 80; do usleep 10000; done\n");
         let at = terminal.screen.expect_after(at, "24 80\r", limit);
         let script =
             r#"trap "echo chan''ged; exit" WINCH; echo tra''pped; while :; do usleep 50000; done"#;
@@ -80,7 +80,8 @@ fn an_exec_has_a_terminal_of_its_own() {
         scene.detach("c", &[], &["sleep", "1000"]);
 
         let mut terminal = Terminal::spawn(scene.exec_command("c", "e", &["-t"], &["sh"]), 24, 80);
-        terminal.send("echo rea''dy; stty size\n");
+        // `ctr` tells the size some time after the start.
+        terminal.send("echo rea''dy; until stty size 2>&1 | grep 80; do usleep 10000; done\n");
         let at = terminal.screen.expect("ready\r", limit);
         let at = terminal.screen.expect_after(at, "24 80\r", limit);
         terminal.send("until stty size | grep 100; do usleep 10000; done\n");
