@@ -83,6 +83,19 @@ pub(crate) fn pods(root: &Path, namespace: &str) -> Result<Vec<String>> {
     }
 }
 
+/// The pods of a namespace whose owners have died. One that is only just being
+/// made has no owner file yet, and is not among them.
+pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for pod in pods(root, namespace)? {
+        let dir = PodDir::new(root, namespace, &pod)?;
+        if dir.owner().exists() && OwnerLock::holder(&dir)?.is_none() {
+            found.push(pod);
+        }
+    }
+    Ok(found)
+}
+
 /// Removes what a pod left. With `force` a living owner is killed first.
 pub(crate) fn reap(
     root: &Path,

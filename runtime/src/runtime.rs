@@ -149,6 +149,14 @@ impl Runtime {
         recovery::find_pod(&self.config.root, namespace, pod)
     }
 
+    /// The pods of a namespace whose owners have died: to be reaped.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad namespace; [`Error::Io`].
+    pub fn abandoned(&self, namespace: &str) -> Result<Vec<String>> {
+        recovery::abandoned(&self.config.root, namespace)
+    }
+
     /// Removes all that a pod left: processes, mounts, cgroups, sockets, its
     /// directory. Idempotent; several processes may do it at once. Returns how
     /// its containers ended: as on record, or 137.

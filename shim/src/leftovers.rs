@@ -4,6 +4,18 @@ use runtime::{Config, Runtime};
 
 use crate::error::{Context, Result};
 
+/// Undoes what earlier owners left that were killed. What cannot be undone is
+/// told of and left.
+pub fn reap_abandoned(config: Config, namespace: &str) -> Result<()> {
+    for pod in Runtime::new(config.clone())?.abandoned(namespace)? {
+        match reap(config.clone(), namespace, &pod) {
+            Ok(()) => log::info!("Removed what was left of pod {pod:?}"),
+            Err(error) => log::warn!("Pod {pod:?} of a dead process is still there: {error}"),
+        }
+    }
+    Ok(())
+}
+
 /// Undoes what a failed or interrupted creation left, once nothing of this
 /// process holds the pod any more.
 pub fn reap(config: Config, namespace: &str, pod: &str) -> Result<()> {

@@ -16,7 +16,7 @@ use runtime::{
 use tokio::time::{sleep_until, timeout};
 
 use crate::error::{Context, Error, Result};
-use crate::leftovers::reap;
+use crate::leftovers::{reap, reap_abandoned};
 use crate::logger;
 use crate::signals::Signals;
 use crate::terminal::{self, Raw, say};
@@ -108,7 +108,8 @@ TERMINAL
 
 SIGNALS
   TERM, INT, HUP, QUIT, USR1 and USR2 go to the container. One that still runs
-  10 s after a TERM is killed.
+  10 s after a TERM is killed. What a run leaves that was itself ended by
+  SIGKILL is removed by the next one; its VM ends at once.
 
 EXIT CODE
   The container's own; 128 + N when signal N ended it.
@@ -182,8 +183,7 @@ impl Session {
     }
 
     fn run(self) -> Result<u8> {
-        // What an earlier run of this name left when it was killed.
-        reap(self.config.clone(), NAMESPACE, &self.id)?;
+        reap_abandoned(self.config.clone(), NAMESPACE)?;
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
