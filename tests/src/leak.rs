@@ -60,6 +60,11 @@ fn left_now(bed: &Bed) -> Vec<String> {
     );
     left.extend(sockets(bed).iter().map(|at| format!("socket {at}")));
     left.extend(
+        netns(bed)
+            .iter()
+            .map(|at| format!("netns {}", at.display())),
+    );
+    left.extend(
         cgroups(bed)
             .iter()
             .map(|at| format!("cgroup {}", at.display())),
@@ -129,6 +134,14 @@ fn sockets(bed: &Bed) -> Vec<String> {
 pub fn shim_socket(bed: &Bed, id: &str) -> PathBuf {
     let name = bed.socket().join(bed.namespace()).join(id);
     Path::new("/run/containerd/s").join(hex(&Sha256::digest(name.to_str().expect("ASCII"))))
+}
+
+/// Named network namespaces: those of tests bear the bed's name. Taps go with
+/// the namespace they are in.
+fn netns(bed: &Bed) -> Vec<PathBuf> {
+    let mut found = list(Path::new("/var/run/netns"));
+    found.retain(|path| path.to_string_lossy().contains(bed.namespace()));
+    found
 }
 
 /// Containers' cgroups: `ctr` puts them at `/<namespace>/<id>`.

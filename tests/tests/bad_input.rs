@@ -217,6 +217,16 @@ fn no_initrd() {
 }
 
 #[test]
+fn an_initrd_too_large_for_the_memory() {
+    let file = tempfile::NamedTempFile::new().expect("/tmp is writable");
+    file.as_file().set_len(100 << 20).expect("ours");
+    misconfigured(
+        &format!("memory_mib = 64\ninitrd = {:?}", file.path()),
+        &["64 MiB"],
+    );
+}
+
+#[test]
 fn qemu_missing_by_path() {
     misconfigured("qemu = \"/no/such/qemu\"", &["/no/such/qemu"]);
 }
