@@ -13,9 +13,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use nix::pty::Winsize;
 use protos::agent;
@@ -120,8 +119,9 @@ impl Stdio {
         }
     }
 
-    /// Puts what the process has written up to now on its streams; returns the
-    /// bytes put there in all.
+    /// The bytes that the process has written up to now to each stream, all of
+    /// which are on their way: the host need not read them first, except from
+    /// a terminal.
     pub async fn drain(&self) -> (u64, u64) {
         futures::join!(drain(&self.stdout), drain(&self.stderr))
     }
@@ -205,6 +205,12 @@ enum Source {
 /// The pump of stdout or stderr.
 struct Output {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    source: Source,
+    /// Open as long as the pump reads from it: the process is to notice when
+    /// nobody does.
+    from: Weak<Stream>,
+    /// What was read so far; held while more is.
+    read: Arc<Mutex<u64>>,
     written: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
@@ -212,22 +218,35 @@ struct Output {
 impl Output {
     fn start(from: OwnedFd, to: Option<Stream>, source: Source) -> Result<Output> {
         let (drains, requests) = mpsc::unbounded_channel();
+        let from = Arc::new(Stream::new(from).what("output")?);
+        let read = Arc::new(Mutex::new(0));
         let written = Arc::new(AtomicU64::new(0));
+        let weak = Arc::downgrade(&from);
         let pump = OutputPump {
-            from: Stream::new(from).what("output")?,
+            from,
             to,
             source,
+            read: read.clone(),
             written: written.clone(),
             buffer: Vec::new(),
         };
         Ok(Output {
             drains,
+            source,
+            from: weak,
+            read,
             written,
             task: tokio::spawn(pump.run(requests)),
         })
     }
 
     async fn drain(&self) -> u64 {
+        if let (Source::Pipe, Some(from)) = (self.source, self.from.upgrade()) {
+            // The pipe tells what is in it: the pump need not get that far,
+            // which it may not before somebody reads.
+            let read = self.read.lock().unwrap_or_else(|e| e.into_inner());
+            return *read + from.pending().unwrap_or(0) as u64;
+        }
         let (done, drained) = oneshot::channel();
         // An ended pump has put everything on the stream that it ever will.
         if self.drains.send(done).is_ok() {
@@ -252,10 +271,11 @@ enum Step {
 }
 
 struct OutputPump {
-    from: Stream,
+    from: Arc<Stream>,
     /// `None`: nobody listens, what comes is thrown away.
     to: Option<Stream>,
     source: Source,
+    read: Arc<Mutex<u64>>,
     written: Arc<AtomicU64>,
     buffer: Vec<u8>,
 }
@@ -284,15 +304,12 @@ impl OutputPump {
         }
     }
 
-    /// Copies what is there now, and not what comes meanwhile: a background
-    /// process may go on writing for ever.
+    /// Copies what a terminal holds now, and not what comes meanwhile: a
+    /// background process may go on writing for ever. Part of it may still be
+    /// on its way through the line discipline; a read that finds nothing has
+    /// waited for that.
     async fn drain(&mut self) -> Step {
-        let mut left = match self.source {
-            Source::Pipe => self.from.pending().unwrap_or(0),
-            // Part of it may still be on its way through the line discipline;
-            // a read that finds nothing has waited for that.
-            Source::Pty => PTY_HOLDS,
-        };
+        let mut left = PTY_HOLDS;
         loop {
             match self.step().await {
                 Step::Copied(n) if n < left => left -= n,
@@ -301,10 +318,18 @@ impl OutputPump {
         }
     }
 
+    /// One read, booked.
+    fn take(&mut self) -> io::Result<usize> {
+        let mut read = self.read.lock().unwrap_or_else(|e| e.into_inner());
+        let n = self.from.try_read(&mut self.buffer)?;
+        *read += n as u64;
+        Ok(n)
+    }
+
     /// One read, written out in full.
     async fn step(&mut self) -> Step {
         self.buffer.resize(BUFFER, 0);
-        let n = match self.from.try_read(&mut self.buffer) {
+        let n = match self.take() {
             Ok(0) => return Step::End,
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Step::Empty,
@@ -374,6 +399,18 @@ mod tests {
             .unwrap()
             .map(|text| assert_eq!(text, "before after"))
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_does_not_read_does_not_hold_the_drain_back() {
+        let (output, mut process, mut host) = output();
+        let total = 600 << 10;
+        let written = tokio::task::spawn_blocking(move || process.write_all(&vec![7; total]));
+        written.await.unwrap().unwrap();
+        assert_eq!(output.drain().await, total as u64);
+        let mut got = Vec::new();
+        let all = tokio::task::spawn_blocking(move || host.read_to_end(&mut got));
+        assert_eq!(all.await.unwrap().unwrap(), total);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
