@@ -6,8 +6,8 @@
 //!            ◀── rx queue ──         ◀──       ◀──            ◀── AF_UNIX <uds>
 //! ```
 //!
-//! The engine takes packets off the queues, the [muxer](muxer::Muxer) knows the
-//! connections and the host's sockets, a [connection](connection::Connection) is one
+//! The engine takes packets off the queues, the muxer knows the
+//! connections and the host's sockets, a connection is one
 //! stream with its credit and its two ends.
 
 mod buffer;
