@@ -225,7 +225,7 @@ impl Session {
         Ok(code)
     }
 
-    /// The pod with its container running, and the terminal with it.
+    /// The pod with its container ready to start, and the terminal with it.
     async fn create(&self) -> Result<(Arc<Pod>, Option<Raw>)> {
         let io = own_stdio(self.terminal)?;
         let runtime = Runtime::new(self.config.clone())?;
@@ -257,19 +257,20 @@ impl Session {
         {
             pod.resize_pty(&self.id, None, width, height).await?;
         }
-        pod.start(&self.id).await?;
-        self.steps.done("container started");
         Ok(raw)
     }
 
-    /// Until the container ends. Its code.
+    /// From the container's start to its end. Its code. Signals are the
+    /// container's from now on, though it may be a moment before it gets them.
     async fn attend(&self, pod: &Arc<Pod>, signals: &mut Signals) -> Result<u8> {
+        pod.start(&self.id).await?;
+        self.steps.done("container started");
         let exit = pod.wait(&self.id, None);
         tokio::pin!(exit);
         let mut patience: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
-                exit = &mut exit => return Ok(exit?.status as u8),
+                exit = &mut exit => return Ok(u8::try_from(exit?.status).unwrap_or(u8::MAX)),
                 number = signals.next() => {
                     if number == libc::SIGTERM {
                         patience.get_or_insert_with(|| tokio::time::Instant::now() + GRACE);
