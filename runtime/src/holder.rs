@@ -40,7 +40,7 @@ impl Holder {
     /// network namespace `netns` if one is given.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the namespace or the binary.
+    /// [`crate::Error::Io`] naming the namespace or the binary.
     pub async fn start(name: &str, netns: Option<&Path>) -> Result<(Self, Signals)> {
         const EXE: &str = "/proc/self/exe";
         let netns = netns
