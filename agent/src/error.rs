@@ -15,6 +15,10 @@ pub enum Kind {
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
+    /// The command does not exist.
+    NoSuchCommand,
+    /// The command is there and cannot be executed.
+    NotExecutable,
     Unimplemented,
     DeadlineExceeded,
     Internal,
@@ -26,7 +30,9 @@ impl From<Kind> for Code {
             Kind::NotFound => Code::NOT_FOUND,
             Kind::AlreadyExists => Code::ALREADY_EXISTS,
             Kind::FailedPrecondition => Code::FAILED_PRECONDITION,
-            Kind::InvalidArgument => Code::INVALID_ARGUMENT,
+            Kind::InvalidArgument | Kind::NoSuchCommand | Kind::NotExecutable => {
+                Code::INVALID_ARGUMENT
+            }
             Kind::Unimplemented => Code::UNIMPLEMENTED,
             Kind::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
             Kind::Internal => Code::INTERNAL,
@@ -111,7 +117,19 @@ impl Error {
 
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> ttrpc::Error {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(error.kind().into(), error.to_string()))
+        let kind = error.kind();
+        let mut status = ttrpc::get_status(kind.into(), error.to_string());
+        let command = match kind {
+            Kind::NoSuchCommand => Some(protos::COMMAND_NOT_FOUND),
+            Kind::NotExecutable => Some(protos::COMMAND_NOT_EXECUTABLE),
+            _ => None,
+        };
+        status.details.extend(command.map(|code| ttrpc::proto::Any {
+            type_url: protos::COMMAND_FAILURE.into(),
+            value: vec![code],
+            ..Default::default()
+        }));
+        ttrpc::Error::RpcStatus(status)
     }
 }
 

@@ -158,11 +158,10 @@ impl Workload {
         }
         reset_signals();
         let Err(errno) = nix::unistd::execve(&executable, &args, &environment);
-        Failure::invalid(format!(
-            "exec {}: {}",
-            executable.to_string_lossy(),
-            text(errno)
-        ))
+        Failure(
+            Kind::NotExecutable,
+            format!("exec {}: {}", executable.to_string_lossy(), text(errno)),
+        )
     }
 
     fn restrict(&self) -> Result<(), Failure> {
@@ -292,18 +291,23 @@ fn make_folder(path: &Path) -> io::Result<()> {
 /// Finds the program as runc does.
 fn look_up(name: &str, environment: &[(String, String)]) -> Result<CString, Failure> {
     let not_found = || {
-        Failure::invalid(format!(
-            "exec: {name:?}: executable file not found in $PATH"
-        ))
+        Failure(
+            Kind::NoSuchCommand,
+            format!("exec: {name:?}: executable file not found in $PATH"),
+        )
     };
     let c = |path: &str| CString::new(path).map_err(|_| not_found());
     if name.contains('/') {
         return match executable(Path::new(name)) {
             Ok(()) => c(name),
-            Err(Errno::ENOENT) => Err(Failure::invalid(format!(
-                "exec: {name:?}: stat {name}: no such file or directory"
-            ))),
-            Err(e) => Err(Failure::invalid(format!("exec: {name:?}: {}", text(e)))),
+            Err(Errno::ENOENT) => Err(Failure(
+                Kind::NoSuchCommand,
+                format!("exec: {name:?}: stat {name}: no such file or directory"),
+            )),
+            Err(e) => Err(Failure(
+                Kind::NotExecutable,
+                format!("exec: {name:?}: {}", text(e)),
+            )),
         };
     }
     let path = environment.iter().find(|(key, _)| key == "PATH");

@@ -24,6 +24,17 @@ pub const AGENT_PORT: u32 = 1024;
 /// 8-byte little-endian token (see `Stdio` in `agent.proto`).
 pub const STDIO_PORT: u32 = 1025;
 
+/// `type_url` of the `Status.details` entry of an agent's INVALID_ARGUMENT that
+/// means: the command cannot be run. Its value is one byte, the exit code that a
+/// shell has for it: [`COMMAND_NOT_FOUND`] or [`COMMAND_NOT_EXECUTABLE`].
+pub const COMMAND_FAILURE: &str = "rust-kata/command-failure";
+
+/// A shell's exit code for a command that does not exist (POSIX, sh, 2.8.2).
+pub const COMMAND_NOT_FOUND: u8 = 127;
+
+/// A shell's exit code for a command that cannot be executed (POSIX, sh, 2.8.2).
+pub const COMMAND_NOT_EXECUTABLE: u8 = 126;
+
 /// The virtio-fs tag of the pod's share tree.
 pub const SHARE_TAG: &str = "rust-kata";
 

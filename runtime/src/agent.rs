@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protos::agent as api;
 use protos::agent_ttrpc::AgentClient;
+use protos::{COMMAND_NOT_EXECUTABLE, COMMAND_NOT_FOUND};
 use tokio::net::UnixStream;
 use ttrpc::Code;
 use ttrpc::asynchronous::Client;
@@ -99,6 +100,19 @@ fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
             message: format!("Agent call {call}: {e}"),
         };
     };
+    let failure = status
+        .details
+        .iter()
+        .find(|d| d.type_url == protos::COMMAND_FAILURE);
+    // Nothing else is taken from a guest: least of all a 0.
+    if let Some(&[exit_code @ (COMMAND_NOT_FOUND | COMMAND_NOT_EXECUTABLE)]) =
+        failure.map(|d| d.value.as_slice())
+    {
+        return Error::Command {
+            exit_code,
+            message: status.message,
+        };
+    }
     let kind = match status.code() {
         Code::NOT_FOUND => ErrorKind::NotFound,
         Code::ALREADY_EXISTS => ErrorKind::AlreadyExists,

@@ -97,6 +97,15 @@ pub enum Error {
         /// The agent's words.
         message: String,
     },
+    /// The command of a process cannot be run.
+    #[error("{message}")]
+    Command {
+        /// What a shell would exit with: 127 for a command that does not
+        /// exist, 126 for one that cannot be executed.
+        exit_code: u8,
+        /// The agent's words.
+        message: String,
+    },
     /// The agent did not answer in time.
     #[error("The agent did not answer {call} within {seconds} s")]
     AgentTimeout {
@@ -125,7 +134,9 @@ impl Error {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongState { .. } => ErrorKind::FailedPrecondition,
-            Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) => ErrorKind::InvalidArgument,
+            Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) | Self::Command { .. } => {
+                ErrorKind::InvalidArgument
+            }
             Self::Unsupported(_) => ErrorKind::Unimplemented,
             Self::Agent { kind, .. } => *kind,
             Self::AgentTimeout { .. } => ErrorKind::DeadlineExceeded,

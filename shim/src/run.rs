@@ -26,8 +26,6 @@ const NAMESPACE: &str = "run";
 
 /// For errors of our own, as podman has it.
 pub const OWN_ERROR: u8 = 125;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// The annotations that size a VM.
 const MEMORY: &str = "io.rust-kata.memory_mib";
@@ -336,25 +334,11 @@ fn own_stdio(terminal: bool) -> Result<ProcessIo> {
     })
 }
 
-/// The exit code of a failure.
+/// The exit code of a failure: a shell's for a command that cannot be run.
 fn code_of(error: &Error) -> u8 {
-    let Error::Runtime(runtime::Error::Agent { message, .. }) = error else {
-        return OWN_ERROR;
-    };
-    // The agent says it in runc's words, which have no code of their own.
-    if !message.contains("exec: ") {
-        return OWN_ERROR;
-    }
-    let is = |ends: &[&str]| ends.iter().any(|end| message.to_lowercase().ends_with(end));
-    if is(&[
-        "executable file not found in $path",
-        "no such file or directory",
-    ]) {
-        NOT_FOUND
-    } else if is(&["permission denied", "is a directory", "exec format error"]) {
-        NOT_EXECUTABLE
-    } else {
-        OWN_ERROR
+    match error {
+        Error::Runtime(runtime::Error::Command { exit_code, .. }) => *exit_code,
+        _ => OWN_ERROR,
     }
 }
 
@@ -394,22 +378,13 @@ impl Steps {
 mod tests {
     use super::*;
 
-    fn agent(message: &str) -> Error {
-        Error::Runtime(runtime::Error::Agent {
-            kind: ErrorKind::InvalidArgument,
-            message: message.into(),
-        })
-    }
-
     #[test]
     fn codes_of_failures() {
-        let missing = agent("exec: \"nope\": executable file not found in $PATH");
+        let missing = Error::Runtime(runtime::Error::Command {
+            exit_code: 127,
+            message: "exec: \"nope\": executable file not found in $PATH".into(),
+        });
         assert_eq!(code_of(&missing), 127);
-        let missing = agent("exec: \"/nope\": stat /nope: no such file or directory");
-        assert_eq!(code_of(&missing), 127);
-        let forbidden = agent("exec: \"/etc/passwd\": permission denied");
-        assert_eq!(code_of(&forbidden), 126);
-        assert_eq!(code_of(&agent("unknown user")), 125);
         let own = Error::Runtime(runtime::Error::Invalid("x".into()));
         assert_eq!(code_of(&own), 125);
     }
