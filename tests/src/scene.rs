@@ -59,6 +59,16 @@ impl<'a> Scene<'a> {
         self.bed.ctr(&words)
     }
 
+    /// `ctr containers create --runtime … IMAGE ID ARGV`: the container without
+    /// its task.
+    pub fn create_command(&self, id: &str, argv: &[&str]) -> Command {
+        self.bed.note(id);
+        let mut words = vec!["containers", "create", "--runtime", &self.runtime];
+        words.extend([IMAGE, id]);
+        words.extend(argv);
+        self.bed.ctr(&words)
+    }
+
     /// `ctr run --runtime … FLAGS --config SPEC ID`.
     pub fn spec_command(&self, id: &str, flags: &[&str], spec: &Spec) -> Command {
         self.bed.note(id);
