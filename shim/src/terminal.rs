@@ -76,5 +76,22 @@ pub fn size() -> Option<(u32, u32)> {
 pub fn say(text: &str) {
     let end = if found().is_some() { "\r\n" } else { "\n" };
     // Without a stderr there is nobody to tell.
-    let _ = write!(stderr().lock(), "rust-kata: {text}{end}");
+    let _ = write!(stderr().lock(), "rust-kata: {}{end}", harmless(text));
+}
+
+/// Text that may come from the guest, without what would steer a terminal.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' { '.' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_does_not_steer_the_terminal() {
+        assert_eq!(harmless("a\x1b]0;x\x07\nb\u{9b}2J"), "a.]0;x.\nb.2J");
+    }
 }
