@@ -1,3 +1,5 @@
+//! What validation accepts, and what it says of the rest.
+
 use super::*;
 use crate::spec::{HypervisorKind, Share};
 
