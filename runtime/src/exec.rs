@@ -103,7 +103,11 @@ impl Pod {
             let signals = match started {
                 Ok(signals) => signals,
                 Err(e) => {
-                    // It never ran; 255 is what is left of an unknown end.
+                    if matches!(e, Error::AgentTimeout { .. }) {
+                        pod.kill_unanswered(id, &exec);
+                    }
+                    // It never ran, as far as anybody was told; 255 is what
+                    // is left of an unknown end.
                     process.end(255, |_| {});
                     process.drop_stdio();
                     process.drop_holder();
@@ -124,6 +128,23 @@ impl Pod {
             Ok(pid)
         })
         .await
+    }
+
+    /// Sees to it that an exec whose start was not answered in time does not
+    /// run on unseen. Nobody waits for it: the guest is slow at best.
+    fn kill_unanswered(self: &Arc<Self>, container: &str, exec: &str) {
+        let pod = self.clone();
+        let request = api::SignalProcessRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.to_owned(),
+            signal: libc::SIGKILL as u32,
+            ..Default::default()
+        };
+        tokio::spawn(async move {
+            if let Err(e) = pod.unless_gone(pod.agent.signal_process(request)).await {
+                log::warn!("An exec whose start was not answered: {e}");
+            }
+        });
     }
 
     pub(crate) async fn delete_exec(
