@@ -224,3 +224,41 @@ fn an_end_by_force_leaves_no_process() {
     );
     assert_eq!(again.ok().out(), "again\n");
 }
+
+#[test]
+fn hooks_run_on_the_host_and_in_the_guest() {
+    if !subject_is_ours("run") {
+        return;
+    }
+    let bed = Bed::new();
+    let (state, stopped) = (bed.fresh("state"), bed.fresh("stopped"));
+    let keep = format!("cat > {}", state.display());
+    let with_hooks = |create: &str| {
+        let hooks = serde_json::json!({
+            "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", create]}],
+            "startContainer": [{"path": "/bin/touch", "args": ["touch", "/tmp/by-hook"]}],
+            "poststop": [{"path": "/bin/touch", "args": ["touch", stopped]}],
+        });
+        bundle_of(&bed, |rootfs| {
+            Spec::new(rootfs, &["ls", "/tmp/by-hook"]).set("/hooks", hooks)
+        })
+    };
+
+    let id = format!("hooks-{}", std::process::id());
+    let folder = with_hooks(&keep);
+    let output = run(command(&bed, &folder, &["--id", &id]), Input::Null, limit()).ok();
+
+    assert_eq!(output.out(), "/tmp/by-hook\n");
+    let told = std::fs::read(&state).expect("createRuntime ran on the host");
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("the OCI state");
+    assert_eq!(
+        (&told["id"], &told["status"]),
+        (&id.into(), &"created".into())
+    );
+    assert!(stopped.exists(), "poststop ran on the host");
+
+    let folder = with_hooks("echo refused >&2; exit 3");
+    let refused = run(command(&bed, &folder, &[]), Input::Null, limit()).exits(125);
+    assert!(refused.err().contains("refused"), "{}", refused.err());
+    bed.assert_clean();
+}
