@@ -14,8 +14,18 @@ pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 /// Device ids of virtio 1.2 §5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
+    /// §5.1 Network Device.
+    Net = 1,
+    /// §5.2 Block Device.
+    Block = 2,
+    /// §5.4 Entropy Device.
+    Rng = 4,
+    /// §5.5 Traditional Memory Balloon Device.
+    Balloon = 5,
     /// §5.10 Socket Device.
     Vsock = 19,
+    /// §5.15 Memory Device.
+    Mem = 24,
     /// §5.11 File System Device.
     Fs = 26,
 }
@@ -24,6 +34,11 @@ impl DeviceKind {
     /// A short name for logs.
     pub fn name(self) -> &'static str {
         match self {
+            DeviceKind::Net => "net",
+            DeviceKind::Block => "block",
+            DeviceKind::Rng => "rng",
+            DeviceKind::Balloon => "balloon",
+            DeviceKind::Mem => "mem",
             DeviceKind::Vsock => "vsock",
             DeviceKind::Fs => "fs",
         }
@@ -52,10 +67,15 @@ pub enum DeviceError {
     },
 }
 
-/// How a device tells the driver of used buffers.
+/// How a device reaches the driver: of used buffers for a queue's interrupt, of a
+/// changed configuration for the device's own.
 pub trait Interrupt: Send + Sync {
     /// Signals the driver.
     fn signal(&self);
+
+    /// The driver broke the rules of the ring, which is no longer served: the device
+    /// needs a reset (virtio 1.2 §2.1.2).
+    fn failed(&self);
 }
 
 /// A virtio device.
@@ -80,6 +100,14 @@ pub trait Device: Send {
 
     /// Writes the configuration space. Bytes that are not writable stay as they are.
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
+
+    /// Tells which features the driver acknowledged, all of them offered. Called before
+    /// the first queue starts, and again after a reset.
+    fn set_features(&mut self, _features: u64) {}
+
+    /// Gives the device the interrupt by which the driver hears of changes of the
+    /// configuration space (virtio 1.2 §2.3). Called once, before anything else.
+    fn set_config_interrupt(&mut self, _changed: Arc<dyn Interrupt>) {}
 
     /// Serves queue `index`: chains that are already there, and more whenever `kick`
     /// is written to. `queue` carries its addresses and positions, and whether event

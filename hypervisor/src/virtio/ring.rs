@@ -148,6 +148,7 @@ impl Ring {
     fn give_up(&mut self, err: &virtio_queue::Error) {
         if !std::mem::replace(&mut self.broken, true) {
             log::error!("The guest broke a queue, which is no longer served: {err}");
+            self.call.failed();
         }
     }
 }

@@ -28,6 +28,7 @@ pub fn memory() -> Memory {
 /// Counts interrupts and lets a test wait for one.
 pub struct Calls {
     pub count: AtomicUsize,
+    pub failures: AtomicUsize,
     event: EventFd,
 }
 
@@ -35,6 +36,10 @@ impl Interrupt for Calls {
     fn signal(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
         self.event.write(1).unwrap();
+    }
+
+    fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -59,6 +64,7 @@ impl DriverQueue {
             kick: event(EfdFlags::EFD_NONBLOCK),
             calls: Arc::new(Calls {
                 count: AtomicUsize::new(0),
+                failures: AtomicUsize::new(0),
                 event: event(EfdFlags::EFD_NONBLOCK),
             }),
         }

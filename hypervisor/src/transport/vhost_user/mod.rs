@@ -104,19 +104,30 @@ struct Vring {
     running: bool,
 }
 
-/// The interrupt of a queue. The front end may change its descriptor at any time.
+/// The interrupt of a queue. The front end may change its descriptors at any time.
 #[derive(Default)]
-struct CallFd(Mutex<Option<File>>);
+struct CallFd {
+    call: Mutex<Option<File>>,
+    error: Mutex<Option<File>>,
+}
 
 impl Interrupt for CallFd {
     fn signal(&self) {
-        if let Some(file) = &*lock(&self.0) {
-            let one = 1u64.to_ne_bytes();
-            // A counter at its limit wakes the driver, too.
-            match nix::unistd::write(file, &one) {
-                Ok(_) | Err(nix::errno::Errno::EAGAIN) => {}
-                Err(err) => log::warn!("Cannot signal the driver: {err}"),
-            }
+        signal(&self.call);
+    }
+
+    fn failed(&self) {
+        signal(&self.error);
+    }
+}
+
+fn signal(event: &Mutex<Option<File>>) {
+    if let Some(file) = &*lock(event) {
+        let one = 1u64.to_ne_bytes();
+        // A counter at its limit wakes the reader, too.
+        match nix::unistd::write(file, &one) {
+            Ok(_) | Err(nix::errno::Errno::EAGAIN) => {}
+            Err(err) => log::warn!("Cannot signal the driver: {err}"),
         }
     }
 }

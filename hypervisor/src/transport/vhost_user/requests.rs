@@ -5,7 +5,8 @@ use std::fs::File;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
-    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVirtioFeatures,
+    VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
@@ -45,15 +46,17 @@ impl VhostUserBackendReqHandlerMut for Handler {
             return Err(Error::InvalidParam);
         }
         self.features = features;
+        self.device
+            .set_features(features & !VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits());
         Ok(())
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         let features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::RESET_DEVICE;
         Ok(match self.device.kind() {
-            DeviceKind::Vsock => features | VhostUserProtocolFeatures::CONFIG,
             // QEMU is told the tag itself, and warns of one more offer.
             DeviceKind::Fs => features,
+            _ => features | VhostUserProtocolFeatures::CONFIG,
         })
     }
 
@@ -137,13 +140,13 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        let call = &self.vring(index.into())?.call;
-        *lock(&call.0) = file;
+        *lock(&self.vring(index.into())?.call.call) = file;
         Ok(())
     }
 
-    fn set_vring_err(&mut self, index: u8, _file: Option<File>) -> Result<()> {
-        self.vring(index.into()).map(|_| ())
+    fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        *lock(&self.vring(index.into())?.call.error) = file;
+        Ok(())
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
