@@ -8,11 +8,14 @@
 mod device;
 pub mod fs;
 mod ring;
+pub mod rng;
+mod serial_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vsock;
 mod worker;
 
 pub use device::{Device, DeviceError, DeviceKind, Interrupt, Memory};
-pub(crate) use ring::Ring;
+pub(crate) use ring::{RING_FEATURES, Ring};
+pub(crate) use serial_queue::{Handler, SerialQueue};
 pub(crate) use worker::Worker;

@@ -3,10 +3,16 @@
 use std::sync::Arc;
 
 use nix::sys::eventfd::EventFd;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use super::{DeviceError, Interrupt, Memory};
+
+/// What every device offers, since a [`Ring`] has it (virtio 1.2 §6).
+pub(crate) const RING_FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
 
 /// A chain of descriptors in guest memory.
 pub(crate) type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
