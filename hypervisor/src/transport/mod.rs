@@ -1,3 +1,4 @@
 //! How drivers reach the devices.
 
+pub mod mmio;
 pub mod vhost_user;

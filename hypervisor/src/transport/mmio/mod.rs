@@ -1,0 +1,443 @@
+//! virtio-mmio (virtio 1.2 §4.2): a device behind a page of registers. Version 2 only.
+//!
+//! ```text
+//!   vCPU ── register access ──▶ Mmio ── start_queue, stop_queue ──▶ Device
+//!        ── QueueNotify ── ioeventfd ─────── kick ────────────────▶ its threads
+//!        ◀── irqfd ── Line ◀──────────── Interrupt ──────────────── its threads
+//! ```
+//!
+//! There is no KVM in it: whoever runs the vCPUs hands over their accesses, wires the
+//! kicks to the notify register and the interrupt's event to the guest.
+//!
+//! The driver is hostile. What it writes at a wrong time or in a wrong way changes
+//! nothing and is logged, a few times only. A queue that cannot be served, or that it
+//! breaks later, ends in `DEVICE_NEEDS_RESET`.
+
+mod line;
+mod queue;
+mod registers;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::Queue;
+
+use crate::virtio::{Device, DeviceError, DeviceKind, Memory};
+use line::{ConfigInterrupt, Line, UsedInterrupt};
+use queue::{Place, QueueRegisters};
+use registers::status;
+
+pub use registers::QUEUE_NOTIFY;
+
+/// The room that one device takes in the guest's address space.
+pub const SLOT_SIZE: u64 = 0x1000;
+
+/// The configuration space of any device we serve is smaller.
+const MAX_CONFIG: usize = 256;
+/// Complaints about one driver that are logged.
+const MAX_COMPLAINTS: u32 = 16;
+
+/// What a slot without a device answers: device id 0 tells the driver to leave it
+/// alone (§4.2.2.1).
+pub fn read_empty(offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    let value = match offset {
+        registers::MAGIC_VALUE => registers::MAGIC,
+        registers::VERSION => registers::VERSION_2,
+        registers::VENDOR_ID => registers::VENDOR,
+        _ => 0,
+    };
+    if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
+        *word = value.to_le_bytes();
+    }
+}
+
+/// A device in a slot. Dropping it stops the device.
+pub struct Mmio {
+    device: Box<dyn Device>,
+    mem: Memory,
+    line: Arc<Line>,
+    queues: Vec<QueueRegisters>,
+    kicks: Vec<EventFd>,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    /// Wider than what is offered, so that a driver which takes more is seen.
+    driver_features: u128,
+    queue_sel: u32,
+    generation: u32,
+    /// The configuration space at the last look at its generation.
+    seen_config: [u8; MAX_CONFIG],
+    paused: bool,
+    complaints: u32,
+}
+
+impl Mmio {
+    /// Puts `device` behind registers. Writing to `irq` must raise the edge-triggered
+    /// interrupt of the slot.
+    pub fn new(mut device: Box<dyn Device>, mem: Memory, irq: EventFd) -> io::Result<Mmio> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let kicks = device
+            .queue_sizes()
+            .iter()
+            .map(|_| EventFd::from_flags(flags))
+            .collect::<nix::Result<_>>()?;
+        let queues = device.queue_sizes().iter().copied();
+        let queues = queues.map(QueueRegisters::new).collect();
+        let line = Arc::new(Line::new(irq));
+        device.set_config_interrupt(Arc::new(ConfigInterrupt(Arc::clone(&line))));
+        let mut mmio = Mmio {
+            device,
+            mem,
+            line,
+            queues,
+            kicks,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+            generation: 0,
+            seen_config: [0; MAX_CONFIG],
+            paused: false,
+            complaints: 0,
+        };
+        mmio.device.read_config(0, &mut mmio.seen_config);
+        Ok(mmio)
+    }
+
+    /// What to write to when the driver writes a queue's index to [`QUEUE_NOTIFY`]: one
+    /// event for each queue.
+    pub fn kicks(&self) -> &[EventFd] {
+        &self.kicks
+    }
+
+    /// The kind of the device.
+    pub fn kind(&self) -> DeviceKind {
+        self.device.kind()
+    }
+
+    /// The device, for what is its own.
+    pub fn device_mut(&mut self) -> &mut dyn Device {
+        &mut *self.device
+    }
+
+    /// The Status register (§2.1).
+    pub fn status(&self) -> u32 {
+        self.line.status()
+    }
+
+    /// Whether the device waits for the driver to reset it, after an error.
+    pub fn needs_reset(&self) -> bool {
+        self.line.has_status(status::NEEDS_RESET)
+    }
+
+    /// Stops serving the queues, which keep their positions.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        for index in 0..self.queues.len() {
+            if let Some(queue) = self.stop(index) {
+                self.queues[index].place = Place::Waiting(queue);
+            }
+        }
+    }
+
+    /// Goes on after [`pause`](Mmio::pause).
+    pub fn resume(&mut self) {
+        self.paused = false;
+        self.serve_waiting();
+    }
+
+    /// The driver reads `data.len()` bytes at `offset` in the slot.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(offset) = config_offset(offset) {
+            self.device.read_config(offset, data);
+            return;
+        }
+        // §4.2.2.2: registers are accessed by words.
+        let Ok(word) = <&mut [u8; 4]>::try_from(data) else {
+            return self.complain(format_args!("reads a part of register {offset:#x}"));
+        };
+        let value = match offset {
+            registers::DEVICE_ID => self.kind() as u32,
+            registers::DEVICE_FEATURES => half(self.offered(), self.device_features_sel),
+            registers::QUEUE_NUM_MAX => self.selected().map_or(0, |queue| queue.max.into()),
+            registers::QUEUE_READY => self.selected().map_or(0, |queue| queue.ready.into()),
+            registers::INTERRUPT_STATUS => self.line.pending(),
+            registers::STATUS => self.line.status(),
+            // There is no shared memory region, whichever is selected.
+            registers::SHM_LEN_LOW..=registers::SHM_BASE_HIGH if offset.is_multiple_of(4) => {
+                u32::MAX
+            }
+            // The reset is over when the write returns.
+            registers::QUEUE_RESET => 0,
+            registers::CONFIG_GENERATION => self.config_generation(),
+            _ => return read_empty(offset, word),
+        };
+        *word = value.to_le_bytes();
+    }
+
+    /// The driver writes `data` at `offset` in the slot.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(offset) = config_offset(offset) {
+            // §3.1.1: not before the features are settled.
+            if self.line.has_status(status::FEATURES_OK) {
+                self.device.write_config(offset, data);
+            } else {
+                self.complain(format_args!("writes to the configuration too early"));
+            }
+            return;
+        }
+        let Ok(word) = <[u8; 4]>::try_from(data) else {
+            return self.complain(format_args!("writes a part of register {offset:#x}"));
+        };
+        let value = u32::from_le_bytes(word);
+        match offset {
+            registers::DEVICE_FEATURES_SEL => self.device_features_sel = value,
+            registers::DRIVER_FEATURES_SEL => self.driver_features_sel = value,
+            registers::DRIVER_FEATURES => self.set_driver_features(value),
+            registers::QUEUE_SEL => self.queue_sel = value,
+            registers::QUEUE_NOTIFY => self.notify(value),
+            registers::INTERRUPT_ACK => self.line.acknowledge(value),
+            registers::STATUS => self.set_status(value),
+            registers::SHM_SEL => {}
+            registers::QUEUE_NUM
+            | registers::QUEUE_READY
+            | registers::QUEUE_RESET
+            | registers::QUEUE_DESC_LOW..=registers::QUEUE_DEVICE_HIGH => {
+                self.write_queue(offset, value);
+            }
+            _ => self.complain(format_args!("writes to register {offset:#x}")),
+        }
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | 1 << VIRTIO_F_RING_RESET
+    }
+
+    fn negotiated(&self, feature: u32) -> bool {
+        self.driver_features & 1 << feature != 0
+    }
+
+    fn set_driver_features(&mut self, value: u32) {
+        let settled = self.line.has_status(status::FEATURES_OK);
+        if settled || !self.line.has_status(status::DRIVER) {
+            return self.complain(format_args!("writes its features at the wrong time"));
+        }
+        match self.driver_features_sel {
+            sel @ 0..4 => {
+                let shift = sel * 32;
+                let others = self.driver_features & !(0xffff_ffff << shift);
+                self.driver_features = others | u128::from(value) << shift;
+            }
+            _ => self.complain(format_args!("writes features that there are none of")),
+        }
+    }
+
+    /// §3.1.1: the driver's way through the status bits.
+    fn set_status(&mut self, value: u32) {
+        if value == 0 {
+            return self.reset();
+        }
+        // A driver writes back what it read, with a bit more.
+        let mut value = value & !status::NEEDS_RESET;
+        let now = self.line.status() & !status::NEEDS_RESET;
+        let order = [
+            (status::ACKNOWLEDGE, status::DRIVER),
+            (status::DRIVER, status::FEATURES_OK),
+            (status::FEATURES_OK, status::DRIVER_OK),
+        ];
+        let unordered = order
+            .iter()
+            .any(|(first, then)| value & first == 0 && value & then != 0);
+        if unordered || now & !value != 0 || value & !status::SETTABLE != 0 {
+            let what = format_args!("sets its status from {now:#x} to {value:#x}");
+            return self.complain(what);
+        }
+        let new = value & !now;
+        if new & status::FEATURES_OK != 0 && !self.settle_features() {
+            value &= !(status::FEATURES_OK | status::DRIVER_OK);
+        }
+        self.line.add_status(value);
+        if value & new & status::DRIVER_OK != 0 {
+            self.serve_waiting();
+        }
+    }
+
+    fn settle_features(&mut self) -> bool {
+        let features = self.driver_features;
+        let known = features & !u128::from(self.offered()) == 0;
+        if !known || !self.negotiated(VIRTIO_F_VERSION_1) {
+            self.complain(format_args!("takes features {features:#x}"));
+            return false;
+        }
+        let own = features as u64 & self.device.features();
+        self.device.set_features(own);
+        true
+    }
+
+    fn reset(&mut self) {
+        for index in 0..self.queues.len() {
+            self.stop(index);
+            self.queues[index] = QueueRegisters::new(self.queues[index].max);
+            // A kick of the past must not be one of the future.
+            let _ = self.kicks[index].read();
+        }
+        self.device.reset();
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.driver_features = 0;
+        self.queue_sel = 0;
+        self.line.reset();
+    }
+
+    fn selected(&self) -> Option<&QueueRegisters> {
+        self.queues.get(self.queue_sel as usize)
+    }
+
+    /// A write to a register of the selected queue.
+    fn write_queue(&mut self, offset: u64, value: u32) {
+        let index = self.queue_sel as usize;
+        if index >= self.queues.len() || !self.line.has_status(status::FEATURES_OK) {
+            return self.complain(format_args!("sets up queue {index}"));
+        }
+        match offset {
+            registers::QUEUE_READY if value == 0 => self.reset_queue(index),
+            registers::QUEUE_RESET if value == 1 && self.negotiated(VIRTIO_F_RING_RESET) => {
+                self.reset_queue(index);
+            }
+            registers::QUEUE_RESET => self.complain(format_args!("resets queue {index}")),
+            // §4.2.2.2: a queue that is ready is not changed.
+            _ if self.queues[index].ready => {
+                self.complain(format_args!("changes queue {index} while it is ready"));
+            }
+            registers::QUEUE_READY if value == 1 => self.make_ready(index),
+            _ => self.queues[index].write(offset, value),
+        }
+    }
+
+    fn make_ready(&mut self, index: usize) {
+        let event_idx = self.negotiated(VIRTIO_RING_F_EVENT_IDX);
+        let queue = &mut self.queues[index];
+        queue.ready = true;
+        match queue.queue(event_idx) {
+            Ok(ring) => {
+                queue.place = Place::Waiting(ring);
+                self.serve_waiting();
+            }
+            Err(err) => self.fail(index, err),
+        }
+    }
+
+    /// §2.6.1: the queue is as after a reset of the device.
+    fn reset_queue(&mut self, index: usize) {
+        self.stop(index);
+        self.queues[index] = QueueRegisters::new(self.queues[index].max);
+    }
+
+    /// Has the device serve what may be served.
+    fn serve_waiting(&mut self) {
+        if self.paused || !self.line.has_status(status::DRIVER_OK) {
+            return;
+        }
+        for index in 0..self.queues.len() {
+            let Some(queue) = self.queues[index].take_waiting() else {
+                continue;
+            };
+            match self.start(index, queue) {
+                Ok(()) => self.queues[index].place = Place::Running,
+                Err(err) => self.fail(index, err),
+            }
+        }
+    }
+
+    fn start(&mut self, index: usize, queue: Queue) -> Result<(), DeviceError> {
+        let kick = clone(&self.kicks[index]).map_err(|source| DeviceError::Io {
+            what: "clone the kick of a queue",
+            source,
+        })?;
+        let call = Arc::new(UsedInterrupt(Arc::clone(&self.line)));
+        self.device
+            .start_queue(index, queue, self.mem.clone(), kick, call)
+    }
+
+    /// Takes queue `index` from wherever it is, with its positions.
+    fn stop(&mut self, index: usize) -> Option<Queue> {
+        match std::mem::take(&mut self.queues[index].place) {
+            Place::Nowhere => None,
+            Place::Waiting(queue) => Some(queue),
+            Place::Running => {
+                let queue = self.device.stop_queue(index);
+                if queue.is_none() {
+                    self.fail(index, "the device lost it");
+                }
+                queue
+            }
+        }
+    }
+
+    fn fail(&self, index: usize, err: impl std::fmt::Display) {
+        let device = self.kind().name();
+        log::error!("{device}: queue {index} cannot be served: {err}");
+        self.line.fail();
+    }
+
+    fn notify(&mut self, index: u32) {
+        let index = index as usize;
+        match self.queues.get(index) {
+            Some(queue) if queue.ready => {
+                // A counter that is full is a kick as well.
+                let _ = self.kicks[index].write(1);
+            }
+            _ => self.complain(format_args!("notifies of queue {index}")),
+        }
+    }
+
+    /// Changes whenever the configuration was seen to change (§2.5.1). Looking is better
+    /// than counting the device's signals: the driver would trust what it reads between
+    /// a change and its signal.
+    fn config_generation(&mut self) -> u32 {
+        let mut config = [0; MAX_CONFIG];
+        self.device.read_config(0, &mut config);
+        if config != self.seen_config {
+            self.seen_config = config;
+            self.generation = self.generation.wrapping_add(1);
+        }
+        self.generation
+    }
+
+    fn complain(&mut self, what: std::fmt::Arguments<'_>) {
+        if self.complaints < MAX_COMPLAINTS {
+            self.complaints += 1;
+            let device = self.kind().name();
+            log::warn!("The driver of {device} {what}, which is ignored");
+        }
+    }
+}
+
+fn config_offset(offset: u64) -> Option<usize> {
+    let offset = offset.checked_sub(registers::CONFIG)?;
+    Some(usize::try_from(offset).unwrap_or(usize::MAX))
+}
+
+/// The word of the features that is selected.
+fn half(features: u64, select: u32) -> u32 {
+    match select {
+        0 => features as u32,
+        1 => (features >> 32) as u32,
+        _ => 0,
+    }
+}
+
+/// Another descriptor of the same event.
+fn clone(event: &EventFd) -> io::Result<EventFd> {
+    let fd = event.as_fd().try_clone_to_owned()?;
+    // SAFETY: it is a clone of an event descriptor.
+    Ok(unsafe { EventFd::from_owned_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! Status, features, interrupts, the configuration space.
+
+use super::*;
+
+#[test]
+fn device_is_recognised() {
+    let mut fixture = Fixture::new();
+
+    let words = [0, 4, 8, 12].map(|offset| fixture.get(offset));
+
+    assert_eq!(
+        words,
+        [u32::from_le_bytes(*b"virt"), 2, 4, registers::VENDOR]
+    );
+    let mut empty = [0xff; 4];
+    read_empty(registers::DEVICE_ID, &mut empty);
+    assert_eq!(empty, [0; 4]);
+    read_empty(registers::MAGIC_VALUE, &mut empty);
+    assert_eq!(&empty, b"virt");
+}
+
+#[test]
+fn features_are_offered_by_halves() {
+    let mut fixture = Fixture::new();
+    let mut halves = [0, 1, 2, u32::MAX].map(|select| {
+        fixture.put(registers::DEVICE_FEATURES_SEL, select);
+        fixture.get(registers::DEVICE_FEATURES)
+    });
+    halves[..2].reverse();
+
+    let all = VERSION_1 | EVENT_IDX | INDIRECT | RING_RESET;
+    assert_eq!(halves, [(all >> 32) as u32, all as u32, 0, 0]);
+}
+
+#[test]
+fn offered_features_are_accepted_and_told_to_the_device() {
+    let mut fixture = Fixture::new();
+
+    fixture.offer(VERSION_1 | EVENT_IDX | RING_RESET);
+
+    assert!(fixture.accepted());
+    // Ring reset is the transport's own.
+    let told = [Event::Reset, Event::Features(VERSION_1 | EVENT_IDX)];
+    assert_eq!(fixture.events(), told);
+    fixture.put(registers::DRIVER_FEATURES, 0);
+    fixture.put(registers::STATUS, 15);
+    assert_eq!(fixture.get(registers::STATUS), 15);
+}
+
+#[test]
+fn other_features_are_not_accepted() {
+    let mut fixture = Fixture::new();
+
+    for features in [0, EVENT_IDX, VERSION_1 | 1, VERSION_1 | 1 << 63] {
+        fixture.offer(features);
+        assert_eq!(fixture.get(registers::STATUS), 3, "{features:#x}");
+        fixture.put(registers::STATUS, 15);
+        assert_eq!(fixture.get(registers::STATUS), 3, "{features:#x}");
+    }
+
+    // Those beyond 64 bits count as well.
+    fixture.put(registers::DRIVER_FEATURES_SEL, 3);
+    fixture.put(registers::DRIVER_FEATURES, 1);
+    fixture.put(registers::DRIVER_FEATURES_SEL, 1);
+    fixture.put(registers::DRIVER_FEATURES, 1);
+    fixture.put(registers::STATUS, 11);
+    assert_eq!(fixture.get(registers::STATUS), 3);
+    let told = fixture.events();
+    assert!(told.iter().all(|event| *event == Event::Reset), "{told:?}");
+}
+
+#[test]
+fn status_goes_forward_in_order() {
+    let mut fixture = Fixture::new();
+    for wrong in [2, 4, 8, 10, 16, 0x100, 64] {
+        fixture.put(registers::STATUS, wrong);
+        assert_eq!(fixture.get(registers::STATUS), 0, "{wrong:#x}");
+    }
+    fixture.put(registers::STATUS, 3);
+    for wrong in [1, 2, 7, 5] {
+        fixture.put(registers::STATUS, wrong);
+        assert_eq!(fixture.get(registers::STATUS), 3, "{wrong:#x}");
+    }
+    fixture.put(registers::STATUS, 3 | status::FAILED);
+    assert_eq!(fixture.get(registers::STATUS), 3 | status::FAILED);
+}
+
+#[test]
+fn broken_ring_needs_a_reset() {
+    let mut fixture = Fixture::started();
+
+    fixture.call(1).failed();
+
+    assert!(fixture.interrupted());
+    assert_eq!(fixture.mmio.status(), 15 | status::NEEDS_RESET);
+    // A driver may write back what it read.
+    fixture.put(registers::STATUS, 15 | status::NEEDS_RESET | status::FAILED);
+    let all = 15 | status::NEEDS_RESET | status::FAILED;
+    assert_eq!(fixture.get(registers::STATUS), all);
+}
+
+#[test]
+fn interrupts_are_pending_until_acknowledged() {
+    let mut fixture = Fixture::started();
+
+    fixture.call(1).signal();
+    assert!(fixture.interrupted());
+    fixture.config_changed().signal();
+    assert!(fixture.interrupted());
+
+    assert_eq!(fixture.get(registers::INTERRUPT_STATUS), 3);
+    fixture.put(registers::INTERRUPT_ACK, interrupt::USED);
+    assert_eq!(fixture.get(registers::INTERRUPT_STATUS), interrupt::CONFIG);
+    fixture.put(registers::INTERRUPT_ACK, u32::MAX);
+    assert_eq!(fixture.get(registers::INTERRUPT_STATUS), 0);
+    assert!(!fixture.interrupted());
+}
+
+#[test]
+fn change_before_driver_ok_is_told_with_it() {
+    let mut fixture = Fixture::with_features(VERSION_1);
+    fixture.config_changed().signal();
+    assert!(!fixture.interrupted());
+
+    fixture.put(registers::STATUS, 15);
+
+    assert!(fixture.interrupted());
+    assert_eq!(fixture.get(registers::INTERRUPT_STATUS), interrupt::CONFIG);
+}
+
+#[test]
+fn reset_stops_and_forgets() {
+    let mut fixture = Fixture::started();
+    fixture.call(1).signal();
+    fixture.put(registers::QUEUE_NOTIFY, 1);
+
+    fixture.put(registers::STATUS, 0);
+
+    assert_eq!(fixture.events(), [Event::Stop(1), Event::Reset]);
+    assert_eq!(fixture.get(registers::STATUS), 0);
+    assert_eq!(fixture.get(registers::INTERRUPT_STATUS), 0);
+    assert!(fixture.mmio.kicks()[1].read().is_err(), "an old kick");
+    fixture.put(registers::QUEUE_SEL, 1);
+    assert_eq!(fixture.get(registers::QUEUE_READY), 0);
+    fixture.offer(VERSION_1 | EVENT_IDX);
+    fixture.events();
+    fixture.set_up(1, 16);
+    fixture.put(registers::STATUS, 15);
+    assert_eq!(fixture.events(), [start(16, (0, 0))]);
+}
+
+#[test]
+fn config_is_read_and_written_in_any_width() {
+    let mut fixture = Fixture::with_features(VERSION_1);
+    fixture.shared.lock().unwrap().config = [1, 2, 3, 4, 5, 6, 7, 8];
+    let mut read = |offset, width| {
+        let mut data = [0xff; 8];
+        fixture.mmio.read(offset, &mut data[..width]);
+        data[..width].to_vec()
+    };
+
+    assert_eq!(read(0x100, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(read(0x103, 1), [4]);
+    assert_eq!(read(0x106, 4), [7, 8, 0, 0]);
+    assert_eq!(read(0xffc, 4), [0; 4]);
+    assert_eq!(read(u64::MAX, 4), [0; 4]);
+    fixture.mmio.write(0x105, &[9, 8]);
+    assert_eq!(fixture.events(), [Event::Write(5, vec![9, 8])]);
+}
+
+#[test]
+fn config_is_not_written_before_the_features() {
+    let mut fixture = Fixture::new();
+    fixture.put(registers::STATUS, 3);
+
+    fixture.put(registers::CONFIG, 1);
+
+    assert_eq!(fixture.events(), []);
+}
+
+#[test]
+fn generation_changes_with_the_config() {
+    let mut fixture = Fixture::new();
+    let before = fixture.get(registers::CONFIG_GENERATION);
+    assert_eq!(fixture.get(registers::CONFIG_GENERATION), before);
+
+    fixture.shared.lock().unwrap().config[7] = 1;
+
+    let after = fixture.get(registers::CONFIG_GENERATION);
+    assert_ne!(after, before);
+    assert_eq!(fixture.get(registers::CONFIG_GENERATION), after);
+}
+
+#[test]
+fn registers_are_words() {
+    let mut fixture = Fixture::started();
+    for width in [1, 2, 3, 8] {
+        let mut data = [0xff; 8];
+        fixture.mmio.read(registers::STATUS, &mut data[..width]);
+        assert_eq!(data[..width], [0; 8][..width]);
+        fixture.mmio.write(registers::STATUS, &[0; 8][..width]);
+    }
+    for offset in [registers::STATUS + 1, registers::STATUS - 2, 0x88, 0xfd] {
+        fixture.put(offset, 0);
+    }
+    assert_eq!(fixture.get(registers::STATUS + 2), 0);
+
+    assert_eq!(fixture.get(registers::STATUS), 15);
+    assert_eq!(fixture.events(), []);
+}
+
+#[test]
+fn there_is_no_shared_memory() {
+    let mut fixture = Fixture::new();
+
+    fixture.put(registers::SHM_SEL, 0);
+
+    for offset in [0xb0, 0xb4, 0xb8, 0xbc] {
+        assert_eq!(fixture.get(offset), u32::MAX, "{offset:#x}");
+    }
+}
+
+/// Every register with every kind of value, in an order that a seed gives.
+#[test]
+fn no_access_does_harm() {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut fixture = Fixture::new();
+    let values = [0, 1, 2, 3, 11, 15, 32, 64, u32::MAX, END as u32, 0x4000];
+    for _ in 0..200_000 {
+        let offset = match random() % 8 {
+            0 => random() % SLOT_SIZE,
+            1 => registers::STATUS,
+            _ => random() % 64 * 4,
+        };
+        let value = values[random() as usize % values.len()];
+        if random() % 4 == 0 {
+            fixture.get(offset);
+        } else {
+            fixture.put(offset, value);
+        }
+        fixture.events();
+    }
+    fixture.offer(VERSION_1);
+    assert!(fixture.accepted());
+}
