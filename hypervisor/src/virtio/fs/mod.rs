@@ -9,9 +9,12 @@
 //! programs must not have the one wait for the other's `fsync`. Each takes a request,
 //! serves it and returns it by itself; FUSE does not ask for an order.
 
+mod flags;
+mod held;
 mod node;
 mod server;
 mod share;
+mod xattr;
 
 use std::io;
 use std::path::Path;
@@ -40,23 +43,25 @@ const REQUEST_THREADS: usize = 4;
 /// A file system device.
 pub struct Fs {
     tag: [u8; TAG_LEN],
-    root: std::path::PathBuf,
+    share: Arc<Share>,
     server: Arc<FuseServer>,
     queues: [Option<QueueServer>; QUEUES],
 }
 
 impl Fs {
-    /// A device that shows `dir` under the name `tag`.
+    /// A device that shows `dir` under the name `tag`. It needs `dir` and `/proc` now,
+    /// and no path later.
     pub fn new(tag: &str, dir: &Path) -> io::Result<Fs> {
         let mut bytes = [0; TAG_LEN];
         let Some(place) = bytes.get_mut(..tag.len()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "tag too long"));
         };
         place.copy_from_slice(tag.as_bytes());
+        let share = Arc::new(Share::new(dir)?);
         Ok(Fs {
             tag: bytes,
-            root: dir.to_owned(),
-            server: Arc::new(FuseServer::new(Share::new(dir)?)),
+            server: Arc::new(FuseServer::new(Arc::clone(&share))),
+            share,
             queues: [None, None],
         })
     }
@@ -119,10 +124,7 @@ impl Device for Fs {
     }
 
     fn reset(&mut self) {
-        match Share::new(&self.root) {
-            Ok(share) => self.server = Arc::new(FuseServer::new(share)),
-            Err(err) => log::error!("Cannot open {} anew: {err}", self.root.display()),
-        }
+        self.share.forget_all();
     }
 }
 

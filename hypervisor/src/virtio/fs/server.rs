@@ -15,7 +15,7 @@ use super::super::{Ring, Worker};
 use super::share::Share;
 
 /// Parses and answers FUSE requests. Shared by all queues.
-pub(super) type FuseServer = Server<Share>;
+pub(super) type FuseServer = Server<Arc<Share>>;
 
 const KICK: u64 = 0;
 const STOP: u64 = 1;

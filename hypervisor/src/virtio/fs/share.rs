@@ -3,12 +3,18 @@
 //!
 //! What is added to the passthrough:
 //!
-//! - `.` and `..` are not looked up. The guest's kernel never asks for them, and a
-//!   directory that is moved on the host must not become a way out of the share.
+//! - A name is one step down: `.` and `..` are refused everywhere, as is all that is
+//!   not a plain name. The guest's kernel never asks for them, and a directory that is
+//!   moved on the host must not become a way out of the share. The host opens with
+//!   `O_NOFOLLOW` what is found under the name, so no path of the guest's is ever
+//!   walked by the host, nor a link followed.
 //! - Open flags are reduced to those with a meaning for a file that is there. `O_PATH`
 //!   in particular would make the host follow a symbolic link that the guest made.
 //! - `trusted.*` attributes belong to the host's overlayfs.
 //! - Sizes that become allocations are bounded.
+//! - Once it is made, a share needs no path of the host, neither its own nor `/proc`: it
+//!   has descriptors of both, and works in the empty root of the jail. That includes
+//!   the guest's reset of it ([`held`](super::held)).
 //!
 //! How the guest may cache, and why:
 //!
@@ -30,7 +36,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::flags::{OPTIONS, UNWANTED, io_flags, open_flags, opened};
+use super::held::Held;
 use super::node::Node;
+use super::xattr;
 
 use fuse_backend_rs::abi::fuse_abi::{CreateIn, stat64, statvfs64};
 use fuse_backend_rs::api::filesystem::{
@@ -39,46 +48,17 @@ use fuse_backend_rs::api::filesystem::{
 };
 use fuse_backend_rs::passthrough::{CachePolicy, Config, PassthroughFs};
 
-/// The longest extended attribute and list of them (xattr(7)).
-const XATTR_MAX: u32 = 64 << 10;
 /// What is read from a directory in one go.
 const READDIR_MAX: u32 = 1 << 20;
 
-/// Open flags that a guest may pass.
-const OPEN_FLAGS: i32 = libc::O_ACCMODE
-    | libc::O_APPEND
-    | libc::O_DIRECT
-    | libc::O_DIRECTORY
-    | libc::O_DSYNC
-    | libc::O_EXCL
-    | libc::O_LARGEFILE
-    | libc::O_NOATIME
-    | libc::O_NOFOLLOW
-    | libc::O_NONBLOCK
-    | libc::O_SYNC
-    | libc::O_TRUNC;
-
-/// What is offered to the guest's FUSE client beyond what the passthrough asks for.
-const OPTIONS: FsOptions = FsOptions::from_bits_truncate(
-    FsOptions::ASYNC_READ.bits()
-        | FsOptions::ASYNC_DIO.bits()
-        | FsOptions::ATOMIC_O_TRUNC.bits()
-        | FsOptions::AUTO_INVAL_DATA.bits()
-        | FsOptions::BIG_WRITES.bits()
-        | FsOptions::MAX_PAGES.bits()
-        | FsOptions::PARALLEL_DIROPS.bits(),
-);
-
-/// FUSE 7.35: closing needs no request. Unknown to fuse-backend-rs.
-const FOPEN_NOFLUSH: u32 = 1 << 5;
-
-type Handle = u64;
+pub(super) type Handle = u64;
 type Opened = (Option<Handle>, OpenOptions, Option<u32>);
 type Created = (Entry, Option<Handle>, OpenOptions, Option<u32>);
 
 /// See the module.
 pub(super) struct Share {
     inner: PassthroughFs,
+    held: Held,
 }
 
 impl Share {
@@ -98,11 +78,39 @@ impl Share {
             killpriv_v2: true,
             no_open: false,
             no_opendir: false,
-            do_import: true,
+            // It would open the directory again whenever the guest says INIT.
+            do_import: false,
             ..Config::default()
         })?;
         inner.import()?;
-        Ok(Share { inner })
+        Ok(Share {
+            inner,
+            held: Held::new(),
+        })
+    }
+
+    /// Closes and forgets all that the guest has of it.
+    pub fn forget_all(&self) {
+        let context = Context::default();
+        for (handle, inode) in self.held.take_handles() {
+            // The guest may have closed it meanwhile.
+            let _ = self
+                .inner
+                .release(&context, inode, 0, handle, false, false, None);
+        }
+        for inode in self.held.inodes() {
+            self.inner.forget(&context, inode, u64::MAX);
+        }
+    }
+
+    /// What the guest is told of an entry found in `parent`.
+    fn found(&self, parent: Node, name: &CStr, mut entry: Entry) -> Entry {
+        self.held.knows(entry.inode);
+        let node = parent.child(name, entry.inode);
+        entry.inode = node.into();
+        entry.attr_timeout = node.attr_timeout();
+        entry.entry_timeout = parent.entry_timeout();
+        entry
     }
 }
 
@@ -110,49 +118,18 @@ fn errno<T>(number: i32) -> io::Result<T> {
     Err(io::Error::from_raw_os_error(number))
 }
 
-fn open_flags(flags: u32) -> u32 {
-    flags & OPEN_FLAGS as u32
-}
-
-/// Flags that come with each read and write: those of the open file, as fcntl(2) sees
-/// them.
-fn io_flags(flags: u32) -> u32 {
-    open_flags(flags) & !(libc::O_TRUNC | libc::O_EXCL) as u32
-}
-
-fn host_only(name: &CStr) -> bool {
-    name.to_bytes().starts_with(b"trusted.")
-}
-
-/// What the guest is told of an entry found in `parent`.
-fn found(parent: Node, name: &CStr, mut entry: Entry) -> Entry {
-    let node = parent.child(name, entry.inode);
-    entry.inode = node.into();
-    entry.attr_timeout = node.attr_timeout();
-    entry.entry_timeout = parent.entry_timeout();
-    entry
+/// Refuses all but names of things in a directory.
+fn plain(name: &CStr) -> io::Result<()> {
+    match name.to_bytes() {
+        b"" | b"." | b".." => errno(libc::EINVAL),
+        bytes if bytes.contains(&b'/') => errno(libc::EINVAL),
+        _ => Ok(()),
+    }
 }
 
 /// What the guest is told of attributes.
 fn attributes(node: Node, attr: (stat64, Duration)) -> (stat64, Duration) {
     (attr.0, node.attr_timeout())
-}
-
-/// How the guest may use an open file or directory.
-fn opened(node: Node, flags: u32, mut options: OpenOptions) -> OpenOptions {
-    if node.is_private() {
-        options |= OpenOptions::KEEP_CACHE;
-        if flags & libc::O_DIRECTORY as u32 != 0 {
-            options |= OpenOptions::CACHE_DIR;
-        }
-    }
-    if flags & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 {
-        // Closing tells of failed writes, of which there are none.
-        let bits = options.bits() | FOPEN_NOFLUSH;
-        // SAFETY: the type is a number on its way to the guest; any bits are fine.
-        options = unsafe { OpenOptions::from_bits_unchecked(bits) };
-    }
-    options
 }
 
 /// Methods on one inode that the passthrough serves as they are.
@@ -170,8 +147,9 @@ macro_rules! make_entry {
         $(fn $name(&self, ctx: &Context, parent: Node, $name_arg: &CStr, $($arg: $ty),*)
             -> io::Result<Entry>
         {
+            plain($name_arg)?;
             let entry = self.inner.$name(ctx, parent.inner(), $name_arg, $($arg),*)?;
-            Ok(found(parent, $name_arg, entry))
+            Ok(self.found(parent, $name_arg, entry))
         })*
     };
 }
@@ -182,12 +160,12 @@ impl FileSystem for Share {
     type Handle = Handle;
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
-        let wanted = self.inner.init(capable)?;
-        Ok((wanted | OPTIONS) - FsOptions::PERFILE_DAX)
+        let wanted = self.inner.init(capable - UNWANTED)?;
+        Ok(wanted | OPTIONS)
     }
 
     fn destroy(&self) {
-        self.inner.destroy();
+        self.forget_all();
     }
 
     fn batch_forget(&self, ctx: &Context, requests: Vec<(Node, u64)>) {
@@ -198,11 +176,9 @@ impl FileSystem for Share {
     }
 
     fn lookup(&self, ctx: &Context, parent: Node, name: &CStr) -> io::Result<Entry> {
-        if matches!(name.to_bytes(), b"." | b"..") {
-            return errno(libc::EINVAL);
-        }
+        plain(name)?;
         match self.inner.lookup(ctx, parent.inner(), name) {
-            Ok(entry) => Ok(found(parent, name, entry)),
+            Ok(entry) => Ok(self.found(parent, name, entry)),
             // An entry without an inode says for how long there is none.
             Err(err) if parent.is_private() && err.raw_os_error() == Some(libc::ENOENT) => {
                 Ok(Entry {
@@ -226,13 +202,15 @@ impl FileSystem for Share {
         parent: Node,
         name: &CStr,
     ) -> io::Result<Entry> {
+        plain(name)?;
         let entry = self.inner.symlink(ctx, target, parent.inner(), name)?;
-        Ok(found(parent, name, entry))
+        Ok(self.found(parent, name, entry))
     }
 
     fn link(&self, ctx: &Context, node: Node, parent: Node, name: &CStr) -> io::Result<Entry> {
+        plain(name)?;
         let entry = self.inner.link(ctx, node.inner(), parent.inner(), name)?;
-        Ok(found(parent, name, entry))
+        Ok(self.found(parent, name, entry))
     }
 
     fn rename(
@@ -244,6 +222,8 @@ impl FileSystem for Share {
         new_name: &CStr,
         flags: u32,
     ) -> io::Result<()> {
+        plain(old_name)?;
+        plain(new_name)?;
         let (old, new) = (old_parent.inner(), new_parent.inner());
         self.inner.rename(ctx, old, old_name, new, new_name, flags)
     }
@@ -273,6 +253,7 @@ impl FileSystem for Share {
     fn open(&self, ctx: &Context, node: Node, flags: u32, fuse_flags: u32) -> io::Result<Opened> {
         let flags = open_flags(flags) & !libc::O_EXCL as u32;
         let (handle, options, backing) = self.inner.open(ctx, node.inner(), flags, fuse_flags)?;
+        self.held.opened(handle, node.inner());
         Ok((handle, opened(node, flags, options), backing))
     }
 
@@ -284,6 +265,7 @@ impl FileSystem for Share {
     ) -> io::Result<(Option<Handle>, OpenOptions)> {
         let flags = open_flags(flags) & !(libc::O_EXCL | libc::O_TRUNC) as u32;
         let (handle, options) = self.inner.opendir(ctx, node.inner(), flags)?;
+        self.held.opened(handle, node.inner());
         let flags = flags | libc::O_DIRECTORY as u32;
         Ok((handle, opened(node, flags, options)))
     }
@@ -295,11 +277,13 @@ impl FileSystem for Share {
         name: &CStr,
         mut args: CreateIn,
     ) -> io::Result<Created> {
+        plain(name)?;
         let flags = open_flags(args.flags);
         args.flags = flags | libc::O_NOFOLLOW as u32;
         let (entry, handle, options, backing) =
             self.inner.create(ctx, parent.inner(), name, args)?;
-        let entry = found(parent, name, entry);
+        self.held.opened(handle, entry.inode);
+        let entry = self.found(parent, name, entry);
         let options = opened(entry.inode.into(), flags, options);
         Ok((entry, handle, options, backing))
     }
@@ -365,7 +349,7 @@ impl FileSystem for Share {
         let size = size.min(READDIR_MAX);
         let mut add = |dir: DirEntry, entry: Entry| {
             let entry = match std::ffi::CString::new(dir.name) {
-                Ok(name) => found(node, &name, entry),
+                Ok(name) => self.found(node, &name, entry),
                 Err(err) => return Err(err.into()),
             };
             add_entry(dir, entry)
@@ -376,56 +360,82 @@ impl FileSystem for Share {
 
     fn setxattr(
         &self,
-        ctx: &Context,
+        _: &Context,
         node: Node,
         name: &CStr,
         value: &[u8],
         flags: u32,
     ) -> io::Result<()> {
-        if host_only(name) {
+        if xattr::host_only(name) {
             return errno(libc::EOPNOTSUPP);
         }
-        self.inner.setxattr(ctx, node.inner(), name, value, flags)
+        xattr::set(&self.inner, node.inner(), name, value, flags)
     }
 
     fn getxattr(
         &self,
-        ctx: &Context,
+        _: &Context,
         node: Node,
         name: &CStr,
         size: u32,
     ) -> io::Result<GetxattrReply> {
-        if host_only(name) {
+        if xattr::host_only(name) {
             return errno(libc::EOPNOTSUPP);
         }
+        xattr::get(&self.inner, node.inner(), name, size)
+    }
+
+    fn listxattr(&self, _: &Context, node: Node, size: u32) -> io::Result<ListxattrReply> {
+        xattr::list(&self.inner, node.inner(), size)
+    }
+
+    fn removexattr(&self, _: &Context, node: Node, name: &CStr) -> io::Result<()> {
+        if xattr::host_only(name) {
+            return errno(libc::EOPNOTSUPP);
+        }
+        xattr::remove(&self.inner, node.inner(), name)
+    }
+
+    fn unlink(&self, ctx: &Context, parent: Node, name: &CStr) -> io::Result<()> {
+        plain(name)?;
+        self.inner.unlink(ctx, parent.inner(), name)
+    }
+
+    fn rmdir(&self, ctx: &Context, parent: Node, name: &CStr) -> io::Result<()> {
+        plain(name)?;
+        self.inner.rmdir(ctx, parent.inner(), name)
+    }
+
+    fn release(
+        &self,
+        ctx: &Context,
+        node: Node,
+        flags: u32,
+        handle: Handle,
+        flush: bool,
+        flock_release: bool,
+        owner: Option<u64>,
+    ) -> io::Result<()> {
+        let inode = node.inner();
         self.inner
-            .getxattr(ctx, node.inner(), name, size.min(XATTR_MAX))
+            .release(ctx, inode, flags, handle, flush, flock_release, owner)?;
+        self.held.closed(handle);
+        Ok(())
     }
 
-    fn listxattr(&self, ctx: &Context, node: Node, size: u32) -> io::Result<ListxattrReply> {
-        self.inner.listxattr(ctx, node.inner(), size.min(XATTR_MAX))
-    }
-
-    fn removexattr(&self, ctx: &Context, node: Node, name: &CStr) -> io::Result<()> {
-        if host_only(name) {
-            return errno(libc::EOPNOTSUPP);
-        }
-        self.inner.removexattr(ctx, node.inner(), name)
+    fn releasedir(&self, ctx: &Context, node: Node, flags: u32, handle: Handle) -> io::Result<()> {
+        self.inner.releasedir(ctx, node.inner(), flags, handle)?;
+        self.held.closed(handle);
+        Ok(())
     }
 
     pass_through! {
         fn forget(count: u64);
         fn readlink() -> io::Result<Vec<u8>>;
-        fn unlink(name: &CStr) -> io::Result<()>;
-        fn rmdir(name: &CStr) -> io::Result<()>;
         fn flush(handle: Handle, owner: u64) -> io::Result<()>;
         fn fsync(datasync: bool, handle: Handle) -> io::Result<()>;
         fn fsyncdir(datasync: bool, handle: Handle) -> io::Result<()>;
         fn fallocate(handle: Handle, mode: u32, offset: u64, length: u64) -> io::Result<()>;
-        fn release(
-            flags: u32, handle: Handle, flush: bool, flock_release: bool, owner: Option<u64>
-        ) -> io::Result<()>;
-        fn releasedir(flags: u32, handle: Handle) -> io::Result<()>;
         fn statfs() -> io::Result<statvfs64>;
         fn access(mask: u32) -> io::Result<()>;
         fn lseek(handle: Handle, offset: u64, whence: u32) -> io::Result<u64>;

@@ -1,135 +1,16 @@
 //! The device and its threads under a scripted FUSE client.
 
+mod client;
+mod jail;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::Path;
 
 use virtio_queue::QueueT;
 
 use super::*;
-use crate::virtio::testing::{DriverQueue, END, INDIRECT, NEXT, WRITE, memory};
-
-const REQUEST: usize = 1;
-const IN: u64 = 4 << 20;
-const OUT: u64 = 5 << 20;
-const OUT_LEN: u32 = 128 << 10;
-const ROOT: u64 = 1;
-
-mod opcode {
-    pub const LOOKUP: u32 = 1;
-    pub const GETATTR: u32 = 3;
-    pub const OPEN: u32 = 14;
-    pub const READ: u32 = 15;
-    pub const WRITE: u32 = 16;
-    pub const SETXATTR: u32 = 21;
-    pub const INIT: u32 = 26;
-    pub const CREATE: u32 = 35;
-}
-
-struct Client {
-    dir: tempfile::TempDir,
-    device: Fs,
-    mem: Memory,
-    queue: DriverQueue,
-}
-
-impl Client {
-    fn new() -> Client {
-        let dir = tempfile::tempdir().unwrap();
-        let mem = memory();
-        let queue = DriverQueue::new(&mem, 0);
-        let device = Fs::new("share", dir.path()).unwrap();
-        let mut client = Client {
-            dir,
-            device,
-            mem,
-            queue,
-        };
-        client.start(client.queue.queue());
-        let mut init = Vec::new();
-        for word in [7u32, 38, 65536, u32::MAX, u32::MAX] {
-            init.extend(word.to_le_bytes());
-        }
-        init.resize(64, 0);
-        client.call(opcode::INIT, ROOT, &init).unwrap();
-        client
-    }
-
-    fn start(&mut self, queue: Queue) {
-        let kick = self.queue.kick_event();
-        let calls = self.queue.calls.clone();
-        self.device
-            .start_queue(REQUEST, queue, self.mem.clone(), kick, calls)
-            .unwrap();
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Sends a request as root; the body of the answer, or the error number.
-    fn call(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
-        let mut request = Vec::new();
-        request.extend((40 + body.len() as u32).to_le_bytes());
-        request.extend(opcode.to_le_bytes());
-        request.extend(7u64.to_le_bytes());
-        request.extend(node.to_le_bytes());
-        request.extend([0; 16]);
-        request.extend(body);
-        self.queue.write(IN, &request);
-        self.queue.write(OUT, &[0; 16]);
-        self.queue
-            .descriptor(0, (IN, request.len() as u32, NEXT, 1));
-        self.queue.descriptor(1, (OUT, OUT_LEN, WRITE, 0));
-        self.queue.offer(0);
-        self.queue.kick();
-
-        let (head, len) = self.queue.wait_used();
-        assert_eq!(head, 0);
-        let answer = self.queue.read(OUT, len as usize);
-        assert_eq!(answer[..4], len.to_le_bytes());
-        match i32::from_le_bytes(answer[4..8].try_into().unwrap()) {
-            0 => Ok(answer[16..].to_vec()),
-            error => Err(-error),
-        }
-    }
-
-    fn lookup(&mut self, parent: u64, name: &str) -> Result<Vec<u8>, i32> {
-        let name = format!("{name}\0");
-        self.call(opcode::LOOKUP, parent, name.as_bytes())
-    }
-
-    fn node(&mut self, path: &[&str]) -> u64 {
-        path.iter().fold(ROOT, |parent, name| {
-            u64_at(&self.lookup(parent, name).unwrap(), 0)
-        })
-    }
-
-    fn open(&mut self, node: u64, flags: i32) -> Result<u64, i32> {
-        let body = [flags as u32, 0].map(u32::to_le_bytes).concat();
-        Ok(u64_at(&self.call(opcode::OPEN, node, &body)?, 0))
-    }
-
-    fn create(&mut self, name: &str, flags: i32) -> Result<Vec<u8>, i32> {
-        let mut body = [flags as u32, 0o644, 0, 0].map(u32::to_le_bytes).concat();
-        body.extend(name.as_bytes());
-        body.push(0);
-        self.call(opcode::CREATE, ROOT, &body)
-    }
-
-    fn read(&mut self, node: u64, handle: u64, size: u32) -> Result<Vec<u8>, i32> {
-        let mut body = Vec::new();
-        body.extend(handle.to_le_bytes());
-        body.extend(0u64.to_le_bytes());
-        body.extend(size.to_le_bytes());
-        body.extend([0; 20]);
-        self.call(opcode::READ, node, &body)
-    }
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
-}
+use crate::virtio::testing::{END, INDIRECT, NEXT, WRITE};
+use client::{Client, IN, OUT, OUT_LEN, REQUEST, ROOT, opcode, u64_at};
 
 #[test]
 fn hosts_file_can_be_read() {
@@ -146,15 +27,9 @@ fn hosts_file_can_be_read() {
 fn guests_file_is_on_the_host_at_once() {
     let mut client = Client::new();
 
-    let answer = client.create("new", libc::O_RDWR).unwrap();
+    let answer = client.create(ROOT, "new", libc::O_RDWR).unwrap();
     let (node, handle) = (u64_at(&answer, 0), u64_at(&answer, 128));
-    let mut write = Vec::new();
-    write.extend(handle.to_le_bytes());
-    write.extend(0u64.to_le_bytes());
-    write.extend(5u32.to_le_bytes());
-    write.extend([0; 20]);
-    write.extend(b"hello");
-    client.call(opcode::WRITE, node, &write).unwrap();
+    client.write(node, handle, b"hello").unwrap();
 
     let path = client.path().join("new");
     assert_eq!(fs::read(&path).unwrap(), b"hello");
@@ -197,7 +72,7 @@ fn symbolic_links_are_not_followed() {
     assert!(client.open(link, libc::O_RDONLY).is_err());
     assert!(client.open(link, libc::O_PATH).is_err());
     // With O_PATH the host would ignore O_CREAT and O_EXCL, and follow.
-    let created = client.create("link", libc::O_PATH | libc::O_RDONLY);
+    let created = client.create(ROOT, "link", libc::O_PATH | libc::O_RDONLY);
     assert!(created.is_err());
 }
 
@@ -228,10 +103,7 @@ fn hosts_attributes_are_refused() {
     let mut client = Client::new();
     fs::write(client.path().join("file"), "").unwrap();
     let node = client.node(&["file"]);
-    let mut body = [1u32, 0].map(u32::to_le_bytes).concat();
-    body.extend(b"trusted.overlay.opaque\0y");
-
-    let result = client.call(opcode::SETXATTR, node, &body);
+    let result = client.setxattr(node, "trusted.overlay.opaque", "y");
 
     assert_eq!(result, Err(libc::EOPNOTSUPP));
 }

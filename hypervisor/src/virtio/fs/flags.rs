@@ -1,0 +1,70 @@
+//! Flags that a guest passes and gets: of FUSE, and of opened files.
+
+use fuse_backend_rs::api::filesystem::{FsOptions, OpenOptions};
+
+use super::node::Node;
+
+/// Open flags that a guest may pass.
+const OPEN_FLAGS: i32 = libc::O_ACCMODE
+    | libc::O_APPEND
+    | libc::O_DIRECT
+    | libc::O_DIRECTORY
+    | libc::O_DSYNC
+    | libc::O_EXCL
+    | libc::O_LARGEFILE
+    | libc::O_NOATIME
+    | libc::O_NOFOLLOW
+    | libc::O_NONBLOCK
+    | libc::O_SYNC
+    | libc::O_TRUNC;
+
+/// What is offered to the guest's FUSE client beyond what the passthrough asks for.
+pub(super) const OPTIONS: FsOptions = FsOptions::from_bits_truncate(
+    FsOptions::ASYNC_READ.bits()
+        | FsOptions::ASYNC_DIO.bits()
+        | FsOptions::ATOMIC_O_TRUNC.bits()
+        | FsOptions::AUTO_INVAL_DATA.bits()
+        | FsOptions::BIG_WRITES.bits()
+        | FsOptions::MAX_PAGES.bits()
+        | FsOptions::PARALLEL_DIROPS.bits(),
+);
+
+/// What the passthrough would do if it could: answer reads of what is not open, leave
+/// writing to the guest's cache, map files into the guest.
+pub(super) const UNWANTED: FsOptions = FsOptions::from_bits_truncate(
+    FsOptions::WRITEBACK_CACHE.bits()
+        | FsOptions::ZERO_MESSAGE_OPEN.bits()
+        | FsOptions::ZERO_MESSAGE_OPENDIR.bits()
+        | FsOptions::PERFILE_DAX.bits(),
+);
+
+/// FUSE 7.35: closing needs no request. Unknown to fuse-backend-rs.
+const FOPEN_NOFLUSH: u32 = 1 << 5;
+
+/// What is left of the flags with which a guest opens.
+pub(super) fn open_flags(flags: u32) -> u32 {
+    flags & OPEN_FLAGS as u32
+}
+
+/// Flags that come with each read and write: those of the open file, as fcntl(2) sees
+/// them.
+pub(super) fn io_flags(flags: u32) -> u32 {
+    open_flags(flags) & !(libc::O_TRUNC | libc::O_EXCL) as u32
+}
+
+/// How the guest may use an open file or directory.
+pub(super) fn opened(node: Node, flags: u32, mut options: OpenOptions) -> OpenOptions {
+    if node.is_private() {
+        options |= OpenOptions::KEEP_CACHE;
+        if flags & libc::O_DIRECTORY as u32 != 0 {
+            options |= OpenOptions::CACHE_DIR;
+        }
+    }
+    if flags & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 {
+        // Closing tells of failed writes, of which there are none.
+        let bits = options.bits() | FOPEN_NOFLUSH;
+        // SAFETY: the type is a number on its way to the guest; any bits are fine.
+        options = unsafe { OpenOptions::from_bits_unchecked(bits) };
+    }
+    options
+}
