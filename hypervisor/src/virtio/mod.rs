@@ -5,7 +5,10 @@
 //! queue comes from a guest that may be hostile: it is bounded and checked, and the
 //! worst that a guest reaches is that its own queue is no longer served.
 
+pub mod balloon;
+mod config;
 mod device;
+mod discard;
 pub mod fs;
 mod ring;
 pub mod rng;

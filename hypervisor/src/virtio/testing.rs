@@ -1,13 +1,16 @@
 //! A scripted driver: guest memory, rings in it, and full freedom to break the rules.
 
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 use super::{Interrupt, Memory};
 
@@ -23,6 +26,25 @@ pub const SIZE: u16 = 64;
 pub fn memory() -> Memory {
     let ranges = [(GuestAddress(0), END as usize)];
     Memory::new(GuestMemoryMmap::from_ranges(&ranges).unwrap())
+}
+
+/// Memory on a file, which is given as well.
+pub fn shared_memory() -> (Memory, Arc<File>) {
+    let file = File::from(memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.set_len(END).unwrap();
+    let file = Arc::new(file);
+    let ranges = [(
+        GuestAddress(0),
+        END as usize,
+        Some(FileOffset::from_arc(file.clone(), 0)),
+    )];
+    let mem = GuestMemoryMmap::from_ranges_with_files(ranges).unwrap();
+    (Memory::new(mem), file)
+}
+
+/// The bytes of memory that a file takes.
+pub fn resident(file: &File) -> u64 {
+    file.metadata().unwrap().blocks() * 512
 }
 
 /// Counts interrupts and lets a test wait for one.

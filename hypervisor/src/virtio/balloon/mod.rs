@@ -1,0 +1,181 @@
+//! The balloon device (virtio 1.2 §5.5): the guest's unused memory goes back to the
+//! host.
+//!
+//! ```text
+//!  guest                                                              host
+//!   balloon driver ── inflate ──▶ balloon-inflate ─┐
+//!                  ── deflate ──▶ balloon-deflate  ├─▶ discard ──▶ memfd: a hole
+//!   free pages ───── report ────▶ balloon-report ──┘
+//!                  ◀─ num_pages ── BalloonControl::set_target ◀── the VMM
+//! ```
+//!
+//! Free page reporting (§5.5.6.7) works by itself: the guest reports what has been
+//! free for a while, and may use it again without asking. Inflation is for a host that
+//! wants memory back which the guest would use for caches; the guest may take it back
+//! rather than kill a process (`DEFLATE_ON_OOM`).
+//!
+//! What is given back is there again, as zeroes, when the guest touches it. So a guest
+//! that inflates and then uses the pages has the memory that it was started with, and
+//! no more; what bounds a pod is its cgroup. On huge pages, inflation gives nothing
+//! back, since the driver hands over small pages; reports are large enough.
+//!
+//! `PAGE_POISON` is not offered: pages come back as zeroes, and a guest that wants
+//! another pattern in its free pages then does not report them.
+
+mod queues;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nix::sys::eventfd::EventFd;
+use virtio_queue::Queue;
+
+use super::config::read_bytes;
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue};
+use queues::Role;
+
+/// §5.5.3: VIRTIO_BALLOON_F_DEFLATE_ON_OOM.
+const F_DEFLATE_ON_OOM: u32 = 2;
+/// §5.5.3: VIRTIO_BALLOON_F_PAGE_REPORTING.
+const F_PAGE_REPORTING: u32 = 5;
+
+/// §5.5.2: the reporting queue is the last, number 4.
+const QUEUES: usize = 5;
+/// Linux reports up to 32 ranges at a time, each in a descriptor.
+const QUEUE_SIZE: u16 = 128;
+
+/// §5.5.4: where the driver writes `actual`.
+const ACTUAL: std::ops::Range<usize> = 4..8;
+/// §5.5.4: the length of the configuration.
+const CONFIG_LEN: usize = 16;
+
+/// A balloon device.
+#[derive(Default)]
+pub struct Balloon {
+    state: Arc<State>,
+    queues: [Option<SerialQueue<Role>>; QUEUES],
+}
+
+/// What the device, and those who steer it, know.
+#[derive(Default)]
+struct State {
+    /// Pages that the guest is to give, and has given.
+    target: AtomicU32,
+    actual: AtomicU32,
+    changed: OnceLock<Arc<dyn Interrupt>>,
+}
+
+/// Steers a [`Balloon`] that a transport owns.
+#[derive(Clone)]
+pub struct BalloonControl(Arc<State>);
+
+impl BalloonControl {
+    /// Asks the guest for this many pages of 4 KiB, all in all.
+    pub fn set_target(&self, pages: u32) {
+        self.0.target.store(pages, Ordering::SeqCst);
+        if let Some(changed) = self.0.changed.get() {
+            changed.signal();
+        }
+    }
+
+    /// The number of pages that the guest says it has given.
+    pub fn actual(&self) -> u32 {
+        self.0.actual.load(Ordering::SeqCst)
+    }
+}
+
+impl Balloon {
+    /// An empty balloon.
+    pub fn new() -> Balloon {
+        Balloon::default()
+    }
+
+    /// What steers the balloon once a transport owns it.
+    pub fn control(&self) -> BalloonControl {
+        BalloonControl(Arc::clone(&self.state))
+    }
+
+    fn config(&self) -> [u8; CONFIG_LEN] {
+        let mut config = [0; CONFIG_LEN];
+        let target = self.state.target.load(Ordering::SeqCst);
+        config[..ACTUAL.start].copy_from_slice(&target.to_le_bytes());
+        let actual = self.state.actual.load(Ordering::SeqCst);
+        config[ACTUAL].copy_from_slice(&actual.to_le_bytes());
+        config
+    }
+}
+
+impl Device for Balloon {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Balloon
+    }
+
+    fn features(&self) -> u64 {
+        RING_FEATURES | 1 << F_DEFLATE_ON_OOM | 1 << F_PAGE_REPORTING
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE; QUEUES]
+    }
+
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        read_bytes(&self.config(), offset, data);
+    }
+
+    /// The driver tells how many pages it has given; all else is read-only.
+    fn write_config(&mut self, offset: usize, data: &[u8]) {
+        let mut config = self.config();
+        let Some(place) = config.get_mut(offset..) else {
+            return;
+        };
+        for (byte, value) in place.iter_mut().zip(data) {
+            *byte = *value;
+        }
+        let mut actual = [0; 4];
+        actual.copy_from_slice(&config[ACTUAL]);
+        let actual = u32::from_le_bytes(actual);
+        self.state.actual.store(actual, Ordering::SeqCst);
+    }
+
+    fn set_config_interrupt(&mut self, changed: Arc<dyn Interrupt>) {
+        if self.state.changed.set(changed).is_err() {
+            log::error!("The balloon has its interrupt already");
+        }
+    }
+
+    fn start_queue(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        mem: Memory,
+        kick: EventFd,
+        call: Arc<dyn Interrupt>,
+    ) -> Result<(), DeviceError> {
+        let slot = self
+            .queues
+            .get_mut(index)
+            .ok_or(DeviceError::NoQueue(index))?;
+        if slot.is_some() {
+            return Err(DeviceError::Started(index));
+        }
+        let ring = Ring::new(index, queue, mem, kick, call)?;
+        let role = Role::of(index);
+        let queue = SerialQueue::start(role.thread(), ring, role);
+        *slot = Some(queue.map_err(|source| DeviceError::Io {
+            what: "start a balloon thread",
+            source,
+        })?);
+        Ok(())
+    }
+
+    fn stop_queue(&mut self, index: usize) -> Option<Queue> {
+        Some(self.queues.get_mut(index)?.take()?.stop()?.0)
+    }
+
+    fn reset(&mut self) {
+        self.state.actual.store(0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests;
