@@ -10,6 +10,7 @@ mod config;
 mod device;
 mod discard;
 pub mod fs;
+pub mod mem;
 mod ring;
 pub mod rng;
 mod serial_queue;

@@ -1,0 +1,216 @@
+//! The memory device (virtio 1.2 §5.15): memory that grows and shrinks while the guest
+//! runs.
+//!
+//! ```text
+//!   the VMM ── MemControl::resize ──▶ requested_size ── config interrupt ──▶ guest
+//!           ◀─ MemControl::wait ───── plugged_size ◀── PLUG, UNPLUG ──────── guest
+//!                                                  └──▶ discard ▶ memfd: a hole
+//! ```
+//!
+//! The whole region is part of guest memory from the start, on a sparse file: plugging
+//! a block is bookkeeping, and unplugging it is bookkeeping and a hole in the file. The
+//! guest's kernel picks the blocks; Linux adds memory in pieces of 128 MiB, so the
+//! region should start at a multiple of that.
+//!
+//! A guest that breaks the rules and touches unplugged blocks gets memory: up to the
+//! whole region, however much of it was requested. It is charged to the pod's cgroup as
+//! all memory of the guest is, and that is the limit to rely on; the region is the
+//! other one. What is written there is lost with the next unplug of the block, and
+//! belongs to nobody else. To take such blocks away (by mappings that come and go)
+//! would cost a change of the memory map with each request, and would not bound more
+//! than the cgroup does.
+//!
+//! Well-behaved guests are told not even to read unplugged blocks
+//! (`UNPLUGGED_INACCESSIBLE`), since a read of a hole in a memfd costs a page; one that
+//! does not know this feature (Linux before 5.17) works as well. `ACPI_PXM` is not
+//! offered: there is one NUMA node.
+
+mod blocks;
+mod requests;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+use virtio_queue::Queue;
+
+use super::config::read_bytes;
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue};
+use blocks::Blocks;
+use requests::Requests;
+
+/// §5.15.3: VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE.
+const F_UNPLUGGED_INACCESSIBLE: u32 = 1;
+
+/// Linux has one request in flight.
+const QUEUE_SIZE: u16 = 64;
+
+/// Where memory can be plugged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemRegion {
+    /// The guest address of its start.
+    pub addr: u64,
+    /// Its length in bytes: the most that can be plugged.
+    pub size: u64,
+    /// The unit of plugging: a power of two, and not less than the page size of the
+    /// memory behind it.
+    pub block_size: u64,
+}
+
+/// Why a region or a size cannot be had.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MemError {
+    /// Start and length must be multiples of the block size, a power of two.
+    #[error("There cannot be a hot-plug region like {0:x?}")]
+    Region(MemRegion),
+    /// Not a multiple of the block size, or more than the region.
+    #[error(
+        "Cannot plug {size} bytes: it must be a multiple of {}, up to {}",
+        .region.block_size, .region.size
+    )]
+    Size {
+        /// What was asked for.
+        size: u64,
+        /// What there is.
+        region: MemRegion,
+    },
+}
+
+/// A memory device.
+pub struct Mem {
+    state: Arc<State>,
+    queue: Option<SerialQueue<Requests>>,
+}
+
+/// What the device, its thread and those who steer it share.
+struct State {
+    blocks: Mutex<Blocks>,
+    /// Told when blocks were plugged or unplugged.
+    moved: Condvar,
+    changed: OnceLock<Arc<dyn Interrupt>>,
+}
+
+impl State {
+    fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Steers a [`Mem`] that a transport owns.
+#[derive(Clone)]
+pub struct MemControl(Arc<State>);
+
+impl MemControl {
+    /// Asks the guest to plug or unplug memory until it is this much.
+    pub fn resize(&self, size: u64) -> Result<(), MemError> {
+        self.0.blocks().request(size)?;
+        // Who waits may have what it waits for now.
+        self.0.moved.notify_all();
+        if let Some(changed) = self.0.changed.get() {
+            changed.signal();
+        }
+        Ok(())
+    }
+
+    /// The bytes that were asked for last.
+    pub fn requested(&self) -> u64 {
+        self.0.blocks().requested_size()
+    }
+
+    /// The bytes that are plugged.
+    pub fn plugged(&self) -> u64 {
+        self.0.blocks().plugged_size()
+    }
+
+    /// Waits until the guest has plugged what was asked for, but not for longer than
+    /// `limit`. Returns the bytes that are plugged then.
+    pub fn wait(&self, limit: Duration) -> u64 {
+        let unsettled = |blocks: &mut Blocks| blocks.plugged_size() != blocks.requested_size();
+        let waited = self
+            .0
+            .moved
+            .wait_timeout_while(self.0.blocks(), limit, unsettled);
+        let (blocks, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        blocks.plugged_size()
+    }
+}
+
+impl Mem {
+    /// A device for a region of guest memory, none of which is plugged.
+    pub fn new(region: MemRegion) -> Result<Mem, MemError> {
+        Ok(Mem {
+            state: Arc::new(State {
+                blocks: Mutex::new(Blocks::new(region)?),
+                moved: Condvar::new(),
+                changed: OnceLock::new(),
+            }),
+            queue: None,
+        })
+    }
+
+    /// What steers the device once a transport owns it.
+    pub fn control(&self) -> MemControl {
+        MemControl(Arc::clone(&self.state))
+    }
+}
+
+impl Device for Mem {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Mem
+    }
+
+    fn features(&self) -> u64 {
+        RING_FEATURES | 1 << F_UNPLUGGED_INACCESSIBLE
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        read_bytes(&self.state.blocks().config(), offset, data);
+    }
+
+    fn set_config_interrupt(&mut self, changed: Arc<dyn Interrupt>) {
+        if self.state.changed.set(changed).is_err() {
+            log::error!("The memory device has its interrupt already");
+        }
+    }
+
+    fn start_queue(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        mem: Memory,
+        kick: EventFd,
+        call: Arc<dyn Interrupt>,
+    ) -> Result<(), DeviceError> {
+        if index != 0 {
+            return Err(DeviceError::NoQueue(index));
+        }
+        if self.queue.is_some() {
+            return Err(DeviceError::Started(index));
+        }
+        let ring = Ring::new(index, queue, mem, kick, call)?;
+        let requests = Requests(Arc::clone(&self.state));
+        let queue = SerialQueue::start("mem", ring, requests);
+        self.queue = Some(queue.map_err(|source| DeviceError::Io {
+            what: "start the mem thread",
+            source,
+        })?);
+        Ok(())
+    }
+
+    fn stop_queue(&mut self, index: usize) -> Option<Queue> {
+        if index != 0 {
+            return None;
+        }
+        Some(self.queue.take()?.stop()?.0)
+    }
+
+    /// §5.15.5.2: blocks stay as they are.
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests;
