@@ -1,6 +1,7 @@
 //! The device and its threads under a scripted FUSE client.
 
 mod client;
+mod escape;
 mod jail;
 
 use std::fs;

@@ -13,16 +13,16 @@ use fuse_backend_rs::abi::virtio_fs::RemovemappingOne;
 use fuse_backend_rs::api::filesystem::{Context, FileSystem, GetxattrReply, ListxattrReply};
 use fuse_backend_rs::passthrough::PassthroughFs;
 use fuse_backend_rs::transport::FsCacheReqHandler;
-use rustix::fs::{
-    XattrFlags, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query, fremovexattr, fsetxattr,
-};
+use rustix::fs::{XattrFlags, fgetxattr, fgetxattr_query, flistxattr, fremovexattr, fsetxattr};
 
 /// The longest attribute and list of them (xattr(7)).
 const MAX: u32 = 64 << 10;
 
 /// Attributes that the guest neither sees nor changes: those of the host's overlayfs.
+const HOST_ONLY: &[u8] = b"trusted.";
+
 pub(super) fn host_only(name: &CStr) -> bool {
-    name.to_bytes().starts_with(b"trusted.")
+    name.to_bytes().starts_with(HOST_ONLY)
 }
 
 pub(super) fn set(
@@ -54,18 +54,26 @@ pub(super) fn get(
 }
 
 pub(super) fn list(fs: &PassthroughFs, inode: u64, size: u32) -> io::Result<ListxattrReply> {
-    let file = match open(fs, inode, libc::ENODATA) {
-        Err(err) if err.raw_os_error() == Some(libc::ENODATA) => None,
-        file => Some(file?),
+    let mut names = vec![0; MAX as usize];
+    let len = match open(fs, inode, libc::ENODATA) {
+        Ok(file) => flistxattr(file, &mut names[..])?,
+        Err(err) if err.raw_os_error() == Some(libc::ENODATA) => 0,
+        Err(err) => return Err(err),
     };
-    if size == 0 {
-        let len = file.map_or(Ok(0), flistxattr_query)?;
-        return Ok(ListxattrReply::Count(len as u32));
-    }
-    let mut names = vec![0; size.min(MAX) as usize];
-    let len = file.map_or(Ok(0), |file| flistxattr(file, &mut names[..]))?;
     names.truncate(len);
-    Ok(ListxattrReply::Names(names))
+    let names: Vec<u8> = names
+        .split_inclusive(|byte| *byte == 0)
+        .filter(|name| !name.starts_with(HOST_ONLY))
+        .flatten()
+        .copied()
+        .collect();
+    if size == 0 {
+        Ok(ListxattrReply::Count(names.len() as u32))
+    } else if names.len() > size as usize {
+        Err(io::Error::from_raw_os_error(libc::ERANGE))
+    } else {
+        Ok(ListxattrReply::Names(names))
+    }
 }
 
 pub(super) fn remove(fs: &PassthroughFs, inode: u64, name: &CStr) -> io::Result<()> {

@@ -1,7 +1,5 @@
 //! A scripted FUSE client: any request, well formed or not, and what is answered.
 
-#![allow(dead_code)]
-
 use std::path::{Path, PathBuf};
 
 use virtio_queue::Queue;
