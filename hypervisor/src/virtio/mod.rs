@@ -6,6 +6,8 @@
 //! worst that a guest reaches is that its own queue is no longer served.
 
 pub mod balloon;
+pub mod block;
+mod buffers;
 mod config;
 mod device;
 mod discard;
