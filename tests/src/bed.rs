@@ -323,6 +323,28 @@ fn write_configs(folder: &Path, extra: &str) {
         at("containerd.sock"),
     );
     fs::write(folder.join("containerd.toml"), containerd).expect("our folder is writable");
-    let ours = format!("root = {:?}\n{extra}\n", at("kata"));
+    // A test that is about a hypervisor says which.
+    let hypervisor = if extra.contains("hypervisor") {
+        String::new()
+    } else {
+        dist::hypervisor_config()
+    };
+    let timeouts = if extra.contains("[timeouts]") {
+        String::new()
+    } else {
+        patient_timeouts()
+    };
+    let ours = format!("root = {:?}\n{hypervisor}{extra}\n{timeouts}", at("kata"));
     fs::write(folder.join("rust-kata.toml"), ours).expect("our folder is writable");
+}
+
+/// The runtime's own limits, stretched as the harness's are.
+fn patient_timeouts() -> String {
+    let of = |seconds| dist::patience(seconds).as_secs().max(1);
+    format!(
+        "[timeouts]\nboot = {}\ncreate = {}\ncall = {}\n",
+        of(120.0),
+        of(60.0),
+        of(10.0)
+    )
 }

@@ -42,6 +42,13 @@ pub fn subject() -> String {
     std::env::var("RUST_KATA_TEST_RUNTIME").unwrap_or_else(|_| RUST_KATA.to_owned())
 }
 
+/// Lines for rust-kata's configuration that choose the hypervisor under test:
+/// `RUST_KATA_TEST_HYPERVISOR`, or what the runtime takes by itself.
+pub fn hypervisor_config() -> String {
+    std::env::var("RUST_KATA_TEST_HYPERVISOR")
+        .map_or_else(|_| String::new(), |name| format!("hypervisor = {name:?}\n"))
+}
+
 /// Whether the runtime under test is ours; else says on stderr why the test
 /// that asks does nothing.
 pub fn subject_is_ours(test: &str) -> bool {
