@@ -12,6 +12,8 @@ DESTDIR ?=
 KERNEL ?= auto
 # End-to-end tests at a time: each has a containerd and virtual machines of its own.
 TEST_THREADS ?= 1
+# Of the tests that need KVM: smoke takes minutes, all takes more than an hour where KVM is emulated.
+SUITE ?= smoke
 
 DIST := target/dist
 SHARE := $(DIST)/share/rust-kata
@@ -79,6 +81,12 @@ demo: build
 test: build
 	@$(CARGO) test --workspace --exclude rust-kata-tests
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests -- --test-threads=$(TEST_THREADS)
+
+## make test-kvm       build, then the tests that need KVM, in an emulated machine that has it (SUITE=smoke|all)
+.PHONY: test-kvm
+test-kvm: build
+	@tests/kvm-host/selftest
+	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/test $(SUITE)
 
 ## make bench          build, then measure costs as ratios to references of the same run
 .PHONY: bench
