@@ -1,5 +1,5 @@
 //! What PID 1 does before it can serve: a root that can be pivoted away from,
-//! the base mounts, cgroup v2, modules, loopback.
+//! the base mounts, cgroup v2, modules, memory policy, loopback.
 
 use std::ffi::CString;
 use std::fs;
@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::cgroup;
 use crate::error::{Context, Result};
-use crate::{logging, modules};
+use crate::{hotplug, logging, modules};
 
 /// The most open files of the agent: three streams and pipes per process.
 const MAX_FILES: u64 = 65_536;
@@ -113,6 +113,7 @@ pub fn set_up() -> Result<()> {
     let cmdline = fs::read_to_string("/proc/cmdline").path("/proc/cmdline")?;
     logging::start(&cmdline);
 
+    hotplug::set_policy(Path::new(hotplug::SYS));
     modules::load(Path::new(modules::MODULES)).path(modules::MODULES)?;
     cgroup::enable_controllers(Path::new(cgroup::ROOT))?;
     if let Err(e) = loopback_up() {

@@ -9,12 +9,14 @@
 //! One tokio thread runs everything but the helpers, one process for each
 //! container or exec that is to be started, forked off a `zygote`.
 
+mod boot_mark;
 mod cgroup;
 mod connection;
 mod container;
 mod error;
 mod faults;
 mod helper;
+mod hotplug;
 mod init;
 mod logging;
 mod modules;
@@ -78,7 +80,11 @@ fn pid1() -> ! {
 }
 
 fn live() -> anyhow::Result<()> {
+    let marked = boot_mark::leave();
     init::set_up().context("set the guest up")?;
+    if let Err(e) = marked {
+        log::warn!("boot mark: {e}");
+    }
     // SAFETY: nothing up to here has started a thread.
     let zygote = unsafe { Zygote::start() }.context("fork the zygote")?;
     serve(zygote)

@@ -1,16 +1,41 @@
 //! The end of the VM.
 
+use std::fs;
+
 use nix::sys::reboot::{RebootMode, reboot};
 
 /// Ends the VM; does not return in a guest.
-///
+pub fn off() -> ! {
+    nix::unistd::sync();
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let _ = reboot(way(&cmdline));
+    // Not root, or not PID 1 of a VM.
+    std::process::exit(1)
+}
+
 /// By a reboot, which always ends it: the kernel command line has `reboot=t`
 /// (triple fault), and no VMM of ours resets. A power-off would not: a machine
 /// may have ACPI tables without a power-off in them (QEMU's microvm), and the
-/// kernel then halts for ever, which no VMM sees.
-pub fn off() -> ! {
-    nix::unistd::sync();
-    let _ = reboot(RebootMode::RB_AUTOBOOT);
-    // Not root, or not PID 1 of a VM.
-    std::process::exit(1)
+/// kernel then halts for ever, which no VMM sees. A VMM whose tables have one
+/// says so, and sees by it that the end was an orderly one.
+fn way(cmdline: &str) -> RebootMode {
+    let mut words = cmdline.split_ascii_whitespace();
+    match words.any(|word| word == protos::POWER_OFF_WORD) {
+        true => RebootMode::RB_POWER_OFF,
+        false => RebootMode::RB_AUTOBOOT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn power_goes_off_only_where_it_can() {
+        let able = "console=ttyS0 rust_kata.poweroff=1 quiet\n";
+        assert_eq!(way(able), RebootMode::RB_POWER_OFF);
+        for other in ["", "reboot=t", "rust_kata.poweroff=0", "rust_kata.poweroff"] {
+            assert_eq!(way(other), RebootMode::RB_AUTOBOOT, "{other}");
+        }
+    }
 }

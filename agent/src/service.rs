@@ -4,6 +4,7 @@
 //! deadline passes, and half a change is worse than a late one.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use ttrpc::r#async::TtrpcContext;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
-use crate::spec;
+use crate::{hotplug, spec};
 
 pub struct Service {
     pub pod: Arc<Pod>,
@@ -316,6 +317,27 @@ impl agent_ttrpc::Agent for Service {
         let container = self.container(&request.container_id)?;
         container.process(&request.exec_id)?.close_stdin();
         Ok(Empty::new())
+    }
+
+    async fn online_cpu_mem(
+        &self,
+        _: &TtrpcContext,
+        request: agent::OnlineCpuMemRequest,
+    ) -> Reply<agent::OnlineCpuMemResponse> {
+        let resize = move || {
+            let (sys, meminfo) = (Path::new(hotplug::SYS), Path::new("/proc/meminfo"));
+            hotplug::resize(sys, meminfo, request.cpus as usize)
+        };
+        let resized = match tokio::task::spawn_blocking(resize).await {
+            Ok(result) => result,
+            Err(e) => Err(std::io::Error::other(e)).what("resize the guest"),
+        };
+        let online = reply("OnlineCpuMem", "", resized)?;
+        Ok(agent::OnlineCpuMemResponse {
+            cpus: online.cpus as u32,
+            memory_bytes: online.memory_bytes,
+            ..Default::default()
+        })
     }
 
     async fn next_event(&self, _: &TtrpcContext, _: Empty) -> Reply<agent::Event> {

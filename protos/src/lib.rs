@@ -44,3 +44,18 @@ pub const GUEST_SHARE: &str = "/run/rust-kata/shared";
 /// Where the agent keeps the pod's namespaces (`ipc`, `uts`) for containers
 /// that are to join them by path.
 pub const GUEST_NAMESPACES: &str = "/run/rust-kata/ns";
+
+/// The word of the kernel command line whose value, a hexadecimal I/O port, is where
+/// the agent leaves its boot mark: `rust_kata_boot_mark=3f0`. Without a dot, so that
+/// the kernel hands it to the agent in its environment, before anything is mounted.
+pub const BOOT_MARK_WORD: &str = "rust_kata_boot_mark";
+
+/// The I/O port at which rust-kata-vmm listens for the boot mark (Firecracker's).
+pub const BOOT_MARK_PORT: u16 = 0x3f0;
+
+/// The byte that is the boot mark (Firecracker's).
+pub const BOOT_MARK_VALUE: u8 = 123;
+
+/// The word of the kernel command line that has the agent end the VM by an ACPI
+/// power-off instead of a reset. For a machine that can power off, and no other.
+pub const POWER_OFF_WORD: &str = "rust_kata.poweroff=1";

@@ -1,0 +1,71 @@
+//! Tells the VMM the moment at which the guest's user space begins to run: the
+//! VMM logs it as the boot time.
+//!
+//! It is one byte to an I/O port, which a VMM that listens there sees at once
+//! and any other machine ignores. Before a mark is left, nothing is mounted, so
+//! the wish for it comes in the environment: the kernel puts a word of its
+//! command line there that it does not know, if there is no dot in the word.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Writes the mark, if the command line asks for it.
+pub fn leave() -> io::Result<()> {
+    match std::env::var(protos::BOOT_MARK_WORD) {
+        Ok(value) => write(port(&value)?, protos::BOOT_MARK_VALUE),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A port in hexadecimal digits.
+fn port(value: &str) -> io::Result<u16> {
+    let digits = value.strip_prefix("0x").unwrap_or(value);
+    u16::from_str_radix(digits, 16).map_err(|_| {
+        let message = format!("no I/O port: {}={value}", protos::BOOT_MARK_WORD);
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
+fn write(port: u16, value: u8) -> io::Result<()> {
+    permit(port, true)?;
+    // SAFETY: the port is the VMM's, as the command line says, and a write to
+    // it touches neither memory nor flags.
+    unsafe {
+        std::arch::asm!(
+            "out dx, al",
+            in("dx") port,
+            in("al") value,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    // Children inherit it: no container may have it.
+    permit(port, false)
+}
+
+fn permit(port: u16, on: bool) -> io::Result<()> {
+    // SAFETY: changes which ports the calling thread may use, nothing else.
+    let result = unsafe { libc::ioperm(port.into(), 1, on.into()) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_is_hexadecimal() {
+        assert_eq!(port("3f0").unwrap(), protos::BOOT_MARK_PORT);
+        assert_eq!(port("0x3f0").unwrap(), protos::BOOT_MARK_PORT);
+        for bad in ["", "0x", "10000", "-1", "port"] {
+            let err = port(bad).unwrap_err().to_string();
+            assert!(err.contains(protos::BOOT_MARK_WORD), "{err}");
+        }
+    }
+
+    #[test]
+    fn no_wish_no_mark() {
+        leave().unwrap();
+    }
+}

@@ -1,0 +1,284 @@
+//! CPUs and memory that come and go while the pod runs.
+//!
+//! All CPUs that the guest can have are there from the boot on; those beyond
+//! the first `maxcpus=` are off line. Memory comes by virtio-mem: its driver
+//! adds blocks of memory when the host asks for them, and the kernel takes
+//! them into use as [`set_policy`] says. Files are as in the kernel's
+//! Documentation/admin-guide/cputopology.rst and mm/memory-hotplug.rst.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::error::{Context, Error, Result};
+
+/// Where the kernel keeps what follows.
+pub const SYS: &str = "/sys";
+
+const CPUS: &str = "devices/system/cpu";
+const MEMORY: &str = "devices/system/memory";
+
+/// What the kernel does with a new memory block. As "online" alone it would
+/// take all for its own needs, too, and never be able to give a block back;
+/// with this policy three quarters of it hold movable pages only. All of it
+/// would be too much: the kernel's own tables grow with memory.
+const POLICY: [(&str, &str); 2] = [
+    (
+        "module/memory_hotplug/parameters/online_policy",
+        "auto-movable",
+    ),
+    ("devices/system/memory/auto_online_blocks", "online"),
+];
+
+/// Resizing is done for one caller at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What is on line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OnLine {
+    pub cpus: usize,
+    pub memory_bytes: u64,
+}
+
+/// Has the kernel take new memory into use by itself. To be called before the
+/// driver of virtio-mem is loaded.
+pub fn set_policy(sys: &Path) {
+    for (file, value) in POLICY {
+        match fs::write(sys.join(file), value) {
+            // A kernel without memory hot-plug.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => log::warn!("{file}: {e}"),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Brings CPUs on or off line until there are `cpus` of them (0: leaves them),
+/// and all memory on line that is there. Blocks.
+pub fn resize(sys: &Path, meminfo: &Path, cpus: usize) -> Result<OnLine> {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    online_memory(&sys.join(MEMORY))?;
+    Ok(OnLine {
+        cpus: set_cpus(&sys.join(CPUS), cpus)?,
+        memory_bytes: memory_total(meminfo)?,
+    })
+}
+
+/// Takes the lowest CPUs on line and the highest off line; returns how many
+/// are on line. CPU 0 always is.
+fn set_cpus(folder: &Path, wanted: usize) -> Result<usize> {
+    let cpus = numbered(folder, "cpu")?;
+    if wanted > cpus.len() {
+        let there = cpus.len();
+        return Err(Error::Invalid(format!(
+            "{wanted} CPUs are more than the guest's {there}"
+        )));
+    }
+    let mut online = 0;
+    for (at, path) in cpus.iter().enumerate() {
+        let is = is_online(path)?;
+        let must = match wanted {
+            0 => is,
+            wanted => at < wanted,
+        };
+        if is != must {
+            let way = if must { "on" } else { "off" };
+            fs::write(path.join("online"), if must { "1" } else { "0" })
+                .what(format!("bring {} {way} line", path.display()))?;
+        }
+        online += usize::from(must);
+    }
+    Ok(online)
+}
+
+/// A CPU that cannot go off line, as CPU 0, has no such file.
+fn is_online(cpu: &Path) -> Result<bool> {
+    let path = cpu.join("online");
+    match fs::read_to_string(&path) {
+        Ok(state) => Ok(state.trim() == "1"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e).path(path),
+    }
+}
+
+/// Takes blocks into use that came before the policy was set.
+fn online_memory(folder: &Path) -> Result<()> {
+    for block in numbered(folder, "memory")? {
+        let path = block.join("state");
+        let result = fs::read_to_string(&path).and_then(|state| match state.trim() {
+            "offline" => fs::write(&path, "online"),
+            _ => Ok(()),
+        });
+        match result {
+            // The driver took it away meanwhile.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
+            result => result.path(path)?,
+        }
+    }
+    Ok(())
+}
+
+/// The folders named `prefix` and a number, in the order of their numbers;
+/// none where the kernel has no such thing.
+fn numbered(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.path(folder)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.path(folder)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
+            found.push((number, entry.path()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The memory that the kernel has to give, in bytes.
+fn memory_total(meminfo: &Path) -> Result<u64> {
+    let text = fs::read_to_string(meminfo).path(meminfo)?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        .path(meminfo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    /// A folder as `/sys`, with a file for each path and content.
+    fn sys(files: &[(&str, &str)]) -> TempDir {
+        let sys = tempfile::tempdir().unwrap();
+        for (file, content) in files {
+            let path = sys.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        fs::write(sys.path().join("meminfo"), "MemTotal:   1024 kB\nMem: 1").unwrap();
+        sys
+    }
+
+    /// Twelve CPUs, of which the first three and the last are on line.
+    fn twelve_cpus() -> TempDir {
+        let files: Vec<_> = (1..12)
+            .map(|n| {
+                let state = if [1, 2, 11].contains(&n) {
+                    "1\n"
+                } else {
+                    "0\n"
+                };
+                (format!("devices/system/cpu/cpu{n}/online"), state)
+            })
+            .collect();
+        let mut files: Vec<_> = files.iter().map(|(f, s)| (f.as_str(), *s)).collect();
+        files.push(("devices/system/cpu/cpu0/topology/core_id", "0\n"));
+        files.push(("devices/system/cpu/cpufreq/boost", "0\n"));
+        sys(&files)
+    }
+
+    fn online(sys: &TempDir) -> Vec<usize> {
+        let state = |n: usize| read(sys, &format!("devices/system/cpu/cpu{n}/online"));
+        (1..12).filter(|n| state(*n).trim() == "1").collect()
+    }
+
+    fn read(sys: &TempDir, file: &str) -> String {
+        fs::read_to_string(sys.path().join(file)).unwrap()
+    }
+
+    fn resize(sys: &TempDir, cpus: usize) -> Result<OnLine> {
+        super::resize(sys.path(), &sys.path().join("meminfo"), cpus)
+    }
+
+    #[test]
+    fn the_first_cpus_are_on_line_and_no_others() {
+        let sys = twelve_cpus();
+        let steps: [(usize, &[usize]); 4] = [
+            (11, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+            (4, &[1, 2, 3]),
+            (1, &[]),
+            (12, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+        ];
+        for (wanted, expected) in steps {
+            let found = resize(&sys, wanted).unwrap();
+            assert_eq!(online(&sys), expected);
+            let memory_bytes = 1 << 20;
+            let cpus = wanted;
+            assert_eq!(found, OnLine { cpus, memory_bytes });
+        }
+    }
+
+    #[test]
+    fn no_wish_leaves_the_cpus_as_they_are() {
+        let sys = twelve_cpus();
+        assert_eq!(resize(&sys, 0).unwrap().cpus, 4);
+        assert_eq!(online(&sys), [1, 2, 11]);
+    }
+
+    #[test]
+    fn more_cpus_than_there_are_is_the_callers_fault() {
+        let sys = twelve_cpus();
+        let err = resize(&sys, 13).unwrap_err();
+        assert!(matches!(&err, Error::Invalid(m) if m.contains("13") && m.contains("12")));
+        assert_eq!(online(&sys), [1, 2, 11]);
+    }
+
+    #[test]
+    fn a_cpu_that_fails_is_named() {
+        let sys = twelve_cpus();
+        let file = sys.path().join("devices/system/cpu/cpu3/online");
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        let err = resize(&sys, 5).unwrap_err();
+        assert!(err.to_string().contains("cpu3/online"), "{err}");
+    }
+
+    #[test]
+    fn memory_that_is_off_line_is_taken_into_use() {
+        let state = |n| format!("devices/system/memory/memory{n}/state");
+        let files = [
+            (state(0), "online\n"),
+            (state(7), "offline\n"),
+            (state(32), "going-offline\n"),
+        ];
+        let files: Vec<_> = files.iter().map(|(f, s)| (f.as_str(), *s)).collect();
+        let sys = sys(&files);
+        // Gone between the listing and the reading.
+        fs::create_dir(sys.path().join("devices/system/memory/memory8")).unwrap();
+
+        assert_eq!(resize(&sys, 0).unwrap().memory_bytes, 1 << 20);
+
+        let states = [0, 7, 32].map(|n| read(&sys, &state(n)));
+        assert_eq!(states, ["online\n", "online", "going-offline\n"]);
+    }
+
+    #[test]
+    fn policy_is_set_where_there_is_one() {
+        let sys = sys(&POLICY.map(|(file, _)| (file, "offline\n")));
+        set_policy(sys.path());
+        for (file, value) in POLICY {
+            assert_eq!(read(&sys, file), value);
+        }
+        let none = tempfile::tempdir().unwrap();
+        set_policy(none.path());
+        assert_eq!(fs::read_dir(none.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn unreadable_total_is_an_error_that_names_the_file() {
+        let sys = twelve_cpus();
+        for text in ["", "MemTotal: 12 MB", "MemTotal: x kB"] {
+            fs::write(sys.path().join("meminfo"), text).unwrap();
+            let err = resize(&sys, 0).unwrap_err().to_string();
+            assert!(err.contains("meminfo"), "{err}");
+        }
+    }
+}
