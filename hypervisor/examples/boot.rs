@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let number = |at: usize, default| rest.get(at).map_or(Ok(default), |text| text.parse());
     let dir = std::env::temp_dir().join(format!("rust-kata-boot-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
+    std::fs::create_dir_all(dir.join("sockets"))?;
     let spec = VmSpec {
         id: "boot".into(),
         kernel: kernel.into(),
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             tag: "rust-kata".into(),
             dir: share.into(),
         },
-        vsock_uds: dir.join("vsock"),
+        vsock_uds: dir.join("sockets/vsock"),
         hypervisor: HypervisorKind::Auto,
         vmm_binary: vmm.into(),
         qemu_binary: "qemu-system-x86_64".into(),

@@ -15,6 +15,7 @@
 
 pub mod control;
 mod error;
+pub mod jail;
 pub mod kvm_probe;
 mod process;
 mod qemu;

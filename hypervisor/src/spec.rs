@@ -83,7 +83,8 @@ pub struct VmSpec {
     /// The directory shared with the guest.
     pub share: Share,
     /// Unix socket on which host programs reach the guest's vsock ports; with
-    /// `_<port>` appended, the socket on which they are reached.
+    /// `_<port>` appended, the socket on which they are reached. Its directory is all
+    /// that `rust-kata-vmm` sees of the VM's own, so nothing else should be in there.
     pub vsock_uds: PathBuf,
     /// Which hypervisor to use.
     pub hypervisor: HypervisorKind,
@@ -111,6 +112,12 @@ impl ValidSpec {
     /// Guest memory in bytes.
     pub fn memory_bytes(&self) -> u64 {
         u64::from(self.0.memory_mib) << 20
+    }
+
+    /// The directory of the vsock sockets.
+    pub fn sockets(&self) -> PathBuf {
+        let dir = self.0.vsock_uds.parent().map(PathBuf::from);
+        dir.unwrap_or_default()
     }
 
     /// A file in the VM's directory.

@@ -4,7 +4,7 @@
 //! <root>/<namespace>/<pod>/  lock owner config.json state.json
 //!                            containers/<id>/{config.json,state.json}
 //!                            shared/<id>/{rootfs,mounts/<n>}
-//! <root>/.vm/<hash>/         sockets, console log
+//! <root>/.vm/<hash>/         console log; sockets/ is what the VMM sees
 //! ```
 //! The VM's directory is apart and hashed: namespaces of 76 and ids of 64
 //! characters would not fit the 108 bytes of a Unix socket's path. No
@@ -102,9 +102,14 @@ impl PodDir {
         self.root.join(".vm").join(hex)
     }
 
+    /// The vsock sockets, and nothing else: the VMM sees this directory.
+    pub fn sockets(&self) -> PathBuf {
+        self.vm().join("sockets")
+    }
+
     /// The host end of vsock; port P is at this path plus `_P`.
     pub fn vsock(&self) -> PathBuf {
-        self.vm().join("vsock")
+        self.sockets().join("vsock")
     }
 }
 
@@ -135,7 +140,7 @@ mod tests {
         )
         .unwrap();
         let socket = format!("{}_1025", dir.vsock().display());
-        assert!(socket.len() < 60, "{socket}");
+        assert!(socket.len() < 70, "{socket}");
     }
 
     #[test]

@@ -204,12 +204,12 @@ async fn boot(
     };
     record::save(dir, &dir.state(), &state)?;
 
-    let vm_dir = dir.vm();
+    let sockets = dir.sockets();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&vm_dir)
-        .on("create", &vm_dir)?;
+        .create(&sockets)
+        .on("create", &sockets)?;
     let containers = dir.containers();
     fs::create_dir_all(&containers).on("create", &containers)?;
     cgroup.create()?;

@@ -9,15 +9,15 @@ use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
 use log::{LevelFilter, Log, Metadata, Record};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use hypervisor::control::{DeviceConfig, DeviceStatus, Server, Service};
+use hypervisor::jail::Jail;
 use hypervisor::transport::vhost_user::VhostUser;
 use hypervisor::virtio::Device;
 use hypervisor::virtio::fs::Fs;
 use hypervisor::virtio::vsock::Vsock;
 
-const USAGE: &str = "Usage: rust-kata-vmm --control-fd FD [--log LEVEL]
+const USAGE: &str = "Usage: rust-kata-vmm --control-fd FD --share DIR --sockets DIR [--log LEVEL]
 
 Serves the virtio devices of one virtual machine. Started by rust-kata; there is
 nothing in it for people.";
@@ -27,25 +27,28 @@ fn main() -> anyhow::Result<()> {
     log::set_logger(&Stderr)?;
     log::set_max_level(options.log);
     limit_memory();
-    raise_descriptor_limit();
     let control = inherited(options.control_fd)?;
+    options.jail.enter()?;
     let server = Server::new(control, Devices::default()).context("Bad control channel")?;
     server.run().context("The control channel failed")
 }
 
 struct Options {
     control_fd: RawFd,
+    jail: Jail,
     log: LevelFilter,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
-        let mut control_fd = None;
+        let (mut control_fd, mut share, mut sockets) = (None, None, None);
         let mut log = LevelFilter::Warn;
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--control-fd" => control_fd = Some(value()?.parse().context("Bad descriptor")?),
+                "--share" => share = Some(value()?.into()),
+                "--sockets" => sockets = Some(value()?.into()),
                 "--log" => log = value()?.parse().context("Bad log level")?,
                 "--version" => {
                     println!("rust-kata-vmm {}", env!("CARGO_PKG_VERSION"));
@@ -58,8 +61,14 @@ impl Options {
                 _ => bail!("Unknown argument {arg}\n{USAGE}"),
             }
         }
-        let control_fd = control_fd.context(USAGE)?;
-        Ok(Options { control_fd, log })
+        Ok(Options {
+            control_fd: control_fd.context(USAGE)?,
+            jail: Jail {
+                share: share.context(USAGE)?,
+                sockets: sockets.context(USAGE)?,
+            },
+            log,
+        })
     }
 }
 
@@ -126,15 +135,6 @@ fn make(config: &DeviceConfig) -> Result<(&'static str, Box<dyn Device>), String
 fn limit_memory() {
     // SAFETY: sets a parameter of the allocator; no other thread runs yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
-
-/// Each file that the guest knows costs a descriptor.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(err) = raised {
-        log::warn!("Cannot raise the limit of open files: {err}");
-    }
 }
 
 /// Logs to standard error, which the owner keeps.

@@ -49,14 +49,14 @@ pub enum DeviceConfig {
     Vsock {
         /// The guest's context id.
         cid: u64,
-        /// See [`VmSpec::vsock_uds`](crate::VmSpec::vsock_uds).
+        /// See [`VmSpec::vsock_uds`](crate::VmSpec::vsock_uds); the path in the jail.
         uds: PathBuf,
     },
     /// A virtio-fs device.
     Fs {
         /// The name by which the guest mounts it.
         tag: String,
-        /// The directory shown.
+        /// The directory shown; the path in the jail.
         dir: PathBuf,
     },
 }

@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::sync::Once;
 
+use super::fork::{Fork, Forked, c_string, environment};
 use super::{BoundedLog, Process, spawner};
 use crate::Error;
 use crate::vm::Role;
@@ -15,9 +14,8 @@ use crate::vm::Role;
 /// A process about to be started.
 ///
 /// It dies with the thread that forks it, sits in its own session (a terminal's
-/// Ctrl-C is for the owner to handle) and its own mount namespace, a slave of the
-/// host's so that later mounts in the share tree still show, and keeps no
-/// descriptors but `fds`.
+/// Ctrl-C is for the owner to handle), sees later mounts of the host in its copy of
+/// the host's mounts but makes none there, and keeps no descriptors but `fds`.
 pub(crate) struct Launch {
     /// What it does for the VM.
     pub role: Role,
@@ -27,10 +25,22 @@ pub(crate) struct Launch {
     pub args: Vec<OsString>,
     /// Where its standard error goes.
     pub log: PathBuf,
-    /// The network namespace that it enters.
-    pub netns: Option<PathBuf>,
+    /// What it sees of the host.
+    pub namespaces: Namespaces,
     /// The descriptors that it inherits. Closed here once it runs.
     pub fds: Vec<OwnedFd>,
+}
+
+/// What a process sees of the host.
+pub(crate) enum Namespaces {
+    /// Nothing but files: it has a user, pid, network, IPC, UTS and cgroup namespace
+    /// of its own, and no environment. For a program that puts itself into the jail.
+    Own,
+    /// All but that its mounts are its own, and the network of this namespace.
+    Host {
+        /// The network namespace, if it is not the host's.
+        netns: Option<PathBuf>,
+    },
 }
 
 impl Launch {
@@ -41,13 +51,17 @@ impl Launch {
             program,
             args,
             log,
-            netns,
+            namespaces,
             fds,
         } = self;
         let fail = |source| Error::Spawn {
             role,
             path: program.clone(),
             source,
+        };
+        let (own, netns) = match namespaces {
+            Namespaces::Own => (true, None),
+            Namespaces::Host { netns } => (false, netns),
         };
         let netns = netns
             .map(|path| {
@@ -58,75 +72,34 @@ impl Launch {
                 })
             })
             .transpose()?;
-        let (stderr, tail) = BoundedLog::start(log)?;
-
-        let mut command = Command::new(&program);
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(stderr.try_clone().map_err(fail)?))
-            .stderr(Stdio::from(stderr));
-        let child = Child {
-            parent: std::process::id() as libc::pid_t,
-            netns: netns.as_ref().map(AsRawFd::as_raw_fd),
-            inherited: fds.iter().map(AsRawFd::as_raw_fd).collect(),
+        let (output, tail) = BoundedLog::start(log)?;
+        let argv = std::iter::once(program.clone().into()).chain(args);
+        let fork = Fork {
+            program: c_string(program.clone().into()).map_err(fail)?,
+            args: argv.map(c_string).collect::<Result<_, _>>().map_err(fail)?,
+            env: if own {
+                Vec::new()
+            } else {
+                environment().map_err(fail)?
+            },
+            stdin: File::open("/dev/null").map_err(fail)?.into(),
+            output,
+            fds,
+            netns,
+            namespaces: own,
         };
-        // SAFETY: `Child::prepare` makes system calls only and touches no memory
-        // that another thread may have locked at the time of the fork.
-        unsafe { command.pre_exec(move || child.prepare()) };
-        let child = spawner::spawn(command).await.map_err(fail)?;
-        Process::watch(role, child, tail).map_err(fail)
-    }
-}
-
-/// What the child does between fork and exec. Only async-signal-safe calls.
-struct Child {
-    parent: libc::pid_t,
-    netns: Option<RawFd>,
-    inherited: Vec<RawFd>,
-}
-
-impl Child {
-    fn prepare(&self) -> io::Result<()> {
-        // SAFETY: plain system calls; all pointers are to literals that live for ever.
-        unsafe {
-            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
-            if libc::getppid() != self.parent {
-                // The owner died before the line above took effect.
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            check(libc::setsid())?;
-            if let Some(netns) = self.netns {
-                check(libc::setns(netns, libc::CLONE_NEWNET))?;
-            }
-            check(libc::unshare(libc::CLONE_NEWNS))?;
-            check(libc::mount(
-                c"none".as_ptr(),
-                c"/".as_ptr(),
-                std::ptr::null(),
-                libc::MS_REC | libc::MS_SLAVE,
-                std::ptr::null(),
-            ))?;
-            // The pipe on which std reports a failed exec is marked already.
-            check(libc::syscall(
-                libc::SYS_close_range,
-                3,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            ) as libc::c_int)?;
-            for fd in &self.inherited {
-                check(libc::fcntl(*fd, libc::F_SETFD, 0))?;
-            }
+        let forked = spawner::fork(|| fork.start(), Forked::discard)
+            .await
+            .map_err(fail)?;
+        if let Some(err) = &forked.weaker {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                log::warn!(
+                    "{role} has no user namespace of its own, which makes its jail weaker: {err}"
+                );
+            });
         }
-        Ok(())
-    }
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+        Process::watch(role, forked, tail).map_err(fail)
     }
 }
 
@@ -134,6 +107,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::vm::ExitStatus;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
 
@@ -143,7 +117,7 @@ mod tests {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             log: dir.join("log"),
-            netns: None,
+            namespaces: Namespaces::Own,
             fds: Vec::new(),
         }
     }
@@ -221,7 +195,9 @@ mod tests {
     async fn missing_namespace_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let mut launch = shell(dir.path(), "");
-        launch.netns = Some("/nonexistent/netns".into());
+        launch.namespaces = Namespaces::Host {
+            netns: Some("/nonexistent/netns".into()),
+        };
 
         let err = launch.start().await.err().unwrap().to_string();
 

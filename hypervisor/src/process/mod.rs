@@ -1,13 +1,14 @@
 //! The host processes of a VM: started so that they cannot outlive their owner,
 //! watched by pidfd, killed for certain.
 
+mod fork;
 mod launch;
 mod log;
 mod recorded;
 mod spawner;
 mod watch;
 
-pub(crate) use launch::Launch;
+pub(crate) use launch::{Launch, Namespaces};
 pub(crate) use log::{BoundedLog, Tail};
 pub use recorded::{KillRecordedError, kill_recorded, start_time};
 pub use spawner::spawn;

@@ -12,21 +12,39 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-struct Job {
-    command: Command,
-    reply: oneshot::Sender<io::Result<Child>>,
-}
+type Job = Box<dyn FnOnce() + Send>;
 
 static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
 
 /// Starts `command` from the spawner thread.
-pub async fn spawn(command: Command) -> io::Result<Child> {
+pub async fn spawn(mut command: Command) -> io::Result<Child> {
+    fork(
+        move || command.spawn(),
+        |mut orphan| {
+            let _ = orphan.kill();
+            let _ = orphan.wait();
+        },
+    )
+    .await
+}
+
+/// Starts a process by `start` in the spawner thread. When nobody waits for it any
+/// more, since the caller was dropped, `discard` must not leave it behind.
+pub(super) async fn fork<T: Send + 'static>(
+    start: impl FnOnce() -> io::Result<T> + Send + 'static,
+    discard: impl FnOnce(T) + Send + 'static,
+) -> io::Result<T> {
     let (reply, child) = oneshot::channel();
     let gone = || io::Error::other("the spawner thread is gone");
+    let job = move || {
+        if let Err(Ok(orphan)) = reply.send(start()) {
+            discard(orphan);
+        }
+    };
     spawner()?
         .lock()
         .map_err(|_| gone())?
-        .send(Job { command, reply })
+        .send(Box::new(job))
         .map_err(|_| gone())?;
     child.await.map_err(|_| gone())?
 }
@@ -38,16 +56,7 @@ fn spawner() -> io::Result<&'static Mutex<Sender<Job>>> {
     let (sender, jobs) = channel::<Job>();
     thread::Builder::new()
         .name("spawner".into())
-        .spawn(move || {
-            for mut job in jobs {
-                // A reply that nobody waits for means that the caller was dropped:
-                // the process must not be left behind.
-                if let Err(Ok(mut orphan)) = job.reply.send(job.command.spawn()) {
-                    let _ = orphan.kill();
-                    let _ = orphan.wait();
-                }
-            }
-        })?;
+        .spawn(move || jobs.into_iter().for_each(|job| job()))?;
     // Of two threads that race here one loses, and its spawner ends with its channel.
     Ok(SPAWNER.get_or_init(|| Mutex::new(sender)))
 }

@@ -2,17 +2,15 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Child;
 use std::sync::Arc;
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::Tail;
+use super::fork::Forked;
 use super::recorded::start_time;
 use crate::vm::{ExitStatus, Role, VmExit, VmProcess};
 
@@ -24,8 +22,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Takes charge of `child`: it is reaped by a task as soon as it ends.
-    pub(super) fn watch(role: Role, mut child: Child, tail: Tail) -> io::Result<Process> {
+    /// Takes charge of a child: it is reaped by a task as soon as it ends.
+    pub(super) fn watch(role: Role, child: Forked, tail: Tail) -> io::Result<Process> {
         match Process::open(role, &child) {
             Ok((record, pidfd)) => {
                 let pidfd = Arc::new(pidfd);
@@ -38,17 +36,16 @@ impl Process {
                 })
             }
             Err(err) => {
-                let _ = child.kill();
-                let _ = child.wait();
+                child.discard();
                 Err(err)
             }
         }
     }
 
-    fn open(role: Role, child: &Child) -> io::Result<(VmProcess, AsyncFd<OwnedFd>)> {
-        let pid = child.id();
+    fn open(role: Role, child: &Forked) -> io::Result<(VmProcess, AsyncFd<OwnedFd>)> {
         // Nobody has reaped the child yet, so the number is still its own.
-        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::NONBLOCK)?;
+        let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
+        let pidfd = child.pidfd.try_clone()?;
         let record = VmProcess {
             role,
             pid,

@@ -14,7 +14,8 @@ use super::command_line::{self, Sockets};
 use super::qmp::{Connecting, Qmp};
 use crate::Error;
 use crate::control::{Client, DeviceConfig};
-use crate::process::{BoundedLog, Launch, Process, Tail};
+use crate::jail;
+use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
 use crate::spec::ValidSpec;
 use crate::vm::{ExitStatus, Role, Vm, VmExit, VmProcess};
 
@@ -65,7 +66,7 @@ impl QemuVm {
             program: spec.vmm_binary.clone(),
             args: vmm_args(&spec, &vmm_control),
             log: spec.file("vmm.log"),
-            netns: spec.netns.clone(),
+            namespaces: Namespaces::Own,
             fds: vec![vmm_control],
         };
         let qemu = Launch {
@@ -73,7 +74,9 @@ impl QemuVm {
             program: spec.qemu_binary.clone(),
             args: command_line::build(&spec, accelerator, tsc_khz, sockets),
             log: spec.file("qemu.log"),
-            netns: spec.netns.clone(),
+            namespaces: Namespaces::Host {
+                netns: spec.netns.clone(),
+            },
             fds: vec![qemu_qmp, console, qemu_vsock, qemu_fs],
         };
         let (vmm, qemu) = match tokio::join!(vmm.start(), qemu.start()) {
@@ -91,14 +94,14 @@ impl QemuVm {
             (
                 DeviceConfig::Vsock {
                     cid: GUEST_CID,
-                    uds: spec.vsock_uds.clone(),
+                    uds: jail::socket(&spec.vsock_uds),
                 },
                 vsock,
             ),
             (
                 DeviceConfig::Fs {
                     tag: spec.share.tag.clone(),
-                    dir: spec.share.dir.clone(),
+                    dir: jail::SHARE.into(),
                 },
                 fs,
             ),
@@ -231,6 +234,10 @@ fn vmm_args(spec: &ValidSpec, control: &OwnedFd) -> Vec<OsString> {
     vec![
         "--control-fd".into(),
         control.as_raw_fd().to_string().into(),
+        "--share".into(),
+        spec.share.dir.clone().into(),
+        "--sockets".into(),
+        spec.sockets().into(),
         "--log".into(),
         level.into(),
     ]

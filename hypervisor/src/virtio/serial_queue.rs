@@ -10,6 +10,8 @@ use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
+use crate::jail::ThreadKind;
+
 use super::ring::Chain;
 use super::{Ring, Worker};
 
@@ -34,7 +36,7 @@ impl<H: Handler> SerialQueue<H> {
     /// Starts the thread.
     pub fn start(name: &str, ring: Ring, handler: H) -> io::Result<SerialQueue<H>> {
         let mut server = Server { ring, handler };
-        let worker = Worker::spawn(name, move |stop| {
+        let worker = Worker::spawn(ThreadKind::Simple, name, move |stop| {
             if let Err(err) = server.run(stop) {
                 log::error!("The thread of a queue stopped: {err}");
             }

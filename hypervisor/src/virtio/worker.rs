@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::jail::{self, ThreadKind};
 
 /// A running thread with a stop event. Dropping it stops and joins the thread.
 pub(crate) struct Worker<T> {
@@ -15,15 +17,14 @@ pub(crate) struct Worker<T> {
 impl<T: Send + 'static> Worker<T> {
     /// Starts a thread. `work` must return soon after its event becomes readable.
     pub fn spawn(
+        kind: ThreadKind,
         name: &str,
         work: impl FnOnce(&EventFd) -> T + Send + 'static,
     ) -> io::Result<Worker<T>> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let stop = Arc::new(EventFd::from_flags(flags)?);
         let event = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name(name.into())
-            .spawn(move || work(&event))?;
+        let thread = jail::spawn(kind, name, move || work(&event))?;
         Ok(Worker {
             stop,
             thread: Some(thread),

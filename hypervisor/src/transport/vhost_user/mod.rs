@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use nix::sys::eventfd::EventFd;
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
@@ -22,6 +22,7 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
+use crate::jail::{self, ThreadKind};
 use crate::virtio::{Device, Interrupt, Memory};
 
 /// A device on a vhost-user socket. Dropping it disconnects and stops the device.
@@ -39,7 +40,7 @@ impl VhostUser {
         let connected = Arc::new(AtomicBool::new(true));
         let flag = Arc::clone(&connected);
         let name = format!("vu-{}", device.kind().name());
-        let thread = thread::Builder::new().name(name).spawn(move || {
+        let thread = jail::spawn(ThreadKind::VhostUser, &name, move || {
             let handler = Arc::new(Mutex::new(Handler::new(device)));
             let mut requests = BackendReqHandler::from_stream(socket, Arc::clone(&handler));
             let end = loop {

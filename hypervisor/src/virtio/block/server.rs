@@ -15,6 +15,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 
+use crate::jail::ThreadKind;
+
 use super::super::buffers::Room;
 use super::super::{Ring, Worker};
 use super::disk::Wait;
@@ -60,7 +62,7 @@ impl QueueServer {
         let workers = (0..threads)
             .map(|number| {
                 let shared = Arc::clone(&shared);
-                Worker::spawn(&format!("block-{number}"), move |stop| {
+                Worker::spawn(ThreadKind::Block, &format!("block-{number}"), move |stop| {
                     if let Err(err) = shared.serve(stop) {
                         log::error!("A block thread stopped: {err}");
                     }

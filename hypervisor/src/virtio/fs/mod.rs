@@ -25,6 +25,8 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::Queue;
 
+use crate::jail::{self, ThreadKind};
+
 use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring};
 use server::{FuseServer, QueueServer};
 use share::Share;
@@ -57,7 +59,10 @@ impl Fs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "tag too long"));
         };
         place.copy_from_slice(tag.as_bytes());
-        let share = Arc::new(Share::new(dir)?);
+        let dir = dir.to_owned();
+        // Opening the share is for a thread of the kind that opens all in it.
+        let share = jail::run(ThreadKind::Fs, "fs-open", move || Share::new(&dir))?;
+        let share = Arc::new(share);
         Ok(Fs {
             tag: bytes,
             server: Arc::new(FuseServer::new(Arc::clone(&share))),

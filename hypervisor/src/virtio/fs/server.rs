@@ -10,6 +10,8 @@ use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
+use crate::jail::ThreadKind;
+
 use super::super::ring::Chain;
 use super::super::{Ring, Worker};
 use super::share::Share;
@@ -19,9 +21,6 @@ pub(super) type FuseServer = Server<Arc<Share>>;
 
 const KICK: u64 = 0;
 const STOP: u64 = 1;
-
-/// capabilities(7): a change of the user id leaves the capabilities as they are.
-const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 
 /// The threads of one queue.
 pub(super) struct QueueServer {
@@ -46,7 +45,8 @@ impl QueueServer {
                     ring: Arc::clone(&ring),
                     server: Arc::clone(server),
                 };
-                Worker::spawn(&format!("{name}-{number}"), move |stop| thread.run(stop))
+                let name = format!("{name}-{number}");
+                Worker::spawn(ThreadKind::Fs, &name, move |stop| thread.run(stop))
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(QueueServer { workers, ring })
@@ -70,7 +70,6 @@ struct Thread {
 
 impl Thread {
     fn run(&self, stop: &EventFd) {
-        keep_capabilities();
         if let Err(err) = self.serve(stop) {
             log::error!("A file system thread stopped: {err}");
         }
@@ -147,17 +146,5 @@ fn handle<'m>(server: &FuseServer, mem: &'m GuestMemoryMmap, chain: Chain<'m>) -
             log::debug!("Bad FUSE request: {err}");
             0
         }
-    }
-}
-
-/// Files are made under the user id of the guest's process, so that it owns them. The
-/// guest's kernel has checked its permissions, with supplementary groups and all that
-/// the host cannot know, so the host must not check them again.
-fn keep_capabilities() {
-    // SAFETY: changes one flag of the calling thread.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) };
-    if result < 0 {
-        let err = io::Error::last_os_error();
-        log::info!("Supplementary groups will not be honoured on the share: {err}");
     }
 }

@@ -21,7 +21,8 @@ const REDIAL_AFTER: Duration = Duration::from_millis(5);
 /// but not for longer than this.
 const REDIAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// See the module. Its socket stays on disk when it ends, for its directory ends with
+/// the VM, and threads that drop devices may not touch files.
 pub(crate) struct Host {
     path: PathBuf,
     listener: UnixListener,
@@ -117,12 +118,6 @@ impl Host {
                 Dial::Refused
             }
         }
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -27,6 +27,8 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::Queue;
 
+use crate::jail::{self, ThreadKind};
+
 use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring, Worker};
 use engine::{EVENT, Engine, QUEUES, RX, TX};
 use host::Host;
@@ -53,7 +55,11 @@ impl Vsock {
     /// A device for the guest with this context id, reached by host programs at the
     /// Unix socket `uds`, which is bound now.
     pub fn new(cid: u64, uds: &Path) -> io::Result<Vsock> {
-        let muxer = Muxer::new(cid, Host::listen(uds)?)?;
+        let uds = uds.to_owned();
+        let host = jail::run(ThreadKind::Vsock, "vsock-listen", move || {
+            Host::listen(&uds)
+        })?;
+        let muxer = Muxer::new(cid, host)?;
         let engine = Engine {
             rings: [const { None }; QUEUES],
             muxer,
@@ -79,7 +85,7 @@ impl Vsock {
             self.state = State::Idle(engine);
             return Ok(());
         }
-        let worker = Worker::spawn("vsock", move |stop| {
+        let worker = Worker::spawn(ThreadKind::Vsock, "vsock", move |stop| {
             engine.run(stop);
             engine
         })?;

@@ -1,0 +1,95 @@
+//! The jail of `rust-kata-vmm`: what a guest that breaks out of its VM finds.
+//!
+//! ```text
+//!  owner: clone3 with namespaces of every kind ──▶ exec rust-kata-vmm ──▶ enter()
+//!                                                                          │
+//!    root:        /share  /vsock  /proc/self/{fd,mountinfo}, all else gone ┤
+//!    privileges:  limits, no new privileges, capabilities dropped          ┤
+//!    spawner:     the one thread that starts threads ──▶ fs: capabilities  ┤
+//!                                                    └─▶ others: none      │
+//!    seccomp:     each thread has the list of what its kind needs          ▼
+//!                                                       control channel, devices
+//! ```
+//!
+//! `docs/security.md` tells what is stopped by which layer, and why it is built so.
+
+mod privileges;
+mod root;
+mod thread;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use thread::{ThreadKind, run, spawn};
+
+/// Where the shared directory is in the jail.
+pub const SHARE: &str = "/share";
+/// Where the directory of the vsock sockets is in the jail.
+pub const SOCKETS: &str = "/vsock";
+
+/// Why there is no jail. Nothing may be served without.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// The process was not started by [`VmSpec`](crate::VmSpec)'s owner.
+    #[error("rust-kata-vmm runs in namespaces that its owner makes: it cannot be started by hand")]
+    NoNamespaces,
+
+    /// A step failed.
+    #[error("Cannot {what}: {source}")]
+    Step {
+        /// What was to be done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A directory cannot be brought in.
+    #[error("Cannot bring {path} into the jail: {source}")]
+    Bring {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the jail holds.
+#[derive(Debug, Clone)]
+pub struct Jail {
+    /// Seen at [`SHARE`]; what is mounted in it later shows up.
+    pub share: PathBuf,
+    /// Seen at [`SOCKETS`].
+    pub sockets: PathBuf,
+}
+
+impl Jail {
+    /// Locks this process up, for good. To be called first, while it has one thread.
+    ///
+    /// # Errors
+    /// [`JailError`]; the process is then in no state to go on.
+    pub fn enter(&self) -> Result<(), JailError> {
+        // Without namespaces of its own the mounts below would be made on the host.
+        if std::process::id() != 1 {
+            return Err(JailError::NoNamespaces);
+        }
+        root::enter(&self.share, &self.sockets)?;
+        privileges::limit()?;
+        privileges::keep_for_spawner()?;
+        thread::start_spawner()?;
+        privileges::drop_all()
+    }
+}
+
+/// The path in the jail of a socket in the directory [`Jail::sockets`].
+pub fn socket(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    Path::new(SOCKETS).join(name)
+}
+
+/// Makes the error of a step.
+fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> JailError {
+    move |source| JailError::Step {
+        what,
+        source: source.into(),
+    }
+}

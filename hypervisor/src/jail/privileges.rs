@@ -1,0 +1,159 @@
+//! What is left of root's rights.
+//!
+//! The FUSE server makes and changes files in the name of the guest's users, for which
+//! it needs a few capabilities. All other threads have none. Since capabilities belong
+//! to threads, the [spawner](super::thread) keeps them, to hand them on to threads of
+//! the one kind.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::{JailError, step};
+
+// capabilities(7)
+const CAP_CHOWN: u32 = 0;
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_FOWNER: u32 = 3;
+const CAP_FSETID: u32 = 4;
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+const CAP_SETFCAP: u32 = 31;
+
+/// What the FUSE server needs.
+const FS: [(u32, &str); 7] = [
+    (CAP_CHOWN, "files get any owner"),
+    (
+        CAP_DAC_OVERRIDE,
+        "the guest has checked permissions, by groups that the host cannot know",
+    ),
+    (CAP_FOWNER, "modes, times and ACLs of any owner's files"),
+    (CAP_FSETID, "set-group-id bits survive a change"),
+    (CAP_SETGID, "files are made as the guest's group"),
+    (CAP_SETUID, "files are made as the guest's user"),
+    (
+        CAP_SETFCAP,
+        "file capabilities, which image layers bring along",
+    ),
+];
+
+// linux/securebits.h: each flag, and with the next bit its lock.
+const SECBIT_NOROOT: libc::c_ulong = 0b11;
+const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 0b11 << 2;
+const SECBIT_KEEP_CAPS_LOCKED: libc::c_ulong = 0b10 << 4;
+const SECBIT_NO_CAP_AMBIENT_RAISE: libc::c_ulong = 0b11 << 6;
+
+/// Limits, and what a process gives up whatever its capabilities.
+pub(super) fn limit() -> Result<(), JailError> {
+    // Each file that the guest knows costs a descriptor.
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(err) = raised {
+        log::warn!("Cannot raise the limit of open files: {err}");
+    }
+    // A core file would hold the guest's memory. Message queues and locked memory serve
+    // nothing here.
+    for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_MSGQUEUE] {
+        setrlimit(resource, 0, 0).map_err(step("limit resources"))?;
+    }
+    // The guest's modes are final.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    prctl(libc::PR_SET_DUMPABLE, 0).map_err(step("close the process to debuggers"))?;
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(step("renounce new privileges"))
+}
+
+/// Reduces the calling thread to what the spawner needs.
+pub(super) fn keep_for_spawner() -> Result<(), JailError> {
+    let kept = FS
+        .iter()
+        .fold(0, |set, (capability, _)| set | 1 << capability);
+    let bounding = || -> io::Result<()> {
+        for capability in 0..64 {
+            // EINVAL: the kernel knows no more.
+            match read_prctl(libc::PR_CAPBSET_READ, capability) {
+                Err(err) if err.raw_os_error() == Some(libc::EINVAL) => break,
+                Ok(1) if kept & 1 << capability == 0 => {
+                    prctl(libc::PR_CAPBSET_DROP, capability)?;
+                }
+                Ok(_) => {}
+                Err(err) => return Err(err),
+            }
+        }
+        prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+        )?;
+        // Changing the user id for the name of a new file must not drop capabilities.
+        prctl(
+            libc::PR_SET_SECUREBITS,
+            SECBIT_NOROOT
+                | SECBIT_NO_SETUID_FIXUP
+                | SECBIT_KEEP_CAPS_LOCKED
+                | SECBIT_NO_CAP_AMBIENT_RAISE,
+        )?;
+        set(kept)
+    };
+    bounding().map_err(step("reduce the capabilities"))
+}
+
+/// Takes all capabilities from the calling thread.
+pub(super) fn drop_all() -> Result<(), JailError> {
+    set(0).map_err(step("drop the capabilities"))
+}
+
+/// For an fs thread outside of a jail: see [`SECBIT_NO_SETUID_FIXUP`]'s use above.
+pub(super) fn keep_capabilities_across_users() {
+    if let Err(err) = prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP & !(1 << 3)) {
+        log::info!("Supplementary groups will not be honoured on the share: {err}");
+    }
+}
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// capset(2), `_LINUX_CAPABILITY_VERSION_3`
+const VERSION_3: u32 = 0x2008_0522;
+
+/// Makes `capabilities` the effective and permitted set of the calling thread.
+fn set(capabilities: u64) -> io::Result<()> {
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let data = [capabilities as u32, (capabilities >> 32) as u32].map(|half| Data {
+        effective: half,
+        permitted: half,
+        inheritable: 0,
+    });
+    // SAFETY: both outlive the call, and version 3 reads two elements.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
+    read_prctl(option, value).map(drop)
+}
+
+fn read_prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<libc::c_int> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: none of the options used here takes a pointer.
+    let result = unsafe { libc::prctl(option, value, zero, zero, zero) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}

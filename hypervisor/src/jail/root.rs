@@ -1,0 +1,122 @@
+//! The root directory of the jail: a tmpfs with nothing in it but mount points.
+//!
+//! ```text
+//! /share               the shared directory with all mounts in it, now and later
+//! /vsock               the Unix sockets by which the guest is reached
+//! /proc/self/fd        the passthrough opens files anew by these links, and
+//! /proc/self/mountinfo looks here what it serves
+//! ```
+//! The two of /proc are bound one by one: the process has the ids of the host's root,
+//! to whom a whole procfs would offer the host's sysctls.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use super::{JailError, step};
+
+const NONE: Option<&str> = None;
+/// Covered by the new root while it is built. Every host has it, and nothing in it is
+/// needed by path.
+const STAGE: &str = "/proc";
+
+/// Builds the root and moves into it.
+pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
+    let fd = clone_mount("/proc/self/fd")?;
+    let mountinfo = clone_mount("/proc/self/mountinfo")?;
+    mount(
+        Some("none"),
+        STAGE,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("mode=0755,size=64k,nr_inodes=16"),
+    )
+    .map_err(step("make the root of the jail"))?;
+    std::env::set_current_dir(STAGE).map_err(step("enter the root of the jail"))?;
+
+    // By mount(2), which copies and attaches in one step: a tree that hangs in the air
+    // for a moment would miss what the owner mounts in this moment.
+    bring(share, "share", MsFlags::MS_REC)?;
+    bring(sockets, "vsock", MsFlags::empty())?;
+    fs::create_dir_all("proc/self/fd").map_err(step("make /proc"))?;
+    fs::write("proc/self/mountinfo", "").map_err(step("make /proc"))?;
+    place(&fd, "proc/self/fd")?;
+    place(&mountinfo, "proc/self/mountinfo")?;
+    drop((fd, mountinfo));
+
+    // pivot_root(2): "." twice puts the old root over the new one, from where it goes.
+    nix::unistd::pivot_root(".", ".").map_err(step("change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(step("leave the old root"))?;
+    std::env::set_current_dir("/").map_err(step("enter the new root"))?;
+
+    // What is mounted in the share later has the flags that its owner gives it.
+    restrict("/share", 0, true)?;
+    restrict("/vsock", 0, false)?;
+    restrict("/proc/self/fd", MOUNT_ATTR_RDONLY, false)?;
+    restrict("/proc/self/mountinfo", MOUNT_ATTR_RDONLY, false)?;
+    restrict("/", MOUNT_ATTR_RDONLY, false)
+}
+
+fn clone_mount(path: &str) -> Result<OwnedFd, JailError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, path, flags).map_err(|err| JailError::Bring {
+        path: path.into(),
+        source: err.into(),
+    })
+}
+
+fn place(tree: &OwnedFd, path: &str) -> Result<(), JailError> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(tree, "", CWD, path, flags).map_err(step("mount /proc"))
+}
+
+fn bring(path: &Path, name: &str, recursive: MsFlags) -> Result<(), JailError> {
+    let fail = |source| JailError::Bring {
+        path: path.to_owned(),
+        source,
+    };
+    fs::create_dir(name).map_err(fail)?;
+    let flags = MsFlags::MS_BIND | recursive;
+    mount(Some(path), name, NONE, flags, NONE).map_err(|err| fail(err.into()))
+}
+
+// mount_setattr(2)
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_NOEXEC: u64 = 8;
+
+/// Adds flags to those that a mount has; the host's may not be taken off.
+fn restrict(path: &'static str, flags: u64, recursive: bool) -> Result<(), JailError> {
+    let file = rustix::fs::open(path, rustix::fs::OFlags::PATH, 0.into())
+        .map_err(step("find a mount of the jail"))?;
+    let attr = libc::mount_attr {
+        attr_set: flags | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let at = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty string and `attr` outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            at,
+            &raw const attr,
+            size_of_val(&attr),
+        )
+    };
+    if result < 0 {
+        return Err(step("restrict a mount of the jail")(
+            io::Error::last_os_error(),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Threads of a jailed process, by kind.
+//!
+//! A thread inherits the capabilities and the seccomp filters of the thread that makes
+//! it, and can only lose some. A device's threads are started by whoever sees the guest
+//! start its queue, which may be a vCPU. So one thread that keeps all that any kind may
+//! need, the spawner, starts all others, and does nothing else.
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use super::{JailError, privileges, step};
+
+/// What a thread does; it may do no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ThreadKind {
+    /// The control channel; sets up the VM.
+    Main,
+    /// Runs a virtual CPU.
+    Vcpu,
+    /// Answers a vhost-user front end.
+    VhostUser,
+    /// Serves the file system device.
+    Fs,
+    /// Serves the socket device.
+    Vsock,
+    /// Serves a block device.
+    Block,
+    /// Serves a network device.
+    Net,
+    /// Serves a device that needs little: entropy, balloon, memory.
+    Simple,
+    /// Starts all others.
+    Spawner,
+}
+
+impl ThreadKind {
+    /// All kinds.
+    pub const ALL: [ThreadKind; 9] = [
+        ThreadKind::Main,
+        ThreadKind::Vcpu,
+        ThreadKind::VhostUser,
+        ThreadKind::Fs,
+        ThreadKind::Vsock,
+        ThreadKind::Block,
+        ThreadKind::Net,
+        ThreadKind::Simple,
+        ThreadKind::Spawner,
+    ];
+}
+
+impl fmt::Display for ThreadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ThreadKind::Main => "main",
+            ThreadKind::Vcpu => "vcpu",
+            ThreadKind::VhostUser => "vhost-user",
+            ThreadKind::Fs => "fs",
+            ThreadKind::Vsock => "vsock",
+            ThreadKind::Block => "block",
+            ThreadKind::Net => "net",
+            ThreadKind::Simple => "simple",
+            ThreadKind::Spawner => "spawner",
+        })
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Set once the process is jailed.
+static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+
+/// Starts a thread of this kind.
+pub fn spawn<T: Send + 'static>(
+    kind: ThreadKind,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let builder = Builder::new().name(name.into());
+    let Some(spawner) = SPAWNER.get() else {
+        return builder.spawn(move || {
+            if kind == ThreadKind::Fs {
+                privileges::keep_capabilities_across_users();
+            }
+            work()
+        });
+    };
+    let (reply, thread) = channel();
+    let job = Box::new(move || {
+        let started = builder.spawn(move || {
+            confine(kind);
+            work()
+        });
+        let _ = reply.send(started);
+    });
+    let gone = || io::Error::other("the spawner thread is gone");
+    let sent = spawner
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send(job);
+    sent.map_err(|_| gone())?;
+    thread.recv().map_err(|_| gone())?
+}
+
+/// Does `work` in a thread of this kind and waits for it: what a device does with the
+/// host's files when it is made belongs to the device's own kind.
+pub fn run<T: Send + 'static>(
+    kind: ThreadKind,
+    name: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let thread = spawn(kind, name, work)?;
+    let lost = || io::Error::other(format!("the thread {name} panicked"));
+    thread.join().map_err(|_| lost())?
+}
+
+/// Starts the spawner with what the calling thread has. From now on the process counts
+/// as jailed.
+pub(super) fn start_spawner() -> Result<(), JailError> {
+    let (sender, jobs) = channel::<Job>();
+    Builder::new()
+        .name("spawner".into())
+        .spawn(move || jobs.into_iter().for_each(|job| job()))
+        .map_err(step("start the spawner"))?;
+    SPAWNER
+        .set(Mutex::new(sender))
+        .map_err(|_| step("enter the jail twice")(io::Error::from(io::ErrorKind::AlreadyExists)))
+}
+
+/// Takes from the calling thread what its kind does not need. A thread that cannot be
+/// confined must not run.
+fn confine(kind: ThreadKind) {
+    if kind == ThreadKind::Fs {
+        return;
+    }
+    if let Err(err) = privileges::drop_all() {
+        log::error!("{kind:?} thread: {err}");
+        std::process::abort();
+    }
+}

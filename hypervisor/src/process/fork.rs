@@ -1,0 +1,348 @@
+//! clone3(2), what happens in the child, execve(2).
+//!
+//! ```text
+//!  owner (spawner thread)                 child
+//!    clone3 ───────────────────────────────▶ waits on "go"
+//!    writes uid_map, gid_map                 │
+//!    "go" ─────────────────────────────────▶ prepares itself
+//!    reads "failed" ◀── step and errno ───── or nothing: execve closes the pipe
+//! ```
+//!
+//! The standard library's `Command` cannot make namespaces of process ids, and a user
+//! namespace gets its ids from outside.
+
+use std::ffi::{CString, OsString, c_char};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+/// All but the user namespace; see [`Fork::namespaces`].
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// A child that runs.
+pub(super) struct Forked {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// Why it has no user namespace of its own, though it should.
+    pub weaker: Option<io::Error>,
+}
+
+/// A program about to be started.
+pub(super) struct Fork {
+    pub program: CString,
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
+    /// Becomes its standard input.
+    pub stdin: OwnedFd,
+    /// Becomes its standard output and error.
+    pub output: OwnedFd,
+    /// Keep their numbers. Closed here once it runs.
+    pub fds: Vec<OwnedFd>,
+    /// The network namespace that it enters.
+    pub netns: Option<File>,
+    /// Whether it gets a namespace of each kind of its own, or just one for mounts.
+    pub namespaces: bool,
+}
+
+impl Fork {
+    /// Starts it, in the calling thread, with whose end it dies.
+    pub fn start(self) -> io::Result<Forked> {
+        if !self.namespaces {
+            return self.attempt(0);
+        }
+        match self.attempt(NAMESPACES | libc::CLONE_NEWUSER) {
+            Err(err) if nix::unistd::geteuid().is_root() && no_user_namespaces(&err) => {
+                let mut forked = self.attempt(NAMESPACES)?;
+                forked.weaker = Some(err);
+                Ok(forked)
+            }
+            result => result,
+        }
+    }
+
+    fn attempt(&self, flags: libc::c_int) -> io::Result<Forked> {
+        let argv = pointers(&self.args);
+        let envp = pointers(&self.env);
+        let inherited: Vec<RawFd> = self.fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let owner = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        let (go, mut send_go) = io::pipe()?;
+        let (mut failed, send_failed) = io::pipe()?;
+        let child = Child {
+            program: self.program.as_ptr(),
+            argv: argv.as_ptr(),
+            envp: envp.as_ptr(),
+            stdin: self.stdin.as_raw_fd(),
+            output: self.output.as_raw_fd(),
+            inherited: &inherited,
+            netns: self.netns.as_ref().map(AsRawFd::as_raw_fd),
+            unshare: flags & libc::CLONE_NEWNS == 0,
+            owner: owner.as_raw_fd(),
+            go: go.as_raw_fd(),
+            send_go: send_go.as_raw_fd(),
+            failed: send_failed.as_raw_fd(),
+        };
+
+        // No handler of ours may run in the child.
+        let mut mask = SigSet::empty();
+        pthread_sigmask(
+            SigmaskHow::SIG_SETMASK,
+            Some(&SigSet::all()),
+            Some(&mut mask),
+        )?;
+        // SAFETY: like a fork; the child makes system calls only, and touches no memory
+        // that another thread may have locked.
+        let cloned = unsafe { clone3(flags) };
+        if let Ok(None) = cloned {
+            // SAFETY: this is the child, alone in its copy of the memory; what `child`
+            // points to lives until it is replaced by the program.
+            unsafe { child.run() };
+        }
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+
+        let Some((pid, pidfd)) = cloned? else {
+            return Err(io::Error::other("clone3 returned twice"));
+        };
+        drop((go, send_failed));
+        let forked = Forked {
+            pid,
+            pidfd,
+            weaker: None,
+        };
+        let started = release(&forked, flags, &mut send_go).and_then(|()| outcome(&mut failed));
+        drop(send_go);
+        match started {
+            Ok(()) => Ok(forked),
+            Err(err) => {
+                forked.discard();
+                Err(err)
+            }
+        }
+    }
+}
+
+impl Forked {
+    /// Kills and reaps it.
+    pub fn discard(self) {
+        use rustix::process::{Signal, pidfd_send_signal};
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let fd = std::os::fd::AsFd::as_fd(&self.pidfd);
+        let _ = waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED);
+    }
+}
+
+/// Whether a host that allows no user namespaces fails like this (clone(2),
+/// user_namespaces(7)).
+fn no_user_namespaces(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOSPC | libc::EUSERS)
+    )
+}
+
+/// Tells the child its ids and lets it go on.
+fn release(forked: &Forked, flags: libc::c_int, go: &mut impl Write) -> io::Result<()> {
+    if flags & libc::CLONE_NEWUSER != 0 {
+        let proc = PathBuf::from(format!("/proc/{}", forked.pid.as_raw_nonzero()));
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if uid.is_root() {
+            // Every id means the same inside, so the files of a share keep their owners.
+            fs::write(proc.join("uid_map"), "0 0 4294967295")?;
+            fs::write(proc.join("gid_map"), "0 0 4294967295")?;
+        } else {
+            // All that user_namespaces(7) grants to others: themselves.
+            fs::write(proc.join("setgroups"), "deny")?;
+            fs::write(proc.join("uid_map"), format!("0 {uid} 1"))?;
+            fs::write(proc.join("gid_map"), format!("0 {gid} 1"))?;
+        }
+    }
+    go.write_all(&[1])
+}
+
+/// Waits for the program to run, or for the step that failed.
+fn outcome(failed: &mut impl Read) -> io::Result<()> {
+    let mut report = [0; 5];
+    match failed.read_exact(&mut report) {
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        Err(err) => Err(err),
+        Ok(()) => {
+            let [step, errno @ ..] = report;
+            let err = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
+            Err(match STEPS.get(usize::from(step)) {
+                Some(what) => io::Error::new(err.kind(), format!("{what}: {err}")),
+                None => err,
+            })
+        }
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    let null = std::iter::once(std::ptr::null());
+    strings.iter().map(|s| s.as_ptr()).chain(null).collect()
+}
+
+/// The child's id and descriptor, or `None` in the child.
+///
+/// # Safety
+/// As for fork(2) in a process with threads: the child may only make system calls.
+unsafe fn clone3(flags: libc::c_int) -> io::Result<Option<(Pid, OwnedFd)>> {
+    let mut pidfd: RawFd = -1;
+    let args = libc::clone_args {
+        flags: (flags | libc::CLONE_PIDFD) as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        // SAFETY: numbers only, for which zero means "none".
+        ..unsafe { std::mem::zeroed() }
+    };
+    // SAFETY: `args` outlives the call, and the kernel writes one descriptor to `pidfd`.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } {
+        0 => Ok(None),
+        pid => match Pid::from_raw(pid as i32).filter(|_| pid > 0) {
+            // SAFETY: the kernel has just made it for us.
+            Some(pid) => Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+            None => Err(io::Error::last_os_error()),
+        },
+    }
+}
+
+/// What can fail in the child, by number; an exec that fails speaks for itself.
+const STEPS: [&str; 5] = [
+    "cannot be bound to its owner",
+    "cannot enter the network namespace",
+    "cannot have mounts of its own",
+    "cannot be given its descriptors",
+    "cannot have a session of its own",
+];
+const OWNER: u8 = 0;
+const NETWORK: u8 = 1;
+const MOUNTS: u8 = 2;
+const DESCRIPTORS: u8 = 3;
+const SESSION: u8 = 4;
+const EXEC: u8 = u8::MAX;
+
+type Step<T> = Result<T, (u8, libc::c_int)>;
+
+/// What the child needs, found before the clone.
+struct Child<'a> {
+    program: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    stdin: RawFd,
+    output: RawFd,
+    inherited: &'a [RawFd],
+    netns: Option<RawFd>,
+    unshare: bool,
+    owner: RawFd,
+    go: RawFd,
+    send_go: RawFd,
+    failed: RawFd,
+}
+
+impl Child<'_> {
+    /// # Safety
+    /// In the child only. Only async-signal-safe calls.
+    unsafe fn run(&self) -> ! {
+        // SAFETY: the same contract.
+        let Err((step, errno)) = unsafe { self.exec() };
+        let mut report = [step; 5];
+        report[1..].copy_from_slice(&errno.to_ne_bytes());
+        // SAFETY: writes from a local array, then ends the process.
+        unsafe {
+            libc::write(self.failed, report.as_ptr().cast(), report.len());
+            libc::_exit(127)
+        }
+    }
+
+    /// # Safety
+    /// As [`Child::run`].
+    unsafe fn exec(&self) -> Step<std::convert::Infallible> {
+        // SAFETY: plain system calls; all pointers are to memory that lives until exec.
+        unsafe {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), OWNER)?;
+            // With this end open here, too, the owner's death would not close the pipe.
+            libc::close(self.send_go);
+            let mut byte = 0u8;
+            if libc::read(self.go, (&raw mut byte).cast(), 1) != 1 {
+                return Err((OWNER, libc::ESRCH));
+            }
+            // Did the owner die before the first line took effect? Its number would not
+            // tell: seen from a namespace of process ids below, it has none.
+            let mut owner = libc::pollfd {
+                fd: self.owner,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            if check(libc::poll(&raw mut owner, 1, 0), OWNER)? != 0 {
+                return Err((OWNER, libc::ESRCH));
+            }
+            check(libc::setsid(), SESSION)?;
+            if let Some(netns) = self.netns {
+                check(libc::setns(netns, libc::CLONE_NEWNET), NETWORK)?;
+            }
+            if self.unshare {
+                check(libc::unshare(libc::CLONE_NEWNS), MOUNTS)?;
+            }
+            let none = std::ptr::null();
+            let flags = libc::MS_REC | libc::MS_SLAVE;
+            check(
+                libc::mount(c"none".as_ptr(), c"/".as_ptr(), none, flags, none.cast()),
+                MOUNTS,
+            )?;
+            check(libc::dup2(self.stdin, 0), DESCRIPTORS)?;
+            check(libc::dup2(self.output, 1), DESCRIPTORS)?;
+            check(libc::dup2(self.output, 2), DESCRIPTORS)?;
+            let all = libc::c_uint::MAX;
+            let mark = libc::CLOSE_RANGE_CLOEXEC;
+            let marked = libc::syscall(libc::SYS_close_range, 3, all, mark);
+            check(marked as libc::c_int, DESCRIPTORS)?;
+            for fd in self.inherited {
+                check(libc::fcntl(*fd, libc::F_SETFD, 0), DESCRIPTORS)?;
+            }
+            // A program expects what a shell would give it: std ignores SIGPIPE.
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            let mut empty: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut empty);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
+            libc::execve(self.program, self.argv, self.envp);
+        }
+        Err((EXEC, errno()))
+    }
+}
+
+fn check(result: libc::c_int, step: u8) -> Step<libc::c_int> {
+    if result < 0 {
+        Err((step, errno()))
+    } else {
+        Ok(result)
+    }
+}
+
+fn errno() -> libc::c_int {
+    // SAFETY: the calling thread's own variable.
+    unsafe { *libc::__errno_location() }
+}
+
+/// A string for execve(2).
+pub(super) fn c_string(text: OsString) -> io::Result<CString> {
+    CString::new(text.into_vec()).map_err(io::Error::from)
+}
+
+/// The environment of this process.
+pub(super) fn environment() -> io::Result<Vec<CString>> {
+    std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            c_string(name)
+        })
+        .collect()
+}
