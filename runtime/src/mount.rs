@@ -1,9 +1,12 @@
 //! Mounts on the host: option strings to flags, mounting with undo in mind,
 //! and unmounting everything below a path.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount as sys_mount, umount2};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::{Context, Error, Result};
 use crate::overlay;
@@ -98,11 +101,12 @@ impl Options {
     }
 }
 
+/// Binds `source` to `target`. The flags are set before the mount is attached: where
+/// it propagates to, a later change would not follow, and a guest's VMM would be left
+/// with a writable mount of what is read-only for the container.
 fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
-    const NONE: Option<&str> = None;
-    let how = MsFlags::MS_BIND | (options.flags & MsFlags::MS_REC);
-    sys_mount(Some(source), target, NONE, how, NONE).map_err(|e| match e {
-        nix::errno::Errno::ENOENT => {
+    let fail = |e: rustix::io::Errno| match e {
+        rustix::io::Errno::NOENT => {
             Error::Invalid(format!("Mount source {} does not exist", source.display()))
         }
         e => Error::Invalid(format!(
@@ -110,12 +114,73 @@ fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
             source.display(),
             target.display()
         )),
-    })?;
-    // Flags of a bind mount take effect in a second call, mount(2).
-    let flags = options.flags - (MsFlags::MS_BIND | MsFlags::MS_REC);
-    if !flags.is_empty() {
-        let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
-        sys_mount(NONE, target, NONE, again, NONE).on("set the mount flags of", target)?;
+    };
+    let recursive = options.flags.contains(MsFlags::MS_REC);
+    let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    how.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    let tree = open_tree(CWD, source, how).map_err(fail)?;
+    let (own, all) = attributes(options.flags);
+    set_attributes(&tree, own, 0).on("set the mount flags of", target)?;
+    let at = if recursive { libc::AT_RECURSIVE } else { 0 };
+    set_attributes(&tree, all, at).on("set the mount flags of", target)?;
+    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&tree, "", CWD, target, how).map_err(fail)
+}
+
+/// A change of a mount's attributes, mount_setattr(2): what is set, and what cleared.
+type Attributes = (u64, u64);
+
+/// Flags of mount(2) as attributes of the mount itself, and of all mounts in its tree.
+/// As with runc, those below keep whether they are writable.
+fn attributes(flags: MsFlags) -> (Attributes, Attributes) {
+    const RDONLY: u64 = 1;
+    const NOSUID: u64 = 2;
+    const NODEV: u64 = 4;
+    const NOEXEC: u64 = 8;
+    const NOATIME: u64 = 0x10;
+    const STRICTATIME: u64 = 0x20;
+    const ATIME: u64 = 0x70;
+    const NODIRATIME: u64 = 0x80;
+    let pick = |table: &[(MsFlags, u64)]| {
+        let given = table.iter().filter(|(flag, _)| flags.contains(*flag));
+        given.fold(0, |set, (_, attribute)| set | attribute)
+    };
+    let own = pick(&[
+        (MsFlags::MS_RDONLY, RDONLY),
+        (MsFlags::MS_NODIRATIME, NODIRATIME),
+        (MsFlags::MS_NOATIME, NOATIME),
+        (MsFlags::MS_STRICTATIME, STRICTATIME),
+    ]);
+    let atime =
+        flags.intersects(MsFlags::MS_NOATIME | MsFlags::MS_STRICTATIME | MsFlags::MS_RELATIME);
+    let all = pick(&[
+        (MsFlags::MS_NOSUID, NOSUID),
+        (MsFlags::MS_NODEV, NODEV),
+        (MsFlags::MS_NOEXEC, NOEXEC),
+    ]);
+    ((own, if atime { ATIME } else { 0 }), (all, 0))
+}
+
+fn set_attributes(tree: &OwnedFd, change: Attributes, at: libc::c_int) -> std::io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: change.0,
+        attr_clr: change.1,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the empty string and `attr` outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | at,
+            &raw const attr,
+            size_of_val(&attr),
+        )
+    };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
     }
     Ok(())
 }

@@ -56,10 +56,10 @@ impl ShareTree {
                 options: vec!["rbind".into()],
                 ..Mount::default()
             };
-            return bind.attach(&target);
+            return harmless(&bind).attach(&target);
         }
         for mount in mounts {
-            mount.attach(&target.join(mount.target.trim_start_matches('/')))?;
+            harmless(mount).attach(&target.join(mount.target.trim_start_matches('/')))?;
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ impl ShareTree {
             fs::create_dir_all(parent).on("create", parent)?;
             fs::File::create(&target).on("create", &target)?;
         }
-        mount.attach(&target)
+        harmless(mount).attach(&target)
     }
 
     /// Undoes a container's part of the tree, as far as it exists.
@@ -99,6 +99,16 @@ impl ShareTree {
         mount::unmount_below(&self.dir)?;
         remove_placeholders(&self.dir)
     }
+}
+
+/// The mount as the share has it. The guest sees device nodes, set-user-id bits and
+/// programs all the same; but a VMM that a guest has taken over cannot open a device
+/// of the host's by a node that an image brought along, or run anything.
+fn harmless(mount: &Mount) -> Mount {
+    let mut mount = mount.clone();
+    let flags = ["nodev", "nosuid", "noexec"];
+    mount.options.extend(flags.map(str::to_owned));
+    mount
 }
 
 /// Removes a tree of empty directories and empty files: mount points. Anything
