@@ -1,12 +1,15 @@
 //! A queue together with what is needed to serve it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT,
+};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use super::{DeviceError, Interrupt, Memory};
 
@@ -83,19 +86,26 @@ impl Ring {
         if self.broken {
             return None;
         }
-        let chain = match self.queue.iter(mem) {
-            Ok(mut chains) => chains.next(),
+        match self.next_chain(mem) {
+            Ok(chain) => chain,
             Err(err) => {
                 self.give_up(&err);
-                return None;
-            }
-        };
-        match chain {
-            Some(chain) if chain.head_index() >= self.queue.size() => {
-                self.give_up(&virtio_queue::Error::InvalidDescriptorIndex);
                 None
             }
-            chain => chain,
+        }
+    }
+
+    fn next_chain<'m>(
+        &mut self,
+        mem: &'m GuestMemoryMmap,
+    ) -> Result<Option<Chain<'m>>, virtio_queue::Error> {
+        if self.queue.avail_idx(mem, Ordering::Acquire)?.0 == self.queue.next_avail() {
+            return Ok(None);
+        }
+        // There is a chain; not to get it would mean to look for it for ever.
+        match self.queue.iter(mem)?.next() {
+            Some(chain) if chain.head_index() < self.queue.size() => Ok(Some(chain)),
+            _ => Err(virtio_queue::Error::InvalidDescriptorIndex),
         }
     }
 
@@ -117,11 +127,26 @@ impl Ring {
         if !std::mem::take(&mut self.used) {
             return;
         }
-        match self.queue.needs_notification(&*self.mem.memory()) {
+        match self.wants_interrupt() {
             Ok(true) => self.call.signal(),
             Ok(false) => {}
             Err(err) => self.give_up(&err),
         }
+    }
+
+    fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
+        let mem = self.mem.memory();
+        if !self.queue.needs_notification(&*mem)? {
+            return Ok(false);
+        }
+        if self.queue.event_idx_enabled() {
+            return Ok(true);
+        }
+        // virtio 1.2 §2.7.7: flags tell when there are no event indices.
+        let flags: u16 = mem
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks for a kick with the next chain. True if there are chains already, for

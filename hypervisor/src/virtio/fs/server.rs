@@ -52,10 +52,12 @@ impl QueueServer {
         Ok(QueueServer { workers, ring })
     }
 
-    /// Ends the threads when they have served what they took.
+    /// Ends the threads when they have served what they took; `None` if one panicked,
+    /// whose chain is lost.
     pub fn stop(self) -> Option<Queue> {
-        drop(self.workers);
-        let ring = Arc::into_inner(self.ring)?;
+        let ended = self.workers.into_iter().map(Worker::stop);
+        let lost = ended.filter(Option::is_none).count();
+        let ring = Arc::into_inner(self.ring).filter(|_| lost == 0)?;
         let ring = ring.into_inner().unwrap_or_else(PoisonError::into_inner);
         Some(ring.into_queue())
     }
