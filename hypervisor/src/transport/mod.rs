@@ -1,4 +1,6 @@
 //! How drivers reach the devices.
 
+#[cfg(test)]
+mod conformance;
 pub mod mmio;
 pub mod vhost_user;

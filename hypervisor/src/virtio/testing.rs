@@ -1,6 +1,8 @@
 //! A scripted driver: guest memory, rings in it, and full freedom to break the rules.
 
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
+
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -17,6 +19,9 @@ use super::{Interrupt, Memory};
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 pub const INDIRECT: u16 = 4;
+
+/// A descriptor: address, length, flags, next.
+pub type Desc = (u64, u32, u16, u16);
 
 /// Guest memory ends here.
 pub const END: u64 = 16 << 20;
@@ -65,48 +70,69 @@ impl Interrupt for Calls {
     }
 }
 
-/// The driver's side of a queue. Its rings lie in the `slot`-th 64 KiB of memory.
-pub struct DriverQueue {
+/// The driver's side of a queue, as far as it lies in memory: the `slot`-th 64 KiB.
+pub struct Rings {
     mem: Memory,
     base: u64,
+    size: u16,
     avail: u16,
     used: u16,
-    kick: EventFd,
-    pub calls: Arc<Calls>,
 }
 
-impl DriverQueue {
-    pub fn new(mem: &Memory, slot: u64) -> DriverQueue {
-        let event = |flags| EventFd::from_flags(flags | EfdFlags::EFD_CLOEXEC).unwrap();
-        DriverQueue {
+impl Rings {
+    /// Rings of `size` entries, at their beginning.
+    pub fn new(mem: &Memory, slot: u64, size: u16) -> Rings {
+        Rings {
             mem: mem.clone(),
             base: slot << 16,
+            size,
             avail: 0,
             used: 0,
-            kick: event(EfdFlags::EFD_NONBLOCK),
-            calls: Arc::new(Calls {
-                count: AtomicUsize::new(0),
-                failures: AtomicUsize::new(0),
-                event: event(EfdFlags::EFD_NONBLOCK),
-            }),
         }
+    }
+
+    /// Empties them.
+    pub fn clear(&mut self) {
+        self.write(self.base, &[0; 0x10000]);
+        self.avail = 0;
+        self.used = 0;
+    }
+
+    /// Has the first chain be the `index`-th.
+    pub fn begin_at(&mut self, index: u16) {
+        self.avail = index;
+        self.used = index;
+        self.set_avail_index(index);
+        self.write(self.used_ring() + 2, &index.to_le_bytes());
     }
 
     fn memory(&self) -> vm_memory::GuestMemoryLoadGuard<GuestMemoryMmap> {
         vm_memory::GuestAddressSpace::memory(&self.mem)
     }
 
-    fn avail_ring(&self) -> u64 {
+    /// Number of entries.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Address of the descriptor table.
+    pub fn table(&self) -> u64 {
+        self.base
+    }
+
+    /// Address of the available ring.
+    pub fn avail_ring(&self) -> u64 {
         self.base + 0x4000
     }
 
-    fn used_ring(&self) -> u64 {
+    /// Address of the used ring.
+    pub fn used_ring(&self) -> u64 {
         self.base + 0x8000
     }
 
     /// The queue as a transport would hand it to the device.
     pub fn queue(&self) -> Queue {
-        let mut queue = Queue::new(SIZE).unwrap();
+        let mut queue = Queue::new(self.size).unwrap();
         queue
             .try_set_desc_table_address(GuestAddress(self.base))
             .unwrap();
@@ -120,32 +146,24 @@ impl DriverQueue {
         queue
     }
 
-    /// A kick event that the device can own.
-    pub fn kick_event(&self) -> EventFd {
-        let fd = self.kick.as_fd().try_clone_to_owned().unwrap();
-        // SAFETY: a clone of an event descriptor is one.
-        unsafe { EventFd::from_owned_fd(fd) }
-    }
-
     /// Writes entry `index` of a descriptor table at `table`.
-    pub fn descriptor_at(&self, table: u64, index: u16, desc: (u64, u32, u16, u16)) {
+    pub fn descriptor_at(&self, table: u64, index: u16, desc: Desc) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&desc.0.to_le_bytes());
         bytes[8..12].copy_from_slice(&desc.1.to_le_bytes());
         bytes[12..14].copy_from_slice(&desc.2.to_le_bytes());
         bytes[14..].copy_from_slice(&desc.3.to_le_bytes());
-        let at = table + u64::from(index) * 16;
-        self.memory().write_slice(&bytes, GuestAddress(at)).unwrap();
+        self.write(table + u64::from(index) * 16, &bytes);
     }
 
     /// Writes a descriptor: address, length, flags, next.
-    pub fn descriptor(&self, index: u16, desc: (u64, u32, u16, u16)) {
+    pub fn descriptor(&self, index: u16, desc: Desc) {
         self.descriptor_at(self.base, index, desc);
     }
 
     /// Offers the chain at `head`.
     pub fn offer(&mut self, head: u16) {
-        let entry = self.avail_ring() + 4 + u64::from(self.avail % SIZE) * 2;
+        let entry = self.avail_ring() + 4 + u64::from(self.avail % self.size) * 2;
         self.memory().write_obj(head, GuestAddress(entry)).unwrap();
         self.avail = self.avail.wrapping_add(1);
         self.set_avail_index(self.avail);
@@ -157,36 +175,70 @@ impl DriverQueue {
         self.memory().store(index, at, Ordering::Release).unwrap();
     }
 
-    /// Notifies the device.
-    pub fn kick(&self) {
-        self.kick.write(1).unwrap();
+    /// The available index of the chains offered.
+    pub fn avail_index(&self) -> u16 {
+        self.avail
+    }
+
+    /// The used index in memory.
+    pub fn used_index(&self) -> u16 {
+        let at = GuestAddress(self.used_ring() + 2);
+        self.memory().load(at, Ordering::Acquire).unwrap()
+    }
+
+    /// Chains that have not come back.
+    pub fn outstanding(&self) -> u16 {
+        self.avail.wrapping_sub(self.used_index())
     }
 
     /// Takes back a chain: its head and the length written.
     pub fn used(&mut self) -> Option<(u32, u32)> {
-        let mem = self.memory();
-        let at = GuestAddress(self.used_ring() + 2);
-        let index: u16 = mem.load(at, Ordering::Acquire).unwrap();
-        if index == self.used {
+        if self.used_index() == self.used {
             return None;
         }
-        let entry = self.used_ring() + 4 + u64::from(self.used % SIZE) * 8;
+        let mem = self.memory();
+        let entry = self.used_ring() + 4 + u64::from(self.used % self.size) * 8;
         let head = mem.read_obj(GuestAddress(entry)).unwrap();
         let len = mem.read_obj(GuestAddress(entry + 4)).unwrap();
         self.used = self.used.wrapping_add(1);
         Some((head, len))
     }
 
-    /// Waits until a chain comes back.
-    pub fn wait_used(&mut self) -> (u32, u32) {
-        loop {
-            if let Some(used) = self.used() {
-                return used;
-            }
-            let fd = PollFd::new(self.calls.event.as_fd(), PollFlags::POLLIN);
-            let ready = poll(&mut [fd], PollTimeout::from(10_000u16)).unwrap();
-            assert!(ready > 0, "the device returned nothing");
-            self.calls.event.read().unwrap();
+    /// Forgets the chains that came back.
+    pub fn skip_used(&mut self) {
+        self.used = self.used_index();
+    }
+
+    /// Sets the flags of the available ring (virtio 1.2 §2.7.7).
+    pub fn set_avail_flags(&self, flags: u16) {
+        let at = GuestAddress(self.avail_ring());
+        self.memory().store(flags, at, Ordering::SeqCst).unwrap();
+    }
+
+    /// With event indices, asks for an interrupt when `more` chains have come back after
+    /// the next.
+    pub fn interrupt_after(&self, more: u16) {
+        let at = self.avail_ring() + 4 + u64::from(self.size) * 2;
+        let event = self.used.wrapping_add(more);
+        let mem = self.memory();
+        mem.store(event, GuestAddress(at), Ordering::SeqCst)
+            .unwrap();
+        // What follows is a look at the used index.
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Whether the device asked for a kick for the chain offered last (§2.7.10).
+    pub fn wants_kick(&self, event_idx: bool) -> bool {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let mem = self.memory();
+        if event_idx {
+            let at = self.used_ring() + 4 + u64::from(self.size) * 8;
+            let event: u16 = mem.load(GuestAddress(at), Ordering::SeqCst).unwrap();
+            event == self.avail.wrapping_sub(1)
+        } else {
+            let at = GuestAddress(self.used_ring());
+            let flags: u16 = mem.load(at, Ordering::SeqCst).unwrap();
+            flags & 1 == 0
         }
     }
 
@@ -202,5 +254,66 @@ impl DriverQueue {
         let address = GuestAddress(address);
         self.memory().read_slice(&mut bytes, address).unwrap();
         bytes
+    }
+}
+
+/// Rings with a kick and an interrupt, for a device without a transport.
+pub struct DriverQueue {
+    rings: Rings,
+    kick: EventFd,
+    pub calls: Arc<Calls>,
+}
+
+impl Deref for DriverQueue {
+    type Target = Rings;
+
+    fn deref(&self) -> &Rings {
+        &self.rings
+    }
+}
+
+impl DerefMut for DriverQueue {
+    fn deref_mut(&mut self) -> &mut Rings {
+        &mut self.rings
+    }
+}
+
+impl DriverQueue {
+    pub fn new(mem: &Memory, slot: u64) -> DriverQueue {
+        let event = |flags| EventFd::from_flags(flags | EfdFlags::EFD_CLOEXEC).unwrap();
+        DriverQueue {
+            rings: Rings::new(mem, slot, SIZE),
+            kick: event(EfdFlags::EFD_NONBLOCK),
+            calls: Arc::new(Calls {
+                count: AtomicUsize::new(0),
+                failures: AtomicUsize::new(0),
+                event: event(EfdFlags::EFD_NONBLOCK),
+            }),
+        }
+    }
+
+    /// A kick event that the device can own.
+    pub fn kick_event(&self) -> EventFd {
+        let fd = self.kick.as_fd().try_clone_to_owned().unwrap();
+        // SAFETY: a clone of an event descriptor is one.
+        unsafe { EventFd::from_owned_fd(fd) }
+    }
+
+    /// Notifies the device.
+    pub fn kick(&self) {
+        self.kick.write(1).unwrap();
+    }
+
+    /// Waits until a chain comes back.
+    pub fn wait_used(&mut self) -> (u32, u32) {
+        loop {
+            if let Some(used) = self.used() {
+                return used;
+            }
+            let fd = PollFd::new(self.calls.event.as_fd(), PollFlags::POLLIN);
+            let ready = poll(&mut [fd], PollTimeout::from(10_000u16)).unwrap();
+            assert!(ready > 0, "the device returned nothing");
+            self.calls.event.read().unwrap();
+        }
     }
 }

@@ -15,7 +15,7 @@
 
 mod line;
 mod queue;
-mod registers;
+pub(super) mod registers;
 
 use std::io;
 use std::os::fd::AsFd;

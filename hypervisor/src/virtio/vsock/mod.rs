@@ -13,7 +13,7 @@
 mod buffer;
 mod connection;
 mod engine;
-mod header;
+pub(crate) mod header;
 mod host;
 mod muxer;
 mod slices;

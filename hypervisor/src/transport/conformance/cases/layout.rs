@@ -1,0 +1,85 @@
+//! Requests laid out in every way that a driver may choose.
+
+use super::super::driver::Driver;
+use super::super::fixtures::Fixture;
+use super::super::rig::Rig;
+use super::super::shape::{Shape, Split};
+
+fn every_split<F: Fixture, D: Driver>(indirect: bool) {
+    let mut rig = Rig::<F, D>::new();
+    let mut cut = 1;
+    let mut longest = 2;
+    while cut < longest {
+        let split = Split::At(cut);
+        for _ in 0..F::KINDS {
+            let request = rig.fixture.request(&rig.guest);
+            let lengths = request.iter().flat_map(|c| [c.readable.len(), c.writable]);
+            longest = lengths.fold(longest, usize::max);
+            let answers = rig.exchange(&request, Shape { split, indirect });
+            rig.fixture.check(&rig.guest, &answers);
+        }
+        cut += 1;
+    }
+
+    // A chain may have as many descriptors as the ring, and a ring that many in all.
+    let split = Split::Bytes;
+    let room = rig.queues.iter().map(|rings| rings.size()).min().unwrap();
+    for _ in 0..F::KINDS {
+        let request = rig.fixture.request(&rig.guest);
+        let lengths = request.iter().map(|c| c.readable.len() + c.writable);
+        let taken = match indirect {
+            true => lengths.max(),
+            false => Some(lengths.sum()),
+        };
+        if taken.unwrap() <= usize::from(room) {
+            let answers = rig.exchange(&request, Shape { split, indirect });
+            rig.fixture.check(&rig.guest, &answers);
+        }
+    }
+}
+
+/// Boundaries of descriptors may be anywhere.
+pub fn chains_split_anywhere<F: Fixture, D: Driver>() {
+    every_split::<F, D>(false);
+}
+
+/// So may those of indirect descriptors.
+pub fn indirect_chains_split_anywhere<F: Fixture, D: Driver>() {
+    every_split::<F, D>(true);
+}
+
+/// The rings are gone round several times, and their indices go past their end.
+pub fn rings_wrap<F: Fixture, D: Driver>() {
+    const AT_ONCE: usize = 8;
+    let mut rig = Rig::<F, D>::new();
+    if D::BEGINS_ANYWHERE {
+        rig.reset();
+        rig.prepare(rig.features);
+        for index in 0..rig.queues.len() {
+            rig.driver.reset_queue(index);
+            rig.set_up(index, 65_500);
+        }
+        rig.driver.run();
+        if let Some(chain) = rig.fixture.hello() {
+            rig.exchange(&[chain], Shape::PLAIN);
+        }
+    }
+    let first = rig.fixture.request(&rig.guest);
+    let queue = first.last().unwrap().queue;
+    let mut rounds = 0;
+    let mut wrapped = false;
+    while rounds < 100 || !wrapped {
+        let before = rig.queues[queue].avail_index();
+        let requests: Vec<_> = (0..AT_ONCE)
+            .map(|_| rig.fixture.request(&rig.guest))
+            .collect();
+        let chains = requests.concat();
+        let answers = rig.exchange(&chains, Shape::PLAIN);
+        for answers in answers.chunks(first.len()) {
+            rig.fixture.check(&rig.guest, answers);
+        }
+        wrapped |= rig.queues[queue].avail_index() < before;
+        rounds += 1;
+    }
+    rig.works();
+}

@@ -1,0 +1,8 @@
+//! What every device must do on every transport.
+
+pub mod hostile;
+pub mod interrupts;
+pub mod layout;
+pub mod lifecycle;
+pub mod negotiation;
+pub mod random;

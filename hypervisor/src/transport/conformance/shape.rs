@@ -1,0 +1,38 @@
+//! How a chain is laid out in descriptors, which is the driver's choice (virtio 1.2
+//! §2.7.4.1) and must not matter to the device.
+
+/// Into which descriptors the bytes go.
+#[derive(Debug, Clone, Copy)]
+pub enum Split {
+    /// One for what is read and one for what is written.
+    Whole,
+    /// Two for each, cut after so many bytes.
+    At(usize),
+    /// One for each byte.
+    Bytes,
+}
+
+/// The layout of a chain.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub split: Split,
+    /// Whether the descriptors are in a table of their own.
+    pub indirect: bool,
+}
+
+impl Shape {
+    pub const PLAIN: Shape = Shape {
+        split: Split::Whole,
+        indirect: false,
+    };
+
+    /// The lengths of the descriptors for `len` bytes.
+    pub fn pieces(self, len: usize) -> Vec<usize> {
+        match self.split {
+            _ if len == 0 => Vec::new(),
+            Split::At(cut) if (1..len).contains(&cut) => vec![cut, len - cut],
+            Split::Bytes => vec![1; len],
+            _ => vec![len],
+        }
+    }
+}
