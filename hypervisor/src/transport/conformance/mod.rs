@@ -93,6 +93,7 @@ macro_rules! devices {
 
 devices! {
     balloon: Balloon,
+    block: Block,
     fs: Fs,
     mem: Mem,
     rng: Rng,
