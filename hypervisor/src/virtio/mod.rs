@@ -16,6 +16,7 @@ pub mod mem;
 mod ring;
 pub mod rng;
 mod serial_queue;
+mod shared_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vsock;
@@ -24,4 +25,5 @@ mod worker;
 pub use device::{Device, DeviceError, DeviceKind, Interrupt, Memory};
 pub(crate) use ring::{RING_FEATURES, Ring};
 pub(crate) use serial_queue::{Handler, SerialQueue};
+pub(crate) use shared_queue::{SharedQueue, SharedRing};
 pub(crate) use worker::Worker;

@@ -34,10 +34,9 @@ use virtio_bindings::virtio_blk::{
 use virtio_queue::Queue;
 
 use super::config::read_bytes;
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring};
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SharedQueue};
 use disk::{Disk, SECTOR};
 use request::{ID_LEN, Target};
-use server::QueueServer;
 
 /// As many requests as QEMU takes.
 const QUEUE_SIZE: u16 = 256;
@@ -123,7 +122,7 @@ pub struct Block {
     target: Arc<Target>,
     config: [u8; CONFIG_LEN],
     sizes: Vec<u16>,
-    queues: Vec<Option<QueueServer>>,
+    queues: Vec<Option<SharedQueue>>,
     durable: bool,
 }
 
@@ -236,7 +235,7 @@ impl Device for Block {
             return Err(DeviceError::Started(index));
         }
         let ring = Ring::new(index, queue, mem, kick, call)?;
-        let server = QueueServer::start(THREADS, ring, &self.target, self.durable);
+        let server = server::start(THREADS, ring, &self.target, self.durable);
         *slot = Some(server.map_err(|source| DeviceError::Io {
             what: "start the block threads",
             source,

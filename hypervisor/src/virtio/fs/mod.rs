@@ -27,8 +27,8 @@ use virtio_queue::Queue;
 
 use crate::jail::{self, ThreadKind};
 
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring};
-use server::{FuseServer, QueueServer};
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring, SharedQueue};
+use server::FuseServer;
 use share::Share;
 
 /// virtio 1.2 §5.11.4: the tag field of the configuration.
@@ -47,7 +47,7 @@ pub struct Fs {
     tag: [u8; TAG_LEN],
     share: Arc<Share>,
     server: Arc<FuseServer>,
-    queues: [Option<QueueServer>; QUEUES],
+    queues: [Option<SharedQueue>; QUEUES],
 }
 
 impl Fs {
@@ -116,7 +116,7 @@ impl Device for Fs {
         } else {
             ("fs", REQUEST_THREADS)
         };
-        let server = QueueServer::start(name, threads, ring, &self.server);
+        let server = server::start(name, threads, ring, &self.server);
         *slot = Some(server.map_err(|source| DeviceError::Io {
             what: "start the fs threads",
             source,
