@@ -95,6 +95,14 @@ pub(crate) struct Span<'m> {
 }
 
 impl<'m> Span<'m> {
+    /// The bytes of `pieces`.
+    ///
+    /// # Safety
+    /// Each of them must have been [pushed](push) from `mem`.
+    pub unsafe fn over(_mem: &'m GuestMemoryMmap, pieces: &'m mut [libc::iovec]) -> Span<'m> {
+        Span::new(pieces)
+    }
+
     fn new(pieces: &'m mut [libc::iovec]) -> Span<'m> {
         Span {
             len: pieces.iter().map(|piece| piece.iov_len).sum(),

@@ -13,6 +13,7 @@ mod device;
 mod discard;
 pub mod fs;
 pub mod mem;
+pub mod net;
 mod ring;
 pub mod rng;
 mod serial_queue;

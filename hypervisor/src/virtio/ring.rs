@@ -1,7 +1,7 @@
 //! A queue together with what is needed to serve it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -31,6 +31,8 @@ pub(crate) struct Ring {
     kick: Arc<EventFd>,
     call: Arc<dyn Interrupt>,
     used: bool,
+    /// The used index when the driver was last told.
+    told: u16,
     broken: bool,
 }
 
@@ -47,6 +49,7 @@ impl Ring {
             return Err(DeviceError::BadQueue(index));
         }
         Ok(Ring {
+            told: queue.next_used(),
             queue,
             mem,
             kick: Arc::new(kick),
@@ -109,6 +112,11 @@ impl Ring {
         }
     }
 
+    /// Number of entries.
+    pub fn size(&self) -> usize {
+        self.queue.size().into()
+    }
+
     /// Puts the chain taken last back, untouched.
     pub fn undo_pop(&mut self) {
         self.queue.go_to_previous_position();
@@ -120,6 +128,28 @@ impl Ring {
         if let Err(err) = self.queue.add_used(mem, head, len) {
             self.give_up(&err);
         }
+    }
+
+    /// Returns chains, the driver seeing all of them or none: together they carry one
+    /// thing, such as a frame in several buffers.
+    pub fn complete_all(&mut self, mem: &GuestMemoryMmap, chains: &[(u16, u32)]) {
+        let Some(((head, len), first)) = chains.split_last() else {
+            return;
+        };
+        let (size, start) = (self.queue.size(), self.queue.next_used());
+        let mut next = start;
+        for (head, len) in first {
+            // virtio 1.2 §2.7.8: flags and index, then elements of 8 bytes.
+            let at = self.queue.used_ring() + 4 + u64::from(next % size) * 8;
+            let element = (u64::from(*len) << 32 | u64::from(*head)).to_le();
+            if let Err(err) = mem.write_obj(element, GuestAddress(at)) {
+                return self.give_up(&virtio_queue::Error::GuestMemory(err));
+            }
+            next = next.wrapping_add(1);
+        }
+        // The last one moves the index past all of them.
+        self.queue.set_next_used(next);
+        self.complete(mem, *head, *len);
     }
 
     /// Tells the driver of the chains returned since the last time, if it wants that.
@@ -134,19 +164,26 @@ impl Ring {
         }
     }
 
+    /// virtio 1.2 §2.7.7. The queue's own check knows nothing of `complete_all`.
     fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
+        // What was returned must be visible before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let now = self.queue.next_used();
+        let told = std::mem::replace(&mut self.told, now);
+        let avail = self.queue.avail_ring();
         let mem = self.mem.memory();
-        if !self.queue.needs_notification(&*mem)? {
-            return Ok(false);
-        }
+        let read = |at| -> Result<u16, virtio_queue::Error> {
+            mem.load(GuestAddress(at), Ordering::Relaxed)
+                .map(u16::from_le)
+                .map_err(virtio_queue::Error::GuestMemory)
+        };
         if self.queue.event_idx_enabled() {
-            return Ok(true);
+            // The driver's event index lies behind the ring.
+            let event = read(avail + 4 + u64::from(self.queue.size()) * 2)?;
+            return Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(told));
         }
-        // virtio 1.2 §2.7.7: flags tell when there are no event indices.
-        let flags: u16 = mem
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        // Flags tell when there are no event indices.
+        Ok(u32::from(read(avail)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks for a kick with the next chain. True if there are chains already, for

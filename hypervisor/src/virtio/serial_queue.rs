@@ -17,6 +17,9 @@ use super::{Ring, Worker};
 
 /// Serves the chains of a queue.
 pub(crate) trait Handler: Send + 'static {
+    /// The kind of the thread.
+    const KIND: ThreadKind = ThreadKind::Simple;
+
     /// Serves one chain and returns how many bytes were written to it, from its first
     /// device-writable byte on without a gap.
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32;
@@ -36,7 +39,7 @@ impl<H: Handler> SerialQueue<H> {
     /// Starts the thread.
     pub fn start(name: &str, ring: Ring, handler: H) -> io::Result<SerialQueue<H>> {
         let mut server = Server { ring, handler };
-        let worker = Worker::spawn(ThreadKind::Simple, name, move |stop| {
+        let worker = Worker::spawn(H::KIND, name, move |stop| {
             if let Err(err) = server.run(stop) {
                 log::error!("The thread of a queue stopped: {err}");
             }

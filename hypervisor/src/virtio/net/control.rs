@@ -1,0 +1,94 @@
+//! The control queue (virtio 1.2 §5.1.6.5): how many queue pairs the driver uses.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_OK,
+};
+use vm_memory::GuestMemoryMmap;
+
+use super::super::Handler;
+use super::super::buffers::{Buffers, Room};
+use super::super::ring::Chain;
+use super::tap::Tap;
+use crate::jail::ThreadKind;
+
+/// The taps of an interface and how many of them the driver uses.
+pub(super) struct Taps {
+    taps: Vec<Arc<Tap>>,
+    pairs: Mutex<u16>,
+}
+
+impl Taps {
+    pub fn new(taps: Vec<Arc<Tap>>) -> Taps {
+        Taps {
+            taps,
+            pairs: Mutex::new(1),
+        }
+    }
+
+    /// Uses `pairs` from the next [`apply`](Taps::apply) on.
+    pub fn set_pairs(&self, pairs: u16) {
+        *self.pairs.lock().unwrap_or_else(PoisonError::into_inner) = pairs;
+    }
+
+    /// Attaches the queues in use and detaches the others, lest the kernel gives frames
+    /// to queues that nobody reads.
+    pub fn apply(&self) -> std::io::Result<()> {
+        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first is in use always.
+        for (index, tap) in (0u16..).zip(&self.taps).skip(1) {
+            tap.attach(index < *pairs)?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves the control queue.
+pub(super) struct Control(pub Arc<Taps>);
+
+impl Handler for Control {
+    const KIND: ThreadKind = ThreadKind::Net;
+
+    fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
+        let mut room = Room::default();
+        let Some(mut buffers) = room.gather(mem, chain) else {
+            return 0;
+        };
+        let Some(ack) = buffers.writable.split_last() else {
+            return 0;
+        };
+        let result = match self.serve(&buffers) {
+            Some(()) => VIRTIO_NET_OK,
+            None => VIRTIO_NET_ERR,
+        };
+        ack.set(result as u8);
+        1
+    }
+}
+
+impl Control {
+    /// `None` if the command is unknown or wrong.
+    fn serve(&self, buffers: &Buffers<'_>) -> Option<()> {
+        // Class, command, and a number that is only there in the one that is known.
+        let mut command = [0; 4];
+        let len = buffers.readable.copy_to(&mut command);
+        let known = [
+            VIRTIO_NET_CTRL_MQ as u8,
+            VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET as u8,
+        ];
+        // What is written is the acknowledgement, and no more.
+        if buffers.faulty || len < command.len() || command[..2] != known {
+            return None;
+        }
+        let pairs = u16::from_le_bytes([command[2], command[3]]);
+        if pairs == 0 || usize::from(pairs) > self.0.taps.len() {
+            return None;
+        }
+        self.0.set_pairs(pairs);
+        self.0
+            .apply()
+            .inspect_err(|err| log::error!("Cannot use {pairs} queues of a tap: {err}"))
+            .ok()
+    }
+}

@@ -1,0 +1,112 @@
+//! A receive and a transmit queue, and the thread that serves both.
+
+use std::io;
+use std::sync::Arc;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use super::super::Ring;
+use super::super::buffers::Room;
+use super::receive::{Backlog, Receiving, Shape, Taken, receive};
+use super::tap::Tap;
+use super::transmit::{Sending, send};
+
+/// Events, after the kicks of the two queues.
+const RX: u64 = 0;
+const TX: u64 = 1;
+const STOP: u64 = 2;
+const TAP: u64 = 3;
+const ATTACHED: u64 = 4;
+
+/// Two queues and their tap.
+pub(super) struct Pair {
+    /// To the guest, and from it.
+    pub rings: [Option<Ring>; 2],
+    pub backlog: Backlog,
+    tap: Arc<Tap>,
+}
+
+impl Pair {
+    pub fn new(tap: Arc<Tap>) -> Pair {
+        Pair {
+            rings: [None, None],
+            backlog: Backlog::new(),
+            tap,
+        }
+    }
+
+    /// Serves until `stop` is readable.
+    ///
+    /// All events but the stop are edges, so that nothing has to be switched off and on
+    /// while it cannot be acted on: an edge is remembered in `receiving` and `sending`.
+    pub fn run(&mut self, stop: &EventFd, shape: Shape) -> io::Result<()> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        let kick = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        for (token, ring) in [RX, TX].into_iter().zip(&self.rings) {
+            if let Some(ring) = ring {
+                epoll.add(&**ring.kick(), EpollEvent::new(kick, token))?;
+            }
+        }
+        epoll.add(self.tap.attachment(), EpollEvent::new(kick, ATTACHED))?;
+        let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        let mut watched = EpollEvent::new(both, TAP);
+        epoll.add(self.tap.file(), watched)?;
+
+        // These point into guest memory while they are used, and live on this thread.
+        let (mut room, mut taken) = (Room::default(), Taken::default());
+        let (mut receiving, mut sending) = (Receiving::Ready, Sending::Ready);
+        let mut events = [EpollEvent::empty(); 5];
+        let [rx, tx] = &mut self.rings;
+        loop {
+            if let (Some(ring), Receiving::Ready) = (&mut *rx, receiving) {
+                receiving = receive(ring, &self.tap, &mut taken, &mut self.backlog, shape);
+            }
+            if let (Some(ring), Sending::Ready) = (&mut *tx, sending) {
+                sending = send(ring, &self.tap, &mut room);
+                if sending == Sending::Full {
+                    // There may be room since: the kernel looks again.
+                    epoll.modify(self.tap.file(), &mut watched)?;
+                }
+            }
+            let ready = (rx.is_some() && receiving == Receiving::Ready)
+                || (tx.is_some() && sending == Sending::Ready);
+            let timeout = match ready {
+                true => EpollTimeout::ZERO,
+                false => EpollTimeout::NONE,
+            };
+            let count = match epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(err) => return Err(err.into()),
+            };
+            for event in &events[..count] {
+                let frames = !event
+                    .events()
+                    .intersection(!EpollFlags::EPOLLOUT)
+                    .is_empty();
+                match event.data() {
+                    STOP => return Ok(()),
+                    TAP => {
+                        if receiving == Receiving::Empty && frames {
+                            receiving = Receiving::Ready;
+                        }
+                        if sending == Sending::Full {
+                            sending = Sending::Ready;
+                        }
+                    }
+                    // Who waited for a detached queue is not told of its frames.
+                    ATTACHED => {
+                        epoll.delete(self.tap.file())?;
+                        epoll.add(self.tap.file(), watched)?;
+                    }
+                    // Only what waits for a kick is moved by it.
+                    RX if receiving == Receiving::Starved => receiving = Receiving::Ready,
+                    TX if sending == Sending::Idle => sending = Sending::Ready,
+                    _ => {}
+                }
+            }
+        }
+    }
+}

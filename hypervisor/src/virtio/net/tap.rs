@@ -1,0 +1,176 @@
+//! A queue of a tap interface of the host.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
+    VIRTIO_NET_F_GUEST_USO6,
+};
+
+use super::{HEADER_LEN, NetError};
+
+mod ioctl {
+    // linux/if_tun.h
+    nix::ioctl_write_int_bad!(set_offload, nix::request_code_write!(b'T', 208, 4));
+    nix::ioctl_read_bad!(
+        interface,
+        nix::request_code_read!(b'T', 210, 4),
+        libc::ifreq
+    );
+    nix::ioctl_write_ptr_bad!(
+        set_header_size,
+        nix::request_code_write!(b'T', 216, 4),
+        libc::c_int
+    );
+    nix::ioctl_write_ptr_bad!(
+        set_queue,
+        nix::request_code_write!(b'T', 217, 4),
+        libc::ifreq
+    );
+}
+
+/// An open tap queue. Frames come and go with a header of virtio's own format before
+/// them, by which the kernel and the guest leave checksums and segmentation to each
+/// other.
+pub(super) struct Tap {
+    file: File,
+    name: [libc::c_char; libc::IFNAMSIZ],
+    /// A detached queue gets no frames.
+    attached: AtomicBool,
+    attachment: EventFd,
+}
+
+impl Tap {
+    /// Checks and prepares an open tap; `many` if it is one of several of its interface.
+    pub fn new(file: File, many: bool) -> Result<Tap, NetError> {
+        let io = |what| {
+            move |err: nix::Error| NetError::Io {
+                what,
+                source: err.into(),
+            }
+        };
+        let request = interface(&file).map_err(io("ask what a tap is"))?;
+        // SAFETY: the kernel has filled the flags in.
+        let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+        let mut wanted = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        if many {
+            wanted |= libc::IFF_MULTI_QUEUE;
+        }
+        if flags & wanted != wanted {
+            return Err(NetError::Flags {
+                missing: wanted & !flags,
+            });
+        }
+        // SAFETY: reads an integer, of which a reference is passed.
+        unsafe { ioctl::set_header_size(file.as_raw_fd(), &(HEADER_LEN as libc::c_int)) }
+            .map_err(io("set the length of a tap's header"))?;
+        let status = fcntl(&file, FcntlArg::F_GETFL).map_err(io("read a tap's flags"))?;
+        let status = OFlag::from_bits_retain(status) | OFlag::O_NONBLOCK;
+        fcntl(&file, FcntlArg::F_SETFL(status)).map_err(io("make a tap non-blocking"))?;
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        Ok(Tap {
+            file,
+            name: request.ifr_name,
+            attached: AtomicBool::new(true),
+            attachment: EventFd::from_flags(flags).map_err(io("make an event descriptor"))?,
+        })
+    }
+
+    /// To wait for frames and for room.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Written to when the queue was attached.
+    pub fn attachment(&self) -> &EventFd {
+        &self.attachment
+    }
+
+    /// Whether both are queues of one interface.
+    pub fn is_beside(&self, other: &Tap) -> bool {
+        self.name == other.name
+    }
+
+    /// Tells the interface what the guest can take of unfinished frames.
+    pub fn set_offloads(&self, features: u64) -> io::Result<()> {
+        let has = |bit| features & 1u64 << bit != 0;
+        let mut flags = 0;
+        if has(VIRTIO_NET_F_GUEST_CSUM) {
+            for (bit, flag) in [
+                (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
+                (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
+                (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
+                (VIRTIO_NET_F_GUEST_UFO, libc::TUN_F_UFO),
+            ] {
+                if has(bit) {
+                    flags |= flag;
+                }
+            }
+            flags |= libc::TUN_F_CSUM;
+            // The kernel wants both or none.
+            if has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6) {
+                flags |= libc::TUN_F_USO4 | libc::TUN_F_USO6;
+            }
+        }
+        // SAFETY: takes an integer.
+        unsafe { ioctl::set_offload(self.file.as_raw_fd(), flags as libc::c_int) }?;
+        Ok(())
+    }
+
+    /// Lets the interface put frames into this queue, or not.
+    pub fn attach(&self, on: bool) -> io::Result<()> {
+        if self.attached.load(Ordering::Relaxed) == on {
+            return Ok(());
+        }
+        // SAFETY: all-zero is a valid request.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_ifru.ifru_flags = match on {
+            true => libc::IFF_ATTACH_QUEUE,
+            false => libc::IFF_DETACH_QUEUE,
+        } as libc::c_short;
+        // SAFETY: reads a request, of which a reference is passed.
+        unsafe { ioctl::set_queue(self.file.as_raw_fd(), &request) }?;
+        self.attached.store(on, Ordering::Relaxed);
+        if on {
+            // A counter that is full wakes as well.
+            let _ = self.attachment.write(1);
+        }
+        Ok(())
+    }
+
+    /// Reads a frame with its header.
+    ///
+    /// # Safety
+    /// The vectors must describe memory that may be written to, by others as well.
+    pub unsafe fn read(&self, iovecs: &[libc::iovec]) -> io::Result<usize> {
+        let count = iovecs.len() as libc::c_int;
+        // SAFETY: as the caller promises. There are few vectors, so their number fits.
+        let read = unsafe { libc::readv(self.file.as_raw_fd(), iovecs.as_ptr(), count) };
+        usize::try_from(read).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Writes a frame with its header.
+    ///
+    /// # Safety
+    /// The vectors must describe memory that may be read; others may change it.
+    pub unsafe fn write(&self, iovecs: &[libc::iovec]) -> io::Result<usize> {
+        let count = iovecs.len() as libc::c_int;
+        // SAFETY: as the caller promises. There are few vectors, so their number fits.
+        let written = unsafe { libc::writev(self.file.as_raw_fd(), iovecs.as_ptr(), count) };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+fn interface(file: &File) -> nix::Result<libc::ifreq> {
+    // SAFETY: all-zero is a valid request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: writes a request, of which a reference is passed.
+    unsafe { ioctl::interface(file.as_raw_fd(), &mut request) }?;
+    Ok(request)
+}

@@ -1,0 +1,63 @@
+//! From the guest to the tap.
+
+use std::io;
+
+use super::super::Ring;
+use super::super::buffers::Room;
+use super::tap::Tap;
+use super::{HEADER_LEN, MAX_FRAME};
+
+/// Frames sent before others get their turn.
+const BATCH: usize = 64;
+
+/// What keeps frames from being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Nothing; there may be more to send, for which no event comes.
+    Ready,
+    /// The guest has sent all; the next frame comes with a kick.
+    Idle,
+    /// The tap is full.
+    Full,
+}
+
+/// Sends a batch of frames.
+///
+/// The kernel checks the headers: what they say of checksums and segments only has to
+/// do with the frame behind them. A frame that it does not take is dropped, as a wire
+/// would do.
+pub(super) fn send(ring: &mut Ring, tap: &Tap, room: &mut Room) -> Sending {
+    let mem = ring.memory();
+    ring.disable_kicks();
+    let mut state = Sending::Ready;
+    for _ in 0..BATCH {
+        let Some(chain) = ring.pop(&mem) else {
+            state = match ring.enable_kicks() {
+                true => Sending::Ready,
+                false => Sending::Idle,
+            };
+            break;
+        };
+        let head = chain.head_index();
+        let frame = room
+            .gather(&mem, chain)
+            .filter(|buffers| !buffers.faulty && buffers.writable.len() == 0)
+            .map(|buffers| buffers.readable)
+            .filter(|frame| (HEADER_LEN..=MAX_FRAME).contains(&frame.len()));
+        if let Some(frame) = frame {
+            // SAFETY: the vectors point into guest memory, which `frame` borrows.
+            match unsafe { tap.write(frame.iovecs()) } {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    ring.undo_pop();
+                    state = Sending::Full;
+                    break;
+                }
+                Err(err) => log::debug!("A guest's frame was not taken: {err}"),
+                Ok(_) => {}
+            }
+        }
+        ring.complete(&mem, head, 0);
+    }
+    ring.notify();
+    state
+}
