@@ -327,7 +327,7 @@ fn write_configs(folder: &Path, extra: &str) {
     let hypervisor = if extra.contains("hypervisor") {
         String::new()
     } else {
-        dist::hypervisor_config()
+        format!("hypervisor = {:?}\n", dist::hypervisor())
     };
     let timeouts = if extra.contains("[timeouts]") {
         String::new()

@@ -42,11 +42,25 @@ pub fn subject() -> String {
     std::env::var("RUST_KATA_TEST_RUNTIME").unwrap_or_else(|_| RUST_KATA.to_owned())
 }
 
-/// Lines for rust-kata's configuration that choose the hypervisor under test:
-/// `RUST_KATA_TEST_HYPERVISOR`, or what the runtime takes by itself.
-pub fn hypervisor_config() -> String {
-    std::env::var("RUST_KATA_TEST_HYPERVISOR")
-        .map_or_else(|_| String::new(), |name| format!("hypervisor = {name:?}\n"))
+/// The hypervisor under test: `RUST_KATA_TEST_HYPERVISOR`, or QEMU, which is to
+/// be had everywhere.
+pub fn hypervisor() -> String {
+    std::env::var("RUST_KATA_TEST_HYPERVISOR").unwrap_or_else(|_| "qemu".to_owned())
+}
+
+/// The program whose process has the vCPUs of a pod.
+pub fn machine() -> &'static str {
+    if hypervisor() == "qemu" { QEMU } else { VMM }
+}
+
+/// Whether pods run in QEMU; else says on stderr why the test that asks does
+/// nothing.
+pub fn machine_is_qemu(test: &str) -> bool {
+    let qemu = machine() == QEMU;
+    if !qemu {
+        eprintln!("{test}: skipped, pods do not run in QEMU");
+    }
+    qemu
 }
 
 /// Whether the runtime under test is ours; else says on stderr why the test

@@ -1,6 +1,7 @@
 //! One runtime driven through `ctr` in a bed.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ use crate::spec::Spec;
 /// busy machine included.
 pub fn limit() -> Duration {
     patience(90.0)
+}
+
+/// Whether this host has cgroup v2 alone.
+pub fn cgroups_are_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// A runtime on a bed, and what was seen of it.

@@ -228,7 +228,10 @@ fn an_initrd_too_large_for_the_memory() {
 
 #[test]
 fn qemu_missing_by_path() {
-    misconfigured("qemu = \"/no/such/qemu\"", &["/no/such/qemu"]);
+    misconfigured(
+        "hypervisor = \"qemu\"\nqemu = \"/no/such/qemu\"",
+        &["/no/such/qemu"],
+    );
 }
 
 #[test]
@@ -239,7 +242,7 @@ fn qemu_missing_in_the_search_path() {
     path.push(folder.path());
     with_plan(
         Plan {
-            config: String::new(),
+            config: "hypervisor = \"qemu\"".to_owned(),
             path: Some(path),
         },
         &["qemu-system-x86_64"],
@@ -258,7 +261,12 @@ fn a_configuration_with_a_mistake() {
 
 #[test]
 fn kvm_asked_for_where_it_cannot_be_had() {
-    misconfigured("hypervisor = \"kvm\"", &["kvm"]);
+    if !subject_is_ours("/dev/kvm") {
+        return;
+    }
+    let output = run_without_kvm("kvm");
+
+    told_soon(&output, &["kvm"]);
 }
 
 #[test]
@@ -266,7 +274,17 @@ fn an_unreadable_dev_kvm_is_no_obstacle() {
     if !subject_is_ours("/dev/kvm") {
         return;
     }
-    let bed = Bed::new();
+    let output = run_without_kvm("auto").ok();
+
+    assert_eq!(output.out(), "runs\n");
+}
+
+/// `run` with this hypervisor where `/dev/kvm` is something else.
+fn run_without_kvm(hypervisor: &str) -> Output {
+    let bed = Bed::with(Plan {
+        config: format!("hypervisor = {hypervisor:?}"),
+        path: None,
+    });
     let folder = bed.fresh("bundle");
     fs::create_dir(&folder).expect("the bed is ours");
     Spec::new(&bed.rootfs(), &["echo", "runs"]).write(&folder.join("config.json"));
@@ -284,10 +302,9 @@ fn an_unreadable_dev_kvm_is_no_obstacle() {
         .arg("run")
         .arg("--bundle")
         .arg(&folder);
-
-    let output = run(command, Input::Null, harness::scene::limit()).ok();
-
-    assert_eq!(output.out(), "runs\n");
+    let output = run(command, Input::Null, harness::scene::limit());
+    bed.assert_clean();
+    output
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use harness::bed::Bed;
-use harness::dist::{QEMU, SHIM, VMM, patience, subject, subject_is_ours};
+use harness::dist::{
+    QEMU, SHIM, VMM, machine, machine_is_qemu, patience, subject, subject_is_ours,
+};
 use harness::process::{self, Process};
 use harness::run::{Input, Running, run};
 use harness::scene::{Scene, limit};
@@ -106,6 +108,9 @@ fn the_vmm_dies_while_running() {
 
 #[test]
 fn qemu_dies_while_running() {
+    if !machine_is_qemu("QEMU dies while running") {
+        return;
+    }
     dies_while_running(QEMU);
 }
 
@@ -121,6 +126,9 @@ fn the_vmm_dies_while_creating() {
 
 #[test]
 fn qemu_dies_while_creating() {
+    if !machine_is_qemu("QEMU dies while creating") {
+        return;
+    }
     dies_while_creating(QEMU, QEMU);
 }
 
@@ -162,6 +170,9 @@ fn hangs(victim: &str) {
 
 #[test]
 fn a_stopped_qemu_blocks_nobody() {
+    if !machine_is_qemu("QEMU hangs") {
+        return;
+    }
     hangs(QEMU);
 }
 
@@ -180,8 +191,8 @@ fn calls_to_a_pod_that_hangs_end_by_their_deadlines() {
     let shim = Shim::start(&bed, &subject(), &bundle);
     shim.create(&bundle, None, false).expect("create");
     shim.start_process("c", "").expect("start");
-    let qemu = await_named(&bed, QEMU, patience(5.0));
-    process::signal(qemu.pid, Signal::SIGSTOP);
+    let hung = await_named(&bed, machine(), patience(5.0));
+    process::signal(hung.pid, Signal::SIGSTOP);
 
     let at_once = patience(2.0);
     let ask = |what: &str, limit: Duration, call: &dyn Fn() -> Answer<()>| {
@@ -214,11 +225,11 @@ fn calls_to_a_pod_that_hangs_end_by_their_deadlines() {
 }
 
 #[test]
-fn delete_by_hand_ends_a_pod_whose_qemu_or_shim_is_stopped() {
+fn delete_by_hand_ends_a_pod_whose_machine_or_shim_is_stopped() {
     if !subject_is_ours("delete of a hung pod") {
         return;
     }
-    for victim in [QEMU, SHIM] {
+    for victim in [machine(), SHIM] {
         let bed = Bed::new();
         let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["sleep", "1000"]));
         let shim = Shim::start(&bed, &subject(), &bundle);
@@ -259,7 +270,7 @@ fn a_pod_of_three_loses_its_vm_and_every_container_is_told() {
         scene.detach_spec(id, &spec(id));
     }
 
-    kill_and_see_gone(&await_named(&bed, QEMU, patience(5.0)));
+    kill_and_see_gone(&await_named(&bed, machine(), patience(5.0)));
 
     for id in ids {
         let exit = scene.await_event_within(id, "/tasks/exit", patience(10.0));

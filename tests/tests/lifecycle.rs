@@ -5,7 +5,7 @@ use harness::dist::patience;
 use harness::oracle::compare;
 use harness::process;
 use harness::run::{Input, run};
-use harness::scene::limit;
+use harness::scene::{cgroups_are_unified, limit};
 use harness::spec::Spec;
 use serde_json::json;
 
@@ -183,18 +183,29 @@ fn processes_and_metrics_are_told() {
                 .and_then(|n| n.as_u64())
                 .unwrap_or_else(|| panic!("no {path} in {metrics}"))
         };
+        // The metrics are of the host's version of cgroups.
+        let [memory, limit_of_memory, cpu] = if cgroups_are_unified() {
+            ["/memory/usage", "/memory/usage_limit", "/cpu/usage_usec"]
+        } else {
+            [
+                "/memory/usage/usage",
+                "/memory/usage/limit",
+                "/cpu/usage/total",
+            ]
+        };
         assert!(
-            (20 << 20..64 << 20).contains(&number("/memory/usage/usage")),
+            (20 << 20..64 << 20).contains(&number(memory)),
             "memory of {metrics}"
         );
-        scene.see("memory limit", number("/memory/usage/limit"));
+        scene.see("memory limit", number(limit_of_memory));
         scene.see("pids", (number("/pids/current"), number("/pids/limit")));
 
-        assert!(number("/cpu/usage/total") > 0, "cpu of {metrics}");
+        assert!(number(cpu) > 0, "cpu of {metrics}");
         for part in [
             "/cpu/throttling",
             "/memory/swap",
             "/memory/kernel",
+            "/memory_events",
             "/blkio",
         ] {
             scene.see(part, metrics.pointer(part).is_some());

@@ -131,6 +131,7 @@ fn options_size_the_machine_and_tell_the_steps() {
     }
     let bed = Bed::new();
     let script = "nproc; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo";
+    let hypervisor = dist::hypervisor();
     let flags = [
         "--id",
         "named",
@@ -139,7 +140,7 @@ fn options_size_the_machine_and_tell_the_steps() {
         "--vcpus",
         "2",
         "--hypervisor",
-        "qemu",
+        &hypervisor,
         "--verbose",
     ];
 

@@ -4,12 +4,13 @@
 use std::io::Write;
 
 use containerd_shim_protos::api::{CheckpointTaskRequest, Empty, Status};
-use containerd_shim_protos::cgroups::metrics::Metrics;
+use containerd_shim_protos::cgroups::metrics as v1;
+use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::Message;
 use harness::bed::Bed;
 use harness::dist::{patience, subject, subject_is_ours};
 use harness::process;
-use harness::scene::{Scene, limit};
+use harness::scene::{Scene, cgroups_are_unified, limit};
 use harness::spec::Spec;
 use harness::task::{Answer, Bundle, Code, Shim, Stdio, any};
 use serde_json::{Value, json};
@@ -96,11 +97,22 @@ fn every_call_of_a_life() {
     shim.update("c", r#"{"memory":{"limit":67108864},"pids":{"limit":77}}"#)
         .expect("update");
     let stats = shim.stats("c").expect("stats").stats;
-    assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
-    let metrics = Metrics::parse_from_bytes(&stats.value).expect("metrics");
-    assert_eq!(metrics.memory.usage.limit, 64 << 20);
-    assert_eq!((metrics.pids.current, metrics.pids.limit), (1, 77));
-    assert!(metrics.memory.usage.usage > 0 && metrics.cpu.usage.total > 0);
+    // The metrics are of the host's version of cgroups.
+    let (pids, limit_of_memory, memory, cpu) = if cgroups_are_unified() {
+        assert_eq!(stats.type_url, "io.containerd.cgroups.v2.Metrics");
+        let told = v2::Metrics::parse_from_bytes(&stats.value).expect("metrics");
+        let pids = (told.pids.current, told.pids.limit);
+        let memory = &told.memory;
+        (pids, memory.usage_limit, memory.usage, told.cpu.usage_usec)
+    } else {
+        assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
+        let told = v1::Metrics::parse_from_bytes(&stats.value).expect("metrics");
+        let pids = (told.pids.current, told.pids.limit);
+        let memory = &told.memory.usage;
+        (pids, memory.limit, memory.usage, told.cpu.usage.total)
+    };
+    assert_eq!((pids, limit_of_memory), ((1, 77), 64 << 20));
+    assert!(memory > 0 && cpu > 0, "memory {memory}, cpu {cpu}");
 
     shim.pause("c").expect("pause");
     assert_eq!(status(&shim, "c", ""), Status::PAUSED);
