@@ -220,3 +220,66 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::testing::{DriverQueue, SIZE, memory};
+
+    /// A ring of which four chains are taken, the first at `start`.
+    fn ring(start: u16) -> (DriverQueue, Ring) {
+        let mem = memory();
+        let mut driver = DriverQueue::new(&mem, 0);
+        driver.begin_at(start);
+        for head in 0..4 {
+            driver.offer(head);
+        }
+        let mut queue = driver.queue();
+        queue.set_next_avail(start);
+        queue.set_next_used(start);
+        queue.set_event_idx(true);
+        let (kick, calls) = (driver.kick_event(), driver.calls.clone());
+        let mut ring = Ring::new(0, queue, mem, kick, calls).unwrap();
+        let mem = ring.memory();
+        for head in 0..4 {
+            assert_eq!(ring.pop(&mem).unwrap().head_index(), head);
+        }
+        (driver, ring)
+    }
+
+    #[test]
+    fn chains_return_together_and_in_order() {
+        // In the middle, around the end of the ring, and around that of the index.
+        for start in [0, SIZE - 2, u16::MAX - 1] {
+            let (mut driver, mut ring) = ring(start);
+            let mem = ring.memory();
+
+            ring.complete_all(&mem, &[]);
+            assert_eq!(driver.used(), None);
+            ring.complete_all(&mem, &[(0, 10), (1, 11), (2, 12)]);
+            ring.complete(&mem, 3, 13);
+
+            for head in 0..4 {
+                assert_eq!(driver.used(), Some((head, 10 + head)));
+            }
+            assert_eq!(driver.used(), None);
+            assert_eq!(driver.outstanding(), 0);
+        }
+    }
+
+    #[test]
+    fn interrupt_is_for_any_chain_since_the_last() {
+        // The driver asks to be told after one of the chains that return together.
+        for (more, wanted) in [(0, 1), (1, 1), (2, 1), (3, 0)] {
+            let (driver, mut ring) = ring(u16::MAX - 1);
+            driver.interrupt_after(more);
+            let mem = ring.memory();
+
+            ring.complete_all(&mem, &[(0, 1), (1, 1), (2, 1)]);
+            ring.notify();
+            ring.notify();
+
+            assert_eq!(driver.calls.count.load(Ordering::SeqCst), wanted, "{more}");
+        }
+    }
+}

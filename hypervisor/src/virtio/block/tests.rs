@@ -423,14 +423,18 @@ fn queue_goes_on_after_a_stop() {
 #[test]
 fn broken_ring_is_reported() {
     let mut rig = Rig::new();
+    let queue = rig.device.stop_queue(0).unwrap();
     rig.driver.set_avail_index(SIZE + 1);
-    rig.driver.kick();
-    // Stopping waits for the threads, which saw the ring then at the latest.
-    let calls = rig.driver.calls.clone();
-    while calls.failures.load(std::sync::atomic::Ordering::SeqCst) == 0 {
-        std::thread::yield_now();
-    }
+
+    // A thread looks at its queue before it looks whether it is to stop.
+    let (kick, calls) = (rig.driver.kick_event(), rig.driver.calls.clone());
+    rig.device
+        .start_queue(0, queue, rig.mem.clone(), kick, calls)
+        .unwrap();
     assert!(rig.device.stop_queue(0).is_some());
+
+    let failures = &rig.driver.calls.failures;
+    assert_eq!(failures.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -454,8 +454,10 @@ fn queues_are_checked() {
     let queue = rig.queues[1].queue();
     rig.queues.push(DriverQueue::new(&rig.mem, 2));
     assert!(matches!(rig.start(2, queue), Err(DeviceError::NoQueue(2))));
+    // A thread looks at its queue before it looks whether it is to stop.
+    let queue = rig.device.stop_queue(1).unwrap();
     rig.queues[1].set_avail_index(SIZE + 1);
-    rig.queues[1].kick();
+    rig.start(1, queue).unwrap();
     rig.device.stop_queue(1).unwrap();
     let failures = &rig.queues[1].calls.failures;
     assert_eq!(failures.load(Ordering::SeqCst), 1);
