@@ -93,6 +93,11 @@ test-kvm: build
 bench: build
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) run --release -p rust-kata-tests --bin rust-kata-bench
 
+## make fuzz           run the fuzz targets (TARGET=name, SECONDS=60 each, JOBS=n at a time); tests/fuzz/README.md
+.PHONY: fuzz
+fuzz: setup
+	@tests/fuzz/run --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),$(shell nproc)) $(TARGET)
+
 ## make lint           formatting, clippy, rustdoc
 .PHONY: lint
 lint: setup

@@ -15,6 +15,8 @@
 
 pub mod control;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod jail;
 pub mod kvm_probe;
 mod process;

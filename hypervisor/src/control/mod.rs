@@ -16,6 +16,8 @@
 //! The VMM ends when the channel closes.
 
 mod client;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod packet;
 mod protocol;
 mod server;

@@ -8,13 +8,13 @@
 pub mod balloon;
 pub mod block;
 mod buffers;
-mod config;
+pub(crate) mod config;
 mod device;
 mod discard;
 pub mod fs;
 pub mod mem;
 pub mod net;
-mod ring;
+pub(crate) mod ring;
 pub mod rng;
 mod serial_queue;
 mod shared_queue;
@@ -25,6 +25,8 @@ mod worker;
 
 pub use device::{Device, DeviceError, DeviceKind, Interrupt, Memory};
 pub(crate) use ring::{RING_FEATURES, Ring};
+#[cfg(feature = "fuzzing")]
+pub(crate) use serial_queue::serve_batch;
 pub(crate) use serial_queue::{Handler, SerialQueue};
 pub(crate) use shared_queue::{SharedQueue, SharedRing};
 pub(crate) use worker::Worker;

@@ -136,6 +136,17 @@ fn fill(piece: &VolatileSlice<'_>) -> usize {
     done
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz {
+    use super::Entropy;
+    use crate::fuzz::{Checked, drive};
+
+    /// The entropy device.
+    pub fn rng(bytes: &[u8]) {
+        drive(bytes, vec![Checked(Entropy)], |_| {});
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,7 +69,7 @@ impl<H: Handler> Server<H> {
         epoll.add(&**self.ring.kick(), EpollEvent::new(kick, KICK))?;
         let mut events = [EpollEvent::empty(); 2];
         loop {
-            let timeout = match self.serve_batch() {
+            let timeout = match serve_batch(&mut self.ring, &mut self.handler) {
                 true => EpollTimeout::ZERO,
                 false => EpollTimeout::NONE,
             };
@@ -83,24 +83,24 @@ impl<H: Handler> Server<H> {
             }
         }
     }
+}
 
-    /// Serves what is there, up to a batch. True if there may be more, for which no
-    /// kick comes.
-    fn serve_batch(&mut self) -> bool {
-        let mem = self.ring.memory();
-        self.ring.disable_kicks();
-        for _ in 0..BATCH {
-            let Some(chain) = self.ring.pop(&mem) else {
-                self.ring.notify();
-                return self.ring.enable_kicks();
-            };
-            let head = chain.head_index();
-            let len = self.handler.handle(&mem, chain);
-            self.ring.complete(&mem, head, len);
-        }
-        self.ring.notify();
-        true
+/// Serves what is there, up to a batch. True if there may be more, for which no kick
+/// comes.
+pub(crate) fn serve_batch<H: Handler>(ring: &mut Ring, handler: &mut H) -> bool {
+    let mem = ring.memory();
+    ring.disable_kicks();
+    for _ in 0..BATCH {
+        let Some(chain) = ring.pop(&mem) else {
+            ring.notify();
+            return ring.enable_kicks();
+        };
+        let head = chain.head_index();
+        let len = handler.handle(&mem, chain);
+        ring.complete(&mem, head, len);
     }
+    ring.notify();
+    true
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@
 //! nothing and is logged, a few times only. A queue that cannot be served, or that it
 //! breaks later, ends in `DEVICE_NEEDS_RESET`.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod line;
 mod queue;
 pub(super) mod registers;

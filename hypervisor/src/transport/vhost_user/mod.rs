@@ -5,6 +5,8 @@
 //! position back (`GET_VRING_BASE`) or disables it; see "Ring states" in the vhost-user
 //! specification. Pausing the VM is a stop and a start with the same positions.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod requests;
 
 use std::fs::File;

@@ -17,6 +17,8 @@
 //! the threads' cost is not what counts.
 
 mod disk;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod request;
 mod server;
 

@@ -10,6 +10,8 @@
 //! serves it and returns it by itself; FUSE does not ask for an order.
 
 mod flags;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod held;
 mod node;
 mod server;

@@ -39,7 +39,7 @@ fn drain(ring: &SharedRing, server: &FuseServer) {
 }
 
 /// Serves one request; returns how many bytes the answer has.
-fn handle<'m>(server: &FuseServer, mem: &'m GuestMemoryMmap, chain: Chain<'m>) -> u32 {
+pub(super) fn handle<'m>(server: &FuseServer, mem: &'m GuestMemoryMmap, chain: Chain<'m>) -> u32 {
     let answer = Reader::from_descriptor_chain(mem, chain.clone()).and_then(|reader| {
         let writer = VirtioFsWriter::new(mem, chain)?;
         Ok((reader, writer))

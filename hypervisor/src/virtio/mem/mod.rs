@@ -212,5 +212,7 @@ impl Device for Mem {
     fn reset(&mut self) {}
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

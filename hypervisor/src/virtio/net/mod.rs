@@ -12,6 +12,8 @@
 //! segmentation are between the two kernels, and the host's checks what the guest says.
 
 mod control;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod pair;
 mod receive;
 mod tap;

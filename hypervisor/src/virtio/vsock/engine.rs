@@ -89,6 +89,17 @@ impl Engine {
         })
     }
 
+    /// Works until there is nothing to do, which must be soon.
+    #[cfg(feature = "fuzzing")]
+    pub fn work(&mut self) {
+        for _ in 0..10_000 {
+            if matches!(self.turn(EpollTimeout::ZERO), Ok(Turn::Wait)) {
+                return;
+            }
+        }
+        panic!("the device does not come to rest");
+    }
+
     fn watch(&self, stop: &EventFd) -> io::Result<()> {
         let epoll = self.muxer.epoll();
         let add =

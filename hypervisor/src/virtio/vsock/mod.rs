@@ -13,6 +13,8 @@
 mod buffer;
 mod connection;
 mod engine;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 pub(crate) mod header;
 mod host;
 mod muxer;

@@ -99,7 +99,7 @@ impl Muxer {
     }
 
     /// How many connections there are.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn connection_count(&self) -> usize {
         self.connections.len()
     }
