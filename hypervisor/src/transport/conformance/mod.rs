@@ -96,6 +96,8 @@ devices! {
     block: Block,
     fs: Fs,
     mem: Mem,
+    net: Net,
+    net_control: NetControl,
     rng: Rng,
     vsock: Vsock,
 }

@@ -92,6 +92,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         assert!(features >> VIRTIO_F_VERSION_1 & 1 == 1);
         assert!(self.driver.negotiate(features), "{features:#x} refused");
         self.features = features;
+        self.fixture.negotiated(features);
         let first = self.lives % 2 * SLOTS;
         self.lives += 1;
         self.queues = (first..)

@@ -376,4 +376,4 @@ impl Device for Net {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_OK,
 };
 
-mod link;
+pub(crate) mod link;
 
 /// Where a queue's buffers are.
 const RX_DATA: u64 = 1 << 20;

@@ -128,6 +128,22 @@ impl Link {
         self.send_with(&[0; 10], frame);
     }
 
+    /// Sends a frame to the guest, unless the tap's queue is full.
+    pub fn offer(&self, frame: &[u8]) {
+        let bytes = [&[0; 10], frame].concat();
+        match nix::unistd::write(&self.socket, &bytes) {
+            Ok(sent) => assert_eq!(sent, bytes.len()),
+            Err(err) => assert_eq!(err, nix::errno::Errno::ENOBUFS),
+        }
+    }
+
+    /// Forgets frames that have not been received.
+    pub fn drain(&self) {
+        let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+        let mut byte = [0];
+        while nix::sys::socket::recv(self.socket.as_raw_fd(), &mut byte, flags).is_ok() {}
+    }
+
     /// Sends a frame with a header.
     pub fn send_with(&self, header: &[u8; 10], frame: &[u8]) {
         let bytes = [&header[..], frame].concat();
