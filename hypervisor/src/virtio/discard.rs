@@ -40,13 +40,11 @@ fn discard_in(region: &GuestRegionMmap, range: Range<u64>) -> io::Result<()> {
 }
 
 fn punch(file: &FileOffset, range: Range<u64>) -> io::Result<()> {
-    // Of a file on huge pages, nothing smaller than one can be given back.
-    let unit = nix::sys::statfs::fstatfs(file.file())?.block_size();
-    let unit = u64::try_from(unit).unwrap_or(PAGE).max(PAGE);
     let range = file.start() + range.start..file.start() + range.end;
-    let Some((offset, len)) = whole(range, unit) else {
+    let Some((offset, len)) = whole_pages(range) else {
         return Ok(());
     };
+    // On huge pages, the kernel frees those that lie in the hole as a whole.
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     let off_t = |value| libc::off_t::try_from(value).map_err(io::Error::other);
     fallocate(file.file(), flags, off_t(offset)?, off_t(len)?)?;
@@ -54,7 +52,7 @@ fn punch(file: &FileOffset, range: Range<u64>) -> io::Result<()> {
 }
 
 fn drop_pages(region: &GuestRegionMmap, range: Range<u64>) -> io::Result<()> {
-    let Some((offset, len)) = whole(range, PAGE) else {
+    let Some((offset, len)) = whole_pages(range) else {
         return Ok(());
     };
     // SAFETY: the range lies in the region, which stays mapped during the call. Guest
@@ -69,10 +67,10 @@ fn drop_pages(region: &GuestRegionMmap, range: Range<u64>) -> io::Result<()> {
     }
 }
 
-/// Start and length of the whole units in a range.
-fn whole(range: Range<u64>, unit: u64) -> Option<(u64, u64)> {
-    let start = range.start.checked_next_multiple_of(unit)?;
-    let end = range.end - range.end % unit;
+/// Start and length of the whole pages in a range.
+fn whole_pages(range: Range<u64>) -> Option<(u64, u64)> {
+    let start = range.start.checked_next_multiple_of(PAGE)?;
+    let end = range.end - range.end % PAGE;
     (start < end).then(|| (start, end - start))
 }
 
