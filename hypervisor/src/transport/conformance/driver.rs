@@ -11,9 +11,6 @@ use crate::virtio::testing::Rings;
 
 /// See the module. The order of calls is that of virtio 1.2 §3.1.1.
 pub trait Driver: Sized {
-    /// Whether a queue may begin at any index.
-    const BEGINS_ANYWHERE: bool;
-
     /// Puts the device behind the transport.
     fn new(device: Box<dyn Device>, guest: &Guest) -> Self;
 

@@ -36,8 +36,6 @@ impl MmioDriver {
 }
 
 impl Driver for MmioDriver {
-    const BEGINS_ANYWHERE: bool = false;
-
     fn new(device: Box<dyn Device>, guest: &Guest) -> MmioDriver {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let irq = EventFd::from_flags(flags).unwrap();

@@ -1,7 +1,6 @@
 //! A device behind a transport, under a driver that can make valid requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -10,7 +9,7 @@ use super::driver::Driver;
 use super::fixtures::{Answer, Chain, Fixture};
 use super::guest::{BUFFERS, Guest, TABLES};
 use super::shape::Shape;
-use super::watch::Watched;
+use super::watch::{Watch, Watched};
 use crate::virtio::testing::{Desc, INDIRECT, NEXT, Rings, WRITE};
 
 /// What must be bounded takes less, also on a busy machine.
@@ -37,7 +36,8 @@ pub struct Rig<F, D: Driver> {
     pub queues: Vec<Rings>,
     pub features: u64,
     pub fixture: F,
-    lost: Arc<AtomicUsize>,
+    watch: Arc<Watch>,
+    first: u16,
     sizes: Vec<u16>,
     /// Where the next chain goes: its descriptor in each ring, its table, its bytes.
     next_desc: Vec<u16>,
@@ -61,7 +61,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
     pub fn idle() -> Rig<F, D> {
         let mut fixture = F::new();
         let guest = Guest::new();
-        let (device, lost) = Watched::new(fixture.device());
+        let (device, watch) = Watched::new(fixture.device());
         let sizes = crate::virtio::Device::queue_sizes(&device).to_vec();
         assert!(sizes.len() as u64 <= SLOTS);
         Rig {
@@ -70,7 +70,8 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
             queues: Vec::new(),
             features: 0,
             fixture,
-            lost,
+            watch,
+            first: 0,
             next_desc: vec![0; sizes.len()],
             sizes,
             next_table: TABLES,
@@ -100,15 +101,21 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
             .map(|(slot, size)| Rings::new(&self.guest.mem, slot, (*size).min(MAX_SIZE)))
             .collect();
         for index in 0..self.queues.len() {
-            self.set_up(index, 0);
+            self.set_up(index);
         }
     }
 
-    /// Puts a new ring, at this index, into a queue.
-    pub fn set_up(&mut self, index: usize, first: u16) {
+    /// Has queues begin at this index from now on.
+    pub fn begin_at(&mut self, first: u16) {
+        self.first = first;
+        self.watch.begin_at(first);
+    }
+
+    /// Puts a new ring into a queue.
+    pub fn set_up(&mut self, index: usize) {
         let rings = &mut self.queues[index];
         rings.clear();
-        rings.begin_at(first);
+        rings.begin_at(self.first);
         self.driver.set_up(index, rings);
     }
 
@@ -123,8 +130,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         let start = Instant::now();
         self.driver.reset();
         assert!(start.elapsed() < LIMIT, "the reset took too long");
-        let lost = self.lost.load(Ordering::SeqCst);
-        assert_eq!(lost, 0, "a thread of the device panicked");
+        assert_eq!(self.watch.lost(), 0, "a thread of the device panicked");
     }
 
     /// Resets, and shows that the device works.
@@ -327,8 +333,7 @@ impl<F, D: Driver> Drop for Rig<F, D> {
     fn drop(&mut self) {
         if !self.gone && !std::thread::panicking() {
             self.driver.reset();
-            let lost = self.lost.load(Ordering::SeqCst);
-            assert_eq!(lost, 0, "a thread of the device panicked");
+            assert_eq!(self.watch.lost(), 0, "a thread of the device panicked");
         }
     }
 }

@@ -60,8 +60,6 @@ impl VhostUserDriver {
 }
 
 impl Driver for VhostUserDriver {
-    const BEGINS_ANYWHERE: bool = true;
-
     fn new(device: Box<dyn Device>, guest: &Guest) -> VhostUserDriver {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).unwrap();
         let vrings = device.queue_sizes().iter().map(|_| Vring {

@@ -1,10 +1,11 @@
-//! A device that is watched: every queue that is started must come back.
+//! A device that is watched: every queue that is started must come back. Its queues
+//! begin where a test wants them to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use nix::sys::eventfd::EventFd;
-use virtio_queue::Queue;
+use virtio_queue::{Queue, QueueT};
 
 use crate::virtio::{Device, DeviceError, DeviceKind, Interrupt, Memory};
 
@@ -12,20 +13,38 @@ use crate::virtio::{Device, DeviceError, DeviceKind, Interrupt, Memory};
 pub struct Watched {
     device: Box<dyn Device>,
     started: Vec<bool>,
-    lost: Arc<AtomicUsize>,
+    watch: Arc<Watch>,
+}
+
+/// What is seen of the device.
+#[derive(Default)]
+pub struct Watch {
+    /// Queues that did not come back, which happens when a thread panics.
+    lost: AtomicUsize,
+    /// The index at which queues begin that would begin at 0.
+    first: AtomicU16,
+}
+
+impl Watch {
+    pub fn lost(&self) -> usize {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    pub fn begin_at(&self, first: u16) {
+        self.first.store(first, Ordering::SeqCst);
+    }
 }
 
 impl Watched {
-    /// Watches `device`; the second value counts queues that were lost, which happens
-    /// when a thread panics.
-    pub fn new(device: Box<dyn Device>) -> (Watched, Arc<AtomicUsize>) {
-        let lost = Arc::new(AtomicUsize::new(0));
+    /// Watches `device`.
+    pub fn new(device: Box<dyn Device>) -> (Watched, Arc<Watch>) {
+        let watch = Arc::new(Watch::default());
         let watched = Watched {
             started: vec![false; device.queue_sizes().len()],
             device,
-            lost: Arc::clone(&lost),
+            watch: Arc::clone(&watch),
         };
-        (watched, lost)
+        (watched, watch)
     }
 }
 
@@ -61,11 +80,16 @@ impl Device for Watched {
     fn start_queue(
         &mut self,
         index: usize,
-        queue: Queue,
+        mut queue: Queue,
         mem: Memory,
         kick: EventFd,
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
+        let first = self.watch.first.load(Ordering::SeqCst);
+        if first != 0 && queue.next_avail() == 0 {
+            queue.set_next_avail(first);
+            queue.set_next_used(first);
+        }
         self.device.start_queue(index, queue, mem, kick, call)?;
         self.started[index] = true;
         Ok(())
@@ -74,7 +98,7 @@ impl Device for Watched {
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
         let queue = self.device.stop_queue(index);
         if std::mem::take(&mut self.started[index]) && queue.is_none() {
-            self.lost.fetch_add(1, Ordering::SeqCst);
+            self.watch.lost.fetch_add(1, Ordering::SeqCst);
         }
         queue
     }

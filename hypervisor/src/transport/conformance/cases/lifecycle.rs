@@ -72,7 +72,7 @@ pub fn queue_reset<F: Fixture, D: Driver>() {
             rig.driver.reset_queue(index);
         }
         for index in 0..rig.queues.len() {
-            rig.set_up(index, 0);
+            rig.set_up(index);
         }
         rig.driver.run();
         if !busy {
