@@ -116,6 +116,10 @@ impl Driver for MmioDriver {
         self.mmio.write(registers::CONFIG + u64::from(offset), data);
     }
 
+    fn generation(&mut self) -> Option<u32> {
+        Some(self.get(registers::CONFIG_GENERATION))
+    }
+
     fn reset(&mut self) {
         self.put(registers::STATUS, 0);
         assert_eq!(self.get(registers::STATUS), 0);

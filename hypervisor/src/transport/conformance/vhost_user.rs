@@ -174,6 +174,10 @@ impl Driver for VhostUserDriver {
         let _ = self.front.set_config(offset, flags, data);
     }
 
+    fn generation(&mut self) -> Option<u32> {
+        None
+    }
+
     fn reset(&mut self) {
         for index in 0..self.vrings.len() {
             if self.vrings[index].config.take().is_some() {

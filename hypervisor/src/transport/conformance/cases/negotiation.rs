@@ -4,7 +4,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use super::super::driver::Driver;
 use super::super::fixtures::Fixture;
-use super::super::rig::Rig;
+use super::super::rig::{LIMIT, Rig};
 
 /// The device works with each of its features, alone and all together.
 pub fn any_features_do<F: Fixture, D: Driver>() {
@@ -64,4 +64,23 @@ pub fn config_space_stands_writes<F: Fixture, D: Driver>() {
         }
     }
     rig.recover();
+}
+
+/// A change of the configuration space raises an interrupt and shows in its generation.
+pub fn config_changes_are_told<F: Fixture, D: Driver>() {
+    let mut rig = Rig::<F, D>::new();
+    for _ in 0..3 {
+        rig.calm();
+        let before = rig.driver.generation();
+        let whole = rig.driver.read_config(0, 128);
+        assert_eq!(rig.driver.generation(), before, "without a change");
+        if before.is_none() || !rig.fixture.change_config() {
+            return;
+        }
+
+        assert!(rig.driver.wait(LIMIT), "no interrupt");
+        assert_ne!(rig.driver.generation(), before);
+        assert_ne!(rig.driver.read_config(0, 128), whole);
+    }
+    rig.works();
 }
