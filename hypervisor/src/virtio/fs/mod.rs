@@ -9,6 +9,7 @@
 //! programs must not have the one wait for the other's `fsync`. Each takes a request,
 //! serves it and returns it by itself; FUSE does not ask for an order.
 
+mod descriptor;
 mod flags;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;

@@ -36,6 +36,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::descriptor;
 use super::flags::{OPTIONS, UNWANTED, io_flags, open_flags, opened};
 use super::held::Held;
 use super::node::Node;
@@ -209,7 +210,16 @@ impl FileSystem for Share {
 
     fn link(&self, ctx: &Context, node: Node, parent: Node, name: &CStr) -> io::Result<Entry> {
         plain(name)?;
-        let entry = self.inner.link(ctx, node.inner(), parent.inner(), name)?;
+        let (inode, dir) = (node.inner(), parent.inner());
+        let file = descriptor::open(&self.inner, inode)?;
+        let entry = match (file, descriptor::open(&self.inner, dir)?) {
+            (Some(file), Some(dir_file)) => {
+                descriptor::link(&self.inner, &file, &dir_file, name)?;
+                self.inner.lookup(ctx, dir, name)?
+            }
+            // Of a special file or a link, which few make, and not in the jail.
+            _ => self.inner.link(ctx, inode, dir, name)?,
+        };
         Ok(self.found(parent, name, entry))
     }
 
