@@ -3,12 +3,14 @@
 //! All threads of a queue are alike and wait for the same kick, of which the kernel
 //! wakes one. It takes requests and serves what needs no waiting (data in the page
 //! cache, with `RWF_NOWAIT`) one after the other, telling the driver once for many.
-//! Before it waits for the storage it sees to it that somebody else takes what is left
-//! or comes in: so nothing is handed from thread to thread, a lone request is served by
-//! the thread that it woke, and a slow one holds up no other.
+//! Before the last thread that looks at the queue waits for the storage it has another
+//! one woken for what is left or comes in: so nothing is handed from thread to thread,
+//! a lone request is served by the thread that it woke, and a slow one holds up no
+//! other.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::jail::ThreadKind;
 
@@ -28,62 +30,87 @@ pub(super) fn start(
     target: &Arc<Target>,
     durable: bool,
 ) -> io::Result<SharedQueue> {
-    let target = Arc::clone(target);
-    let work = move |ring: &SharedRing, room: &mut Room| drain(ring, &target, durable, room);
+    let server = Arc::new(Server {
+        target: Arc::clone(target),
+        durable,
+        looking: AtomicUsize::new(0),
+    });
+    let work = move |ring: &SharedRing, room: &mut Room| server.drain(ring, room);
     SharedQueue::start(ThreadKind::Block, "block", threads, ring, work)
 }
 
-/// Serves requests until there are none.
-fn drain(queue: &SharedRing, target: &Target, durable: bool, room: &mut Room) {
-    let mut untold = 0;
-    let mut ring = queue.lock();
-    ring.disable_kicks();
-    loop {
-        let mem = ring.memory();
-        let chain = match ring.pop(&mem) {
-            Some(chain) if !queue.stopping() => chain,
-            stopped => {
-                if stopped.is_some() {
-                    ring.undo_pop();
-                }
-                ring.notify();
-                if stopped.is_none() && ring.enable_kicks() {
-                    continue;
-                }
-                return;
-            }
-        };
-        drop(ring);
-
-        let head = chain.head_index();
-        let request = room
-            .gather(&mem, chain)
-            .and_then(|buffers| Request::parse(target, buffers));
-        let mut len = 0;
-        if let Some(mut request) = request {
-            untold += request.size;
-            let status = request.serve(target, durable, Wait::No).or_else(|| {
-                make_way(queue);
-                request.serve(target, durable, Wait::Yes)
-            });
-            // Only a request that may not wait is left undone.
-            len = status.map_or(0, |status| request.finish(status));
-        }
-
-        ring = queue.lock();
-        ring.complete(&mem, head, len);
-        if untold >= UNTOLD {
-            untold = 0;
-            ring.notify();
-        }
-    }
+struct Server {
+    target: Arc<Target>,
+    durable: bool,
+    /// Threads that will look at the queue again, or ask for a kick, before they wait.
+    /// One that begins or ends to is counted with the ring locked, so that who is not
+    /// counted has left the kicks on.
+    looking: AtomicUsize,
 }
 
-/// Sees to it that other threads go on, since this one will wait.
-fn make_way(queue: &SharedRing) {
-    let mut ring = queue.lock();
-    ring.notify();
-    if ring.enable_kicks() {
-        queue.wake();
+impl Server {
+    /// Serves requests until there are none.
+    fn drain(&self, queue: &SharedRing, room: &mut Room) {
+        let mut untold = 0;
+        let mut ring = queue.lock();
+        self.looking.fetch_add(1, Ordering::SeqCst);
+        ring.disable_kicks();
+        loop {
+            let mem = ring.memory();
+            let chain = match ring.pop(&mem) {
+                Some(chain) if !queue.stopping() => chain,
+                stopped => {
+                    if stopped.is_some() {
+                        ring.undo_pop();
+                    }
+                    ring.notify();
+                    if stopped.is_none() && ring.enable_kicks() {
+                        continue;
+                    }
+                    self.looking.fetch_sub(1, Ordering::SeqCst);
+                    return;
+                }
+            };
+            drop(ring);
+
+            let head = chain.head_index();
+            let request = room
+                .gather(&mem, chain)
+                .and_then(|buffers| Request::parse(&self.target, buffers));
+            let (mut len, mut waited) = (0, false);
+            if let Some(mut request) = request {
+                untold += request.size;
+                let mut status = request.serve(&self.target, self.durable, Wait::No);
+                if status.is_none() {
+                    waited = true;
+                    self.make_way(queue);
+                    status = request.serve(&self.target, self.durable, Wait::Yes);
+                }
+                // Only a request that may not wait is left undone.
+                len = status.map_or(0, |status| request.finish(status));
+            }
+
+            ring = queue.lock();
+            if waited {
+                self.looking.fetch_add(1, Ordering::SeqCst);
+                ring.disable_kicks();
+            }
+            ring.complete(&mem, head, len);
+            if untold >= UNTOLD {
+                untold = 0;
+                ring.notify();
+            }
+        }
+    }
+
+    /// Sees to it that other requests are served, since the calling thread will wait.
+    fn make_way(&self, queue: &SharedRing) {
+        if self.looking.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let mut ring = queue.lock();
+            ring.notify();
+            if ring.enable_kicks() {
+                queue.wake();
+            }
+        }
     }
 }
