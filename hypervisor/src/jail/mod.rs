@@ -15,6 +15,7 @@
 
 mod privileges;
 mod root;
+pub mod seccomp;
 mod thread;
 
 use std::io;
@@ -75,8 +76,9 @@ impl Jail {
         root::enter(&self.share, &self.sockets)?;
         privileges::limit()?;
         privileges::keep_for_spawner()?;
+        seccomp::watch().map_err(step("catch forbidden system calls"))?;
         thread::start_spawner()?;
-        privileges::drop_all()
+        thread::confine(ThreadKind::Main)
     }
 }
 

@@ -11,13 +11,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use super::{JailError, privileges, step};
+use super::{JailError, privileges, seccomp, step};
 
 /// What a thread does; it may do no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ThreadKind {
-    /// The control channel; sets up the VM.
+    /// The control channel.
     Main,
+    /// Sets up a VM of our own.
+    Machine,
     /// Runs a virtual CPU.
     Vcpu,
     /// Answers a vhost-user front end.
@@ -38,8 +40,9 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// All kinds.
-    pub const ALL: [ThreadKind; 9] = [
+    pub const ALL: [ThreadKind; 10] = [
         ThreadKind::Main,
+        ThreadKind::Machine,
         ThreadKind::Vcpu,
         ThreadKind::VhostUser,
         ThreadKind::Fs,
@@ -55,6 +58,7 @@ impl fmt::Display for ThreadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ThreadKind::Main => "main",
+            ThreadKind::Machine => "machine",
             ThreadKind::Vcpu => "vcpu",
             ThreadKind::VhostUser => "vhost-user",
             ThreadKind::Fs => "fs",
@@ -90,7 +94,11 @@ pub fn spawn<T: Send + 'static>(
     let (reply, thread) = channel();
     let job = Box::new(move || {
         let started = builder.spawn(move || {
-            confine(kind);
+            if let Err(err) = confine(kind) {
+                // A thread that cannot be confined must not run.
+                log::error!("{kind} thread: {err}");
+                std::process::abort();
+            }
             work()
         });
         let _ = reply.send(started);
@@ -120,23 +128,31 @@ pub fn run<T: Send + 'static>(
 /// as jailed.
 pub(super) fn start_spawner() -> Result<(), JailError> {
     let (sender, jobs) = channel::<Job>();
+    let (answer, confined) = channel();
     Builder::new()
         .name("spawner".into())
-        .spawn(move || jobs.into_iter().for_each(|job| job()))
+        .spawn(move || {
+            let confined = seccomp::install(ThreadKind::Spawner);
+            let ready = confined.is_ok();
+            let _ = answer.send(confined);
+            if ready {
+                jobs.into_iter().for_each(|job| job());
+            }
+        })
         .map_err(step("start the spawner"))?;
+    confined
+        .recv()
+        .unwrap_or(Err(io::ErrorKind::BrokenPipe.into()))
+        .map_err(step("confine the spawner"))?;
     SPAWNER
         .set(Mutex::new(sender))
         .map_err(|_| step("enter the jail twice")(io::Error::from(io::ErrorKind::AlreadyExists)))
 }
 
-/// Takes from the calling thread what its kind does not need. A thread that cannot be
-/// confined must not run.
-fn confine(kind: ThreadKind) {
-    if kind == ThreadKind::Fs {
-        return;
+/// Takes from the calling thread what its kind does not need.
+pub(super) fn confine(kind: ThreadKind) -> Result<(), JailError> {
+    if kind != ThreadKind::Fs {
+        privileges::drop_all()?;
     }
-    if let Err(err) = privileges::drop_all() {
-        log::error!("{kind:?} thread: {err}");
-        std::process::abort();
-    }
+    seccomp::install(kind).map_err(step("restrict the system calls"))
 }

@@ -58,10 +58,9 @@ impl Vsock {
     /// Unix socket `uds`, which is bound now.
     pub fn new(cid: u64, uds: &Path) -> io::Result<Vsock> {
         let uds = uds.to_owned();
-        let host = jail::run(ThreadKind::Vsock, "vsock-listen", move || {
-            Host::listen(&uds)
+        let muxer = jail::run(ThreadKind::Vsock, "vsock-listen", move || {
+            Muxer::new(cid, Host::listen(&uds)?)
         })?;
-        let muxer = Muxer::new(cid, host)?;
         let engine = Engine {
             rings: [const { None }; QUEUES],
             muxer,

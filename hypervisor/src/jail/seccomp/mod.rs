@@ -1,0 +1,78 @@
+//! What system calls the threads of each kind may make.
+//!
+//! An allow-list per [kind](super::ThreadKind), in [`rules`]. Any other call ends the
+//! process with a line that names it, see [`violation`]. Threads inherit filters, and
+//! the strictest of several decides; the spawner's allows what any kind needs.
+
+mod names;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod violation;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use super::ThreadKind;
+pub use rules::{Arg, Rule, rules};
+pub use violation::EXIT_CODE;
+pub(super) use violation::watch;
+
+/// Allows the calling thread what its kind needs, and nothing else from now on.
+pub(super) fn install(kind: ThreadKind) -> io::Result<()> {
+    let program = compile(kind).map_err(io::Error::other)?;
+    violation::set_kind(kind);
+    seccompiler::apply_filter(&program).map_err(io::Error::other)
+}
+
+fn compile(kind: ThreadKind) -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut calls: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let (mut plain, mut limited) = (Vec::new(), Vec::new());
+    for rule in rules(kind) {
+        if rule.args.is_empty() {
+            plain.push(rule.call);
+        } else {
+            limited.push(rule);
+        }
+    }
+    for rule in limited {
+        let conditions = rule.args.iter().map(Arg::condition);
+        let conditions = conditions.collect::<Result<Vec<_>, _>>()?;
+        let chain = calls.entry(rule.call).or_default();
+        chain.push(SeccompRule::new(conditions)?);
+    }
+    // Without conditions any arguments will do, whatever another group asks for.
+    calls.extend(plain.into_iter().map(|call| (call, Vec::new())));
+    SeccompFilter::new(
+        calls,
+        SeccompAction::Trap,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )?
+    .try_into()
+}
+
+impl Arg {
+    fn condition(&self) -> Result<SeccompCondition, seccompiler::BackendError> {
+        let (index, operator, value) = match *self {
+            Arg::Is(index, value) => (index, SeccompCmpOp::Eq, value),
+            Arg::Without(index, bits) => (index, SeccompCmpOp::MaskedEq(bits), 0),
+        };
+        // The kernel, too, looks at the lower half only of an argument of type int.
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
+    }
+
+    /// Whether a call with these arguments fits.
+    pub fn fits(&self, args: &[u64]) -> bool {
+        let value = |index: u8| args.get(usize::from(index)).map(|arg| arg & 0xffff_ffff);
+        match *self {
+            Arg::Is(index, wanted) => value(index) == Some(wanted),
+            Arg::Without(index, bits) => value(index).is_some_and(|arg| arg & bits == 0),
+        }
+    }
+}

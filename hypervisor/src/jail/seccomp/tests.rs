@@ -1,0 +1,207 @@
+//! Each filter is put to the test in a child process, for it stays for good.
+
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
+use super::super::ThreadKind;
+use super::*;
+
+/// A system call with three arguments.
+type Call = (libc::c_long, [libc::c_long; 3]);
+
+/// How a child ends that makes the call and lives.
+const LIVES: i32 = 7;
+
+/// Makes `call` in a child process with the filter of `kind`; returns how the process
+/// ended and what it wrote to its standard error.
+fn under_filter(kind: ThreadKind, call: Call) -> (WaitStatus, String) {
+    let program = compile(kind).unwrap();
+    let (mut read, write) = io::pipe().unwrap();
+    // SAFETY: the child makes system calls only.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            // SAFETY: plain system calls; whoever is named by an argument is asked for
+            // nothing but errors.
+            unsafe {
+                libc::dup2(write.as_raw_fd(), 2);
+                violation::watch().ok();
+                violation::set_kind(kind);
+                if seccompiler::apply_filter(&program).is_err() {
+                    libc::_exit(1);
+                }
+                let (number, [one, two, three]) = call;
+                libc::syscall(number, one, two, three);
+                libc::_exit(LIVES)
+            }
+        }
+        ForkResult::Parent { child } => {
+            drop(write);
+            let mut said = String::new();
+            read.read_to_string(&mut said).unwrap();
+            (waitpid(child, None).unwrap(), said)
+        }
+    }
+}
+
+#[track_caller]
+fn lives(kind: ThreadKind, call: Call) {
+    let (end, said) = under_filter(kind, call);
+    let code = matches!(end, WaitStatus::Exited(_, LIVES));
+    assert!(code && said.is_empty(), "{kind}, {call:?}: {end:?}, {said}");
+}
+
+#[track_caller]
+fn dies(kind: ThreadKind, call: Call) {
+    let (end, said) = under_filter(kind, call);
+    let code = matches!(end, WaitStatus::Exited(_, EXIT_CODE));
+    let line = format!(
+        "seccomp: a thread of kind {kind} called {} ({}) with ",
+        names::name(call.0),
+        call.0
+    );
+    assert!(
+        code && said.starts_with(&line),
+        "{kind}, {call:?}: {end:?}, {said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// Calls that fail at once whoever makes them, so that they are harmless if allowed.
+const FORBIDDEN: &[Call] = &[
+    (libc::SYS_execve, [0, 0, 0]),
+    (libc::SYS_execveat, [-1, 0, 0]),
+    (libc::SYS_fork, [0, 0, 0]),
+    (libc::SYS_vfork, [0, 0, 0]),
+    (libc::SYS_ptrace, [-1, -1, 0]),
+    (libc::SYS_process_vm_readv, [-1, 0, 0]),
+    (libc::SYS_process_vm_writev, [-1, 0, 0]),
+    (libc::SYS_kill, [1, -1, 0]),
+    (libc::SYS_mount, [0, 0, 0]),
+    (libc::SYS_umount2, [0, 0, 0]),
+    (libc::SYS_open_tree, [-1, 0, 0]),
+    (libc::SYS_fsopen, [0, 0, 0]),
+    (libc::SYS_pivot_root, [0, 0, 0]),
+    (libc::SYS_chroot, [0, 0, 0]),
+    (libc::SYS_setns, [-1, 0, 0]),
+    (libc::SYS_unshare, [-1, 0, 0]),
+    (libc::SYS_bpf, [-1, 0, 0]),
+    (libc::SYS_perf_event_open, [0, 0, -1]),
+    (libc::SYS_keyctl, [-1, 0, 0]),
+    (libc::SYS_io_uring_setup, [0, 0, 0]),
+    (libc::SYS_userfaultfd, [-1, 0, 0]),
+    (libc::SYS_init_module, [0, 0, 0]),
+    (libc::SYS_finit_module, [-1, 0, 0]),
+    (libc::SYS_open_by_handle_at, [-1, 0, 0]),
+    (libc::SYS_pidfd_getfd, [-1, -1, 0]),
+    (libc::SYS_open, [0, 0, 0]),
+    (libc::SYS_socketpair, [-1, 0, 0]),
+    (libc::SYS_sendmmsg, [-1, 0, 0]),
+    (-1, [0, 0, 0]),
+];
+
+#[test]
+fn every_filter_kills_and_tells() {
+    for kind in ThreadKind::ALL {
+        for call in FORBIDDEN {
+            assert!(
+                rules(kind).all(|rule| rule.call != call.0),
+                "{kind} has {call:?}"
+            );
+        }
+        // One suffices to see that the filter of this kind works at all, the rest
+        // follows from the list; a few more are worth the fork.
+        for call in &FORBIDDEN[..4] {
+            dies(kind, *call);
+        }
+        lives(kind, (libc::SYS_close, [-1, 0, 0]));
+    }
+    for call in FORBIDDEN {
+        dies(ThreadKind::Spawner, *call);
+    }
+}
+
+#[test]
+fn every_rule_lets_pass_what_it_is_for() {
+    // Those that end or block the process, or change what the test needs.
+    let special = [
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_restart_syscall,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_clone3,
+    ];
+    for kind in ThreadKind::ALL {
+        for rule in rules(kind).filter(|rule| !special.contains(&rule.call)) {
+            // A descriptor, pointer or number that is none: each fails or does nothing.
+            let mut args = [-1; 3];
+            for arg in rule.args {
+                match arg {
+                    Arg::Is(index, value) => args[usize::from(*index)] = *value as i64,
+                    Arg::Without(index, bits) => args[usize::from(*index)] = !*bits as i64,
+                }
+            }
+            lives(kind, (rule.call, args));
+        }
+    }
+}
+
+#[test]
+fn arguments_are_looked_at() {
+    let inet = [
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+        libc::AF_PACKET,
+    ];
+    for family in inet {
+        dies(
+            ThreadKind::Vsock,
+            (libc::SYS_socket, [family.into(), -1, 0]),
+        );
+    }
+    lives(
+        ThreadKind::Vsock,
+        (libc::SYS_socket, [libc::AF_UNIX.into(), -1, 0]),
+    );
+    // The kernel looks at 32 bits of a family, and so does the filter.
+    let odd = 1 << 32 | i64::from(libc::AF_INET);
+    dies(ThreadKind::Vsock, (libc::SYS_socket, [odd, -1, 0]));
+    let code = i64::from(libc::PROT_READ | libc::PROT_EXEC);
+    for kind in ThreadKind::ALL {
+        dies(kind, (libc::SYS_mmap, [0, 4096, code]));
+        dies(kind, (libc::SYS_mprotect, [0, 0, code]));
+        dies(kind, (libc::SYS_ioctl, [-1, libc::TIOCSTI as i64, 0]));
+    }
+}
+
+#[test]
+fn kinds_differ() {
+    let everybody_but = |allowed: &[ThreadKind], call: libc::c_long| {
+        for kind in ThreadKind::ALL {
+            let has = rules(kind).any(|rule| rule.call == call);
+            let may = allowed.contains(&kind) || kind == ThreadKind::Spawner;
+            assert_eq!(has, may, "{} in {kind}", names::name(call));
+        }
+    };
+    everybody_but(&[ThreadKind::Fs], libc::SYS_openat);
+    everybody_but(&[ThreadKind::Fs], libc::SYS_capset);
+    everybody_but(&[ThreadKind::Vsock], libc::SYS_connect);
+    everybody_but(&[], libc::SYS_clone3);
+    everybody_but(&[], libc::SYS_seccomp);
+}
+
+#[test]
+fn rare_rules_are_justified_and_none_is_listed_twice() {
+    for kind in ThreadKind::ALL {
+        let mut seen = std::collections::HashSet::new();
+        for rule in rules(kind) {
+            assert!(!rule.why.is_empty(), "{} has no reason", rule.name());
+            let key = (rule.call, format!("{:?}", rule.args));
+            let twice = !seen.insert(key) && kind != ThreadKind::Spawner;
+            assert!(!twice, "{} twice in {kind}", rule.name());
+        }
+    }
+}

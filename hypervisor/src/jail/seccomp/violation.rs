@@ -1,0 +1,99 @@
+//! A forbidden system call: one line that names it, and the process ends.
+//!
+//! The kernel sends SIGSYS instead of making the call. A filter that kills at once would
+//! leave the owner to guess.
+
+use std::cell::Cell;
+use std::fmt::{self, Write};
+
+use super::super::ThreadKind;
+use super::names;
+
+/// 128 and the signal, as a shell tells it. A signal that the process sends to itself
+/// would be ignored, as it is the first of its namespace.
+pub const EXIT_CODE: libc::c_int = 128 + libc::SIGSYS;
+
+/// signal(7), `si_code` of a signal by seccomp
+const SYS_SECCOMP: libc::c_int = 1;
+
+thread_local! {
+    /// What the filter of this thread allows.
+    static KIND: Cell<Option<ThreadKind>> = const { Cell::new(None) };
+}
+
+/// To be called by a thread before it gets its filter.
+pub(super) fn set_kind(kind: ThreadKind) {
+    KIND.set(Some(kind));
+}
+
+/// Installs the handler, for all threads.
+pub(in super::super) fn watch() -> std::io::Result<()> {
+    let handler: unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+        on_sigsys;
+    // SAFETY: zero is a valid start for the struct.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: the handler makes only calls that are allowed in a signal handler.
+    if unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A line on the stack: a signal handler must not allocate.
+struct Line {
+    text: [u8; 256],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.text[self.len..];
+        let len = text.len().min(room.len());
+        room[..len].copy_from_slice(&text.as_bytes()[..len]);
+        self.len += len;
+        Ok(())
+    }
+}
+
+/// # Safety
+/// To be called by the kernel with `SA_SIGINFO`.
+unsafe extern "C" fn on_sigsys(
+    _signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel gives both to a handler with SA_SIGINFO.
+    let (code, registers) = unsafe {
+        let context = &*context.cast::<libc::ucontext_t>();
+        ((*info).si_code, &context.uc_mcontext.gregs)
+    };
+    if code != SYS_SECCOMP {
+        return;
+    }
+    let register = |index: libc::c_int| registers[index as usize];
+    // The kernel restores the number before it sends the signal.
+    let call = register(libc::REG_RAX);
+    let mut line = Line {
+        text: [0; 256],
+        len: 0,
+    };
+    let _ = match KIND.get() {
+        Some(kind) => write!(line, "seccomp: a thread of kind {kind}"),
+        None => write!(line, "seccomp: a thread"),
+    };
+    let _ = writeln!(
+        line,
+        " called {} ({call}) with {:#x}, {:#x}, {:#x}",
+        names::name(call),
+        register(libc::REG_RDI),
+        register(libc::REG_RSI),
+        register(libc::REG_RDX),
+    );
+    // SAFETY: writes from a local array, then ends the process.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, line.text.as_ptr().cast(), line.len);
+        libc::_exit(EXIT_CODE)
+    }
+}
