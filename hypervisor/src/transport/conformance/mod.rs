@@ -9,7 +9,7 @@
 //!
 //! The driver is a script and needs no kernel. Its memory is a memfd with a hole in the
 //! guest's addresses. A panic of a device's thread shows when its queue does not come
-//! back; a spin or a lost chain by the time that it takes.
+//! back; a lost chain by the time that it takes; a spin by that of the processor.
 //!
 //! A device joins with a fixture and a line in the list below.
 
@@ -70,6 +70,12 @@ macro_rules! suite {
             random {
                 malformed_rings,
             }
+        }
+
+        #[test]
+        fn device_rests() {
+            let name = concat!(module_path!(), "::device_rests");
+            crate::transport::conformance::cases::idle::device_rests::<$fixture, $driver>(name);
         }
     };
 }

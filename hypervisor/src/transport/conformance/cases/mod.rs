@@ -1,6 +1,7 @@
 //! What every device must do on every transport.
 
 pub mod hostile;
+pub mod idle;
 pub mod interrupts;
 pub mod layout;
 pub mod lifecycle;

@@ -76,18 +76,9 @@ pub fn malformed_rings<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for seed in 0..RINGS {
         let note = Note(format!("seed {seed}"));
-        let mut random = Random(seed);
         // Only sometimes, since it costs a reset: writing to the rings themselves.
-        let wild = random.one_in(100);
-        fill_buffers(&mut rig, &mut random);
-        let queues = rig.queues.len() as u64;
-        let mut broken = false;
-        for queue in 0..rig.queues.len() {
-            if queues == 1 || random.one_in(2) {
-                broken |= fill_ring(&mut rig, queue, &mut random, wild);
-                rig.driver.kick(queue);
-            }
-        }
+        let wild = seed % 100 == 0;
+        let broken = fill_rings(&mut rig, seed, wild);
         if wild || broken || rig.settle() || rig.is_full() {
             rig.reset();
             rig.start(rig.features);
@@ -98,6 +89,30 @@ pub fn malformed_rings<F: Fixture, D: Driver>() {
         drop(note);
     }
     rig.recover();
+}
+
+/// A few rings that do not break the rules of the ring.
+pub fn some_rings<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) {
+    for seed in RINGS..RINGS + 10 {
+        if fill_rings(rig, seed, false) || rig.settle() {
+            return;
+        }
+    }
+}
+
+/// Writes random buffers and rings; true if a ring is broken on purpose.
+fn fill_rings<F: Fixture, D: Driver>(rig: &mut Rig<F, D>, seed: u64, wild: bool) -> bool {
+    let mut random = Random(seed);
+    fill_buffers(rig, &mut random);
+    let queues = rig.queues.len();
+    let mut broken = false;
+    for queue in 0..queues {
+        if queues == 1 || random.one_in(2) {
+            broken |= fill_ring(rig, queue, &mut random, wild);
+            rig.driver.kick(queue);
+        }
+    }
+    broken
 }
 
 /// Writes a valid request's bytes, with a few of them changed.

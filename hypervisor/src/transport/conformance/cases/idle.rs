@@ -1,0 +1,81 @@
+//! A device that has nothing to do costs nothing.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use super::super::driver::Driver;
+use super::super::fixtures::Fixture;
+use super::super::rig::Rig;
+use super::super::shape::Shape;
+use super::random;
+use crate::virtio::testing::NEXT;
+
+/// Set in the process that runs a test alone.
+const ALONE: &str = "RUST_KATA_CONFORMANCE_ALONE";
+/// How long the device is looked at, and the processor time that it may take.
+const LOOK: Duration = Duration::from_millis(100);
+const ALLOWED: Duration = Duration::from_millis(25);
+
+/// A device rests when nothing is there for it, or nothing but nonsense.
+///
+/// Processor time is known of whole processes only, so this runs in one of its own:
+/// `test` is the full name of the test.
+pub fn device_rests<F: Fixture, D: Driver>(test: &str) {
+    if std::env::var_os(ALONE).is_none() {
+        let (_, name) = test.split_once("::").unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("1 passed"), "{text}");
+        return;
+    }
+
+    let mut rig = Rig::<F, D>::new();
+    rests("at its start");
+    rig.works();
+    rests("after a request");
+    // A loop, which leaves the device with the next to look for.
+    for index in 0..rig.queues.len() {
+        let rings = &mut rig.queues[index];
+        rings.descriptor(0, (0, 0, NEXT, 0));
+        rings.offer(0);
+        rig.driver.kick(index);
+    }
+    rig.settle();
+    rests("after a bad chain");
+    rig.recover();
+    random::some_rings(&mut rig);
+    rests("after rings of nonsense");
+    rig.recover();
+    let request = rig.fixture.request(&rig.guest);
+    let queue = request.last().unwrap().queue;
+    rig.offer_all(&request, Shape::PLAIN);
+    rig.queues[queue].offer(u16::MAX);
+    rig.kick_all(&request);
+    rig.wait_failed();
+    rests("with a broken ring");
+    rig.driver.pause();
+    rests("during a pause");
+    rig.driver.resume();
+    rig.recover();
+}
+
+fn rests(when: &str) {
+    let used = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+        let time = usage.user_time() + usage.system_time();
+        Duration::from_micros(time.num_microseconds() as u64)
+    };
+    let before = used();
+    std::thread::sleep(LOOK);
+    let taken = used() - before;
+    assert!(taken < ALLOWED, "{taken:?} of {LOOK:?} {when}");
+}
