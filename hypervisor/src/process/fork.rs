@@ -206,11 +206,12 @@ unsafe fn clone3(flags: libc::c_int) -> io::Result<Option<(Pid, OwnedFd)>> {
     // SAFETY: `args` outlives the call, and the kernel writes one descriptor to `pidfd`.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } {
         0 => Ok(None),
-        pid => match Pid::from_raw(pid as i32).filter(|_| pid > 0) {
+        pid if pid > 0 => {
+            let pid = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::InvalidData)?;
             // SAFETY: the kernel has just made it for us.
-            Some(pid) => Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
-            None => Err(io::Error::last_os_error()),
-        },
+            Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })))
+        }
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

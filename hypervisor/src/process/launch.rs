@@ -181,6 +181,129 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn own_namespaces_hide_the_host() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo $$; env | grep -v -e ^PWD= -e ^SHLVL= -e ^_=; \
+                      cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/*";
+
+        let process = shell(dir.path(), script).start().await.unwrap();
+        process.exited().await;
+
+        let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        let mut lines = said.lines();
+        assert_eq!(lines.next(), Some("1"), "{said}");
+        for _ in ["uid_map", "gid_map"] {
+            let ids: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+            assert_eq!(ids, ["0", "0", "4294967295"], "{said}");
+        }
+        let shared: Vec<_> = lines
+            .filter(|line| {
+                let kind = line.split(':').next().unwrap();
+                let ours = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+                ours.to_str() == Some(line)
+            })
+            .collect();
+        assert!(
+            shared.iter().all(|line| line.starts_with("time:")),
+            "{shared:?}"
+        );
+    }
+
+    /// Runs itself again as root of a user namespace that allows no further ones.
+    #[tokio::test]
+    async fn host_without_user_namespaces_gets_the_others() {
+        const INSIDE: &str = "RUST_KATA_TEST_INSIDE";
+        const NAME: &str = "host_without_user_namespaces_gets_the_others";
+        if !is_root() {
+            return;
+        }
+        if std::env::var_os(INSIDE).is_none() {
+            let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+            let output = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--nocapture", NAME])
+                .env(INSIDE, "1")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{output:?}");
+            assert!(said.contains("1 passed"), "{said}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let script = "readlink /proc/self/ns/user /proc/self/ns/pid";
+
+        let process = shell(dir.path(), script).start().await.unwrap();
+        process.exited().await;
+
+        let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        let ours = |kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        let (user, pid) = said.trim().split_once('\n').unwrap();
+        assert_eq!(ours("user").to_str(), Some(user));
+        assert_ne!(ours("pid").to_str(), Some(pid));
+    }
+
+    #[tokio::test]
+    async fn host_namespaces_are_kept_but_for_mounts() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut launch = shell(dir.path(), "readlink /proc/self/ns/*");
+        launch.namespaces = Namespaces::Host { netns: None };
+
+        let process = launch.start().await.unwrap();
+        process.exited().await;
+
+        let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        for line in said.lines() {
+            let kind = line.split(':').next().unwrap();
+            let ours = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert_eq!(ours.to_str() != Some(line), kind == "mnt", "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn process_dies_with_a_caller_that_gave_up() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let script = format!("exec sleep 1000 > {}", pid.display());
+
+        let start = shell(dir.path(), &script).start();
+        // Polled once, so that the job is with the spawner, then dropped.
+        let started = tokio::time::timeout(std::time::Duration::ZERO, start).await;
+
+        assert!(started.is_err());
+        // The spawner takes jobs one by one: after the next one the first is done with.
+        let next = shell(dir.path(), "true").start().await.unwrap();
+        next.exited().await;
+        let children = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .flat_map(|task| {
+                let path = task.unwrap().path().join("children");
+                std::fs::read_to_string(path)
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            });
+        let left: Vec<_> = children
+            .filter(|child| {
+                let line = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
+                line.unwrap_or_default().contains(pid.to_str().unwrap())
+            })
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[tokio::test]
     async fn missing_program_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let mut launch = shell(dir.path(), "");
