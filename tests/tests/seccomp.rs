@@ -7,10 +7,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use harness::bed::{Bed, Plan};
-use harness::dist::{self, VMM, subject_is_ours};
-use harness::scene::Scene;
+use harness::dist::{self, SHIM, VMM, subject_is_ours};
+use harness::run::{Input, run};
+use harness::scene::{Scene, limit};
 use harness::spec::Spec;
 use hypervisor::jail::ThreadKind;
 use hypervisor::jail::seccomp::{Rule, rules};
@@ -46,17 +48,57 @@ struct Seen {
 
 /// A VMM under strace, which leaves a file `trace-*` per VM in `dir`. The VMM stays the
 /// process that its owner started.
-fn tracing_vmm(dir: &Path) -> PathBuf {
+fn tracing_vmm(dir: &Path, options: &str) -> PathBuf {
     let wrapper = dir.join(VMM);
     let script = format!(
         "#!/bin/sh\nread -r id < /proc/sys/kernel/random/uuid\n\
-         exec /usr/bin/strace -D -f -e raw='!prctl' -o {}/trace-$id {} \"$@\"\n",
+         exec /usr/bin/strace -D -f {options} -o {}/trace-$id {} \"$@\"\n",
         dir.display(),
         dist::binary(VMM).display()
     );
     fs::write(&wrapper, script).expect("the folder is ours");
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("the folder is ours");
     wrapper
+}
+
+/// A bed with such a VMM.
+fn traced(dir: &Path, options: &str) -> Bed {
+    let vmm = tracing_vmm(dir, options).display().to_string();
+    Bed::with(Plan {
+        config: format!("hypervisor = \"qemu\"\nvmm = {vmm:?}\n"),
+        ..Plan::default()
+    })
+}
+
+#[test]
+fn forbidden_call_ends_the_vm_and_is_named() {
+    if !subject_is_ours("seccomp") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("/tmp is writable");
+    // A thread that is out of its mind: where it wants to sync, it asks who it is.
+    let bed = traced(
+        folder.path(),
+        "-e inject=fdatasync,fsync:retval=0:syscall=getuid",
+    );
+    let bundle = bed.fresh("bundle");
+    harness::image::make_rootfs(&bundle.join("rootfs"));
+    let script = "dd if=/dev/zero of=/tmp/file count=1 conv=fsync; sleep 1000";
+    Spec::new(Path::new("rootfs"), &["sh", "-c", script])
+        .set("/root/readonly", serde_json::json!(false))
+        .write(&bundle.join("config.json"));
+    let mut command = Command::new(dist::binary(SHIM));
+    command
+        .envs(bed.environment())
+        .args(["run", "--bundle"])
+        .arg(&bundle);
+
+    let output = run(command, Input::Null, limit());
+
+    assert_ne!(output.code, 0, "{output:?}");
+    let reason = "rust-kata-vmm ended with exit code 159: seccomp: a thread of kind fs called getuid (102) with ";
+    assert!(output.err().contains(reason), "{output:?}");
+    bed.assert_clean();
 }
 
 fn kind_of(thread: &str) -> ThreadKind {
@@ -77,6 +119,8 @@ type Calls = BTreeMap<String, Vec<Seen>>;
 fn read_trace(trace: &str, calls: &mut Calls) {
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     let mut confined = BTreeSet::new();
+    let mut spawning = false;
+    let main = trace.split(' ').next();
     for line in trace.lines() {
         let Some((thread, rest)) = line.split_once(' ') else {
             continue;
@@ -94,10 +138,12 @@ fn read_trace(trace: &str, calls: &mut Calls) {
         }
         let name = names.get(thread).copied();
         // A new thread has the spawner's filter before it has its own.
-        let kind = match name {
-            _ if confined.contains(thread) => Some(name.map_or(ThreadKind::Main, kind_of)),
-            Some(name) if name != "spawner" => Some(ThreadKind::Spawner),
-            _ => None,
+        let kind = if confined.contains(thread) {
+            Some(name.map_or(ThreadKind::Main, kind_of))
+        } else if spawning && Some(thread) != main {
+            Some(ThreadKind::Spawner)
+        } else {
+            None
         };
         if let Some(kind) = kind {
             let args = args
@@ -113,6 +159,7 @@ fn read_trace(trace: &str, calls: &mut Calls) {
         // The first call with the filter is the one after the one that installs it.
         if call == "seccomp" {
             confined.insert(thread);
+            spawning |= name == Some("spawner");
         }
     }
 }
@@ -153,14 +200,7 @@ fn no_rule_is_needless() {
         return;
     }
     let folder = tempfile::tempdir().expect("/tmp is writable");
-    let vmm = tracing_vmm(folder.path());
-    let bed = Bed::with(Plan {
-        config: format!(
-            "hypervisor = \"qemu\"\nvmm = {:?}\n",
-            vmm.display().to_string()
-        ),
-        ..Plan::default()
-    });
+    let bed = traced(folder.path(), "-e raw='!prctl'");
     let scene = Scene::subject(&bed);
     let volume = bed.fresh("volume");
     fs::create_dir(&volume).expect("the bed is ours");
@@ -182,7 +222,7 @@ fn no_rule_is_needless() {
         "c",
         &[],
         &["sh", "-c", "cat >&2; yes | head -c 3000000"],
-        harness::run::Input::Noise(1 << 20),
+        Input::Noise(1 << 20),
     );
     assert_eq!(noise.ok().stdout.length, 3_000_000);
     scene.detach("d", &[], &["sleep", "1000"]);
