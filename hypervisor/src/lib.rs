@@ -7,7 +7,7 @@
 //!        └────── QMP over an inherited socket ─────▶ qemu-system-x86_64 ══ guest
 //! ```
 //!
-//! The owner's side is [`VmSpec`] → [`VmSpec::validate`] → [`select`] → [`Vmm::create`]
+//! The owner's side is [`VmSpec`] → [`VmSpec::validate`] → [`select()`] → [`Vmm::create`]
 //! → [`Vm::boot`]. The device side ([`virtio`], [`transport`]) knows nothing of the
 //! owner: a device implements [`virtio::Device`], a transport drives it.
 

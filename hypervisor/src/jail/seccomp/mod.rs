@@ -1,7 +1,7 @@
 //! What system calls the threads of each kind may make.
 //!
-//! An allow-list per [kind](super::ThreadKind), in [`rules`]. Any other call ends the
-//! process with a line that names it, see [`violation`]. Threads inherit filters, and
+//! An allow-list per [kind](super::ThreadKind), in [`rules()`]. Any other call ends the
+//! process with a line that names it, see `violation`. Threads inherit filters, and
 //! the strictest of several decides; the spawner's allows what any kind needs.
 
 mod names;
