@@ -96,7 +96,8 @@ bench: build
 ## make fuzz           run the fuzz targets (TARGET=name, SECONDS=60 each, JOBS=n at a time); tests/fuzz/README.md
 .PHONY: fuzz
 fuzz: setup
-	@tests/fuzz/run --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),$(shell nproc)) $(TARGET)
+	@tests/fuzz/run --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),$(shell nproc)) \
+		$(if $(filter command,$(origin TARGET)),$(TARGET))
 
 ## make lint           formatting, clippy, rustdoc
 .PHONY: lint
