@@ -1,6 +1,7 @@
 //! The socket device under a fuzzer: a guest and host programs, both as they like.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -58,10 +59,15 @@ pub fn vsock_packets(bytes: &[u8]) {
         let mut script = Script::new(bytes);
         driver.reset(QUEUES, script.byte() & 1 != 0);
         let mut buffers = Buffers(0);
+        let mut credit = Credit::default();
         buffers.give(driver, script.byte() % 17);
         while !script.is_over() {
             match script.below(8) {
-                0..4 => packet(driver, &mut script),
+                0..4 => {
+                    if let Some(header) = packet(driver, &mut script) {
+                        credit.note(&header);
+                    }
+                }
                 4 => buffers.give(driver, script.byte() % 17),
                 5 if script.byte() == 0 => world.engine.muxer.reset(),
                 _ => world.host(&mut script),
@@ -69,7 +75,9 @@ pub fn vsock_packets(bytes: &[u8]) {
             world.work(driver);
             while driver.used(TX).is_some() {}
             while let Some((head, len)) = driver.used(RX) {
-                check(driver, head, len);
+                if let Some(header) = check(driver, head, len) {
+                    credit.check(&header);
+                }
             }
         }
     });
@@ -111,7 +119,8 @@ fn header(script: &mut Script<'_>) -> Header {
     }
 }
 
-fn packet(driver: &mut Driver, script: &mut Script<'_>) {
+/// Sends a packet; returns its header if it is one that the device heeds.
+fn packet(driver: &mut Driver, script: &mut Script<'_>) -> Option<Header> {
     let mut header = header(script);
     let len = u32::from(script.word()) % 0x5000;
     header.len = match script.byte() {
@@ -123,11 +132,60 @@ fn packet(driver: &mut Driver, script: &mut Script<'_>) {
     let all = HEADER_LEN as u32 + len;
     driver.put(TX as u64 * 0x1000, 0, (TX_BUFFER, all, 0, 0));
     driver.offer(TX, 0);
+    let stream = (header.src_cid, header.dst_cid, header.kind) == (CID, HOST_CID, TYPE_STREAM);
+    (stream && header.len <= len).then_some(header)
 }
 
-/// What the device gave to the guest.
-fn check(driver: &Driver, head: u32, len: u32) {
-    assert!((HEADER_LEN as u32..=RX_LEN).contains(&len) || len == 0);
+/// What the guest has said of its room in each connection, by the ports of host and
+/// guest (virtio 1.2 §5.10.6.3).
+#[derive(Default)]
+struct Credit(HashMap<(u32, u32), Told>);
+
+#[derive(Default)]
+struct Told {
+    /// `buf_alloc` and `fwd_cnt` of the last two packets: the device may not have looked
+    /// at the last one yet.
+    rooms: [(u32, u32); 2],
+    /// Bytes that the device sent.
+    sent: u32,
+}
+
+impl Credit {
+    fn note(&mut self, header: &Header) {
+        let told = self.0.entry((header.dst_port, header.src_port));
+        let rooms = &mut told.or_default().rooms;
+        *rooms = [rooms[1], (header.buf_alloc, header.fwd_cnt)];
+    }
+
+    /// The device sends no more than the guest has room for.
+    fn check(&mut self, header: &Header) {
+        let told = self.0.entry((header.src_port, header.dst_port));
+        let told = told.or_default();
+        match header.op {
+            op::REQUEST | op::RESPONSE => told.sent = 0,
+            op::RW => {
+                let room = |(window, forwarded): (u32, u32)| {
+                    window.saturating_sub(told.sent.wrapping_sub(forwarded))
+                };
+                let room = told.rooms.map(room).into_iter().max();
+                assert!(
+                    Some(header.len) <= room,
+                    "{} bytes for {room:?}",
+                    header.len
+                );
+                told.sent = told.sent.wrapping_add(header.len);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the device gave to the guest; `None` if a buffer came back unused.
+fn check(driver: &Driver, head: u32, len: u32) -> Option<Header> {
+    if len == 0 {
+        return None;
+    }
+    assert!((HEADER_LEN as u32..=RX_LEN).contains(&len));
     let at = RX_BUFFERS + u64::from(head) * u64::from(RX_LEN);
     let mut bytes = [0; HEADER_LEN];
     driver
@@ -140,6 +198,7 @@ fn check(driver: &Driver, head: u32, len: u32) {
     assert_eq!(header.len + HEADER_LEN as u32, len);
     assert!((op::REQUEST..=op::CREDIT_REQUEST).contains(&header.op));
     assert_eq!(header.len > 0, header.op == op::RW);
+    Some(header)
 }
 
 fn pattern(len: usize) -> Vec<u8> {
