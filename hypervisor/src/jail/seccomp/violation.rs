@@ -16,6 +16,17 @@ pub const EXIT_CODE: libc::c_int = 128 + libc::SIGSYS;
 /// signal(7), `si_code` of a signal by seccomp
 const SYS_SECCOMP: libc::c_int = 1;
 
+/// `siginfo_t` of such a signal, sigaction(2).
+#[repr(C)]
+struct SysInfo {
+    signal: libc::c_int,
+    errno: libc::c_int,
+    code: libc::c_int,
+    address: *const libc::c_void,
+    call: libc::c_int,
+    arch: libc::c_uint,
+}
+
 thread_local! {
     /// What the filter of this thread allows.
     static KIND: Cell<Option<ThreadKind>> = const { Cell::new(None) };
@@ -64,17 +75,17 @@ unsafe extern "C" fn on_sigsys(
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel gives both to a handler with SA_SIGINFO.
-    let (code, registers) = unsafe {
+    // SAFETY: the kernel gives both to a handler with SA_SIGINFO; `SysInfo` is the
+    // beginning of a `siginfo_t`, plain numbers all.
+    let (info, registers) = unsafe {
         let context = &*context.cast::<libc::ucontext_t>();
-        ((*info).si_code, &context.uc_mcontext.gregs)
+        (&*info.cast::<SysInfo>(), &context.uc_mcontext.gregs)
     };
-    if code != SYS_SECCOMP {
+    if info.code != SYS_SECCOMP {
         return;
     }
+    let call = libc::c_long::from(info.call);
     let register = |index: libc::c_int| registers[index as usize];
-    // The kernel restores the number before it sends the signal.
-    let call = register(libc::REG_RAX);
     let mut line = Line {
         text: [0; 256],
         len: 0,
