@@ -52,7 +52,8 @@ impl FromStr for HypervisorKind {
     }
 }
 
-/// A host directory shown to the guest by virtio-fs.
+/// A host directory shown to the guest by virtio-fs: it can write to what is mounted
+/// in the directory, as far as these mounts allow it, but not to the directory itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// The name by which the guest mounts it.

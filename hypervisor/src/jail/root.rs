@@ -1,7 +1,8 @@
 //! The root directory of the jail: a tmpfs with nothing in it but mount points.
 //!
 //! ```text
-//! /share               the shared directory with all mounts in it, now and later
+//! /share               the shared directory, read-only, with all mounts in it, as
+//!                      writable as they are, now and later
 //! /vsock               the Unix sockets by which the guest is reached
 //! /proc/self/fd        the passthrough opens files anew by these links, and
 //! /proc/self/mountinfo looks here what it serves
@@ -56,6 +57,9 @@ pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
 
     // What is mounted in the share later has the flags that its owner gives it.
     restrict("/share", 0, true)?;
+    // The directory itself holds mount points only. It may lie on the host's /run, which
+    // is memory that no guest may fill.
+    restrict("/share", MOUNT_ATTR_RDONLY, false)?;
     restrict("/vsock", 0, false)?;
     restrict("/proc/self/fd", MOUNT_ATTR_RDONLY, false)?;
     restrict("/proc/self/mountinfo", MOUNT_ATTR_RDONLY, false)?;
