@@ -121,6 +121,9 @@ fn root_holds_nothing_but_what_is_served() {
         }
     }
     assert!(flags["/"].contains(&"ro"), "{mounts}");
+    // A place for mount points, in the host's memory.
+    assert!(flags["/share"].contains(&"ro"), "{mounts}");
+    assert!(flags["/share/c/rootfs"].contains(&"rw"), "{mounts}");
     let volume = flags
         .iter()
         .find(|(point, _)| point.starts_with("/share/c/mounts/"))

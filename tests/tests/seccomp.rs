@@ -90,7 +90,7 @@ fn forbidden_call_ends_the_vm_and_is_named() {
     let mut command = Command::new(dist::binary(SHIM));
     command
         .envs(bed.environment())
-        .args(["run", "--bundle"])
+        .args(["run", "--verbose", "--bundle"])
         .arg(&bundle);
 
     let output = run(command, Input::Null, limit());
