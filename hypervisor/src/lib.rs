@@ -19,6 +19,7 @@ mod error;
 pub mod fuzz;
 pub mod jail;
 pub mod kvm_probe;
+pub mod machine;
 mod process;
 mod qemu;
 mod select;

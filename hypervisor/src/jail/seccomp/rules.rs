@@ -87,9 +87,11 @@ mod kvm {
     pub const SET_TSS_ADDR: u64 = 0xae47;
     pub const SET_IDENTITY_MAP_ADDR: u64 = 0x4008_ae48;
     pub const CREATE_IRQCHIP: u64 = 0xae60;
+    pub const SET_GSI_ROUTING: u64 = 0x4008_ae6a;
     pub const IRQFD: u64 = 0x4020_ae76;
     pub const IOEVENTFD: u64 = 0x4040_ae79;
     pub const RUN: u64 = 0xae80;
+    pub const GET_REGS: u64 = 0x8090_ae81;
     pub const SET_REGS: u64 = 0x4090_ae82;
     pub const GET_SREGS: u64 = 0x8138_ae83;
     pub const SET_SREGS: u64 = 0x4138_ae84;
@@ -140,6 +142,7 @@ const EVENTS: &[Rule] = table! {
 /// Starting and stopping a device's queues.
 const QUEUES: &[Rule] = table! {
     SYS_eventfd2 => "the stop event of a thread";
+    SYS_fcntl if Is(1, libc::F_DUPFD_CLOEXEC as u64) => "the kick of a queue, for its thread";
 };
 
 /// The FUSE server. Paths are names in directories that it has opened, or links in
@@ -240,6 +243,7 @@ const MACHINE: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::SET_TSS_ADDR) => "three pages that Intel's processors need";
     SYS_ioctl if Is(1, kvm::SET_IDENTITY_MAP_ADDR) => "a page that Intel's processors need";
     SYS_ioctl if Is(1, kvm::CREATE_IRQCHIP) => "interrupt controllers";
+    SYS_ioctl if Is(1, kvm::SET_GSI_ROUTING) => "interrupts go to the I/O APIC alone";
     SYS_ioctl if Is(1, kvm::SET_USER_MEMORY_REGION) => "memory";
     SYS_ioctl if Is(1, kvm::IRQFD) => "interrupts of devices";
     SYS_ioctl if Is(1, kvm::IOEVENTFD) => "kicks of devices";
@@ -262,6 +266,9 @@ const MACHINE: &[Rule] = table! {
 /// Running a vCPU.
 const RUN: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::RUN) => "the guest";
+    SYS_sendto => "the console";
+    ; rare
+    SYS_ioctl if Is(1, kvm::GET_REGS) => "where the guest was when KVM failed";
 };
 
 /// Memory that goes back to the host.
@@ -272,10 +279,12 @@ const DISCARDS: &[Rule] = table! {
 /// The control channel.
 const CONTROL: &[Rule] = table! {
     SYS_getsockopt => "checks its channel";
+    SYS_poll => "waits for a request or the guest's end";
     SYS_recvmsg => "requests";
     SYS_sendmsg => "answers";
     SYS_setsockopt => "answers have a deadline";
     SYS_fcntl => "descriptors of the devices' sockets";
+    SYS_sendto => "what the guest has left on its console";
     ; rare
     SYS_shutdown => "devices end in order: the owner closed the channel and lives";
 };

@@ -1,0 +1,241 @@
+//! The ACPI tables by which any kernel finds what the machine has: CPUs, interrupt
+//! controllers, serial port, virtio-mmio slots, power-off and reset.
+//!
+//! ```text
+//!  RSDP ─▶ XSDT ─┬▶ FADT ─▶ DSDT    devices, in AML
+//!                └▶ MADT            CPUs, I/O APIC
+//! ```
+//!
+//! The platform is "hardware-reduced" (ACPI 6.4 §4.1): no power management timer, no
+//! legacy timers and interrupt controller that a kernel would look for and wait on.
+
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, aml};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::{Error, layout};
+use crate::transport::mmio::SLOT_SIZE;
+
+const OEM: [u8; 6] = *b"RSTKTA";
+const OEM_TABLE: [u8; 8] = *b"RUSTKATA";
+/// ACPI 6.4 §5.2.11.1: differentiated system description table, two-byte integers up.
+const DSDT_REVISION: u8 = 2;
+const DSDT_HEADER: u32 = 36;
+
+/// The interrupt controllers of vCPUs have ids of one byte in the MADT, 255 being all.
+pub const MAX_VCPUS: u32 = 254;
+
+/// Writes the tables for `vcpus` vCPUs and all slots.
+pub(super) fn write(mem: &GuestMemoryMmap, vcpus: u32) -> Result<(), Error> {
+    let mut place = Place {
+        mem,
+        next: layout::RSDP + Rsdp::len() as u64,
+    };
+    let dsdt = place.put(&bytes(&dsdt(vcpus)))?;
+    let fadt = place.put(&bytes(&fadt(dsdt)))?;
+    let madt = place.put(&bytes(&madt(vcpus)))?;
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = place.put(&bytes(&xsdt))?;
+    place.next = layout::RSDP;
+    place.put(&bytes(&Rsdp::new(OEM, xsdt)))?;
+    Ok(())
+}
+
+/// Where the next table goes.
+struct Place<'m> {
+    mem: &'m GuestMemoryMmap,
+    next: u64,
+}
+
+impl Place<'_> {
+    fn put(&mut self, table: &[u8]) -> Result<u64, Error> {
+        let failed = |reason: String| Error::Memory {
+            what: "write ACPI tables into",
+            reason,
+        };
+        let at = self.next.next_multiple_of(16);
+        self.next = at + table.len() as u64;
+        if self.next > layout::ACPI_END {
+            return Err(failed("they are too long".into()));
+        }
+        self.mem
+            .write_slice(table, GuestAddress(at))
+            .map_err(|err| failed(err.to_string()))?;
+        Ok(at)
+    }
+}
+
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+fn fadt(dsdt: u64) -> impl Aml {
+    let port = |port: u16| {
+        let (offset, width) = (0, 8);
+        GAS::new(
+            AddressSpace::SystemIo,
+            width,
+            offset,
+            AccessSize::ByteAccess,
+            port.into(),
+        )
+    };
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1)
+        .dsdt_64(dsdt)
+        .flag(Flags::HwReducedAcpi)
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::Wbinvd);
+    fadt.reset_reg = port(layout::RESET);
+    fadt.reset_value = layout::RESET_VALUE;
+    fadt.sleep_control_reg = port(layout::SLEEP_CONTROL);
+    fadt.sleep_status_reg = port(layout::SLEEP_STATUS);
+    // ACPI 6.4 table 5.11: no VGA, no MSI limits, no real-time clock; nothing legacy.
+    fadt.iapc_boot_arch = (1 << 2 | 1 << 5).into();
+    fadt.finalize()
+}
+
+fn madt(vcpus: u32) -> MADT {
+    let local = LocalInterruptController::Address(layout::LOCAL_APIC);
+    let mut madt = MADT::new(OEM, OEM_TABLE, 1, local);
+    for id in 0..vcpus.min(MAX_VCPUS) as u8 {
+        madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
+    }
+    madt.add_structure(IoApic::new(0, layout::IO_APIC, 0));
+    madt
+}
+
+fn dsdt(vcpus: u32) -> Sdt {
+    let mut dsdt = Sdt::new(*b"DSDT", DSDT_HEADER, DSDT_REVISION, OEM, OEM_TABLE, 1);
+    let mut aml = Vec::new();
+    aml::Name::new(
+        "_S5_".into(),
+        &aml::Package::new(vec![&layout::SLEEP_TYPE_S5]),
+    )
+    .to_aml_bytes(&mut aml);
+    for id in 0..vcpus.min(MAX_VCPUS) {
+        cpu(id, &mut aml);
+    }
+    for slot in 0..layout::SLOT_COUNT {
+        virtio(slot, &mut aml);
+    }
+    serial(&mut aml);
+    dsdt.append_slice(&aml);
+    dsdt
+}
+
+/// A processor, by the same id as in the MADT (ACPI 6.4 §8.4).
+fn cpu(id: u32, aml: &mut Vec<u8>) {
+    aml::Device::new(
+        format!("_SB_.C{id:03X}").as_str().into(),
+        vec![
+            &aml::Name::new("_HID".into(), &"ACPI0007"),
+            &aml::Name::new("_UID".into(), &id),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
+/// A virtio-mmio device, by the id that Linux' and QEMU's tables have for it.
+fn virtio(slot: usize, aml: &mut Vec<u8>) {
+    let address = layout::slot_address(slot) as u32;
+    aml::Device::new(
+        format!("_SB_.V{slot:03X}").as_str().into(),
+        vec![
+            &aml::Name::new("_HID".into(), &"LNRO0005"),
+            &aml::Name::new("_UID".into(), &(slot as u32)),
+            // Coherent with the CPUs' caches.
+            &aml::Name::new("_CCA".into(), &aml::ONE),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &aml::Memory32Fixed::new(true, address, SLOT_SIZE as u32),
+                    // For this device alone, edge-triggered, active high.
+                    &aml::Interrupt::new(true, true, false, false, layout::slot_gsi(slot)),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
+fn serial(aml: &mut Vec<u8>) {
+    aml::Device::new(
+        "_SB_.COM1".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501")),
+            &aml::Name::new("_UID".into(), &aml::ZERO),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &aml::Interrupt::new(true, true, false, false, layout::COM1_GSI),
+                    &aml::IO::new(layout::COM1, layout::COM1, 1, layout::COM1_LEN as u8),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(mem: &GuestMemoryMmap, at: u64) -> Vec<u8> {
+        let len: u32 = mem.read_obj(GuestAddress(at + 4)).unwrap();
+        let mut bytes = vec![0; len as usize];
+        mem.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+        bytes
+    }
+
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+    }
+
+    fn u64_at(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    }
+
+    #[test]
+    fn tables_lead_to_each_other_and_sum_to_zero() {
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x20_0000)]).unwrap();
+
+        write(&mem, 3).unwrap();
+
+        let mut rsdp = [0; 36];
+        mem.read_slice(&mut rsdp, GuestAddress(layout::RSDP))
+            .unwrap();
+        assert_eq!(&rsdp[..8], b"RSD PTR ");
+        assert_eq!(sum(&rsdp), 0);
+        let xsdt = table(&mem, u64_at(&rsdp, 24));
+        assert_eq!((&xsdt[..4], sum(&xsdt)), (&b"XSDT"[..], 0));
+        let fadt = table(&mem, u64_at(&xsdt, 36));
+        assert_eq!((&fadt[..4], sum(&fadt)), (&b"FACP"[..], 0));
+        let madt = table(&mem, u64_at(&xsdt, 44));
+        assert_eq!((&madt[..4], sum(&madt)), (&b"APIC"[..], 0));
+        // Three local APICs of 8 bytes and an I/O APIC of 12 behind the header of 44.
+        assert_eq!(madt.len(), 44 + 3 * 8 + 12);
+        let dsdt = table(&mem, u64_at(&fadt, 140));
+        assert_eq!((&dsdt[..4], sum(&dsdt)), (&b"DSDT"[..], 0));
+        for name in [&b"V000"[..], b"V012", b"C002", b"LNRO0005", b"_S5_"] {
+            assert!(dsdt.windows(name.len()).any(|part| part == name));
+        }
+    }
+
+    #[test]
+    fn tables_of_the_largest_machine_fit() {
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x20_0000)]).unwrap();
+
+        write(&mem, MAX_VCPUS).unwrap();
+    }
+}

@@ -1,0 +1,197 @@
+//! What answers when a vCPU touches a port or an address that is not memory.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::exit::{Ending, GuestExit};
+use super::layout;
+use super::serial::Serial;
+use crate::transport::mmio::{self, Mmio};
+
+/// The devices, shared by all vCPUs.
+pub(super) struct Bus {
+    slots: [Mutex<Option<Mmio>>; layout::SLOT_COUNT],
+    serial: Mutex<Serial>,
+    ending: Ending,
+    started: Instant,
+    boot_mark: OnceLock<Duration>,
+}
+
+impl Bus {
+    /// A bus with a serial port alone. `started` is when this process was.
+    pub fn new(com1: EventFd, console: OwnedFd, ending: Ending, started: Instant) -> Bus {
+        Bus {
+            slots: std::array::from_fn(|_| Mutex::new(None)),
+            serial: Mutex::new(Serial::new(com1, console)),
+            ending,
+            started,
+            boot_mark: OnceLock::new(),
+        }
+    }
+
+    /// The slots, in the order of their addresses.
+    pub fn slots(&self) -> impl Iterator<Item = MutexGuard<'_, Option<Mmio>>> {
+        self.slots.iter().map(lock)
+    }
+
+    /// When the guest marked its boot, since this process was started.
+    pub fn boot_mark(&self) -> Option<Duration> {
+        self.boot_mark.get().copied()
+    }
+
+    /// Writes out what the serial port holds back.
+    pub fn flush(&self) {
+        lock(&self.serial).flush();
+    }
+
+    /// A read of a register in memory. What is not there reads as ones.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        let Some((slot, offset)) = self.slot(address) else {
+            return data.fill(0xff);
+        };
+        match &mut *lock(slot) {
+            Some(device) => device.read(offset, data),
+            None => mmio::read_empty(offset, data),
+        }
+    }
+
+    /// A write to a register in memory.
+    pub fn write(&self, address: u64, data: &[u8]) {
+        if let Some((slot, offset)) = self.slot(address)
+            && let Some(device) = &mut *lock(slot)
+        {
+            device.write(offset, data);
+        }
+    }
+
+    fn slot(&self, address: u64) -> Option<(&Mutex<Option<Mmio>>, u64)> {
+        let offset = address.checked_sub(layout::SLOTS)?;
+        let index = usize::try_from(offset / mmio::SLOT_SIZE).ok()?;
+        Some((self.slots.get(index)?, offset % mmio::SLOT_SIZE))
+    }
+
+    /// A read of a port. What is not there reads as ones.
+    pub fn read_port(&self, port: u16, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some(register) = com1(port) {
+            data.fill_with(|| lock(&self.serial).read(register));
+        } else if matches!(port, layout::SLEEP_STATUS | layout::I8042_COMMAND) {
+            // Neither woken nor busy.
+            data.fill(0);
+        }
+    }
+
+    /// A write to a port.
+    pub fn write_port(&self, port: u16, data: &[u8]) {
+        if let Some(register) = com1(port) {
+            let mut serial = lock(&self.serial);
+            data.iter().for_each(|byte| serial.write(register, *byte));
+            return;
+        }
+        let power_off = layout::SLEEP_ENABLE | layout::SLEEP_TYPE_S5 << 2;
+        match (port, data) {
+            (layout::SLEEP_CONTROL, [value]) if *value == power_off => {
+                self.ending.report(GuestExit::PowerOff);
+            }
+            (layout::RESET, [layout::RESET_VALUE])
+            | (layout::I8042_COMMAND, [layout::I8042_RESET]) => {
+                self.ending.report(GuestExit::Reset);
+            }
+            (layout::BOOT_MARK, [_]) => {
+                let mark = self.boot_mark.get_or_init(|| self.started.elapsed());
+                log::info!("Guest boot mark after {mark:?}");
+            }
+            _ => log::trace!("Write to port {port:#x}"),
+        }
+    }
+}
+
+fn com1(port: u16) -> Option<u8> {
+    let register = port.checked_sub(layout::COM1)?;
+    (register < layout::COM1_LEN).then_some(register as u8)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    fn bus() -> (Bus, Ending) {
+        let (console, _) = UnixStream::pair().unwrap();
+        let ending = Ending::new().unwrap();
+        let irq = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let bus = Bus::new(irq, console.into(), ending.clone(), Instant::now());
+        (bus, ending)
+    }
+
+    #[test]
+    fn nothing_is_at_other_addresses() {
+        let (bus, ending) = bus();
+
+        for address in [
+            0,
+            layout::SLOTS - 4,
+            layout::slot_address(layout::SLOT_COUNT),
+            u64::MAX,
+        ] {
+            let mut data = [0; 4];
+            bus.read(address, &mut data);
+            bus.write(address, &data);
+            assert_eq!(data, [0xff; 4]);
+        }
+        for port in [0, 0x80, 0xcf8, u16::MAX] {
+            let mut data = [0; 4];
+            bus.read_port(port, &mut data);
+            bus.write_port(port, &data);
+            assert_eq!(data, [0xff; 4]);
+        }
+        assert_eq!(ending.taken(), None);
+    }
+
+    #[test]
+    fn free_slots_say_that_they_are_free() {
+        let (bus, _) = bus();
+        let mut id = [0xff; 4];
+
+        bus.read(layout::slot_address(3) + 8, &mut id);
+
+        assert_eq!(id, [0; 4]);
+    }
+
+    #[test]
+    fn power_off_and_reset_end_the_machine() {
+        for (port, value, end) in [
+            (layout::SLEEP_CONTROL, 0x34, GuestExit::PowerOff),
+            (layout::RESET, 1, GuestExit::Reset),
+            (layout::I8042_COMMAND, 0xfe, GuestExit::Reset),
+        ] {
+            let (bus, ending) = bus();
+
+            bus.write_port(port, &[0]);
+            assert_eq!(ending.taken(), None);
+            bus.write_port(port, &[value]);
+
+            assert_eq!(ending.taken(), Some(end));
+        }
+    }
+
+    #[test]
+    fn first_boot_mark_counts() {
+        let (bus, _) = bus();
+        assert_eq!(bus.boot_mark(), None);
+
+        bus.write_port(layout::BOOT_MARK, &[1]);
+        let first = bus.boot_mark();
+        bus.write_port(layout::BOOT_MARK, &[1]);
+
+        assert!(first.is_some());
+        assert_eq!(bus.boot_mark(), first);
+    }
+}

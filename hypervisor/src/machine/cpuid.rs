@@ -1,0 +1,157 @@
+//! What the guest's CPUs say of themselves (`CPUID`).
+//!
+//! They are what KVM supports on this host, less what a guest of ours has no use for,
+//! with a topology of one socket that has one thread for each core.
+
+use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+
+use super::Error;
+
+/// Intel SDM 2A, CPUID, leaf 1.
+mod leaf1 {
+    pub const ECX_MONITOR: u32 = 1 << 3;
+    pub const ECX_VMX: u32 = 1 << 5;
+    pub const ECX_TSC_DEADLINE: u32 = 1 << 24;
+    pub const ECX_HYPERVISOR: u32 = 1 << 31;
+    pub const EDX_HTT: u32 = 1 << 28;
+    pub const EBX_APIC_ID: u32 = 24;
+    pub const EBX_LOGICAL: u32 = 16;
+    pub const EBX_KEEP: u32 = 0xffff;
+}
+/// AMD APM 3, leaf 8000_0001.
+const EXT1_ECX_SVM: u32 = 1 << 2;
+/// Level types of leaf 0xb (Intel SDM 2A).
+const LEVEL_THREAD: u32 = 1;
+const LEVEL_CORE: u32 = 2;
+
+/// The CPUID of vCPU `id` of `count`.
+pub(super) fn for_vcpu(supported: &CpuId, id: u32, count: u32) -> Result<CpuId, Error> {
+    // Leaves that tell of topology are made anew.
+    let mut entries: Vec<_> = supported
+        .as_slice()
+        .iter()
+        .filter(|entry| !matches!(entry.function, 0xb | 0x1f))
+        .copied()
+        .collect();
+    for entry in &mut entries {
+        adapt(entry, id, count);
+    }
+    let has_extended_topology = entries
+        .iter()
+        .any(|entry| entry.function == 0 && entry.eax >= 0xb);
+    if has_extended_topology {
+        entries.extend(topology(id, count));
+    }
+    CpuId::from_entries(&entries).map_err(|_| Error::Cpuid(entries.len()))
+}
+
+fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {
+    match entry.function {
+        0x1 => {
+            entry.ebx = entry.ebx & leaf1::EBX_KEEP
+                | id << leaf1::EBX_APIC_ID
+                | count.next_power_of_two().min(128) << leaf1::EBX_LOGICAL;
+            // No virtual machines in virtual machines, and no sleep that KVM cannot see.
+            entry.ecx &= !(leaf1::ECX_VMX | leaf1::ECX_MONITOR);
+            entry.ecx |= leaf1::ECX_TSC_DEADLINE | leaf1::ECX_HYPERVISOR;
+            if count > 1 {
+                entry.edx |= leaf1::EDX_HTT;
+            } else {
+                entry.edx &= !leaf1::EDX_HTT;
+            }
+        }
+        // Intel's caches: [25:14] ids of CPUs that share one, [31:26] cores of a socket.
+        0x4 if entry.eax & 0x1f != 0 => {
+            let level = entry.eax >> 5 & 0x7;
+            let sharing = if level >= 3 { count - 1 } else { 0 };
+            entry.eax = entry.eax & 0x3fff | sharing.min(0xfff) << 14 | (count - 1).min(0x3f) << 26;
+        }
+        // The performance counters of the host are not for the guest.
+        0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+        0x8000_0001 => entry.ecx &= !EXT1_ECX_SVM,
+        // AMD: [7:0] cores less one, [15:12] bits of the APIC id for them.
+        0x8000_0008 => entry.ecx = (count - 1).min(0xff) | core_bits(count) << 12,
+        // AMD's caches, as Intel's.
+        0x8000_001d if entry.eax & 0x1f != 0 => {
+            let level = entry.eax >> 5 & 0x7;
+            let sharing = if level >= 3 { count - 1 } else { 0 };
+            entry.eax = entry.eax & 0x3fff | sharing.min(0xfff) << 14;
+        }
+        // AMD: APIC id, core id (with one thread each), node.
+        0x8000_001e => (entry.eax, entry.ebx, entry.ecx) = (id, id & 0xff, 0),
+        _ => {}
+    }
+}
+
+/// Leaf 0xb: no threads below the cores, all cores in one socket.
+fn topology(id: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
+    let level = |index, shift, cpus, kind| kvm_cpuid_entry2 {
+        function: 0xb,
+        index,
+        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        eax: shift,
+        ebx: cpus,
+        ecx: index | kind << 8,
+        edx: id,
+        ..Default::default()
+    };
+    [
+        level(0, 0, 1, LEVEL_THREAD),
+        level(1, core_bits(count), count, LEVEL_CORE),
+        level(2, 0, 0, 0),
+    ]
+}
+
+/// Bits that tell `count` cores apart.
+fn core_bits(count: u32) -> u32 {
+    count.next_power_of_two().trailing_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supported() -> CpuId {
+        let leaf = |function| kvm_cpuid_entry2 {
+            function,
+            eax: if function == 0 { 0xd } else { 0 },
+            ecx: u32::MAX,
+            ..Default::default()
+        };
+        CpuId::from_entries(&[leaf(0), leaf(1), leaf(0xb), leaf(0x8000_0001)]).unwrap()
+    }
+
+    fn find(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
+        let found = |e: &&kvm_cpuid_entry2| e.function == function && e.index == index;
+        *cpuid.as_slice().iter().find(found).unwrap()
+    }
+
+    #[test]
+    fn nested_virtualization_is_masked() {
+        let cpuid = for_vcpu(&supported(), 0, 1).unwrap();
+
+        assert_eq!(find(&cpuid, 1, 0).ecx & leaf1::ECX_VMX, 0);
+        assert_eq!(find(&cpuid, 0x8000_0001, 0).ecx & EXT1_ECX_SVM, 0);
+        assert_ne!(find(&cpuid, 1, 0).ecx & leaf1::ECX_HYPERVISOR, 0);
+    }
+
+    #[test]
+    fn each_vcpu_has_its_own_id_in_one_socket() {
+        let cpuid = for_vcpu(&supported(), 2, 3).unwrap();
+
+        let leaf1 = find(&cpuid, 1, 0);
+        assert_eq!(leaf1.ebx >> 24, 2);
+        assert_eq!(leaf1.ebx >> 16 & 0xff, 4);
+        assert_ne!(leaf1.edx & leaf1::EDX_HTT, 0);
+        let (threads, cores) = (find(&cpuid, 0xb, 0), find(&cpuid, 0xb, 1));
+        assert_eq!((threads.eax, threads.ebx, threads.edx), (0, 1, 2));
+        assert_eq!((cores.eax, cores.ebx, cores.edx), (2, 3, 2));
+    }
+
+    #[test]
+    fn one_vcpu_is_no_hyper_threading() {
+        let cpuid = for_vcpu(&supported(), 0, 1).unwrap();
+
+        assert_eq!(find(&cpuid, 1, 0).edx & leaf1::EDX_HTT, 0);
+    }
+}

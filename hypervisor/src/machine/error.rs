@@ -1,0 +1,100 @@
+//! What can go wrong when a machine is built or driven.
+
+use std::io;
+use std::time::Duration;
+
+/// Why a machine cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An ioctl of KVM's failed.
+    #[error("{call}: {source}")]
+    Kvm {
+        /// The ioctl, by its name in the documentation of KVM.
+        call: &'static str,
+        /// What KVM said.
+        source: io::Error,
+    },
+    /// `/dev/kvm` is too old, or something else.
+    #[error("/dev/kvm speaks version {0} of its API, 12 is needed: is it KVM?")]
+    ApiVersion(i32),
+    /// KVM lacks what is needed.
+    #[error("KVM on this host lacks {0}: use a newer kernel, or hypervisor = \"qemu\"")]
+    Missing(String),
+    /// An MSR that every x86-64 CPU has was refused.
+    #[error("KVM refuses to set MSR {0:#x}")]
+    Msr(u32),
+    /// More CPUID entries than KVM takes.
+    #[error("{0} CPUID entries are too many")]
+    Cpuid(usize),
+    /// Too many or too few vCPUs.
+    #[error("{given} vCPUs of at most {max}: give 1 to {limit}")]
+    Vcpus {
+        /// vCPUs at boot.
+        given: u32,
+        /// vCPUs in all.
+        max: u32,
+        /// What KVM and the tables take.
+        limit: u32,
+    },
+    /// Guest memory cannot be made or written.
+    #[error("Cannot {what} guest memory: {reason}")]
+    Memory {
+        /// What was tried.
+        what: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The size of memory does not fit.
+    #[error("{mib} MiB of memory: {why}")]
+    MemorySize {
+        /// As asked.
+        mib: u32,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The kernel cannot be loaded.
+    #[error("Cannot load the kernel: {reason}")]
+    Kernel {
+        /// Why.
+        reason: String,
+    },
+    /// The initrd cannot be loaded.
+    #[error("Cannot load the initrd: {reason}")]
+    Initrd {
+        /// Why.
+        reason: String,
+    },
+    /// The command line is too long or broken.
+    #[error("Kernel command line of {0} bytes: at most 2047 fit, and none may be zero")]
+    Cmdline(usize),
+    /// All slots for devices are taken.
+    #[error("All {0} device slots are in use")]
+    NoSlot(usize),
+    /// A device cannot be connected.
+    #[error("Cannot connect a {kind} device: {source}")]
+    Device {
+        /// Its kind.
+        kind: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("Cannot start a vCPU thread: {0}")]
+    Thread(#[source] io::Error),
+    /// An event descriptor cannot be made.
+    #[error("Cannot make an event: {0}")]
+    Event(#[source] io::Error),
+    /// A vCPU did not leave the guest.
+    #[error("A vCPU did not stop within {0:?}")]
+    Stuck(Duration),
+}
+
+impl Error {
+    /// Names the ioctl that failed.
+    pub(super) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
+        move |err| Error::Kvm {
+            call,
+            source: io::Error::from_raw_os_error(err.errno()),
+        }
+    }
+}

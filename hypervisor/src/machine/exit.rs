@@ -1,0 +1,75 @@
+//! How a guest's run ends, told by whichever thread sees it first.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, OnceLock};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde::{Deserialize, Serialize};
+
+/// The end of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "exit", rename_all = "snake_case", deny_unknown_fields)]
+pub enum GuestExit {
+    /// It switched the machine off.
+    PowerOff,
+    /// It reset the machine, which a panicking kernel does too.
+    Reset,
+    /// A vCPU met a fault that it could not handle: a kernel without its tables, or
+    /// one that resets by this way on purpose (`reboot=t`).
+    TripleFault,
+    /// KVM could not run a vCPU any further.
+    Failed {
+        /// Which one.
+        vcpu: u32,
+        /// What KVM said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for GuestExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GuestExit::PowerOff => f.write_str("the guest powered off"),
+            GuestExit::Reset => f.write_str("the guest reset the machine"),
+            GuestExit::TripleFault => f.write_str("the guest caused a triple fault"),
+            GuestExit::Failed { vcpu, reason } => write!(f, "vCPU {vcpu} failed: {reason}"),
+        }
+    }
+}
+
+/// Holds the first end that is reported and wakes who waits for it.
+#[derive(Clone)]
+pub struct Ending {
+    shared: Arc<(OnceLock<GuestExit>, EventFd)>,
+}
+
+impl Ending {
+    /// Nothing has ended yet.
+    pub fn new() -> io::Result<Ending> {
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        Ok(Ending {
+            shared: Arc::new((OnceLock::new(), event)),
+        })
+    }
+
+    /// The guest has ended. Later reports are not the cause.
+    pub fn report(&self, exit: GuestExit) {
+        if self.shared.0.set(exit).is_ok() {
+            let _ = self.shared.1.write(1);
+        }
+    }
+
+    /// How it ended, if it did.
+    pub fn taken(&self) -> Option<GuestExit> {
+        self.shared.0.get().cloned()
+    }
+}
+
+impl AsFd for Ending {
+    /// Readable once the guest has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.1.as_fd()
+    }
+}

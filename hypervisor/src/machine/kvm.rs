@@ -1,0 +1,85 @@
+//! `/dev/kvm` and a virtual machine in it, without vCPUs.
+
+use std::os::fd::{IntoRawFd, OwnedFd};
+
+use kvm_bindings::{KvmIrqRouting, kvm_irq_routing_entry};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+use super::{Error, layout};
+
+/// The version of the API, fixed since Linux 2.6.22 (Documentation/virt/kvm/api.rst §4.1).
+const API_VERSION: i32 = 12;
+
+/// What is used of KVM, by the names of its documentation.
+const NEEDED: [(Cap, &str); 11] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::SetIdentityMapAddr, "KVM_CAP_SET_IDENTITY_MAP_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+];
+
+/// Takes over a descriptor of `/dev/kvm` and checks that it can do what is needed.
+pub(super) fn open(device: OwnedFd) -> Result<Kvm, Error> {
+    // SAFETY: owned, and handed over; if it is another device, the ioctls below fail.
+    let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(device.into_raw_fd()) };
+    let version = kvm.get_api_version();
+    if version != API_VERSION {
+        return Err(Error::ApiVersion(version));
+    }
+    let missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|(cap, _)| !kvm.check_extension(*cap))
+        .map(|(_, name)| *name)
+        .collect();
+    if missing.is_empty() {
+        Ok(kvm)
+    } else {
+        Err(Error::Missing(missing.join(", ")))
+    }
+}
+
+/// Makes a VM with interrupt controllers, in the order that KVM wants.
+pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+    let vm = loop {
+        match kvm.create_vm() {
+            // A signal, or a lack of memory for a moment on some kernels.
+            Err(err) if err.errno() == libc::EINTR => {}
+            other => break other.map_err(Error::kvm("KVM_CREATE_VM"))?,
+        }
+    };
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(Error::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
+    vm.set_tss_address(layout::KVM_TSS)
+        .map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
+    vm.create_irq_chip()
+        .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
+    vm.set_gsi_routing(&routing()?)
+        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))?;
+    Ok(vm)
+}
+
+/// Every line to the I/O APIC alone. By default KVM has the first 16 of them reach its
+/// legacy interrupt controllers, too: those we do not tell the guest of, so it does not
+/// silence them, and they would interrupt it with vectors that nobody set up.
+fn routing() -> Result<KvmIrqRouting, Error> {
+    let entries: Vec<_> = (0..kvm_bindings::KVM_IOAPIC_NUM_PINS)
+        .map(|pin| {
+            let mut entry = kvm_irq_routing_entry {
+                gsi: pin,
+                type_: kvm_bindings::KVM_IRQ_ROUTING_IRQCHIP,
+                ..Default::default()
+            };
+            entry.u.irqchip.irqchip = kvm_bindings::KVM_IRQCHIP_IOAPIC;
+            entry.u.irqchip.pin = pin;
+            entry
+        })
+        .collect();
+    KvmIrqRouting::from_entries(&entries).map_err(|_| Error::Missing("KVM_CAP_IRQ_ROUTING".into()))
+}

@@ -1,0 +1,229 @@
+//! The guest's memory: anonymous files mapped into this process and shown to KVM.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
+};
+
+use super::{Error, layout};
+
+/// How much memory, and on what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// Memory from the start.
+    pub mib: u32,
+    /// Memory that can be plugged later, a multiple of 128 MiB; 0: none.
+    pub hotplug_mib: u32,
+    /// Whether other processes may map it (a memfd); else it is anonymous, for which
+    /// the host makes transparent huge pages by itself.
+    pub shared: bool,
+    /// Whether it lies on the host's reserved 2 MiB pages (hugetlbfs), which must be
+    /// there.
+    pub hugepages: bool,
+}
+
+/// A page of hugetlbfs.
+const HUGE_PAGE: u64 = 2 << 20;
+
+/// Part of the guest's physical address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    /// First address.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// Where memory of `bytes` bytes lies: below the gap, and what does not fit above it.
+pub(super) fn ranges(bytes: u64) -> Vec<Range> {
+    let low = bytes.min(layout::GAP_START);
+    let mut ranges = vec![Range { start: 0, len: low }];
+    if bytes > low {
+        ranges.push(Range {
+            start: layout::GAP_END,
+            len: bytes - low,
+        });
+    }
+    ranges
+}
+
+impl MemoryConfig {
+    fn bytes(&self) -> u64 {
+        u64::from(self.mib) << 20
+    }
+
+    /// Where plugged memory lies; `None` without any.
+    pub(super) fn hotplug(&self) -> Option<Range> {
+        let len = u64::from(self.hotplug_mib) << 20;
+        let end = ranges(self.bytes()).last().map_or(0, |r| r.start + r.len);
+        (len > 0).then_some(Range {
+            start: end
+                .max(layout::GAP_END)
+                .next_multiple_of(layout::HOTPLUG_ALIGN),
+            len,
+        })
+    }
+
+    /// Makes the memory, plugged or not: what is not plugged costs nothing.
+    pub(super) fn make(&self) -> Result<GuestMemoryMmap, Error> {
+        let mut wanted = ranges(self.bytes());
+        wanted.extend(self.hotplug());
+        if self.hugepages && wanted.iter().any(|range| range.len % HUGE_PAGE != 0) {
+            return Err(Error::MemorySize {
+                mib: self.mib,
+                why: "it is not a multiple of 2 MiB, the size of huge pages",
+            });
+        }
+        let regions = wanted.into_iter().map(|range| self.region(range));
+        let regions = regions.collect::<Result<Vec<_>, _>>()?;
+        GuestMemoryMmap::from_regions(regions).map_err(|err| Error::Memory {
+            what: "lay out",
+            reason: err.to_string(),
+        })
+    }
+
+    fn region(&self, range: Range) -> Result<GuestRegionMmap, Error> {
+        let failed = |what| move |reason: String| Error::Memory { what, reason };
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let len = range.len as usize;
+        let (file, flags) = if self.shared || self.hugepages {
+            let file = self
+                .file(range.len)
+                .map_err(|err| failed("make a memfd for")(err.to_string()))?;
+            (Some(FileOffset::new(file, 0)), libc::MAP_SHARED)
+        } else {
+            (None, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+        };
+        let region = MmapRegion::build(file, len, protection, flags | libc::MAP_NORESERVE)
+            .map_err(|err| failed("map")(err.to_string()))?;
+        if !self.hugepages {
+            // SAFETY: advice on a mapping that was just made and is ours.
+            unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+            // Without it a core dump of this process would hold the guest.
+            // SAFETY: as above.
+            unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_DONTDUMP) };
+        }
+        GuestRegionMmap::new(region, GuestAddress(range.start))
+            .ok_or_else(|| failed("lay out")("the address overflows".into()))
+    }
+
+    fn file(&self, len: u64) -> nix::Result<File> {
+        let mut flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        if self.hugepages {
+            flags |= MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+        }
+        let fd: OwnedFd = memfd_create(c"guest", flags)?;
+        nix::unistd::ftruncate(&fd, len as i64)?;
+        // Whoever else maps it cannot pull it from under us.
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(File::from(fd))
+    }
+}
+
+/// Shows all of `mem` to the guest of `vm`.
+pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), Error> {
+    for (slot, region) in mem.iter().enumerate() {
+        let region = kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the region is mapped, of this size, overlaps no other, and the
+        // machine keeps it mapped for as long as the VM lives.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::Bytes;
+
+    fn config(mib: u32, hotplug_mib: u32) -> MemoryConfig {
+        MemoryConfig {
+            mib,
+            hotplug_mib,
+            shared: true,
+            hugepages: false,
+        }
+    }
+
+    #[test]
+    fn memory_leaves_the_gap_free() {
+        let small = ranges(128 << 20);
+        let large = ranges(6 << 30);
+
+        assert_eq!(
+            small,
+            [Range {
+                start: 0,
+                len: 128 << 20
+            }]
+        );
+        assert_eq!(
+            large,
+            [
+                Range {
+                    start: 0,
+                    len: 3 << 30
+                },
+                Range {
+                    start: 4 << 30,
+                    len: 3 << 30
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn plugged_memory_lies_behind_all_other() {
+        let start = |mib| config(mib, 256).hotplug().unwrap().start;
+
+        assert_eq!(start(128), 4 << 30);
+        assert_eq!(start(3 << 10), 4 << 30);
+        assert_eq!(start((3 << 10) + 100), (4 << 30) + (128 << 20));
+        assert_eq!(config(128, 0).hotplug(), None);
+    }
+
+    #[test]
+    fn memory_can_be_written_on_both_sides_of_the_gap() {
+        for shared in [true, false] {
+            let mem = MemoryConfig {
+                shared,
+                ..config(4 << 10, 128)
+            }
+            .make()
+            .unwrap();
+
+            for address in [0, (3 << 30) - 8, 4 << 30, (5 << 30) + (128 << 20) - 8] {
+                mem.write_obj(7u64, GuestAddress(address)).unwrap();
+                assert_eq!(mem.read_obj::<u64>(GuestAddress(address)).unwrap(), 7);
+            }
+            assert!(mem.write_obj(7u64, GuestAddress(3 << 30)).is_err());
+        }
+    }
+
+    #[test]
+    fn odd_size_on_huge_pages_is_refused_by_name() {
+        let mut config = config(129, 0);
+        config.hugepages = true;
+
+        let refused = config.make().unwrap_err().to_string();
+
+        assert!(refused.contains("129 MiB"), "{refused}");
+    }
+}

@@ -1,0 +1,272 @@
+//! A virtual machine on KVM: memory, vCPUs, interrupts, and virtio devices behind
+//! virtio-mmio. This is what `rust-kata-vmm` runs.
+//!
+//! ```text
+//!  main thread ── run, pause, resume ──▶ Vcpus ─ KVM_RUN ⇄ Bus ┬ ports: serial, power-off, reset
+//!       ▲                                                      └ slots: Mmio ─▶ Device ─▶ its threads
+//!       └────── Ending: the guest is over ◀────────────────────┘         ▲ ioeventfd     │ irqfd
+//!                                                              guest ────┘               └──▶ guest
+//! ```
+//!
+//! All that the machine is made of comes in as descriptors: it opens no path. The
+//! guest's map is in [`layout`].
+
+mod acpi;
+mod bus;
+mod cpuid;
+mod error;
+mod exit;
+mod kernel;
+mod kvm;
+pub mod layout;
+mod memory;
+mod registers;
+mod serial;
+mod vcpu;
+
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
+use crate::virtio::{Device, Memory};
+use bus::Bus;
+use vcpu::Vcpus;
+
+pub use acpi::MAX_VCPUS;
+pub use error::Error;
+pub use exit::{Ending, GuestExit};
+pub use memory::MemoryConfig;
+
+/// What a machine is like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineConfig {
+    /// vCPUs that the guest brings on line when it boots.
+    pub vcpus: u32,
+    /// vCPUs that it can bring on line later, those included.
+    pub max_vcpus: u32,
+    /// Its memory.
+    pub memory: MemoryConfig,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// The descriptors that a machine is made of.
+#[derive(Debug)]
+pub struct MachineFiles {
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: OwnedFd,
+    /// The kernel: an uncompressed x86-64 ELF.
+    pub kernel: OwnedFd,
+    /// The initial RAM disk.
+    pub initrd: OwnedFd,
+    /// A socket that takes what the guest writes to its console.
+    pub console: OwnedFd,
+}
+
+/// A virtual machine. Dropping it ends its threads.
+pub struct Machine {
+    // In the order in which they must go: no vCPU may touch a device that is gone.
+    vcpus: Vcpus,
+    bus: Arc<Bus>,
+    mem: Memory,
+    vm: VmFd,
+    ending: Ending,
+    hotplug: Option<(u64, u64)>,
+}
+
+impl Machine {
+    /// Builds the machine: the guest does not run yet. `started` is the moment from
+    /// which the boot mark counts.
+    pub fn new(
+        config: &MachineConfig,
+        files: MachineFiles,
+        started: Instant,
+    ) -> Result<Machine, Error> {
+        let kvm = kvm::open(files.kvm)?;
+        check_vcpus(config, &kvm)?;
+        let guest = config.memory.make()?;
+        let memory_bytes = u64::from(config.memory.mib) << 20;
+        let entry = kernel::load(
+            &guest,
+            memory_bytes,
+            files.kernel.into(),
+            files.initrd.into(),
+            &config.cmdline,
+        )?;
+        acpi::write(&guest, config.max_vcpus)?;
+        let boot = |vcpu: &VcpuFd| registers::boot(vcpu, &guest, entry);
+        let (vm, vcpus) = assemble(&kvm, &guest, config.max_vcpus, boot)?;
+
+        let ending = Ending::new().map_err(Error::Event)?;
+        let com1 = event()?;
+        vm.register_irqfd(&com1, layout::COM1_GSI)
+            .map_err(Error::kvm("KVM_IRQFD"))?;
+        let bus = Arc::new(Bus::new(com1, files.console, ending.clone(), started));
+        Ok(Machine {
+            vcpus: Vcpus::start(vcpus, &bus, &ending)?,
+            bus,
+            mem: Memory::new(guest),
+            vm,
+            ending,
+            hotplug: config
+                .memory
+                .hotplug()
+                .map(|range| (range.start, range.len)),
+        })
+    }
+
+    /// The guest's memory, for its devices.
+    pub fn memory(&self) -> Memory {
+        self.mem.clone()
+    }
+
+    /// Start and length of the memory that can be plugged, if there is any.
+    pub fn hotplug_region(&self) -> Option<(u64, u64)> {
+        self.hotplug
+    }
+
+    /// Puts a device into the first free slot; returns its number. A guest that runs
+    /// already has to look at the slot again to find it.
+    pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, Error> {
+        let kind = device.kind().name();
+        let failed = |source| Error::Device { kind, source };
+        for (index, mut slot) in self.bus.slots().enumerate() {
+            if slot.is_some() {
+                continue;
+            }
+            let irq = event()?;
+            self.vm
+                .register_irqfd(&irq, layout::slot_gsi(index))
+                .map_err(Error::kvm("KVM_IRQFD"))?;
+            // SAFETY: an event descriptor stays one, whatever type owns it.
+            let irq = unsafe { nix::sys::eventfd::EventFd::from_owned_fd(owned(irq)) };
+            let mmio = Mmio::new(device, self.mem.clone(), irq).map_err(failed)?;
+            let notify = IoEventAddress::Mmio(layout::slot_address(index) + QUEUE_NOTIFY);
+            for (queue, kick) in (0u32..).zip(mmio.kicks()) {
+                let kick = kick.as_fd().try_clone_to_owned().map_err(failed)?;
+                // SAFETY: as above.
+                let kick = unsafe { EventFd::from_raw_fd(kick.into_raw_fd()) };
+                self.vm
+                    .register_ioevent(&kick, &notify, queue)
+                    .map_err(Error::kvm("KVM_IOEVENTFD"))?;
+            }
+            *slot = Some(mmio);
+            return Ok(index);
+        }
+        Err(Error::NoSlot(layout::SLOT_COUNT))
+    }
+
+    /// Lets the guest run, for the first time or after [`pause`](Machine::pause).
+    pub fn run(&self) {
+        for mut slot in self.bus.slots() {
+            if let Some(device) = &mut *slot {
+                device.resume();
+            }
+        }
+        self.vcpus.run();
+    }
+
+    /// Stops the guest: first its vCPUs, then its devices.
+    pub fn pause(&self) -> Result<(), Error> {
+        self.vcpus.pause()?;
+        for mut slot in self.bus.slots() {
+            if let Some(device) = &mut *slot {
+                device.pause();
+            }
+        }
+        self.bus.flush();
+        Ok(())
+    }
+
+    /// Tells of the guest's end.
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
+    }
+
+    /// When the guest marked its boot, since the start of this process.
+    pub fn boot_mark(&self) -> Option<Duration> {
+        self.bus.boot_mark()
+    }
+
+    /// Kinds of the devices, in the order of their slots, and whether each works.
+    pub fn devices(&self) -> Vec<(&'static str, bool)> {
+        self.bus
+            .slots()
+            .filter_map(|slot| {
+                let device = slot.as_ref()?;
+                Some((device.kind().name(), !device.needs_reset()))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The guest first, then its devices, then what it has left to say.
+        if let Err(err) = self.pause() {
+            log::error!("{err}");
+        }
+    }
+}
+
+fn check_vcpus(config: &MachineConfig, kvm: &Kvm) -> Result<(), Error> {
+    let limit = u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX);
+    let limit = limit.min(acpi::MAX_VCPUS);
+    let (given, max) = (config.vcpus, config.max_vcpus);
+    if given >= 1 && given <= max && max <= limit {
+        Ok(())
+    } else {
+        Err(Error::Vcpus { given, max, limit })
+    }
+}
+
+/// A VM with memory and vCPUs, the first of them set up by `boot`.
+fn assemble(
+    kvm: &Kvm,
+    guest: &GuestMemoryMmap,
+    count: u32,
+    boot: impl Fn(&VcpuFd) -> Result<(), Error>,
+) -> Result<(VmFd, Vec<VcpuFd>), Error> {
+    let vm = kvm::create_vm(kvm)?;
+    memory::register(&vm, guest)?;
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+    let mut vcpus = Vec::new();
+    for id in 0..count {
+        let vcpu = vm
+            .create_vcpu(id.into())
+            .map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let cpuid = cpuid::for_vcpu(&supported, id, count)?;
+        vcpu.set_cpuid2(&cpuid)
+            .map_err(Error::kvm("KVM_SET_CPUID2"))?;
+        registers::common(&vcpu)?;
+        if id == 0 {
+            boot(&vcpu)?;
+        }
+        vcpus.push(vcpu);
+    }
+    Ok((vm, vcpus))
+}
+
+fn owned(event: EventFd) -> OwnedFd {
+    // SAFETY: given up by its owner the moment before.
+    unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) }
+}
+
+fn event() -> Result<EventFd, Error> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(Error::Event)
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The registers with which a vCPU starts: 64-bit mode for Linux' `startup_64`
+//! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+//!
+//! The other vCPUs wait for the guest to start them (INIT, SIPI) and need only what
+//! does not change: MSRs and the local interrupt pins.
+
+use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_ioctls::VcpuFd;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::{Error, layout};
+
+/// Model-specific registers (Intel SDM 4).
+const MSR_IA32_TSC: u32 = 0x10;
+const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
+const MISC_ENABLE_FAST_STRING: u64 = 1;
+const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
+/// MTRRs on, write-back where none says otherwise.
+const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
+
+/// Control registers (Intel SDM 3A §2.5).
+const CR0_PE: u64 = 1;
+const CR0_ET: u64 = 1 << 4;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+/// Page table entries (Intel SDM 3A §4.5): present, writable, and a 2 MiB page.
+const PAGE_PRESENT_WRITE: u64 = 0b11;
+const PAGE_LARGE: u64 = 1 << 7;
+
+/// Local vector table (Intel SDM 3A §11.5.1): the second interrupt pin delivers NMIs.
+const APIC_LVT1: usize = 0x360;
+const MODE_NMI: u32 = 0b100 << 8;
+
+/// Flags of a segment descriptor: type, S, DPL, P, and AVL, L, D/B, G.
+const CODE64: u16 = 0xa09b;
+const DATA: u16 = 0xc093;
+const TSS: u16 = 0x808b;
+
+/// What every vCPU starts with.
+pub(super) fn common(vcpu: &VcpuFd) -> Result<(), Error> {
+    let entry = |index, data| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
+    let wanted = [
+        entry(MSR_IA32_TSC, 0),
+        entry(MSR_IA32_MISC_ENABLE, MISC_ENABLE_FAST_STRING),
+        entry(MSR_MTRR_DEF_TYPE, MTRR_ENABLE_WRITE_BACK),
+    ];
+    let msrs = Msrs::from_entries(&wanted).map_err(|_| Error::Msr(0))?;
+    let set = vcpu.set_msrs(&msrs).map_err(Error::kvm("KVM_SET_MSRS"))?;
+    if let Some(refused) = wanted.get(set) {
+        return Err(Error::Msr(refused.index));
+    }
+    let mut lapic = vcpu.get_lapic().map_err(Error::kvm("KVM_GET_LAPIC"))?;
+    for (byte, value) in lapic.regs[APIC_LVT1..]
+        .iter_mut()
+        .zip(MODE_NMI.to_le_bytes())
+    {
+        *byte = value as _;
+    }
+    vcpu.set_lapic(&lapic)
+        .map_err(Error::kvm("KVM_SET_LAPIC"))?;
+    let fpu = kvm_fpu {
+        fcw: 0x37f,    // the state after FNINIT (Intel SDM 1 §8.1.5)
+        mxcsr: 0x1f80, // after reset (Intel SDM 1 §10.2.3)
+        ..Default::default()
+    };
+    vcpu.set_fpu(&fpu).map_err(Error::kvm("KVM_SET_FPU"))
+}
+
+/// Points the boot CPU at a kernel's 64-bit entry. Writes the tables that it needs.
+pub(super) fn boot(vcpu: &VcpuFd, mem: &GuestMemoryMmap, entry: u64) -> Result<(), Error> {
+    write_tables(mem).map_err(|err| Error::Memory {
+        what: "write boot tables into",
+        reason: err.to_string(),
+    })?;
+    let mut sregs = vcpu.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+    sregs.gdt.base = layout::GDT;
+    sregs.gdt.limit = (gdt().len() * 8 - 1) as u16;
+    sregs.idt.base = layout::IDT;
+    sregs.idt.limit = 7;
+    sregs.cs = segment(1, CODE64);
+    let data = segment(2, DATA);
+    (sregs.ds, sregs.es, sregs.fs) = (data, data, data);
+    (sregs.gs, sregs.ss) = (data, data);
+    sregs.tr = segment(3, TSS);
+    sregs.cr3 = layout::PML4;
+    sregs.cr4 |= CR4_PAE;
+    sregs.cr0 |= CR0_PE | CR0_ET | CR0_PG;
+    sregs.efer |= EFER_LME | EFER_LMA;
+    vcpu.set_sregs(&sregs)
+        .map_err(Error::kvm("KVM_SET_SREGS"))?;
+    let regs = kvm_regs {
+        rflags: 1 << 1, // always one
+        rip: entry,
+        rsi: layout::ZERO_PAGE,
+        ..Default::default()
+    };
+    vcpu.set_regs(&regs).map_err(Error::kvm("KVM_SET_REGS"))
+}
+
+/// A null entry, code, data, task state; flat, as the boot protocol wants them.
+fn gdt() -> [u64; 4] {
+    let entry = |flags: u16| {
+        let limit = 0xf_ffffu64;
+        let (low, high) = (u64::from(flags & 0xff), u64::from(flags >> 12));
+        limit & 0xffff | low << 40 | (limit >> 16) << 48 | high << 52
+    };
+    [0, entry(CODE64), entry(DATA), entry(TSS)]
+}
+
+/// Entry `index` of the table, as the CPU caches it.
+fn segment(index: u16, flags: u16) -> kvm_segment {
+    let bit = |at: u16| (flags >> at & 1) as u8;
+    kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector: index * 8,
+        type_: (flags & 0xf) as u8,
+        s: bit(4),
+        dpl: (flags >> 5 & 3) as u8,
+        present: bit(7),
+        avl: bit(12),
+        l: bit(13),
+        db: bit(14),
+        g: bit(15),
+        ..Default::default()
+    }
+}
+
+/// The descriptor tables, and page tables that map the first 4 GiB to themselves.
+fn write_tables(mem: &GuestMemoryMmap) -> Result<(), vm_memory::GuestMemoryError> {
+    let at = GuestAddress;
+    for (index, entry) in gdt().into_iter().enumerate() {
+        mem.write_obj(entry, at(layout::GDT + index as u64 * 8))?;
+    }
+    mem.write_obj(0u64, at(layout::IDT))?;
+    mem.write_obj(layout::PDPT | PAGE_PRESENT_WRITE, at(layout::PML4))?;
+    for gib in 0..4 {
+        let directory = layout::PAGE_DIRECTORIES + gib * 0x1000;
+        mem.write_obj(directory | PAGE_PRESENT_WRITE, at(layout::PDPT + gib * 8))?;
+        let mut pages = [0; 0x1000];
+        for (index, page) in (0u64..).zip(pages.chunks_exact_mut(8)) {
+            let address = gib << 30 | index << 21;
+            page.copy_from_slice(&(address | PAGE_LARGE | PAGE_PRESENT_WRITE).to_le_bytes());
+        }
+        mem.write_slice(&pages, at(directory))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_those_of_the_boot_protocol() {
+        // As `lgdt` would load flat 64-bit code and flat data.
+        assert_eq!(
+            gdt()[..3],
+            [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
+        );
+    }
+
+    #[test]
+    fn tables_do_not_touch_each_other() {
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+
+        write_tables(&mem).unwrap();
+
+        let last: u64 = mem
+            .read_obj(GuestAddress(layout::PAGE_DIRECTORIES + 4 * 0x1000 - 8))
+            .unwrap();
+        assert_eq!(last, 0xffe0_0000 | PAGE_LARGE | PAGE_PRESENT_WRITE);
+        const {
+            assert!(layout::PAGE_DIRECTORIES + 4 * 0x1000 <= layout::CMDLINE);
+            assert!(layout::IDT + 8 <= layout::ZERO_PAGE);
+        }
+    }
+}

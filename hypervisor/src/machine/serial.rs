@@ -1,0 +1,133 @@
+//! The serial console: a 16550A whose output goes to the owner, who keeps a bounded log.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial as Uart, Trigger};
+use vmm_sys_util::eventfd::EventFd;
+
+/// The guest's first serial port. There is no input.
+pub(super) struct Serial {
+    uart: Uart<Irq, NoEvents, Console>,
+}
+
+impl Serial {
+    /// A port that raises `irq` and writes to the socket `console`.
+    pub fn new(irq: EventFd, console: OwnedFd) -> Serial {
+        let console = Console {
+            socket: console,
+            line: Vec::with_capacity(LINE),
+        };
+        Serial {
+            uart: Uart::new(Irq(irq), console),
+        }
+    }
+
+    /// Reads register `offset`.
+    pub fn read(&mut self, offset: u8) -> u8 {
+        self.uart.read(offset)
+    }
+
+    /// Writes to register `offset`.
+    pub fn write(&mut self, offset: u8, value: u8) {
+        // What can fail is the interrupt, when its counter is full: it is pending then.
+        let _ = self.uart.write(offset, value);
+    }
+
+    /// Sends on what has been written of a line.
+    pub fn flush(&mut self) {
+        self.uart.writer_mut().send();
+    }
+}
+
+struct Irq(EventFd);
+
+impl Trigger for Irq {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// How much is collected before it is sent: a line, mostly.
+const LINE: usize = 256;
+
+struct Console {
+    socket: OwnedFd,
+    line: Vec<u8>,
+}
+
+impl Console {
+    /// Never waits: an owner that does not read loses lines, but the guest runs on.
+    fn send(&mut self) {
+        use std::os::fd::AsRawFd;
+
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match send(self.socket.as_raw_fd(), &self.line, flags) {
+            Ok(_) | Err(Errno::EAGAIN | Errno::EPIPE) => {}
+            Err(err) => log::debug!("Cannot write to the console: {err}"),
+        }
+        self.line.clear();
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            self.line.push(*byte);
+            if *byte == b'\n' || self.line.len() == LINE {
+                self.send();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// The UART flushes after each byte; lines are sent whole.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    fn serial() -> (Serial, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let irq = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        (Serial::new(irq, ours.into()), theirs)
+    }
+
+    #[test]
+    fn lines_arrive_whole_and_the_rest_when_flushed() {
+        let (mut serial, mut owner) = serial();
+        let mut buffer = [0; 64];
+
+        b"one\ntw".iter().for_each(|byte| serial.write(0, *byte));
+        let first = owner.read(&mut buffer).unwrap();
+        assert_eq!(&buffer[..first], b"one\n");
+
+        serial.flush();
+        let second = owner.read(&mut buffer).unwrap();
+        assert_eq!(&buffer[..second], b"tw");
+    }
+
+    #[test]
+    fn owner_that_does_not_read_holds_nothing_up() {
+        let (mut serial, owner) = serial();
+
+        for _ in 0..1_000_000 {
+            serial.write(0, b'x');
+        }
+        drop(owner);
+        (0..1000).for_each(|_| serial.write(0, b'\n'));
+
+        assert_ne!(serial.read(5) & 0x20, 0, "the transmitter is ready");
+    }
+}

@@ -1,0 +1,340 @@
+//! Tiny guests on whatever KVM there is: run loop, ports, registers, events, exits.
+//!
+//! They start as a Linux kernel does, in 64-bit mode. Any `/dev/kvm` will do, a slow one too.
+
+use std::arch::global_asm;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+use virtio_queue::Queue;
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+
+use super::testing::Guest;
+use super::*;
+use crate::virtio::{DeviceError, DeviceKind, Interrupt};
+
+/// The machine code between two labels of the assembler text below.
+macro_rules! code {
+    ($start:ident) => {{
+        unsafe extern "C" {
+            static $start: [u8; 0];
+            static guest_end: [u8; 0];
+        }
+        // SAFETY: all guests lie in one section, in this order, and are only read. Code
+        // of the guests behind this one is copied, too; it is never reached.
+        unsafe {
+            let start = (&raw const $start).cast::<u8>();
+            let len = (&raw const guest_end).cast::<u8>().offset_from(start);
+            std::slice::from_raw_parts(start, len as usize)
+        }
+    }};
+}
+
+global_asm!(
+    ".pushsection .rodata.guests, \"a\"",
+    // Prints the command line that the zero page leads to, marks the boot, powers off.
+    ".global guest_hello, guest_slots, guest_count, guest_fault, guest_kick, guest_irq, guest_end",
+    "guest_hello:",
+    "    mov esi, [rsi + 0x228]", // cmd_line_ptr
+    "    mov dx, 0x3f8",
+    "2:  lodsb",
+    "    test al, al",
+    "    jz 3f",
+    "    out dx, al",
+    "    jmp 2b",
+    "3:  mov dx, 0x3f0",
+    "    mov al, 1",
+    "    out dx, al",
+    "    mov dx, 0x600",
+    "    mov al, 0x34",
+    "    out dx, al",
+    "4:  jmp 4b",
+    // Prints the device id of the first slot as a digit; resets the machine.
+    "guest_slots:",
+    "    mov edi, 0xd0000000",
+    "    mov eax, [rdi + 8]",
+    "    add al, '0'",
+    "    mov dx, 0x3f8",
+    "    out dx, al",
+    "    mov al, [rdi + 0x101]", // a byte of the configuration space
+    "    out dx, al",
+    "    mov dx, 0x602",
+    "    mov al, 1",
+    "    out dx, al",
+    "4:  jmp 4b",
+    // Counts in memory for ever.
+    "guest_count:",
+    "    lock inc dword ptr [0x300000]",
+    "    jmp guest_count",
+    // An exception without a table of handlers.
+    "guest_fault:",
+    "    ud2",
+    // Notifies queue 1 of the first slot, then powers off.
+    "guest_kick:",
+    "    mov edi, 0xd0000050",
+    "    mov dword ptr [rdi], 1",
+    "    mov dx, 0x600",
+    "    mov al, 0x34",
+    "    out dx, al",
+    "4:  jmp 4b",
+    // In real mode: serves an interrupt of the second slot (GSI 6) by the I/O APIC, which
+    // DS points at, as ES does at the local APIC. Prints and resets.
+    ".code16",
+    ".balign 16",
+    "guest_irq:",
+    "    jmp 5f",
+    ".balign 16",
+    "    mov dx, 0x3f8", // the handler
+    "    mov al, 'I'",
+    "    out dx, al",
+    "    mov dx, 0x602",
+    "    mov al, 1",
+    "    out dx, al",
+    "4:  jmp 4b",
+    "5:  mov dword ptr es:[0xf0], 0x1ff", // spurious interrupt vector: software enable
+    "    mov dword ptr [0], 0x10 + 6 * 2", // redirection of input 6
+    "    mov dword ptr [0x10], 0x30",
+    "    mov dword ptr [0], 0x11 + 6 * 2",
+    "    mov dword ptr [0x10], 0",
+    "    mov dx, 0x3f0", // ready
+    "    out dx, al",
+    "    sti",
+    "6:  hlt",
+    "    jmp 6b",
+    ".code64",
+    "guest_end:",
+    ".popsection",
+);
+
+/// A device that does nothing but to tell of its life.
+struct Probe(Sender<&'static str>);
+
+impl Device for Probe {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Rng
+    }
+
+    fn features(&self) -> u64 {
+        1 << 32
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[16; 2]
+    }
+
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        data.fill(b'a' + offset as u8);
+    }
+
+    fn start_queue(
+        &mut self,
+        _index: usize,
+        _queue: Queue,
+        _mem: Memory,
+        _kick: EventFd,
+        _call: Arc<dyn Interrupt>,
+    ) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn stop_queue(&mut self, _index: usize) -> Option<Queue> {
+        None
+    }
+
+    fn reset(&mut self) {}
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.0.send("dropped");
+    }
+}
+
+fn until(what: &str, happened: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !happened() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn kernel_starts_with_its_command_line_and_powers_off() {
+    let Some(guest) = Guest::new(code!(guest_hello), 1) else {
+        return;
+    };
+
+    guest.machine.run();
+
+    assert_eq!(guest.end(), GuestExit::PowerOff);
+    assert!(guest.machine.boot_mark().is_some());
+    assert_eq!(guest.output(), "hello");
+}
+
+#[test]
+fn registers_of_devices_are_read_by_mmio() {
+    let Some(guest) = Guest::new(code!(guest_slots), 1) else {
+        return;
+    };
+    let (sender, events) = channel();
+
+    assert_eq!(guest.machine.attach(Box::new(Probe(sender))).unwrap(), 0);
+    guest.machine.run();
+
+    assert_eq!(guest.end(), GuestExit::Reset);
+    assert_eq!(guest.machine.devices(), [("rng", true)]);
+    assert_eq!(guest.output(), "4b");
+    assert_eq!(events.recv_timeout(Duration::from_secs(10)), Ok("dropped"));
+}
+
+#[test]
+fn unhandled_fault_is_a_triple_fault() {
+    let Some(guest) = Guest::new(code!(guest_fault), 1) else {
+        return;
+    };
+
+    guest.machine.run();
+
+    assert_eq!(guest.end(), GuestExit::TripleFault);
+}
+
+#[test]
+fn paused_guest_stands_still_and_goes_on() {
+    let Some(guest) = Guest::new(code!(guest_count), 2) else {
+        return;
+    };
+    let mem = guest.machine.memory();
+    let count = || -> u32 {
+        let address = GuestAddress(0x30_0000);
+        mem.memory().load(address, Ordering::SeqCst).unwrap()
+    };
+
+    for _ in 0..20 {
+        guest.machine.run();
+        let before = count();
+        until("the guest to run", || count() > before);
+        guest.machine.pause().unwrap();
+        let before = count();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(count(), before);
+    }
+}
+
+#[test]
+fn irqfd_interrupts_the_guest() {
+    const CODE: u64 = 0x8000;
+    const HANDLER: u16 = CODE as u16 + 16;
+    let Some(kvm) = testing::kvm() else {
+        return;
+    };
+    let kvm = kvm::open(kvm).unwrap();
+    let memory = MemoryConfig {
+        mib: 1,
+        ..Default::default()
+    };
+    let mem = memory.make().unwrap();
+    mem.write_slice(code!(guest_irq), GuestAddress(CODE))
+        .unwrap();
+    // The interrupt vector table of real mode: offset, segment.
+    mem.write_obj(HANDLER, GuestAddress(0x30 * 4)).unwrap();
+    let real_mode = |vcpu: &VcpuFd| {
+        let mut sregs = vcpu.get_sregs().unwrap();
+        (sregs.cs.base, sregs.cs.selector) = (0, 0);
+        sregs.ds.base = layout::IO_APIC.into();
+        sregs.es.base = layout::LOCAL_APIC.into();
+        vcpu.set_sregs(&sregs).unwrap();
+        let mut regs = vcpu.get_regs().unwrap();
+        (regs.rip, regs.rsp, regs.rflags) = (CODE, CODE, 2);
+        vcpu.set_regs(&regs).unwrap();
+        Ok(())
+    };
+    let (vm, vcpus) = assemble(&kvm, &mem, 1, real_mode).unwrap();
+    let irq = event().unwrap();
+    vm.register_irqfd(&irq, layout::slot_gsi(1)).unwrap();
+    let (console, _owner) = UnixStream::pair().unwrap();
+    let ending = Ending::new().unwrap();
+    let bus = Bus::new(
+        event().unwrap(),
+        console.into(),
+        ending.clone(),
+        Instant::now(),
+    );
+    let bus = Arc::new(bus);
+    let vcpus = Vcpus::start(vcpus, &bus, &ending).unwrap();
+
+    vcpus.run();
+    // An edge on an input that is masked is lost.
+    until("the guest to be ready", || bus.boot_mark().is_some());
+    irq.write(1).unwrap();
+
+    assert_eq!(testing::end(&ending), GuestExit::Reset);
+}
+
+#[test]
+fn notification_reaches_the_kick_of_its_queue() {
+    let Some(guest) = Guest::new(code!(guest_kick), 1) else {
+        return;
+    };
+    let (sender, _events) = channel();
+    guest.machine.attach(Box::new(Probe(sender))).unwrap();
+
+    guest.machine.run();
+
+    assert_eq!(guest.end(), GuestExit::PowerOff);
+    let slot = guest.machine.bus.slots().next().unwrap();
+    let kicks = slot.as_ref().unwrap().kicks();
+    assert!(kicks[0].read().is_err());
+    assert_eq!(kicks[1].read().unwrap(), 1);
+}
+
+#[test]
+fn all_slots_can_be_used_and_no_more() {
+    let Some(guest) = Guest::new(code!(guest_hello), 1) else {
+        return;
+    };
+    let (sender, _events) = channel();
+
+    for index in 0..layout::SLOT_COUNT {
+        let slot = guest
+            .machine
+            .attach(Box::new(Probe(sender.clone())))
+            .unwrap();
+        assert_eq!(slot, index);
+    }
+    let refused = guest.machine.attach(Box::new(Probe(sender)));
+
+    assert!(matches!(refused, Err(Error::NoSlot(_))));
+}
+
+#[test]
+fn wrong_numbers_of_vcpus_are_refused() {
+    let Some(kvm) = testing::kvm() else {
+        return;
+    };
+    let kvm = kvm::open(kvm).unwrap();
+    for (vcpus, max_vcpus) in [(0, 1), (2, 1), (1, 255)] {
+        let config = MachineConfig {
+            vcpus,
+            max_vcpus,
+            memory: MemoryConfig::default(),
+            cmdline: String::new(),
+        };
+
+        let refused = check_vcpus(&config, &kvm).unwrap_err();
+
+        assert!(matches!(refused, Error::Vcpus { .. }));
+    }
+}
+
+#[test]
+fn something_else_than_kvm_is_told_from_it() {
+    let null = std::fs::File::open("/dev/null").unwrap();
+
+    let refused = kvm::open(null.into()).err().unwrap();
+
+    assert!(matches!(refused, Error::ApiVersion(_)), "{refused}");
+}

@@ -1,0 +1,287 @@
+//! The threads that run the guest's CPUs.
+//!
+//! ```text
+//!   main thread                         vCPU thread
+//!     Gate: wanted = Run   ── wakes ──▶   KVM_RUN ⇄ exits answered by the Bus
+//!     Gate: wanted = Pause ── kick ───▶   leaves KVM_RUN, parks, says so
+//!     Gate: wanted = Stop  ── kick ───▶   returns
+//! ```
+//!
+//! A kick sets `immediate_exit` in the page shared with KVM, then sends a signal: the
+//! one ends a `KVM_RUN` that is about to begin, the other one that is under way. The
+//! thread clears the flag *before* it looks at what is wanted, so no kick is lost.
+
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::Error;
+use super::bus::Bus;
+use super::exit::{Ending, GuestExit};
+use crate::jail::{self, ThreadKind};
+
+/// How long a vCPU may take to leave the guest. It is microseconds but for a host
+/// whose own KVM hangs.
+const PARK_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the vCPUs shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Pause,
+    Run,
+    Stop,
+}
+
+/// Where the main thread and the vCPUs meet.
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    wanted: Wanted,
+    parked: usize,
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called by a vCPU: parks while it shall pause; false if it shall end.
+    fn pass(&self) -> bool {
+        let mut state = self.lock();
+        if state.wanted == Wanted::Pause {
+            state.parked += 1;
+            self.changed.notify_all();
+            state = self
+                .changed
+                .wait_while(state, |state| state.wanted == Wanted::Pause)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.parked -= 1;
+        }
+        state.wanted == Wanted::Run
+    }
+
+    /// Called by a vCPU that cannot go on: counts as parked until the end.
+    fn park_for_good(&self) {
+        let mut state = self.lock();
+        state.parked += 1;
+        self.changed.notify_all();
+        let ended = |state: &mut State| state.wanted != Wanted::Stop;
+        drop(self.changed.wait_while(state, ended));
+    }
+}
+
+/// All vCPUs of a machine. Dropping them ends their threads.
+pub(super) struct Vcpus {
+    gate: Arc<Gate>,
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    handle: JoinHandle<VcpuFd>,
+    kick: Kick,
+}
+
+/// Gets a vCPU out of the guest.
+struct Kick {
+    /// Of the `kvm_run` page. Mapped as long as the `VcpuFd` lives, which the thread
+    /// hands back at its end: nothing kicks after the join.
+    immediate_exit: *const AtomicU8,
+}
+
+// SAFETY: the byte belongs to no thread, and is accessed atomically.
+unsafe impl Send for Kick {}
+
+impl Vcpus {
+    /// Starts the threads, parked.
+    pub fn start(vcpus: Vec<VcpuFd>, bus: &Arc<Bus>, ending: &Ending) -> Result<Vcpus, Error> {
+        install_handler();
+        let mut this = Vcpus {
+            gate: Arc::new(Gate {
+                state: Mutex::new(State {
+                    wanted: Wanted::Pause,
+                    parked: 0,
+                }),
+                changed: Condvar::new(),
+            }),
+            threads: Vec::new(),
+        };
+        for (id, mut vcpu) in (0..).zip(vcpus) {
+            let flag = &raw mut vcpu.get_kvm_run().immediate_exit;
+            let kick = Kick {
+                immediate_exit: flag.cast_const().cast(),
+            };
+            let runner = Runner {
+                id,
+                gate: Arc::clone(&this.gate),
+                bus: Arc::clone(bus),
+                ending: ending.clone(),
+            };
+            let name = format!("vcpu-{id}");
+            let handle = jail::spawn(ThreadKind::Vcpu, &name, move || runner.run(vcpu))
+                .map_err(Error::Thread)?;
+            this.threads.push(Thread { handle, kick });
+        }
+        Ok(this)
+    }
+
+    /// Lets them run.
+    pub fn run(&self) {
+        self.set(Wanted::Run);
+    }
+
+    /// Takes them out of the guest; returns when all are.
+    pub fn pause(&self) -> Result<(), Error> {
+        self.set(Wanted::Pause);
+        let end = Instant::now() + PARK_LIMIT;
+        let mut state = self.gate.lock();
+        while state.parked < self.threads.len() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Stuck(PARK_LIMIT));
+            }
+            let waited = self.gate.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    fn set(&self, wanted: Wanted) {
+        self.gate.lock().wanted = wanted;
+        self.gate.changed.notify_all();
+        if wanted != Wanted::Run {
+            for thread in &self.threads {
+                thread.kick();
+            }
+        }
+    }
+}
+
+impl Drop for Vcpus {
+    fn drop(&mut self) {
+        self.set(Wanted::Stop);
+        for thread in self.threads.drain(..) {
+            let _ = thread.handle.join();
+        }
+    }
+}
+
+impl Thread {
+    fn kick(&self) {
+        use std::os::unix::thread::JoinHandleExt;
+
+        // SAFETY: points into a page that is mapped until the thread is joined; KVM
+        // reads the byte, so it is never accessed but atomically while threads run.
+        unsafe { &*self.kick.immediate_exit }.store(1, Ordering::SeqCst);
+        // SAFETY: the thread is not joined yet, so the handle is valid.
+        unsafe { libc::pthread_kill(self.handle.as_pthread_t(), signal()) };
+    }
+}
+
+/// One vCPU's thread.
+struct Runner {
+    id: u32,
+    gate: Arc<Gate>,
+    bus: Arc<Bus>,
+    ending: Ending,
+}
+
+impl Runner {
+    fn run(self, mut vcpu: VcpuFd) -> VcpuFd {
+        loop {
+            vcpu.set_kvm_immediate_exit(0);
+            if !self.gate.pass() {
+                return vcpu;
+            }
+            if let Err(exit) = self.enter(&mut vcpu) {
+                self.ending.report(exit);
+                self.gate.park_for_good();
+                return vcpu;
+            }
+        }
+    }
+
+    /// Runs the guest until something shall be looked at; the error is its end.
+    fn enter(&self, vcpu: &mut VcpuFd) -> Result<(), GuestExit> {
+        loop {
+            match vcpu.run() {
+                Ok(VcpuExit::IoIn(port, data)) => self.bus.read_port(port, data),
+                Ok(VcpuExit::IoOut(port, data)) => self.bus.write_port(port, data),
+                Ok(VcpuExit::MmioRead(address, data)) => self.bus.read(address, data),
+                Ok(VcpuExit::MmioWrite(address, data)) => self.bus.write(address, data),
+                Ok(VcpuExit::Intr) => return Ok(()),
+                Ok(VcpuExit::Shutdown) => return Err(GuestExit::TripleFault),
+                Ok(VcpuExit::SystemEvent(kind, _)) => return Err(system_event(kind)),
+                Ok(VcpuExit::FailEntry(reason, cpu)) => {
+                    return Err(self.failed(format!(
+                        "the CPU refused to enter the guest: reason {reason:#x} on CPU {cpu}"
+                    )));
+                }
+                Ok(VcpuExit::InternalError) => {
+                    let reason = internal_error(vcpu);
+                    return Err(self.failed(reason));
+                }
+                Ok(other) => {
+                    let reason = format!("unexpected exit {other:?}");
+                    return Err(self.failed(reason));
+                }
+                Err(err) => match err.errno() {
+                    libc::EINTR | libc::EAGAIN => return Ok(()),
+                    _ => return Err(self.failed(err.to_string())),
+                },
+            }
+        }
+    }
+
+    fn failed(&self, reason: String) -> GuestExit {
+        GuestExit::Failed {
+            vcpu: self.id,
+            reason,
+        }
+    }
+}
+
+fn system_event(kind: u32) -> GuestExit {
+    match kind {
+        kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => GuestExit::PowerOff,
+        kvm_bindings::KVM_SYSTEM_EVENT_RESET => GuestExit::Reset,
+        _ => GuestExit::TripleFault,
+    }
+}
+
+/// What KVM says of an instruction that it could not handle, and where the guest was.
+fn internal_error(vcpu: &mut VcpuFd) -> String {
+    // SAFETY: this member of the union is the one for this exit reason.
+    let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    let place = vcpu.get_regs().map_or(0, |regs| regs.rip);
+    format!("KVM's internal error {suberror} with the guest at {place:#x}")
+}
+
+/// The first real-time signal that libc leaves to programs.
+fn signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// The signal must interrupt `KVM_RUN` and do nothing else.
+fn install_handler() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let handler: extern "C" fn(libc::c_int) = nothing;
+        // SAFETY: all zero is a valid sigaction; the handler does nothing.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        // SAFETY: the action is valid and no former one of this signal is in use.
+        if unsafe { libc::sigaction(signal(), &action, std::ptr::null_mut()) } < 0 {
+            let err = io::Error::last_os_error();
+            log::error!("Cannot install the handler of the vCPUs' signal: {err}");
+        }
+    });
+}
