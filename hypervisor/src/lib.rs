@@ -18,6 +18,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod jail;
+mod kvm;
 pub mod kvm_probe;
 pub mod machine;
 mod process;
@@ -27,6 +28,7 @@ pub mod spec;
 pub mod transport;
 pub mod virtio;
 mod vm;
+mod vmm_process;
 
 pub use error::Error;
 pub use process::{KillRecordedError, kill_recorded, spawn, start_time};

@@ -1,10 +1,11 @@
 //! Which hypervisor runs a VM on this machine, and why.
 
 use crate::Error;
+use crate::kvm::KvmVmm;
 use crate::kvm_probe::{self, Kvm};
 use crate::qemu::{Accelerator, Qemu};
 use crate::spec::{HypervisorKind, ValidSpec};
-use crate::vm::Choice;
+use crate::vm::{Choice, Vmm};
 
 /// Picks the hypervisor for `spec`.
 pub fn select(spec: &ValidSpec) -> Result<Choice, Error> {
@@ -12,28 +13,27 @@ pub fn select(spec: &ValidSpec) -> Result<Choice, Error> {
 }
 
 fn choose(kind: HypervisorKind, kvm: Kvm) -> Result<Choice, Error> {
-    match kind {
-        HypervisorKind::Kvm => Err(Error::Unsupported {
-            kind,
-            reason: "the built-in VMM is not part of this release; use auto or qemu".into(),
-        }),
-        HypervisorKind::Auto | HypervisorKind::Qemu => {
-            let (accelerator, reason) = match kvm {
-                Kvm::Hardware(flag) => (
-                    Accelerator::Kvm,
-                    format!("QEMU with KVM: /dev/kvm is backed by hardware ({flag})"),
-                ),
-                Kvm::Unusable(why) => (
-                    Accelerator::Tcg,
-                    format!("QEMU with TCG (software emulation): {why}"),
-                ),
-            };
-            Ok(Choice {
-                vmm: Box::new(Qemu::new(accelerator)),
-                reason,
-            })
+    let (vmm, reason): (Box<dyn Vmm>, _) = match (kind, kvm) {
+        (HypervisorKind::Auto | HypervisorKind::Kvm, Kvm::Hardware(flag)) => (
+            Box::new(KvmVmm),
+            format!("rust-kata-vmm on KVM: /dev/kvm is backed by hardware ({flag})"),
+        ),
+        (HypervisorKind::Kvm, Kvm::Unusable(why)) => {
+            return Err(Error::Unsupported {
+                kind,
+                reason: format!("{why}; use auto or qemu, which emulates"),
+            });
         }
-    }
+        (HypervisorKind::Qemu, Kvm::Hardware(flag)) => (
+            Box::new(Qemu::new(Accelerator::Kvm)),
+            format!("QEMU with KVM: /dev/kvm is backed by hardware ({flag})"),
+        ),
+        (HypervisorKind::Auto | HypervisorKind::Qemu, Kvm::Unusable(why)) => (
+            Box::new(Qemu::new(Accelerator::Tcg)),
+            format!("QEMU with TCG (software emulation): {why}"),
+        ),
+    };
+    Ok(Choice { vmm, reason })
 }
 
 #[cfg(test)]
@@ -50,16 +50,28 @@ mod tests {
     }
 
     #[test]
-    fn hardware_is_used_when_it_is_there() {
+    fn hardware_is_for_the_built_in_vmm() {
+        for kind in [HypervisorKind::Auto, HypervisorKind::Kvm] {
+            let choice = choose(kind, Kvm::Hardware("vmx")).unwrap();
+
+            assert_eq!(choice.vmm.name(), "kvm");
+            assert!(choice.reason.contains("vmx"));
+        }
+    }
+
+    #[test]
+    fn qemu_uses_hardware_when_it_is_there() {
         let choice = choose(HypervisorKind::Qemu, Kvm::Hardware("vmx")).unwrap();
 
+        assert_eq!(choice.vmm.name(), "qemu");
         assert!(choice.reason.contains("vmx"));
     }
 
     #[test]
-    fn own_vmm_is_refused_for_now() {
-        let refused = choose(HypervisorKind::Kvm, Kvm::Hardware("vmx"));
+    fn kvm_that_cannot_serve_is_refused_with_the_reason() {
+        let refused = choose(HypervisorKind::Kvm, Kvm::Unusable("no device".into()));
 
-        assert!(matches!(refused, Err(Error::Unsupported { .. })));
+        let text = refused.err().unwrap().to_string();
+        assert!(text.contains("no device"), "{text}");
     }
 }

@@ -75,10 +75,18 @@ pub struct VmSpec {
     pub initrd: PathBuf,
     /// Words added to the kernel command line.
     pub cmdline: Vec<String>,
-    /// Number of virtual CPUs.
+    /// Number of virtual CPUs from the start.
     pub vcpus: u32,
-    /// Guest memory.
+    /// Number of virtual CPUs that the guest can have later, those included. QEMU's VMs
+    /// keep what they start with.
+    pub max_vcpus: u32,
+    /// Guest memory from the start.
     pub memory_mib: u32,
+    /// Memory that can be plugged later beyond that, a multiple of 128 MiB. QEMU's VMs
+    /// keep what they start with.
+    pub hotplug_mib: u32,
+    /// Whether guest memory lies on the host's reserved huge pages.
+    pub hugepages: bool,
     /// Network namespace in which the VM's processes run.
     pub netns: Option<PathBuf>,
     /// The directory shared with the guest.
@@ -119,6 +127,23 @@ impl ValidSpec {
     pub fn sockets(&self) -> PathBuf {
         let dir = self.0.vsock_uds.parent().map(PathBuf::from);
         dir.unwrap_or_default()
+    }
+
+    /// The kernel's command line: what every guest is told, `words`, and the spec's own.
+    pub fn kernel_command_line(&self, words: Vec<String>) -> String {
+        let mut line = vec![
+            "console=ttyS0".to_owned(),
+            // A panic resets the machine at once, which ends the VM.
+            "panic=-1".into(),
+            // Else a prebuilt kernel spends most of its boot testing its ciphers (guest/README.md).
+            "cryptomgr.notests".into(),
+        ];
+        line.extend(words);
+        if !self.0.debug {
+            line.push("quiet".into());
+        }
+        line.extend(self.0.cmdline.iter().cloned());
+        line.join(" ")
     }
 
     /// A file in the VM's directory.
@@ -189,6 +214,21 @@ pub enum SpecError {
         /// The least a guest boots with; depends on the image sizes.
         min: u32,
         /// What this host has.
+        max: u32,
+    },
+
+    /// Memory that cannot be plugged.
+    #[error("{0} MiB of memory to be plugged: give a multiple of 128 MiB, or 0 for none")]
+    Hotplug(u32),
+
+    /// Fewer CPUs at most than at the start, or too many.
+    #[error("At most {given} vCPUs: give {min} to {max}")]
+    MaxVcpus {
+        /// As asked.
+        given: u32,
+        /// Those from the start.
+        min: u32,
+        /// The most that a guest is told of.
         max: u32,
     },
 

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::spec::ValidSpec;
 
+/// Each VM has its own vsock device, so all guests can have the first free id
+/// (virtio 1.2 §5.10.4).
+pub(crate) const GUEST_CID: u64 = 3;
+
 /// Makes virtual machines.
 #[async_trait]
 pub trait Vmm: Send + Sync {
@@ -38,6 +42,10 @@ pub trait Vm: Send + Sync {
 
     /// Lets the vCPUs run again.
     async fn resume(&self) -> Result<(), Error>;
+
+    /// Asks the guest for this much plugged memory in MiB, beyond what it booted with;
+    /// returns what is plugged by now, since it may refuse or take longer.
+    async fn plug_memory(&self, mib: u32) -> Result<u32, Error>;
 
     /// Kills all processes of the VM and returns when they are gone. Idempotent.
     async fn kill(&self);

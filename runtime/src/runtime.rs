@@ -282,14 +282,18 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
     // A limit beyond the host's memory is no limit, and no reason to refuse.
     let memory_mib = u64::from(config.memory_mib) + if limit < host { limit } else { 0 };
     let host_cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let vcpus = config.vcpus.max(spec.cpus.unwrap_or(0).min(host_cpus));
     VmSpec {
         id: spec.id.clone(),
         dir: dir.vm(),
         kernel: config.kernel.clone(),
         initrd: config.initrd.clone(),
         cmdline: config.kernel_args.clone(),
-        vcpus: config.vcpus.max(spec.cpus.unwrap_or(0).min(host_cpus)),
+        vcpus,
+        max_vcpus: vcpus,
         memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
+        hotplug_mib: 0,
+        hugepages: false,
         netns: spec.netns.clone(),
         share: Share {
             tag: SHARE_TAG.to_owned(),

@@ -9,14 +9,19 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::packet::{receive, send};
-use super::{ControlError, DeviceConfig, DeviceStatus, Request, Response, VERSION};
+use super::{ControlError, DeviceConfig, Request, Response, VERSION, VmmStatus};
+use crate::machine::{GuestExit, MachineConfig};
 
 /// How long the VMM may take for any one request.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to build a machine: gigabytes of huge pages have to be found.
+const BUILD_LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection to `rust-kata-vmm`.
 pub struct Client {
     socket: AsyncFd<OwnedFd>,
+    /// Requests whose answers have not been read: more than one when a caller gave up.
+    unanswered: usize,
 }
 
 impl Client {
@@ -34,46 +39,103 @@ impl Client {
         )?;
         // SAFETY: an owned descriptor stays the same and open as long as it is owned.
         let socket = unsafe { AsyncFd::register(ours) }?;
-        Ok((Client { socket }, theirs))
+        let client = Client {
+            socket,
+            unanswered: 0,
+        };
+        Ok((client, theirs))
     }
 
     /// Checks that both sides speak the same version.
     pub async fn hello(&mut self) -> Result<(), ControlError> {
         let request = Request::Hello { version: VERSION };
-        match self.call(&request, &[]).await? {
+        match self.call(&request, &[], LIMIT).await? {
             Response::Hello { version: VERSION } => Ok(()),
             Response::Hello { version } => Err(ControlError::Version { theirs: version }),
             other => Err(unexpected(&request, &other)),
         }
     }
 
-    /// Has the VMM serve devices, each on its connected vhost-user socket.
-    pub async fn start(
+    /// Has the VMM serve devices, each on its connected vhost-user socket and with its
+    /// own descriptors behind that.
+    pub async fn serve(
         &mut self,
-        devices: Vec<(DeviceConfig, OwnedFd)>,
+        devices: Vec<(DeviceConfig, Vec<OwnedFd>)>,
     ) -> Result<(), ControlError> {
-        let (devices, sockets): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
-        let request = Request::Start { devices };
-        let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-        match self.call(&request, &fds).await? {
-            Response::Started => Ok(()),
+        let (devices, files): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+        let files: Vec<_> = files.iter().flatten().map(AsFd::as_fd).collect();
+        self.done(Request::Serve { devices }, &files, LIMIT).await
+    }
+
+    /// Has the VMM build a machine; `files` are those of
+    /// [`MachineFiles`](crate::machine::MachineFiles), then those of the devices.
+    pub async fn build(
+        &mut self,
+        machine: MachineConfig,
+        devices: Vec<DeviceConfig>,
+        files: &[OwnedFd],
+    ) -> Result<(), ControlError> {
+        let machine = Box::new(machine);
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let request = Request::Build { machine, devices };
+        self.done(request, &files, BUILD_LIMIT).await
+    }
+
+    /// Lets the guest run.
+    pub async fn run(&mut self) -> Result<(), ControlError> {
+        self.done(Request::Run, &[], LIMIT).await
+    }
+
+    /// Stops the guest.
+    pub async fn pause(&mut self) -> Result<(), ControlError> {
+        self.done(Request::Pause, &[], LIMIT).await
+    }
+
+    /// Asks for this much plugged memory in MiB; returns what there is by now.
+    pub async fn plug_memory(&mut self, mib: u32) -> Result<u32, ControlError> {
+        let request = Request::PlugMemory { mib };
+        match self.call(&request, &[], LIMIT).await? {
+            Response::Plugged { mib } => Ok(mib),
             other => Err(unexpected(&request, &other)),
         }
     }
 
-    /// Asks how the devices are.
-    pub async fn status(&mut self) -> Result<Vec<DeviceStatus>, ControlError> {
-        match self.call(&Request::Status, &[]).await? {
-            Response::Status { devices } => Ok(devices),
+    /// Asks how the VMM is.
+    pub async fn status(&mut self) -> Result<VmmStatus, ControlError> {
+        match self.call(&Request::Status, &[], LIMIT).await? {
+            Response::Status(status) => Ok(status),
             other => Err(unexpected(&Request::Status, &other)),
         }
     }
 
     /// Has the VMM finish and end.
     pub async fn stop(&mut self) -> Result<(), ControlError> {
-        match self.call(&Request::Stop, &[]).await? {
+        match self.call(&Request::Stop, &[], LIMIT).await? {
             Response::Stopped => Ok(()),
             other => Err(unexpected(&Request::Stop, &other)),
+        }
+    }
+
+    /// What the VMM said of the guest's end before it ended itself.
+    pub fn last_word(&mut self) -> Option<GuestExit> {
+        loop {
+            match receive(self.socket.get_ref().as_fd()) {
+                Ok((Response::Ended(exit), _)) => return Some(exit),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    async fn done(
+        &mut self,
+        request: Request,
+        fds: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<(), ControlError> {
+        match self.call(&request, fds, limit).await? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(&request, &other)),
         }
     }
 
@@ -81,33 +143,55 @@ impl Client {
         &mut self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
+        limit: Duration,
     ) -> Result<Response, ControlError> {
         let exchange = async {
+            self.write(request, fds).await?;
             loop {
-                let mut ready = self.socket.writable().await?;
-                match send(self.socket.get_ref().as_fd(), request, fds) {
-                    Err(err) if would_block(&err) => ready.clear_ready(),
-                    result => break result?,
-                }
-            }
-            loop {
-                let mut ready = self.socket.readable().await?;
-                match receive(self.socket.get_ref().as_fd()) {
-                    Err(err) if would_block(&err) => ready.clear_ready(),
-                    result => break result,
+                let response = self.read().await?;
+                self.unanswered -= 1;
+                if self.unanswered == 0 {
+                    return Ok::<_, ControlError>(response);
                 }
             }
         };
-        let (response, _fds) =
-            timeout(LIMIT, exchange)
-                .await
-                .map_err(|_| ControlError::Timeout {
-                    request: request.name(),
-                    limit: LIMIT,
-                })??;
+        let response = timeout(limit, exchange)
+            .await
+            .map_err(|_| ControlError::Timeout {
+                request: request.name(),
+                limit,
+            })??;
         match response {
             Response::Error { message } => Err(ControlError::Refused(message)),
             other => Ok(other),
+        }
+    }
+
+    async fn write(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), ControlError> {
+        loop {
+            let mut ready = self.socket.writable().await?;
+            match send(self.socket.get_ref().as_fd(), request, fds) {
+                Err(err) if would_block(&err) => ready.clear_ready(),
+                result => {
+                    self.unanswered += usize::from(result.is_ok());
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Response, ControlError> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            match receive(self.socket.get_ref().as_fd()) {
+                Err(err) if would_block(&err) => ready.clear_ready(),
+                Ok((Response::Ended(exit), _)) => return Err(ControlError::Ended(exit)),
+                result => return Ok(result?.0),
+            }
         }
     }
 }

@@ -5,12 +5,15 @@
 //! with it. The owner asks, the VMM answers each request once, in order:
 //!
 //! ```text
-//! owner                         rust-kata-vmm
-//!   │ Hello{version}      ──▶      │
-//!   │      ◀──   Hello{version}    │
-//!   │ Start{devices}+fds  ──▶      │   one connected vhost-user socket per device
-//!   │      ◀──   Started           │
-//!   │ Status / Stop       ──▶      │
+//! owner                             rust-kata-vmm
+//!   │ Hello{version}          ──▶      │
+//!   │      ◀──       Hello{version}    │
+//!   │ Serve{devices}+fds      ──▶      │   for QEMU: one vhost-user socket per device
+//!   │  or Build{machine,devices}+fds   │   for KVM: what the machine is made of
+//!   │      ◀──                Done     │
+//!   │ Run / Pause / PlugMemory ─▶      │   KVM only
+//!   │ Status / Stop           ──▶      │
+//!   │      ◀──    Ended{how}           │   unasked, when the guest has ended; the last word
 //! ```
 //!
 //! The VMM ends when the channel closes.
@@ -24,8 +27,8 @@ mod server;
 
 pub use client::Client;
 pub use packet::{MAX_FDS, MAX_MESSAGE};
-pub use protocol::{DeviceConfig, DeviceStatus, Request, Response, VERSION};
-pub use server::{Server, Service};
+pub use protocol::{DeviceConfig, DeviceStatus, Request, Response, VERSION, VmmStatus};
+pub use server::{Attached, Server, Service};
 
 /// What can go wrong on the control channel.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,9 @@ pub enum ControlError {
         /// The answer.
         answer: String,
     },
+    /// The guest has ended, and the VMM with it.
+    #[error("{0}")]
+    Ended(crate::machine::GuestExit),
     /// The VMM could not do what was asked.
     #[error("{0}")]
     Refused(String),

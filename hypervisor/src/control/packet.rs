@@ -12,7 +12,7 @@ use super::ControlError;
 /// The longest message. A `Start` with a few long paths stays far below.
 pub const MAX_MESSAGE: usize = 64 << 10;
 /// The most descriptors in one packet.
-pub const MAX_FDS: usize = 16;
+pub const MAX_FDS: usize = 32;
 
 /// Sends `message` with `fds`.
 pub(super) fn send<T: Serialize>(

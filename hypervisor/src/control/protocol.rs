@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::{GuestExit, MachineConfig};
+
 /// Version of the messages below. Both sides come from one build; the number
 /// catches a binary left over from another.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// From the owner to the VMM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,11 +19,29 @@ pub enum Request {
         /// The owner's [`VERSION`].
         version: u32,
     },
-    /// Serve these devices. The n-th descriptor of the packet is the connected
-    /// vhost-user socket of the n-th device.
-    Start {
+    /// Serve these devices to another process that runs the VM. For each device the
+    /// packet has the connected vhost-user socket, then the device's own descriptors.
+    Serve {
         /// The devices.
         devices: Vec<DeviceConfig>,
+    },
+    /// Build a VM on KVM; it does not run yet. The packet has the descriptors of
+    /// [`MachineFiles`](crate::machine::MachineFiles) in their order, then for each
+    /// device its own.
+    Build {
+        /// The machine.
+        machine: Box<MachineConfig>,
+        /// Its devices.
+        devices: Vec<DeviceConfig>,
+    },
+    /// Let the VM run, for the first time or after a pause.
+    Run,
+    /// Stop its vCPUs and devices.
+    Pause,
+    /// Ask the guest for this much plugged memory, beyond what it booted with.
+    PlugMemory {
+        /// In MiB.
+        mib: u32,
     },
     /// Tell how the devices are.
     Status,
@@ -34,14 +54,18 @@ impl Request {
     pub fn name(&self) -> &'static str {
         match self {
             Request::Hello { .. } => "Hello",
-            Request::Start { .. } => "Start",
+            Request::Serve { .. } => "Serve",
+            Request::Build { .. } => "Build",
+            Request::Run => "Run",
+            Request::Pause => "Pause",
+            Request::PlugMemory { .. } => "PlugMemory",
             Request::Status => "Status",
             Request::Stop => "Stop",
         }
     }
 }
 
-/// A device to serve.
+/// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum DeviceConfig {
@@ -59,6 +83,40 @@ pub enum DeviceConfig {
         /// The directory shown; the path in the jail.
         dir: PathBuf,
     },
+    /// A disk. It has one descriptor: the file or block device, open for what the
+    /// guest may do.
+    Block {
+        /// Whether the guest may only read it.
+        read_only: bool,
+        /// Its serial number in the guest.
+        id: String,
+    },
+    /// A network device. It has a descriptor for each queue of its tap.
+    Net {
+        /// Queues of the tap, each of which is a pair of queues in the guest.
+        queues: u16,
+        /// Its hardware address.
+        mac: [u8; 6],
+        /// The longest packet, if not left to the guest.
+        mtu: Option<u16>,
+    },
+    /// A source of entropy.
+    Rng,
+    /// A balloon, which gives back memory that the guest says is free.
+    Balloon,
+    /// The memory that can be plugged.
+    Mem,
+}
+
+impl DeviceConfig {
+    /// How many descriptors of its own the device comes with.
+    pub fn files(&self) -> usize {
+        match self {
+            DeviceConfig::Block { .. } => 1,
+            DeviceConfig::Net { queues, .. } => (*queues).into(),
+            _ => 0,
+        }
+    }
 }
 
 /// From the VMM to the owner.
@@ -70,13 +128,16 @@ pub enum Response {
         /// The VMM's [`VERSION`].
         version: u32,
     },
-    /// To [`Request::Start`]: the devices are being served.
-    Started,
-    /// To [`Request::Status`].
-    Status {
-        /// One entry per device, in the order of [`Request::Start`].
-        devices: Vec<DeviceStatus>,
+    /// To [`Request::Serve`], [`Request::Build`], [`Request::Run`], [`Request::Pause`]:
+    /// it is done.
+    Done,
+    /// To [`Request::PlugMemory`]: what is plugged by now, in MiB.
+    Plugged {
+        /// It may be less than asked for: the guest may refuse, or take longer.
+        mib: u32,
     },
+    /// To [`Request::Status`].
+    Status(VmmStatus),
     /// To [`Request::Stop`]: the VMM ends now.
     Stopped,
     /// The request failed.
@@ -84,14 +145,27 @@ pub enum Response {
         /// Why.
         message: String,
     },
+    /// Sent unasked, as the last message: the guest is over, and so is the VMM.
+    Ended(GuestExit),
+}
+
+/// How the VMM is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmmStatus {
+    /// One entry for each device, in the order of the request that made them.
+    pub devices: Vec<DeviceStatus>,
+    /// When the guest marked its boot, in microseconds since the VMM's start.
+    pub boot_mark_us: Option<u64>,
 }
 
 /// How a device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeviceStatus {
     /// Its kind.
     pub kind: String,
-    /// Whether the hypervisor is connected to it.
+    /// Whether it can be used: connected to the hypervisor, and not in need of a reset.
     pub connected: bool,
 }
 
@@ -101,7 +175,7 @@ mod tests {
 
     #[test]
     fn messages_survive_json() {
-        let request = Request::Start {
+        let request = Request::Serve {
             devices: vec![
                 DeviceConfig::Vsock {
                     cid: 3,

@@ -3,32 +3,54 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::packet::{receive, send};
-use super::{ControlError, DeviceConfig, DeviceStatus, MAX_FDS, Request, Response, VERSION};
+use super::{ControlError, DeviceConfig, Request, Response, VERSION, VmmStatus};
+use crate::machine::{Ending, MachineConfig, MachineFiles};
 
 /// How long an answer may wait for room in the socket, in seconds. An owner that
 /// does not read its answers is lost.
 const SEND_LIMIT: i64 = 10;
 
-/// What the control channel controls.
+/// A device and the descriptors that came with it.
+pub type Attached = (DeviceConfig, Vec<OwnedFd>);
+
+/// What the control channel controls. The texts of errors go to the owner.
 pub trait Service {
-    /// Serves `devices`. Called at most once.
-    fn start(&mut self, devices: Vec<(DeviceConfig, OwnedFd)>) -> Result<(), String>;
-    /// Tells how they are.
-    fn status(&self) -> Vec<DeviceStatus>;
+    /// Serves `devices`, each on the socket that is the first of its descriptors.
+    /// Called at most once, and then never [`build`](Service::build).
+    fn serve(&mut self, devices: Vec<Attached>) -> Result<(), String>;
+    /// Builds a VM, and returns what tells of its end. Called at most once, and then
+    /// never [`serve`](Service::serve).
+    fn build(
+        &mut self,
+        machine: MachineConfig,
+        files: MachineFiles,
+        devices: Vec<Attached>,
+    ) -> Result<Ending, String>;
+    /// Lets the VM run.
+    fn run(&mut self) -> Result<(), String>;
+    /// Stops it.
+    fn pause(&mut self) -> Result<(), String>;
+    /// Asks for plugged memory, in MiB; returns how much is plugged by now.
+    fn plug_memory(&mut self, mib: u32) -> Result<u32, String>;
+    /// Tells how everything is.
+    fn status(&self) -> VmmStatus;
     /// Finishes what is in flight.
     fn stop(&mut self);
 }
 
-/// Answers requests until it is told to stop or the channel closes.
+/// Answers requests until it is told to stop, the channel closes or the guest ends.
 pub struct Server<S> {
     socket: OwnedFd,
     service: S,
     greeted: bool,
     started: bool,
+    ending: Option<Ending>,
 }
 
 impl<S: Service> Server<S> {
@@ -46,12 +68,19 @@ impl<S: Service> Server<S> {
             service,
             greeted: false,
             started: false,
+            ending: None,
         })
     }
 
-    /// Returns when the owner asked to stop or is gone.
+    /// Returns when the owner asked to stop or is gone, or when the guest has ended.
     pub fn run(mut self) -> Result<(), ControlError> {
         loop {
+            self.wait()?;
+            if let Some(exit) = self.ending.as_ref().and_then(Ending::taken) {
+                log::info!("The end: {exit}");
+                self.service.stop();
+                return self.answer(&Response::Ended(exit));
+            }
             let (request, fds) = match receive::<Request>(self.socket.as_fd()) {
                 Ok(packet) => packet,
                 Err(ControlError::Closed) => {
@@ -68,7 +97,7 @@ impl<S: Service> Server<S> {
                 }
                 Err(err) => return Err(err),
             };
-            let response = self.handle(&request, fds);
+            let response = self.handle(request, fds);
             self.answer(&response)?;
             if response == Response::Stopped {
                 return Ok(());
@@ -76,44 +105,104 @@ impl<S: Service> Server<S> {
         }
     }
 
+    /// Returns when there is a request, or the guest has ended.
+    fn wait(&self) -> Result<(), ControlError> {
+        let mut fds = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        if let Some(ending) = &self.ending {
+            fds.push(PollFd::new(ending.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(err) => Err(io::Error::from(err).into()),
+        }
+    }
+
     fn answer(&self, response: &Response) -> Result<(), ControlError> {
         send(self.socket.as_fd(), response, &[])
     }
 
-    fn handle(&mut self, request: &Request, fds: Vec<OwnedFd>) -> Response {
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Response {
         match request {
-            Request::Hello { version } if *version == VERSION => {
+            Request::Hello { version: VERSION } => {
                 self.greeted = true;
                 Response::Hello { version: VERSION }
             }
-            Request::Hello { version } => refuse(ControlError::Version { theirs: *version }),
+            Request::Hello { version } => refuse(ControlError::Version { theirs: version }),
             _ if !self.greeted => refuse("Hello must come first"),
-            Request::Start { .. } if self.started => refuse("Devices are started already"),
-            Request::Start { devices } => {
-                if devices.len() != fds.len() || fds.len() > MAX_FDS {
-                    return refuse(format!(
-                        "{} devices came with {} sockets",
-                        devices.len(),
-                        fds.len()
-                    ));
-                }
-                self.started = true;
-                match self
-                    .service
-                    .start(devices.iter().cloned().zip(fds).collect())
-                {
-                    Ok(()) => Response::Started,
-                    Err(message) => Response::Error { message },
-                }
+            Request::Serve { .. } | Request::Build { .. } if self.started => {
+                refuse("Devices are started already")
             }
-            Request::Status => Response::Status {
-                devices: self.service.status(),
+            Request::Serve { devices } => done(self.serve(devices, fds)),
+            Request::Build { machine, devices } => done(self.build(*machine, devices, fds)),
+            Request::Run => done(self.service.run()),
+            Request::Pause => done(self.service.pause()),
+            Request::PlugMemory { mib } => match self.service.plug_memory(mib) {
+                Ok(mib) => Response::Plugged { mib },
+                Err(message) => Response::Error { message },
             },
+            Request::Status => Response::Status(self.service.status()),
             Request::Stop => {
                 self.service.stop();
                 Response::Stopped
             }
         }
+    }
+
+    fn serve(&mut self, devices: Vec<DeviceConfig>, fds: Vec<OwnedFd>) -> Result<(), String> {
+        let devices = deal(devices, fds, 1)?;
+        self.started = true;
+        self.service.serve(devices)
+    }
+
+    fn build(
+        &mut self,
+        machine: MachineConfig,
+        devices: Vec<DeviceConfig>,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let own = fds.len().min(4);
+        let rest = fds.split_off(own);
+        let [kvm, kernel, initrd, console] = <[OwnedFd; 4]>::try_from(fds)
+            .map_err(|fds| format!("A machine came with {} descriptors", fds.len()))?;
+        let devices = deal(devices, rest, 0)?;
+        self.started = true;
+        let files = MachineFiles {
+            kvm,
+            kernel,
+            initrd,
+            console,
+        };
+        self.ending = Some(self.service.build(machine, files, devices)?);
+        Ok(())
+    }
+}
+
+/// Gives each device its descriptors, and `more` before those.
+fn deal(
+    devices: Vec<DeviceConfig>,
+    fds: Vec<OwnedFd>,
+    more: usize,
+) -> Result<Vec<Attached>, String> {
+    let wanted: usize = devices.iter().map(|device| device.files() + more).sum();
+    if wanted != fds.len() {
+        return Err(format!(
+            "{} devices came with {} descriptors, not {wanted}",
+            devices.len(),
+            fds.len()
+        ));
+    }
+    let mut fds = fds.into_iter();
+    let dealt = devices.into_iter().map(|device| {
+        let count = device.files() + more;
+        (device, fds.by_ref().take(count).collect())
+    });
+    Ok(dealt.collect())
+}
+
+fn done(result: Result<(), String>) -> Response {
+    match result {
+        Ok(()) => Response::Done,
+        Err(message) => Response::Error { message },
     }
 }
 

@@ -88,24 +88,14 @@ pub(super) fn build(
 }
 
 fn kernel_command_line(spec: &ValidSpec, tsc_khz: Option<u64>) -> String {
-    // A panic reboots, a reboot is a triple fault, and that ends QEMU (-no-reboot).
-    let mut words = vec![
-        "console=ttyS0".to_owned(),
-        "panic=-1".into(),
-        "reboot=t".into(),
-        // Else a prebuilt kernel spends most of its boot testing its ciphers (guest/README.md).
-        "cryptomgr.notests".into(),
-    ];
+    // A reboot is a triple fault, and that ends QEMU (-no-reboot).
+    let mut words = vec!["reboot=t".to_owned()];
     if let Some(khz) = tsc_khz {
         words.push(format!("tsc_early_khz={khz}"));
         words.push("tsc=reliable".into());
         words.push("no_timer_check".into());
     }
-    if !spec.debug {
-        words.push("quiet".into());
-    }
-    words.extend(spec.cmdline.iter().cloned());
-    words.join(" ")
+    spec.kernel_command_line(words)
 }
 
 #[derive(Default)]
@@ -188,7 +178,7 @@ mod tests {
     fn memory_is_shared_and_of_the_wanted_size() {
         let line = line(Accelerator::Tcg, |spec| {
             spec.memory_mib = 320;
-            spec.vcpus = 2;
+            (spec.vcpus, spec.max_vcpus) = (2, 2);
         });
 
         assert_eq!(values(&line, "-m"), ["320M"]);

@@ -1,6 +1,5 @@
 //! A VM of two processes: `rust-kata-vmm` for the devices, QEMU for the rest.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -16,12 +15,9 @@ use crate::Error;
 use crate::control::{Client, DeviceConfig};
 use crate::jail;
 use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
-use crate::spec::ValidSpec;
-use crate::vm::{ExitStatus, Role, Vm, VmExit, VmProcess};
-
-/// Each VM has its own vsock device, so all guests can have the first free id
-/// (virtio 1.2 §5.10.4).
-const GUEST_CID: u64 = 3;
+use crate::spec::{HypervisorKind, ValidSpec};
+use crate::vm::{ExitStatus, GUEST_CID, Role, Vm, VmExit, VmProcess};
+use crate::vmm_process;
 
 /// See the module.
 pub(super) struct QemuVm {
@@ -61,14 +57,7 @@ impl QemuVm {
             vsock: qemu_vsock.as_raw_fd(),
             fs: qemu_fs.as_raw_fd(),
         };
-        let vmm = Launch {
-            role: Role::Vmm,
-            program: spec.vmm_binary.clone(),
-            args: vmm_args(&spec, &vmm_control),
-            log: spec.file("vmm.log"),
-            namespaces: Namespaces::Own,
-            fds: vec![vmm_control],
-        };
+        let vmm = vmm_process::launch(&spec, vmm_control);
         let qemu = Launch {
             role: Role::Qemu,
             program: spec.qemu_binary.clone(),
@@ -96,19 +85,19 @@ impl QemuVm {
                     cid: GUEST_CID,
                     uds: jail::socket(&spec.vsock_uds),
                 },
-                vsock,
+                vec![vsock],
             ),
             (
                 DeviceConfig::Fs {
                     tag: spec.share.tag.clone(),
                     dir: jail::SHARE.into(),
                 },
-                fs,
+                vec![fs],
             ),
         ];
         let serve = async {
             control.hello().await?;
-            control.start(devices).await?;
+            control.serve(devices).await?;
             Ok(())
         };
         let connect = async { tokio::try_join!(serve, qmp.ready()) };
@@ -169,6 +158,13 @@ impl Vm for QemuVm {
         self.qmp.cont().await.map_err(|err| self.explain(err))
     }
 
+    async fn plug_memory(&self, _mib: u32) -> Result<u32, Error> {
+        Err(Error::Unsupported {
+            kind: HypervisorKind::Qemu,
+            reason: "its VMs keep the memory that they start with".into(),
+        })
+    }
+
     async fn kill(&self) {
         self.processes.kill().await;
     }
@@ -227,20 +223,6 @@ async fn report_exit(
         exit.reason = causes.join("; ");
     }
     sender.send_replace(Some(exit));
-}
-
-fn vmm_args(spec: &ValidSpec, control: &OwnedFd) -> Vec<OsString> {
-    let level = if spec.debug { "debug" } else { "warn" };
-    vec![
-        "--control-fd".into(),
-        control.as_raw_fd().to_string().into(),
-        "--share".into(),
-        spec.share.dir.clone().into(),
-        "--sockets".into(),
-        spec.sockets().into(),
-        "--log".into(),
-        level.into(),
-    ]
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

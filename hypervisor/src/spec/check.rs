@@ -15,8 +15,10 @@ const SUN_PATH: usize = 108;
 const PORT_SUFFIX: usize = 11;
 /// A guest without an initrd to speak of boots with this.
 const MIN_MEMORY_MIB: u32 = 64;
-/// KVM's architectural limit is higher; beyond this a pod does not gain.
-const MAX_VCPUS: u32 = 256;
+/// What the built-in VMM's tables take.
+const MAX_VCPUS: u32 = crate::machine::MAX_VCPUS;
+/// Linux plugs memory in blocks of at least this size on x86-64.
+const HOTPLUG_MIB: u32 = 128;
 /// x86 `COMMAND_LINE_SIZE`, less what the backend adds by itself.
 const MAX_CMDLINE: usize = 2048 - 512;
 /// virtio 1.2 §5.11.4: the tag field.
@@ -41,6 +43,16 @@ pub(super) fn validate(mut spec: VmSpec) -> Result<ValidSpec, SpecError> {
         kernel(&spec.kernel)? + readable("Initial RAM disk", &spec.initrd, "run `make guest`")?;
     memory(spec.memory_mib, images)?;
     vcpus(spec.vcpus)?;
+    if !(spec.vcpus..=MAX_VCPUS).contains(&spec.max_vcpus) {
+        return Err(SpecError::MaxVcpus {
+            given: spec.max_vcpus,
+            min: spec.vcpus,
+            max: MAX_VCPUS,
+        });
+    }
+    if !spec.hotplug_mib.is_multiple_of(HOTPLUG_MIB) {
+        return Err(SpecError::Hotplug(spec.hotplug_mib));
+    }
     cmdline(&spec.cmdline)?;
     spec.vmm_binary = binary(&spec.vmm_binary, "install rust-kata or set [vmm] binary")?;
     spec.qemu_binary = binary(

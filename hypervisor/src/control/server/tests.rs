@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::control::Client;
+use crate::control::DeviceStatus;
+use crate::machine::GuestExit;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -9,12 +11,14 @@ use std::thread::{self, JoinHandle};
 
 #[derive(Default)]
 struct Recorder {
-    devices: Vec<(DeviceConfig, OwnedFd)>,
+    devices: Vec<Attached>,
     fail: bool,
+    /// Given out when a machine is built.
+    ending: Option<Ending>,
 }
 
 impl Service for Recorder {
-    fn start(&mut self, devices: Vec<(DeviceConfig, OwnedFd)>) -> Result<(), String> {
+    fn serve(&mut self, devices: Vec<Attached>) -> Result<(), String> {
         if self.fail {
             return Err("no such directory".into());
         }
@@ -22,11 +26,39 @@ impl Service for Recorder {
         Ok(())
     }
 
-    fn status(&self) -> Vec<DeviceStatus> {
-        vec![DeviceStatus {
-            kind: format!("{} devices", self.devices.len()),
+    fn build(
+        &mut self,
+        _machine: MachineConfig,
+        _files: MachineFiles,
+        devices: Vec<Attached>,
+    ) -> Result<Ending, String> {
+        self.devices = devices;
+        self.ending.clone().ok_or("no machine".into())
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let ending = self.ending.as_ref().ok_or("no machine")?;
+        ending.report(GuestExit::PowerOff);
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), String> {
+        Err("not now".into())
+    }
+
+    fn plug_memory(&mut self, mib: u32) -> Result<u32, String> {
+        Ok(mib / 2)
+    }
+
+    fn status(&self) -> VmmStatus {
+        let describe = |(device, files): &Attached| DeviceStatus {
+            kind: format!("{device:?} {}", files.len()),
             connected: true,
-        }]
+        };
+        VmmStatus {
+            devices: self.devices.iter().map(describe).collect(),
+            boot_mark_us: None,
+        }
     }
 
     fn stop(&mut self) {}
@@ -55,12 +87,16 @@ fn exchange(socket: &OwnedFd, bytes: &[u8]) -> Response {
     receive(socket.as_fd()).unwrap().0
 }
 
-fn fs_device() -> (DeviceConfig, OwnedFd) {
+fn fd() -> OwnedFd {
+    UnixStream::pair().unwrap().0.into()
+}
+
+fn fs_device() -> Attached {
     let config = DeviceConfig::Fs {
         tag: "t".into(),
         dir: "/".into(),
     };
-    (config, UnixStream::pair().unwrap().0.into())
+    (config, vec![fd()])
 }
 
 #[tokio::test]
@@ -69,12 +105,79 @@ async fn whole_conversation() {
     let server = serve(socket, Recorder::default());
 
     client.hello().await.unwrap();
-    client.start(vec![fs_device(), fs_device()]).await.unwrap();
+    client.serve(vec![fs_device(), fs_device()]).await.unwrap();
     let status = client.status().await.unwrap();
     client.stop().await.unwrap();
 
-    assert_eq!(status[0].kind, "2 devices");
+    assert_eq!(status.devices.len(), 2);
     server.join().unwrap().unwrap();
+}
+
+fn machine() -> MachineConfig {
+    MachineConfig {
+        vcpus: 1,
+        max_vcpus: 1,
+        memory: Default::default(),
+        cmdline: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn life_of_a_machine() {
+    let (mut client, socket) = Client::pair().unwrap();
+    let ending = Some(Ending::new().unwrap());
+    let server = serve(
+        socket,
+        Recorder {
+            ending,
+            ..Recorder::default()
+        },
+    );
+    let disk = DeviceConfig::Block {
+        read_only: true,
+        id: "d".into(),
+    };
+    let files: Vec<_> = (0..5).map(|_| fd()).collect();
+
+    client.hello().await.unwrap();
+    let devices = vec![DeviceConfig::Rng, disk];
+    client.build(machine(), devices, &files).await.unwrap();
+    let status = client.status().await.unwrap();
+    assert_eq!(client.plug_memory(256).await.unwrap(), 128);
+    let refused = client.pause().await.unwrap_err();
+    client.run().await.unwrap();
+
+    // The disk has got the descriptor behind the machine's four.
+    assert_eq!(status.devices[0].kind, "Rng 0");
+    assert!(status.devices[1].kind.ends_with("} 1"));
+    assert_eq!(refused.to_string(), "not now");
+    server.join().unwrap().unwrap();
+    assert_eq!(client.last_word(), Some(GuestExit::PowerOff));
+    assert_eq!(client.last_word(), None);
+}
+
+#[tokio::test]
+async fn end_of_the_guest_answers_every_request() {
+    let (mut client, socket) = Client::pair().unwrap();
+    let ending = Some(Ending::new().unwrap());
+    let service = Recorder {
+        ending,
+        ..Recorder::default()
+    };
+    let server = serve(socket, service);
+    let files: Vec<_> = (0..4).map(|_| fd()).collect();
+    client.hello().await.unwrap();
+    client.build(machine(), vec![], &files).await.unwrap();
+    client.run().await.unwrap();
+    server.join().unwrap().unwrap();
+
+    let err = client.status().await.unwrap_err();
+
+    let told = matches!(
+        err,
+        ControlError::Ended(GuestExit::PowerOff) | ControlError::Socket(_)
+    );
+    assert!(told, "{err}");
 }
 
 #[tokio::test]
@@ -90,7 +193,7 @@ async fn refusal_reaches_the_owner() {
     );
 
     client.hello().await.unwrap();
-    let err = client.start(vec![fs_device()]).await.unwrap_err();
+    let err = client.serve(vec![fs_device()]).await.unwrap_err();
 
     assert_eq!(err.to_string(), "no such directory");
 }
@@ -153,9 +256,12 @@ fn order_and_count_are_checked() {
         &socket,
         format!(r#"{{"request":"hello","version":{VERSION}}}"#).as_bytes(),
     );
-    let start = br#"{"request":"start","devices":[{"type":"fs","tag":"t","dir":"/"}]}"#;
+    let start = br#"{"request":"serve","devices":[{"type":"fs","tag":"t","dir":"/"}]}"#;
     let response = exchange(&socket, start);
-    assert!(matches!(response, Response::Error { message } if message.contains("0 sockets")));
+    assert!(matches!(response, Response::Error { message } if message.contains("0 descriptors")));
+    let build = br#"{"request":"build","machine":{"vcpus":1,"max_vcpus":1,"cmdline":"","memory":{"mib":1,"hotplug_mib":0,"shared":true,"hugepages":false}},"devices":[]}"#;
+    let response = exchange(&socket, build);
+    assert!(matches!(response, Response::Error { message } if message.contains("0 descriptors")));
 }
 
 #[test]

@@ -22,7 +22,10 @@ pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
         initrd: dir.join("initrd.img"),
         cmdline: vec!["rust_kata.log=info".into()],
         vcpus: 1,
+        max_vcpus: 1,
         memory_mib: 128,
+        hotplug_mib: 0,
+        hugepages: false,
         netns: None,
         share: Share {
             tag: "rust-kata".into(),
@@ -154,4 +157,21 @@ fn missing_netns_is_named() {
     let text = spec.validate().unwrap_err().to_string();
 
     assert!(text.contains("/run/netns/none"), "{text}");
+}
+
+#[test]
+fn limits_of_growth_are_checked() {
+    let refused = |change: fn(&mut VmSpec)| {
+        let (_tmp, mut spec) = fixture();
+        change(&mut spec);
+        spec.validate().unwrap_err()
+    };
+
+    let few = refused(|spec| (spec.vcpus, spec.max_vcpus) = (2, 1));
+    let many = refused(|spec| spec.max_vcpus = 1000);
+    let odd = refused(|spec| spec.hotplug_mib = 100);
+
+    assert!(matches!(few, SpecError::MaxVcpus { min: 2, .. }));
+    assert!(matches!(many, SpecError::MaxVcpus { given: 1000, .. }));
+    assert!(matches!(odd, SpecError::Hotplug(100)));
 }

@@ -1,0 +1,130 @@
+//! What the control channel controls: a machine on KVM, or devices for QEMU.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use hypervisor::control::{Attached, DeviceStatus, Service, VmmStatus};
+use hypervisor::jail::{self, ThreadKind};
+use hypervisor::machine::{Ending, Machine, MachineConfig, MachineFiles};
+use hypervisor::transport::vhost_user::VhostUser;
+use hypervisor::virtio::mem::MemControl;
+
+use super::device;
+
+/// How long the guest may take to plug or unplug what it was asked to.
+const PLUG_LIMIT: Duration = Duration::from_secs(5);
+/// An answer of this service's: errors are texts for the owner.
+type Answer<T> = Result<T, String>;
+
+/// The service. What is not there yet is `None` or empty.
+pub struct Vmm {
+    started: Instant,
+    served: Vec<(&'static str, VhostUser)>,
+    machine: Option<Machine>,
+    plugging: Option<MemControl>,
+}
+
+impl Vmm {
+    /// Nothing is there yet. `started` is when this process was.
+    pub fn new(started: Instant) -> Vmm {
+        Vmm {
+            started,
+            served: Vec::new(),
+            machine: None,
+            plugging: None,
+        }
+    }
+
+    fn machine(&self) -> Answer<&Machine> {
+        self.machine
+            .as_ref()
+            .ok_or("There is no machine here".into())
+    }
+}
+
+impl Service for Vmm {
+    fn serve(&mut self, devices: Vec<Attached>) -> Answer<()> {
+        for (config, mut files) in devices {
+            let socket = UnixStream::from(files.remove(0));
+            let (device, _) = device::make(config, files, None)?;
+            let name = device.kind().name();
+            let server = VhostUser::serve(device, socket)
+                .map_err(|err| format!("Cannot serve {name}: {err}"))?;
+            self.served.push((name, server));
+        }
+        Ok(())
+    }
+
+    fn build(
+        &mut self,
+        config: MachineConfig,
+        files: MachineFiles,
+        devices: Vec<Attached>,
+    ) -> Answer<Ending> {
+        let started = self.started;
+        let built = jail::run(ThreadKind::Machine, "machine", move || {
+            Ok(build(&config, files, devices, started))
+        });
+        let (machine, plugging) = built.map_err(|err| err.to_string())??;
+        let ending = machine.ending();
+        (self.machine, self.plugging) = (Some(machine), plugging);
+        Ok(ending)
+    }
+
+    fn run(&mut self) -> Answer<()> {
+        self.machine()?.run();
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Answer<()> {
+        self.machine()?.pause().map_err(|err| err.to_string())
+    }
+
+    fn plug_memory(&mut self, mib: u32) -> Answer<u32> {
+        let control = self.plugging.as_ref();
+        let control = control.ok_or("This machine has no memory to plug")?;
+        control
+            .resize(u64::from(mib) << 20)
+            .map_err(|err| err.to_string())?;
+        let plugged = control.wait(PLUG_LIMIT);
+        Ok(u32::try_from(plugged >> 20).unwrap_or(u32::MAX))
+    }
+
+    fn status(&self) -> VmmStatus {
+        let device = |(kind, connected): (&str, bool)| DeviceStatus {
+            kind: kind.into(),
+            connected,
+        };
+        let served = self.served.iter();
+        let served = served.map(|(kind, server)| (*kind, server.is_connected()));
+        let attached = self.machine.iter().flat_map(Machine::devices);
+        let mark = self.machine.as_ref().and_then(Machine::boot_mark);
+        VmmStatus {
+            devices: served.chain(attached).map(device).collect(),
+            boot_mark_us: mark.map(|time| time.as_micros() as u64),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.machine = None;
+        self.served.clear();
+    }
+}
+
+/// Builds a machine with its devices.
+fn build(
+    config: &MachineConfig,
+    files: MachineFiles,
+    devices: Vec<Attached>,
+    started: Instant,
+) -> Answer<(Machine, Option<MemControl>)> {
+    let text = |err: hypervisor::machine::Error| err.to_string();
+    let machine = Machine::new(config, files, started).map_err(text)?;
+    let mut plugging = None;
+    for (config, files) in devices {
+        let (device, control) = device::make(config, files, machine.hotplug_region())?;
+        machine.attach(device).map_err(text)?;
+        plugging = control.or(plugging);
+    }
+    Ok((machine, plugging))
+}

@@ -1,0 +1,28 @@
+//! The built-in VMM as the hypervisor: `rust-kata-vmm` runs the vCPUs, too, by
+//! [`machine`](crate::machine).
+//!
+//! The process is jailed and opens nothing: `/dev/kvm`, kernel and initrd are opened
+//! here and passed to it.
+
+mod vm;
+
+use async_trait::async_trait;
+
+use crate::Error;
+use crate::spec::ValidSpec;
+use crate::vm::{Vm, Vmm};
+use vm::KvmVm;
+
+/// Makes VMs with `rust-kata-vmm`.
+pub(crate) struct KvmVmm;
+
+#[async_trait]
+impl Vmm for KvmVmm {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    async fn create(&self, spec: ValidSpec) -> Result<Box<dyn Vm>, Error> {
+        Ok(Box::new(KvmVm::create(spec).await?))
+    }
+}

@@ -1,0 +1,224 @@
+//! A VM of one process: `rust-kata-vmm`.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, watch};
+
+use crate::Error;
+use crate::control::{Client, DeviceConfig};
+use crate::jail;
+use crate::machine::{MachineConfig, MemoryConfig};
+use crate::process::{BoundedLog, Process, Tail};
+use crate::spec::ValidSpec;
+use crate::vm::{ExitStatus, GUEST_CID, Role, Vm, VmExit, VmProcess};
+use crate::vmm_process;
+
+/// See the module.
+pub(super) struct KvmVm {
+    process: Arc<Process>,
+    /// Closed when the VM goes, which ends the process.
+    control: Arc<Mutex<Client>>,
+    exit: watch::Receiver<Option<VmExit>>,
+}
+
+impl KvmVm {
+    /// Starts the process and has it build the machine.
+    pub async fn create(spec: ValidSpec) -> Result<KvmVm, Error> {
+        let (mut control, theirs) = Client::pair().map_err(|source| Error::Io {
+            what: "make sockets for",
+            path: spec.dir.clone(),
+            source,
+        })?;
+        let (console, console_tail) = BoundedLog::start(spec.file("console.log"))?;
+        let files = [
+            open(Path::new("/dev/kvm"), true)?,
+            open(&spec.kernel, false)?,
+            open(&spec.initrd, false)?,
+            console,
+        ];
+        let process = vmm_process::launch(&spec, theirs).start().await?;
+        let built = async {
+            control.hello().await?;
+            control.build(machine(&spec), devices(&spec), &files).await
+        };
+        let built = tokio::select! {
+            biased;
+            built = built => built.map_err(Error::from),
+            exit = process.exited() => Err(Error::Exited(exit)),
+        };
+        if let Err(err) = built {
+            // A process that is gone explains more than the socket that broke.
+            let exit = process.exit();
+            process.kill();
+            process.exited().await;
+            return Err(exit.map_or(err, Error::Exited));
+        }
+
+        let process = Arc::new(process);
+        let control = Arc::new(Mutex::new(control));
+        let (sender, exit) = watch::channel(None);
+        tokio::spawn(report_exit(
+            Arc::clone(&process),
+            Arc::clone(&control),
+            console_tail,
+            sender,
+        ));
+        Ok(KvmVm {
+            process,
+            control,
+            exit,
+        })
+    }
+
+    /// Adds the end of the VM to an error that it explains.
+    fn explain(&self, err: impl Into<Error>) -> Error {
+        match &*self.exit.borrow() {
+            Some(exit) => Error::Exited(exit.clone()),
+            None => err.into(),
+        }
+    }
+}
+
+#[async_trait]
+impl Vm for KvmVm {
+    fn processes(&self) -> Vec<VmProcess> {
+        vec![self.process.record()]
+    }
+
+    async fn boot(&self) -> Result<(), Error> {
+        self.resume().await
+    }
+
+    async fn pause(&self) -> Result<(), Error> {
+        let paused = self.control.lock().await.pause().await;
+        paused.map_err(|err| self.explain(err))
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        let running = self.control.lock().await.run().await;
+        running.map_err(|err| self.explain(err))
+    }
+
+    async fn plug_memory(&self, mib: u32) -> Result<u32, Error> {
+        let plugged = self.control.lock().await.plug_memory(mib).await;
+        plugged.map_err(|err| self.explain(err))
+    }
+
+    async fn kill(&self) {
+        self.process.kill();
+        self.process.exited().await;
+    }
+
+    async fn wait(&self) -> VmExit {
+        let mut exit = self.exit.clone();
+        let end = exit.wait_for(Option::is_some).await.ok();
+        end.and_then(|exit| exit.clone()).unwrap_or(VmExit {
+            process: Role::Vmm,
+            status: ExitStatus::Unknown,
+            reason: "its watcher is gone".into(),
+        })
+    }
+}
+
+impl Drop for KvmVm {
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// Publishes the end of the process, with all that is known of its cause.
+async fn report_exit(
+    process: Arc<Process>,
+    control: Arc<Mutex<Client>>,
+    console: Tail,
+    sender: watch::Sender<Option<VmExit>>,
+) {
+    let mut exit = process.exited().await;
+    let mut causes = Vec::new();
+    causes.extend(control.lock().await.last_word().map(|end| end.to_string()));
+    causes.extend(Some(std::mem::take(&mut exit.reason)).filter(|text| !text.is_empty()));
+    causes.extend(console.line_with("Kernel panic").await);
+    exit.reason = causes.join("; ");
+    sender.send_replace(Some(exit));
+}
+
+fn open(path: &Path, write: bool) -> Result<OwnedFd, Error> {
+    let file: Result<File, _> = OpenOptions::new().read(true).write(write).open(path);
+    let failed = |source| Error::Io {
+        what: "open",
+        path: path.to_owned(),
+        source,
+    };
+    file.map(OwnedFd::from).map_err(failed)
+}
+
+fn machine(spec: &ValidSpec) -> MachineConfig {
+    // What the agent reads of these is in the crate of the agent's protocol.
+    let words = vec![
+        "rust_kata_boot_mark=3f0".to_owned(),
+        "rust_kata.poweroff=1".into(),
+        // By the keyboard controller's port: some kernels hang on their way to ACPI's.
+        "reboot=k".into(),
+        // Nothing is on a PCI bus.
+        "pci=off".into(),
+        // The others wait until the agent wants them.
+        format!("maxcpus={}", spec.vcpus),
+    ];
+    MachineConfig {
+        vcpus: spec.vcpus,
+        max_vcpus: spec.max_vcpus,
+        memory: MemoryConfig {
+            mib: spec.memory_mib,
+            hotplug_mib: spec.hotplug_mib,
+            shared: true,
+            hugepages: spec.hugepages,
+        },
+        cmdline: spec.kernel_command_line(words),
+    }
+}
+
+fn devices(spec: &ValidSpec) -> Vec<DeviceConfig> {
+    let mut devices = vec![
+        DeviceConfig::Vsock {
+            cid: GUEST_CID,
+            uds: jail::socket(&spec.vsock_uds),
+        },
+        DeviceConfig::Fs {
+            tag: spec.share.tag.clone(),
+            dir: jail::SHARE.into(),
+        },
+        DeviceConfig::Rng,
+        DeviceConfig::Balloon,
+    ];
+    if spec.hotplug_mib > 0 {
+        devices.push(DeviceConfig::Mem);
+    }
+    devices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::fixture;
+
+    #[test]
+    fn machine_is_what_the_spec_says() {
+        let (_tmp, mut spec) = fixture();
+        (spec.vcpus, spec.max_vcpus, spec.hotplug_mib) = (1, 4, 256);
+        let spec = spec.validate().unwrap();
+
+        let machine = machine(&spec);
+
+        assert_eq!((machine.vcpus, machine.max_vcpus), (1, 4));
+        assert_eq!((machine.memory.mib, machine.memory.hotplug_mib), (128, 256));
+        let words: Vec<_> = machine.cmdline.split(' ').collect();
+        for word in ["maxcpus=1", "console=ttyS0", "rust_kata.log=info", "quiet"] {
+            assert!(words.contains(&word), "{word}");
+        }
+        assert!(devices(&spec).contains(&DeviceConfig::Mem));
+    }
+}
