@@ -99,6 +99,11 @@ fuzz: setup
 	@tests/fuzz/run --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),$(shell nproc)) \
 		$(if $(filter command,$(origin TARGET)),$(TARGET))
 
+## make bench-kvm      build, then measure our VMM on KVM in the emulated machine, with time counted in instructions
+.PHONY: bench-kvm
+bench-kvm: build
+	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/bench
+
 ## make lint           formatting, clippy, rustdoc
 .PHONY: lint
 lint: setup

@@ -79,6 +79,19 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 /// Proportional set size of `pid` in bytes: all of it, and of that what lies
 /// in mappings whose name contains `name`.
 pub fn pss(pid: u32, name: &str) -> Option<(u64, u64)> {
+    sizes(pid, name, &["Pss:"])
+}
+
+/// Bytes of memory that only `pid` has, less what lies in mappings whose name
+/// contains `name`.
+pub fn private(pid: u32, name: &str) -> Option<u64> {
+    let (all, named) = sizes(pid, name, &["Private_Clean:", "Private_Dirty:"])?;
+    Some(all - named)
+}
+
+/// The sum of these fields of `/proc/PID/smaps` (proc(5)): of all mappings, and
+/// of those whose name contains `name`.
+fn sizes(pid: u32, name: &str, fields: &[&str]) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     let (mut all, mut named, mut within) = (0, 0, false);
     for line in text.lines() {
@@ -86,7 +99,7 @@ pub fn pss(pid: u32, name: &str) -> Option<(u64, u64)> {
         let first = words.next().unwrap_or_default();
         if first.contains('-') && !first.ends_with(':') {
             within = line.contains(name);
-        } else if first == "Pss:" {
+        } else if fields.contains(&first) {
             let bytes = words
                 .next()
                 .and_then(|kib| kib.parse::<u64>().ok())

@@ -4,7 +4,6 @@
 //! the same command on the host.
 
 mod bare;
-mod table;
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +17,8 @@ use harness::process;
 use harness::run::{Input, Running, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
+use harness::table::{Samples, Table};
 use harness::task::{Bundle, Shim};
-use table::{Samples, Table};
 
 const MIB: u64 = 1 << 20;
 

@@ -23,6 +23,11 @@ impl Samples {
         sorted.sort_by(f64::total_cmp);
         sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
     }
+
+    /// The least.
+    pub fn min(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NAN, f64::min)
+    }
 }
 
 impl FromIterator<Duration> for Samples {

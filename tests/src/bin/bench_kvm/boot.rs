@@ -1,0 +1,143 @@
+//! Bare boots of one kernel and one initrd: in our VMM with a pod's devices,
+//! and in QEMU's microvm with nothing but a console.
+//!
+//! A boot lasts from the start of the VMM's process to the word of the init on
+//! the console (see [`harness::initrd`]).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::capture::Capture;
+use harness::dist::{QEMU, VMM, binary, dist, patience};
+use harness::initrd::{WORD, arguments, with_init};
+use harness::run::{Input, Running};
+use hypervisor::{HypervisorKind, Share, VmSpec, select};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tempfile::NamedTempFile;
+use tokio::runtime::Runtime;
+
+const MEMORY_MIB: u32 = 256;
+
+/// What spares a kernel under KVM the search for devices that a VM does not
+/// have; the same for both.
+const WORDS: [&str; 4] = ["reboot=t", "no_timer_check", "tsc=reliable", "pci=off"];
+
+/// A kernel and an initrd to be booted again and again.
+pub struct Boots {
+    runtime: Runtime,
+    kernel: PathBuf,
+    initrd: NamedTempFile,
+}
+
+impl Boots {
+    /// Of the built tree under test.
+    pub fn new() -> io::Result<Self> {
+        let share = dist().join("share/rust-kata");
+        Ok(Self {
+            runtime: Runtime::new()?,
+            kernel: share.join("vmlinux"),
+            initrd: with_init(&share.join("initrd.img"))?,
+        })
+    }
+
+    /// One boot in `rust-kata-vmm`.
+    pub fn ours(&self) -> Duration {
+        let folder = tempfile::tempdir().expect("/tmp is writable");
+        let of = |name: &str| folder.path().join(name);
+        for name in ["sockets", "share"] {
+            fs::create_dir(of(name)).expect("ours");
+        }
+        mkfifo(&of("console.log"), Mode::S_IRWXU).expect("ours");
+        let console = Capture::of(Fifo::Path(of("console.log")));
+        let words = WORDS.iter().map(|word| (*word).to_owned());
+        let spec = VmSpec {
+            id: "bench".into(),
+            dir: folder.path().to_owned(),
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.path().to_owned(),
+            cmdline: words.chain([arguments()]).collect(),
+            vcpus: 1,
+            max_vcpus: 1,
+            memory_mib: MEMORY_MIB,
+            hotplug_mib: 0,
+            hugepages: false,
+            netns: None,
+            share: Share {
+                tag: "rust-kata".into(),
+                dir: of("share"),
+            },
+            vsock_uds: of("sockets/vsock"),
+            hypervisor: HypervisorKind::Kvm,
+            vmm_binary: binary(VMM),
+            qemu_binary: QEMU.into(),
+            debug: false,
+        };
+        let spec = spec.validate().expect("a good specification");
+        let choice = select(&spec).expect("KVM");
+
+        let since = Instant::now();
+        let vm = self.runtime.block_on(async {
+            let vm = choice.vmm.create(spec).await.expect("a VM");
+            vm.boot().await.expect("it boots");
+            vm
+        });
+        console.expect(WORD, patience(60.0));
+        let took = since.elapsed();
+
+        self.runtime.block_on(vm.kill());
+        took
+    }
+
+    /// One boot in QEMU's microvm, made as small as it goes.
+    pub fn qemu(&self) -> Duration {
+        let mut command = Command::new(QEMU);
+        let memory = format!("memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on");
+        let words = format!(
+            "console=ttyS0 panic=-1 cryptomgr.notests quiet {} {}",
+            WORDS.join(" "),
+            arguments()
+        );
+        command
+            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-serial", "stdio"])
+            .args(["-accel", "kvm", "-cpu", "host", "-smp", "1"])
+            .args([
+                "-M",
+                "microvm,pit=off,pic=off,rtc=off,isa-serial=on,memory-backend=memory",
+            ])
+            .args(["-m", &MEMORY_MIB.to_string(), "-object", &memory])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .arg("-initrd")
+            .arg(self.initrd.path())
+            .args(["-append", &words]);
+
+        let since = Instant::now();
+        let machine = Running::spawn(command, Input::Null);
+        machine.stdout.expect(WORD, patience(60.0));
+        since.elapsed()
+    }
+}
+
+/// The console's log is a FIFO here, so that a word is seen when it comes. The
+/// first read waits for the writer.
+enum Fifo {
+    Path(PathBuf),
+    Open(File),
+}
+
+impl Read for Fifo {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Self::Path(path) = self {
+            *self = Self::Open(File::open(path)?);
+        }
+        match self {
+            Self::Open(file) => file.read(buffer),
+            Self::Path(_) => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `make bench-kvm`: what our VMM costs on KVM, as ratios to references of the
+//! same run. It is meant for the KVM test host with its time counted in
+//! instructions, where numbers repeat whatever else the machine does.
+//! `BENCH_TURNS` (default 5) sets how often each is measured. There, idle waits
+//! can jump ahead in time, so the least of the turns counts.
+
+mod boot;
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use boot::Boots;
+use harness::bed::Bed;
+use harness::dist::{SHIM, VMM, binary};
+use harness::process;
+use harness::run::{Input, Running};
+use harness::scene::{Scene, limit};
+use harness::spec::Spec;
+use harness::table::{Samples, Table};
+
+fn main() {
+    let turns: u32 = std::env::var("BENCH_TURNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(5);
+    let boots = Boots::new().expect("a built tree");
+    let bed = Bed::new();
+    let mut table = Table::default();
+
+    // The first of each fills the page cache.
+    boots.qemu();
+    boots.ours();
+    first_byte_of_pod(&bed);
+    let [mut qemu, mut ours, mut pod]: [Samples; 3] = Default::default();
+    for _ in 0..turns {
+        qemu.add_time(boots.qemu());
+        ours.add_time(boots.ours());
+        pod.add_time(first_byte_of_pod(&bed));
+    }
+    table.ratio(
+        "start to init, to QEMU microvm",
+        "ms",
+        ours.min(),
+        qemu.min(),
+        Some(0.7),
+    );
+    table.ratio(
+        "pod start by run, to a bare boot",
+        "ms",
+        pod.min(),
+        ours.min(),
+        Some(1.25),
+    );
+    memory(&bed, &mut table);
+    table.print();
+}
+
+/// From the start of `run` to the first byte of its container.
+fn first_byte_of_pod(bed: &Bed) -> Duration {
+    let bundle = bed.fresh("bundle");
+    fs::create_dir(&bundle).expect("the bed is ours");
+    Spec::new(&bed.rootfs(), &["echo", "up"]).write(&bundle.join("config.json"));
+    let mut command = Command::new(binary(SHIM));
+    command
+        .envs(bed.environment())
+        .args(["run", "--bundle"])
+        .arg(&bundle);
+    let since = Instant::now();
+    let running = Running::spawn(command, Input::Null);
+    let first = running.stdout.wait(limit(), |said| said.first);
+    let output = running.finish(limit()).ok();
+    first.unwrap_or_else(|| panic!("no output: {output:?}")) - since
+}
+
+/// What the VMM of a pod has of its own beside the guest's pages.
+fn memory(bed: &Bed, table: &mut Table) {
+    let scene = Scene::subject(bed);
+    scene.detach("c", &[], &["sleep", "100000"]);
+    let private: u64 = bed
+        .named(VMM)
+        .iter()
+        .filter_map(|found| process::private(found.pid, "/memfd:"))
+        .sum();
+    let mib = private as f64 / f64::from(1 << 20);
+    table.number(
+        "memory: private to the VMM, without guest RAM",
+        "MiB",
+        mib,
+        Some(5.0),
+    );
+    scene.remove("c");
+}

@@ -1,0 +1,48 @@
+//! An initrd whose init says a word on the console and no more: the end of a
+//! bare boot.
+//!
+//! A second archive follows that of the initrd (the kernel unpacks both); it
+//! holds busybox as `/echo`, which is the init.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+/// What the init says on the console.
+pub const WORD: &str = "init-runs-here";
+
+/// What the kernel's command line ends with, for this init.
+pub fn arguments() -> String {
+    format!("rdinit=/echo -- {WORD}")
+}
+
+/// The initrd `original` with another init in it.
+pub fn with_init(original: &Path) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new()?;
+    let into = file.as_file_mut();
+    let bytes = fs::read(original)?;
+    into.write_all(&bytes)?;
+    // Archives begin at multiples of four (Documentation/driver-api/early-userspace/buffer-format.rst).
+    into.write_all(&vec![0; bytes.len().next_multiple_of(4) - bytes.len()])?;
+    into.write_all(&cpio("echo", 0o100_755, &fs::read("/bin/busybox")?))?;
+    into.write_all(&cpio("TRAILER!!!", 0, &[]))?;
+    Ok(file)
+}
+
+/// One entry of a "newc" cpio archive (buffer-format.rst).
+fn cpio(name: &str, mode: u32, data: &[u8]) -> Vec<u8> {
+    let mut entry = b"070701".to_vec();
+    let length = u32::try_from(data.len()).expect("a small file");
+    let name_size = u32::try_from(name.len() + 1).expect("a short name");
+    // ino mode uid gid nlink mtime size devmajor devminor rdevmajor rdevminor namesize check
+    for field in [1, mode, 0, 0, 1, 0, length, 0, 0, 0, 0, name_size, 0] {
+        entry.extend(format!("{field:08x}").bytes());
+    }
+    entry.extend(name.bytes().chain([0]));
+    entry.resize(entry.len().next_multiple_of(4), 0);
+    entry.extend(data);
+    entry.resize(entry.len().next_multiple_of(4), 0);
+    entry
+}
