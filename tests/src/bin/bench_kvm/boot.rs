@@ -53,13 +53,14 @@ impl Boots {
         }
         mkfifo(&of("console.log"), Mode::S_IRWXU).expect("ours");
         let console = Capture::of(Fifo::Path(of("console.log")));
-        let words = WORDS.iter().map(|word| (*word).to_owned());
+        let last = arguments();
+        let words = WORDS.into_iter().chain(last.split(' '));
         let spec = VmSpec {
             id: "bench".into(),
             dir: folder.path().to_owned(),
             kernel: self.kernel.clone(),
             initrd: self.initrd.path().to_owned(),
-            cmdline: words.chain([arguments()]).collect(),
+            cmdline: words.map(str::to_owned).collect(),
             vcpus: 1,
             max_vcpus: 1,
             memory_mib: MEMORY_MIB,
