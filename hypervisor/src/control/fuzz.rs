@@ -1,25 +1,66 @@
 //! The control protocol under a fuzzer.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::LazyLock;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown,
     socketpair,
 };
 
-use super::{DeviceConfig, DeviceStatus, MAX_FDS, MAX_MESSAGE, Request, Server, Service, VERSION};
+use super::{
+    Attached, DeviceConfig, MAX_FDS, MAX_MESSAGE, Request, Server, Service, VERSION, VmmStatus,
+};
 use crate::fuzz::Script;
+use crate::machine::{Ending, GuestExit, MachineConfig, MachineFiles, MemoryConfig};
 
 /// Packets to one server. Their answers stay in the socket, which has room for more.
 const PACKETS: usize = 64;
 
 /// Good messages.
-const MESSAGES: [&str; 4] = [
-    r#"{"request":"start","devices":[{"type":"vsock","cid":3,"uds":"/x"}]}"#,
-    r#"{"request":"start","devices":[]}"#,
-    r#"{"request":"status"}"#,
-    r#"{"request":"stop"}"#,
-];
+static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let machine = MachineConfig {
+        vcpus: 1,
+        max_vcpus: 2,
+        memory: MemoryConfig::default(),
+        cmdline: "quiet".into(),
+    };
+    let vsock = DeviceConfig::Vsock {
+        cid: 3,
+        uds: "/x".into(),
+    };
+    let block = DeviceConfig::Block {
+        read_only: true,
+        id: "disk".into(),
+    };
+    let net = DeviceConfig::Net {
+        queues: 2,
+        mac: [2; 6],
+        mtu: Some(1500),
+    };
+    let requests = [
+        Request::Hello { version: VERSION },
+        Request::Serve {
+            devices: vec![vsock],
+        },
+        Request::Serve {
+            devices: vec![block.clone(), net.clone()],
+        },
+        Request::Build {
+            machine: Box::new(machine),
+            devices: vec![block, net],
+        },
+        Request::Run,
+        Request::Pause,
+        Request::PlugMemory { mib: 128 },
+        Request::Status,
+        Request::Stop,
+    ];
+    requests
+        .iter()
+        .map(|request| serde_json::to_vec(request).unwrap())
+        .collect()
+});
 
 /// Packets of an owner, with any descriptors.
 pub fn control(bytes: &[u8]) {
@@ -27,13 +68,17 @@ pub fn control(bytes: &[u8]) {
     let flags = SockFlag::SOCK_CLOEXEC;
     let kind = SockType::SeqPacket;
     let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, flags).unwrap();
+    let service = Checked {
+        ends: script.byte() & 1 != 0,
+        ..Checked::default()
+    };
     for _ in 0..PACKETS {
         if script.is_over() || !send(&ours, &mut script) {
             break;
         }
     }
     shutdown(ours.as_raw_fd(), Shutdown::Write).unwrap();
-    let server = Server::new(theirs, Checked::default()).unwrap();
+    let server = Server::new(theirs, service).unwrap();
     // Ends with the last packet: nothing that is sent is the end of the channel, but Stop.
     let _ = server.run();
 }
@@ -42,25 +87,28 @@ pub fn control(bytes: &[u8]) {
 fn send(socket: &OwnedFd, script: &mut Script<'_>) -> bool {
     let what = script.byte();
     let long: Vec<u8>;
-    let data = match what & 7 {
-        good @ 0..4 => MESSAGES[usize::from(good)].as_bytes(),
-        4 => {
-            let hello = Request::Hello { version: VERSION };
-            long = serde_json::to_vec(&hello).unwrap();
-            &long
-        }
-        5 => {
+    let data = match usize::from(what & 0xf) {
+        14 => {
             long = vec![script.byte(); script.word().into()];
             &long
         }
-        _ => {
+        15 => {
             let len = script.word() as usize % MAX_MESSAGE;
             script.bytes(len)
         }
+        // One of them with a byte that is another.
+        good @ 9..14 => {
+            let mut message = MESSAGES[good - 9].clone();
+            let at = usize::from(script.byte()) % message.len();
+            message[at] = script.byte();
+            long = message;
+            &long
+        }
+        good => &MESSAGES[good],
     };
-    let count = match what >> 3 {
-        few @ 0..24 => few % 3,
-        many => many + MAX_FDS as u8 - 28,
+    let count = match what >> 4 {
+        few @ 0..10 => few,
+        many => many + MAX_FDS as u8 - 12,
     };
     let raw = vec![socket.as_raw_fd() as RawFd; count.into()];
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -70,23 +118,66 @@ fn send(socket: &OwnedFd, script: &mut Script<'_>) -> bool {
     sendmsg::<()>(socket.as_raw_fd(), &data, ancillary, flags, None).is_ok()
 }
 
-/// A service that is started once, with a descriptor for each device, and stopped once.
+/// A service that is started once, in one of two ways, with the descriptors of each
+/// device, and stopped once.
 #[derive(Default)]
 struct Checked {
     started: bool,
     stopped: bool,
+    /// Whether the guest ends once it runs.
+    ends: bool,
+    ending: Option<Ending>,
+}
+
+impl Checked {
+    fn start(&mut self, devices: &[Attached], more: usize) {
+        assert!(!self.stopped && !std::mem::replace(&mut self.started, true));
+        for (device, files) in devices {
+            assert_eq!(files.len(), device.files() + more);
+        }
+    }
 }
 
 impl Service for Checked {
-    fn start(&mut self, devices: Vec<(DeviceConfig, OwnedFd)>) -> Result<(), String> {
-        assert!(!self.stopped && !std::mem::replace(&mut self.started, true));
-        assert!(devices.len() <= MAX_FDS);
+    fn serve(&mut self, devices: Vec<Attached>) -> Result<(), String> {
+        self.start(&devices, 1);
         Ok(())
     }
 
-    fn status(&self) -> Vec<DeviceStatus> {
+    fn build(
+        &mut self,
+        _: MachineConfig,
+        _: MachineFiles,
+        devices: Vec<Attached>,
+    ) -> Result<Ending, String> {
+        self.start(&devices, 0);
+        let ending = Ending::new().map_err(|err| err.to_string())?;
+        self.ending = Some(ending.clone());
+        Ok(ending)
+    }
+
+    fn run(&mut self) -> Result<(), String> {
         assert!(!self.stopped);
-        Vec::new()
+        let ending = self.ending.as_ref().ok_or("no machine")?;
+        if self.ends {
+            ending.report(GuestExit::PowerOff);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), String> {
+        assert!(!self.stopped);
+        Err("not now".into())
+    }
+
+    fn plug_memory(&mut self, mib: u32) -> Result<u32, String> {
+        assert!(!self.stopped);
+        Ok(mib)
+    }
+
+    fn status(&self) -> VmmStatus {
+        assert!(!self.stopped);
+        VmmStatus::default()
     }
 
     fn stop(&mut self) {
