@@ -109,6 +109,7 @@ bench-kvm: build
 lint: setup
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy -p rust-kata-hypervisor --features fuzzing -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
 
 ## make fmt            format the code
