@@ -81,6 +81,7 @@ demo: build
 test: build
 	@$(CARGO) test --workspace --exclude rust-kata-tests
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests -- --test-threads=$(TEST_THREADS)
+	@$(MAKE) test-kvm SUITE=smoke
 
 ## make test-kvm       build, then the tests that need KVM, in an emulated machine that has it (SUITE=smoke|all)
 .PHONY: test-kvm
