@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{SpecError, ValidSpec, VmSpec};
+use super::{HypervisorKind, SpecError, ValidSpec, VmSpec};
+use crate::kvm_probe::{self, Kvm};
 
 /// `sun_path` of unix(7), with its terminating zero.
 const SUN_PATH: usize = 108;
@@ -55,11 +56,22 @@ pub(super) fn validate(mut spec: VmSpec) -> Result<ValidSpec, SpecError> {
     }
     cmdline(&spec.cmdline)?;
     spec.vmm_binary = binary(&spec.vmm_binary, "install rust-kata or set [vmm] binary")?;
-    spec.qemu_binary = binary(
-        &spec.qemu_binary,
-        "install qemu-system-x86 or set [qemu] binary",
-    )?;
+    if needs_qemu(spec.hypervisor) {
+        spec.qemu_binary = binary(
+            &spec.qemu_binary,
+            "install qemu-system-x86 or set [qemu] binary",
+        )?;
+    }
     Ok(ValidSpec(spec))
+}
+
+/// A host where the built-in VMM does it all need not have QEMU.
+fn needs_qemu(kind: HypervisorKind) -> bool {
+    match kind {
+        HypervisorKind::Qemu => true,
+        HypervisorKind::Kvm => false,
+        HypervisorKind::Auto => matches!(kvm_probe::probe(), Kvm::Unusable(_)),
+    }
 }
 
 fn is_name(name: &str, max: usize) -> bool {

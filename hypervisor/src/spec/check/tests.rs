@@ -1,7 +1,7 @@
 //! What validation accepts, and what it says of the rest.
 
 use super::*;
-use crate::spec::{HypervisorKind, Share};
+use crate::spec::Share;
 
 /// A directory with all that a valid spec needs, and the spec.
 pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
@@ -32,7 +32,7 @@ pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
             dir: dir.join("shared"),
         },
         vsock_uds: dir.join("vsock.sock"),
-        hypervisor: HypervisorKind::Auto,
+        hypervisor: HypervisorKind::Qemu,
         vmm_binary: program.clone(),
         qemu_binary: program,
         debug: false,
@@ -174,4 +174,13 @@ fn limits_of_growth_are_checked() {
     assert!(matches!(few, SpecError::MaxVcpus { min: 2, .. }));
     assert!(matches!(many, SpecError::MaxVcpus { given: 1000, .. }));
     assert!(matches!(odd, SpecError::Hotplug(100)));
+}
+
+#[test]
+fn built_in_vmm_needs_no_qemu() {
+    let (_tmp, mut spec) = fixture();
+    spec.qemu_binary = "/nonexistent".into();
+    spec.hypervisor = HypervisorKind::Kvm;
+
+    assert!(spec.validate().is_ok());
 }
