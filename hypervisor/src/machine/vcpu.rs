@@ -85,18 +85,29 @@ pub(super) struct Vcpus {
 
 struct Thread {
     handle: JoinHandle<VcpuFd>,
-    kick: Kick,
+    immediate_exit: ImmediateExit,
 }
 
-/// Gets a vCPU out of the guest.
-struct Kick {
-    /// Of the `kvm_run` page. Mapped as long as the `VcpuFd` lives, which the thread
-    /// hands back at its end: nothing kicks after the join.
-    immediate_exit: *const AtomicU8,
-}
+/// Whether `KVM_RUN` returns at once: a byte of the page shared with KVM.
+#[derive(Clone, Copy)]
+struct ImmediateExit(*const AtomicU8);
 
 // SAFETY: the byte belongs to no thread, and is accessed atomically.
-unsafe impl Send for Kick {}
+unsafe impl Send for ImmediateExit {}
+
+impl ImmediateExit {
+    /// The byte of `vcpu`. Not to be used after its end.
+    fn of(vcpu: &mut VcpuFd) -> ImmediateExit {
+        let flag = &raw mut vcpu.get_kvm_run().immediate_exit;
+        ImmediateExit(flag.cast_const().cast())
+    }
+
+    fn set(self, value: u8) {
+        // SAFETY: the page is mapped as long as the `VcpuFd` lives: its thread hands
+        // that back at its end, and nobody kicks after the join.
+        unsafe { &*self.0 }.store(value, Ordering::SeqCst);
+    }
+}
 
 impl Vcpus {
     /// Starts the threads, parked.
@@ -113,12 +124,10 @@ impl Vcpus {
             threads: Vec::new(),
         };
         for (id, mut vcpu) in (0..).zip(vcpus) {
-            let flag = &raw mut vcpu.get_kvm_run().immediate_exit;
-            let kick = Kick {
-                immediate_exit: flag.cast_const().cast(),
-            };
+            let immediate_exit = ImmediateExit::of(&mut vcpu);
             let runner = Runner {
                 id,
+                immediate_exit,
                 gate: Arc::clone(&this.gate),
                 bus: Arc::clone(bus),
                 ending: ending.clone(),
@@ -126,7 +135,10 @@ impl Vcpus {
             let name = format!("vcpu-{id}");
             let handle = jail::spawn(ThreadKind::Vcpu, &name, move || runner.run(vcpu))
                 .map_err(Error::Thread)?;
-            this.threads.push(Thread { handle, kick });
+            this.threads.push(Thread {
+                handle,
+                immediate_exit,
+            });
         }
         Ok(this)
     }
@@ -176,9 +188,7 @@ impl Thread {
     fn kick(&self) {
         use std::os::unix::thread::JoinHandleExt;
 
-        // SAFETY: points into a page that is mapped until the thread is joined; KVM
-        // reads the byte, so it is never accessed but atomically while threads run.
-        unsafe { &*self.kick.immediate_exit }.store(1, Ordering::SeqCst);
+        self.immediate_exit.set(1);
         // SAFETY: the thread is not joined yet, so the handle is valid.
         unsafe { libc::pthread_kill(self.handle.as_pthread_t(), signal()) };
     }
@@ -187,6 +197,7 @@ impl Thread {
 /// One vCPU's thread.
 struct Runner {
     id: u32,
+    immediate_exit: ImmediateExit,
     gate: Arc<Gate>,
     bus: Arc<Bus>,
     ending: Ending,
@@ -195,7 +206,7 @@ struct Runner {
 impl Runner {
     fn run(self, mut vcpu: VcpuFd) -> VcpuFd {
         loop {
-            vcpu.set_kvm_immediate_exit(0);
+            self.immediate_exit.set(0);
             if !self.gate.pass() {
                 return vcpu;
             }
