@@ -34,6 +34,8 @@ pub struct Config {
     pub memory_mib: u32,
     /// Virtual CPUs of a VM, at the least.
     pub vcpus: u32,
+    /// Whether a VM's memory lies on the host's reserved huge pages.
+    pub hugepages: bool,
     /// QEMU: a path, or a name looked up in PATH.
     pub qemu: PathBuf,
     /// `rust-kata-vmm`; beside the running binary if not set.
@@ -92,6 +94,7 @@ impl Default for Config {
             kernel_args: Vec::new(),
             memory_mib: 256,
             vcpus: 1,
+            hugepages: false,
             qemu: "qemu-system-x86_64".into(),
             vmm: None,
             debug: false,

@@ -293,7 +293,7 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
         max_vcpus: vcpus,
         memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
         hotplug_mib: 0,
-        hugepages: false,
+        hugepages: config.hugepages,
         netns: spec.netns.clone(),
         share: Share {
             tag: SHARE_TAG.to_owned(),

@@ -103,8 +103,14 @@ impl MemoryConfig {
         } else {
             (None, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
         };
-        let region = MmapRegion::build(file, len, protection, flags | libc::MAP_NORESERVE)
-            .map_err(|err| failed("map")(err.to_string()))?;
+        // Huge pages are reserved: a lack of them shall be an error now, not a SIGBUS later.
+        let reserve = if self.hugepages {
+            0
+        } else {
+            libc::MAP_NORESERVE
+        };
+        let region = MmapRegion::build(file, len, protection, flags | reserve)
+            .map_err(|err| failed("map")(self.cure(err.to_string())))?;
         if !self.hugepages {
             // SAFETY: advice on a mapping that was just made and is ours.
             unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
@@ -114,6 +120,14 @@ impl MemoryConfig {
         }
         GuestRegionMmap::new(region, GuestAddress(range.start))
             .ok_or_else(|| failed("lay out")("the address overflows".into()))
+    }
+
+    fn cure(&self, reason: String) -> String {
+        if self.hugepages {
+            format!("{reason}: reserve more huge pages (vm.nr_hugepages), or do without")
+        } else {
+            reason
+        }
     }
 
     fn file(&self, len: u64) -> nix::Result<File> {
@@ -215,6 +229,18 @@ mod tests {
             }
             assert!(mem.write_obj(7u64, GuestAddress(3 << 30)).is_err());
         }
+    }
+
+    #[test]
+    fn lack_of_huge_pages_is_an_error_with_a_cure() {
+        let config = MemoryConfig {
+            hugepages: true,
+            ..config(1 << 20, 0)
+        };
+
+        let refused = config.make().unwrap_err().to_string();
+
+        assert!(refused.contains("vm.nr_hugepages"), "{refused}");
     }
 
     #[test]
