@@ -10,3 +10,6 @@ virtio_pci
 virtiofs
 # Layered file systems mounted inside a pod.
 overlay
+# Free memory goes back to the host, and memory can be added.
+virtio_balloon
+virtio_mem
