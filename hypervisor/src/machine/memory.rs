@@ -1,4 +1,5 @@
-//! The guest's memory: anonymous files mapped into this process and shown to KVM.
+//! The guest's memory: anonymous memory or files, mapped into this process and shown
+//! to KVM.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -118,6 +119,7 @@ impl MemoryConfig {
             // SAFETY: as above.
             unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_DONTDUMP) };
         }
+        name(&region);
         GuestRegionMmap::new(region, GuestAddress(range.start))
             .ok_or_else(|| failed("lay out")("the address overflows".into()))
     }
@@ -142,6 +144,22 @@ impl MemoryConfig {
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(File::from(fd))
     }
+}
+
+/// Lets `/proc/PID/smaps` tell guest memory from the VMM's own. Kernels without
+/// `CONFIG_ANON_VMA_NAME` cannot.
+fn name(region: &MmapRegion) {
+    let text = c"guest";
+    // SAFETY: the range is ours, and the kernel copies the text.
+    unsafe {
+        libc::prctl(
+            libc::PR_SET_VMA,
+            libc::PR_SET_VMA_ANON_NAME,
+            region.as_ptr(),
+            region.size(),
+            text.as_ptr(),
+        )
+    };
 }
 
 /// Shows all of `mem` to the guest of `vm`.

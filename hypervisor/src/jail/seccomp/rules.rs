@@ -260,6 +260,7 @@ const MACHINE: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::SET_LAPIC) => "their state at boot";
     SYS_lseek => "reads the images";
     SYS_memfd_create => "the guest's memory, shared with its devices";
+    SYS_prctl if Is(0, libc::PR_SET_VMA as u64) => "names the guest's memory, for /proc/PID/smaps";
     SYS_pread64 => "reads the images";
 };
 

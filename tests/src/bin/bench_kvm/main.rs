@@ -80,7 +80,7 @@ fn memory(bed: &Bed, table: &mut Table) {
     let private: u64 = bed
         .named(VMM)
         .iter()
-        .filter_map(|found| process::private(found.pid, "/memfd:"))
+        .filter_map(|found| process::private(found.pid, "[anon:guest]"))
         .sum();
     let mib = private as f64 / f64::from(1 << 20);
     table.number(
