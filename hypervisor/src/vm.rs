@@ -22,6 +22,9 @@ pub trait Vmm: Send + Sync {
     /// A short name for logs and the state on disk.
     fn name(&self) -> &'static str;
 
+    /// Whether its VMs can grow beyond what they start with.
+    fn can_resize(&self) -> bool;
+
     /// Starts the processes of a VM and connects its devices. The guest does not
     /// run before [`Vm::boot`]. On error nothing is left running.
     async fn create(&self, spec: ValidSpec) -> Result<Box<dyn Vm>, Error>;

@@ -58,7 +58,6 @@ calls! {
     remove_process(ProcessRequest) -> Empty within call;
     signal_process(SignalProcessRequest) -> Empty within call;
     resize_pty(ResizePtyRequest) -> Empty within call;
-    #[expect(dead_code, reason = "the pod is not resized yet")]
     online_cpu_mem(OnlineCpuMemRequest) -> OnlineCpuMemResponse within call;
 }
 

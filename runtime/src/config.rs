@@ -34,6 +34,10 @@ pub struct Config {
     pub memory_mib: u32,
     /// Virtual CPUs of a VM, at the least.
     pub vcpus: u32,
+    /// Virtual CPUs that a VM can grow to; 0: no more than it starts with.
+    pub max_vcpus: u32,
+    /// Memory that a VM can grow to, in MiB; 0: no more than it starts with.
+    pub max_memory_mib: u32,
     /// Whether a VM's memory lies on the host's reserved huge pages.
     pub hugepages: bool,
     /// QEMU: a path, or a name looked up in PATH.
@@ -94,6 +98,8 @@ impl Default for Config {
             kernel_args: Vec::new(),
             memory_mib: 256,
             vcpus: 1,
+            max_vcpus: 0,
+            max_memory_mib: 0,
             hugepages: false,
             qemu: "qemu-system-x86_64".into(),
             vmm: None,

@@ -18,6 +18,7 @@ use crate::hooks::HostHooks;
 use crate::pod::{Pod, lock};
 use crate::process::Process;
 use crate::record::{ContainerRecord, ContainerState};
+use crate::resize::Limits;
 use crate::state::{Status, Step};
 use crate::stdio::Stdio;
 
@@ -29,6 +30,7 @@ pub(crate) struct Container {
     /// Its pid namespace dies with its init.
     pub(crate) own_pid_namespace: bool,
     pub(crate) hooks: HostHooks,
+    limits: Mutex<Limits>,
     guest_pid: AtomicU32,
     oom: AtomicBool,
     /// Its init has ended, though this has not been told of yet.
@@ -38,7 +40,9 @@ pub(crate) struct Container {
 
 impl Container {
     pub(crate) fn new(config: &ContainerConfig, spec: &Spec) -> Self {
-        let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+        let linux = spec.linux().as_ref();
+        let resources = linux.and_then(|l| l.resources().as_ref());
+        let namespaces = linux.and_then(|l| l.namespaces().as_ref());
         let own_pid_namespace = namespaces
             .into_iter()
             .flatten()
@@ -53,10 +57,20 @@ impl Container {
             init: Arc::new(Process::new(&config.id, None, &config.io)),
             own_pid_namespace,
             hooks: HostHooks::of(spec),
+            limits: Mutex::new(Limits::of(resources)),
             guest_pid: AtomicU32::new(0),
             oom: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             execs: Mutex::default(),
+        }
+    }
+
+    /// What it may use at the most; nothing once it has ended.
+    pub(crate) fn limits(&self) -> Limits {
+        if self.is_live() {
+            *lock(&self.limits)
+        } else {
+            Limits::default()
         }
     }
 
@@ -259,6 +273,8 @@ impl Pod {
         if found.init.status().is_stopped() {
             return Err(found.init.wrong_state(found.init.status(), "update"));
         }
+        let before = *lock(&found.limits);
+        let after = before.updated(Some(&resources));
         guest_spec::guest_resources(&mut resources);
         let request = api::UpdateContainerRequest {
             container_id: container.to_owned(),
@@ -268,9 +284,25 @@ impl Pod {
         };
         self.detached(|pod| async move {
             let _op = pod.op.lock().await;
-            pod.unless_gone(pod.agent.update_container(request))
-                .await
-                .map(drop)
+            // Room first, then the right to use it.
+            let more = Limits {
+                cpus: before.cpus.max(after.cpus),
+                memory: before.memory.max(after.memory),
+            };
+            *lock(&found.limits) = more;
+            let updated = match pod.fit().await {
+                Ok(()) => pod
+                    .unless_gone(pod.agent.update_container(request))
+                    .await
+                    .map(drop),
+                Err(e) => Err(e),
+            };
+            *lock(&found.limits) = if updated.is_ok() { after } else { before };
+            // Memory in use cannot be taken back at once; it will with the next change.
+            if let Err(e) = pod.fit().await {
+                log::warn!("Pod {} keeps its size: {e}", pod.id());
+            }
+            updated
         })
         .await
     }

@@ -32,6 +32,7 @@ mod pump;
 mod record;
 mod recovery;
 #[allow(clippy::module_inception)]
+mod resize;
 mod runtime;
 mod share;
 pub mod state;

@@ -24,6 +24,7 @@ use crate::lock::OwnerLock;
 use crate::paths::PodDir;
 use crate::process::{Process, ProcessState};
 use crate::record::{self, PodConfig, PodState, PodStatus};
+use crate::resize::{Bounds, Size};
 use crate::share::ShareTree;
 use crate::stdio::Streams;
 
@@ -50,6 +51,8 @@ pub struct Pod {
     pub(crate) op: tokio::sync::Mutex<()>,
     pub(crate) containers: Mutex<BTreeMap<String, Arc<Container>>>,
     vm: Box<dyn Vm>,
+    pub(crate) bounds: Bounds,
+    size: Mutex<Size>,
     state: Mutex<PodState>,
     /// Its end was asked for.
     ending: AtomicBool,
@@ -63,6 +66,7 @@ pub struct Pod {
 /// What a started VM consists of, for [`Pod::new`].
 pub(crate) struct Booted {
     pub(crate) vm: Box<dyn Vm>,
+    pub(crate) bounds: Bounds,
     pub(crate) agent: Agent,
     pub(crate) streams: Streams,
     pub(crate) cgroup: HostCgroup,
@@ -87,6 +91,7 @@ impl Pod {
         let (events, receiver) = mpsc::unbounded_channel();
         let Booted {
             vm,
+            bounds,
             agent,
             streams,
             cgroup,
@@ -102,6 +107,8 @@ impl Pod {
             op: tokio::sync::Mutex::default(),
             containers: Mutex::default(),
             vm,
+            bounds,
+            size: Mutex::new(bounds.least()),
             state: Mutex::new(state),
             ending: AtomicBool::new(false),
             gone: watch::Sender::new(None),
@@ -110,6 +117,20 @@ impl Pod {
         });
         tokio::spawn(pod.clone().watch_vm());
         (pod, receiver)
+    }
+
+    /// What its VM has now.
+    pub(crate) fn size(&self) -> Size {
+        *lock(&self.size)
+    }
+
+    pub(crate) fn set_size(&self, size: Size) {
+        *lock(&self.size) = size;
+    }
+
+    /// Asks the guest for this much plugged memory; returns what it has.
+    pub(crate) async fn plug_memory(&self, mib: u32) -> Result<u32> {
+        Ok(self.vm.plug_memory(mib).await?)
     }
 
     /// The pod's id.

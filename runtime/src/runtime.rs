@@ -23,6 +23,7 @@ use crate::paths::PodDir;
 use crate::pod::{Booted, Pod};
 use crate::record::{self, PodConfig, PodState, PodStatus};
 use crate::recovery::{self, Found};
+use crate::resize::Bounds;
 use crate::share::ShareTree;
 use crate::stdio::Streams;
 
@@ -221,6 +222,7 @@ async fn boot(
     let vm_spec = vm_spec(config, spec, dir).validate()?;
     let choice = hypervisor::select(&vm_spec)?;
     step(&format!("hypervisor: {}", choice.reason));
+    let bounds = Bounds::of(&vm_spec, config.memory_mib, choice.vmm.can_resize());
     let vm = choice.vmm.create(vm_spec).await?;
     state.hypervisor = choice.reason;
     state.processes = vm.processes();
@@ -258,6 +260,7 @@ async fn boot(
     match started.await {
         Ok(agent) => Ok(Booted {
             vm,
+            bounds,
             agent,
             streams,
             cgroup,
@@ -281,6 +284,7 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
     let host = host_memory_mib();
     // A limit beyond the host's memory is no limit, and no reason to refuse.
     let memory_mib = u64::from(config.memory_mib) + if limit < host { limit } else { 0 };
+    let memory_mib = u32::try_from(memory_mib).unwrap_or(u32::MAX);
     let host_cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let vcpus = config.vcpus.max(spec.cpus.unwrap_or(0).min(host_cpus));
     VmSpec {
@@ -290,9 +294,10 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
         initrd: config.initrd.clone(),
         cmdline: config.kernel_args.clone(),
         vcpus,
-        max_vcpus: vcpus,
-        memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
-        hotplug_mib: 0,
+        max_vcpus: vcpus.max(config.max_vcpus),
+        memory_mib,
+        // Linux plugs memory in blocks of 128 MiB.
+        hotplug_mib: config.max_memory_mib.saturating_sub(memory_mib) / 128 * 128,
         hugepages: config.hugepages,
         netns: spec.netns.clone(),
         share: Share {

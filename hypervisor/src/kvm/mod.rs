@@ -22,6 +22,10 @@ impl Vmm for KvmVmm {
         "kvm"
     }
 
+    fn can_resize(&self) -> bool {
+        true
+    }
+
     async fn create(&self, spec: ValidSpec) -> Result<Box<dyn Vm>, Error> {
         Ok(Box::new(KvmVm::create(spec).await?))
     }

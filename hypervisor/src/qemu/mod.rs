@@ -49,6 +49,10 @@ impl Vmm for Qemu {
         "qemu"
     }
 
+    fn can_resize(&self) -> bool {
+        false
+    }
+
     async fn create(&self, spec: ValidSpec) -> Result<Box<dyn Vm>, Error> {
         let tsc_khz = match self.accelerator {
             Accelerator::Tcg => Some(self.tsc.khz().await),

@@ -1,0 +1,220 @@
+//! A pod's VM grows and shrinks with the limits of its containers.
+//!
+//! ```text
+//!   limits of all containers ─▶ Size ── memory: plug_memory ──▶ VM ── virtio-mem ──▶ guest
+//!                                    └─ CPUs: OnlineCpuMem ───▶ agent ─ on, off line ─▶ guest
+//! ```
+//!
+//! What a VM starts with stays; what it may have beyond that is in the configuration
+//! (`max_vcpus`, `max_memory_mib`). Limits beyond that are the containers' own: their
+//! cgroups hold, and the VM stays at its largest.
+
+use std::sync::Arc;
+
+use hypervisor::VmSpec;
+use oci_spec::runtime::LinuxResources;
+use protos::agent as api;
+
+use crate::error::{Error, Result};
+use crate::pod::Pod;
+
+const MIB: u64 = 1 << 20;
+/// Linux plugs memory in blocks of this size.
+const BLOCK_MIB: u64 = 128;
+
+/// What a container may use at the most; 0 where nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Whole CPUs.
+    pub(crate) cpus: u32,
+    /// In bytes.
+    pub(crate) memory: u64,
+}
+
+impl Limits {
+    /// Those of OCI resources.
+    pub(crate) fn of(resources: Option<&LinuxResources>) -> Self {
+        Self::default().updated(resources)
+    }
+
+    /// These, with what `resources` says anew.
+    pub(crate) fn updated(mut self, resources: Option<&LinuxResources>) -> Self {
+        let cpu = resources.and_then(|r| r.cpu().as_ref());
+        match cpu.map(|cpu| (cpu.quota(), cpu.period())) {
+            Some((Some(quota), Some(period))) if period > 0 => {
+                let quota = u64::try_from(quota).unwrap_or(0);
+                self.cpus = u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX);
+            }
+            _ => {}
+        }
+        let memory = resources.and_then(|r| r.memory().as_ref());
+        if let Some(limit) = memory.and_then(|memory| memory.limit()) {
+            self.memory = u64::try_from(limit).unwrap_or(0);
+        }
+        self
+    }
+}
+
+/// What a VM starts with, and may have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bounds {
+    vcpus: u32,
+    max_vcpus: u32,
+    memory_mib: u32,
+    hotplug_mib: u32,
+    /// Of the memory from the start, what is not for containers.
+    own_memory_mib: u32,
+}
+
+/// What of a VM can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    vcpus: u32,
+    plugged_mib: u32,
+}
+
+impl Bounds {
+    /// Those of a VM; `own_memory_mib` is what it has beside its containers' limits.
+    pub(crate) fn of(spec: &VmSpec, own_memory_mib: u32, can_resize: bool) -> Self {
+        Self {
+            vcpus: spec.vcpus,
+            max_vcpus: if can_resize {
+                spec.max_vcpus
+            } else {
+                spec.vcpus
+            },
+            memory_mib: spec.memory_mib,
+            hotplug_mib: if can_resize { spec.hotplug_mib } else { 0 },
+            own_memory_mib,
+        }
+    }
+
+    /// As a VM starts.
+    pub(crate) fn least(&self) -> Size {
+        Size {
+            vcpus: self.vcpus,
+            plugged_mib: 0,
+        }
+    }
+
+    /// The size that suits these limits.
+    pub(crate) fn size(&self, limits: impl Iterator<Item = Limits>) -> Size {
+        let (mut cpus, mut memory) = (0u32, 0u64);
+        for limit in limits {
+            cpus = cpus.saturating_add(limit.cpus);
+            memory = memory.saturating_add(limit.memory);
+        }
+        let wanted = memory.div_ceil(MIB) + u64::from(self.own_memory_mib);
+        let more = wanted.saturating_sub(self.memory_mib.into());
+        let plugged = more
+            .next_multiple_of(BLOCK_MIB)
+            .min(self.hotplug_mib.into());
+        Size {
+            vcpus: cpus.clamp(self.vcpus, self.max_vcpus),
+            // Bounded by what a VM can be told of, so it fits.
+            plugged_mib: u32::try_from(plugged).unwrap_or(self.hotplug_mib),
+        }
+    }
+}
+
+impl Pod {
+    /// Gives the VM the size that its containers' limits want. The caller holds the
+    /// operation lock.
+    ///
+    /// # Errors
+    /// The hypervisor's, the agent's; [`Error::Internal`] when the guest does not take
+    /// or give back the memory.
+    pub(crate) async fn fit(self: &Arc<Self>) -> Result<()> {
+        let limits: Vec<_> = self.containers().iter().map(|c| c.limits()).collect();
+        let size = self.bounds.size(limits.into_iter());
+        let before = self.size();
+        if size == before {
+            return Ok(());
+        }
+        let memory = if size.plugged_mib == before.plugged_mib {
+            Ok(())
+        } else {
+            self.fit_memory(size.plugged_mib).await
+        };
+        // CPUs come and go whatever becomes of the memory.
+        if size.vcpus != before.vcpus {
+            let request = api::OnlineCpuMemRequest {
+                cpus: size.vcpus,
+                ..Default::default()
+            };
+            self.unless_gone(self.agent.online_cpu_mem(request)).await?;
+            self.set_size(Size {
+                vcpus: size.vcpus,
+                ..self.size()
+            });
+        }
+        memory
+    }
+
+    async fn fit_memory(&self, wanted: u32) -> Result<()> {
+        let plugged = self.unless_gone(self.plug_memory(wanted)).await?;
+        self.set_size(Size {
+            plugged_mib: plugged,
+            ..self.size()
+        });
+        if plugged == wanted {
+            return Ok(());
+        }
+        Err(Error::Internal(format!(
+            "The guest has {plugged} MiB of plugged memory, not the {wanted} MiB that its containers' limits want"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds() -> Bounds {
+        Bounds {
+            vcpus: 1,
+            max_vcpus: 4,
+            memory_mib: 256 + 64,
+            hotplug_mib: 1024,
+            own_memory_mib: 256,
+        }
+    }
+
+    fn limits(cpus: u32, mib: u64) -> Limits {
+        Limits {
+            cpus,
+            memory: mib * MIB,
+        }
+    }
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn limits_are_read_and_what_is_not_said_stays() {
+        let first =
+            resources(r#"{"cpu":{"quota":150000,"period":100000},"memory":{"limit":1048576}}"#);
+        let memory = resources(r#"{"memory":{"limit":2097152}}"#);
+        let none = resources(r#"{"cpu":{"quota":-1,"period":100000},"memory":{"limit":-1}}"#);
+
+        let at_first = Limits::of(Some(&first));
+
+        assert_eq!(at_first, limits(2, 1));
+        assert_eq!(at_first.updated(Some(&memory)), limits(2, 2));
+        assert_eq!(at_first.updated(Some(&none)), limits(0, 0));
+        assert_eq!(at_first.updated(None), at_first);
+    }
+
+    #[test]
+    fn size_follows_the_sum_within_the_bounds() {
+        let size = |limits: &[Limits]| bounds().size(limits.iter().copied());
+        let sized = |vcpus, plugged_mib| Size { vcpus, plugged_mib };
+
+        assert_eq!(size(&[]), bounds().least());
+        assert_eq!(size(&[limits(0, 64)]), sized(1, 0));
+        assert_eq!(size(&[limits(1, 64), limits(1, 1)]), sized(2, 128));
+        assert_eq!(size(&[limits(2, 300), limits(1, 300)]), sized(3, 640));
+        assert_eq!(size(&[limits(9, 1 << 40)]), sized(4, 1024));
+    }
+}
