@@ -285,8 +285,8 @@ const CONTROL: &[Rule] = table! {
     SYS_sendmsg => "answers";
     SYS_setsockopt => "answers have a deadline";
     SYS_fcntl => "descriptors of the devices' sockets";
-    SYS_sendto => "what the guest has left on its console";
     ; rare
+    SYS_sendto => "what a guest on KVM has left of a line on its console";
     SYS_shutdown => "devices end in order: the owner closed the channel and lives";
 };
 
