@@ -1,3 +1,5 @@
+//! The block device under a scripted driver, on files, loop devices and a slow disk.
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 

@@ -1,3 +1,5 @@
+//! The network device under a scripted driver, on real taps in a network namespace of their own.
+
 use super::*;
 use crate::virtio::testing::{DriverQueue, NEXT, SIZE, WRITE, memory};
 use link::{Link, frame};
