@@ -273,8 +273,7 @@ impl Pod {
         if found.init.status().is_stopped() {
             return Err(found.init.wrong_state(found.init.status(), "update"));
         }
-        let before = *lock(&found.limits);
-        let after = before.updated(Some(&resources));
+        let asked = resources.clone();
         guest_spec::guest_resources(&mut resources);
         let request = api::UpdateContainerRequest {
             container_id: container.to_owned(),
@@ -284,6 +283,8 @@ impl Pod {
         };
         self.detached(|pod| async move {
             let _op = pod.op.lock().await;
+            let before = *lock(&found.limits);
+            let after = before.updated(Some(&asked));
             // Room first, then the right to use it.
             let more = Limits {
                 cpus: before.cpus.max(after.cpus),
