@@ -4,11 +4,11 @@
 //! ```text
 //!   the VMM ── MemControl::resize ──▶ requested_size ── config interrupt ──▶ guest
 //!           ◀─ MemControl::wait ───── plugged_size ◀── PLUG, UNPLUG ──────── guest
-//!                                                  └──▶ discard ▶ memfd: a hole
+//!                                                  └──▶ discard: back to the host
 //! ```
 //!
-//! The whole region is part of guest memory from the start, on a sparse file: plugging
-//! a block is bookkeeping, and unplugging it is bookkeeping and a hole in the file. The
+//! The whole region is part of guest memory from the start, without pages: plugging
+//! a block is bookkeeping, and unplugging it is bookkeeping and a discard. The
 //! guest's kernel picks the blocks; Linux adds memory in pieces of 128 MiB, so the
 //! region should start at a multiple of that.
 //!
