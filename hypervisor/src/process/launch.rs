@@ -110,6 +110,8 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
+    use std::time::Duration;
+    use tokio::time::timeout;
 
     fn shell(dir: &Path, script: &str) -> Launch {
         Launch {
@@ -276,11 +278,16 @@ mod tests {
         let pid = dir.path().join("pid");
         let script = format!("exec sleep 1000 > {}", pid.display());
 
-        let start = shell(dir.path(), &script).start();
-        // Polled once, so that the job is with the spawner, then dropped.
-        let started = tokio::time::timeout(std::time::Duration::ZERO, start).await;
+        // The spawner is kept busy, so that the start cannot be through at its first poll.
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let busy = spawner::fork(move || Ok(wait.recv()), drop);
+        assert!(timeout(Duration::ZERO, busy).await.is_err());
 
-        assert!(started.is_err());
+        // Polled once, so that the job is with the spawner, then dropped.
+        let start = shell(dir.path(), &script).start();
+        assert!(timeout(Duration::ZERO, start).await.is_err());
+
+        go_on.send(()).unwrap();
         // The spawner takes jobs one by one: after the next one the first is done with.
         let next = shell(dir.path(), "true").start().await.unwrap();
         next.exited().await;
