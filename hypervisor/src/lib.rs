@@ -34,4 +34,4 @@ pub use error::Error;
 pub use process::{KillRecordedError, kill_recorded, spawn, start_time};
 pub use select::select;
 pub use spec::{HypervisorKind, Share, SpecError, ValidSpec, VmSpec};
-pub use vm::{Choice, ExitStatus, Role, Vm, VmExit, VmProcess, Vmm};
+pub use vm::{Choice, ExitStatus, Extra, Role, Vm, VmExit, VmProcess, Vmm};

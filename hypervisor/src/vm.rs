@@ -5,6 +5,7 @@
 //! any time by anybody and tells of the end, whatever its cause.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub trait Vmm: Send + Sync {
 
     /// Whether its VMs can grow beyond what they start with.
     fn can_resize(&self) -> bool;
+
+    /// Whether its VMs can be given devices while they run.
+    fn can_attach(&self) -> bool;
 
     /// Starts the processes of a VM and connects its devices. The guest does not
     /// run before [`Vm::boot`]. On error nothing is left running.
@@ -50,12 +54,42 @@ pub trait Vm: Send + Sync {
     /// returns what is plugged by now, since it may refuse or take longer.
     async fn plug_memory(&self, mib: u32) -> Result<u32, Error>;
 
+    /// Gives the VM a device while it runs; returns the slot, in which the guest finds it
+    /// when it looks there again.
+    async fn attach(&self, device: Extra) -> Result<u32, Error>;
+
+    /// Takes a device that was attached away. The guest should have let go of it before.
+    async fn detach(&self, slot: u32) -> Result<(), Error>;
+
     /// Kills all processes of the VM and returns when they are gone. Idempotent.
     async fn kill(&self);
 
     /// Resolves when the first of the processes is gone. Any number of callers may
     /// wait, and a wait may be dropped.
     async fn wait(&self) -> VmExit;
+}
+
+/// A device that a VM is given while it runs.
+#[derive(Debug)]
+pub enum Extra {
+    /// A disk.
+    Block {
+        /// A raw image or a block device, open for what the guest may do.
+        file: OwnedFd,
+        /// Whether the guest may only read it.
+        read_only: bool,
+        /// Its serial number in the guest; at most 20 bytes.
+        id: String,
+    },
+    /// A network device.
+    Net {
+        /// The open queues of one tap.
+        taps: Vec<OwnedFd>,
+        /// Its hardware address.
+        mac: [u8; 6],
+        /// The longest packet, if not left to the guest.
+        mtu: Option<u16>,
+    },
 }
 
 /// What a process does for its VM.

@@ -100,6 +100,25 @@ impl Client {
         }
     }
 
+    /// Gives the machine a device on `files`; returns its slot.
+    pub async fn attach(
+        &mut self,
+        device: DeviceConfig,
+        files: &[OwnedFd],
+    ) -> Result<u32, ControlError> {
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let request = Request::Attach { device };
+        match self.call(&request, &files, LIMIT).await? {
+            Response::Attached { slot } => Ok(slot),
+            other => Err(unexpected(&request, &other)),
+        }
+    }
+
+    /// Takes a device that was attached away from the machine.
+    pub async fn detach(&mut self, slot: u32) -> Result<(), ControlError> {
+        self.done(Request::Detach { slot }, &[], LIMIT).await
+    }
+
     /// Asks how the VMM is.
     pub async fn status(&mut self) -> Result<VmmStatus, ControlError> {
         match self.call(&Request::Status, &[], LIMIT).await? {

@@ -48,13 +48,16 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         },
         Request::Build {
             machine: Box::new(machine),
-            devices: vec![block, net],
+            devices: vec![block.clone(), net.clone()],
         },
         Request::Run,
         Request::Pause,
         Request::PlugMemory { mib: 128 },
         Request::Status,
         Request::Stop,
+        Request::Attach { device: block },
+        Request::Attach { device: net },
+        Request::Detach { slot: 5 },
     ];
     requests
         .iter()
@@ -97,8 +100,8 @@ fn send(socket: &OwnedFd, script: &mut Script<'_>) -> bool {
             script.bytes(len)
         }
         // One of them with a byte that is another.
-        good @ 9..14 => {
-            let mut message = MESSAGES[good - 9].clone();
+        12 | 13 => {
+            let mut message = MESSAGES[usize::from(script.byte()) % MESSAGES.len()].clone();
             let at = usize::from(script.byte()) % message.len();
             message[at] = script.byte();
             long = message;
@@ -119,7 +122,7 @@ fn send(socket: &OwnedFd, script: &mut Script<'_>) -> bool {
 }
 
 /// A service that is started once, in one of two ways, with the descriptors of each
-/// device, and stopped once.
+/// device, and stopped once; devices come and go only between.
 #[derive(Default)]
 struct Checked {
     started: bool,
@@ -173,6 +176,18 @@ impl Service for Checked {
     fn plug_memory(&mut self, mib: u32) -> Result<u32, String> {
         assert!(!self.stopped);
         Ok(mib)
+    }
+
+    fn attach(&mut self, (device, files): Attached) -> Result<u32, String> {
+        assert!(self.ending.is_some() && !self.stopped);
+        assert!(device.may_come_later());
+        assert_eq!(files.len(), device.files());
+        Ok(7)
+    }
+
+    fn detach(&mut self, slot: u32) -> Result<(), String> {
+        assert!(!self.stopped);
+        (slot == 7).then_some(()).ok_or("an empty slot".into())
     }
 
     fn status(&self) -> VmmStatus {

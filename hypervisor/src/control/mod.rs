@@ -12,6 +12,9 @@
 //!   │  or Build{machine,devices}+fds   │   for KVM: what the machine is made of
 //!   │      ◀──                Done     │
 //!   │ Run / Pause / PlugMemory ─▶      │   KVM only
+//!   │ Attach{device}+fds      ──▶      │   KVM only: a disk or network device more
+//!   │      ◀──  Attached{slot}         │
+//!   │ Detach{slot}            ──▶      │
 //!   │ Status / Stop           ──▶      │
 //!   │      ◀──    Ended{how}           │   unasked, when the guest has ended; the last word
 //! ```

@@ -8,7 +8,7 @@ use crate::machine::{GuestExit, MachineConfig};
 
 /// Version of the messages below. Both sides come from one build; the number
 /// catches a binary left over from another.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// From the owner to the VMM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,18 @@ pub enum Request {
         /// In MiB.
         mib: u32,
     },
+    /// Put a device into a free slot of the machine, which may run. The packet has the
+    /// descriptors of the device.
+    Attach {
+        /// The device: one that [may come later](DeviceConfig::may_come_later).
+        device: DeviceConfig,
+    },
+    /// Take a device that was attached out of its slot. The guest should have let go of
+    /// it before.
+    Detach {
+        /// The slot.
+        slot: u32,
+    },
     /// Tell how the devices are.
     Status,
     /// Finish what is in flight and end.
@@ -59,6 +71,8 @@ impl Request {
             Request::Run => "Run",
             Request::Pause => "Pause",
             Request::PlugMemory { .. } => "PlugMemory",
+            Request::Attach { .. } => "Attach",
+            Request::Detach { .. } => "Detach",
             Request::Status => "Status",
             Request::Stop => "Stop",
         }
@@ -117,6 +131,12 @@ impl DeviceConfig {
             _ => 0,
         }
     }
+
+    /// Whether a machine can be given such a device after it was built. The others are
+    /// one of a kind, and all that they work on is there from the start.
+    pub fn may_come_later(&self) -> bool {
+        matches!(self, DeviceConfig::Block { .. } | DeviceConfig::Net { .. })
+    }
 }
 
 /// From the VMM to the owner.
@@ -128,13 +148,18 @@ pub enum Response {
         /// The VMM's [`VERSION`].
         version: u32,
     },
-    /// To [`Request::Serve`], [`Request::Build`], [`Request::Run`], [`Request::Pause`]:
-    /// it is done.
+    /// To [`Request::Serve`], [`Request::Build`], [`Request::Run`], [`Request::Pause`],
+    /// [`Request::Detach`]: it is done.
     Done,
     /// To [`Request::PlugMemory`]: what is plugged by now, in MiB.
     Plugged {
         /// It may be less than asked for: the guest may refuse, or take longer.
         mib: u32,
+    },
+    /// To [`Request::Attach`].
+    Attached {
+        /// Where the guest finds the device.
+        slot: u32,
     },
     /// To [`Request::Status`].
     Status(VmmStatus),

@@ -38,6 +38,10 @@ pub trait Service {
     fn pause(&mut self) -> Result<(), String>;
     /// Asks for plugged memory, in MiB; returns how much is plugged by now.
     fn plug_memory(&mut self, mib: u32) -> Result<u32, String>;
+    /// Puts a device into a free slot of the machine; returns the slot.
+    fn attach(&mut self, device: Attached) -> Result<u32, String>;
+    /// Takes a device that was attached out of its slot.
+    fn detach(&mut self, slot: u32) -> Result<(), String>;
     /// Tells how everything is.
     fn status(&self) -> VmmStatus;
     /// Finishes what is in flight.
@@ -140,6 +144,11 @@ impl<S: Service> Server<S> {
                 Ok(mib) => Response::Plugged { mib },
                 Err(message) => Response::Error { message },
             },
+            Request::Attach { device } => match self.attach(device, fds) {
+                Ok(slot) => Response::Attached { slot },
+                Err(message) => Response::Error { message },
+            },
+            Request::Detach { slot } => done(self.service.detach(slot)),
             Request::Status => Response::Status(self.service.status()),
             Request::Stop => {
                 self.service.stop();
@@ -174,6 +183,19 @@ impl<S: Service> Server<S> {
         };
         self.ending = Some(self.service.build(machine, files, devices)?);
         Ok(())
+    }
+
+    fn attach(&mut self, device: DeviceConfig, fds: Vec<OwnedFd>) -> Result<u32, String> {
+        if self.ending.is_none() {
+            return Err("There is no machine here".into());
+        }
+        if !device.may_come_later() {
+            return Err(format!(
+                "A machine has it from the start or never: {device:?}"
+            ));
+        }
+        let mut dealt = deal(vec![device], fds, 0)?;
+        self.service.attach(dealt.remove(0))
     }
 }
 

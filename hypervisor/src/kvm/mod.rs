@@ -26,6 +26,10 @@ impl Vmm for KvmVmm {
         true
     }
 
+    fn can_attach(&self) -> bool {
+        true
+    }
+
     async fn create(&self, spec: ValidSpec) -> Result<Box<dyn Vm>, Error> {
         Ok(Box::new(KvmVm::create(spec).await?))
     }

@@ -14,7 +14,7 @@ use crate::jail;
 use crate::machine::{MachineConfig, MemoryConfig};
 use crate::process::{BoundedLog, Process, Tail};
 use crate::spec::ValidSpec;
-use crate::vm::{ExitStatus, GUEST_CID, Role, Vm, VmExit, VmProcess};
+use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
 use crate::vmm_process;
 
 /// See the module.
@@ -106,6 +106,27 @@ impl Vm for KvmVm {
     async fn plug_memory(&self, mib: u32) -> Result<u32, Error> {
         let plugged = self.control.lock().await.plug_memory(mib).await;
         plugged.map_err(|err| self.explain(err))
+    }
+
+    async fn attach(&self, device: Extra) -> Result<u32, Error> {
+        let (device, files) = match device {
+            Extra::Block {
+                file,
+                read_only,
+                id,
+            } => (DeviceConfig::Block { read_only, id }, vec![file]),
+            Extra::Net { taps, mac, mtu } => {
+                let queues = u16::try_from(taps.len()).unwrap_or(u16::MAX);
+                (DeviceConfig::Net { queues, mac, mtu }, taps)
+            }
+        };
+        let attached = self.control.lock().await.attach(device, &files).await;
+        attached.map_err(|err| self.explain(err))
+    }
+
+    async fn detach(&self, slot: u32) -> Result<(), Error> {
+        let detached = self.control.lock().await.detach(slot).await;
+        detached.map_err(|err| self.explain(err))
     }
 
     async fn kill(&self) {

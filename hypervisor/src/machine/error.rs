@@ -70,6 +70,9 @@ pub enum Error {
     /// All slots for devices are taken.
     #[error("All {0} device slots are in use")]
     NoSlot(usize),
+    /// There is no device in the slot.
+    #[error("Device slot {0} is empty")]
+    EmptySlot(usize),
     /// A device cannot be connected.
     #[error("Cannot connect a {kind} device: {source}")]
     Device {

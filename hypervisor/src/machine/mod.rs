@@ -22,21 +22,22 @@ pub mod layout;
 mod memory;
 mod registers;
 mod serial;
+mod slots;
 mod vcpu;
 
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
-use crate::virtio::{Device, Memory};
+use crate::virtio::Memory;
 use bus::Bus;
+use slots::Wires;
 use vcpu::Vcpus;
 
 pub use acpi::MAX_VCPUS;
@@ -76,6 +77,7 @@ pub struct Machine {
     // In the order in which they must go: no vCPU may touch a device that is gone.
     vcpus: Vcpus,
     bus: Arc<Bus>,
+    wires: Mutex<Wires>,
     mem: Memory,
     vm: VmFd,
     ending: Ending,
@@ -113,6 +115,7 @@ impl Machine {
         Ok(Machine {
             vcpus: Vcpus::start(vcpus, &bus, &ending)?,
             bus,
+            wires: Mutex::default(),
             mem: Memory::new(guest),
             vm,
             ending,
@@ -131,37 +134,6 @@ impl Machine {
     /// Start and length of the memory that can be plugged, if there is any.
     pub fn hotplug_region(&self) -> Option<(u64, u64)> {
         self.hotplug
-    }
-
-    /// Puts a device into the first free slot; returns its number. A guest that runs
-    /// already has to look at the slot again to find it.
-    pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, Error> {
-        let kind = device.kind().name();
-        let failed = |source| Error::Device { kind, source };
-        for (index, mut slot) in self.bus.slots().enumerate() {
-            if slot.is_some() {
-                continue;
-            }
-            let irq = event()?;
-            self.vm
-                .register_irqfd(&irq, layout::slot_gsi(index))
-                .map_err(Error::kvm("KVM_IRQFD"))?;
-            // SAFETY: an event descriptor stays one, whatever type owns it.
-            let irq = unsafe { nix::sys::eventfd::EventFd::from_owned_fd(owned(irq)) };
-            let mmio = Mmio::new(device, self.mem.clone(), irq).map_err(failed)?;
-            let notify = IoEventAddress::Mmio(layout::slot_address(index) + QUEUE_NOTIFY);
-            for (queue, kick) in (0u32..).zip(mmio.kicks()) {
-                let kick = kick.as_fd().try_clone_to_owned().map_err(failed)?;
-                // SAFETY: as above.
-                let kick = unsafe { EventFd::from_raw_fd(kick.into_raw_fd()) };
-                self.vm
-                    .register_ioevent(&kick, &notify, queue)
-                    .map_err(Error::kvm("KVM_IOEVENTFD"))?;
-            }
-            *slot = Some(mmio);
-            return Ok(index);
-        }
-        Err(Error::NoSlot(layout::SLOT_COUNT))
     }
 
     /// Lets the guest run, for the first time or after [`pause`](Machine::pause).
@@ -255,11 +227,6 @@ fn assemble(
         vcpus.push(vcpu);
     }
     Ok((vm, vcpus))
-}
-
-fn owned(event: EventFd) -> OwnedFd {
-    // SAFETY: given up by its owner the moment before.
-    unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) }
 }
 
 fn event() -> Result<EventFd, Error> {

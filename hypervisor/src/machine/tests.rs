@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
 use super::testing::Guest;
 use super::*;
-use crate::virtio::{DeviceError, DeviceKind, Interrupt};
+use crate::virtio::{Device, DeviceError, DeviceKind, Interrupt};
 
 /// The machine code between two labels of the assembler text below.
 macro_rules! code {
@@ -37,7 +37,7 @@ macro_rules! code {
 global_asm!(
     ".pushsection .rodata.guests, \"a\"",
     // Prints the command line that the zero page leads to, marks the boot, powers off.
-    ".global guest_hello, guest_slots, guest_count, guest_fault, guest_kick, guest_irq, guest_end",
+    ".global guest_hello, guest_slots, guest_count, guest_fault, guest_kick, guest_wait, guest_irq, guest_end",
     "guest_hello:",
     "    mov esi, [rsi + 0x228]", // cmd_line_ptr
     "    mov dx, 0x3f8",
@@ -77,6 +77,23 @@ global_asm!(
     "guest_kick:",
     "    mov edi, 0xd0000050",
     "    mov dword ptr [rdi], 1",
+    "    mov dx, 0x600",
+    "    mov al, 0x34",
+    "    out dx, al",
+    "4:  jmp 4b",
+    // Waits for a device in the first slot, notifies its queue 1 and marks the boot; waits
+    // for it to leave, powers off.
+    "guest_wait:",
+    "    mov edi, 0xd0000000",
+    "2:  mov eax, [rdi + 8]",
+    "    test eax, eax",
+    "    jz 2b",
+    "    mov dword ptr [rdi + 0x50], 1",
+    "    mov dx, 0x3f0",
+    "    out dx, al",
+    "3:  mov eax, [rdi + 8]",
+    "    test eax, eax",
+    "    jnz 3b",
     "    mov dx, 0x600",
     "    mov al, 0x34",
     "    out dx, al",
@@ -308,6 +325,51 @@ fn all_slots_can_be_used_and_no_more() {
     let refused = guest.machine.attach(Box::new(Probe(sender)));
 
     assert!(matches!(refused, Err(Error::NoSlot(_))));
+}
+
+#[test]
+fn devices_come_and_go_while_the_guest_runs() {
+    let Some(guest) = Guest::new(code!(guest_wait), 1) else {
+        return;
+    };
+    let (sender, events) = channel();
+    guest.machine.run();
+
+    assert_eq!(guest.machine.attach(Box::new(Probe(sender))).unwrap(), 0);
+    until("the guest to see it", || {
+        guest.machine.boot_mark().is_some()
+    });
+    {
+        let slot = guest.machine.bus.slots().next().unwrap();
+        let kicks = slot.as_ref().unwrap().kicks();
+        assert_eq!(kicks[1].read().unwrap(), 1);
+    }
+    guest.machine.detach(0).unwrap();
+
+    assert_eq!(guest.end(), GuestExit::PowerOff);
+    assert_eq!(events.try_recv(), Ok("dropped"));
+    assert!(guest.machine.devices().is_empty());
+    for index in [0, layout::SLOT_COUNT] {
+        let refused = guest.machine.detach(index);
+        assert!(matches!(refused, Err(Error::EmptySlot(_))));
+    }
+}
+
+#[test]
+fn a_slot_that_was_left_is_taken_again() {
+    let Some(guest) = Guest::new(code!(guest_hello), 1) else {
+        return;
+    };
+    let (sender, _events) = channel();
+    let attach = || guest.machine.attach(Box::new(Probe(sender.clone())));
+
+    // More often than there are slots: KVM has got its events back.
+    for _ in 0..2 * layout::SLOT_COUNT {
+        assert_eq!(attach().unwrap(), 0);
+        guest.machine.detach(0).unwrap();
+    }
+    attach().unwrap();
+    assert_eq!(attach().unwrap(), 1);
 }
 
 #[test]

@@ -94,6 +94,8 @@ struct ImmediateExit(*const AtomicU8);
 
 // SAFETY: the byte belongs to no thread, and is accessed atomically.
 unsafe impl Send for ImmediateExit {}
+// SAFETY: as above.
+unsafe impl Sync for ImmediateExit {}
 
 impl ImmediateExit {
     /// The byte of `vcpu`. Not to be used after its end.

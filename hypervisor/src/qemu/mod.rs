@@ -53,6 +53,10 @@ impl Vmm for Qemu {
         false
     }
 
+    fn can_attach(&self) -> bool {
+        false
+    }
+
     async fn create(&self, spec: ValidSpec) -> Result<Box<dyn Vm>, Error> {
         let tsc_khz = match self.accelerator {
             Accelerator::Tcg => Some(self.tsc.khz().await),

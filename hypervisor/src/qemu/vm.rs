@@ -16,7 +16,7 @@ use crate::control::{Client, DeviceConfig};
 use crate::jail;
 use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
 use crate::spec::{HypervisorKind, ValidSpec};
-use crate::vm::{ExitStatus, GUEST_CID, Role, Vm, VmExit, VmProcess};
+use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
 use crate::vmm_process;
 
 /// See the module.
@@ -165,6 +165,14 @@ impl Vm for QemuVm {
         })
     }
 
+    async fn attach(&self, _device: Extra) -> Result<u32, Error> {
+        Err(fixed())
+    }
+
+    async fn detach(&self, _slot: u32) -> Result<(), Error> {
+        Err(fixed())
+    }
+
     async fn kill(&self) {
         self.processes.kill().await;
     }
@@ -223,6 +231,13 @@ async fn report_exit(
         exit.reason = causes.join("; ");
     }
     sender.send_replace(Some(exit));
+}
+
+fn fixed() -> Error {
+    Error::Unsupported {
+        kind: HypervisorKind::Qemu,
+        reason: "its VMs keep the devices that they start with".into(),
+    }
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

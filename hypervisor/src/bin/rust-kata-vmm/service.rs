@@ -1,6 +1,8 @@
 //! What the control channel controls: a machine on KVM, or devices for QEMU.
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hypervisor::control::{Attached, DeviceStatus, Service, VmmStatus};
@@ -20,8 +22,10 @@ type Answer<T> = Result<T, String>;
 pub struct Vmm {
     started: Instant,
     served: Vec<(&'static str, VhostUser)>,
-    machine: Option<Machine>,
+    machine: Option<Arc<Machine>>,
     plugging: Option<MemControl>,
+    /// Slots of devices that came after the machine was built.
+    attached: BTreeSet<usize>,
 }
 
 impl Vmm {
@@ -32,10 +36,11 @@ impl Vmm {
             served: Vec::new(),
             machine: None,
             plugging: None,
+            attached: BTreeSet::new(),
         }
     }
 
-    fn machine(&self) -> Answer<&Machine> {
+    fn machine(&self) -> Answer<&Arc<Machine>> {
         self.machine
             .as_ref()
             .ok_or("There is no machine here".into())
@@ -62,12 +67,9 @@ impl Service for Vmm {
         devices: Vec<Attached>,
     ) -> Answer<Ending> {
         let started = self.started;
-        let built = jail::run(ThreadKind::Machine, "machine", move || {
-            Ok(build(&config, files, devices, started))
-        });
-        let (machine, plugging) = built.map_err(|err| err.to_string())??;
+        let (machine, plugging) = in_machine(move || build(&config, files, devices, started))?;
         let ending = machine.ending();
-        (self.machine, self.plugging) = (Some(machine), plugging);
+        (self.machine, self.plugging) = (Some(Arc::new(machine)), plugging);
         Ok(ending)
     }
 
@@ -90,6 +92,25 @@ impl Service for Vmm {
         Ok(u32::try_from(plugged >> 20).unwrap_or(u32::MAX))
     }
 
+    fn attach(&mut self, (config, files): Attached) -> Answer<u32> {
+        let machine = Arc::clone(self.machine()?);
+        let slot = in_machine(move || {
+            let (device, _) = device::make(config, files, None)?;
+            machine.attach(device).map_err(text)
+        })?;
+        self.attached.insert(slot);
+        u32::try_from(slot).map_err(text)
+    }
+
+    fn detach(&mut self, slot: u32) -> Answer<()> {
+        let machine = Arc::clone(self.machine()?);
+        let slot = slot as usize;
+        if !self.attached.remove(&slot) {
+            return Err(format!("Nothing was attached to device slot {slot}"));
+        }
+        in_machine(move || machine.detach(slot).map_err(text))
+    }
+
     fn status(&self) -> VmmStatus {
         let device = |(kind, connected): (&str, bool)| DeviceStatus {
             kind: kind.into(),
@@ -97,8 +118,11 @@ impl Service for Vmm {
         };
         let served = self.served.iter();
         let served = served.map(|(kind, server)| (*kind, server.is_connected()));
-        let attached = self.machine.iter().flat_map(Machine::devices);
-        let mark = self.machine.as_ref().and_then(Machine::boot_mark);
+        let attached = self.machine.iter().flat_map(|machine| machine.devices());
+        let mark = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.boot_mark());
         VmmStatus {
             devices: served.chain(attached).map(device).collect(),
             boot_mark_us: mark.map(|time| time.as_micros() as u64),
@@ -111,6 +135,15 @@ impl Service for Vmm {
     }
 }
 
+/// Does `work` in a thread that may change a machine.
+fn in_machine<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + 'static) -> Answer<T> {
+    jail::run(ThreadKind::Machine, "machine", move || Ok(work())).map_err(text)?
+}
+
+fn text(err: impl std::fmt::Display) -> String {
+    err.to_string()
+}
+
 /// Builds a machine with its devices.
 fn build(
     config: &MachineConfig,
@@ -118,7 +151,6 @@ fn build(
     devices: Vec<Attached>,
     started: Instant,
 ) -> Answer<(Machine, Option<MemControl>)> {
-    let text = |err: hypervisor::machine::Error| err.to_string();
     let machine = Machine::new(config, files, started).map_err(text)?;
     let mut plugging = None;
     for (config, files) in devices {

@@ -50,6 +50,20 @@ impl Service for Recorder {
         Ok(mib / 2)
     }
 
+    fn attach(&mut self, device: Attached) -> Result<u32, String> {
+        self.devices.push(device);
+        Ok(self.devices.len() as u32 - 1)
+    }
+
+    fn detach(&mut self, slot: u32) -> Result<(), String> {
+        let slot = slot as usize;
+        if slot >= self.devices.len() {
+            return Err("an empty slot".into());
+        }
+        self.devices.remove(slot);
+        Ok(())
+    }
+
     fn status(&self) -> VmmStatus {
         let describe = |(device, files): &Attached| DeviceStatus {
             kind: format!("{device:?} {}", files.len()),
@@ -154,6 +168,48 @@ async fn life_of_a_machine() {
     server.join().unwrap().unwrap();
     assert_eq!(client.last_word(), Some(GuestExit::PowerOff));
     assert_eq!(client.last_word(), None);
+}
+
+#[tokio::test]
+async fn devices_come_and_go_with_their_descriptors() {
+    let (mut client, socket) = Client::pair().unwrap();
+    let ending = Some(Ending::new().unwrap());
+    let service = Recorder {
+        ending,
+        ..Recorder::default()
+    };
+    let _server = serve(socket, service);
+    let disk = || DeviceConfig::Block {
+        read_only: false,
+        id: "d".into(),
+    };
+    let net = DeviceConfig::Net {
+        queues: 2,
+        mac: [2; 6],
+        mtu: None,
+    };
+    let fds = |count: usize| (0..count).map(|_| fd()).collect::<Vec<_>>();
+    client.hello().await.unwrap();
+
+    let early = client.attach(disk(), &fds(1)).await.unwrap_err();
+    client.build(machine(), vec![], &fds(4)).await.unwrap();
+    let slots = [
+        client.attach(disk(), &fds(1)).await.unwrap(),
+        client.attach(net, &fds(2)).await.unwrap(),
+    ];
+    let status = client.status().await.unwrap();
+    let few = client.attach(disk(), &[]).await.unwrap_err();
+    let never = client.attach(DeviceConfig::Balloon, &[]).await.unwrap_err();
+    client.detach(1).await.unwrap();
+    let gone = client.detach(1).await.unwrap_err();
+
+    assert_eq!(early.to_string(), "There is no machine here");
+    assert_eq!(slots, [0, 1]);
+    assert!(status.devices[0].kind.ends_with("} 1"));
+    assert!(status.devices[1].kind.ends_with("} 2"));
+    assert!(few.to_string().contains("0 descriptors, not 1"), "{few}");
+    assert!(never.to_string().contains("Balloon"), "{never}");
+    assert_eq!(gone.to_string(), "an empty slot");
 }
 
 #[tokio::test]

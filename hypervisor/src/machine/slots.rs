@@ -1,0 +1,121 @@
+//! Devices come into the slots and leave them, also while the guest runs.
+//!
+//! A slot without a device says so to a guest that looks at it. The guest looks when it
+//! boots; later it has to be told to look again, see the agent's `attach`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::sync::{MutexGuard, PoisonError};
+
+use kvm_ioctls::{IoEventAddress, VmFd};
+use nix::sys::eventfd::{self, EfdFlags};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{Error, Machine, layout};
+use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
+use crate::virtio::Device;
+
+/// The events between KVM and the devices, by slot.
+pub(super) type Wires = BTreeMap<usize, Wire>;
+
+/// The events of one device. KVM has to be given them back when the device leaves.
+pub(super) struct Wire {
+    gsi: u32,
+    notify: IoEventAddress,
+    irq: Option<EventFd>,
+    /// In the order of the queues.
+    kicks: Vec<EventFd>,
+}
+
+impl Machine {
+    /// Puts a device into the first free slot; returns its number. A guest that runs
+    /// already has to look at the slot again to find it.
+    pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, Error> {
+        let kind = device.kind().name();
+        let failed = |source| Error::Device { kind, source };
+        for (index, mut slot) in self.bus.slots().enumerate() {
+            if slot.is_some() {
+                continue;
+            }
+            let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+            let line = eventfd::EventFd::from_flags(flags).map_err(|err| failed(err.into()))?;
+            let irq = same(line.as_fd()).map_err(failed)?;
+            let mmio = Mmio::new(device, self.mem.clone(), line).map_err(failed)?;
+            let kicks = mmio.kicks().iter().map(|kick| same(kick.as_fd()));
+            let kicks = kicks.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+            let wire = Wire::connect(&self.vm, index, irq, kicks)?;
+            self.wires().insert(index, wire);
+            *slot = Some(mmio);
+            return Ok(index);
+        }
+        Err(Error::NoSlot(layout::SLOT_COUNT))
+    }
+
+    /// Takes the device out of a slot and ends it. For a guest that has not let go of it,
+    /// it is as if it was torn out: its registers read as those of a free slot.
+    pub fn detach(&self, index: usize) -> Result<(), Error> {
+        let mut slot = self.bus.slots().nth(index);
+        let device = slot.as_mut().and_then(|slot| slot.take());
+        drop(slot);
+        let device = device.ok_or(Error::EmptySlot(index))?;
+        let wire = self.wires().remove(&index);
+        // Its threads end here, what they have taken is finished before.
+        drop(device);
+        wire.map_or(Ok(()), |mut wire| wire.disconnect(&self.vm))
+    }
+
+    fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wire {
+    /// Connects a device. On an error nothing stays connected.
+    fn connect(vm: &VmFd, index: usize, irq: EventFd, kicks: Vec<EventFd>) -> Result<Wire, Error> {
+        let mut wire = Wire {
+            gsi: layout::slot_gsi(index),
+            notify: IoEventAddress::Mmio(layout::slot_address(index) + QUEUE_NOTIFY),
+            irq: None,
+            kicks: Vec::new(),
+        };
+        let connect = || {
+            vm.register_irqfd(&irq, wire.gsi)
+                .map_err(Error::kvm("KVM_IRQFD"))?;
+            wire.irq = Some(irq);
+            for (queue, kick) in (0u32..).zip(kicks) {
+                vm.register_ioevent(&kick, &wire.notify, queue)
+                    .map_err(Error::kvm("KVM_IOEVENTFD"))?;
+                wire.kicks.push(kick);
+            }
+            Ok(())
+        };
+        let connected = connect();
+        if connected.is_err() {
+            // The first error says more.
+            let _ = wire.disconnect(vm);
+        }
+        connected.map(|()| wire)
+    }
+
+    /// Takes back all that is connected; returns the first error.
+    fn disconnect(&mut self, vm: &VmFd) -> Result<(), Error> {
+        let mut result = Ok(());
+        for (queue, kick) in (0u32..).zip(self.kicks.drain(..)) {
+            let gone = vm.unregister_ioevent(&kick, &self.notify, queue);
+            result = result.and(gone.map_err(Error::kvm("KVM_IOEVENTFD")));
+        }
+        if let Some(irq) = self.irq.take() {
+            let gone = vm.unregister_irqfd(&irq, self.gsi);
+            result = result.and(gone.map_err(Error::kvm("KVM_IRQFD")));
+        }
+        result
+    }
+}
+
+/// A second descriptor of an event.
+fn same(event: BorrowedFd<'_>) -> io::Result<EventFd> {
+    let owned = event.try_clone_to_owned()?;
+    // SAFETY: an event descriptor stays one, whatever type owns it.
+    Ok(unsafe { EventFd::from_raw_fd(owned.into_raw_fd()) })
+}
