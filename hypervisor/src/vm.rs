@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub trait Vm: Send + Sync {
 
     /// Takes a device that was attached away. The guest should have let go of it before.
     async fn detach(&self, slot: u32) -> Result<(), Error>;
+    /// How long after the start of the VM's process the guest's user space began to run;
+    /// `None` if it has not said so, or nobody listens.
+    async fn boot_mark(&self) -> Result<Option<Duration>, Error>;
 
     /// Kills all processes of the VM and returns when they are gone. Idempotent.
     async fn kill(&self);

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hypervisor::{Share, VmSpec};
 use protos::agent as api;
@@ -241,7 +241,9 @@ async fn boot(
                 return Err(Error::AgentTimeout { call: "boot", seconds: config.timeouts.boot.as_secs() });
             }
         };
-        step("guest ready");
+        if progress.is_some() {
+            step(&guest_ready(vm.boot_mark().await.ok().flatten()));
+        }
         let agent = Agent::new(connection, config.timeouts);
         let info = tokio::select! {
             info = agent.create_pod(create_pod_request(spec)) => info?,
@@ -270,6 +272,17 @@ async fn boot(
             vm.kill().await;
             Err(e)
         }
+    }
+}
+
+/// The step at which the agent has called, with the moment at which it began to run.
+fn guest_ready(boot_mark: Option<Duration>) -> String {
+    match boot_mark {
+        Some(mark) => format!(
+            "guest ready (its agent ran {} ms after the VMM's start)",
+            mark.as_millis()
+        ),
+        None => "guest ready".into(),
     }
 }
 

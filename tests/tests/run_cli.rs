@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::bed::Bed;
-use harness::dist::{self, QEMU, SHIM, VMM, patience, subject_is_ours};
+use harness::dist::{self, QEMU, SHIM, VMM, machine, patience, subject_is_ours};
 use harness::pty::Terminal;
 use harness::run::{Input, Output, Running, noise_sha256, run};
 use harness::scene::limit;
@@ -157,6 +157,26 @@ fn options_size_the_machine_and_tell_the_steps() {
         output.err().lines().count() >= 4,
         "steps with times: {output:?}"
     );
+}
+
+/// The guest's own word on when it began, on machines of our own: only they listen.
+#[test]
+fn boot_mark_is_told() {
+    if !subject_is_ours("run") || machine() == QEMU {
+        return;
+    }
+    let bed = Bed::new();
+
+    let output = run_bundle(&bed, &["true"], &["--verbose"], Input::Null).ok();
+
+    let told = output.err();
+    let (before, mark) = told
+        .split_once(" ms  guest ready (its agent ran ")
+        .unwrap_or_else(|| panic!("no boot mark: {told}"));
+    let ready: u64 = before.rsplit(' ').next().unwrap_or("").parse().expect("ms");
+    let mark: u64 = mark.split(' ').next().unwrap_or("").parse().expect("ms");
+    assert!(mark > 0 && mark <= ready, "{mark} of {ready} ms");
+    bed.assert_clean();
 }
 
 #[test]

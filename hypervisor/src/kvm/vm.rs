@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
@@ -127,6 +128,12 @@ impl Vm for KvmVm {
     async fn detach(&self, slot: u32) -> Result<(), Error> {
         let detached = self.control.lock().await.detach(slot).await;
         detached.map_err(|err| self.explain(err))
+    }
+
+    async fn boot_mark(&self) -> Result<Option<Duration>, Error> {
+        let status = self.control.lock().await.status().await;
+        let status = status.map_err(|err| self.explain(err))?;
+        Ok(status.boot_mark_us.map(Duration::from_micros))
     }
 
     async fn kill(&self) {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -171,6 +172,10 @@ impl Vm for QemuVm {
 
     async fn detach(&self, _slot: u32) -> Result<(), Error> {
         Err(fixed())
+    }
+
+    async fn boot_mark(&self) -> Result<Option<Duration>, Error> {
+        Ok(None)
     }
 
     async fn kill(&self) {
