@@ -33,3 +33,4 @@ pub mod scene;
 pub mod spec;
 pub mod table;
 pub mod task;
+pub mod trace;

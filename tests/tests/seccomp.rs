@@ -1,7 +1,6 @@
 //! The seccomp filters of the VMM under a real guest: each thread has one, a violation
 //! is told, and no rule is there without need.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::bed::{Bed, Plan};
-use harness::dist::{self, SHIM, VMM, subject_is_ours};
+use harness::dist::{self, QEMU, SHIM, VMM, machine, machine_is_qemu, subject_is_ours};
 use harness::run::{Input, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
+use harness::trace::{self, Trace};
 use hypervisor::jail::ThreadKind;
-use hypervisor::jail::seccomp::{Rule, rules};
 
 #[test]
 fn every_thread_has_a_filter() {
@@ -40,20 +39,15 @@ fn every_thread_has_a_filter() {
     bed.assert_clean();
 }
 
-/// A system call seen in a trace.
-struct Seen {
-    call: String,
-    args: Vec<u64>,
-}
-
 /// A VMM under strace, which leaves a file `trace-*` per VM in `dir`. The VMM stays the
 /// process that its owner started.
 fn tracing_vmm(dir: &Path, options: &str) -> PathBuf {
     let wrapper = dir.join(VMM);
     let script = format!(
         "#!/bin/sh\nread -r id < /proc/sys/kernel/random/uuid\n\
-         exec /usr/bin/strace -D -f {options} -o {}/trace-$id {} \"$@\"\n",
+         exec /usr/bin/strace -D -f {options} -o {}/{}$id {} \"$@\"\n",
         dir.display(),
+        trace::PREFIX,
         dist::binary(VMM).display()
     );
     fs::write(&wrapper, script).expect("the folder is ours");
@@ -62,10 +56,10 @@ fn tracing_vmm(dir: &Path, options: &str) -> PathBuf {
 }
 
 /// A bed with such a VMM.
-fn traced(dir: &Path, options: &str) -> Bed {
+fn traced(dir: &Path, hypervisor: &str, options: &str) -> Bed {
     let vmm = tracing_vmm(dir, options).display().to_string();
     Bed::with(Plan {
-        config: format!("hypervisor = \"qemu\"\nvmm = {vmm:?}\n"),
+        config: format!("hypervisor = {hypervisor:?}\nvmm = {vmm:?}\n"),
         ..Plan::default()
     })
 }
@@ -79,6 +73,7 @@ fn forbidden_call_ends_the_vm_and_is_named() {
     // A thread that is out of its mind: where it wants to sync, it asks who it is.
     let bed = traced(
         folder.path(),
+        &dist::hypervisor(),
         "-e inject=fdatasync,fsync:retval=0:syscall=getuid",
     );
     let bundle = bed.fresh("bundle");
@@ -101,86 +96,6 @@ fn forbidden_call_ends_the_vm_and_is_named() {
     bed.assert_clean();
 }
 
-fn kind_of(thread: &str) -> ThreadKind {
-    match thread {
-        "spawner" => ThreadKind::Spawner,
-        name if name.starts_with("vu-") => ThreadKind::VhostUser,
-        name if name.starts_with("fs-") => ThreadKind::Fs,
-        name if name.starts_with("vsock") => ThreadKind::Vsock,
-        "rng" => ThreadKind::Simple,
-        name => panic!("of what kind is the thread {name:?}?"),
-    }
-}
-
-/// What the threads of each kind called once they had their filter.
-type Calls = BTreeMap<String, Vec<Seen>>;
-
-/// Adds what a trace tells of one VM.
-fn read_trace(trace: &str, calls: &mut Calls) {
-    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut confined = BTreeSet::new();
-    let mut spawning = false;
-    let main = trace.split(' ').next();
-    for line in trace.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else {
-            continue;
-        };
-        let rest = rest.trim_start();
-        let Some((call, args)) = rest
-            .split_once('(')
-            .filter(|_| !rest.starts_with(['<', '+', '-']))
-        else {
-            continue;
-        };
-        if let Some(name) = args.strip_prefix("PR_SET_NAME, \"") {
-            let name = name.split('"').next().unwrap_or_default();
-            names.insert(thread, name);
-        }
-        let name = names.get(thread).copied();
-        // A new thread has the spawner's filter before it has its own.
-        let kind = if confined.contains(thread) {
-            Some(name.map_or(ThreadKind::Main, kind_of))
-        } else if spawning && Some(thread) != main {
-            Some(ThreadKind::Spawner)
-        } else {
-            None
-        };
-        if let Some(kind) = kind {
-            let args = args
-                .split([',', ')', '<', ' '])
-                .filter(|arg| !arg.is_empty());
-            let args = args.map_while(number).collect();
-            let call = call.to_owned();
-            calls
-                .entry(kind.to_string())
-                .or_default()
-                .push(Seen { call, args });
-        }
-        // The first call with the filter is the one after the one that installs it.
-        if call == "seccomp" {
-            confined.insert(thread);
-            spawning |= name == Some("spawner");
-        }
-    }
-}
-
-fn number(arg: &str) -> Option<u64> {
-    match arg {
-        "PR_SET_NAME" => Some(libc::PR_SET_NAME as u64),
-        "PR_SET_NO_NEW_PRIVS" => Some(libc::PR_SET_NO_NEW_PRIVS as u64),
-        _ => match arg.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16).ok(),
-            None => arg.parse().ok(),
-        },
-    }
-}
-
-fn is_used(rule: &Rule, calls: &[Seen]) -> bool {
-    calls
-        .iter()
-        .any(|seen| seen.call == rule.name() && rule.args.iter().all(|arg| arg.fits(&seen.args)))
-}
-
 /// Asks for a port of the guest's at which nobody listens.
 fn refused_by_the_guest(bed: &Bed) {
     let vms = fs::read_dir(bed.state().join(".vm")).expect("a VM runs");
@@ -196,11 +111,11 @@ fn refused_by_the_guest(bed: &Bed) {
 
 #[test]
 fn no_rule_is_needless() {
-    if !subject_is_ours("seccomp") {
+    if !subject_is_ours("seccomp") || !machine_is_qemu("seccomp") {
         return;
     }
     let folder = tempfile::tempdir().expect("/tmp is writable");
-    let bed = traced(folder.path(), "-e raw='!prctl'");
+    let bed = traced(folder.path(), "qemu", trace::OPTIONS);
     let scene = Scene::subject(&bed);
     let volume = bed.fresh("volume");
     fs::create_dir(&volume).expect("the bed is ours");
@@ -230,41 +145,71 @@ fn no_rule_is_needless() {
     scene.remove("d");
     bed.assert_clean();
 
-    let mut calls_of = Calls::new();
-    for file in fs::read_dir(folder.path()).expect("it is ours") {
-        let file = file.expect("readable");
-        if file.file_name().to_string_lossy().starts_with("trace-") {
-            let trace = fs::read_to_string(file.path()).expect("strace wrote it");
-            read_trace(&trace, &mut calls_of);
-        }
+    let trace = Trace::read(folder.path());
+    let kinds = [
+        ThreadKind::Main,
+        ThreadKind::Spawner,
+        ThreadKind::VhostUser,
+        ThreadKind::Fs,
+        ThreadKind::Vsock,
+    ];
+    trace.assert_needed(&kinds, &[]);
+}
+
+/// Of those kinds that only machines of our own have.
+#[test]
+fn no_rule_of_a_machine_is_needless() {
+    if !subject_is_ours("seccomp") {
+        return;
     }
-    let mut needless = Vec::new();
-    for kind in ThreadKind::ALL {
-        let Some(calls) = calls_of.get(&kind.to_string()) else {
-            // Devices that only machines on KVM have.
-            continue;
-        };
-        for rule in rules(kind).filter(|rule| !rule.rare && !is_used(rule, calls)) {
-            // A group that several kinds share is needed if one of them needs it. The
-            // spawner's list is what it hands on, and a few for itself.
-            let elsewhere = ThreadKind::ALL.into_iter().any(|other| {
-                let shared = rules(other).any(|theirs| std::ptr::eq(theirs, rule));
-                let used = calls_of.get(&other.to_string());
-                let used = used.map_or(kind == ThreadKind::Spawner, |used| is_used(rule, used));
-                other != ThreadKind::Spawner && shared && used
-            });
-            if !elsewhere {
-                needless.push(format!("{kind}: {} for {}", rule.name(), rule.why));
-            }
-        }
+    if machine() == QEMU {
+        eprintln!("seccomp: skipped, pods run in QEMU");
+        return;
     }
-    let seen: Vec<_> = calls_of.keys().collect();
-    for kind in ["main", "spawner", "vhost-user", "fs", "vsock"] {
-        assert!(calls_of.contains_key(kind), "no {kind} thread in {seen:?}");
+    let folder = tempfile::tempdir().expect("/tmp is writable");
+    let bed = traced(folder.path(), "kvm", trace::OPTIONS);
+    let scene = Scene::subject(&bed);
+
+    let output = scene.run_with("c", &[], &["wc", "-c"], Input::Noise(1 << 20));
+    assert_eq!(output.ok().out(), "1048576\n");
+    bed.assert_clean();
+
+    let trace = Trace::read(folder.path());
+    trace.assert_needed(
+        &[ThreadKind::Machine, ThreadKind::Vcpu],
+        &[ThreadKind::VhostUser],
+    );
+    trace.assert_seen(&[ThreadKind::Simple, ThreadKind::Fs, ThreadKind::Vsock]);
+}
+
+/// Of devices that are not in every pod, by their unit tests on real disks and taps,
+/// with each thread under its filter.
+#[test]
+fn no_rule_of_a_device_is_needless() {
+    if !subject_is_ours("seccomp") {
+        return;
     }
-    assert!(
-        needless.is_empty(),
-        "needless rules:\n{}",
-        needless.join("\n")
+    let folder = tempfile::tempdir().expect("/tmp is writable");
+    let mut command = Command::new("/usr/bin/strace");
+    command
+        .arg("-f")
+        .args(trace::OPTIONS.split(' '))
+        .arg("-o")
+        .arg(folder.path().join(format!("{}devices", trace::PREFIX)))
+        .arg(trace::unit_tests())
+        .args([
+            "virtio::block::tests",
+            "virtio::net::tests",
+            "virtio::balloon::tests",
+        ])
+        .args(["--skip", "stress", "--test-threads=1"])
+        .env("RUST_KATA_TEST_CONFINE", "1");
+
+    run(command, Input::Null, limit()).ok();
+
+    let trace = Trace::read(folder.path());
+    trace.assert_needed(
+        &[ThreadKind::Block, ThreadKind::Net, ThreadKind::Simple],
+        &[ThreadKind::Fs],
     );
 }

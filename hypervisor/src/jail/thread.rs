@@ -88,6 +88,8 @@ pub fn spawn<T: Send + 'static>(
             if kind == ThreadKind::Fs {
                 privileges::keep_capabilities_across_users();
             }
+            #[cfg(test)]
+            confine_in_tests(kind);
             work()
         });
     };
@@ -110,6 +112,16 @@ pub fn spawn<T: Send + 'static>(
         .send(job);
     sent.map_err(|_| gone())?;
     thread.recv().map_err(|_| gone())?
+}
+
+/// Unit tests of the devices run under their filters too, if they are told to: a test
+/// of the filters looks what they call.
+#[cfg(test)]
+fn confine_in_tests(kind: ThreadKind) {
+    if std::env::var_os("RUST_KATA_TEST_CONFINE").is_some() {
+        seccomp::watch().unwrap();
+        confine(kind).unwrap();
+    }
 }
 
 /// Does `work` in a thread of this kind and waits for it: what a device does with the

@@ -2,11 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use virtio_bindings::virtio_blk::*;
 use virtio_queue::QueueT;
 
 use super::*;
+use crate::jail::{self, ThreadKind};
 use crate::virtio::testing::{DriverQueue, END, INDIRECT, NEXT, SIZE, WRITE, memory};
 
 mod device;
@@ -42,7 +44,12 @@ impl Rig {
 
     /// A disk of which each byte is its sector's number.
     fn with(options: BlockOptions, features: u64) -> Rig {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        Rig::within(&std::env::temp_dir(), options, features)
+    }
+
+    /// The same in this folder.
+    fn within(folder: &Path, options: BlockOptions, features: u64) -> Rig {
+        let file = tempfile::NamedTempFile::new_in(folder).unwrap();
         for sector in 0..SECTORS {
             let bytes = [sector as u8; SECTOR as usize];
             file.as_file()
@@ -60,7 +67,10 @@ impl Rig {
     fn on(disk: File, file: File, options: BlockOptions, features: u64) -> Rig {
         let mem = memory();
         let driver = DriverQueue::new(&mem, 0);
-        let mut device = Block::new(disk, options).unwrap();
+        let made = jail::run(ThreadKind::Block, "disk", move || {
+            Block::new(disk, options).map_err(io::Error::other)
+        });
+        let mut device = made.unwrap();
         device.set_features(device.features() & features);
         let (kick, calls) = (driver.kick_event(), driver.calls.clone());
         device
@@ -259,12 +269,15 @@ fn discard_frees_space() {
 
 #[test]
 fn zeroes_are_written() {
-    for (flags, features) in [
-        (0, u64::MAX),
-        (1, u64::MAX),
-        (0, !(1 << VIRTIO_BLK_F_FLUSH)),
+    let here = std::env::temp_dir();
+    for (folder, flags, features) in [
+        (&*here, 0, u64::MAX),
+        (&here, 1, u64::MAX),
+        (&here, 0, !(1 << VIRTIO_BLK_F_FLUSH)),
+        // tmpfs has no way to zero a range.
+        (Path::new("/dev/shm"), 0, u64::MAX),
     ] {
-        let mut rig = Rig::with(BlockOptions::default(), features);
+        let mut rig = Rig::within(folder, BlockOptions::default(), features);
 
         let ranges = [(5, 1, flags), (9, 300, flags)];
         assert_eq!(rig.ranges(VIRTIO_BLK_T_WRITE_ZEROES, &ranges), OK);

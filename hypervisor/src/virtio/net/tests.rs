@@ -1,6 +1,7 @@
 //! The network device under a scripted driver, on real taps in a network namespace of their own.
 
 use super::*;
+use crate::jail;
 use crate::virtio::testing::{DriverQueue, NEXT, SIZE, WRITE, memory};
 use link::{Link, frame};
 use virtio_bindings::virtio_net::{
@@ -40,7 +41,10 @@ impl Rig {
             return None;
         }
         let (link, taps) = Link::new(pairs);
-        let mut device = Net::new(taps, options()).unwrap();
+        let made = jail::run(ThreadKind::Net, "network", move || {
+            Net::new(taps, options()).map_err(io::Error::other)
+        });
+        let mut device = made.unwrap();
         device.set_features(device.features() & features);
         let mem = memory();
         let queues = (0..device.queue_sizes().len())
