@@ -61,6 +61,7 @@ pub trait Vm: Send + Sync {
 
     /// Takes a device that was attached away. The guest should have let go of it before.
     async fn detach(&self, slot: u32) -> Result<(), Error>;
+
     /// How long after the start of the VM's process the guest's user space began to run;
     /// `None` if it has not said so, or nobody listens.
     async fn boot_mark(&self) -> Result<Option<Duration>, Error>;

@@ -235,8 +235,6 @@ const TAP: &[Rule] = table! {
 const MACHINE: &[Rule] = table! {
     SYS_eventfd2 => "kicks and interrupts of the devices";
     SYS_fcntl => "descriptors that the owner sent";
-    SYS_fstat => "the length of an image";
-    SYS_ftruncate => "the size of the guest's memory";
     SYS_ioctl if Is(1, kvm::GET_API_VERSION) => "is it KVM?";
     SYS_ioctl if Is(1, kvm::CHECK_EXTENSION) => "what it can do";
     SYS_ioctl if Is(1, kvm::CREATE_VM) => "the VM";
@@ -259,9 +257,10 @@ const MACHINE: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::GET_LAPIC) => "their state at boot";
     SYS_ioctl if Is(1, kvm::SET_LAPIC) => "their state at boot";
     SYS_lseek => "reads the images";
-    SYS_memfd_create => "the guest's memory, shared with its devices";
     SYS_prctl if Is(0, libc::PR_SET_VMA as u64) => "names the guest's memory, for /proc/PID/smaps";
-    SYS_pread64 => "reads the images";
+    ; rare
+    SYS_ftruncate => "the size of a guest's memory on huge pages";
+    SYS_memfd_create => "a guest's memory on huge pages, which an operator must have reserved";
 };
 
 /// Running a vCPU.
