@@ -82,11 +82,50 @@ pub fn pss(pid: u32, name: &str) -> Option<(u64, u64)> {
     sizes(pid, name, &["Pss:"])
 }
 
-/// Bytes of memory that only `pid` has, less what lies in mappings whose name
-/// contains `name`.
-pub fn private(pid: u32, name: &str) -> Option<u64> {
-    let (all, named) = sizes(pid, name, &["Private_Clean:", "Private_Dirty:"])?;
-    Some(all - named)
+/// Bytes of memory that only the VMM `pid` has, without its guest's `guest_bytes`.
+/// The guest's memory is told by what no other mapping has: exactly that size, and
+/// left out of core dumps. An error if it is not found, or found twice.
+pub fn private_beside_guest(pid: u32, guest_bytes: u64) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    beside_guest(&text, guest_bytes).map_err(|why| format!("{path}: {why}"))
+}
+
+fn beside_guest(smaps: &str, guest_bytes: u64) -> Result<u64, String> {
+    let (mut beside, mut guests) = (0, 0);
+    let mut lines = smaps.lines().peekable();
+    while let Some(line) = lines.next() {
+        let size = mapping_size(line).ok_or_else(|| format!("no mapping: {line}"))?;
+        let (mut private, mut undumped) = (0, false);
+        while let Some(line) = lines.next_if(|line| mapping_size(line).is_none()) {
+            match line.split_whitespace().collect::<Vec<_>>()[..] {
+                ["Private_Clean:" | "Private_Dirty:" | "Private_Hugetlb:", kib, "kB"] => {
+                    let kib: u64 = kib.parse().map_err(|_| format!("no size: {line}"))?;
+                    private += kib << 10;
+                }
+                ["VmFlags:", ref flags @ ..] => undumped = flags.contains(&"dd"),
+                _ => {}
+            }
+        }
+        if size == guest_bytes && undumped {
+            guests += 1;
+        } else {
+            beside += private;
+        }
+    }
+    match guests {
+        1 => Ok(beside),
+        _ => Err(format!(
+            "{guests} mappings of {guest_bytes} bytes that are left out of core dumps, not 1"
+        )),
+    }
+}
+
+/// The size of the mapping that begins with this line, if one does (proc(5)).
+fn mapping_size(line: &str) -> Option<u64> {
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    address(end)?.checked_sub(address(start)?)
 }
 
 /// The sum of these fields of `/proc/PID/smaps` (proc(5)): of all mappings, and
@@ -139,5 +178,42 @@ pub fn wait_gone(pid: u32, limit: Duration) -> bool {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => panic!("poll of a pidfd: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+7f0000000000-7f0010000000 rw-p 00000000 00:00 0
+Private_Clean:         4 kB
+Private_Dirty:     90000 kB
+VmFlags: rd wr mr mw me ac dd hg
+7f0010000000-7f0020000000 rw-p 00000000 00:00 0                          [heap]
+Private_Clean:         0 kB
+Private_Dirty:        12 kB
+VmFlags: rd wr mr mw me ac
+7f0030000000-7f0030001000 r-xp 00001000 08:01 42      /usr/bin/name-with-dashes
+Private_Clean:         8 kB
+Private_Dirty:         0 kB
+VmFlags: rd ex mr mw me dd
+";
+
+    #[test]
+    fn guest_is_the_one_mapping_of_its_size_that_is_not_dumped() {
+        assert_eq!(beside_guest(SMAPS, 256 << 20), Ok(20 << 10));
+    }
+
+    #[test]
+    fn guest_that_is_not_found_or_found_twice_is_an_error() {
+        let twice = format!("{SMAPS}{SMAPS}");
+
+        let missing = beside_guest(SMAPS, 128 << 20).unwrap_err();
+        let double = beside_guest(&twice, 256 << 20).unwrap_err();
+
+        assert!(missing.starts_with("0 mappings"), "{missing}");
+        assert!(double.starts_with("2 mappings"), "{double}");
+        assert!(beside_guest("", 256 << 20).is_err());
     }
 }

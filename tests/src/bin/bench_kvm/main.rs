@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use boot::Boots;
-use harness::bed::Bed;
+use harness::bed::{Bed, Plan};
 use harness::dist::{SHIM, VMM, binary};
 use harness::process;
 use harness::run::{Input, Running};
@@ -19,13 +19,19 @@ use harness::scene::{Scene, limit};
 use harness::spec::Spec;
 use harness::table::{Samples, Table};
 
+/// The memory of a pod's guest.
+const POD_MIB: u64 = 256;
+
 fn main() {
     let turns: u32 = std::env::var("BENCH_TURNS")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(5);
     let boots = Boots::new().expect("a built tree");
-    let bed = Bed::new();
+    let bed = Bed::with(Plan {
+        config: format!("memory_mib = {POD_MIB}"),
+        ..Plan::default()
+    });
     let mut table = Table::default();
 
     // The first of each fills the page cache.
@@ -77,11 +83,12 @@ fn first_byte_of_pod(bed: &Bed) -> Duration {
 fn memory(bed: &Bed, table: &mut Table) {
     let scene = Scene::subject(bed);
     scene.detach("c", &[], &["sleep", "100000"]);
-    let private: u64 = bed
-        .named(VMM)
-        .iter()
-        .filter_map(|found| process::private(found.pid, "[anon:guest]"))
-        .sum();
+    let vmms = bed.named(VMM);
+    let [vmm] = &vmms[..] else {
+        panic!("one pod has {} VMMs: {vmms:?}", vmms.len());
+    };
+    let private = process::private_beside_guest(vmm.pid, POD_MIB << 20)
+        .unwrap_or_else(|why| panic!("cannot tell the guest's memory from the VMM's: {why}"));
     let mib = private as f64 / f64::from(1 << 20);
     table.number(
         "memory: private to the VMM, without guest RAM",
