@@ -89,6 +89,8 @@ pub struct VmSpec {
     pub hugepages: bool,
     /// Network namespace in which the VM's processes run.
     pub netns: Option<PathBuf>,
+    /// Directory of the cgroup (v2) in which they are born, where the host can do that.
+    pub cgroup: Option<PathBuf>,
     /// The directory shared with the guest.
     pub share: Share,
     /// Unix socket on which host programs reach the guest's vsock ports; with
@@ -137,6 +139,9 @@ impl ValidSpec {
             "panic=-1".into(),
             // Else a prebuilt kernel spends most of its boot testing its ciphers (guest/README.md).
             "cryptomgr.notests".into(),
+            // To move a process to a cgroup, the kernel waits for a grace period of RCU:
+            // several ticks, unless it may hurry its processors.
+            "rcupdate.rcu_expedited=1".into(),
         ];
         line.extend(words);
         if !self.0.debug {
