@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         hotplug_mib: 0,
         hugepages: std::env::var_os("HUGEPAGES").is_some(),
         netns: std::env::var_os("NETNS").map(PathBuf::from),
+        cgroup: None,
         share: Share {
             tag: "rust-kata".into(),
             dir: share.into(),

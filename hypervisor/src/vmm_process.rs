@@ -15,6 +15,7 @@ pub(crate) fn launch(spec: &ValidSpec, control: OwnedFd) -> Launch {
         args: args(spec, &control),
         log: spec.file("vmm.log"),
         namespaces: Namespaces::Own,
+        cgroup: spec.cgroup.clone(),
         fds: vec![control],
     }
 }

@@ -64,14 +64,31 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// Moves a process in. Accounting is no reason to fail a pod.
+    /// The directory in which processes can be born, if there is only one.
+    pub(crate) fn birthplace(&self) -> Option<&Path> {
+        match &self.dirs[..] {
+            [dir] => Some(dir),
+            _ => None,
+        }
+    }
+
+    /// Moves a process in that is not there already: even then the kernel would wait
+    /// for all processors. Accounting is no reason to fail a pod.
     pub(crate) fn add(&self, pid: u32) {
         for dir in &self.dirs {
+            if holds(dir, pid) {
+                continue;
+            }
             if let Err(e) = fs::write(dir.join("cgroup.procs"), pid.to_string()) {
                 log::warn!("Cannot move process {pid} to {}: {e}", dir.display());
             }
         }
     }
+}
+
+fn holds(dir: &Path, pid: u32) -> bool {
+    let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    processes.lines().any(|line| line.parse() == Ok(pid))
 }
 
 /// Removes the cgroup directories of a pod. One that others use stays.
@@ -158,6 +175,39 @@ mod tests {
         );
         assert_eq!(of("/a/../b"), None);
         assert_eq!(of("/"), None);
+    }
+
+    #[test]
+    fn process_that_is_there_already_is_not_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let procs = dir.path().join("cgroup.procs");
+        fs::write(&procs, "7\n142\n").unwrap();
+        let cgroup = HostCgroup {
+            dirs: vec![dir.path().to_owned()],
+            missing: Vec::new(),
+        };
+
+        cgroup.add(142);
+        let stayed = fs::read_to_string(&procs).unwrap();
+        cgroup.add(42);
+        let moved = fs::read_to_string(&procs).unwrap();
+
+        assert_eq!((stayed.as_str(), moved.as_str()), ("7\n142\n", "42"));
+    }
+
+    #[test]
+    fn processes_are_born_in_the_one_hierarchy_or_nowhere() {
+        let of = |dirs: &[&str]| {
+            let cgroup = HostCgroup {
+                dirs: dirs.iter().map(PathBuf::from).collect(),
+                missing: Vec::new(),
+            };
+            cgroup.birthplace().map(Path::to_owned)
+        };
+
+        assert_eq!(of(&["/cg/a"]), Some("/cg/a".into()));
+        assert_eq!(of(&["/cg/cpu/a", "/cg/memory/a"]), None);
+        assert_eq!(of(&[]), None);
     }
 
     #[test]

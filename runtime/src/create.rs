@@ -124,7 +124,6 @@ impl Pod {
         .await
         .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
 
-        let signals = self.start_holder(&container.init, id).await?;
         let pending = self.streams.prepare(io)?;
         let request = api::CreateContainerRequest {
             container_id: id.clone(),
@@ -132,9 +131,13 @@ impl Pod {
             stdio: Some(pending.request()).into(),
             ..Default::default()
         };
-        let answer = self
-            .unless_gone(self.agent.create_container(request))
-            .await?;
+        // The host waits a while to move the holder to its cgroup, and the guest need not.
+        // Both go on to their ends: what they have made is then taken back in order.
+        let (signals, answer) = tokio::join!(
+            self.start_holder(&container.init, id),
+            self.unless_gone(self.agent.create_container(request)),
+        );
+        let (signals, answer) = (signals?, answer?);
         container.set_guest_pid(answer.pid);
         container.init.set_stdio(pending.connect().await?);
 

@@ -219,7 +219,9 @@ async fn boot(
     let agent_port = listen(dir, AGENT_PORT)?;
     let streams = Streams::serve(listen(dir, STDIO_PORT)?);
 
-    let vm_spec = vm_spec(config, spec, dir).validate()?;
+    let mut vm_spec = vm_spec(config, spec, dir);
+    vm_spec.cgroup = cgroup.birthplace().map(Path::to_owned);
+    let vm_spec = vm_spec.validate()?;
     let choice = hypervisor::select(&vm_spec)?;
     step(&format!("hypervisor: {}", choice.reason));
     let bounds = Bounds::of(&vm_spec, config.memory_mib, choice.vmm.can_resize());
@@ -313,6 +315,7 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
         hotplug_mib: config.max_memory_mib.saturating_sub(memory_mib) / 128 * 128,
         hugepages: config.hugepages,
         netns: spec.netns.clone(),
+        cgroup: None,
         share: Share {
             tag: SHARE_TAG.to_owned(),
             dir: dir.shared(),

@@ -14,7 +14,7 @@ use protos::agent as api;
 
 use crate::agent;
 use crate::container::Container;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::holder::{Holder, Signals};
 use crate::pod::Pod;
@@ -156,7 +156,11 @@ impl Pod {
             Some(exec) => format!("{container}/{exec}"),
         };
         let (holder, signals) = Holder::start(&name, self.spec.netns.as_deref()).await?;
-        self.cgroup.add(holder.pid());
+        let (cgroup, pid) = (self.cgroup.clone(), holder.pid());
+        // The kernel may wait for all processors first.
+        tokio::task::spawn_blocking(move || cgroup.add(pid))
+            .await
+            .map_err(|e| Error::Internal(format!("Moving a holder broke off: {e}")))?;
         process.set_holder(holder);
         Ok(signals)
     }

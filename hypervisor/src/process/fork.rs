@@ -29,6 +29,9 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
+/// linux/sched.h
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// A child that runs.
 pub(super) struct Forked {
     pub pid: Pid,
@@ -50,6 +53,9 @@ pub(super) struct Fork {
     pub fds: Vec<OwnedFd>,
     /// The network namespace that it enters.
     pub netns: Option<File>,
+    /// The cgroup in which it is born, if that is possible: moving it there later makes
+    /// the host wait for all of its processors. Who started it sees where it is.
+    pub cgroup: Option<File>,
     /// Whether it gets a namespace of each kind of its own, or just one for mounts.
     pub namespaces: bool,
 }
@@ -101,7 +107,13 @@ impl Fork {
         )?;
         // SAFETY: like a fork; the child makes system calls only, and touches no memory
         // that another thread may have locked.
-        let cloned = unsafe { clone3(flags) };
+        let cloned = unsafe { clone3(flags, self.cgroup.as_ref()) };
+        let cloned = match cloned {
+            // A cgroup that takes no processes, of v1, or of a kernel before 5.7.
+            // SAFETY: as above.
+            Err(_) if self.cgroup.is_some() => unsafe { clone3(flags, None) },
+            cloned => cloned,
+        };
         if let Ok(None) = cloned {
             // SAFETY: this is the child, alone in its copy of the memory; what `child`
             // points to lives until it is replaced by the program.
@@ -194,10 +206,12 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 ///
 /// # Safety
 /// As for fork(2) in a process with threads: the child may only make system calls.
-unsafe fn clone3(flags: libc::c_int) -> io::Result<Option<(Pid, OwnedFd)>> {
+unsafe fn clone3(flags: libc::c_int, cgroup: Option<&File>) -> io::Result<Option<(Pid, OwnedFd)>> {
     let mut pidfd: RawFd = -1;
+    let into_cgroup = cgroup.map_or(0, |_| CLONE_INTO_CGROUP);
     let args = libc::clone_args {
-        flags: (flags | libc::CLONE_PIDFD) as u64,
+        flags: (flags | libc::CLONE_PIDFD) as u64 | into_cgroup,
+        cgroup: cgroup.map_or(0, |file| file.as_raw_fd() as u64),
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         // SAFETY: numbers only, for which zero means "none".

@@ -27,6 +27,8 @@ pub(crate) struct Launch {
     pub log: PathBuf,
     /// What it sees of the host.
     pub namespaces: Namespaces,
+    /// The cgroup (v2) in which it is born, where that can be.
+    pub cgroup: Option<PathBuf>,
     /// The descriptors that it inherits. Closed here once it runs.
     pub fds: Vec<OwnedFd>,
 }
@@ -52,6 +54,7 @@ impl Launch {
             args,
             log,
             namespaces,
+            cgroup,
             fds,
         } = self;
         let fail = |source| Error::Spawn {
@@ -86,6 +89,7 @@ impl Launch {
             output,
             fds,
             netns,
+            cgroup: cgroup.and_then(|path| File::open(path).ok()),
             namespaces: own,
         };
         let forked = spawner::fork(|| fork.start(), Forked::discard)
@@ -120,6 +124,7 @@ mod tests {
             args: vec!["-c".into(), script.into()],
             log: dir.join("log"),
             namespaces: Namespaces::Own,
+            cgroup: None,
             fds: Vec::new(),
         }
     }
@@ -160,6 +165,51 @@ mod tests {
         assert_eq!(exit.status, ExitStatus::Signal(libc::SIGKILL));
         let pid = process.record().pid;
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    /// A fresh cgroup of v2, where there is such a hierarchy that can be written.
+    fn cgroup() -> Option<PathBuf> {
+        let name = format!("rust-kata-test-{}", std::process::id());
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .filter(|root| Path::new(root).join("cgroup.procs").exists())
+            .map(|root| Path::new(root).join(&name))
+            .find(|path| std::fs::create_dir(path).is_ok())
+    }
+
+    #[tokio::test]
+    async fn process_is_born_in_its_cgroup() {
+        let Some(cgroup) = cgroup().filter(|_| is_root()) else {
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut launch = shell(dir.path(), "exec sleep 1000");
+        launch.cgroup = Some(cgroup.clone());
+
+        let process = launch.start().await.unwrap();
+
+        let members = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+        let pid = process.record().pid;
+        process.kill();
+        process.exited().await;
+        std::fs::remove_dir(&cgroup).unwrap();
+        assert_eq!(members.trim(), pid.to_string());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_cgroup_is_no_obstacle() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for cgroup in [dir.path().to_owned(), dir.path().join("nonexistent")] {
+            let mut launch = shell(dir.path(), "exit 3");
+            launch.cgroup = Some(cgroup);
+
+            let process = launch.start().await.unwrap();
+
+            assert_eq!(process.exited().await.status, ExitStatus::Code(3));
+        }
     }
 
     #[tokio::test]

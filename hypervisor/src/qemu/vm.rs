@@ -67,6 +67,7 @@ impl QemuVm {
             namespaces: Namespaces::Host {
                 netns: spec.netns.clone(),
             },
+            cgroup: spec.cgroup.clone(),
             fds: vec![qemu_qmp, console, qemu_vsock, qemu_fs],
         };
         let (vmm, qemu) = match tokio::join!(vmm.start(), qemu.start()) {

@@ -27,6 +27,7 @@ pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
         hotplug_mib: 0,
         hugepages: false,
         netns: None,
+        cgroup: None,
         share: Share {
             tag: "rust-kata".into(),
             dir: dir.join("shared"),

@@ -67,6 +67,7 @@ impl Boots {
             hotplug_mib: 0,
             hugepages: false,
             netns: None,
+            cgroup: None,
             share: Share {
                 tag: "rust-kata".into(),
                 dir: of("share"),
