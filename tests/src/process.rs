@@ -99,7 +99,11 @@ fn beside_guest(smaps: &str, guest_bytes: u64) -> Result<u64, String> {
         let (mut private, mut undumped) = (0, false);
         while let Some(line) = lines.next_if(|line| mapping_size(line).is_none()) {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
-                ["Private_Clean:" | "Private_Dirty:" | "Private_Hugetlb:", kib, "kB"] => {
+                [
+                    "Private_Clean:" | "Private_Dirty:" | "Private_Hugetlb:",
+                    kib,
+                    "kB",
+                ] => {
                     let kib: u64 = kib.parse().map_err(|_| format!("no size: {line}"))?;
                     private += kib << 10;
                 }
