@@ -18,7 +18,7 @@ use ttrpc::r#async::TtrpcContext;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
-use crate::{hotplug, spec};
+use crate::{attach, hotplug, spec};
 
 pub struct Service {
     pub pod: Arc<Pod>,
@@ -338,6 +338,34 @@ impl agent_ttrpc::Agent for Service {
             memory_bytes: online.memory_bytes,
             ..Default::default()
         })
+    }
+
+    async fn attach_device(
+        &self,
+        _: &TtrpcContext,
+        request: agent::DeviceRequest,
+    ) -> Reply<agent::AttachDeviceResponse> {
+        let attach = move || attach::attach(Path::new(hotplug::SYS), request.slot);
+        let attached = match tokio::task::spawn_blocking(attach).await {
+            Ok(result) => result,
+            Err(e) => Err(std::io::Error::other(e)).what("attach a device"),
+        };
+        let device = reply("AttachDevice", &request.slot.to_string(), attached)?;
+        Ok(agent::AttachDeviceResponse {
+            name: device.name,
+            major: device.major,
+            minor: device.minor,
+            ..Default::default()
+        })
+    }
+
+    async fn detach_device(&self, _: &TtrpcContext, request: agent::DeviceRequest) -> Reply<Empty> {
+        let detach = move || attach::detach(Path::new(hotplug::SYS), request.slot);
+        let detached = match tokio::task::spawn_blocking(detach).await {
+            Ok(result) => result,
+            Err(e) => Err(std::io::Error::other(e)).what("detach a device"),
+        };
+        reply("DetachDevice", &request.slot.to_string(), detached).map(empty)
     }
 
     async fn next_event(&self, _: &TtrpcContext, _: Empty) -> Reply<agent::Event> {

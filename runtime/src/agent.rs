@@ -58,6 +58,8 @@ calls! {
     remove_process(ProcessRequest) -> Empty within call;
     signal_process(SignalProcessRequest) -> Empty within call;
     resize_pty(ResizePtyRequest) -> Empty within call;
+    attach_device(DeviceRequest) -> AttachDeviceResponse within call;
+    detach_device(DeviceRequest) -> Empty within call;
     online_cpu_mem(OnlineCpuMemRequest) -> OnlineCpuMemResponse within call;
 }
 

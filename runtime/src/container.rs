@@ -340,6 +340,7 @@ impl Pod {
             {
                 log::warn!("Container {id}: the guest did not let go of it: {e}");
             }
+            pod.detach_disks(id).await;
             for process in found.execs().iter().chain([&found.init]) {
                 pod.flush(process).await;
                 process.drop_stdio();

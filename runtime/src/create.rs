@@ -11,6 +11,7 @@ use protos::agent as api;
 
 use crate::agent;
 use crate::container::Container;
+use crate::disks;
 use crate::error::{Context, Error, Result};
 use crate::events::Event;
 use crate::guest_spec::{self, Placement};
@@ -100,7 +101,10 @@ impl Pod {
             in_pod: annotations.is_some_and(|a| a.contains_key(CONTAINER_TYPE)),
             sandbox_pid: self.sandbox_guest_pid(),
         };
-        let guest = guest_spec::translate(spec, &placement)?;
+        let mut guest = guest_spec::translate(spec, &placement)?;
+        let disks = disks::wanted(spec, &config.bundle);
+        let is_disk = |n: &usize| disks.iter().any(|disk| disk.mount == Some(*n));
+        guest.sources.retain(|(n, _)| !is_disk(n));
 
         // Intent first: from here on recovery finds the container.
         let dir = self.dir.container(id);
@@ -124,6 +128,9 @@ impl Pod {
         .await
         .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
 
+        if !disks.is_empty() {
+            self.attach_disks(id, &disks, &mut guest.spec).await?;
+        }
         let pending = self.streams.prepare(io)?;
         let request = api::CreateContainerRequest {
             container_id: id.clone(),
@@ -159,6 +166,7 @@ impl Pod {
         let id = &container.record.id;
         // It may have got as far as the guest.
         let _ = self.remove_from_guest(id).await;
+        self.detach_disks(id).await;
         container.init.drop_stdio();
         container.init.drop_holder();
         if let Err(e) = self.forget(id).await {

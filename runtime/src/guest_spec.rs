@@ -178,7 +178,7 @@ fn guest_dir(id: &str) -> PathBuf {
     Path::new(GUEST_SHARE).join(id)
 }
 
-fn is_bind(mount: &OciMount) -> bool {
+pub(crate) fn is_bind(mount: &OciMount) -> bool {
     let by_option = mount
         .options()
         .iter()

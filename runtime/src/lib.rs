@@ -16,6 +16,7 @@ mod cgroup;
 mod config;
 mod container;
 mod create;
+mod disks;
 mod error;
 mod events;
 mod exec;

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hypervisor::Vm;
+use hypervisor::{Extra, Vm};
 use protos::agent as api;
 use tokio::sync::{mpsc, watch};
 
 use crate::agent::Agent;
 use crate::cgroup::HostCgroup;
 use crate::container::Container;
+use crate::disks::Disks;
 use crate::error::{Error, Result};
 use crate::events::{Event, Exit};
 use crate::lock::OwnerLock;
@@ -52,6 +53,9 @@ pub struct Pod {
     pub(crate) containers: Mutex<BTreeMap<String, Arc<Container>>>,
     vm: Box<dyn Vm>,
     pub(crate) bounds: Bounds,
+    /// The VM can be given devices.
+    pub(crate) can_attach: bool,
+    pub(crate) disks: Mutex<Disks>,
     size: Mutex<Size>,
     state: Mutex<PodState>,
     /// Its end was asked for.
@@ -67,6 +71,7 @@ pub struct Pod {
 pub(crate) struct Booted {
     pub(crate) vm: Box<dyn Vm>,
     pub(crate) bounds: Bounds,
+    pub(crate) can_attach: bool,
     pub(crate) agent: Agent,
     pub(crate) streams: Streams,
     pub(crate) cgroup: HostCgroup,
@@ -92,6 +97,7 @@ impl Pod {
         let Booted {
             vm,
             bounds,
+            can_attach,
             agent,
             streams,
             cgroup,
@@ -108,6 +114,8 @@ impl Pod {
             containers: Mutex::default(),
             vm,
             bounds,
+            can_attach,
+            disks: Mutex::default(),
             size: Mutex::new(bounds.least()),
             state: Mutex::new(state),
             ending: AtomicBool::new(false),
@@ -131,6 +139,16 @@ impl Pod {
     /// Asks the guest for this much plugged memory; returns what it has.
     pub(crate) async fn plug_memory(&self, mib: u32) -> Result<u32> {
         Ok(self.vm.plug_memory(mib).await?)
+    }
+
+    /// Gives the VM a device; returns its slot.
+    pub(crate) async fn attach(&self, device: Extra) -> Result<u32> {
+        Ok(self.vm.attach(device).await?)
+    }
+
+    /// Takes a device away from the VM.
+    pub(crate) async fn detach(&self, slot: u32) -> Result<()> {
+        Ok(self.vm.detach(slot).await?)
     }
 
     /// The pod's id.

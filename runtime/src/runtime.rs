@@ -225,6 +225,7 @@ async fn boot(
     let choice = hypervisor::select(&vm_spec)?;
     step(&format!("hypervisor: {}", choice.reason));
     let bounds = Bounds::of(&vm_spec, config.memory_mib, choice.vmm.can_resize());
+    let can_attach = choice.vmm.can_attach();
     let vm = choice.vmm.create(vm_spec).await?;
     state.hypervisor = choice.reason;
     state.processes = vm.processes();
@@ -265,6 +266,7 @@ async fn boot(
         Ok(agent) => Ok(Booted {
             vm,
             bounds,
+            can_attach,
             agent,
             streams,
             cgroup,

@@ -304,7 +304,11 @@ impl Mmio {
     fn write_queue(&mut self, offset: u64, value: u32) {
         let index = self.queue_sel as usize;
         if index >= self.queues.len() || !self.line.has_status(status::FEATURES_OK) {
-            return self.complain(format_args!("sets up queue {index}"));
+            // Linux takes back each queue of a device that it has reset to let go of it.
+            if (offset, value) != (registers::QUEUE_READY, 0) {
+                self.complain(format_args!("sets up queue {index}"));
+            }
+            return;
         }
         match offset {
             registers::QUEUE_READY if value == 0 => self.reset_queue(index),

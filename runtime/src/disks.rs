@@ -1,0 +1,195 @@
+//! Block devices of the host in containers: each is a disk of the VM, given to it when
+//! the first container asks for it and taken away with the last.
+//!
+//! ```text
+//!   spec: device b 7:0 ─▶ /dev/loop0 ─ opened here ─▶ VM, slot 5 ─▶ agent: vda, 254:0
+//!                                                     container: the same path, b 254:0
+//! ```
+//!
+//! A spec asks for a device by an entry of `linux.devices` together with a device rule
+//! for exactly this device, as `ctr run --device` and Kubernetes' block volumes do, or by
+//! a bind mount of its node. A privileged container lists all devices of the host, with
+//! one rule for all: it is not given the host's disks.
+
+mod host;
+mod spec;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hypervisor::Extra;
+use oci_spec::runtime::Spec;
+use protos::agent as api;
+
+use crate::error::{Error, Result};
+use crate::pod::{Pod, lock};
+
+pub(crate) use spec::{Wanted, wanted};
+
+/// Major and minor number.
+pub(crate) type Number = (u32, u32);
+
+/// A disk as the guest has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// In the guest's `/dev`.
+    pub(crate) name: String,
+    /// The guest's number for it.
+    pub(crate) number: Number,
+}
+
+/// The disks of a pod's VM, by the host's number.
+pub(crate) type Disks = BTreeMap<Number, Attached>;
+
+/// A block device of the host that the VM has.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    slot: u32,
+    disk: Disk,
+    read_only: bool,
+    /// Containers that use it.
+    users: BTreeSet<String>,
+}
+
+impl Pod {
+    /// Gives the VM the block devices that a container's spec wants, and has the guest's
+    /// spec, translated for the rest, name them as the guest does. The caller holds the
+    /// operation lock; [`Pod::detach_disks`] undoes it, also when this failed.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if this VM cannot have more devices; [`Error::Invalid`],
+    /// naming the device, if it cannot be used; the hypervisor's and the agent's.
+    pub(crate) async fn attach_disks(
+        &self,
+        container: &str,
+        wanted: &[Wanted],
+        guest: &mut Spec,
+    ) -> Result<()> {
+        let mut disks = BTreeMap::new();
+        for device in wanted {
+            if !self.can_attach {
+                return Err(Error::Unsupported(format!(
+                    "A block device of the host ({}) in a VM that cannot be given devices (hypervisor = \"kvm\" can)",
+                    device.path.display()
+                )));
+            }
+            let disk = self.attach_disk(container, device).await?;
+            disks.insert(device.number, disk);
+        }
+        spec::translate(guest, wanted, &disks);
+        Ok(())
+    }
+
+    async fn attach_disk(&self, container: &str, wanted: &Wanted) -> Result<Disk> {
+        if let Some(there) = lock(&self.disks).get_mut(&wanted.number) {
+            if there.read_only && !wanted.read_only {
+                return Err(Error::Invalid(format!(
+                    "Block device {} is read-only in another container of the pod",
+                    wanted.path.display()
+                )));
+            }
+            there.users.insert(container.to_owned());
+            return Ok(there.disk.clone());
+        }
+        let device = host::open(wanted)?;
+        let read_only = device.read_only;
+        let (major, minor) = wanted.number;
+        let slot = self
+            .attach(Extra::Block {
+                file: device.file,
+                read_only,
+                id: format!("{major}:{minor}"),
+            })
+            .await?;
+        let request = api::DeviceRequest {
+            slot,
+            ..Default::default()
+        };
+        let found = self.unless_gone(self.agent.attach_device(request)).await;
+        let disk = found.and_then(|answer| checked(&answer));
+        let Ok(disk) = disk else {
+            self.take_back(slot).await;
+            return disk;
+        };
+        log::info!("Block device {major}:{minor} of the host is {disk:?} in slot {slot}");
+        let attached = Attached {
+            slot,
+            disk: disk.clone(),
+            read_only,
+            users: BTreeSet::from([container.to_owned()]),
+        };
+        lock(&self.disks).insert(wanted.number, attached);
+        Ok(disk)
+    }
+
+    /// Takes away the disks that no container but this one uses. The caller holds the
+    /// operation lock, and the container is gone from the guest.
+    pub(crate) async fn detach_disks(&self, container: &str) {
+        let mut unused = Vec::new();
+        lock(&self.disks).retain(|_, attached| {
+            let used = attached.users.remove(container);
+            let unneeded = used && attached.users.is_empty();
+            if unneeded {
+                unused.push(attached.slot);
+            }
+            !unneeded
+        });
+        for slot in unused {
+            self.take_back(slot).await;
+        }
+    }
+
+    /// With a VM that is gone, its devices are, too.
+    async fn take_back(&self, slot: u32) {
+        if self.check_vm().is_err() {
+            return;
+        }
+        let request = api::DeviceRequest {
+            slot,
+            ..Default::default()
+        };
+        // A guest that does not let go of it loses it all the same.
+        let gone = self.unless_gone(self.agent.detach_device(request)).await;
+        let taken = self.detach(slot).await;
+        for error in [gone.map(drop).err(), taken.err()].into_iter().flatten() {
+            log::warn!("Pod {}: the disk in slot {slot}: {error}", self.id());
+        }
+    }
+}
+
+/// What the agent says of a disk, if it can be.
+fn checked(answer: &api::AttachDeviceResponse) -> Result<Disk> {
+    let plain = |name: &str| {
+        (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    if answer.major == 0 || !plain(&answer.name) {
+        return Err(Error::Internal(format!(
+            "The guest found no disk where one is, but {:?}",
+            answer.name
+        )));
+    }
+    Ok(Disk {
+        name: answer.name.clone(),
+        number: (answer.major, answer.minor),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_name_what_is_no_disk() {
+        let answer = |name: &str, major| api::AttachDeviceResponse {
+            name: name.into(),
+            major,
+            minor: 16,
+            ..Default::default()
+        };
+        let disk = checked(&answer("vdb", 254)).unwrap();
+        assert_eq!((disk.name.as_str(), disk.number), ("vdb", (254, 16)));
+        for bad in ["", "..", "../etc", "a/b", &"v".repeat(33)] {
+            assert!(checked(&answer(bad, 254)).is_err(), "{bad}");
+        }
+        assert!(checked(&answer("eth0", 0)).is_err());
+    }
+}

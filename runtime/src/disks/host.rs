@@ -1,0 +1,78 @@
+//! Block devices as the host has them.
+
+use std::fs;
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::{Number, Wanted};
+use crate::error::{Error, Result};
+
+/// A block device that is open for what the guest may do.
+pub(super) struct Open {
+    pub(super) file: OwnedFd,
+    /// As asked for, or since the device is.
+    pub(super) read_only: bool,
+}
+
+/// The number of the block device whose node is at `path`, if one is.
+pub(super) fn number(path: &Path) -> Option<Number> {
+    let meta = fs::metadata(path).ok()?;
+    let device = meta.rdev();
+    meta.file_type()
+        .is_block_device()
+        .then(|| (libc::major(device), libc::minor(device)))
+}
+
+/// Opens the device by its number: what the spec calls it is its name in the container.
+pub(super) fn open(wanted: &Wanted) -> Result<Open> {
+    let (major, minor) = wanted.number;
+    let fail = |reason: String| {
+        Error::Invalid(format!(
+            "Block device {major}:{minor} of the host (for {}): {reason}",
+            wanted.path.display()
+        ))
+    };
+    let sys = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let event = fs::read_to_string(sys.join("uevent")).map_err(|e| fail(e.to_string()))?;
+    let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    let name = name.ok_or_else(|| fail("it has no name".into()))?;
+    let path = Path::new("/dev").join(name);
+    let protected = fs::read_to_string(sys.join("ro")).is_ok_and(|ro| ro.trim() == "1");
+    let read_only = wanted.read_only || protected;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .open(&path)
+        .map_err(|e| fail(format!("cannot open {}: {e}", path.display())))?;
+    if number(&path) != Some(wanted.number) {
+        return Err(fail(format!("{} is another device", path.display())));
+    }
+    Ok(Open {
+        file: file.into(),
+        read_only,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let wanted = Wanted {
+            number: (4095, 7),
+            path: "/dev/disk".into(),
+            read_only: true,
+            mount: None,
+        };
+        let error = open(&wanted).err().unwrap().to_string();
+        assert!(
+            error.contains("4095:7") && error.contains("/dev/disk"),
+            "{error}"
+        );
+        assert_eq!(number(Path::new("/dev/null")), None);
+        assert_eq!(number(Path::new("/no/such")), None);
+    }
+}
