@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -29,6 +29,20 @@ pub fn with_init(original: &Path) -> io::Result<NamedTempFile> {
     into.write_all(&cpio("echo", 0o100_755, &fs::read("/bin/busybox")?))?;
     into.write_all(&cpio("TRAILER!!!", 0, &[]))?;
     Ok(file)
+}
+
+/// An initrd of these folders, files and nothing else; the kernel has a console node.
+pub fn with_files(folders: &[&str], files: &[(String, PathBuf)]) -> io::Result<NamedTempFile> {
+    let mut archive = NamedTempFile::new()?;
+    let into = archive.as_file_mut();
+    for name in folders {
+        into.write_all(&cpio(name, 0o040_755, &[]))?;
+    }
+    for (name, path) in files {
+        into.write_all(&cpio(name, 0o100_755, &fs::read(path)?))?;
+    }
+    into.write_all(&cpio("TRAILER!!!", 0, &[]))?;
+    Ok(archive)
 }
 
 /// One entry of a "newc" cpio archive (buffer-format.rst).

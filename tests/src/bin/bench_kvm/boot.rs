@@ -127,8 +127,10 @@ impl Boots {
 
 /// The console's log is a FIFO here, so that a word is seen when it comes. The
 /// first read waits for the writer.
-enum Fifo {
+pub enum Fifo {
+    /// Not opened yet.
     Path(PathBuf),
+    /// With its writer.
     Open(File),
 }
 

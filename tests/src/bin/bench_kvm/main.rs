@@ -5,6 +5,7 @@
 //! can jump ahead in time, so the least of the turns counts.
 
 mod boot;
+mod throughput;
 
 use std::fs;
 use std::process::Command;
@@ -27,6 +28,7 @@ fn main() {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(5);
+    throughput::instead(turns);
     let boots = Boots::new().expect("a built tree");
     let bed = Bed::with(Plan {
         config: format!("memory_mib = {POD_MIB}"),
@@ -59,6 +61,7 @@ fn main() {
         Some(1.25),
     );
     memory(&bed, &mut table);
+    throughput::measure(turns, &mut table);
     table.print();
 }
 
