@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=src/proto");
     ttrpc_codegen::Codegen::new()
         .out_dir(&out)
-        .inputs(["src/proto/agent.proto"])
+        .inputs(["src/proto/agent.proto", "src/proto/management.proto"])
         .include("src/proto")
         .rust_protobuf()
         .customize(ttrpc_codegen::Customize {
@@ -18,7 +18,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .run()?;
     // The generated files open with inner attributes, which `include!` does
     // not take: they are put on the module in lib.rs instead.
-    for name in ["agent.rs", "agent_ttrpc.rs"] {
+    for name in [
+        "agent.rs",
+        "agent_ttrpc.rs",
+        "management.rs",
+        "management_ttrpc.rs",
+    ] {
         let path = out.join(name);
         let text = std::fs::read_to_string(&path)?;
         let kept: Vec<&str> = text

@@ -25,6 +25,7 @@ mod oom;
 mod pod;
 mod power;
 mod process;
+mod process_info;
 mod reaper;
 mod seccomp;
 mod service;

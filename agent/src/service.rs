@@ -219,8 +219,12 @@ impl agent_ttrpc::Agent for Service {
         _: &TtrpcContext,
         request: agent::ContainerRequest,
     ) -> Reply<agent::ListProcessesResponse> {
+        let pids = self.container(&request.container_id)?.processes()?;
         Ok(agent::ListProcessesResponse {
-            pids: self.container(&request.container_id)?.processes()?,
+            processes: pids
+                .into_iter()
+                .filter_map(crate::process_info::of)
+                .collect(),
             ..Default::default()
         })
     }

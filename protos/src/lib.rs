@@ -17,6 +17,21 @@ pub mod agent_ttrpc {
     include!(concat!(env!("OUT_DIR"), "/agent_ttrpc.rs"));
 }
 
+/// `management.proto`: what the owner of a pod does for other processes.
+#[allow(warnings, missing_docs, clippy::all)]
+#[rustfmt::skip]
+pub mod management {
+    include!(concat!(env!("OUT_DIR"), "/management.rs"));
+}
+
+/// The ttrpc client and server of `management.proto`.
+#[allow(warnings, missing_docs, clippy::all)]
+#[rustfmt::skip]
+pub mod management_ttrpc {
+    use super::management;
+    include!(concat!(env!("OUT_DIR"), "/management_ttrpc.rs"));
+}
+
 /// Vsock port of the host on which the agent's one ttrpc connection arrives.
 pub const AGENT_PORT: u32 = 1024;
 

@@ -53,6 +53,7 @@ calls! {
     pause_container(ContainerRequest) -> Empty within call;
     resume_container(ContainerRequest) -> Empty within call;
     stats(ContainerRequest) -> StatsResponse within call;
+    list_processes(ContainerRequest) -> ListProcessesResponse within call;
     exec_process(ExecProcessRequest) -> Empty within create;
     start_process(ProcessRequest) -> StartProcessResponse within create;
     remove_process(ProcessRequest) -> Empty within call;

@@ -20,8 +20,10 @@ pub const SYSTEM_CONFIG: &str = "/etc/rust-kata/config.toml";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The state directory.
+    /// The state directory of what runs.
     pub root: PathBuf,
+    /// Pods, images and volumes of `rust-kata`: what outlives a reboot.
+    pub data_root: PathBuf,
     /// Which hypervisor runs the VMs.
     pub hypervisor: HypervisorKind,
     /// The guest kernel, ELF with a PVH entry.
@@ -92,6 +94,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             root: "/run/rust-kata".into(),
+            data_root: "/var/lib/rust-kata".into(),
             hypervisor: HypervisorKind::Auto,
             kernel: "vmlinux".into(),
             initrd: "initrd.img".into(),
@@ -149,10 +152,30 @@ impl Config {
             .map_err(|e| Error::bad_file(path, format!("cannot read the configuration: {e}")))?;
         let config: Self =
             toml::from_str(&text).map_err(|e| Error::bad_file(path, one_line(&text, &e)))?;
-        if !config.root.is_absolute() {
-            return Err(Error::bad_file(path, "root must be an absolute path"));
+        for (key, dir) in [("root", &config.root), ("data_root", &config.data_root)] {
+            if !dir.is_absolute() {
+                return Err(Error::bad_file(
+                    path,
+                    format!("{key} must be an absolute path"),
+                ));
+            }
         }
         Ok(config)
+    }
+
+    /// `rust-kata`, which owns pods: beside the running binary.
+    pub(crate) fn owner_program(&self) -> Result<PathBuf> {
+        let exe = std::env::current_exe()
+            .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
+        let program = exe.with_file_name("rust-kata");
+        if !program.exists() {
+            return Err(Error::Invalid(format!(
+                "{} is not there: install rust-kata beside {}",
+                program.display(),
+                exe.display()
+            )));
+        }
+        Ok(program)
     }
 
     /// Applies the annotations of a pod: `io.rust-kata.memory_mib`,

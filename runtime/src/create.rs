@@ -174,7 +174,8 @@ impl Pod {
         }
         lock(&self.containers).remove(id);
         // The others may have ended while this one counted as alive.
-        if !self.is_empty() && !self.others_live(id) {
+        let unused = !self.is_empty() && !self.others_live(id);
+        if unused && !self.spec.outlives_containers {
             self.stop_vm("its last container ended").await;
         }
     }

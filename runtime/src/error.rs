@@ -27,6 +27,20 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::FailedPrecondition,
+        Self::InvalidArgument,
+        Self::Unimplemented,
+        Self::DeadlineExceeded,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+}
+
 /// An error of the pod runtime.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -97,6 +111,17 @@ pub enum Error {
         /// The agent's words.
         message: String,
     },
+    /// The owner of a pod answered with an error, or does not answer.
+    #[error("{message}")]
+    Remote {
+        /// The class of the answer.
+        kind: ErrorKind,
+        /// The owner's words.
+        message: String,
+    },
+    /// The owner of a pod has gone before it answered.
+    #[error("The owner of the pod has gone: {0}")]
+    OwnerGone(String),
     /// The command of a process cannot be run.
     #[error("{message}")]
     Command {
@@ -138,9 +163,9 @@ impl Error {
                 ErrorKind::InvalidArgument
             }
             Self::Unsupported(_) => ErrorKind::Unimplemented,
-            Self::Agent { kind, .. } => *kind,
+            Self::Agent { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::AgentTimeout { .. } => ErrorKind::DeadlineExceeded,
-            Self::VmGone { .. } => ErrorKind::Unavailable,
+            Self::VmGone { .. } | Self::OwnerGone(_) => ErrorKind::Unavailable,
             Self::Io { .. } | Self::Hypervisor(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -121,6 +121,25 @@ impl HostHooks {
     }
 }
 
+/// Runs hooks of a pod, with its state on stdin; the first failure ends it.
+pub(crate) async fn run_for_pod(
+    hooks: &[Hook],
+    id: &str,
+    status: &str,
+    dir: &Path,
+    labels: impl IntoIterator<Item = (String, String)>,
+) -> Result<()> {
+    let host = HostHooks {
+        version: String::from("1.0.2"),
+        annotations: labels.into_iter().collect(),
+        ..HostHooks::default()
+    };
+    for hook in hooks {
+        host.run(hook, id, status, 0, dir).await?;
+    }
+    Ok(())
+}
+
 /// Runs one hook; it is killed when this is dropped.
 async fn run(hook: &Hook, bundle: &Path, state: &[u8]) -> std::result::Result<(), String> {
     let mut command = Command::new(hook.path());

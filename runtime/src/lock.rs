@@ -14,7 +14,16 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::paths::PodDir;
+
+/// A directory that stands for a pod, guarded by two flocks.
+pub trait Guarded {
+    /// The pod's id, for messages.
+    fn pod(&self) -> &str;
+    /// The file of the shared/exclusive lock.
+    fn lock(&self) -> PathBuf;
+    /// The file of the owner's lock.
+    fn owner(&self) -> PathBuf;
+}
 
 /// The `lock` file, locked; freed on drop.
 #[derive(Debug)]
@@ -27,7 +36,7 @@ impl PodLock {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such pod (any more).
-    pub fn shared(dir: &PodDir) -> Result<Self> {
+    pub fn shared(dir: &impl Guarded) -> Result<Self> {
         Self::take(dir, FileExt::lock_shared)
     }
 
@@ -35,11 +44,11 @@ impl PodLock {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such pod (any more).
-    pub fn exclusive(dir: &PodDir) -> Result<Self> {
+    pub fn exclusive(dir: &impl Guarded) -> Result<Self> {
         Self::take(dir, FileExt::lock_exclusive)
     }
 
-    fn take(dir: &PodDir, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<Self> {
+    fn take(dir: &impl Guarded, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<Self> {
         let path = dir.lock();
         let file = open(&path, false).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::not_found("pod", dir.pod()),
@@ -79,8 +88,16 @@ impl OwnerLock {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
-    pub fn take(dir: &PodDir, owner: &Owner) -> Result<Self> {
-        let _lock = PodLock::exclusive(dir)?;
+    pub fn take(dir: &impl Guarded, owner: &Owner) -> Result<Self> {
+        let lock = PodLock::exclusive(dir)?;
+        Self::take_locked(dir, owner, &lock)
+    }
+
+    /// As [`OwnerLock::take`], by one who holds the pod's lock exclusively.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if another process owns it.
+    pub fn take_locked(dir: &impl Guarded, owner: &Owner, _held: &PodLock) -> Result<Self> {
         let path = dir.owner();
         let mut file = open(&path, true).on("open", &path)?;
         FileExt::try_lock_exclusive(&file).map_err(|e| {
@@ -106,12 +123,17 @@ impl OwnerLock {
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened for another reason than that
     /// it is missing.
-    pub fn holder(dir: &PodDir) -> Result<Option<Owner>> {
+    pub fn holder(dir: &impl Guarded) -> Result<Option<Owner>> {
         let _lock = match PodLock::shared(dir) {
             Ok(lock) => Some(lock),
             Err(Error::NotFound { .. }) => None,
             Err(e) => return Err(e),
         };
+        Self::holder_unlocked(dir)
+    }
+
+    /// As [`OwnerLock::holder`], by one who holds the pod's lock.
+    pub(crate) fn holder_unlocked(dir: &impl Guarded) -> Result<Option<Owner>> {
         let path = dir.owner();
         let mut file = match open(&path, false) {
             Ok(f) => f,
@@ -136,6 +158,19 @@ impl OwnerLock {
     }
 }
 
+/// Waits until nobody owns a pod.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn wait_for_owner(dir: &impl Guarded) -> Result<()> {
+    let path = dir.owner();
+    match open(&path, false) {
+        Ok(file) => FileExt::lock_shared(&file).on("lock", &path),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).on("open", &path),
+    }
+}
+
 fn open(path: &Path, create: bool) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -147,7 +182,7 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
 }
 
 /// Creates the `lock` file of a new pod directory.
-pub(crate) fn create(dir: &PodDir) -> Result<()> {
+pub(crate) fn create(dir: &impl Guarded) -> Result<()> {
     open(&dir.lock(), true).on("create", dir.lock()).map(drop)
 }
 

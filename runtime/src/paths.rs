@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::lock::Guarded;
 
 /// The paths of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +40,6 @@ impl PodDir {
         })
     }
 
-    /// The pod's id.
-    pub fn pod(&self) -> &str {
-        &self.pod
-    }
-
     /// The namespace's directory.
     pub fn namespace_dir(&self) -> PathBuf {
         self.root.join(&self.namespace)
@@ -52,16 +48,6 @@ impl PodDir {
     /// The pod's directory.
     pub fn path(&self) -> PathBuf {
         self.namespace_dir().join(&self.pod)
-    }
-
-    /// The file of the shared/exclusive lock.
-    pub fn lock(&self) -> PathBuf {
-        self.path().join("lock")
-    }
-
-    /// The file of the owner's lock.
-    pub fn owner(&self) -> PathBuf {
-        self.path().join("owner")
     }
 
     /// The pod's configuration, written once.
@@ -110,6 +96,20 @@ impl PodDir {
     /// The host end of vsock; port P is at this path plus `_P`.
     pub fn vsock(&self) -> PathBuf {
         self.sockets().join("vsock")
+    }
+}
+
+impl Guarded for PodDir {
+    fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.path().join("lock")
+    }
+
+    fn owner(&self) -> PathBuf {
+        self.path().join("owner")
     }
 }
 

@@ -21,7 +21,7 @@ use crate::container::Container;
 use crate::disks::Disks;
 use crate::error::{Error, Result};
 use crate::events::{Event, Exit};
-use crate::lock::OwnerLock;
+use crate::lock::{Guarded, OwnerLock};
 use crate::paths::PodDir;
 use crate::process::{Process, ProcessState};
 use crate::record::{self, PodConfig, PodState, PodStatus};
@@ -31,6 +31,9 @@ use crate::stdio::Streams;
 
 /// How long a guest that is about to go has for its last writes.
 const SYNC_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long the end of a VM may go unnoticed after its agent has hung up.
+const NOTICED: Duration = Duration::from_secs(10);
 
 /// A process of the host that stands for one of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +167,16 @@ impl Pod {
         sandbox.map_or(0, |c| c.init.pid())
     }
 
+    /// The hypervisor and why it was chosen.
+    pub fn hypervisor(&self) -> String {
+        lock(&self.state).hypervisor.clone()
+    }
+
+    /// Whether its end was asked for.
+    pub(crate) fn was_asked_to_end(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
     /// The ids of all containers.
     pub fn container_ids(&self) -> Vec<String> {
         lock(&self.containers).keys().cloned().collect()
@@ -222,6 +235,26 @@ impl Pod {
         }
         self.unless_gone(self.agent.stats(crate::agent::container(container)))
             .await
+    }
+
+    /// The processes of a container, as the guest numbers them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; the agent's.
+    pub async fn processes(&self, container: &str) -> Result<api::ListProcessesResponse> {
+        self.container(container)?;
+        let request = crate::agent::container(container);
+        self.unless_gone(self.agent.list_processes(request)).await
+    }
+
+    /// What the VM's processes use on the host: memory in bytes and CPU time in
+    /// nanoseconds.
+    pub fn vm_usage(&self) -> (u64, u64) {
+        let processes = lock(&self.state).processes.clone();
+        let usage = processes
+            .iter()
+            .filter_map(|p| hypervisor::usage(p.pid).ok());
+        usage.fold((0, 0), |sum, one| (sum.0 + one.memory, sum.1 + one.cpu_ns))
     }
 
     /// Ends the pod: its VM if it runs, all its containers, and its place on
@@ -303,9 +336,13 @@ impl Pod {
         tokio::select! {
             biased;
             answer = call => match answer {
-                // The connection went before the VM's end was noticed.
-                Err(Error::Agent { kind: crate::ErrorKind::Unavailable, .. }) => {
-                    Err(self.gone_error(&self.vm_gone().await))
+                // The connection went before the VM's end was noticed; or the
+                // guest answers what is no answer, and stays.
+                Err(e @ Error::Agent { kind: crate::ErrorKind::Unavailable, .. }) => {
+                    match tokio::time::timeout(NOTICED, self.vm_gone()).await {
+                        Ok(reason) => Err(self.gone_error(&reason)),
+                        Err(_) => Err(e),
+                    }
                 }
                 other => other,
             },

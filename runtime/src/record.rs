@@ -42,6 +42,9 @@ pub struct PodConfig {
     pub memory_limit: Option<u64>,
     /// The CPUs that the containers may use at the most.
     pub cpus: Option<u32>,
+    /// Its VM goes on when the last container has ended.
+    #[serde(default)]
+    pub outlives_containers: bool,
 }
 
 /// CRI annotations that size a sandbox, containerd `pkg/cri/annotations`.
@@ -86,6 +89,7 @@ impl PodConfig {
             labels,
             memory_limit: memory.map(|n| n as u64),
             cpus,
+            outlives_containers: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::events::Exit;
-use crate::lock::{Owner, OwnerLock, PodLock};
+use crate::lock::{Guarded, Owner, OwnerLock, PodLock};
 use crate::paths::{PodDir, check_id};
 use crate::record::{self, ContainerRecord, ContainerState, PodState};
 use crate::share::ShareTree;
@@ -113,7 +113,7 @@ pub(crate) fn reap(
                 state: format!("owned by process {}", owner.pid),
             });
         }
-        kill_owner(&dir, &owner)?;
+        kill_owner(dir.pod(), &owner)?;
     }
     let _lock = match PodLock::exclusive(&dir) {
         Ok(lock) => Some(lock),
@@ -178,11 +178,11 @@ fn exits(dir: &PodDir) -> HashMap<String, Exit> {
 
 /// Kills an owner that does not answer, and waits until its lock is free: its
 /// children die with it.
-fn kill_owner(dir: &PodDir, owner: &Owner) -> Result<()> {
+pub(crate) fn kill_owner(pod: &str, owner: &Owner) -> Result<()> {
     if owner.pid == 0 || owner.pid == std::process::id() {
         return Err(Error::WrongState {
             what: "pod",
-            id: dir.pod().to_owned(),
+            id: pod.to_owned(),
             operation: "remove",
             state: "being created".into(),
         });
@@ -193,7 +193,7 @@ fn kill_owner(dir: &PodDir, owner: &Owner) -> Result<()> {
         start_time: owner.start_time,
     };
     hypervisor::kill_recorded(&[process])
-        .map_err(|e| Error::Internal(format!("The owner of pod {}: {e}", dir.pod())))
+        .map_err(|e| Error::Internal(format!("The owner of pod {pod}: {e}")))
 }
 
 fn read<T: serde::de::DeserializeOwned>(dir: &PodDir, path: &Path) -> Option<T> {

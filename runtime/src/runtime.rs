@@ -18,7 +18,7 @@ use crate::cgroup::HostCgroup;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::events::{Event, Exit};
-use crate::lock::{self, Owner, OwnerLock};
+use crate::lock::{self, Guarded, Owner, OwnerLock};
 use crate::paths::PodDir;
 use crate::pod::{Booted, Pod};
 use crate::record::{self, PodConfig, PodState, PodStatus};

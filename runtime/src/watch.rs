@@ -134,7 +134,7 @@ impl Pod {
         if tokio::time::timeout(EXECS_DEADLINE, ended).await.is_err() && !last {
             log::warn!("Container {id}: an exec outlives it");
         }
-        if last {
+        if last && !self.spec.outlives_containers {
             self.stop_vm("its last container ended").await;
         }
     }

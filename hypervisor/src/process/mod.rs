@@ -10,6 +10,6 @@ mod watch;
 
 pub(crate) use launch::{Launch, Namespaces};
 pub(crate) use log::{BoundedLog, Tail};
-pub use recorded::{KillRecordedError, kill_recorded, start_time};
+pub use recorded::{KillRecordedError, Usage, kill_recorded, start_time, usage};
 pub use spawner::spawn;
 pub(crate) use watch::Process;

@@ -99,6 +99,40 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "bad /proc/PID/stat"))
 }
 
+/// What a process of the host uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Its share of memory (`Pss` of proc(5)), in bytes.
+    pub memory: u64,
+    /// CPU time, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// What a process of the host uses now.
+///
+/// # Errors
+/// That of reading `/proc`, if there is no such process.
+pub fn usage(pid: u32) -> io::Result<Usage> {
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, "bad /proc/PID");
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = pss.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    // proc(5), /proc/PID/schedstat: time spent on the CPU in ns, of one task.
+    let mut cpu_ns = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        let ran = stat
+            .split_whitespace()
+            .next()
+            .and_then(|ns| ns.parse::<u64>().ok());
+        cpu_ns += ran.unwrap_or(0);
+    }
+    Ok(Usage {
+        memory: kib.ok_or_else(bad)? * 1024,
+        cpu_ns,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

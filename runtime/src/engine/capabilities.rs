@@ -1,0 +1,129 @@
+//! Sets of capabilities (capabilities(7)).
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder};
+
+use crate::error::{Error, Result};
+
+/// What containers have, as podman's do.
+const USUAL: [Capability; 11] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// The others.
+const FURTHER: [Capability; 30] = [
+    Capability::AuditControl,
+    Capability::AuditRead,
+    Capability::AuditWrite,
+    Capability::BlockSuspend,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+    Capability::DacReadSearch,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::Lease,
+    Capability::LinuxImmutable,
+    Capability::MacAdmin,
+    Capability::MacOverride,
+    Capability::Mknod,
+    Capability::NetAdmin,
+    Capability::NetBroadcast,
+    Capability::NetRaw,
+    Capability::Perfmon,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::Syslog,
+    Capability::SysModule,
+    Capability::SysNice,
+    Capability::SysPacct,
+    Capability::SysPtrace,
+    Capability::SysRawio,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::WakeAlarm,
+];
+
+/// Every capability.
+pub fn all() -> LinuxCapabilities {
+    of(&USUAL.into_iter().chain(FURTHER).collect())
+}
+
+/// The usual ones, with some more and some less; `all` stands for all.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name that is none.
+pub fn usual(more: &[String], less: &[String]) -> Result<LinuxCapabilities> {
+    let mut set: Capabilities = USUAL.into_iter().collect();
+    for name in less {
+        match named(name)? {
+            Some(capability) => drop(set.remove(&capability)),
+            None => set.clear(),
+        }
+    }
+    for name in more {
+        match named(name)? {
+            Some(capability) => drop(set.insert(capability)),
+            None => set.extend(USUAL.into_iter().chain(FURTHER)),
+        }
+    }
+    Ok(of(&set))
+}
+
+/// A capability by its name; `None` for all of them.
+fn named(name: &str) -> Result<Option<Capability>> {
+    let upper = name.to_ascii_uppercase();
+    let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if plain == "ALL" {
+        return Ok(None);
+    }
+    plain.parse().map(Some).map_err(|_| {
+        Error::Invalid(format!(
+            "{name:?} is no capability: they are listed in capabilities(7), as in NET_ADMIN"
+        ))
+    })
+}
+
+fn of(set: &Capabilities) -> LinuxCapabilities {
+    let built = LinuxCapabilitiesBuilder::default()
+        .bounding(set.clone())
+        .effective(set.clone())
+        .permitted(set.clone())
+        .inheritable(Capabilities::new())
+        .ambient(Capabilities::new())
+        .build();
+    built.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(set: &LinuxCapabilities) -> usize {
+        set.bounding().as_ref().map_or(0, |set| set.len())
+    }
+
+    #[test]
+    fn sets_are_made_by_name() {
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(count(&usual(&[], &[]).unwrap()), 11);
+        let more = usual(&names(&["cap_net_admin", "SYS_TIME"]), &names(&["kill"])).unwrap();
+        assert_eq!(count(&more), 12);
+        let one = usual(&names(&["NET_RAW"]), &names(&["all"])).unwrap();
+        assert_eq!(count(&one), 1);
+        assert_eq!(count(&usual(&names(&["ALL"]), &[]).unwrap()), count(&all()));
+        // capabilities(7), up to CAP_CHECKPOINT_RESTORE.
+        assert_eq!(count(&all()), 41);
+        let said = usual(&names(&["FLY"]), &[]).unwrap_err().to_string();
+        assert!(said.contains("FLY"), "{said}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The order in which the containers of a pod start: each after those that it
+//! depends on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, Result};
+
+/// The dependencies of the containers of one pod, without cycles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    depends_on: BTreeMap<String, BTreeSet<String>>,
+    /// Every container, after those that it depends on.
+    order: Vec<String>,
+}
+
+impl Graph {
+    /// Takes the dependencies of each container.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a dependency that is not there, and for a cycle,
+    /// with the containers on it in order; where no container is free of
+    /// dependencies, that is said.
+    pub fn new(depends_on: BTreeMap<String, BTreeSet<String>>) -> Result<Self> {
+        for (name, dependencies) in &depends_on {
+            if let Some(missing) = dependencies.iter().find(|d| !depends_on.contains_key(*d)) {
+                return Err(Error::Invalid(format!(
+                    "Container {name} depends on {missing}, which is not in its pod"
+                )));
+            }
+        }
+        let mut order: Vec<String> = Vec::with_capacity(depends_on.len());
+        let mut placed = BTreeSet::new();
+        while order.len() < depends_on.len() {
+            let ready: Vec<String> = depends_on
+                .iter()
+                .filter(|(name, on)| !placed.contains(*name) && on.is_subset(&placed))
+                .map(|(name, _)| name.clone())
+                .collect();
+            if ready.is_empty() {
+                return Err(cycle(&depends_on, &placed));
+            }
+            placed.extend(ready.iter().cloned());
+            order.extend(ready);
+        }
+        Ok(Self { depends_on, order })
+    }
+
+    /// Every container, after those that it depends on.
+    pub fn order(&self) -> &[String] {
+        &self.order
+    }
+
+    /// `wanted` and all that they depend on, directly or not, in the order in
+    /// which they are to start.
+    pub fn with_dependencies<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let mut needed = BTreeSet::new();
+        let mut open: Vec<&str> = wanted.into_iter().collect();
+        while let Some(name) = open.pop() {
+            if needed.insert(name) {
+                open.extend(self.dependencies(name));
+            }
+        }
+        let chosen = self.order.iter().filter(|n| needed.contains(n.as_str()));
+        chosen.cloned().collect()
+    }
+
+    /// What a container depends on directly.
+    pub fn dependencies(&self, name: &str) -> impl Iterator<Item = &str> {
+        let on = self.depends_on.get(name).into_iter().flatten();
+        on.map(String::as_str)
+    }
+
+    /// What depends on a container directly.
+    pub fn dependents(&self, name: &str) -> Vec<String> {
+        let on = self.depends_on.iter().filter(|(_, on)| on.contains(name));
+        on.map(|(dependent, _)| dependent.clone()).collect()
+    }
+}
+
+/// One cycle among those that could not be placed.
+fn cycle(depends_on: &BTreeMap<String, BTreeSet<String>>, placed: &BTreeSet<String>) -> Error {
+    let next = |name: &String| depends_on[name].iter().find(|d| !placed.contains(*d));
+    let mut path: Vec<&String> = Vec::new();
+    let mut at = depends_on.keys().find(|name| !placed.contains(*name));
+    while let Some(name) = at {
+        if let Some(start) = path.iter().position(|seen| *seen == name) {
+            path = path.split_off(start);
+            path.push(name);
+            break;
+        }
+        path.push(name);
+        at = next(name);
+    }
+    let path: Vec<&str> = path.iter().map(|name| name.as_str()).collect();
+    let none = if placed.is_empty() {
+        "no container of the pod is without a dependency: "
+    } else {
+        ""
+    };
+    Error::Invalid(format!(
+        "The containers depend on each other in a circle: {none}{}",
+        path.join(" → ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn graph(edges: &[(&str, &[&str])]) -> Result<Graph> {
+        let set = |names: &&[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        Graph::new(
+            edges
+                .iter()
+                .map(|(n, on)| ((*n).to_owned(), set(on)))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn order_and_selection() {
+        let g = graph(&[
+            ("web", &["db", "cache"]),
+            ("db", &["net"]),
+            ("cache", &[]),
+            ("net", &[]),
+        ])
+        .unwrap();
+        assert_eq!(g.order(), ["cache", "net", "db", "web"]);
+        assert_eq!(g.with_dependencies(["db"]), ["net", "db"]);
+        assert_eq!(g.dependents("net"), ["db"]);
+        assert!(graph(&[]).unwrap().order().is_empty());
+    }
+
+    #[test]
+    fn missing_dependencies_and_circles_are_named() {
+        let said = graph(&[("web", &["db"])]).unwrap_err().to_string();
+        assert!(said.contains("web") && said.contains("db"), "{said}");
+        let said = graph(&[("a", &["b"]), ("b", &["a"])])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("a → b → a") && said.contains("without a dependency"),
+            "{said}"
+        );
+        let said = graph(&[("x", &[]), ("y", &["x", "z"]), ("z", &["y"])])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("y → z → y") && !said.contains("without"),
+            "{said}"
+        );
+        assert!(graph(&[("a", &["a"])]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn everything_comes_after_what_it_depends_on(
+            edges in proptest::collection::vec((0u8..12, 0u8..12), 0..30)
+        ) {
+            let mut depends_on: BTreeMap<String, BTreeSet<String>> =
+                (0u8..12).map(|n| (n.to_string(), BTreeSet::new())).collect();
+            let mut circle = false;
+            for (a, b) in edges {
+                // Downwards edges alone make no circle.
+                circle |= a <= b;
+                depends_on.get_mut(&a.to_string()).unwrap().insert(b.to_string());
+            }
+            match Graph::new(depends_on.clone()) {
+                Err(_) => prop_assert!(circle),
+                Ok(g) => {
+                    prop_assert_eq!(g.order().len(), 12);
+                    let place = |n: &String| g.order().iter().position(|o| o == n).unwrap();
+                    for (name, on) in &depends_on {
+                        for d in on {
+                            prop_assert!(place(d) < place(name));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

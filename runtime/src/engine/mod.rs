@@ -1,0 +1,304 @@
+//! The engine: pods and containers that people define, start, stop and start
+//! again, with libpod's meaning. Any program may embed it; `rust-kata` is one.
+//!
+//! ```text
+//! Engine ── reads ───▶ files of pods (flock)          store, view
+//!    │  ── changes ──▶ the files, where nobody owns the pod
+//!    └─ asks ──ttrpc─▶ the owner of the pod           client, pod
+//!                        └ VM, containers, streams    owner   (crate::Pod)
+//! ```
+//! A pod's files outlive its VM. While it is started, one process owns it:
+//! the process holds the `owner` lock, and all changes go through it.
+
+pub mod attachment;
+pub mod capabilities;
+pub mod client;
+pub mod definition;
+pub mod graph;
+pub mod home;
+pub mod hooks;
+pub mod log;
+mod names;
+pub mod owner;
+mod pod;
+pub mod record;
+mod removal;
+pub mod restart;
+mod spawn;
+pub mod status;
+pub mod store;
+pub mod streams;
+pub mod time;
+mod users;
+pub mod view;
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use names::{new_id, new_name};
+pub use pod::PodHandle;
+pub use spawn::OWN;
+
+use self::definition::{ContainerDefinition, PodDefinition};
+use self::home::PodHome;
+use self::record::PodState;
+use self::view::PodView;
+use crate::config::Config;
+use crate::error::{Context, Error, Result};
+use crate::lock::PodLock;
+use crate::runtime::Runtime;
+
+/// The namespace of pods for which no other is asked.
+pub const NAMESPACE: &str = "local";
+
+/// Makes, finds and removes pods. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    config: Arc<Config>,
+    /// The file that the configuration is of, for owners that are started.
+    config_file: Option<Arc<Path>>,
+}
+
+/// A pod that could not be read, and why.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Where it is.
+    pub home: PodHome,
+    /// What is wrong.
+    pub error: Error,
+}
+
+impl Engine {
+    /// An engine with this configuration; `config_file` is where it is from, if
+    /// not from one of the usual places.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directories cannot be made.
+    pub fn new(config: Config, config_file: Option<&Path>) -> Result<Self> {
+        for (dir, mode) in [(&config.root, 0o711), (&config.data_root, 0o711)] {
+            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
+            made.on("create", dir)?;
+        }
+        Ok(Self {
+            config: Arc::new(config),
+            config_file: config_file.map(Arc::from),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
+    }
+
+    /// The runtime that a pod's VM is made by.
+    pub(crate) fn runtime_of(&self, pod: &PodDefinition) -> Result<Runtime> {
+        let mut config = (*self.config).clone();
+        config.hypervisor = pod.hypervisor.unwrap_or(config.hypervisor);
+        Runtime::new(config)
+    }
+
+    /// All pods, of one namespace or of all. Never waits for a VM.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory of pods cannot be read; what is wrong with
+    /// one pod is in its place.
+    pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, Unreadable>>> {
+        let homes = store::homes(&self.config.data_root, namespace)?;
+        let read = homes.into_iter().map(|home| match PodView::read(&home) {
+            // Removed between the two looks.
+            Err(Error::NotFound { .. }) => None,
+            Err(error) => Some(Err(Unreadable { home, error })),
+            Ok(view) => Some(Ok(view)),
+        });
+        Ok(read.flatten().collect())
+    }
+
+    /// Handles of all pods, of one namespace or of all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory of pods cannot be read.
+    pub fn pod_names(&self, namespace: Option<&str>) -> Result<Vec<PodHandle>> {
+        let homes = store::homes(&self.config.data_root, namespace)?;
+        Ok(homes
+            .into_iter()
+            .map(|home| PodHandle::new(self, home))
+            .collect())
+    }
+
+    /// A pod by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a bad name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Result<PodHandle> {
+        let home = PodHome::new(&self.config.data_root, namespace, name)?;
+        if !home.path().is_dir() {
+            return Err(Error::not_found("pod", name));
+        }
+        Ok(PodHandle::new(self, home))
+    }
+
+    /// A pod by its name, its id or the beginning of its id, in one namespace or
+    /// in all.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
+    pub fn find_pod(&self, namespace: Option<&str>, wanted: &str) -> Result<PodHandle> {
+        let homes = store::homes(&self.config.data_root, namespace)?;
+        let named: Vec<PodHome> = homes
+            .iter()
+            .filter(|home| home.name() == wanted)
+            .cloned()
+            .collect();
+        let found = if named.is_empty() && is_id(wanted) {
+            let by_id = |home: &PodHome| {
+                let view = PodView::read(home);
+                view.is_ok_and(|view| view.definition.id.starts_with(wanted))
+            };
+            homes.into_iter().filter(by_id).collect()
+        } else {
+            named
+        };
+        let describe = |home: &PodHome| format!("{}/{}", home.namespace(), home.name());
+        let home = only_one(found, "pod", wanted, describe)?;
+        Ok(PodHandle::new(self, home))
+    }
+
+    /// A container by `POD/NAME`, its name, its id or the beginning of its id.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
+    pub fn find_container(
+        &self,
+        namespace: Option<&str>,
+        wanted: &str,
+    ) -> Result<(PodHandle, String)> {
+        if let Some((pod, name)) = wanted.split_once('/') {
+            let pod = self.find_pod(namespace, pod)?;
+            pod.view()?.container(name)?;
+            return Ok((pod, name.to_owned()));
+        }
+        let mut by_name = Vec::new();
+        let mut by_id = Vec::new();
+        for home in store::homes(&self.config.data_root, namespace)? {
+            let names = store::names_in(&home.containers())?;
+            if names.iter().any(|name| name == wanted) {
+                by_name.push((home.clone(), wanted.to_owned()));
+            }
+            if is_id(wanted)
+                && let Ok(view) = PodView::read(&home)
+            {
+                let ours = view.containers.iter();
+                let fits = ours.filter(|(_, files)| {
+                    files
+                        .as_ref()
+                        .is_ok_and(|f| f.definition.id.starts_with(wanted))
+                });
+                by_id.extend(fits.map(|(name, _)| (home.clone(), name.clone())));
+            }
+        }
+        let found = if by_name.is_empty() { by_id } else { by_name };
+        let describe = |(home, name): &(PodHome, String)| format!("{}/{name}", home.name());
+        let (home, name) = only_one(found, "container", wanted, describe)?;
+        Ok((PodHandle::new(self, home), name))
+    }
+
+    /// Creates a pod. Without a name (an empty one) it gets a new one.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if the name is taken; [`Error::Invalid`] naming
+    /// what is wrong with the definition.
+    pub fn create_pod(&self, mut definition: PodDefinition) -> Result<PodHandle> {
+        let generated = definition.name.is_empty();
+        for _ in 0..names::TRIES {
+            if generated {
+                definition.name = new_name();
+            }
+            definition.check()?;
+            let home = PodHome::new(
+                &self.config.data_root,
+                &definition.namespace,
+                &definition.name,
+            )?;
+            let state = PodState {
+                boot: store::boot_id()?,
+                infra: definition.infra.then(|| definition.id.clone()),
+                ..PodState::default()
+            };
+            match store::create_pod(&home, &definition, &state) {
+                Err(Error::AlreadyExists { .. }) if generated => {}
+                other => return other.map(|()| PodHandle::new(self, home)),
+            }
+        }
+        Err(Error::Internal("No free name for the pod was found".into()))
+    }
+
+    /// Where the owner of a pod listens. A socket's path has 108 bytes: names
+    /// would not fit.
+    pub fn owner_address(&self, home: &PodHome) -> PathBuf {
+        use sha2::{Digest, Sha256};
+        let digest = Sha256::digest(home.path().as_os_str().as_encoded_bytes());
+        let name: String = digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.config.root.join(".owners").join(name)
+    }
+}
+
+/// Puts a container into a pod's directory. The caller holds the pod's lock.
+pub(crate) fn add_container(
+    home: &PodHome,
+    view: &PodView,
+    definition: &ContainerDefinition,
+    held: &PodLock,
+) -> Result<()> {
+    definition.check()?;
+    if view.state.removing {
+        return Err(Error::WrongState {
+            what: "pod",
+            id: home.name().to_owned(),
+            operation: "create a container in",
+            state: "being removed".into(),
+        });
+    }
+    for on in &definition.depends_on {
+        if !view.containers.contains_key(on) {
+            return Err(Error::Invalid(format!(
+                "Container {} depends on {on}, which is not in pod {}",
+                definition.name,
+                home.name()
+            )));
+        }
+    }
+    store::create_container(home, definition, held)
+}
+
+/// Whether this may be the beginning of an id.
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn only_one<T>(
+    mut found: Vec<T>,
+    what: &'static str,
+    wanted: &str,
+    describe: impl Fn(&T) -> String,
+) -> Result<T> {
+    match found.len() {
+        0 => Err(Error::not_found(what, wanted)),
+        1 => Ok(found.remove(0)),
+        _ => {
+            let all: Vec<String> = found.iter().map(describe).collect();
+            Err(Error::Invalid(format!(
+                "{what} {wanted:?} is ambiguous: {}",
+                all.join(", ")
+            )))
+        }
+    }
+}

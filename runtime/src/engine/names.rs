@@ -1,0 +1,58 @@
+//! Ids and names.
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+
+/// As many as it takes: with 1,000 pods, a free name is found at the first try
+/// four times out of five.
+pub(crate) const TRIES: usize = 64;
+
+const ADJECTIVES: [&str; 64] = [
+    "able", "agile", "amber", "apt", "bold", "brave", "brief", "bright", "brisk", "busy", "calm",
+    "candid", "clear", "clever", "cool", "coral", "crisp", "deft", "eager", "early", "even",
+    "exact", "fair", "fast", "fine", "firm", "fleet", "fond", "frank", "fresh", "gentle", "glad",
+    "golden", "grand", "green", "hale", "handy", "happy", "hardy", "ideal", "jolly", "keen",
+    "kind", "lively", "loyal", "lucid", "merry", "mild", "neat", "nimble", "noble", "patient",
+    "plain", "proud", "quick", "quiet", "ready", "sharp", "sound", "steady", "swift", "tidy",
+    "vivid", "warm",
+];
+
+const NOUNS: [&str; 64] = [
+    "alder", "anchor", "aspen", "badger", "beacon", "beech", "birch", "bison", "brook", "cedar",
+    "cliff", "comet", "condor", "coral", "crane", "creek", "cypress", "delta", "dune", "eagle",
+    "elm", "falcon", "fern", "finch", "fjord", "fox", "glade", "grove", "harbor", "hawk", "hazel",
+    "heron", "island", "jay", "juniper", "kestrel", "lagoon", "larch", "lark", "lynx", "maple",
+    "marten", "meadow", "mesa", "oak", "orchid", "osprey", "otter", "owl", "panther", "pine",
+    "plover", "raven", "reef", "ridge", "river", "robin", "sparrow", "spruce", "stork", "swan",
+    "tern", "willow", "wren",
+];
+
+/// 64 random hexadecimal digits.
+pub fn new_id() -> String {
+    let mut bytes = [0u8; 32];
+    rand::rng().fill(&mut bytes[..]);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name for people, as `brave_otter`.
+pub fn new_name() -> String {
+    let mut rng = rand::rng();
+    let pick = |words: &[&'static str], rng: &mut _| *words.choose(rng).unwrap_or(&"pod");
+    format!("{}_{}", pick(&ADJECTIVES, &mut rng), pick(&NOUNS, &mut rng))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_names_are_good_file_names() {
+        for _ in 0..100 {
+            let id = new_id();
+            assert_eq!(id.len(), 64);
+            crate::check_id("id", &id).unwrap();
+            crate::check_id("name", &new_name()).unwrap();
+        }
+        assert_ne!(new_id(), new_id());
+    }
+}

@@ -1,0 +1,206 @@
+//! Putting a container into the VM, and taking it out again: its bundle is
+//! made from its definition each time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Spec};
+
+use super::{Owner, Tracked, guard};
+use crate::create::ContainerConfig;
+use crate::engine::definition::{ContainerDefinition, Rootfs, SharedNamespace};
+use crate::engine::home::{ContainerHome, PodHome};
+use crate::engine::log::LogWriter;
+use crate::engine::status::ContainerStatus;
+use crate::engine::streams::ProcessStreams;
+use crate::engine::users;
+use crate::error::{Context, Error, Result};
+use crate::mount::Mount;
+use crate::pod::Pod;
+
+impl Owner {
+    /// Builds a container in the VM up to the point where its init waits.
+    pub(super) async fn build(&self, pod: &Arc<Pod>, container: &Arc<Tracked>) -> Result<()> {
+        let definition = &container.definition;
+        let name = container.name();
+        let home = self.home.container(name)?;
+        let bundle = home.bundle();
+        fs::create_dir_all(&bundle).on("create", &bundle)?;
+        let root = Root::of(&definition.rootfs, &home)?;
+        let spec = self.spec(container, &root)?;
+        let path = bundle.join("config.json");
+        let text = serde_json::to_vec_pretty(&spec)
+            .map_err(|e| Error::Internal(format!("Cannot encode the spec of {name}: {e}")))?;
+        fs::write(&path, text).on("write", &path)?;
+
+        let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
+        let stdin = definition.stdin_open;
+        let (io, streams) = ProcessStreams::new(definition.terminal(), stdin, Some(log))?;
+        // Intent: from here on it may be in the VM.
+        self.change(container, |state| {
+            state.status = ContainerStatus::Initialized;
+            state.problem = None;
+        })?;
+        *guard(&container.streams) = Some(streams);
+        let created = pod
+            .create_container(ContainerConfig {
+                id: name.to_owned(),
+                bundle,
+                rootfs: root.mounts,
+                io,
+                sandbox: false,
+            })
+            .await;
+        match created {
+            Ok(pid) => self.change(container, |state| state.pid = pid),
+            Err(e) => {
+                self.out_of_vm(container);
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes out a container that could not be started.
+    pub(super) async fn unbuild(&self, pod: &Arc<Pod>, container: &Arc<Tracked>, why: &Error) {
+        if !container.now().status.is_live() {
+            return;
+        }
+        if let Err(e) = pod.delete(container.name(), None).await {
+            ::log::debug!("Container {}: {e}", container.name());
+        }
+        self.out_of_vm(container);
+        self.note(container, |state| state.problem = Some(why.to_string()));
+    }
+
+    /// Nothing of the container is in the VM, and it has not run.
+    fn out_of_vm(&self, container: &Tracked) {
+        *guard(&container.streams) = None;
+        self.note(container, |state| {
+            let before = state.finished.is_some() || state.exit_code.is_some();
+            state.status = if before {
+                ContainerStatus::Exited
+            } else {
+                ContainerStatus::Configured
+            };
+            state.pid = 0;
+        });
+    }
+
+    /// The spec that the VM gets: the definition's, in its place in the pod.
+    fn spec(&self, container: &Tracked, root: &Root) -> Result<Spec> {
+        let definition = &container.definition;
+        let mut spec = definition.spec.clone();
+        let pod = &self.definition;
+        let hostname = pod.hostname.clone().unwrap_or_else(|| pod.name.clone());
+        spec.set_hostname(Some(hostname));
+        if let Some(root_of_spec) = spec.root_mut() {
+            root_of_spec.set_path(root.directory.clone());
+        } else {
+            let mut root_of_spec = oci_spec::runtime::Root::default();
+            root_of_spec.set_path(root.directory.clone());
+            root_of_spec.set_readonly(Some(false));
+            spec.set_root(Some(root_of_spec));
+        }
+        if let Some(user) = &definition.user {
+            let found = users::look_up(&root_layers(&self.home, definition)?, user)?;
+            if let Some(process) = spec.process_mut() {
+                users::apply(process, &found);
+            }
+        }
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_namespaces(Some(self.namespaces()));
+            linux.set_cgroups_path(Some(Path::new("/").join(&pod.name).join(&definition.name)));
+        }
+        Ok(spec)
+    }
+
+    /// The namespaces of a container: one that is shared is joined by path, and
+    /// the guest has the pod's at a place of its own.
+    fn namespaces(&self) -> Vec<LinuxNamespace> {
+        let share = &self.definition.share;
+        let namespace = |kind: Type, shared: bool| {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(kind);
+            namespace.set_path(shared.then(|| PathBuf::from("/pod")));
+            namespace
+        };
+        vec![
+            namespace(Type::Network, share.contains(&SharedNamespace::Net)),
+            namespace(Type::Ipc, share.contains(&SharedNamespace::Ipc)),
+            namespace(Type::Uts, share.contains(&SharedNamespace::Uts)),
+            namespace(Type::Pid, false),
+            namespace(Type::Mount, false),
+            namespace(Type::Cgroup, false),
+        ]
+    }
+}
+
+/// Where a container's root file system comes from when it is built.
+pub(crate) struct Root {
+    /// `root.path` of the spec.
+    pub(crate) directory: PathBuf,
+    /// The mounts that make it; none: the directory itself.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Root {
+    /// The root of a container, its writable directories made.
+    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerHome) -> Result<Self> {
+        match rootfs {
+            Rootfs::Directory(path) => Ok(Self {
+                directory: path.clone(),
+                mounts: Vec::new(),
+            }),
+            Rootfs::Image { layers, .. } => {
+                for dir in [home.upper(), home.work()] {
+                    fs::create_dir_all(&dir).on("create", &dir)?;
+                }
+                if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
+                    return Err(Error::Invalid(format!(
+                        "The layer {} of its image is gone: pull the image again",
+                        missing.display()
+                    )));
+                }
+                Ok(Self {
+                    directory: "rootfs".into(),
+                    mounts: vec![overlay(layers, home)],
+                })
+            }
+        }
+    }
+}
+
+/// The overlay of an image's layers and a container's own.
+fn overlay(layers: &[PathBuf], home: &ContainerHome) -> Mount {
+    let lower: Vec<String> = layers
+        .iter()
+        .rev()
+        .map(|layer| layer.display().to_string())
+        .collect();
+    Mount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        options: vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", home.upper().display()),
+            format!("workdir={}", home.work().display()),
+        ],
+        ..Mount::default()
+    }
+}
+
+/// Where a container's files are before it is mounted, uppermost first.
+pub(super) fn root_layers(
+    home: &PodHome,
+    definition: &ContainerDefinition,
+) -> Result<Vec<PathBuf>> {
+    match &definition.rootfs {
+        Rootfs::Directory(path) => Ok(vec![path.clone()]),
+        Rootfs::Image { layers, .. } => {
+            let mut stack = vec![home.container(&definition.name)?.upper()];
+            stack.extend(layers.iter().rev().cloned());
+            Ok(stack)
+        }
+    }
+}

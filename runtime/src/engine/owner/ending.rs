@@ -1,0 +1,248 @@
+//! What the VM tells: containers that end, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::{Owner, Tracked, guard};
+use crate::engine::definition::ExitPolicy;
+use crate::engine::restart::{RECOVERED, back_off};
+use crate::engine::status::ContainerStatus;
+use crate::error::Result;
+use crate::events::{Event, Exit};
+use crate::pod::Pod;
+
+/// For what containers have said to be written down when their VM has gone.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+impl Owner {
+    /// Sees a VM to its end.
+    pub(super) async fn listen(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.hear(&pod, event).await,
+                    None => return,
+                },
+                reason = pod.vm_gone() => {
+                    self.vm_gone(&pod, &mut events, reason).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn hear(self: &Arc<Self>, pod: &Arc<Pod>, event: Event) {
+        match event {
+            Event::Exited {
+                container,
+                exec: None,
+                exit,
+                ..
+            } => self.container_ended(pod, &container, exit).await,
+            Event::Exited {
+                container,
+                exec: Some(exec),
+                exit,
+                ..
+            } => self.exec_ended(pod, &container, &exec, exit).await,
+            Event::Oom { container } => {
+                if let Ok(container) = self.tracked(&container) {
+                    self.note(&container, |state| state.oom_killed = true);
+                }
+            }
+            // What was asked for is written down by those who asked.
+            _ => {}
+        }
+    }
+
+    /// All containers of the VM have ended with it; each is told of.
+    async fn vm_gone(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        reason: String,
+    ) {
+        let in_vm = || {
+            let containers = guard(&self.containers);
+            containers.values().any(|c| c.now().status.is_live())
+        };
+        let deadline = tokio::time::Instant::now() + LAST_WORDS;
+        while in_vm() {
+            match tokio::time::timeout_at(deadline, events.recv()).await {
+                Ok(Some(event)) => self.hear(pod, event).await,
+                _ => break,
+            }
+        }
+        let left: Vec<_> = guard(&self.containers).values().cloned().collect();
+        for container in left {
+            let problem = format!("the VM ended: {reason}");
+            if let Some(lost) = container.now().lost(&problem) {
+                self.note(&container, |state| *state = lost);
+            }
+        }
+        if let Err(e) = pod.shutdown().await {
+            ::log::error!("Something may be left of the VM: {e}");
+        }
+        if !pod.was_asked_to_end() {
+            let noted = self.change_pod(|state| state.problem = Some(reason));
+            noted.unwrap_or_else(|e| ::log::error!("{e}"));
+        }
+        let hooks = self.run_hooks(&self.definition.hooks.post_stop, "stopped");
+        if let Err(e) = hooks.await {
+            ::log::warn!("{e}");
+        }
+        self.end_if_unused().await;
+    }
+
+    async fn container_ended(self: &Arc<Self>, pod: &Arc<Pod>, name: &str, exit: Exit) {
+        let Ok(container) = self.tracked(name) else {
+            return;
+        };
+        let streams = guard(&container.streams).take();
+        if let Some(streams) = streams {
+            // To the log, before anybody is told.
+            let _ = tokio::time::timeout(LAST_WORDS, streams.drained()).await;
+        }
+        // The container's place in the VM is free before it can be started anew.
+        if let Err(e) = pod.delete(name, None).await {
+            ::log::debug!("Container {name}: {e}");
+        }
+        guard(&container.execs).clear();
+        let before = container.now();
+        let ran = before
+            .started
+            .and_then(|at| exit.at.duration_since(at).ok());
+        let policy = container.definition.restart;
+        let again = before.status != ContainerStatus::Initialized
+            && policy.applies(exit.status, before.stopped_by_user, before.restarts);
+        if again {
+            self.pending.send_modify(|pending| *pending += 1);
+        }
+        self.note(&container, |state| {
+            state.pid = 0;
+            state.execs.clear();
+            if state.status == ContainerStatus::Initialized {
+                // It never ran.
+                state.status = ContainerStatus::Configured;
+                return;
+            }
+            state.status = ContainerStatus::Exited;
+            state.exit_code = Some(exit.status);
+            state.finished = Some(exit.at);
+            if ran.is_some_and(|ran| ran >= RECOVERED) {
+                state.restarts = 0;
+            }
+        });
+        if again {
+            tokio::spawn(self.clone().restart_later(container));
+        } else if container.definition.remove_at_exit {
+            let owner = self.clone();
+            tokio::spawn(async move {
+                if let Err(e) = owner.remove_ended(&container).await {
+                    ::log::error!("Container {} is not removed: {e}", container.name());
+                }
+                owner.end_if_unused().await;
+            });
+        } else {
+            self.end_if_unused().await;
+        }
+    }
+
+    /// Boxed, as it may boot a VM, which is listened to by who called it.
+    fn restart_later(self: Arc<Self>, container: Arc<Tracked>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let restarts = container.now().restarts;
+            tokio::time::sleep(back_off(restarts)).await;
+            let result = self.restart_by_policy(&container).await;
+            self.pending.send_modify(|pending| *pending -= 1);
+            if let Err(e) = result {
+                ::log::error!("Container {} is not started again: {e}", container.name());
+                self.note(&container, |state| state.problem = Some(e.to_string()));
+            }
+            self.end_if_unused().await;
+        })
+    }
+
+    async fn restart_by_policy(self: &Arc<Self>, container: &Arc<Tracked>) -> Result<()> {
+        let _op = self.op.lock().await;
+        let now = container.now();
+        // Somebody has decided otherwise meanwhile.
+        if now.status != ContainerStatus::Exited || now.stopped_by_user || !self.has(container) {
+            return Ok(());
+        }
+        let pod = self.boot().await?;
+        self.start_one(&pod, container, now.restarts + 1).await
+    }
+
+    pub(super) fn has(&self, container: &Arc<Tracked>) -> bool {
+        let found = self.tracked(container.name());
+        found.is_ok_and(|found| Arc::ptr_eq(&found, container))
+    }
+
+    /// Ends VM and owner when nothing of the pod runs or is about to.
+    pub(super) async fn end_if_unused(self: &Arc<Self>) {
+        // Whoever is at work here will ask again.
+        let Ok(_op) = self.op.try_lock() else {
+            return;
+        };
+        self.end_if_unused_locked().await;
+    }
+
+    pub(super) async fn end_if_unused_locked(&self) {
+        let live = guard(&self.containers)
+            .values()
+            .any(|container| container.now().status.is_live());
+        if live || *self.pending.borrow() > 0 {
+            return;
+        }
+        let started = guard(&self.state).started;
+        let stays = self.definition.infra
+            && started
+            && self.definition.exit_policy == ExitPolicy::Continue
+            && !self.definition.single;
+        if stays && self.live().await.is_some() {
+            return;
+        }
+        self.end("its last container ended").await;
+    }
+
+    /// Ends the VM, if there is one, and the owner.
+    pub(super) async fn end(&self, reason: &str) {
+        self.end_vm(reason).await;
+        if let Err(e) = self.change_pod(|state| state.started = false) {
+            ::log::error!("{e}");
+        }
+        self.ended.send_replace(true);
+    }
+
+    /// Ends the VM. Containers in it are told of by whoever listens to it.
+    pub(super) async fn end_vm(&self, reason: &str) {
+        let pod = self.vm.lock().await.take();
+        if let Some(pod) = pod {
+            ::log::info!("Pod {}: the VM ends: {reason}", self.home.name());
+            if let Err(e) = pod.shutdown().await {
+                ::log::error!("Something may be left of the VM: {e}");
+            }
+        }
+    }
+
+    /// Runs hooks of the pod, with its state on stdin.
+    pub(super) async fn run_hooks(
+        &self,
+        hooks: &[oci_spec::runtime::Hook],
+        status: &str,
+    ) -> Result<()> {
+        let labels: BTreeMap<_, _> = self.definition.labels.clone();
+        crate::hooks::run_for_pod(hooks, &self.definition.id, status, self.home.path(), labels)
+            .await
+    }
+}

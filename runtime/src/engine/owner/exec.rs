@@ -1,0 +1,334 @@
+//! Further processes of a container: sessions that are recorded when they are
+//! created and run when somebody starts them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use oci_spec::runtime::Process;
+use tokio::sync::mpsc;
+
+use super::build::root_layers;
+use super::{Owner, Tracked, guard};
+use crate::engine::capabilities;
+use crate::engine::record::ExecSession;
+use crate::engine::status::ContainerStatus;
+use crate::engine::streams::{Piece, ProcessStreams};
+use crate::engine::users;
+use crate::error::{Error, Result};
+use crate::events::Exit;
+use crate::paths::check_id;
+use crate::pod::Pod;
+
+/// A further process, as it is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRequest {
+    /// Its id; one is made up if it is empty.
+    pub id: String,
+    /// Its command.
+    pub command: Vec<String>,
+    /// Variables over those of the container.
+    pub env: Vec<String>,
+    /// Its directory; that of the container if none.
+    pub cwd: Option<String>,
+    /// Name or id, and group; that of the container if none.
+    pub user: Option<String>,
+    /// It has a pty.
+    pub terminal: bool,
+    /// It has all capabilities.
+    pub privileged: bool,
+}
+
+/// As many sessions a container can have: ended ones are kept for `inspect`.
+const SESSIONS: usize = 256;
+
+impl Owner {
+    /// Records a further process of a container that runs. Answers its id.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless the container runs;
+    /// [`Error::AlreadyExists`]; [`Error::Invalid`] for an unknown user.
+    pub fn create_exec(&self, name: &str, request: ExecRequest) -> Result<String> {
+        let container = self.tracked(name)?;
+        let id = match request.id.as_str() {
+            "" => crate::engine::new_id()[..12].to_owned(),
+            given => given.to_owned(),
+        };
+        check_id("exec id", &id)?;
+        if request.command.is_empty() {
+            return Err(Error::Invalid(format!(
+                "Exec in {name}: there is no command to run"
+            )));
+        }
+        if container.now().status != ContainerStatus::Running {
+            return Err(self.wrong_state(&container, "run a process in"));
+        }
+        if container.now().execs.contains_key(&id) {
+            return Err(Error::AlreadyExists { what: "exec", id });
+        }
+        if let Some(user) = &request.user {
+            users::look_up(&root_layers(&self.home, &container.definition)?, user)?;
+        }
+        let process = container
+            .definition
+            .spec
+            .process()
+            .clone()
+            .unwrap_or_default();
+        let session = ExecSession {
+            command: request.command,
+            terminal: request.terminal,
+            env: merged(process.env().as_deref().unwrap_or_default(), &request.env),
+            user: request.user,
+            cwd: request
+                .cwd
+                .unwrap_or_else(|| process.cwd().display().to_string()),
+            privileged: request.privileged,
+            status: ContainerStatus::Configured,
+            pid: 0,
+            created: SystemTime::now(),
+            exit_code: None,
+        };
+        self.change(&container, |state| {
+            forget_oldest(&mut state.execs);
+            state.execs.insert(id.clone(), session);
+        })?;
+        Ok(id)
+    }
+
+    /// Runs a recorded process. `stdin` says whether it has one. Answers its
+    /// streams, and its output from the first word on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before;
+    /// [`Error::Command`] for a command that cannot be run.
+    pub async fn start_exec(
+        self: &Arc<Self>,
+        name: &str,
+        exec: &str,
+        stdin: bool,
+    ) -> Result<(Arc<ProcessStreams>, mpsc::Receiver<Piece>)> {
+        let container = self.tracked(name)?;
+        let session = session_of(&container, exec)?;
+        if session.status != ContainerStatus::Configured {
+            return Err(Error::WrongState {
+                what: "exec",
+                id: exec.to_owned(),
+                operation: "start",
+                state: session.status.to_string(),
+            });
+        }
+        let pod = self.live_or("run a process in").await?;
+        let process = self.exec_process(&container, &session)?;
+        let (io, streams) = ProcessStreams::new(session.terminal, stdin, None)?;
+        let output = streams.listen();
+        guard(&container.execs).insert(exec.to_owned(), streams.clone());
+        let started = async {
+            pod.add_exec(name, exec, process, io).await?;
+            self.change_exec(&container, exec, |session| {
+                session.status = ContainerStatus::Running;
+            })?;
+            pod.start_exec(name, exec).await
+        };
+        match started.await {
+            Ok(pid) => {
+                self.change_exec(&container, exec, |session| {
+                    if session.status.is_live() {
+                        session.pid = pid;
+                    }
+                })?;
+                Ok((streams, output))
+            }
+            Err(e) => {
+                let _ = pod.delete(name, Some(exec)).await;
+                guard(&container.execs).remove(exec);
+                self.change(&container, |state| {
+                    state.execs.remove(exec);
+                })?;
+                Err(e)
+            }
+        }
+    }
+
+    pub(super) async fn exec_ended(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        name: &str,
+        exec: &str,
+        exit: Exit,
+    ) {
+        let Ok(container) = self.tracked(name) else {
+            return;
+        };
+        if let Err(e) = pod.delete(name, Some(exec)).await {
+            ::log::debug!("Exec {exec} of container {name}: {e}");
+        }
+        guard(&container.execs).remove(exec);
+        let noted = self.change_exec(&container, exec, |session| {
+            session.status = ContainerStatus::Exited;
+            session.exit_code = Some(exit.status);
+            session.pid = 0;
+        });
+        noted.unwrap_or_else(|e| ::log::error!("Exec {exec} of container {name}: {e}"));
+    }
+
+    /// Removes a recorded process; one that runs is killed first with `force`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] while it runs.
+    pub async fn remove_exec(self: &Arc<Self>, name: &str, exec: &str, force: bool) -> Result<()> {
+        let container = self.tracked(name)?;
+        let session = session_of(&container, exec)?;
+        if session.status.is_live() {
+            if !force {
+                return Err(Error::WrongState {
+                    what: "exec",
+                    id: exec.to_owned(),
+                    operation: "remove",
+                    state: session.status.to_string(),
+                });
+            }
+            let pod = self.live_or("kill a process in").await?;
+            pod.kill(name, Some(exec), libc::SIGKILL as u32, false)
+                .await?;
+            self.wait(name, Some(exec)).await?;
+        }
+        self.change(&container, |state| {
+            state.execs.remove(exec);
+        })
+    }
+
+    fn change_exec(
+        &self,
+        container: &Tracked,
+        exec: &str,
+        change: impl FnOnce(&mut ExecSession),
+    ) -> Result<()> {
+        self.change(container, |state| {
+            if let Some(session) = state.execs.get_mut(exec) {
+                change(session);
+            }
+        })
+    }
+
+    fn exec_process(&self, container: &Tracked, session: &ExecSession) -> Result<Process> {
+        let mut process = container
+            .definition
+            .spec
+            .process()
+            .clone()
+            .unwrap_or_default();
+        process.set_args(Some(session.command.clone()));
+        process.set_env(Some(session.env.clone()));
+        process.set_cwd(session.cwd.clone().into());
+        process.set_terminal(Some(session.terminal));
+        let user = session.user.as_ref().or(container.definition.user.as_ref());
+        if let Some(user) = user {
+            let layers = root_layers(&self.home, &container.definition)?;
+            users::apply(&mut process, &users::look_up(&layers, user)?);
+        }
+        if session.privileged {
+            process.set_capabilities(Some(capabilities::all()));
+            process.set_no_new_privileges(Some(false));
+        }
+        Ok(process)
+    }
+
+    /// The streams of a container's init or of a further process, while it is
+    /// in the VM.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it does not run.
+    pub fn streams(&self, name: &str, exec: Option<&str>) -> Result<Arc<ProcessStreams>> {
+        let container = self.tracked(name)?;
+        let found = match exec {
+            None => guard(&container.streams).clone(),
+            Some(exec) => guard(&container.execs).get(exec).cloned(),
+        };
+        found.ok_or_else(|| self.wrong_state(&container, "attach to"))
+    }
+
+    /// Sets the size of a process's pty.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; the VM's.
+    pub async fn resize(&self, name: &str, exec: Option<&str>, size: (u32, u32)) -> Result<()> {
+        self.tracked(name)?;
+        let pod = self.live_or("resize the terminal of").await?;
+        pod.resize_pty(name, exec, size.0, size.1).await
+    }
+}
+
+fn session_of(container: &Tracked, exec: &str) -> Result<ExecSession> {
+    let session = container.now().execs.get(exec).cloned();
+    session.ok_or_else(|| Error::not_found("exec", exec))
+}
+
+/// Variables, the later ones instead of earlier ones of the same name.
+fn merged(first: &[String], second: &[String]) -> Vec<String> {
+    let name = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
+    let mut merged: Vec<String> = Vec::new();
+    for pair in first.iter().chain(second) {
+        match merged.iter_mut().find(|there| name(there) == name(pair)) {
+            Some(there) => *there = pair.clone(),
+            None => merged.push(pair.clone()),
+        }
+    }
+    merged
+}
+
+/// Makes room for one more session: the oldest that has ended goes.
+fn forget_oldest(execs: &mut BTreeMap<String, ExecSession>) {
+    while execs.len() >= SESSIONS {
+        let ended = execs
+            .iter()
+            .filter(|(_, session)| !session.status.is_live());
+        let oldest = ended.min_by_key(|(_, session)| session.created);
+        let Some(id) = oldest.map(|(id, _)| id.clone()) else {
+            return;
+        };
+        execs.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_variables_win() {
+        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            merged(&list("A=1 B=2"), &list("A=3 C=4")),
+            list("A=3 B=2 C=4")
+        );
+    }
+
+    #[test]
+    fn ended_sessions_make_room_and_running_ones_stay() {
+        let session = |status, n| ExecSession {
+            command: Vec::new(),
+            terminal: false,
+            env: Vec::new(),
+            user: None,
+            cwd: "/".into(),
+            privileged: false,
+            status,
+            pid: 0,
+            created: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n),
+            exit_code: None,
+        };
+        let mut execs = BTreeMap::new();
+        for n in 0..SESSIONS as u64 {
+            let status = if n == 0 {
+                ContainerStatus::Running
+            } else {
+                ContainerStatus::Exited
+            };
+            execs.insert(format!("{n:04}"), session(status, n));
+        }
+        forget_oldest(&mut execs);
+        assert!(execs.contains_key("0000") && !execs.contains_key("0001"));
+        assert_eq!(execs.len(), SESSIONS - 1);
+    }
+}

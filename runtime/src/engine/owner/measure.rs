@@ -1,0 +1,70 @@
+//! What containers and their VM use, and which processes run in them.
+
+use std::time::SystemTime;
+
+use protobuf::Message;
+use protos::management as api;
+
+use super::Owner;
+use crate::engine::time::nanos;
+use crate::error::{Error, Result};
+
+impl Owner {
+    /// The numbers of the containers that run, of those asked for or of all.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] for one that was asked for and
+    /// does not run.
+    pub async fn stats(&self, names: &[String]) -> Result<api::StatsResponse> {
+        let mut response = api::StatsResponse::default();
+        let Some(pod) = self.live().await else {
+            return match names.first() {
+                Some(name) => Err(self.wrong_state(&*self.tracked(name)?, "measure")),
+                None => Ok(response),
+            };
+        };
+        for container in self.chosen(names)? {
+            if !container.now().status.is_running() {
+                if names.is_empty() {
+                    continue;
+                }
+                return Err(self.wrong_state(&container, "measure"));
+            }
+            let stats = pod.stats(container.name()).await?;
+            response.containers.push(api::ContainerStats {
+                container: container.name().to_owned(),
+                stats: stats
+                    .write_to_bytes()
+                    .map_err(|e| Error::Internal(e.to_string()))?,
+                read_at: nanos(SystemTime::now()),
+                ..Default::default()
+            });
+        }
+        let (memory, cpu) = pod.vm_usage();
+        response.vm_memory = memory;
+        response.vm_cpu_ns = cpu;
+        Ok(response)
+    }
+
+    /// The processes of a container, as the guest numbers them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs.
+    pub async fn processes(&self, name: &str) -> Result<api::ProcessesResponse> {
+        let container = self.tracked(name)?;
+        if !container.now().status.is_running() {
+            return Err(self.wrong_state(&container, "list the processes of"));
+        }
+        let listed = self
+            .live_or("list the processes of")
+            .await?
+            .processes(name)
+            .await?;
+        Ok(api::ProcessesResponse {
+            processes: listed
+                .write_to_bytes()
+                .map_err(|e| Error::Internal(e.to_string()))?,
+            ..Default::default()
+        })
+    }
+}

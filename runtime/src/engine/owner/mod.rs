@@ -1,0 +1,255 @@
+//! The owner of a started pod: one process that holds its VM, its containers'
+//! streams and its `owner` lock, and does to it what others ask for.
+//!
+//! Operations that change the pod come one after the other (`op`). Signals,
+//! waits, streams and state queries never wait for them. What has changed is
+//! written down before anybody is told.
+
+mod build;
+mod ending;
+mod exec;
+mod measure;
+mod operations;
+mod remove;
+mod start;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use exec::ExecRequest;
+use tokio::sync::watch;
+
+use super::Engine;
+use super::definition::{ContainerDefinition, PodDefinition};
+use super::home::PodHome;
+use super::record::{ContainerState, PodState};
+use super::store;
+use super::streams::ProcessStreams;
+use super::view::PodView;
+use crate::error::{Context, Error, Result};
+use crate::lock::{self, OwnerLock, PodLock};
+use crate::pod::Pod;
+
+/// A pod, as its owner has it.
+#[derive(Debug)]
+pub struct Owner {
+    engine: Engine,
+    home: PodHome,
+    definition: PodDefinition,
+    state: Mutex<PodState>,
+    containers: Mutex<BTreeMap<String, Arc<Tracked>>>,
+    vm: tokio::sync::Mutex<Option<Arc<Pod>>>,
+    op: tokio::sync::Mutex<()>,
+    /// Restarts that are to come; they keep the pod up.
+    pending: watch::Sender<usize>,
+    /// Nothing is left to own.
+    ended: watch::Sender<bool>,
+    /// Freed last.
+    _lock: OwnerLock,
+}
+
+/// A container, as the owner has it.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    pub(crate) definition: ContainerDefinition,
+    /// As on disk.
+    pub(crate) state: watch::Sender<ContainerState>,
+    /// Of its init, while it is in the VM.
+    pub(crate) streams: Mutex<Option<Arc<ProcessStreams>>>,
+    /// Of its further processes.
+    pub(crate) execs: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
+}
+
+impl Tracked {
+    pub(crate) fn new(definition: ContainerDefinition, state: ContainerState) -> Arc<Self> {
+        Arc::new(Self {
+            definition,
+            state: watch::Sender::new(state),
+            streams: Mutex::default(),
+            execs: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn now(&self) -> ContainerState {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.definition.name
+    }
+}
+
+impl Owner {
+    /// Becomes the owner of a pod, to serve at `address`.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if another process is; [`Error::NotFound`];
+    /// [`Error::WrongState`] for a pod that is being removed; what is wrong with
+    /// its files.
+    pub fn claim(engine: &Engine, home: &PodHome, address: &str) -> Result<Arc<Self>> {
+        let held = PodLock::exclusive(home)?;
+        let mut view = PodView::read_locked(home, &held)?;
+        if view.owner.is_some() {
+            return Err(Error::AlreadyExists {
+                what: "owner of pod",
+                id: home.name().to_owned(),
+            });
+        }
+        if view.state.removing {
+            return Err(Error::WrongState {
+                what: "pod",
+                id: home.name().to_owned(),
+                operation: "start",
+                state: "being removed".into(),
+            });
+        }
+        let pid = std::process::id();
+        let owner = lock::Owner {
+            pid,
+            start_time: hypervisor::start_time(pid).on("read", "/proc/self/stat")?,
+            address: address.to_owned(),
+        };
+        let lock = OwnerLock::take_locked(home, &owner, &held)?;
+        view.settle(&held)?;
+        let mut state = view.state.clone();
+        state.boot = store::boot_id()?;
+        state.problem = None;
+        store::write_pod(home, &state, &held)?;
+        let mut containers = BTreeMap::new();
+        for (name, files) in view.containers {
+            match files {
+                Ok(files) => {
+                    containers.insert(name, Tracked::new(files.definition, files.state));
+                }
+                // The others are of use.
+                Err(e) => ::log::warn!("Container {name}: {e}"),
+            }
+        }
+        Ok(Arc::new(Self {
+            engine: engine.clone(),
+            home: home.clone(),
+            definition: view.definition,
+            state: Mutex::new(state),
+            containers: Mutex::new(containers),
+            vm: tokio::sync::Mutex::default(),
+            op: tokio::sync::Mutex::default(),
+            pending: watch::Sender::new(0),
+            ended: watch::Sender::new(false),
+            _lock: lock,
+        }))
+    }
+
+    /// Where the pod is.
+    pub fn home(&self) -> &PodHome {
+        &self.home
+    }
+
+    /// Resolves when nobody has asked for a VM for so long.
+    pub async fn idle(&self, limit: Duration) {
+        loop {
+            tokio::time::sleep(limit).await;
+            let Ok(_op) = self.op.try_lock() else {
+                continue;
+            };
+            if self.vm.lock().await.is_none() && *self.pending.borrow() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The pod's definition.
+    pub fn definition(&self) -> &PodDefinition {
+        &self.definition
+    }
+
+    /// Resolves when there is nothing left to own.
+    pub async fn ended(&self) {
+        // The sender lives in `self`: this cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// The names and states of all containers. Never waits.
+    pub fn containers(&self) -> BTreeMap<String, ContainerState> {
+        let containers = guard(&self.containers);
+        containers
+            .iter()
+            .map(|(name, c)| (name.clone(), c.now()))
+            .collect()
+    }
+
+    /// Why the hypervisor was chosen; empty before the first VM.
+    pub fn hypervisor(&self) -> String {
+        guard(&self.state).hypervisor.clone().unwrap_or_default()
+    }
+
+    /// The VM, if it runs.
+    pub(crate) async fn live(&self) -> Option<Arc<Pod>> {
+        let vm = self.vm.lock().await;
+        vm.as_ref().filter(|pod| pod.check_vm().is_ok()).cloned()
+    }
+
+    pub(crate) async fn live_or(&self, operation: &'static str) -> Result<Arc<Pod>> {
+        self.live().await.ok_or_else(|| Error::WrongState {
+            what: "pod",
+            id: self.home.name().to_owned(),
+            operation,
+            state: "without a running VM".into(),
+        })
+    }
+
+    pub(crate) fn tracked(&self, name: &str) -> Result<Arc<Tracked>> {
+        let containers = guard(&self.containers);
+        let found = containers.get(name).cloned();
+        found.ok_or_else(|| Error::not_found("container", name))
+    }
+
+    /// Those asked for, or all.
+    pub(crate) fn chosen(&self, names: &[String]) -> Result<Vec<Arc<Tracked>>> {
+        if names.is_empty() {
+            return Ok(guard(&self.containers).values().cloned().collect());
+        }
+        names.iter().map(|name| self.tracked(name)).collect()
+    }
+
+    /// Changes where a container stands: on disk, then for all who watch.
+    pub(crate) fn change(
+        &self,
+        container: &Tracked,
+        change: impl FnOnce(&mut ContainerState),
+    ) -> Result<()> {
+        let held = PodLock::exclusive(&self.home)?;
+        let mut state = container.now();
+        change(&mut state);
+        if state == *container.state.borrow() {
+            return Ok(());
+        }
+        let home = self.home.container(container.name())?;
+        let written = store::write_container(&home, &state, &held);
+        container.state.send_replace(state);
+        written
+    }
+
+    /// As [`Owner::change`], where the change has happened already and must be
+    /// told of even if it cannot be written down.
+    pub(crate) fn note(&self, container: &Tracked, change: impl FnOnce(&mut ContainerState)) {
+        if let Err(e) = self.change(container, change) {
+            ::log::error!("Container {}: {e}", container.name());
+        }
+    }
+
+    /// Changes where the pod stands, on disk first.
+    pub(crate) fn change_pod(&self, change: impl FnOnce(&mut PodState)) -> Result<()> {
+        let held = PodLock::exclusive(&self.home)?;
+        let mut state = guard(&self.state).clone();
+        change(&mut state);
+        store::write_pod(&self.home, &state, &held)?;
+        *guard(&self.state) = state;
+        Ok(())
+    }
+}
+
+pub(crate) fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,98 @@
+//! Taking containers in and out of a pod that has an owner.
+
+use std::sync::Arc;
+
+use super::{Owner, Tracked, guard};
+use crate::engine::removal;
+use crate::engine::status::Outcome;
+use crate::engine::view::PodView;
+use crate::error::{Error, Result};
+use crate::lock::PodLock;
+
+impl Owner {
+    /// Takes in a container that was put into the pod's directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what is wrong with its files.
+    pub fn adopt(&self, name: &str) -> Result<()> {
+        let view = PodView::read(&self.home)?;
+        let files = view.container(name)?;
+        let mut containers = guard(&self.containers);
+        containers
+            .entry(name.to_owned())
+            .or_insert_with(|| Tracked::new(files.definition.clone(), files.state.clone()));
+        Ok(())
+    }
+
+    /// Removes containers. Those that run are stopped first with `force`, else
+    /// refused; so is one that others depend on which stay.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    pub async fn remove(
+        self: &Arc<Self>,
+        names: &[String],
+        force: bool,
+        seconds: Option<u32>,
+    ) -> Result<Outcome> {
+        let _op = self.op.lock().await;
+        let mut outcome = Outcome::default();
+        let graph = self.graph()?;
+        let chosen = self.chosen(names)?;
+        let going: Vec<&str> = chosen.iter().map(|c| c.name()).collect();
+        for container in &chosen {
+            let name = container.name();
+            let dependents = graph.dependents(name);
+            let stays = dependents.iter().find(|d| !going.contains(&d.as_str()));
+            let result = match stays {
+                Some(dependent) => Err(Error::WrongState {
+                    what: "container",
+                    id: name.to_owned(),
+                    operation: "remove",
+                    state: format!("needed by {dependent}"),
+                }),
+                None => self.remove_one(container, force, seconds).await,
+            };
+            outcome.add(name, result);
+        }
+        self.end_if_unused_locked().await;
+        Ok(outcome)
+    }
+
+    async fn remove_one(
+        self: &Arc<Self>,
+        container: &Arc<Tracked>,
+        force: bool,
+        seconds: Option<u32>,
+    ) -> Result<()> {
+        if container.now().status.is_live() {
+            if !force {
+                return Err(self.wrong_state(container, "remove"));
+            }
+            let name = [container.name().to_owned()];
+            let mut stopped = self.stop_locked(&name, seconds).await?;
+            if let Some(error) = stopped.errors.remove(container.name()) {
+                return Err(error);
+            }
+        }
+        self.forget(container)
+    }
+
+    /// Removes a container that was to go when it had ended.
+    pub(super) async fn remove_ended(self: &Arc<Self>, container: &Arc<Tracked>) -> Result<()> {
+        let _op = self.op.lock().await;
+        if container.now().status.is_live() || !self.has(container) {
+            return Ok(());
+        }
+        self.forget(container)
+    }
+
+    fn forget(&self, container: &Arc<Tracked>) -> Result<()> {
+        let held = PodLock::exclusive(&self.home)?;
+        removal::container(&self.home, container.name(), &held)?;
+        guard(&self.containers).remove(container.name());
+        // Whoever waits for it hears that it is gone.
+        container.state.send_modify(|_| {});
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! Booting the pod's VM, and starting containers in it, each after those that
+//! it depends on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Owner, Tracked, guard};
+use crate::engine::status::{ContainerStatus, Fit, Operation, Outcome};
+use crate::error::{Error, Result};
+use crate::pod::Pod;
+use crate::record::PodConfig;
+
+impl Owner {
+    /// Builds containers up to the point where their inits wait.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; the VM's, if it does not come up. What went wrong
+    /// for one container is in the outcome.
+    pub async fn init(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
+        let _op = self.op.lock().await;
+        let mut outcome = Outcome::default();
+        for container in self.fitting(Operation::Init, names, &mut outcome)? {
+            let result = match self.boot().await {
+                Ok(pod) => self.build(&pod, &container).await,
+                Err(e) => return Err(e),
+            };
+            outcome.add(container.name(), result);
+        }
+        Ok(outcome)
+    }
+
+    /// Starts containers, each after those that it depends on. With
+    /// `dependencies` these are started as well; without, one that depends on a
+    /// container that does not run is not started.
+    ///
+    /// # Errors
+    /// As [`Owner::init`]; [`Error::Invalid`] for dependencies in a circle.
+    pub async fn start(self: &Arc<Self>, names: &[String], dependencies: bool) -> Result<Outcome> {
+        let _op = self.op.lock().await;
+        self.start_locked(names, dependencies).await
+    }
+
+    pub(super) async fn start_locked(
+        self: &Arc<Self>,
+        names: &[String],
+        dependencies: bool,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let graph = self.graph()?;
+        let asked: Vec<String> = match (names.is_empty(), dependencies) {
+            (true, _) => graph.order().to_vec(),
+            (false, true) => graph.with_dependencies(names.iter().map(String::as_str)),
+            (false, false) => {
+                let chosen = |name: &&String| names.contains(name);
+                self.chosen(names)?;
+                graph.order().iter().filter(chosen).cloned().collect()
+            }
+        };
+        let pod = self.boot().await?;
+        self.change_pod(|state| state.started = true)?;
+        for name in asked {
+            let container = self.tracked(&name)?;
+            let status = container.now().status;
+            match Operation::Start.fits(status) {
+                Fit::Applies => {}
+                Fit::Nothing { fine } if fine || names.is_empty() => {
+                    outcome.ignored.push(name);
+                    continue;
+                }
+                Fit::Nothing { .. } => {
+                    let error = self.wrong_state(&container, "start");
+                    outcome.errors.insert(name, error);
+                    continue;
+                }
+            }
+            let missing = graph.dependencies(&name).find(|on| {
+                let state = self.tracked(on).map(|c| c.now().status);
+                !matches!(state, Ok(ContainerStatus::Running))
+            });
+            let result = match missing {
+                Some(missing) => Err(Error::WrongState {
+                    what: "container",
+                    id: name.clone(),
+                    operation: "start",
+                    state: format!("dependent on {missing}, which does not run"),
+                }),
+                None => self.start_one(&pod, &container, 0).await,
+            };
+            outcome.add(&name, result);
+        }
+        Ok(outcome)
+    }
+
+    /// Starts one container that is not running, building it first if need be,
+    /// by its policy for the `restarts`-th time, or 0.
+    pub(super) async fn start_one(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        container: &Arc<Tracked>,
+        restarts: u32,
+    ) -> Result<()> {
+        let started = async {
+            if container.now().status != ContainerStatus::Initialized {
+                self.build(pod, container).await?;
+            }
+            // Intent: from here on it may run.
+            self.change(container, |state| {
+                state.status = ContainerStatus::Running;
+                state.started = Some(SystemTime::now());
+                state.finished = None;
+                state.exit_code = None;
+                state.oom_killed = false;
+                state.problem = None;
+                state.stopped_by_user = false;
+                state.restarts = restarts;
+            })?;
+            pod.start(container.name()).await
+        };
+        match started.await {
+            Ok(pid) => {
+                self.note(container, |state| {
+                    if state.status.is_live() {
+                        state.pid = pid;
+                    }
+                });
+                Ok(())
+            }
+            Err(e) => {
+                self.note(container, |state| {
+                    if !state.status.is_live() {
+                        state.problem = Some(e.to_string());
+                    }
+                });
+                self.unbuild(pod, container, &e).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// The pod's VM; it is booted if it does not run.
+    pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
+        let mut vm = self.vm.lock().await;
+        if let Some(pod) = vm.as_ref() {
+            if pod.check_vm().is_ok() {
+                return Ok(pod.clone());
+            }
+            // What is left of the one before.
+            pod.shutdown().await?;
+            *vm = None;
+        }
+        let spec = self.pod_config();
+        let (pod, events) = self
+            .engine
+            .runtime_of(&self.definition)?
+            .create_pod(spec, None)
+            .await?;
+        let hypervisor = pod.hypervisor();
+        self.change_pod(|state| {
+            state.hypervisor = Some(hypervisor);
+            state.infra = self.definition.infra.then(|| self.definition.id.clone());
+            state.problem = None;
+        })?;
+        tokio::spawn(self.clone().listen(pod.clone(), events));
+        *vm = Some(pod.clone());
+        drop(vm);
+        if let Err(e) = self
+            .run_hooks(&self.definition.hooks.post_start, "running")
+            .await
+        {
+            self.end_vm("its post-start hook failed").await;
+            return Err(e);
+        }
+        Ok(pod)
+    }
+
+    fn pod_config(&self) -> PodConfig {
+        let definition = &self.definition;
+        let resources = &definition.resources;
+        let period = resources.cpu_period.unwrap_or(100_000).max(1);
+        let cpus = resources.cpu_quota.filter(|quota| *quota > 0);
+        let number = |name: &str, value: Option<u32>| {
+            value.map(|value| (format!("io.rust-kata.{name}"), value.to_string()))
+        };
+        let sizes = [
+            number("memory_mib", definition.memory_mib),
+            number("vcpus", definition.vcpus),
+        ];
+        PodConfig {
+            namespace: definition.namespace.clone(),
+            id: definition.name.clone(),
+            hostname: Some(
+                definition
+                    .hostname
+                    .clone()
+                    .unwrap_or(definition.name.clone()),
+            ),
+            cgroups_path: definition
+                .cgroup_parent
+                .as_ref()
+                .map(|p| p.join(&definition.id)),
+            labels: sizes.into_iter().flatten().collect::<HashMap<_, _>>(),
+            memory_limit: resources.memory,
+            cpus: cpus.map(|quota| (quota as u64).div_ceil(period) as u32),
+            outlives_containers: true,
+            ..PodConfig::default()
+        }
+    }
+
+    pub(super) fn graph(&self) -> Result<crate::engine::graph::Graph> {
+        let containers = guard(&self.containers);
+        let edges = containers.iter();
+        crate::engine::graph::Graph::new(
+            edges
+                .map(|(name, c)| (name.clone(), c.definition.depends_on.clone()))
+                .collect(),
+        )
+    }
+
+    pub(super) fn wrong_state(&self, container: &Tracked, operation: &'static str) -> Error {
+        Error::WrongState {
+            what: "container",
+            id: container.name().to_owned(),
+            operation,
+            state: container.now().status.to_string(),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Removing containers and pods: first what runs of them, then what is on disk.
+
+use protos::management as api;
+
+use super::client;
+use super::home::PodHome;
+use super::pod::{Authority, PodHandle, TRIES, stop_request};
+use super::status::Outcome;
+use super::store;
+use super::view::PodView;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::PodLock;
+use crate::mount::unmount_below;
+
+impl PodHandle {
+    /// Removes containers from the pod; those that run only with `force`.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn remove_containers(
+        &self,
+        containers: &[String],
+        force: bool,
+        seconds: Option<u32>,
+    ) -> Result<Outcome> {
+        let removed = self.ask(async |owner| {
+            let request = api::RemoveRequest {
+                containers: containers.to_vec(),
+                force,
+                timeout: seconds,
+                ..Default::default()
+            };
+            owner.remove(request).await
+        });
+        let held = match removed.await? {
+            Ok(results) => return Ok(client::to_outcome(results)),
+            Err(held) => held,
+        };
+        let view = PodView::read_locked(&self.home, &held)?;
+        let graph = view.graph()?;
+        let mut outcome = Outcome::default();
+        for name in view.chosen(containers)? {
+            let dependents = graph.dependents(&name);
+            let stays = dependents.iter().find(|d| !containers.contains(d));
+            // One that cannot be read may be what `force` is for.
+            let readable = view.container(&name).map(drop);
+            let result = match (stays, readable) {
+                (Some(dependent), _) => Err(Error::WrongState {
+                    what: "container",
+                    id: name.clone(),
+                    operation: "remove",
+                    state: format!("needed by {dependent}"),
+                }),
+                (None, Err(e)) if !force => Err(e),
+                (None, _) => container(&self.home, &name, &held),
+            };
+            outcome.add(&name, result);
+        }
+        Ok(outcome)
+    }
+
+    /// Removes the pod: refused while it has containers, unless `force`, which
+    /// stops and removes them. It also ends an owner that does not answer, and
+    /// removes a pod whose files cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] for a pod with containers; otherwise the first that
+    /// went wrong, though the pod is gone.
+    pub async fn remove(&self, force: bool, seconds: Option<u32>) -> Result<()> {
+        if !force {
+            let view = self.view()?;
+            if !view.containers.is_empty() {
+                return Err(Error::WrongState {
+                    what: "pod",
+                    id: self.name().to_owned(),
+                    operation: "remove",
+                    state: format!(
+                        "in use by {} container(s): remove them first, or use --force",
+                        view.containers.len()
+                    ),
+                });
+            }
+        }
+        let mut first = None;
+        for _ in 0..TRIES {
+            match self.authority().await {
+                Ok(Authority::Files(held)) => {
+                    let removed = self.remove_files(&held);
+                    return first.map_or(removed, Err);
+                }
+                Ok(Authority::Owner(owner)) => {
+                    let stopped = owner.shutdown(stop_request(&[], seconds)).await;
+                    let outcome = stopped.map(client::to_outcome);
+                    match outcome {
+                        Ok(outcome) => {
+                            let error = outcome.errors.into_values().next();
+                            first = first.or(error);
+                        }
+                        Err(e) if e.kind() == ErrorKind::Unavailable => {}
+                        Err(e) => first = Some(e),
+                    }
+                    self.owner_ended().await?;
+                }
+                Err(e) if e.kind() == ErrorKind::Unavailable && force => {
+                    self.kill_owner()?;
+                    first = Some(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Error::Internal(format!(
+            "Pod {} gets a new owner each time",
+            self.name()
+        )))
+    }
+
+    fn remove_files(&self, held: &PodLock) -> Result<()> {
+        // Intent: from here on nothing may come in, and whoever finds it goes on.
+        let mut view = PodView::read_locked(&self.home, held);
+        if let Ok(view) = &mut view {
+            view.state.removing = true;
+            view.state.infra = None;
+            store::write_pod(&self.home, &view.state, held)?;
+        }
+        self.reap_vm()?;
+        pod(&self.home, held)
+    }
+
+    /// Removes what a killed owner left of its VM.
+    fn reap_vm(&self) -> Result<()> {
+        let (root, namespace) = (&self.engine.config.root, self.home.namespace());
+        crate::recovery::reap(root, namespace, self.home.name(), true).map(drop)
+    }
+
+    fn kill_owner(&self) -> Result<()> {
+        let Some(owner) = crate::lock::OwnerLock::holder(&self.home)? else {
+            return Ok(());
+        };
+        crate::recovery::kill_owner(self.name(), &owner)
+    }
+}
+
+/// Removes a container's directory. The caller holds the pod's lock.
+pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()> {
+    let home = pod.container(name)?;
+    unmount_below(home.path())?;
+    store::remove(home.path())
+}
+
+/// Removes a pod's directory, the containers in it first. The caller holds the
+/// pod's lock; nobody owns it.
+pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
+    let mut first = None;
+    for name in store::names_in(&home.containers())? {
+        if let Err(e) = container(home, &name, held) {
+            log::warn!("Container {name}: {e}");
+            first.get_or_insert(e);
+        }
+    }
+    // Whatever went wrong with a container: the pod goes.
+    unmount_below(home.path())?;
+    store::remove(home.path())?;
+    first.map_or(Ok(()), Err)
+}

@@ -1,0 +1,141 @@
+//! What happens when a container has ended.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// When a container is started again by the pod's owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// When it failed; so many times at the most, if that is given.
+    OnFailure(Option<u32>),
+    /// Whenever it ends.
+    Always,
+    /// Whenever it ends, but not after a reboot if a user had stopped it.
+    UnlessStopped,
+}
+
+impl RestartPolicy {
+    /// Whether to start a container again that has ended with this code, was or
+    /// was not stopped by a user, and has been restarted so often already.
+    pub fn applies(self, exit_code: u32, stopped_by_user: bool, restarts: u32) -> bool {
+        if stopped_by_user {
+            return false;
+        }
+        match self {
+            Self::No => false,
+            Self::OnFailure(most) => exit_code != 0 && most.is_none_or(|most| restarts < most),
+            Self::Always | Self::UnlessStopped => true,
+        }
+    }
+}
+
+/// The pause before a restart: doubled each time, so that a container that
+/// fails at once does not keep the host busy.
+pub fn back_off(restarts: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(60);
+    FIRST
+        .saturating_mul(1u32.checked_shl(restarts).unwrap_or(u32::MAX))
+        .min(LONGEST)
+}
+
+/// A container that ran so long has recovered: its pauses start anew.
+pub const RECOVERED: Duration = Duration::from_secs(10);
+
+impl FromStr for RestartPolicy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::Invalid(format!(
+                "{text:?} is no restart policy: no, on-failure[:N], always or unless-stopped"
+            ))
+        };
+        Ok(match text.split_once(':') {
+            None => match text {
+                "no" | "never" | "" => Self::No,
+                "on-failure" => Self::OnFailure(None),
+                "always" => Self::Always,
+                "unless-stopped" => Self::UnlessStopped,
+                _ => return Err(bad()),
+            },
+            Some(("on-failure", most)) => Self::OnFailure(Some(most.parse().map_err(|_| bad())?)),
+            Some(_) => return Err(bad()),
+        })
+    }
+}
+
+impl fmt::Display for RestartPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No => f.write_str("no"),
+            Self::OnFailure(None) => f.write_str("on-failure"),
+            Self::OnFailure(Some(most)) => write!(f, "on-failure:{most}"),
+            Self::Always => f.write_str("always"),
+            Self::UnlessStopped => f.write_str("unless-stopped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_read_back_as_written() {
+        for text in [
+            "no",
+            "on-failure",
+            "on-failure:3",
+            "always",
+            "unless-stopped",
+        ] {
+            assert_eq!(text.parse::<RestartPolicy>().unwrap().to_string(), text);
+        }
+        for text in ["sometimes", "always:3", "on-failure:x", "on-failure:-1"] {
+            let said = text.parse::<RestartPolicy>().unwrap_err().to_string();
+            assert!(
+                said.contains(text) && said.contains("unless-stopped"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn when_each_applies() {
+        use RestartPolicy::*;
+        for policy in [
+            No,
+            OnFailure(None),
+            OnFailure(Some(9)),
+            Always,
+            UnlessStopped,
+        ] {
+            assert!(!policy.applies(1, true, 0), "{policy}: a user stopped it");
+        }
+        assert!(!No.applies(1, false, 0));
+        assert!(OnFailure(None).applies(1, false, 1000));
+        assert!(!OnFailure(None).applies(0, false, 0));
+        assert!(OnFailure(Some(2)).applies(1, false, 1));
+        assert!(!OnFailure(Some(2)).applies(1, false, 2));
+        assert!(Always.applies(0, false, 1000) && UnlessStopped.applies(0, false, 5));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_minute() {
+        assert_eq!(back_off(0), Duration::from_millis(100));
+        assert_eq!(back_off(3), Duration::from_millis(800));
+        for n in [10, 31, 32, u32::MAX] {
+            assert_eq!(back_off(n), Duration::from_secs(60));
+        }
+    }
+}

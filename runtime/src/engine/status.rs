@@ -1,0 +1,261 @@
+//! Where a container stands between operations, which operations fit, and
+//! what the containers' states make of the pod's: libpod's meaning, as pure
+//! functions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a container stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerStatus {
+    /// Defined; nothing of it is in a VM.
+    #[default]
+    Configured,
+    /// Its init waits in the VM to be started.
+    Initialized,
+    /// Its init runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Asked to stop, and not stopped yet.
+    Stopping,
+    /// Has ended, or its VM has.
+    Exited,
+}
+
+impl ContainerStatus {
+    /// Whether it needs a VM.
+    pub fn is_live(self) -> bool {
+        !matches!(self, Self::Configured | Self::Exited)
+    }
+
+    /// Whether processes of it may run.
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Stopping)
+    }
+}
+
+impl fmt::Display for ContainerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Podman's words.
+        f.write_str(match self {
+            Self::Configured => "created",
+            Self::Initialized => "initialized",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+        })
+    }
+}
+
+/// What a pod operation does to each of its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Build it up to where its init waits.
+    Init,
+    /// Run it.
+    Start,
+    /// End it.
+    Stop,
+    /// Freeze it.
+    Pause,
+    /// Thaw it.
+    Unpause,
+    /// Send it a signal.
+    Kill,
+}
+
+/// Whether an operation has anything to do for a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It has.
+    Applies,
+    /// It is as the operation would make it, or has nothing for it to act on.
+    /// A pod operation passes it over; one on the container alone answers
+    /// whether that is fine.
+    Nothing {
+        /// Asking for it is no mistake: stopping what has stopped.
+        fine: bool,
+    },
+}
+
+impl Operation {
+    /// Whether it applies to a container in this state.
+    pub fn fits(self, status: ContainerStatus) -> Fit {
+        use ContainerStatus::*;
+        use Operation::*;
+        let nothing = |fine| Fit::Nothing { fine };
+        match (self, status) {
+            (Init, Configured | Exited) => Fit::Applies,
+            (Init, _) => nothing(false),
+            (Start, Configured | Exited | Initialized) => Fit::Applies,
+            (Start, Running) => nothing(true),
+            (Start, Paused | Stopping) => nothing(false),
+            (Stop, Initialized | Running | Paused | Stopping) => Fit::Applies,
+            (Stop, Configured | Exited) => nothing(true),
+            (Pause, Running) => Fit::Applies,
+            (Unpause, Paused) => Fit::Applies,
+            (Pause | Unpause, _) => nothing(false),
+            (Kill, Running | Stopping | Paused) => Fit::Applies,
+            (Kill, _) => nothing(false),
+        }
+    }
+
+    /// The verb.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Kill => "kill",
+        }
+    }
+}
+
+/// Where a pod stands, derived from its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PodStatus {
+    /// No container has run yet.
+    Created,
+    /// All containers run.
+    Running,
+    /// Some run, some do not.
+    Degraded,
+    /// All are paused.
+    Paused,
+    /// Some have ended, none runs.
+    Stopped,
+    /// All have ended.
+    Exited,
+    /// A file of it cannot be read.
+    Error,
+}
+
+impl PodStatus {
+    /// What these containers make of a pod; `None` stands for one whose state
+    /// cannot be read. As libpod has it (`createPodStatusResults`), and a pod
+    /// without containers runs while its infra container does.
+    pub fn of<I>(containers: I, infra_runs: bool) -> Self
+    where
+        I: IntoIterator<Item = Option<ContainerStatus>>,
+    {
+        let (mut all, mut running, mut paused, mut ended, mut bad) = (0, 0, 0, 0, 0);
+        for status in containers {
+            all += 1;
+            match status {
+                Some(ContainerStatus::Running | ContainerStatus::Stopping) => running += 1,
+                Some(ContainerStatus::Paused) => paused += 1,
+                Some(ContainerStatus::Exited) => ended += 1,
+                Some(ContainerStatus::Configured | ContainerStatus::Initialized) => {}
+                None => bad += 1,
+            }
+        }
+        match () {
+            () if all == 0 && infra_runs => Self::Running,
+            () if all == 0 => Self::Created,
+            () if running == all => Self::Running,
+            () if running > 0 => Self::Degraded,
+            () if paused == all => Self::Paused,
+            () if infra_runs && bad == 0 && (ended > 0 || paused > 0) => Self::Degraded,
+            () if ended == all => Self::Exited,
+            () if ended > 0 => Self::Stopped,
+            () if bad > 0 => Self::Error,
+            () => Self::Created,
+        }
+    }
+}
+
+impl fmt::Display for PodStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// How an operation went, container by container.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Done for these.
+    pub done: Vec<String>,
+    /// Nothing to do for these.
+    pub ignored: Vec<String>,
+    /// Failed for these.
+    pub errors: BTreeMap<String, crate::Error>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [ContainerStatus; 6] = [
+        ContainerStatus::Configured,
+        ContainerStatus::Initialized,
+        ContainerStatus::Running,
+        ContainerStatus::Paused,
+        ContainerStatus::Stopping,
+        ContainerStatus::Exited,
+    ];
+
+    #[test]
+    fn pods_stand_as_libpod_has_it() {
+        use ContainerStatus::*;
+        let of = |list: &[ContainerStatus]| PodStatus::of(list.iter().copied().map(Some), false);
+        assert_eq!(of(&[]), PodStatus::Created);
+        assert_eq!(of(&[Configured, Initialized]), PodStatus::Created);
+        assert_eq!(of(&[Running, Running]), PodStatus::Running);
+        assert_eq!(of(&[Running, Exited]), PodStatus::Degraded);
+        assert_eq!(of(&[Running, Configured]), PodStatus::Degraded);
+        assert_eq!(of(&[Paused, Paused]), PodStatus::Paused);
+        assert_eq!(of(&[Exited, Exited]), PodStatus::Exited);
+        assert_eq!(of(&[Exited, Configured]), PodStatus::Stopped);
+        assert_eq!(of(&[Paused, Exited]), PodStatus::Stopped);
+        let bad = PodStatus::of([None, Some(Configured)], false);
+        assert_eq!(bad, PodStatus::Error);
+    }
+
+    #[test]
+    fn an_infra_container_counts() {
+        use ContainerStatus::*;
+        let of = |list: &[ContainerStatus]| PodStatus::of(list.iter().copied().map(Some), true);
+        assert_eq!(of(&[]), PodStatus::Running);
+        assert_eq!(of(&[Exited]), PodStatus::Degraded);
+        assert_eq!(of(&[Running]), PodStatus::Running);
+        assert_eq!(of(&[Paused]), PodStatus::Paused);
+    }
+
+    proptest! {
+        #[test]
+        fn a_pod_runs_exactly_when_all_containers_do(
+            states in proptest::collection::vec(proptest::sample::select(&ALL[..]), 1..8)
+        ) {
+            let runs = |s: &ContainerStatus| {
+                matches!(s, ContainerStatus::Running | ContainerStatus::Stopping)
+            };
+            let status = PodStatus::of(states.iter().copied().map(Some), false);
+            prop_assert_eq!(status == PodStatus::Running, states.iter().all(runs));
+            prop_assert_eq!(
+                status == PodStatus::Degraded,
+                states.iter().any(runs) && !states.iter().all(runs)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_fine_leads_where_the_operation_would() {
+        use ContainerStatus::*;
+        for status in ALL {
+            if Operation::Stop.fits(status) == (Fit::Nothing { fine: true }) {
+                assert!(!status.is_live(), "{status}");
+            }
+            if Operation::Start.fits(status) == (Fit::Nothing { fine: true }) {
+                assert_eq!(status, Running);
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The engine's files: read under a pod's lock, changed under it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::definition::{ContainerDefinition, PodDefinition};
+use super::home::{self, ContainerHome, PodHome};
+use super::names;
+use super::record::{ContainerState, PodState};
+use crate::error::{Context, Error, Result};
+use crate::lock::PodLock;
+use crate::store;
+
+/// What the names of directories begin with that are not whole yet.
+const NEW: &str = ".new-";
+
+/// What the names of directories begin with that are about to go.
+const GONE: &str = ".gone-";
+
+/// A container, as it is on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerFiles {
+    /// What it was defined to be.
+    pub definition: ContainerDefinition,
+    /// Where it stands.
+    pub state: ContainerState,
+}
+
+/// A pod, as it is on disk. What cannot be read is an error in its place: the
+/// rest is of use.
+#[derive(Debug)]
+pub struct PodFiles {
+    /// What it was defined to be.
+    pub definition: Result<PodDefinition>,
+    /// Where it stands.
+    pub state: Result<PodState>,
+    /// Its containers, by name.
+    pub containers: BTreeMap<String, Result<ContainerFiles>>,
+}
+
+/// Reads all files of a pod. The caller holds its lock.
+pub(crate) fn read_pod(home: &PodHome, _held: &PodLock) -> Result<PodFiles> {
+    let mut containers = BTreeMap::new();
+    for name in names_in(&home.containers())? {
+        let files = home.container(&name).and_then(|home| read_container(&home));
+        containers.insert(name, files);
+    }
+    Ok(PodFiles {
+        definition: store::read(&home.config()),
+        state: store::read(&home.state()),
+        containers,
+    })
+}
+
+fn read_container(home: &ContainerHome) -> Result<ContainerFiles> {
+    Ok(ContainerFiles {
+        definition: store::read(&home.config())?,
+        state: store::read(&home.state())?,
+    })
+}
+
+/// Puts a new pod into its place, whole.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] if the name is taken.
+pub(crate) fn create_pod(
+    home: &PodHome,
+    definition: &PodDefinition,
+    state: &PodState,
+) -> Result<()> {
+    let parent = parent(home.path())?;
+    fs::create_dir_all(parent).on("create", parent)?;
+    sweep(parent);
+    place(home.path(), |dir| {
+        let containers = dir.join("containers");
+        fs::create_dir(&containers).on("create", &containers)?;
+        let lock = dir.join("lock");
+        File::create(&lock).on("create", &lock)?;
+        store::write(&dir.join("config.json"), definition)?;
+        store::write(&dir.join("state.json"), state)
+    })
+    .map_err(|e| taken(e, "pod", home.name()))
+}
+
+/// Puts a new container into its pod, whole. The caller holds the pod's lock.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] if the name is taken.
+pub(crate) fn create_container(
+    pod: &PodHome,
+    definition: &ContainerDefinition,
+    _held: &PodLock,
+) -> Result<()> {
+    let home = pod.container(&definition.name)?;
+    sweep(&pod.containers());
+    place(home.path(), |dir| {
+        store::write(&dir.join("config.json"), definition)?;
+        store::write(&dir.join("state.json"), &ContainerState::default())
+    })
+    .map_err(|e| taken(e, "container", &definition.name))
+}
+
+/// Writes where a pod stands. The caller holds its lock.
+pub(crate) fn write_pod(home: &PodHome, state: &PodState, _held: &PodLock) -> Result<()> {
+    store::write(&home.state(), state)
+}
+
+/// Writes where a container stands. The caller holds its pod's lock.
+pub(crate) fn write_container(
+    home: &ContainerHome,
+    state: &ContainerState,
+    _held: &PodLock,
+) -> Result<()> {
+    store::write(&home.state(), state)
+}
+
+/// Takes a directory of the engine's out of sight at once, then removes it.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let parent = parent(path)?;
+    let gone = parent.join(format!("{GONE}{}", names::new_id()));
+    match fs::rename(path, &gone) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.on("remove", path)?,
+    }
+    sync_dir(parent)?;
+    fs::remove_dir_all(&gone).on("remove", &gone)
+}
+
+/// The names in a directory of ours; none if it is not there.
+pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).on("read", dir),
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The homes of all pods, of one namespace or of all.
+pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<PodHome>> {
+    let namespaces = match namespace {
+        Some(one) => vec![one.to_owned()],
+        None => names_in(&home::pods(data_root))?,
+    };
+    let mut homes = Vec::new();
+    for namespace in namespaces {
+        for name in names_in(&home::pods(data_root).join(&namespace))? {
+            // A name that is none of ours is none of our pods.
+            homes.extend(PodHome::new(data_root, &namespace, &name));
+        }
+    }
+    Ok(homes)
+}
+
+/// The host's present boot.
+pub(crate) fn boot_id() -> Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(PATH).on("read", PATH)?;
+    Ok(text.trim().to_owned())
+}
+
+/// Makes a directory under a passing name, fills it, and gives it its own.
+fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let parent = parent(path)?;
+    // By its maker's pid and start time `sweep` knows whether it is still made.
+    let pid = std::process::id();
+    let since = hypervisor::start_time(pid).on("read", "/proc/self/stat")?;
+    let temp = parent.join(format!("{NEW}{pid}-{since}-{}", names::new_id()));
+    fs::create_dir(&temp).on("create", &temp)?;
+    let placed = fill(&temp).and_then(|()| {
+        renameat_with(CWD, &temp, CWD, path, RenameFlags::NOREPLACE).on("create", path)
+    });
+    if placed.is_err() {
+        let _ = fs::remove_dir_all(&temp);
+    } else {
+        sync_dir(parent)?;
+    }
+    placed
+}
+
+/// Removes what dead processes left half made or half removed.
+fn sweep(dir: &Path) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(GONE) || name.strip_prefix(NEW).is_some_and(is_abandoned) {
+            // Somebody else may be at it, too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether the maker named by `<pid>-<start time>-<id>` has ended.
+fn is_abandoned(name: &str) -> bool {
+    let mut parts = name.split('-');
+    let pid = parts.next().and_then(|pid| pid.parse().ok());
+    let since = parts.next().and_then(|since| since.parse::<u64>().ok());
+    match (pid, since) {
+        (Some(pid), Some(since)) => hypervisor::start_time(pid).ok() != Some(since),
+        _ => true,
+    }
+}
+
+fn taken(error: Error, what: &'static str, name: &str) -> Error {
+    match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+            Error::AlreadyExists {
+                what,
+                id: name.to_owned(),
+            }
+        }
+        other => other,
+    }
+}
+
+fn parent(path: &Path) -> Result<&Path> {
+    path.parent()
+        .ok_or_else(|| Error::Internal(format!("{} has no parent", path.display())))
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).on("sync", dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::definition::Rootfs;
+    use oci_spec::runtime::Spec;
+
+    fn pod(root: &Path) -> PodHome {
+        let home = PodHome::new(root, "local", "web").unwrap();
+        let definition = PodDefinition::new("local", "web");
+        create_pod(&home, &definition, &PodState::default()).unwrap();
+        home
+    }
+
+    fn container(home: &PodHome, name: &str) -> Result<()> {
+        let lock = PodLock::exclusive(home).unwrap();
+        let root = Rootfs::Directory("/".into());
+        create_container(
+            home,
+            &ContainerDefinition::new(name, root, Spec::default()),
+            &lock,
+        )
+    }
+
+    #[test]
+    fn what_was_created_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        container(&home, "a").unwrap();
+        let lock = PodLock::shared(&home).unwrap();
+        let files = read_pod(&home, &lock).unwrap();
+        assert_eq!(files.definition.unwrap().name, "web");
+        let a = files.containers["a"].as_ref().unwrap();
+        assert_eq!(a.state, ContainerState::default());
+        assert_eq!(homes(root.path(), None).unwrap(), vec![home.clone()]);
+        assert!(homes(root.path(), Some("other")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn names_are_taken_once() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        let again = create_pod(
+            &home,
+            &PodDefinition::new("local", "web"),
+            &PodState::default(),
+        );
+        assert!(matches!(
+            again,
+            Err(Error::AlreadyExists { what: "pod", .. })
+        ));
+        container(&home, "a").unwrap();
+        let again = container(&home, "a");
+        assert!(matches!(
+            again,
+            Err(Error::AlreadyExists {
+                what: "container",
+                ..
+            })
+        ));
+        // And nothing half made is left.
+        assert_eq!(fs::read_dir(home.containers()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_the_dead_left_is_swept_and_the_living_are_spared() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        let dir = home.containers();
+        let pid = std::process::id();
+        let alive = format!(".new-{pid}-{}-x", hypervisor::start_time(pid).unwrap());
+        let reused = format!(".new-{pid}-1-x");
+        for name in [".new-x", ".gone-x", &reused, &alive] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        assert!(names_in(&dir).unwrap().is_empty());
+        container(&home, "a").unwrap();
+        let mut left: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [alive.as_str(), "a"]);
+    }
+
+    #[test]
+    fn a_bad_file_is_an_error_in_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        container(&home, "a").unwrap();
+        container(&home, "b").unwrap();
+        fs::write(home.container("a").unwrap().state(), "").unwrap();
+        let lock = PodLock::shared(&home).unwrap();
+        let files = read_pod(&home, &lock).unwrap();
+        assert!(files.containers["a"].is_err() && files.containers["b"].is_ok());
+    }
+
+    #[test]
+    fn removal_is_at_once_and_may_be_repeated() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        remove(home.path()).unwrap();
+        assert!(homes(root.path(), None).unwrap().is_empty());
+        remove(home.path()).unwrap();
+    }
+}

@@ -1,0 +1,192 @@
+//! Users by name: looked up in the container's own `/etc/passwd` and
+//! `/etc/group`, in the layers that it is made of, before it is mounted.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, UserBuilder};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use crate::error::{Error, Result};
+
+/// No user database is larger; one that is, is not read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A user of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    home: Option<String>,
+}
+
+/// Finds `name`, `uid`, `name:group`, `uid:gid` … in a container's files.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name that is not there.
+pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
+    let (user, group) = match wanted.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (wanted, None),
+    };
+    let passwd = read(layers, "etc/passwd");
+    let groups = read(layers, "etc/group");
+    let number = user.parse::<u32>().ok();
+    // passwd(5): name:password:UID:GID:GECOS:directory:shell
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
+    let entry = entry
+        .filter(|fields| fields.len() >= 6)
+        .find(|f| f[0] == user || (number.is_some() && f[2].parse().ok() == number));
+    let mut found = match (&entry, number) {
+        (Some(fields), _) => User {
+            uid: id(fields[2], "passwd")?,
+            gid: id(fields[3], "passwd")?,
+            groups: Vec::new(),
+            home: Some(fields[5].to_owned()),
+        },
+        (None, Some(uid)) => User {
+            uid,
+            ..User::default()
+        },
+        (None, None) => {
+            return Err(Error::Invalid(format!(
+                "User {user:?} is not in /etc/passwd of the container: name one that is, or a number"
+            )));
+        }
+    };
+    // group(5): name:password:GID:members
+    let list = groups
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
+    let list: Vec<_> = list.filter(|fields| fields.len() >= 4).collect();
+    match group {
+        Some(group) => {
+            let entry = list.iter().find(|f| f[0] == group);
+            found.gid = match (entry, group.parse()) {
+                (Some(fields), _) => id(fields[2], "group")?,
+                (None, Ok(gid)) => gid,
+                (None, Err(_)) => {
+                    return Err(Error::Invalid(format!(
+                        "Group {group:?} is not in /etc/group of the container: name one that is, or a number"
+                    )));
+                }
+            };
+        }
+        None => {
+            let name = entry.as_ref().map_or(user, |fields| fields[0]);
+            let member = list.iter().filter(|f| f[3].split(',').any(|m| m == name));
+            found.groups = member.filter_map(|f| f[2].parse().ok()).collect();
+        }
+    }
+    Ok(found)
+}
+
+/// Gives a process this user, and its home if it has none.
+pub(crate) fn apply(process: &mut Process, user: &User) {
+    let built = UserBuilder::default()
+        .uid(user.uid)
+        .gid(user.gid)
+        .additional_gids(user.groups.clone())
+        .build();
+    if let Ok(built) = built {
+        process.set_user(built);
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+        let home = user.home.as_deref().filter(|home| !home.is_empty());
+        env.push(format!("HOME={}", home.unwrap_or("/")));
+        process.set_env(Some(env));
+    }
+}
+
+fn id(text: &str, file: &str) -> Result<u32> {
+    text.parse()
+        .map_err(|_| Error::Invalid(format!("/etc/{file} of the container has the id {text:?}")))
+}
+
+/// A file of the uppermost layer that has it; links do not lead out.
+fn read(layers: &[PathBuf], path: &str) -> String {
+    for layer in layers {
+        let Ok(dir) = File::open(layer) else {
+            continue;
+        };
+        let opened = openat2(
+            &dir,
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        );
+        let Ok(file) = opened.map(File::from) else {
+            continue;
+        };
+        if !file.metadata().is_ok_and(|data| data.is_file()) {
+            continue;
+        }
+        let mut text = String::new();
+        if file.take(MAX_BYTES).read_to_string(&mut text).is_ok() {
+            return text;
+        }
+    }
+    String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn layers() -> (tempfile::TempDir, Vec<PathBuf>) {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = ["upper", "lower"].map(|name| dir.path().join(name));
+        for layer in &layers {
+            fs::create_dir_all(layer.join("etc")).unwrap();
+        }
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/false\n";
+        fs::write(layers[1].join("etc/passwd"), passwd).unwrap();
+        let group = "root:x:0:\nwww:x:34:\nextra:x:50:web,other\n";
+        fs::write(layers[1].join("etc/group"), group).unwrap();
+        (dir, layers.to_vec())
+    }
+
+    #[test]
+    fn users_and_groups_by_name_and_number() {
+        let (_dir, layers) = layers();
+        let user = |uid, gid, groups: &[u32]| (uid, gid, groups.to_vec());
+        let found = |text: &str| {
+            let user = look_up(&layers, text).unwrap();
+            (user.uid, user.gid, user.groups)
+        };
+        assert_eq!(found("web"), user(33, 34, &[50]));
+        assert_eq!(found("33"), user(33, 34, &[50]));
+        assert_eq!(found("web:root"), user(33, 0, &[]));
+        assert_eq!(found("1000"), user(1000, 0, &[]));
+        assert_eq!(found("1000:7"), user(1000, 7, &[]));
+        assert_eq!(found("0:www"), user(0, 34, &[]));
+    }
+
+    #[test]
+    fn who_is_not_there_is_named() {
+        let (_dir, layers) = layers();
+        for (text, named) in [("nobody", "nobody"), ("web:none", "none"), ("", "\"\"")] {
+            let said = look_up(&layers, text).unwrap_err().to_string();
+            assert!(said.contains(named), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_upper_layer_counts_and_links_do_not_lead_out() {
+        let (dir, layers) = layers();
+        fs::write(layers[0].join("etc/passwd"), "web:x:44:44::/:\n").unwrap();
+        assert_eq!(look_up(&layers, "web").unwrap().uid, 44);
+        fs::write(dir.path().join("passwd"), "evil:x:0:0::/:\n").unwrap();
+        fs::remove_file(layers[0].join("etc/passwd")).unwrap();
+        std::os::unix::fs::symlink("../../passwd", layers[0].join("etc/passwd")).unwrap();
+        assert!(look_up(&layers, "evil").is_err());
+        assert_eq!(look_up(&layers, "web").unwrap().uid, 33);
+    }
+}

@@ -1,0 +1,169 @@
+//! A pod as it shows itself to whoever asks: files and, where nobody owns it
+//! any more, what follows from that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::definition::PodDefinition;
+use super::graph::Graph;
+use super::home::PodHome;
+use super::record::{ContainerState, PodState};
+use super::status::{ContainerStatus, PodStatus};
+use super::store::{self, ContainerFiles};
+use crate::error::{Error, Result};
+use crate::lock::{Owner, OwnerLock, PodLock};
+
+/// Why containers ended of whose end nobody was told.
+const LOST: &str = "the pod's owner ended without a word";
+
+/// Why containers ended that ran before the host was started again.
+const REBOOTED: &str = "the host was started again";
+
+/// A pod, as it was at one moment: all its files were read under one lock.
+#[derive(Debug)]
+pub struct PodView {
+    /// Where it is.
+    pub home: PodHome,
+    /// What it was defined to be.
+    pub definition: PodDefinition,
+    /// Where it stands.
+    pub state: PodState,
+    /// Its containers, by name; those whose files cannot be read with why.
+    pub containers: BTreeMap<String, Result<ContainerFiles>>,
+    /// The process that owns it, if one does.
+    pub owner: Option<Owner>,
+    /// Containers whose state is not what their files say, since their owner
+    /// has died.
+    pub(crate) changed: BTreeSet<String>,
+}
+
+impl PodView {
+    /// Reads a pod. Waits for those that write its files, never for a VM.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
+    /// read.
+    pub fn read(home: &PodHome) -> Result<Self> {
+        let lock = PodLock::shared(home)?;
+        Self::read_locked(home, &lock)
+    }
+
+    /// As [`PodView::read`], by one who holds the pod's lock.
+    pub(crate) fn read_locked(home: &PodHome, lock: &PodLock) -> Result<Self> {
+        let files = store::read_pod(home, lock)?;
+        let owner = OwnerLock::holder_unlocked(home)?;
+        let mut view = Self {
+            home: home.clone(),
+            definition: files.definition?,
+            state: files.state?,
+            containers: files.containers,
+            owner,
+            changed: BTreeSet::new(),
+        };
+        if view.owner.is_none() {
+            view.without_owner()?;
+        }
+        Ok(view)
+    }
+
+    /// Nothing of an unowned pod runs, whatever its files say.
+    fn without_owner(&mut self) -> Result<()> {
+        let why = if self.state.boot.is_empty() || self.state.boot == store::boot_id()? {
+            LOST
+        } else {
+            REBOOTED
+        };
+        for (name, files) in &mut self.containers {
+            if let Ok(files) = files
+                && let Some(after) = files.state.lost(why)
+            {
+                files.state = after;
+                self.changed.insert(name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the pod stands.
+    pub fn status(&self) -> PodStatus {
+        let containers = self.containers.values();
+        let states = containers.map(|files| files.as_ref().ok().map(|files| files.state.status));
+        PodStatus::of(states, self.infra_runs())
+    }
+
+    /// Whether the infra container, that is the VM itself, is up.
+    pub fn infra_runs(&self) -> bool {
+        self.owner.is_some() && self.definition.infra && self.state.started
+    }
+
+    /// A container by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what is wrong with its files.
+    pub fn container(&self, name: &str) -> Result<&ContainerFiles> {
+        match self.containers.get(name) {
+            None => Err(Error::not_found("container", name)),
+            Some(Ok(files)) => Ok(files),
+            Some(Err(e)) => Err(Error::bad_file(self.home.containers().join(name), e)),
+        }
+    }
+
+    /// The names of its containers: all, or those asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for one that is not there.
+    pub fn chosen(&self, asked: &[String]) -> Result<Vec<String>> {
+        if asked.is_empty() {
+            return Ok(self.containers.keys().cloned().collect());
+        }
+        if let Some(missing) = asked
+            .iter()
+            .find(|name| !self.containers.contains_key(*name))
+        {
+            return Err(Error::not_found("container", missing));
+        }
+        Ok(asked.to_vec())
+    }
+
+    /// The dependencies of its containers. One whose files cannot be read has
+    /// none that are known.
+    ///
+    /// # Errors
+    /// As [`Graph::new`].
+    pub fn graph(&self) -> Result<Graph> {
+        let depends_on = |files: &Result<ContainerFiles>| {
+            let files = files.as_ref().ok();
+            files
+                .map(|f| f.definition.depends_on.clone())
+                .unwrap_or_default()
+        };
+        Graph::new(
+            self.containers
+                .iter()
+                .map(|(name, files)| (name.clone(), depends_on(files)))
+                .collect(),
+        )
+    }
+
+    /// The containers in one of these states.
+    pub fn in_state(&self, fits: impl Fn(ContainerStatus) -> bool) -> Vec<String> {
+        let names = self.containers.iter();
+        names
+            .filter(|(_, files)| files.as_ref().is_ok_and(|f| fits(f.state.status)))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Writes down what followed from the owner's death, so that it stays
+    /// true. The caller holds the pod's lock exclusively.
+    pub(crate) fn settle(&mut self, lock: &PodLock) -> Result<()> {
+        for name in std::mem::take(&mut self.changed) {
+            let state: &ContainerState = &self.container(&name)?.state;
+            store::write_container(&self.home.container(&name)?, state, lock)?;
+        }
+        if self.owner.is_none() && self.state.started {
+            self.state.started = false;
+            store::write_pod(&self.home, &self.state, lock)?;
+        }
+        Ok(())
+    }
+}
