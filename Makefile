@@ -17,7 +17,7 @@ SUITE ?= smoke
 
 DIST := target/dist
 SHARE := $(DIST)/share/rust-kata
-BINARIES := containerd-shim-rust-kata-v2 rust-kata-vmm
+BINARIES := containerd-shim-rust-kata-v2 rust-kata rust-kata-vmm
 
 TARGET := x86_64-unknown-linux-gnu
 AGENT := target/agent/$(TARGET)/agent/rust-kata-agent

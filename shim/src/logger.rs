@@ -48,6 +48,26 @@ pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
     install(Box::new(Logfmt { sink, fields }), debug);
 }
 
+/// From now on logs to a file, which begins anew.
+pub fn to_file(path: &Path, debug: bool) {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    match opened {
+        Ok(sink) => install(
+            Box::new(Logfmt {
+                sink,
+                fields: String::new(),
+            }),
+            debug,
+        ),
+        Err(error) => eprintln!("rust-kata: no log at {}: {error}", path.display()),
+    }
+}
+
 /// From now on logs to stderr, for `run --verbose`.
 pub fn to_stderr(debug: bool) {
     install(Box::new(Plain), debug);

@@ -1,0 +1,414 @@
+//! `rust-kata container`.
+
+use clap::{Args, Subcommand};
+use protos::management as api;
+use runtime::engine::PodHandle;
+use runtime::engine::status::Outcome;
+
+use super::Context;
+use super::attach::{Attach, DETACH_KEYS, attach};
+use super::containers::{Ls, inspect};
+use super::create::create;
+use super::error::{CliResult, settle};
+use super::logs::Logs;
+use super::output::{print, table};
+use super::spec::{Options, signal};
+
+/// `rust-kata container`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Creates a container, in a new pod or a given one
+    Create(Box<Create>),
+    /// Builds containers in their pod's VM without starting them
+    Init(Containers),
+    /// Starts containers
+    Start(Start),
+    /// Stops containers
+    Stop(Stop),
+    /// Stops and starts containers
+    Restart(Stop),
+    /// Freezes containers
+    Pause(Containers),
+    /// Thaws containers
+    Unpause(Containers),
+    /// Sends a signal to containers
+    Kill(Kill),
+    /// Attaches to a running container
+    Attach(AttachArgs),
+    /// Runs a further process in a running container
+    Exec(Exec),
+    /// Waits for containers to end and tells their exit codes
+    Wait(Containers),
+    /// Removes containers
+    Rm(Rm),
+    /// Lists containers
+    #[command(visible_alias = "ps", alias = "list")]
+    Ls(Ls),
+    /// Shows all there is to know about containers, as JSON
+    Inspect(Containers),
+    /// Lists the processes of a container
+    Top(One),
+    /// Shows what a container has said
+    Logs(Logs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The pod that it is to be in [default: a new one, of its name]
+    #[arg(long, value_name = "POD")]
+    pod: Option<String>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Which containers.
+#[derive(Debug, Args)]
+pub(super) struct Containers {
+    /// Containers by name, POD/NAME, id or the beginning of an id
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// A container by name, POD/NAME, id or the beginning of an id
+    container: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    #[command(flatten)]
+    which: Containers,
+
+    /// Attach to it from its first word on
+    #[arg(long, short)]
+    attach: bool,
+
+    /// With --attach: pass on our stdin
+    #[arg(long, short)]
+    interactive: bool,
+
+    /// Do not start those that it depends on
+    #[arg(long)]
+    no_dependencies: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stop {
+    #[command(flatten)]
+    which: Containers,
+
+    /// Seconds before SIGKILL, instead of each container's own; 0: at once
+    #[arg(long, short, value_name = "SECONDS")]
+    time: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Kill {
+    #[command(flatten)]
+    which: Containers,
+
+    /// The signal
+    #[arg(long, short, value_name = "SIGNAL", default_value = "KILL", value_parser = signal)]
+    signal: i32,
+
+    /// Every process of the container, not its init alone
+    #[arg(long, short)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttachArgs {
+    container: String,
+
+    /// Do not pass on our stdin
+    #[arg(long)]
+    no_stdin: bool,
+
+    /// Do not show its stdout
+    #[arg(long)]
+    no_stdout: bool,
+
+    /// Do not show its stderr
+    #[arg(long)]
+    no_stderr: bool,
+
+    /// The keys that leave it alone
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    detach_keys: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Exec {
+    container: String,
+
+    /// Give it a terminal
+    #[arg(long, short)]
+    tty: bool,
+
+    /// Pass on our stdin
+    #[arg(long, short)]
+    interactive: bool,
+
+    /// Do not wait for it
+    #[arg(long, short)]
+    detach: bool,
+
+    /// A variable of its environment
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+
+    /// Its working directory [default: that of the container]
+    #[arg(long, short, value_name = "DIR")]
+    workdir: Option<String>,
+
+    /// Its user: name or id, with :GROUP if need be [default: that of the container]
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+
+    /// All capabilities
+    #[arg(long)]
+    privileged: bool,
+
+    /// The keys that leave it alone
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    detach_keys: String,
+
+    /// Its command
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    #[command(flatten)]
+    which: Containers,
+
+    /// Stop those that run
+    #[arg(long, short)]
+    force: bool,
+
+    /// Seconds before SIGKILL, instead of each container's own; 0: at once
+    #[arg(long, short, value_name = "SECONDS")]
+    time: Option<u32>,
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
+    match command {
+        Command::Create(args) => {
+            let (_, name) = create(context, args.pod.as_deref(), &args.options).await?;
+            print(&format!("{name}\n"))?;
+        }
+        Command::Ls(ls) => ls.run(context)?,
+        Command::Inspect(which) => inspect(context, &which)?,
+        Command::Start(args) if args.attach => return args.attach(context).await,
+        Command::Start(args) => {
+            let with = !args.no_dependencies;
+            args.which
+                .each(context, async |pod, names| pod.start(names, with).await)
+                .await?;
+        }
+        Command::Init(which) => {
+            which
+                .each(context, async |pod, names| pod.init(names).await)
+                .await?;
+        }
+        Command::Stop(args) => {
+            let time = args.time;
+            args.which
+                .each(context, async |pod, names| pod.stop(names, time).await)
+                .await?;
+        }
+        Command::Restart(args) => {
+            let time = args.time;
+            args.which
+                .each(context, async |pod, names| pod.restart(names, time).await)
+                .await?;
+        }
+        Command::Pause(which) => {
+            which
+                .each(context, async |pod, names| pod.pause(names).await)
+                .await?;
+        }
+        Command::Unpause(which) => {
+            which
+                .each(context, async |pod, names| pod.unpause(names).await)
+                .await?;
+        }
+        Command::Kill(args) => {
+            let signal = args.signal as u32;
+            let send =
+                async |pod: &PodHandle, names: &[String]| pod.kill(names, signal, args.all).await;
+            args.which.each(context, send).await?;
+        }
+        Command::Rm(args) => args.run(context).await?,
+        Command::Wait(which) => return wait(context, &which).await,
+        Command::Attach(args) => return args.run(context).await,
+        Command::Exec(exec) => return exec.run(context).await,
+        Command::Top(one) => top(context, &one).await?,
+        Command::Logs(logs) => logs.run(context).await?,
+    }
+    Ok(0)
+}
+
+impl Containers {
+    /// Does something to the containers, pod by pod, and tells the names of
+    /// those for which it worked.
+    async fn each(
+        &self,
+        context: &Context,
+        work: impl AsyncFn(&PodHandle, &[String]) -> runtime::Result<Outcome>,
+    ) -> CliResult<()> {
+        let mut outcome = Outcome::default();
+        for (pod, names) in self.by_pod(context)? {
+            let part = work(&pod, &names).await?;
+            outcome.done.extend(part.done);
+            outcome.ignored.extend(part.ignored);
+            outcome.errors.extend(part.errors);
+        }
+        let asked = [&outcome.done[..], &outcome.ignored[..]].concat();
+        for name in asked {
+            print(&format!("{name}\n"))?;
+        }
+        settle(outcome).map(drop)
+    }
+
+    pub(super) fn by_pod(&self, context: &Context) -> CliResult<Vec<(PodHandle, Vec<String>)>> {
+        let mut pods: Vec<(PodHandle, Vec<String>)> = Vec::new();
+        for wanted in &self.containers {
+            let (pod, name) = context.container(wanted)?;
+            match pods
+                .iter_mut()
+                .find(|(there, _)| there.home() == pod.home())
+            {
+                Some((_, names)) if names.contains(&name) => {}
+                Some((_, names)) => names.push(name),
+                None => pods.push((pod, vec![name])),
+            }
+        }
+        Ok(pods)
+    }
+}
+
+impl Start {
+    async fn attach(self, context: &Context) -> CliResult<u8> {
+        let [wanted] = self.which.containers.as_slice() else {
+            let problem = "start --attach takes one container".to_owned();
+            return Err(runtime::Error::Invalid(problem).into());
+        };
+        let (pod, name) = context.container(wanted)?;
+        let definition = pod.view()?.container(&name)?.definition.clone();
+        if !self.no_dependencies && !definition.depends_on.is_empty() {
+            let on: Vec<String> = definition.depends_on.iter().cloned().collect();
+            settle(pod.start(&on, true).await?)?;
+        }
+        let how = Attach {
+            container: name,
+            stdin: self.interactive,
+            tty: definition.terminal(),
+            start: true,
+            ..Attach::default()
+        };
+        attach(&pod, how).await
+    }
+}
+
+impl AttachArgs {
+    async fn run(self, context: &Context) -> CliResult<u8> {
+        let (pod, name) = context.container(&self.container)?;
+        let tty = pod.view()?.container(&name)?.definition.terminal();
+        let how = Attach {
+            container: name,
+            stdin: !self.no_stdin,
+            stdout: !self.no_stdout,
+            stderr: !self.no_stderr,
+            tty,
+            detach_keys: self.detach_keys,
+            ..Attach::default()
+        };
+        attach(&pod, how).await
+    }
+}
+
+impl Exec {
+    async fn run(self, context: &Context) -> CliResult<u8> {
+        let (pod, name) = context.container(&self.container)?;
+        let not_running = || runtime::Error::WrongState {
+            what: "container",
+            id: name.clone(),
+            operation: "run a process in",
+            state: "not running".into(),
+        };
+        let owner = pod.owner().await?.ok_or_else(not_running)?;
+        let request = api::CreateExecRequest {
+            container: name.clone(),
+            command: self.command,
+            env: self.env,
+            cwd: self.workdir.unwrap_or_default(),
+            user: self.user.unwrap_or_default(),
+            terminal: self.tty,
+            privileged: self.privileged,
+            ..Default::default()
+        };
+        let created = owner.create_exec(request).await?;
+        if self.detach {
+            let exec = created.exec.clone();
+            owner.start_exec(created).await?;
+            print(&format!("{exec}\n"))?;
+            return Ok(0);
+        }
+        let how = Attach {
+            container: name,
+            exec: created.exec,
+            stdin: self.interactive,
+            tty: self.tty,
+            start: true,
+            detach_keys: self.detach_keys,
+            ..Attach::default()
+        };
+        attach(&pod, how).await
+    }
+}
+
+impl Rm {
+    async fn run(self, context: &Context) -> CliResult<()> {
+        let (force, time) = (self.force, self.time);
+        let remove = async |pod: &PodHandle, names: &[String]| {
+            // A pod that was made for its one container goes with it.
+            let single = pod.view().is_ok_and(|view| view.definition.single);
+            let outcome = pod.remove_containers(names, force, time).await?;
+            if single && outcome.errors.is_empty() {
+                pod.remove(true, time).await?;
+            }
+            Ok(outcome)
+        };
+        self.which.each(context, remove).await
+    }
+}
+
+async fn wait(context: &Context, which: &Containers) -> CliResult<u8> {
+    for (pod, names) in which.by_pod(context)? {
+        for name in names {
+            let code = pod.wait(&name).await?;
+            print(&format!("{code}\n"))?;
+        }
+    }
+    Ok(0)
+}
+
+async fn top(context: &Context, one: &One) -> CliResult<()> {
+    let (pod, name) = context.container(&one.container)?;
+    let rows = pod.processes(&name).await?.into_iter().map(|process| {
+        vec![
+            process.pid.to_string(),
+            process.parent.to_string(),
+            process.uid.to_string(),
+            format!("{:.2}", process.cpu_ms as f64 / 1000.0),
+            format!("{:.1}", process.resident_bytes as f64 / f64::from(1 << 20)),
+            process.command,
+        ]
+    });
+    let heads = ["PID", "PPID", "UID", "CPU s", "MiB", "COMMAND"];
+    table(&heads, &rows.collect::<Vec<_>>())
+}

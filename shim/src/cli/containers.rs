@@ -1,0 +1,173 @@
+//! Containers as they are shown: lists, and all there is to know about one.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use runtime::engine::definition::ContainerDefinition;
+use runtime::engine::record::ContainerState;
+use serde::Serialize;
+
+use super::Context;
+use super::container::Containers;
+use super::error::CliResult;
+use super::output::{Format, ago, json, print, table, value};
+
+/// `rust-kata container ls`.
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    /// How to show them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Also those that do not run
+    #[arg(long, short)]
+    all: bool,
+
+    /// Names alone
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Those of one pod
+    #[arg(long, value_name = "POD")]
+    pod: Option<String>,
+}
+
+/// A container in a list.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: String,
+    name: String,
+    pod: String,
+    namespace: String,
+    status: String,
+    exit_code: Option<u32>,
+    pid: u32,
+    image: String,
+    command: Vec<String>,
+    restarts: u32,
+    labels: BTreeMap<String, String>,
+    #[serde(skip)]
+    shown: String,
+}
+
+impl Ls {
+    pub(super) fn run(self, context: &Context) -> CliResult<()> {
+        let mut rows = Vec::new();
+        let only = self
+            .pod
+            .as_deref()
+            .map(|pod| context.pod(pod))
+            .transpose()?;
+        for view in context.engine.pods(context.namespace.as_deref())? {
+            let view = match view {
+                Ok(view) => view,
+                Err(bad) => {
+                    crate::terminal::say(&bad.error.to_string());
+                    continue;
+                }
+            };
+            if only.as_ref().is_some_and(|pod| *pod.home() != view.home) {
+                continue;
+            }
+            for (name, files) in &view.containers {
+                match files {
+                    Ok(files) if self.all || files.state.status.is_live() => {
+                        rows.push(row(&view.definition, &files.definition, &files.state));
+                    }
+                    Ok(_) => {}
+                    Err(error) => crate::terminal::say(&format!("{name}: {error}")),
+                }
+            }
+        }
+        if self.quiet {
+            let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
+            return print(&names);
+        }
+        if self.format == Format::Json {
+            return json(&rows);
+        }
+        let heads = ["CONTAINER ID", "NAME", "POD", "STATUS", "ROOT", "COMMAND"];
+        let cells = rows.iter().map(|row| {
+            vec![
+                row.id.chars().take(12).collect(),
+                row.name.clone(),
+                row.pod.clone(),
+                row.shown.clone(),
+                row.image.clone(),
+                row.command.join(" ").chars().take(40).collect(),
+            ]
+        });
+        table(&heads, &cells.collect::<Vec<_>>())
+    }
+}
+
+fn row(
+    pod: &runtime::engine::definition::PodDefinition,
+    definition: &ContainerDefinition,
+    state: &ContainerState,
+) -> Row {
+    use runtime::engine::definition::Rootfs;
+    use runtime::engine::status::ContainerStatus::{Exited, Running};
+    let since = match state.status {
+        Running => state.started,
+        Exited => state.finished,
+        _ => None,
+    };
+    let since = since.map(|at| format!(" {}", ago(at))).unwrap_or_default();
+    let code = match (state.status, state.exit_code) {
+        (Exited, Some(code)) => format!(" ({code})"),
+        _ => String::new(),
+    };
+    Row {
+        id: definition.id.clone(),
+        name: definition.name.clone(),
+        pod: pod.name.clone(),
+        namespace: pod.namespace.clone(),
+        status: state.status.to_string(),
+        exit_code: state.exit_code,
+        pid: state.pid,
+        image: match &definition.rootfs {
+            Rootfs::Directory(path) => path.display().to_string(),
+            Rootfs::Image { reference, .. } => reference.clone(),
+        },
+        command: definition.command().to_vec(),
+        restarts: state.restarts,
+        labels: definition.labels.clone(),
+        shown: format!("{}{code}{since}", state.status),
+    }
+}
+
+/// All there is to know about a container.
+#[derive(Debug, Serialize)]
+struct Inspected<'a> {
+    pod: &'a str,
+    namespace: &'a str,
+    status: String,
+    path: String,
+    log: String,
+    #[serde(flatten)]
+    definition: &'a ContainerDefinition,
+    state: &'a ContainerState,
+}
+
+pub(super) fn inspect(context: &Context, which: &Containers) -> CliResult<()> {
+    let mut all = Vec::new();
+    for (pod, names) in which.by_pod(context)? {
+        let view = pod.view()?;
+        for name in names {
+            let files = view.container(&name)?;
+            let home = view.home.container(&name)?;
+            let inspected = Inspected {
+                pod: &view.definition.name,
+                namespace: &view.definition.namespace,
+                status: files.state.status.to_string(),
+                path: home.path().display().to_string(),
+                log: home.log().display().to_string(),
+                definition: &files.definition,
+                state: &files.state,
+            };
+            all.push(value(&inspected)?);
+        }
+    }
+    json(&all)
+}

@@ -1,0 +1,173 @@
+//! `rust-kata`: pods, containers and images for people, with podman's words.
+//!
+//! Each object has a file of its own with its subcommands; all of them call
+//! the engine (`runtime::engine`), which any other program may embed as well.
+
+mod attach;
+mod container;
+mod containers;
+mod create;
+mod error;
+mod logs;
+mod output;
+mod pod;
+mod run;
+mod spec;
+mod stats;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use runtime::Config;
+use runtime::engine::Engine;
+
+use self::error::{CliResult, exit_code};
+use crate::error::Context as _;
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  A command in a VM of its own, with a directory as its root file system:
+    rust-kata run --rm -it --rootfs ./alpine -- sh
+  A pod of two containers that share a network:
+    rust-kata pod create --name web
+    rust-kata container create --pod web --name db --rootfs ./db -- /bin/db
+    rust-kata container create --pod web --name app --requires db --rootfs ./app -- /bin/app
+    rust-kata pod start web
+    rust-kata pod ls
+    rust-kata container exec -it app -- sh
+    rust-kata pod rm --force web
+
+EXIT CODE
+  0    done
+  125  rust-kata itself failed: one line on stderr says why
+  126  the command of a container is not executable
+  127  the command of a container does not exist
+  2    the command line is wrong
+  run, exec, start --attach and attach leave with the code of their process;
+  128 + N when signal N ended it.";
+
+/// Pods and containers in virtual machines of their own.
+#[derive(Debug, Parser)]
+#[command(name = "rust-kata", version, after_long_help = EXAMPLES)]
+struct Cli {
+    /// A configuration file, instead of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml or the
+    /// one installed with this binary
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Only pods of this namespace; new ones are made in it [default: local]
+    #[arg(long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pods: create, start, stop, list …
+    #[command(subcommand)]
+    Pod(pod::Command),
+    /// Containers of pods: create, start, stop, exec …
+    #[command(subcommand, visible_alias = "ctr")]
+    Container(container::Command),
+    /// Creates a container, in a new pod or a given one, and starts it
+    Run(Box<run::Args>),
+    /// Writes a shell's completions to stdout
+    Completion {
+        /// bash, zsh, fish …
+        shell: clap_complete::Shell,
+    },
+    /// Owns a pod; started by the others
+    #[command(hide = true)]
+    #[command(name = runtime::engine::OWN)]
+    Own { namespace: String, pod: String },
+}
+
+/// What all subcommands share.
+struct Context {
+    engine: Engine,
+    /// The namespace asked for.
+    namespace: Option<String>,
+}
+
+/// Runs the command line.
+pub(crate) fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(runtime::holder::ARGUMENT) {
+        runtime::holder::main();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(problem) => {
+            let _ = problem.print();
+            return ExitCode::from(problem.exit_code() as u8);
+        }
+    };
+    let result = run(cli);
+    // Before the message: it is to start at the left.
+    crate::terminal::restore();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "rust-kata: {error}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> CliResult<u8> {
+    if let Command::Completion { shell } = cli.command {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "rust-kata", &mut text);
+        return output::print(&String::from_utf8_lossy(&text)).map(|()| 0);
+    }
+    let config = Config::load(cli.config.as_deref())?;
+    let file = cli
+        .config
+        .map(|file| file.canonicalize().on("open", &file))
+        .transpose()?;
+    let engine = Engine::new(config, file.as_deref())?;
+    if let Command::Own { namespace, pod } = &cli.command {
+        return crate::manage::own::run(&engine, namespace, pod).map(|()| 0);
+    }
+    let context = Context {
+        engine,
+        namespace: cli.namespace,
+    };
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .doing("start the runtime's threads")?;
+    let result = tokio.block_on(async {
+        match cli.command {
+            Command::Pod(command) => pod::run(&context, command).await,
+            Command::Container(command) => container::run(&context, command).await,
+            Command::Run(args) => run::run(&context, *args).await,
+            Command::Completion { .. } | Command::Own { .. } => Ok(0),
+        }
+    });
+    // A read of the terminal cannot be called back: do not wait for it.
+    tokio.shutdown_background();
+    result
+}
+
+impl Context {
+    fn new_namespace(&self) -> &str {
+        self.namespace
+            .as_deref()
+            .unwrap_or(runtime::engine::NAMESPACE)
+    }
+
+    fn pod(&self, wanted: &str) -> CliResult<runtime::engine::PodHandle> {
+        Ok(self.engine.find_pod(self.namespace.as_deref(), wanted)?)
+    }
+
+    fn container(&self, wanted: &str) -> CliResult<(runtime::engine::PodHandle, String)> {
+        Ok(self
+            .engine
+            .find_container(self.namespace.as_deref(), wanted)?)
+    }
+}

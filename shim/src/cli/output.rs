@@ -1,0 +1,101 @@
+//! Tables for people, JSON for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::error::CliResult;
+use crate::error::Context as _;
+
+/// How a list is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Prints rows under their heads, each column as wide as its widest cell.
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .chain([heads[column].len()])
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut text = String::new();
+    let head: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    print(&text)
+}
+
+/// Prints a value as JSON.
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> CliResult<()> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
+    text.push('\n');
+    print(&text)
+}
+
+/// A value as JSON, with points in time as RFC 3339 instead of as they are on
+/// disk.
+pub(super) fn value<T: Serialize>(value: &T) -> CliResult<serde_json::Value> {
+    let mut value = serde_json::to_value(value)
+        .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
+    readable_times(&mut value);
+    Ok(value)
+}
+
+fn readable_times(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(readable_times),
+        Value::Object(map) => {
+            // serde's `SystemTime`.
+            let part = |name: &str| map.get(name).and_then(Value::as_u64);
+            let time = part("secs_since_epoch").zip(part("nanos_since_epoch"));
+            match time {
+                Some((seconds, nanos)) if map.len() == 2 => {
+                    let since = std::time::Duration::new(seconds, nanos as u32);
+                    let at = std::time::SystemTime::UNIX_EPOCH + since;
+                    *value = Value::String(runtime::engine::time::rfc3339(at));
+                }
+                _ => map.values_mut().for_each(readable_times),
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Prints text; a reader that has seen enough (`| head`) is no failure.
+pub(super) fn print(text: &str) -> CliResult<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.doing("write to stdout"),
+    }
+}
+
+/// How long ago something was: `3 minutes ago`.
+pub(super) fn ago(at: std::time::SystemTime) -> String {
+    let seconds = at.elapsed().unwrap_or_default().as_secs();
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural} ago")
+}

@@ -1,0 +1,48 @@
+//! `rust-kata run`: create, start, and be attached from the first word on.
+
+use clap::Args as ClapArgs;
+
+use super::Context;
+use super::attach::{Attach, attach};
+use super::create::create;
+use super::error::{CliResult, settle};
+use super::output::print;
+use super::spec::Options;
+
+/// `rust-kata run`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The pod that it is to be in [default: a new one, of the container's name]
+    #[arg(long, value_name = "POD")]
+    pod: Option<String>,
+
+    /// Tell the container's name, and leave it running
+    #[arg(long, short)]
+    detach: bool,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) async fn run(context: &Context, args: Args) -> CliResult<u8> {
+    let (pod, name) = create(context, args.pod.as_deref(), &args.options).await?;
+    if args.detach {
+        let started = pod.start(std::slice::from_ref(&name), true).await;
+        settle(started?)?;
+        print(&format!("{name}\n"))?;
+        return Ok(0);
+    }
+    let how = Attach {
+        container: name.clone(),
+        stdin: args.options.interactive,
+        tty: args.options.tty,
+        start: true,
+        ..Attach::default()
+    };
+    let code = attach(&pod, how).await;
+    if args.options.rm && args.pod.is_none() {
+        // The container has gone by itself; the pod was for it alone.
+        pod.remove(true, Some(0)).await?;
+    }
+    code
+}

@@ -1,0 +1,110 @@
+//! The front doors of rust-kata: `containerd-shim-rust-kata-v2`, containerd's
+//! way in (and `run`, the way without containerd), and `rust-kata`, the
+//! operator's command line.
+//!
+//! ```text
+//! containerd ── start ──▶ the shim: binds the socket, starts the server, prints the address
+//!            ── ttrpc ──▶ the server: one process for each pod        (serve, owner, task)
+//!            ◀─ events ── the same                                    (events, publisher)
+//!            ── delete ─▶ the shim: cleans up, whatever happened      (delete, client)
+//! user       ── run ────▶ the shim: owns a pod for one bundle         (run, terminal, signals)
+//! runtime    ── hold ───▶ either: stands for a process of the guest
+//! operator   ───────────▶ rust-kata: pods, containers, images         (cli)
+//! ```
+#![deny(missing_docs)]
+
+mod address;
+mod bundle;
+mod cli;
+mod client;
+mod delete;
+mod error;
+mod events;
+mod flags;
+mod group;
+mod leftovers;
+mod logger;
+mod manage;
+mod metrics;
+mod options;
+mod owner;
+mod proto;
+mod publisher;
+mod run;
+mod serve;
+mod signals;
+mod start;
+mod status;
+mod task;
+mod terminal;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::flags::Flags;
+
+const HELP: &str = "\
+containerd-shim-rust-kata-v2: containers in virtual machines, one for each pod
+
+With containerd: put this binary's directory into containerd's PATH, then
+  ctr run --rm --runtime io.containerd.rust-kata.v2 IMAGE NAME COMMAND...
+containerd itself calls:
+  containerd-shim-rust-kata-v2 -namespace NS -address SOCKET -publish-binary P -id ID [-debug] start
+  containerd-shim-rust-kata-v2 -namespace NS -address SOCKET -id ID -bundle DIR delete
+
+Without containerd:
+  containerd-shim-rust-kata-v2 run --bundle DIR [--verbose]
+  containerd-shim-rust-kata-v2 run --help       explains it, with examples
+
+Also:
+  -v, --version                                 prints the version
+
+The configuration is the first of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml
+and ../share/rust-kata/config.toml beside this binary's directory.
+";
+
+/// The whole of `containerd-shim-rust-kata-v2`.
+pub fn shim_main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    match words.peek().map(String::as_str) {
+        Some("hold") => runtime::holder::main(),
+        Some("run") => return ExitCode::from(run::run(words)),
+        None | Some("help" | "-h" | "-help" | "--help") => {
+            // `| head` is no failure.
+            let _ = std::io::stdout().write_all(HELP.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {}
+    }
+    match containerd(words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // containerd shows what `start` writes here to its user; the
+            // server's goes to the log.
+            log::error!("{error}");
+            let _ = writeln!(std::io::stderr(), "rust-kata: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole of `rust-kata`.
+pub fn cli_main() -> ExitCode {
+    cli::main()
+}
+
+/// The actions that containerd asks for.
+fn containerd(words: impl Iterator<Item = String>) -> error::Result<()> {
+    let flags = Flags::parse(words)?;
+    if flags.version {
+        // The name first, as containerd's own shims print it.
+        println!("containerd-shim-rust-kata-v2 {}", env!("CARGO_PKG_VERSION"));
+        return Ok(());
+    }
+    match flags.action.as_str() {
+        "start" => start::run(&flags),
+        "delete" => delete::run(&flags),
+        "" => serve::run(&flags),
+        other => Err(flags::FlagError::Extra(other.to_owned()).into()),
+    }
+}

@@ -1,0 +1,157 @@
+//! The streams of a process, from and to one client.
+//!
+//! The first message of the client says which process, and whether it is to be
+//! started once the streams are connected, so that nothing it says is missed.
+//! The last one of ours is the exit code, after the last of the output.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protos::management as api;
+use protos::management::{attach_input, attach_output};
+use runtime::engine::log::Stream;
+use runtime::engine::owner::Owner;
+use runtime::engine::streams::ProcessStreams;
+use runtime::engine::{attachment, client};
+use runtime::{Error, Result};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+
+type Sender = OwnedWriteHalf;
+type Receiver = OwnedReadHalf;
+
+/// Serves attachments, each in a task of its own.
+pub(super) async fn listen(owner: Arc<Owner>, listener: UnixListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(attend(owner.clone(), stream));
+            }
+            Err(e) => {
+                // Out of descriptors, at the worst: those that end free some.
+                log::warn!("A client cannot be accepted: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves one attachment; what goes wrong is told to the client.
+async fn attend(owner: Arc<Owner>, stream: UnixStream) {
+    let (receiver, mut sender) = stream.into_split();
+    if let Err(error) = serve(&owner, receiver, &mut sender).await {
+        let failed = client::to_result(String::new(), Some(&error), false);
+        if let Err(gone) = send(&mut sender, attach_output::Kind::Failed(failed)).await {
+            log::debug!("{error}; {gone}");
+        }
+    }
+}
+
+async fn serve(owner: &Arc<Owner>, mut receiver: Receiver, sender: &mut Sender) -> Result<()> {
+    let Some(request) = first(&mut receiver).await? else {
+        return Ok(());
+    };
+    let name = request.container.as_str();
+    let exec = Some(request.exec.as_str()).filter(|exec| !exec.is_empty());
+    let (streams, mut output) = match (exec, request.start) {
+        (Some(exec), true) => owner.start_exec(name, exec, request.stdin).await?,
+        (None, true) => {
+            let container = [name.to_owned()];
+            one(owner.init(&container).await?)?;
+            let streams = owner.streams(name, None)?;
+            let output = streams.listen();
+            one(owner.start(&container, false).await?)?;
+            (streams, output)
+        }
+        (exec, false) => {
+            let streams = owner.streams(name, exec)?;
+            let output = streams.listen();
+            (streams, output)
+        }
+    };
+    if request.width > 0 && request.height > 0 {
+        let size = (request.width, request.height);
+        if let Err(e) = owner.resize(name, exec, size).await {
+            log::debug!("The terminal of {name} keeps its size: {e}");
+        }
+    }
+    send(sender, attach_output::Kind::Attached(api::Empty::new())).await?;
+
+    let input = read_input(owner, &request, &streams, receiver);
+    tokio::pin!(input);
+    let mut client_reads = true;
+    loop {
+        tokio::select! {
+            piece = output.recv() => match piece {
+                None => break,
+                Some((Stream::Stdout, data)) if request.stdout => {
+                    send(sender, attach_output::Kind::Stdout(data.to_vec())).await?;
+                }
+                Some((Stream::Stderr, data)) if request.stderr => {
+                    send(sender, attach_output::Kind::Stderr(data.to_vec())).await?;
+                }
+                Some(_) => {}
+            },
+            gone = &mut input, if client_reads => {
+                if gone {
+                    return Ok(());
+                }
+                client_reads = false;
+            }
+        }
+    }
+    let exit = owner.wait(name, exec).await?;
+    send(sender, attach_output::Kind::ExitCode(exit.status)).await
+}
+
+async fn first(receiver: &mut Receiver) -> Result<Option<api::AttachRequest>> {
+    match attachment::receive::<api::AttachInput>(receiver).await {
+        Ok(Some(input)) => match input.kind {
+            Some(attach_input::Kind::Request(request)) => Ok(Some(request)),
+            _ => Err(Error::Invalid(
+                "An attachment begins with its request".into(),
+            )),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// Takes the client's input; true if the client has gone.
+async fn read_input(
+    owner: &Owner,
+    request: &api::AttachRequest,
+    streams: &ProcessStreams,
+    mut receiver: Receiver,
+) -> bool {
+    let exec = Some(request.exec.as_str()).filter(|exec| !exec.is_empty());
+    loop {
+        let input = attachment::receive::<api::AttachInput>(&mut receiver).await;
+        let Ok(Some(input)) = input else {
+            return true;
+        };
+        match input.kind {
+            Some(attach_input::Kind::Stdin(data)) if request.stdin => streams.write(&data).await,
+            Some(attach_input::Kind::StdinEnd(_)) if request.stdin => streams.end_input().await,
+            Some(attach_input::Kind::Resize(size)) => {
+                let size = (size.width, size.height);
+                let resized = owner.resize(&request.container, exec, size).await;
+                resized.unwrap_or_else(|e| log::debug!("A resize went wrong: {e}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn send(sender: &mut Sender, kind: attach_output::Kind) -> Result<()> {
+    let message = api::AttachOutput {
+        kind: Some(kind),
+        ..Default::default()
+    };
+    let gone = |e: std::io::Error| Error::Internal(format!("The attached client has gone: {e}"));
+    attachment::send(sender, &message).await.map_err(gone)
+}
+
+/// The error of an operation on one container.
+fn one(outcome: runtime::engine::status::Outcome) -> Result<()> {
+    outcome.errors.into_values().next().map_or(Ok(()), Err)
+}

@@ -1,0 +1,212 @@
+//! The management service of a pod of the engine.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use protos::management as api;
+use protos::management_ttrpc::Management;
+use runtime::engine::client::to_results;
+use runtime::engine::owner::{ExecRequest, Owner};
+use runtime::engine::time::nanos;
+use ttrpc::asynchronous::TtrpcContext;
+
+use crate::manage::answer;
+
+/// The service.
+pub(super) struct Service(pub(super) Arc<Owner>);
+
+type Answer<T> = ttrpc::Result<T>;
+
+#[async_trait]
+impl Management for Service {
+    async fn status(&self, _: &TtrpcContext, _: api::Empty) -> Answer<api::StatusResponse> {
+        let containers = self.0.containers().into_iter();
+        let containers = containers.map(|(container, state)| api::ContainerStatus {
+            container,
+            status: state.status.to_string(),
+            pid: state.pid,
+            has_exited: state.exit_code.is_some(),
+            exit_code: state.exit_code.unwrap_or(0),
+            execs: state.execs.into_keys().collect(),
+            ..Default::default()
+        });
+        Ok(api::StatusResponse {
+            owner_pid: std::process::id(),
+            hypervisor: self.0.hypervisor(),
+            containers: containers.collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn init(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move { owner.init(&req.containers).await.map(to_results) }).await
+    }
+
+    async fn start(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move {
+            let started = owner.start(&req.containers, req.dependencies).await;
+            started.map(to_results)
+        })
+        .await
+    }
+
+    async fn stop(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move {
+            owner
+                .stop(&req.containers, req.timeout)
+                .await
+                .map(to_results)
+        })
+        .await
+    }
+
+    async fn restart(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move {
+            let restarted = owner.restart(&req.containers, req.timeout).await;
+            restarted.map(to_results)
+        })
+        .await
+    }
+
+    async fn pause(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move { owner.pause(&req.containers).await.map(to_results) }).await
+    }
+
+    async fn unpause(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move { owner.unpause(&req.containers).await.map(to_results) }).await
+    }
+
+    async fn kill(&self, _: &TtrpcContext, req: api::KillRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move {
+            let killed = owner.kill(&req.containers, req.signal, req.all).await;
+            killed.map(to_results)
+        })
+        .await
+    }
+
+    async fn remove(&self, _: &TtrpcContext, req: api::RemoveRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move {
+            let removed = owner.remove(&req.containers, req.force, req.timeout).await;
+            removed.map(to_results)
+        })
+        .await
+    }
+
+    async fn adopt(&self, _: &TtrpcContext, req: api::ContainerRequest) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move { owner.adopt(&req.container).map(|()| api::Empty::new()) }).await
+    }
+
+    async fn update(&self, _: &TtrpcContext, req: api::UpdateRequest) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move {
+            let updated = owner.update(&req.container, &req.resources).await;
+            updated.map(|()| api::Empty::new())
+        })
+        .await
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move { owner.stop_pod(req.timeout).await.map(to_results) }).await
+    }
+
+    async fn wait(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::WaitResponse> {
+        let exec = Some(req.exec.as_str()).filter(|exec| !exec.is_empty());
+        let exit = self.0.wait(&req.container, exec).await;
+        let exit = exit.map_err(super::status)?;
+        Ok(api::WaitResponse {
+            exit_code: exit.status,
+            exited_at: nanos(exit.at),
+            ..Default::default()
+        })
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        req: api::ContainersRequest,
+    ) -> Answer<api::StatsResponse> {
+        let owner = self.0.clone();
+        answer(async move { owner.stats(&req.containers).await }).await
+    }
+
+    async fn processes(
+        &self,
+        _: &TtrpcContext,
+        req: api::ContainerRequest,
+    ) -> Answer<api::ProcessesResponse> {
+        let owner = self.0.clone();
+        answer(async move { owner.processes(&req.container).await }).await
+    }
+
+    async fn create_exec(
+        &self,
+        _: &TtrpcContext,
+        req: api::CreateExecRequest,
+    ) -> Answer<api::ProcessRequest> {
+        let owner = self.0.clone();
+        answer(async move {
+            let given = |text: String| Some(text).filter(|text| !text.is_empty());
+            let request = ExecRequest {
+                id: req.exec,
+                command: req.command,
+                env: req.env,
+                cwd: given(req.cwd),
+                user: given(req.user),
+                terminal: req.terminal,
+                privileged: req.privileged,
+            };
+            let exec = owner.create_exec(&req.container, request)?;
+            Ok(api::ProcessRequest {
+                container: req.container,
+                exec,
+                ..Default::default()
+            })
+        })
+        .await
+    }
+
+    async fn start_exec(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move {
+            let started = owner.start_exec(&req.container, &req.exec, false).await;
+            started.map(|_| api::Empty::new())
+        })
+        .await
+    }
+
+    async fn remove_exec(
+        &self,
+        _: &TtrpcContext,
+        req: api::RemoveExecRequest,
+    ) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move {
+            let removed = owner
+                .remove_exec(&req.container, &req.exec, req.force)
+                .await;
+            removed.map(|()| api::Empty::new())
+        })
+        .await
+    }
+
+    async fn resize(&self, _: &TtrpcContext, req: api::ResizeRequest) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move {
+            let exec = Some(req.exec.as_str()).filter(|exec| !exec.is_empty());
+            let size = (req.width, req.height);
+            let resized = owner.resize(&req.container, exec, size).await;
+            resized.map(|()| api::Empty::new())
+        })
+        .await
+    }
+}
