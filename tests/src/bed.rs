@@ -145,6 +145,23 @@ impl Bed {
         self.dir().join("kata")
     }
 
+    /// Where `rust-kata` keeps pods, images and volumes.
+    pub fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// A `rust-kata` command line.
+    pub fn cli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(dist::binary(dist::CLI));
+        command.envs(self.environment()).args(args);
+        command
+    }
+
+    /// Runs a `rust-kata` command line to its end.
+    pub fn rust_kata(&self, args: &[&str]) -> run::Output {
+        run::run(self.cli(args), Input::Null, dist::patience(60.0))
+    }
+
     /// containerd's address.
     pub fn socket(&self) -> PathBuf {
         self.dir().join("containerd.sock")
@@ -334,7 +351,11 @@ fn write_configs(folder: &Path, extra: &str) {
     } else {
         patient_timeouts()
     };
-    let ours = format!("root = {:?}\n{hypervisor}{extra}\n{timeouts}", at("kata"));
+    let ours = format!(
+        "root = {:?}\ndata_root = {:?}\n{hypervisor}{extra}\n{timeouts}",
+        at("kata"),
+        at("data")
+    );
     fs::write(folder.join("rust-kata.toml"), ours).expect("our folder is writable");
 }
 

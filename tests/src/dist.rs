@@ -12,6 +12,9 @@ pub const RUST_KATA: &str = "io.containerd.rust-kata.v2";
 /// Our shim's file name.
 pub const SHIM: &str = "containerd-shim-rust-kata-v2";
 
+/// The operator's command.
+pub const CLI: &str = "rust-kata";
+
 /// The VMM's file name.
 pub const VMM: &str = "rust-kata-vmm";
 

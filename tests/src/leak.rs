@@ -85,9 +85,16 @@ fn mounts(folder: &Path) -> Vec<PathBuf> {
 /// What is in rust-kata's state root, the folders that all pods share aside,
 /// and what it made where no configuration sent it.
 fn state(bed: &Bed) -> Vec<PathBuf> {
-    let kept = [bed.state().join(bed.namespace()), bed.state().join(".vm")];
+    let kept = [
+        bed.state().join(bed.namespace()),
+        bed.state().join(".vm"),
+        bed.state().join(".owners"),
+        bed.data().join("pods"),
+        bed.data().join("pods/local"),
+    ];
     let mut found: Vec<PathBuf> = tree(&bed.state())
         .into_iter()
+        .chain(tree(&bed.data()))
         .map(|(path, _)| path)
         .filter(|path| !kept.contains(path))
         .collect();

@@ -1,0 +1,232 @@
+//! `rust-kata pod`: pods that people define, start, stop and start again.
+
+use harness::bed::Bed;
+use harness::dist::{CLI, patience, subject_is_ours};
+use harness::process;
+use harness::run::Output;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// A pod with containers: name, further words, script.
+fn pod(bed: &Bed, name: &str, containers: &[(&str, &[&str], &str)]) {
+    bed.rust_kata(&["pod", "create", "--name", name]).ok();
+    for (container, words, script) in containers {
+        create(bed, name, container, words, script).ok();
+    }
+}
+
+fn create(bed: &Bed, pod: &str, name: &str, words: &[&str], script: &str) -> Output {
+    let rootfs = bed.rootfs();
+    let root = rootfs.to_str().expect("an ASCII path");
+    let mut args = vec!["container", "create", "--pod", pod, "--name", name];
+    args.extend_from_slice(&["--rootfs", root]);
+    args.extend_from_slice(words);
+    args.extend_from_slice(&["--", "sh", "-c", script]);
+    bed.rust_kata(&args)
+}
+
+fn status(bed: &Bed, pod: &str) -> String {
+    inspected(bed, &["pod", "inspect", pod])["status"]
+        .as_str()
+        .expect("a status")
+        .to_owned()
+}
+
+fn inspected(bed: &Bed, args: &[&str]) -> Value {
+    let text = bed.rust_kata(args).ok().out();
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    all[0].clone()
+}
+
+fn container(bed: &Bed, name: &str) -> Value {
+    inspected(bed, &["container", "inspect", name])
+}
+
+fn log(bed: &Bed, name: &str) -> String {
+    let path = container(bed, name)["log"]
+        .as_str()
+        .expect("a path")
+        .to_owned();
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+#[test]
+fn a_pod_is_started_in_order_stopped_and_started_again() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    // Named so that the alphabet would start them the wrong way round.
+    pod(
+        &bed,
+        "web",
+        &[
+            ("zdb", &[], &format!("echo db; {SLEEP}")),
+            ("app", &["--requires", "zdb"], &format!("hostname; {SLEEP}")),
+        ],
+    );
+    assert_eq!(status(&bed, "web"), "Created");
+
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    assert_eq!(status(&bed, "web"), "Running");
+    let started = |name: &str| {
+        container(&bed, name)["state"]["started"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert!(started("zdb").is_some() && started("zdb") < started("app"));
+    assert!(
+        log(&bed, "app").contains("stdout F web"),
+        "the host name is the pod's"
+    );
+
+    // What one does is done: to do it again is no mistake.
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+
+    bed.rust_kata(&["pod", "stop", "web"]).ok();
+    assert_eq!(status(&bed, "web"), "Exited");
+    assert_eq!(container(&bed, "app")["state"]["exit_code"], 0);
+    assert!(bed.named(CLI).is_empty(), "the owner goes with the pod");
+    bed.rust_kata(&["pod", "stop", "web"]).ok();
+
+    bed.rust_kata(&["pod", "restart", "web"]).ok();
+    assert_eq!(status(&bed, "web"), "Running");
+    let refused = bed.rust_kata(&["pod", "rm", "web"]).exits(125);
+    assert!(refused.err().contains("--force"), "{refused:?}");
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+    let gone = bed.rust_kata(&["pod", "inspect", "web"]).exits(125);
+    assert!(gone.err().contains("\"web\" not found"), "{gone:?}");
+}
+
+#[test]
+fn pausing_signals_and_states_go_container_by_container() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, "p", &[("a", &[], SLEEP), ("b", &[], SLEEP)]);
+    // Nothing runs: nothing to do, and no mistake for a pod.
+    bed.rust_kata(&["pod", "pause", "p"]).ok();
+    let refused = bed.rust_kata(&["container", "pause", "a"]).exits(125);
+    assert!(refused.err().contains("created"), "{refused:?}");
+
+    bed.rust_kata(&["container", "start", "a"]).ok();
+    assert_eq!(status(&bed, "p"), "Degraded");
+    bed.rust_kata(&["pod", "start", "p"]).ok();
+    bed.rust_kata(&["pod", "pause", "p"]).ok();
+    assert_eq!(status(&bed, "p"), "Paused");
+    bed.rust_kata(&["container", "unpause", "a"]).ok();
+    assert_eq!(status(&bed, "p"), "Degraded");
+    bed.rust_kata(&["pod", "unpause", "p"]).ok();
+    assert_eq!(status(&bed, "p"), "Running");
+
+    bed.rust_kata(&["pod", "kill", "--signal", "KILL", "p"])
+        .ok();
+    for name in ["a", "b"] {
+        let code = bed.rust_kata(&["container", "wait", name]).ok().out();
+        assert_eq!(code, "137\n");
+    }
+    // The infra container, that is the VM, is still up.
+    assert_eq!(status(&bed, "p"), "Degraded");
+    bed.rust_kata(&["pod", "rm", "-f", "p"]).ok();
+}
+
+#[test]
+fn bad_pods_are_refused_by_name() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    bed.rust_kata(&["pod", "create", "--name", "p"]).ok();
+    for (args, named) in [
+        (&["pod", "create", "--name", "p"][..], "already exists"),
+        (&["pod", "create", "--name", "a/b"], "a/b"),
+        (
+            &["pod", "create", "--infra", "false", "--share", "net"],
+            "infra",
+        ),
+        (&["pod", "create", "--share", "pid"], "pid"),
+        (&["pod", "create", "--cgroup-parent", "x/y.slice"], "slice"),
+        (&["pod", "start", "nope"], "nope"),
+        (&["container", "start", "nope"], "nope"),
+        (
+            &["run", "--rootfs", "/nonexistent", "--", "true"],
+            "/nonexistent",
+        ),
+        (
+            &[
+                "run",
+                "--rootfs",
+                "/",
+                "--restart",
+                "sometimes",
+                "--",
+                "true",
+            ],
+            "unless-stopped",
+        ),
+    ] {
+        let refused = bed.rust_kata(args).exits(125);
+        assert!(refused.err().contains(named), "{args:?}: {refused:?}");
+        assert_eq!(refused.err().lines().count(), 1, "{refused:?}");
+    }
+    let missing = create(&bed, "p", "c", &["--requires", "db"], "true").exits(125);
+    assert!(missing.err().contains("db"), "{missing:?}");
+    // A pod that was made for a container that cannot be goes with it.
+    let names = bed.rust_kata(&["pod", "ls", "--quiet"]).ok().out();
+    assert_eq!(names, "p\n");
+    bed.rust_kata(&["pod", "rm", "p"]).ok();
+}
+
+#[test]
+fn a_killed_owner_leaves_a_pod_that_starts_again() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, "p", &[("a", &[], SLEEP)]);
+    bed.rust_kata(&["pod", "start", "p"]).ok();
+    let owner = inspected(&bed, &["pod", "inspect", "p"])["owner_pid"].as_u64();
+    let owner = owner.expect("an owner") as u32;
+
+    process::signal(owner, Signal::SIGKILL);
+    assert!(process::wait_gone(owner, patience(10.0)));
+
+    assert_eq!(status(&bed, "p"), "Exited");
+    let state = container(&bed, "a")["state"].clone();
+    assert_eq!(state["exit_code"], 137, "never an invented 0: {state}");
+    bed.rust_kata(&["pod", "start", "p"]).ok();
+    assert_eq!(status(&bed, "p"), "Running");
+    bed.rust_kata(&["pod", "rm", "-f", "p"]).ok();
+}
+
+#[test]
+fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, "good", &[("a", &[], SLEEP)]);
+    pod(&bed, "bad", &[("b", &[], SLEEP)]);
+    let file = bed.data().join("pods/local/bad/state.json");
+    let whole = std::fs::read(&file).expect("a state file");
+    let mut damaged: Vec<Vec<u8>> = (0..whole.len())
+        .step_by(7)
+        .map(|n| whole[..n].to_vec())
+        .collect();
+    damaged.push(vec![0; whole.len()]);
+    damaged.push(br#"{"version": 99}"#.to_vec());
+    for text in damaged {
+        std::fs::write(&file, &text).expect("our folder is writable");
+        let list = bed.rust_kata(&["pod", "ls"]).ok();
+        assert!(list.err().contains("state.json"), "{list:?}");
+        assert!(list.out().contains("good"), "{list:?}");
+    }
+    let refused = bed.rust_kata(&["pod", "start", "bad"]).exits(125);
+    assert!(refused.err().contains("state.json"), "{refused:?}");
+    bed.rust_kata(&["pod", "rm", "bad"]).exits(125);
+    bed.rust_kata(&["pod", "rm", "--force", "bad"]).ok();
+    bed.rust_kata(&["pod", "rm", "--force", "good"]).ok();
+}
