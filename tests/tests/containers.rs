@@ -2,7 +2,8 @@
 //! its further processes, its end.
 
 use harness::bed::Bed;
-use harness::dist::subject_is_ours;
+use harness::dist::{self, subject_is_ours};
+use harness::process;
 use harness::pty::Terminal;
 use harness::run::{Input, Output, Running, noise_sha256, run};
 use harness::scene::limit;
@@ -56,6 +57,21 @@ fn streams_and_codes_are_the_containers() {
     let missing = attended(&bed, &["--rm"], &["/bin/nope"], Input::Null).exits(127);
     assert!(missing.err().contains("nope"), "{missing:?}");
     attended(&bed, &["--rm"], &["/etc/passwd"], Input::Null).exits(126);
+
+    // Without --rm the container stays, and nothing that runs.
+    attended(&bed, &["--name", "c"], &["/bin/nope"], Input::Null).exits(127);
+    for process in bed.named(dist::CLI) {
+        assert!(process::wait_gone(process.pid, limit()), "its owner stays");
+    }
+    let after = state(&bed, "c");
+    assert_eq!(after["status"], "created");
+    assert!(
+        after["problem"]
+            .as_str()
+            .is_some_and(|said| said.contains("nope")),
+        "{after}"
+    );
+    bed.rust_kata(&["container", "rm", "c"]).ok();
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub enum ContainerStatus {
     /// Defined; nothing of it is in a VM.
     #[default]
+    #[serde(rename = "created")]
     Configured,
     /// Its init waits in the VM to be started.
     Initialized,

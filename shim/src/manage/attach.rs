@@ -16,16 +16,26 @@ use runtime::engine::{attachment, client};
 use runtime::{Error, Result};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
 type Sender = OwnedWriteHalf;
 type Receiver = OwnedReadHalf;
 
-/// Serves attachments, each in a task of its own.
-pub(super) async fn listen(owner: Arc<Owner>, listener: UnixListener) {
+/// Serves attachments, each in a task of its own; `open` tells how many.
+pub(super) async fn listen(
+    owner: Arc<Owner>,
+    listener: UnixListener,
+    open: Arc<watch::Sender<usize>>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(attend(owner.clone(), stream));
+                let (owner, open) = (owner.clone(), open.clone());
+                open.send_modify(|open| *open += 1);
+                tokio::spawn(async move {
+                    attend(owner, stream).await;
+                    open.send_modify(|open| *open -= 1);
+                });
             }
             Err(e) => {
                 // Out of descriptors, at the worst: those that end free some.

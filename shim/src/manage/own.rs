@@ -16,6 +16,7 @@ use runtime::engine::home::PodHome;
 use runtime::engine::owner::Owner;
 use runtime::engine::{Engine, attachment};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use ttrpc::asynchronous::Server;
 
@@ -118,7 +119,8 @@ async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result
         .set_nonblocking(true)
         .doing("set up the socket")?;
     let attachments = tokio::net::UnixListener::from_std(attachments).doing("use the socket")?;
-    let attaching = tokio::spawn(attach::listen(owner.clone(), attachments));
+    let open = Arc::new(watch::Sender::new(0));
+    let attaching = tokio::spawn(attach::listen(owner.clone(), attachments, open.clone()));
     say("ready", "");
     tokio::select! {
         () = owner.ended() => {}
@@ -132,6 +134,13 @@ async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result
         }
     }
     attaching.abort();
+    let mut attached = open.subscribe();
+    if timeout(ANSWERS, attached.wait_for(|open| *open == 0))
+        .await
+        .is_err()
+    {
+        log::debug!("An attached client does not read to the end");
+    }
     if timeout(ANSWERS, server.shutdown()).await.is_err() {
         log::debug!("A client still waits for an answer");
     }

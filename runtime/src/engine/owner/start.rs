@@ -19,12 +19,16 @@ impl Owner {
     /// for one container is in the outcome.
     pub async fn init(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
         let _op = self.op.lock().await;
+        let outcome = self.init_locked(names).await;
+        self.end_if_unused_locked().await;
+        outcome
+    }
+
+    async fn init_locked(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for container in self.fitting(Operation::Init, names, &mut outcome)? {
-            let result = match self.boot().await {
-                Ok(pod) => self.build(&pod, &container).await,
-                Err(e) => return Err(e),
-            };
+            let pod = self.boot().await?;
+            let result = self.build(&pod, &container).await;
             outcome.add(container.name(), result);
         }
         Ok(outcome)
@@ -38,7 +42,10 @@ impl Owner {
     /// As [`Owner::init`]; [`Error::Invalid`] for dependencies in a circle.
     pub async fn start(self: &Arc<Self>, names: &[String], dependencies: bool) -> Result<Outcome> {
         let _op = self.op.lock().await;
-        self.start_locked(names, dependencies).await
+        let outcome = self.start_locked(names, dependencies).await;
+        // What could not be started leaves nothing to own.
+        self.end_if_unused_locked().await;
+        outcome
     }
 
     pub(super) async fn start_locked(

@@ -123,6 +123,16 @@ impl Owner {
         seconds: Option<u32>,
     ) -> Result<Outcome> {
         let _op = self.op.lock().await;
+        let outcome = self.restart_locked(names, seconds).await;
+        self.end_if_unused_locked().await;
+        outcome
+    }
+
+    async fn restart_locked(
+        self: &Arc<Self>,
+        names: &[String],
+        seconds: Option<u32>,
+    ) -> Result<Outcome> {
         let mut stopped = self.stop_locked(names, seconds).await?;
         let again: Vec<String> = self
             .chosen(names)?
