@@ -55,7 +55,7 @@ impl Owner {
         match created {
             Ok(pid) => self.change(container, |state| state.pid = pid),
             Err(e) => {
-                self.out_of_vm(container);
+                self.out_of_vm(container, &e);
                 Err(e)
             }
         }
@@ -69,12 +69,11 @@ impl Owner {
         if let Err(e) = pod.delete(container.name(), None).await {
             ::log::debug!("Container {}: {e}", container.name());
         }
-        self.out_of_vm(container);
-        self.note(container, |state| state.problem = Some(why.to_string()));
+        self.out_of_vm(container, why);
     }
 
     /// Nothing of the container is in the VM, and it has not run.
-    fn out_of_vm(&self, container: &Tracked) {
+    fn out_of_vm(&self, container: &Tracked, why: &Error) {
         *guard(&container.streams) = None;
         self.note(container, |state| {
             let before = state.finished.is_some() || state.exit_code.is_some();
@@ -84,6 +83,7 @@ impl Owner {
                 ContainerStatus::Configured
             };
             state.pid = 0;
+            state.problem = Some(why.to_string());
         });
     }
 
