@@ -8,8 +8,19 @@ use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{Choice, Vmm};
 
 /// Picks the hypervisor for `spec`.
+///
+/// # Errors
+/// As [`choice`].
 pub fn select(spec: &ValidSpec) -> Result<Choice, Error> {
-    choose(spec.hypervisor, kvm_probe::probe())
+    choice(spec.hypervisor)
+}
+
+/// Picks the hypervisor on this machine for whom asks for `kind`.
+///
+/// # Errors
+/// [`Error::Unsupported`] if KVM is asked for by name and cannot serve.
+pub fn choice(kind: HypervisorKind) -> Result<Choice, Error> {
+    choose(kind, kvm_probe::probe())
 }
 
 fn choose(kind: HypervisorKind, kvm: Kvm) -> Result<Choice, Error> {

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// Names a configuration file instead of the standard places.
 pub const CONFIG_ENV: &str = "RUST_KATA_CONFIG";
 
+/// The shipped file: every key with its default and what it is for.
+pub const DEFAULT_CONFIG: &str = include_str!("../config.toml");
+
 /// Where an operator's configuration lives.
 pub const SYSTEM_CONFIG: &str = "/etc/rust-kata/config.toml";
 
@@ -121,6 +124,14 @@ impl Config {
     /// [`Error::BadFile`] when a named file is missing, is not TOML, or has an
     /// unknown key or a value out of range.
     pub fn load(explicit: Option<&Path>) -> Result<Self> {
+        Self::load_with_origin(explicit).map(|(config, _)| config)
+    }
+
+    /// As [`Config::load`], and the file that it is from, if from any.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with_origin(explicit: Option<&Path>) -> Result<(Self, Option<PathBuf>)> {
         let exe = std::env::current_exe()
             .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
         let bin = exe.parent().unwrap_or(Path::new("/"));
@@ -136,15 +147,15 @@ impl Config {
                 .into_iter()
                 .find(|p| p.exists())
         });
-        let mut config = match path {
-            Some(path) => Self::parse(&path)?,
+        let mut config = match &path {
+            Some(path) => Self::parse(path)?,
             None => Self::default(),
         };
         for path in [&mut config.kernel, &mut config.initrd] {
             *path = share.join(&*path);
         }
         config.vmm.get_or_insert_with(|| bin.join("rust-kata-vmm"));
-        Ok(config)
+        Ok((config, path))
     }
 
     fn parse(path: &Path) -> Result<Self> {
@@ -230,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_holds_the_defaults() {
-        let shipped: Config = toml::from_str(include_str!("../config.toml")).unwrap();
+        let shipped: Config = toml::from_str(DEFAULT_CONFIG).unwrap();
         let text = |c: &Config| toml::to_string(c).unwrap();
         assert_eq!(text(&shipped), text(&Config::default()));
     }

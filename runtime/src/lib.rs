@@ -33,6 +33,7 @@ mod process;
 mod pump;
 mod record;
 mod recovery;
+mod requirements;
 #[allow(clippy::module_inception)]
 mod resize;
 mod runtime;
@@ -42,7 +43,7 @@ mod stdio;
 mod store;
 mod watch;
 
-pub use config::{CONFIG_ENV, Config, SYSTEM_CONFIG, Timeouts};
+pub use config::{CONFIG_ENV, Config, DEFAULT_CONFIG, SYSTEM_CONFIG, Timeouts};
 pub use create::ContainerConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, Exit};
@@ -54,6 +55,7 @@ pub use pod::{PidInfo, Pod};
 pub use process::ProcessState;
 pub use record::PodConfig;
 pub use recovery::Found;
+pub use requirements::{Requirement, Verdict, requirements};
 pub use runtime::{Progress, Runtime};
 pub use state::Status;
 pub use stdio::{Endpoint, ProcessIo};

@@ -3,7 +3,8 @@
 use harness::bed::Bed;
 use harness::dist::{CLI, patience, subject_is_ours};
 use harness::process;
-use harness::run::Output;
+use harness::run::{Input, Output, Running};
+use harness::scene::limit;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -42,14 +43,6 @@ fn container(bed: &Bed, name: &str) -> Value {
     inspected(bed, &["container", "inspect", name])
 }
 
-fn log(bed: &Bed, name: &str) -> String {
-    let path = container(bed, name)["log"]
-        .as_str()
-        .expect("a path")
-        .to_owned();
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
 const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 #[test]
@@ -77,15 +70,16 @@ fn a_pod_is_started_in_order_stopped_and_started_again() {
             .map(str::to_owned)
     };
     assert!(started("zdb").is_some() && started("zdb") < started("app"));
-    assert!(
-        log(&bed, "app").contains("stdout F web"),
-        "the host name is the pod's"
-    );
+    // It may not have said it yet.
+    let following = bed.cli(&["container", "logs", "--follow", "app"]);
+    let following = Running::spawn(following, Input::Null);
+    following.stdout.expect("web\n", limit());
 
     // What one does is done: to do it again is no mistake.
     bed.rust_kata(&["pod", "start", "web"]).ok();
 
     bed.rust_kata(&["pod", "stop", "web"]).ok();
+    following.finish(limit()).ok();
     assert_eq!(status(&bed, "web"), "Exited");
     assert_eq!(container(&bed, "app")["state"]["exit_code"], 0);
     assert!(bed.named(CLI).is_empty(), "the owner goes with the pod");

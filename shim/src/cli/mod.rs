@@ -4,6 +4,8 @@
 //! the engine (`runtime::engine`), which any other program may embed as well.
 
 mod attach;
+mod check;
+mod config;
 mod container;
 mod containers;
 mod create;
@@ -75,6 +77,11 @@ enum Command {
     Container(container::Command),
     /// Creates a container, in a new pod or a given one, and starts it
     Run(Box<run::Args>),
+    /// Tells whether pods can run on this machine, and what to do if not; 1 if not
+    Check(check::Check),
+    /// The configuration
+    #[command(subcommand)]
+    Config(config::Command),
     /// Writes a shell's completions to stdout
     Completion {
         /// bash, zsh, fish …
@@ -123,6 +130,9 @@ fn run(cli: Cli) -> CliResult<u8> {
         clap_complete::generate(shell, &mut Cli::command(), "rust-kata", &mut text);
         return output::print(&String::from_utf8_lossy(&text)).map(|()| 0);
     }
+    if let Command::Config(command) = &cli.command {
+        return command.run(cli.config.as_deref()).map(|()| 0);
+    }
     let config = Config::load(cli.config.as_deref())?;
     let file = cli
         .config
@@ -146,7 +156,8 @@ fn run(cli: Cli) -> CliResult<u8> {
             Command::Pod(command) => pod::run(&context, command).await,
             Command::Container(command) => container::run(&context, command).await,
             Command::Run(args) => run::run(&context, *args).await,
-            Command::Completion { .. } | Command::Own { .. } => Ok(0),
+            Command::Check(check) => check.run(&context),
+            Command::Config(_) | Command::Completion { .. } | Command::Own { .. } => Ok(0),
         }
     });
     // A read of the terminal cannot be called back: do not wait for it.
