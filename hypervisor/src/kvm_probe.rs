@@ -1,11 +1,13 @@
 //! Does this machine run virtual machines in hardware?
 //!
 //! `/dev/kvm` alone does not tell: a `kvm_pvm` module answers there too, but
-//! emulates the guest's kernel code one instruction at a time. The CPU's flags
-//! decide.
+//! emulates the guest's kernel code one instruction at a time, and it may be
+//! another file altogether. It must speak KVM's API; then the CPU's flags decide.
 
+use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What was found out about KVM.
@@ -22,6 +24,7 @@ struct Host {
     device: PathBuf,
     pvm_module: PathBuf,
     cpuinfo: PathBuf,
+    api_version: fn(&Path) -> Option<i32>,
 }
 
 /// Looks at this machine.
@@ -30,8 +33,16 @@ pub fn probe() -> Kvm {
         device: "/dev/kvm".into(),
         pvm_module: "/sys/module/kvm_pvm".into(),
         cpuinfo: "/proc/cpuinfo".into(),
+        api_version,
     };
     host.probe()
+}
+
+/// What a device answers to `KVM_GET_API_VERSION` (KVM API 4.1).
+fn api_version(device: &Path) -> Option<i32> {
+    let path = CString::new(device.as_os_str().as_bytes()).ok()?;
+    let kvm = kvm_ioctls::Kvm::new_with_path(path).ok()?;
+    Some(kvm.get_api_version())
 }
 
 impl Host {
@@ -48,6 +59,9 @@ impl Host {
             return Kvm::Unusable(format!(
                 "{device} is kvm_pvm, which emulates an ordinary guest kernel"
             ));
+        }
+        if (self.api_version)(&self.device) != Some(kvm_bindings::KVM_API_VERSION as i32) {
+            return Kvm::Unusable(format!("{device} does not speak KVM's API"));
         }
         match hardware_flag(&self.cpuinfo) {
             Some(flag) => Kvm::Hardware(flag),
@@ -77,6 +91,7 @@ mod tests {
             device: dir.join("kvm"),
             pvm_module: dir.join("kvm_pvm"),
             cpuinfo: dir.join("cpuinfo"),
+            api_version: |_| Some(12),
         };
         std::fs::write(
             &host.cpuinfo,
@@ -104,6 +119,16 @@ mod tests {
         std::fs::create_dir(&host.pvm_module).unwrap();
 
         assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("kvm_pvm")));
+    }
+
+    #[test]
+    fn another_device_in_its_place_is_not_kvm() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = host(dir.path(), "svm");
+        host.device = "/dev/null".into();
+        host.api_version = api_version;
+
+        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("API")));
     }
 
     #[test]
