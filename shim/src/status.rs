@@ -1,30 +1,17 @@
 //! The runtime's error classes as gRPC codes.
 
-use runtime::ErrorKind;
+use runtime::engine::client::code_of;
 use ttrpc::Code;
 use ttrpc::error::get_rpc_status;
 
 /// The answer to a call that failed.
 pub fn of(error: runtime::Error) -> ttrpc::Error {
-    get_rpc_status(code(error.kind()), error)
+    get_rpc_status(code_of(error.kind()), error)
 }
 
 /// The answer to a request that is wrong in itself.
 pub fn invalid(problem: impl ToString) -> ttrpc::Error {
     get_rpc_status(Code::INVALID_ARGUMENT, problem)
-}
-
-fn code(kind: ErrorKind) -> Code {
-    match kind {
-        ErrorKind::NotFound => Code::NOT_FOUND,
-        ErrorKind::AlreadyExists => Code::ALREADY_EXISTS,
-        ErrorKind::FailedPrecondition => Code::FAILED_PRECONDITION,
-        ErrorKind::InvalidArgument => Code::INVALID_ARGUMENT,
-        ErrorKind::Unimplemented => Code::UNIMPLEMENTED,
-        ErrorKind::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
-        ErrorKind::Unavailable => Code::UNAVAILABLE,
-        ErrorKind::Internal => Code::INTERNAL,
-    }
 }
 
 /// Is this a running server's "there is no such thing"?
