@@ -1,8 +1,12 @@
 //! The host cgroup of a pod's processes: where operators and the CRI look for
 //! what a pod costs. The containers' own limits are the guest's business.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Context, Result};
 
@@ -91,13 +95,53 @@ fn holds(dir: &Path, pid: u32) -> bool {
     processes.lines().any(|line| line.parse() == Ok(pid))
 }
 
+/// How long processes that were killed may take to leave a cgroup.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// Removes the cgroup directories of a pod. One that others use stays.
 pub(crate) fn remove(dirs: &[PathBuf]) {
     for dir in dirs.iter().rev() {
-        if let Err(e) = fs::remove_dir(dir)
-            && e.kind() != std::io::ErrorKind::NotFound
+        let mut removed = fs::remove_dir(dir);
+        if removed
+            .as_ref()
+            .is_err_and(|e| e.kind() == ErrorKind::ResourceBusy)
+        {
+            // What died with the owner may still be on its way out.
+            wait_until_empty(dir);
+            removed = fs::remove_dir(dir);
+        }
+        if let Err(e) = removed
+            && e.kind() != ErrorKind::NotFound
         {
             log::debug!("The cgroup {} stays: {e}", dir.display());
+        }
+    }
+}
+
+/// Waits a while for the last process to leave a cgroup: a change of
+/// `cgroup.events` is told by POLLPRI (cgroup-v2.rst). v1 has no such file.
+fn wait_until_empty(dir: &Path) {
+    let Ok(mut events) = File::open(dir.join("cgroup.events")) else {
+        return;
+    };
+    let deadline = Instant::now() + LEAVE;
+    loop {
+        let mut text = String::new();
+        let read = events
+            .rewind()
+            .and_then(|()| events.read_to_string(&mut text));
+        let left = deadline.saturating_duration_since(Instant::now());
+        if read.is_err() || text.lines().any(|line| line == "populated 0") || left.is_zero() {
+            return;
+        }
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut change = [PollFd::new(&events, PollFlags::PRI)];
+        match poll(&mut change, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
         }
     }
 }
