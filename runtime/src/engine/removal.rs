@@ -126,10 +126,14 @@ impl PodHandle {
         pod(&self.home, held)
     }
 
-    /// Removes what a killed owner left of its VM.
+    /// Removes what a killed owner left of its VM. A pod of the same name that
+    /// lives is another front door's: nobody owns ours.
     fn reap_vm(&self) -> Result<()> {
         let (root, namespace) = (&self.engine.config.root, self.home.namespace());
-        crate::recovery::reap(root, namespace, self.home.name(), true).map(drop)
+        match crate::recovery::reap(root, namespace, self.home.name(), false) {
+            Ok(_) | Err(Error::WrongState { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     fn kill_owner(&self) -> Result<()> {
