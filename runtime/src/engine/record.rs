@@ -75,6 +75,8 @@ pub struct ExecSession {
     pub created: SystemTime,
     /// How it ended.
     pub exit_code: Option<u32>,
+    /// When it ended.
+    pub finished: Option<SystemTime>,
 }
 
 impl ContainerState {

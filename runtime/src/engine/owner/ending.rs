@@ -209,7 +209,7 @@ impl Owner {
             && started
             && self.definition.exit_policy == ExitPolicy::Continue
             && !self.definition.single;
-        if stays && self.live().await.is_some() {
+        if stays && self.live().is_some() {
             return;
         }
         self.end("its last container ended").await;
@@ -226,7 +226,7 @@ impl Owner {
 
     /// Ends the VM. Containers in it are told of by whoever listens to it.
     pub(super) async fn end_vm(&self, reason: &str) {
-        let pod = self.vm.lock().await.take();
+        let pod = guard(&self.vm).take();
         if let Some(pod) = pod {
             ::log::info!("Pod {}: the VM ends: {reason}", self.home.name());
             if let Err(e) = pod.shutdown().await {

@@ -88,6 +88,7 @@ impl Owner {
             pid: 0,
             created: SystemTime::now(),
             exit_code: None,
+            finished: None,
         };
         self.change(&container, |state| {
             forget_oldest(&mut state.execs);
@@ -118,7 +119,7 @@ impl Owner {
                 state: session.status.to_string(),
             });
         }
-        let pod = self.live_or("run a process in").await?;
+        let pod = self.live_or("run a process in")?;
         let process = self.exec_process(&container, &session)?;
         let (io, streams) = ProcessStreams::new(session.terminal, stdin, None)?;
         let output = streams.listen();
@@ -167,6 +168,7 @@ impl Owner {
         let noted = self.change_exec(&container, exec, |session| {
             session.status = ContainerStatus::Exited;
             session.exit_code = Some(exit.status);
+            session.finished = Some(exit.at);
             session.pid = 0;
         });
         noted.unwrap_or_else(|e| ::log::error!("Exec {exec} of container {name}: {e}"));
@@ -188,7 +190,7 @@ impl Owner {
                     state: session.status.to_string(),
                 });
             }
-            let pod = self.live_or("kill a process in").await?;
+            let pod = self.live_or("kill a process in")?;
             pod.kill(name, Some(exec), libc::SIGKILL as u32, false)
                 .await?;
             self.wait(name, Some(exec)).await?;
@@ -254,7 +256,7 @@ impl Owner {
     /// [`Error::NotFound`]; the VM's.
     pub async fn resize(&self, name: &str, exec: Option<&str>, size: (u32, u32)) -> Result<()> {
         self.tracked(name)?;
-        let pod = self.live_or("resize the terminal of").await?;
+        let pod = self.live_or("resize the terminal of")?;
         pod.resize_pty(name, exec, size.0, size.1).await
     }
 }
@@ -317,6 +319,7 @@ mod tests {
             pid: 0,
             created: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n),
             exit_code: None,
+            finished: None,
         };
         let mut execs = BTreeMap::new();
         for n in 0..SESSIONS as u64 {

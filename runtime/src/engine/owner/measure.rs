@@ -17,7 +17,7 @@ impl Owner {
     /// does not run.
     pub async fn stats(&self, names: &[String]) -> Result<api::StatsResponse> {
         let mut response = api::StatsResponse::default();
-        let Some(pod) = self.live().await else {
+        let Some(pod) = self.live() else {
             return match names.first() {
                 Some(name) => Err(self.wrong_state(&*self.tracked(name)?, "measure")),
                 None => Ok(response),
@@ -56,8 +56,7 @@ impl Owner {
             return Err(self.wrong_state(&container, "list the processes of"));
         }
         let listed = self
-            .live_or("list the processes of")
-            .await?
+            .live_or("list the processes of")?
             .processes(name)
             .await?;
         Ok(api::ProcessesResponse {

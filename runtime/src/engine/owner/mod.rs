@@ -40,7 +40,8 @@ pub struct Owner {
     definition: PodDefinition,
     state: Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Tracked>>>,
-    vm: tokio::sync::Mutex<Option<Arc<Pod>>>,
+    /// Changed under `op`, looked at by all.
+    vm: Mutex<Option<Arc<Pod>>>,
     op: tokio::sync::Mutex<()>,
     /// Restarts that are to come; they keep the pod up.
     pending: watch::Sender<usize>,
@@ -133,7 +134,7 @@ impl Owner {
             definition: view.definition,
             state: Mutex::new(state),
             containers: Mutex::new(containers),
-            vm: tokio::sync::Mutex::default(),
+            vm: Mutex::default(),
             op: tokio::sync::Mutex::default(),
             pending: watch::Sender::new(0),
             ended: watch::Sender::new(false),
@@ -153,7 +154,7 @@ impl Owner {
             let Ok(_op) = self.op.try_lock() else {
                 continue;
             };
-            if self.vm.lock().await.is_none() && *self.pending.borrow() == 0 {
+            if guard(&self.vm).is_none() && *self.pending.borrow() == 0 {
                 return;
             }
         }
@@ -185,13 +186,13 @@ impl Owner {
     }
 
     /// The VM, if it runs.
-    pub(crate) async fn live(&self) -> Option<Arc<Pod>> {
-        let vm = self.vm.lock().await;
+    pub(crate) fn live(&self) -> Option<Arc<Pod>> {
+        let vm = guard(&self.vm);
         vm.as_ref().filter(|pod| pod.check_vm().is_ok()).cloned()
     }
 
-    pub(crate) async fn live_or(&self, operation: &'static str) -> Result<Arc<Pod>> {
-        self.live().await.ok_or_else(|| Error::WrongState {
+    pub(crate) fn live_or(&self, operation: &'static str) -> Result<Arc<Pod>> {
+        self.live().ok_or_else(|| Error::WrongState {
             what: "pod",
             id: self.home.name().to_owned(),
             operation,

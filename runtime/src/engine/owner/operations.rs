@@ -64,7 +64,7 @@ impl Owner {
         if fitting.is_empty() {
             return Ok(outcome);
         }
-        let pod = self.live_or(operation.name()).await?;
+        let pod = self.live_or(operation.name())?;
         for container in fitting {
             let name = container.name();
             let (result, after) = match operation {
@@ -95,7 +95,7 @@ impl Owner {
         if fitting.is_empty() {
             return Ok(outcome);
         }
-        let pod = self.live_or("kill").await?;
+        let pod = self.live_or("kill")?;
         let sent = join_all(fitting.iter().map(|container| async {
             self.change(container, |state| state.stopped_by_user = true)?;
             pod.kill(container.name(), None, signal, all).await
@@ -114,7 +114,7 @@ impl Owner {
     pub async fn update(&self, name: &str, resources: &[u8]) -> Result<()> {
         let _op = self.op.lock().await;
         self.tracked(name)?;
-        let pod = self.live_or("update").await?;
+        let pod = self.live_or("update")?;
         pod.update(name, resources).await
     }
 }

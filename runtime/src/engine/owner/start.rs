@@ -145,16 +145,16 @@ impl Owner {
         }
     }
 
-    /// The pod's VM; it is booted if it does not run.
+    /// The pod's VM; it is booted if it does not run. The caller holds `op`.
     pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
-        let mut vm = self.vm.lock().await;
-        if let Some(pod) = vm.as_ref() {
+        let before = guard(&self.vm).clone();
+        if let Some(pod) = before {
             if pod.check_vm().is_ok() {
-                return Ok(pod.clone());
+                return Ok(pod);
             }
             // What is left of the one before.
             pod.shutdown().await?;
-            *vm = None;
+            *guard(&self.vm) = None;
         }
         let spec = self.pod_config();
         let (pod, events) = self
@@ -169,8 +169,7 @@ impl Owner {
             state.problem = None;
         })?;
         tokio::spawn(self.clone().listen(pod.clone(), events));
-        *vm = Some(pod.clone());
-        drop(vm);
+        *guard(&self.vm) = Some(pod.clone());
         if let Err(e) = self
             .run_hooks(&self.definition.hooks.post_start, "running")
             .await

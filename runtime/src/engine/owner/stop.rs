@@ -66,7 +66,7 @@ impl Owner {
     async fn stop_one(&self, container: &Arc<Tracked>, seconds: Option<u32>) -> Result<()> {
         let name = container.name();
         let before = container.now().status;
-        let Some(pod) = self.live().await else {
+        let Some(pod) = self.live() else {
             return self.ended_within(container, KILLED).await;
         };
         if before == ContainerStatus::Initialized {
@@ -174,7 +174,7 @@ impl Owner {
                 None => now.exit_code.zip(now.finished),
                 Some(exec) => {
                     let session = now.execs.get(exec).ok_or_else(missing)?;
-                    session.exit_code.map(|code| (code, session.created))
+                    session.exit_code.zip(session.finished)
                 }
             };
             if let Some((status, at)) = ended
