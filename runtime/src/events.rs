@@ -50,3 +50,14 @@ pub enum Event {
     /// The kernel of the guest killed a process of the container for memory.
     Oom { container: String },
 }
+
+impl Event {
+    /// The further process that it is of, if it is of one.
+    pub fn exec(&self) -> Option<&str> {
+        match self {
+            Self::ExecAdded { exec, .. } | Self::ExecStarted { exec, .. } => Some(exec),
+            Self::Exited { exec, .. } => exec.as_deref(),
+            _ => None,
+        }
+    }
+}

@@ -88,6 +88,12 @@ impl PodDir {
         self.root.join(".vm").join(hex)
     }
 
+    /// Where the owner serves `management.proto`, if it is none of the
+    /// engine's. The VMM does not see this directory.
+    pub fn management(&self) -> PathBuf {
+        self.vm().join("manage")
+    }
+
     /// The vsock sockets, and nothing else: the VMM sees this directory.
     pub fn sockets(&self) -> PathBuf {
         self.vm().join("sockets")

@@ -17,6 +17,29 @@ use crate::paths::PodDir;
 use crate::state::Status;
 use crate::store;
 
+/// Who made a pod, and is asked to change it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrontDoor {
+    /// The engine: `rust-kata`.
+    #[default]
+    RustKata,
+    /// containerd, through its shim.
+    Containerd,
+    /// `containerd-shim-rust-kata-v2 run`.
+    Run,
+}
+
+impl std::fmt::Display for FrontDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RustKata => "rust-kata",
+            Self::Containerd => "containerd",
+            Self::Run => "run",
+        })
+    }
+}
+
 /// What a pod is asked to be (`config.json`, written once).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodConfig {
@@ -24,6 +47,9 @@ pub struct PodConfig {
     pub namespace: String,
     /// The pod's id.
     pub id: String,
+    /// Who made it.
+    #[serde(default)]
+    pub front_door: FrontDoor,
     /// Where its owner serves the task API; empty if nowhere.
     #[serde(skip)]
     pub address: String,
@@ -81,6 +107,7 @@ impl PodConfig {
         Self {
             namespace: namespace.to_owned(),
             id: id.to_owned(),
+            front_door: FrontDoor::Containerd,
             address: address.to_owned(),
             netns,
             hostname: spec.hostname().clone(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -132,6 +132,16 @@ impl Runtime {
         let held = OwnerLock::take(dir, &owner)?;
         record::save(dir, &dir.config(), spec)?;
         Ok(held)
+    }
+
+    /// Where the owner of a pod that is none of the engine's is to serve
+    /// `management.proto`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad id.
+    pub fn management_of(&self, pod: &PodConfig) -> Result<PathBuf> {
+        let dir = PodDir::new(&self.config.root, &pod.namespace, &pod.id)?;
+        Ok(dir.management())
     }
 
     /// Looks for the pod that holds a container. Never waits for a VM.

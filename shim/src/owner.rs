@@ -13,7 +13,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::events::Requests;
 use crate::group::Group;
 use crate::publisher::{Publisher, Target};
-use crate::{bundle, options, proto};
+use crate::{bundle, manage, options, proto};
 
 /// What a serving shim knows from its start.
 pub struct Settings {
@@ -129,6 +129,7 @@ impl PodOwner {
         let settings = &self.settings;
         let pod = PodConfig::from_spec(&settings.namespace, &settings.pod, &settings.address, spec);
         let runtime = Runtime::new(Config::load(config)?)?;
+        let manage = runtime.management_of(&pod)?;
         let (pod, events) = runtime.create_pod(pod, None).await?;
         let publisher = Publisher::start(
             settings.target.clone(),
@@ -137,6 +138,10 @@ impl PodOwner {
             self.requests.clone(),
         );
         *self.publisher() = Some(publisher);
+        // What operators look into a pod by is no reason to fail it.
+        if let Err(error) = manage::welcome(&pod, &manage).await {
+            log::warn!("`rust-kata` cannot enter the pod: {error}");
+        }
         Ok(pod)
     }
 

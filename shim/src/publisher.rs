@@ -20,6 +20,7 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use protobuf::{Message, MessageField};
 use runtime::Event;
+use runtime::engine::visit::is_visit;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -128,6 +129,9 @@ async fn forward(
         };
         let Some(event) = event else { return };
         log::debug!("{event:?}");
+        if event.exec().is_some_and(is_visit) {
+            continue;
+        }
         match envelope(&namespace, event, &requests) {
             Ok(envelope) => {
                 if let Err(error) = queue.try_send((Instant::now(), envelope)) {

@@ -21,6 +21,7 @@ use containerd_shim_protos::shim_async::{Task, create_task};
 use protobuf::MessageField;
 use protobuf::well_known_types::empty::Empty;
 use runtime::Pod;
+use runtime::engine::visit::is_visit;
 use ttrpc::Code;
 use ttrpc::r#async::{Service, TtrpcContext};
 use ttrpc::error::get_rpc_status;
@@ -199,6 +200,10 @@ impl Task for TaskService {
 
     async fn exec(&self, _: &TtrpcContext, req: ExecProcessRequest) -> ttrpc::Result<Empty> {
         let pod = self.pod(&req.id)?;
+        if is_visit(&req.exec_id) {
+            let problem = format!("The exec id {:?} is one of rust-kata's own", req.exec_id);
+            return Err(status::invalid(problem));
+        }
         let io = io(&req.stdin, &req.stdout, &req.stderr, req.terminal).map_err(status::invalid)?;
         let spec = serde_json::from_slice(&req.spec.value)
             .map_err(|e| status::invalid(format!("The process of exec {:?}: {e}", req.exec_id)))?;

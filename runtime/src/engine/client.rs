@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use protobuf::Message;
 use protos::management as api;
 use protos::management_ttrpc::ManagementClient;
 use tokio::net::UnixStream;
@@ -88,6 +89,21 @@ impl OwnerClient {
     pub async fn connect(address: &Path) -> Option<Self> {
         let stream = UnixStream::connect(address).await.ok()?;
         Some(Self(ManagementClient::new(Client::new(stream.into()))))
+    }
+
+    /// The processes of a container, as the guest numbers them.
+    ///
+    /// # Errors
+    /// The owner's; [`Error::OwnerGone`] if it went first.
+    pub async fn list_processes(&self, container: &str) -> Result<Vec<protos::agent::Process>> {
+        let request = api::ContainerRequest {
+            container: container.to_owned(),
+            ..Default::default()
+        };
+        let answer = self.processes(request).await?;
+        let listed = protos::agent::ListProcessesResponse::parse_from_bytes(&answer.processes);
+        let listed = listed.map_err(|e| Error::Internal(format!("The owner's answer: {e}")))?;
+        Ok(listed.processes)
     }
 }
 

@@ -31,6 +31,7 @@ pub mod streams;
 pub mod time;
 mod users;
 pub mod view;
+pub mod visit;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use protobuf::Message;
 use protos::management as api;
 use tokio::net::UnixStream;
 
@@ -380,14 +379,7 @@ impl PodHandle {
                 state: view.container(container)?.state.status.to_string(),
             });
         };
-        let request = api::ContainerRequest {
-            container: container.to_owned(),
-            ..Default::default()
-        };
-        let answer = owner.processes(request).await?;
-        let listed = protos::agent::ListProcessesResponse::parse_from_bytes(&answer.processes);
-        let listed = listed.map_err(|e| Error::Internal(format!("The owner's answer: {e}")))?;
-        Ok(listed.processes)
+        owner.list_processes(container).await
     }
 }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
 use runtime::engine::{PodHandle, attachment, client};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc};
 
 use super::error::CliResult;
+use super::theirs::Theirs;
 use crate::error::Context as _;
 use crate::signals::Signals;
 use crate::terminal::{self, Raw};
@@ -49,7 +51,6 @@ impl Default for Attach {
 /// Attaches until the process ends, whose code is answered, or the detach keys
 /// are pressed (0).
 pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
-    let keys = parse_keys(&how.detach_keys)?;
     let _owner = if how.start {
         pod.ensure_owner().await?
     } else {
@@ -62,7 +63,16 @@ pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
                 state: "not running".into(),
             })?
     };
-    let stream = pod.attachment().await?;
+    talk(pod.attachment().await?, Some(pod), how).await
+}
+
+/// As [`attach`], to a process in a pod of another front door.
+pub(super) async fn visit(theirs: &Theirs, how: Attach) -> CliResult<u8> {
+    talk(theirs.attachment().await?, None, how).await
+}
+
+async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: Attach) -> CliResult<u8> {
+    let keys = parse_keys(&how.detach_keys)?;
     let (width, height) = terminal::size().filter(|_| how.tty).unwrap_or_default();
     let request = api::AttachRequest {
         container: how.container.clone(),
@@ -79,7 +89,7 @@ pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
     let request = input(attach_input::Kind::Request(request));
     attachment::send(&mut sender, &request)
         .await
-        .map_err(|_| gone(pod))?;
+        .map_err(|_| gone(&how))?;
     let sender = Arc::new(Mutex::new(sender));
     let mut output = outputs(receiver);
     let (left, mut leaving) = mpsc::channel(1);
@@ -106,9 +116,9 @@ pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
                     return Ok(u8::try_from(code).unwrap_or(u8::MAX));
                 }
                 Some(attach_output::Kind::Failed(failed)) => {
-                    return Err(client::error_of(failed).unwrap_or_else(|| gone(pod)).into());
+                    return Err(client::error_of(failed).unwrap_or_else(|| gone(&how)).into());
                 }
-                _ => return Err(gone(pod).into()),
+                _ => return Err(gone(&how).into()),
             },
             Some(()) = leaving.recv() => return Ok(0),
             number = signals.next() => match (number, terminal::size()) {
@@ -121,14 +131,13 @@ pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
                 (libc::SIGWINCH, _) => {}
                 // The terminal is gone: the process stays.
                 (libc::SIGHUP, _) => return Ok(128 + number as u8),
-                _ if how.exec.is_empty() => {
+                _ => if let Some(pod) = pod.filter(|_| how.exec.is_empty()) {
                     let names = [how.container.clone()];
                     let sent = pod.kill(&names, number as u32, false).await;
                     if let Err(error) = sent {
                         log::warn!("Signal {number} was not passed on: {error}");
                     }
                 }
-                _ => {}
             },
         }
     }
@@ -141,10 +150,10 @@ fn input(kind: attach_input::Kind) -> api::AttachInput {
     }
 }
 
-fn gone(pod: &PodHandle) -> runtime::Error {
+fn gone(how: &Attach) -> runtime::Error {
     runtime::Error::Remote {
         kind: runtime::ErrorKind::Unavailable,
-        message: format!("The owner of pod {} has gone", pod.name()),
+        message: format!("The owner of container {} has gone", how.container),
     }
 }
 

@@ -5,14 +5,15 @@ use protos::management as api;
 use runtime::engine::PodHandle;
 use runtime::engine::status::Outcome;
 
-use super::Context;
-use super::attach::{Attach, DETACH_KEYS, attach};
+use super::attach::{Attach, DETACH_KEYS, attach, visit};
 use super::containers::{Ls, inspect};
 use super::create::create;
 use super::error::{CliResult, settle};
 use super::logs::Logs;
 use super::output::{print, table};
 use super::spec::{Options, signal};
+use super::theirs::Theirs;
+use super::{Context, Either};
 
 /// `rust-kata container`.
 #[derive(Debug, Subcommand)]
@@ -238,9 +239,14 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         }
         Command::Kill(args) => {
             let signal = args.signal as u32;
+            let (ours, theirs) = args.which.of_either(context)?;
             let send =
                 async |pod: &PodHandle, names: &[String]| pod.kill(names, signal, args.all).await;
-            args.which.each(context, send).await?;
+            ours.each(context, send).await?;
+            for theirs in theirs {
+                settle(theirs.kill(signal, args.all).await?)?;
+                print(&format!("{}\n", theirs.container))?;
+            }
         }
         Command::Rm(args) => args.run(context).await?,
         Command::Wait(which) => return wait(context, &which).await,
@@ -272,6 +278,18 @@ impl Containers {
             print(&format!("{name}\n"))?;
         }
         settle(outcome).map(drop)
+    }
+
+    /// Those of the engine, and those of other front doors.
+    pub(super) fn of_either(&self, context: &Context) -> CliResult<(Self, Vec<Theirs>)> {
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        for wanted in &self.containers {
+            match context.either(wanted)? {
+                Either::Ours(..) => ours.push(wanted.clone()),
+                Either::Theirs(theirs) => others.push(*theirs),
+            }
+        }
+        Ok((Self { containers: ours }, others))
     }
 
     pub(super) fn by_pod(&self, context: &Context) -> CliResult<Vec<(PodHandle, Vec<String>)>> {
@@ -333,14 +351,20 @@ impl AttachArgs {
 
 impl Exec {
     async fn run(self, context: &Context) -> CliResult<u8> {
-        let (pod, name) = context.container(&self.container)?;
-        let not_running = || runtime::Error::WrongState {
-            what: "container",
-            id: name.clone(),
-            operation: "run a process in",
-            state: "not running".into(),
+        let found = context.either(&self.container)?;
+        let (owner, name) = match &found {
+            Either::Theirs(theirs) => (theirs.owner().await?, theirs.container.clone()),
+            Either::Ours(pod, name) => {
+                let not_running = || runtime::Error::WrongState {
+                    what: "container",
+                    id: name.clone(),
+                    operation: "run a process in",
+                    state: "not running".into(),
+                };
+                let owner = pod.owner().await?.ok_or_else(not_running)?;
+                (owner, name.clone())
+            }
         };
-        let owner = pod.owner().await?.ok_or_else(not_running)?;
         let request = api::CreateExecRequest {
             container: name.clone(),
             command: self.command,
@@ -367,7 +391,10 @@ impl Exec {
             detach_keys: self.detach_keys,
             ..Attach::default()
         };
-        attach(&pod, how).await
+        match &found {
+            Either::Ours(pod, _) => attach(pod, how).await,
+            Either::Theirs(theirs) => visit(theirs, how).await,
+        }
     }
 }
 
@@ -388,18 +415,25 @@ impl Rm {
 }
 
 async fn wait(context: &Context, which: &Containers) -> CliResult<u8> {
-    for (pod, names) in which.by_pod(context)? {
-        for name in names {
-            let code = pod.wait(&name).await?;
-            print(&format!("{code}\n"))?;
-        }
+    for wanted in &which.containers {
+        let code = match context.either(wanted)? {
+            Either::Ours(pod, name) => pod.wait(&name).await?,
+            Either::Theirs(theirs) => theirs.wait().await?,
+        };
+        print(&format!("{code}\n"))?;
     }
     Ok(0)
 }
 
 async fn top(context: &Context, one: &One) -> CliResult<()> {
-    let (pod, name) = context.container(&one.container)?;
-    let rows = pod.processes(&name).await?.into_iter().map(|process| {
+    let processes = match context.either(&one.container)? {
+        Either::Ours(pod, name) => pod.processes(&name).await?,
+        Either::Theirs(theirs) => {
+            let owner = theirs.owner().await?;
+            owner.list_processes(&theirs.container).await?
+        }
+    };
+    let rows = processes.into_iter().map(|process| {
         vec![
             process.pid.to_string(),
             process.parent.to_string(),

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use clap::Args;
 use runtime::engine::definition::ContainerDefinition;
 use runtime::engine::record::ContainerState;
+use runtime::listing::{FrontDoor, ListedContainer, ListedPod};
 use serde::Serialize;
 
 use super::Context;
 use super::container::Containers;
 use super::error::CliResult;
 use super::output::{Format, ago, json, print, table, value};
+use super::theirs;
 
 /// `rust-kata container ls`.
 #[derive(Debug, Args)]
@@ -46,6 +48,7 @@ struct Row {
     command: Vec<String>,
     restarts: u32,
     labels: BTreeMap<String, String>,
+    front_door: String,
     #[serde(skip)]
     shown: String,
 }
@@ -79,6 +82,19 @@ impl Ls {
                 }
             }
         }
+        if only.is_none() {
+            for pod in theirs::pods(context)? {
+                for (id, files) in &pod.containers {
+                    match files {
+                        Ok(files) if self.all || files.status().is_live() => {
+                            rows.push(their_row(&pod, id, files));
+                        }
+                        Ok(_) => {}
+                        Err(error) => crate::terminal::say(&format!("{id}: {error}")),
+                    }
+                }
+            }
+        }
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
             return print(&names);
@@ -86,15 +102,26 @@ impl Ls {
         if self.format == Format::Json {
             return json(&rows);
         }
-        let heads = ["CONTAINER ID", "NAME", "POD", "STATUS", "ROOT", "COMMAND"];
+        let heads = [
+            "CONTAINER ID",
+            "NAME",
+            "POD",
+            "NAMESPACE",
+            "STATUS",
+            "ROOT",
+            "COMMAND",
+            "FRONT DOOR",
+        ];
         let cells = rows.iter().map(|row| {
             vec![
                 row.id.chars().take(12).collect(),
                 row.name.clone(),
                 row.pod.clone(),
+                row.namespace.clone(),
                 row.shown.clone(),
                 row.image.clone(),
                 row.command.join(" ").chars().take(40).collect(),
+                row.front_door.clone(),
             ]
         });
         table(&heads, &cells.collect::<Vec<_>>())
@@ -133,7 +160,31 @@ fn row(
         command: definition.command().to_vec(),
         restarts: state.restarts,
         labels: definition.labels.clone(),
+        front_door: FrontDoor::RustKata.to_string(),
         shown: format!("{}{code}{since}", state.status),
+    }
+}
+
+fn their_row(pod: &ListedPod, id: &str, files: &ListedContainer) -> Row {
+    let init = files.state.init;
+    let ended = init
+        .exit
+        .map(|exit| format!(" ({}) {}", exit.status, ago(exit.at)));
+    let image = pod.config.labels.get("io.kubernetes.cri.image-name");
+    Row {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        pod: pod.config.id.clone(),
+        namespace: pod.config.namespace.clone(),
+        status: files.status().to_string(),
+        exit_code: init.exit.map(|exit| exit.status),
+        pid: init.pid,
+        image: image.cloned().unwrap_or_default(),
+        command: files.command(),
+        restarts: 0,
+        labels: BTreeMap::new(),
+        front_door: pod.config.front_door.to_string(),
+        shown: format!("{}{}", files.status(), ended.unwrap_or_default()),
     }
 }
 
@@ -142,6 +193,7 @@ fn row(
 struct Inspected<'a> {
     pod: &'a str,
     namespace: &'a str,
+    front_door: String,
     status: String,
     path: String,
     log: String,
@@ -152,7 +204,8 @@ struct Inspected<'a> {
 
 pub(super) fn inspect(context: &Context, which: &Containers) -> CliResult<()> {
     let mut all = Vec::new();
-    for (pod, names) in which.by_pod(context)? {
+    let (ours, others) = which.of_either(context)?;
+    for (pod, names) in ours.by_pod(context)? {
         let view = pod.view()?;
         for name in names {
             let files = view.container(&name)?;
@@ -160,6 +213,7 @@ pub(super) fn inspect(context: &Context, which: &Containers) -> CliResult<()> {
             let inspected = Inspected {
                 pod: &view.definition.name,
                 namespace: &view.definition.namespace,
+                front_door: FrontDoor::RustKata.to_string(),
                 status: files.state.status.to_string(),
                 path: home.path().display().to_string(),
                 log: home.log().display().to_string(),
@@ -168,6 +222,9 @@ pub(super) fn inspect(context: &Context, which: &Containers) -> CliResult<()> {
             };
             all.push(value(&inspected)?);
         }
+    }
+    for theirs in others {
+        all.push(theirs.inspect()?);
     }
     json(&all)
 }

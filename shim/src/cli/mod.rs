@@ -16,6 +16,7 @@ mod pod;
 mod run;
 mod spec;
 mod stats;
+mod theirs;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -165,6 +166,14 @@ fn run(cli: Cli) -> CliResult<u8> {
     result
 }
 
+/// A container that was asked for.
+enum Either {
+    /// Of the engine's.
+    Ours(runtime::engine::PodHandle, String),
+    /// Of another front door.
+    Theirs(Box<theirs::Theirs>),
+}
+
 impl Context {
     fn new_namespace(&self) -> &str {
         self.namespace
@@ -172,13 +181,37 @@ impl Context {
             .unwrap_or(runtime::engine::NAMESPACE)
     }
 
+    /// A pod of ours; one of another front door is refused with the cure.
     fn pod(&self, wanted: &str) -> CliResult<runtime::engine::PodHandle> {
-        Ok(self.engine.find_pod(self.namespace.as_deref(), wanted)?)
+        match self.engine.find_pod(self.namespace.as_deref(), wanted) {
+            Err(e @ runtime::Error::NotFound { .. }) => {
+                let pod = theirs::pod(self, wanted)?;
+                Err(pod.map_or(e, |pod| pod.refusal(&pod.config.id)).into())
+            }
+            other => Ok(other?),
+        }
     }
 
+    /// A container of ours; one of another front door is refused with the cure.
     fn container(&self, wanted: &str) -> CliResult<(runtime::engine::PodHandle, String)> {
-        Ok(self
+        match self.either(wanted)? {
+            Either::Ours(pod, name) => Ok((pod, name)),
+            Either::Theirs(theirs) => Err(theirs.pod.refusal(&theirs.container).into()),
+        }
+    }
+
+    /// A container of any front door.
+    fn either(&self, wanted: &str) -> CliResult<Either> {
+        let found = self
             .engine
-            .find_container(self.namespace.as_deref(), wanted)?)
+            .find_container(self.namespace.as_deref(), wanted);
+        match found {
+            Ok((pod, name)) => Ok(Either::Ours(pod, name)),
+            Err(e @ runtime::Error::NotFound { .. }) => match theirs::container(self, wanted)? {
+                Some(theirs) => Ok(Either::Theirs(Box::new(theirs))),
+                None => Err(e.into()),
+            },
+            Err(e) => Err(e.into()),
+        }
     }
 }

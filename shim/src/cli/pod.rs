@@ -10,6 +10,7 @@ use runtime::engine::PodHandle;
 use runtime::engine::definition::{ExitPolicy, PodDefinition, SharedNamespace};
 use runtime::engine::time::rfc3339;
 use runtime::engine::view::PodView;
+use runtime::listing::FrontDoor;
 use serde::Serialize;
 
 use super::Context;
@@ -17,6 +18,7 @@ use super::error::{CliResult, settle};
 use super::output::{Format, ago, json, print, table, value};
 use super::spec::{bytes, pairs, signal};
 use super::stats::Stats;
+use super::theirs;
 
 /// `rust-kata pod`.
 #[derive(Debug, Subcommand)]
@@ -297,6 +299,7 @@ struct Row {
     containers: usize,
     infra: bool,
     labels: BTreeMap<String, String>,
+    front_door: String,
 }
 
 impl Ls {
@@ -321,10 +324,27 @@ impl Ls {
                         containers: 0,
                         infra: false,
                         labels: BTreeMap::new(),
+                        front_door: FrontDoor::RustKata.to_string(),
                     }
                 }
             };
             rows.push(row);
+        }
+        for pod in theirs::pods(context)? {
+            let parts = pod.containers.values().flatten();
+            let since = parts.map(|part| part.record.created).min();
+            created.push(since);
+            rows.push(Row {
+                id: pod.config.id.clone(),
+                name: pod.config.id.clone(),
+                namespace: pod.config.namespace.clone(),
+                status: pod.status().to_string(),
+                created: since.map(rfc3339).unwrap_or_default(),
+                containers: pod.containers.len(),
+                infra: false,
+                labels: pod.config.labels.clone().into_iter().collect(),
+                front_door: pod.config.front_door.to_string(),
+            });
         }
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
@@ -339,6 +359,7 @@ impl Ls {
                 "STATUS",
                 "CREATED",
                 "CONTAINERS",
+                "FRONT DOOR",
             ];
             let cells = rows.iter().zip(created).map(|(row, created)| {
                 vec![
@@ -348,6 +369,7 @@ impl Ls {
                     row.status.clone(),
                     created.map(ago).unwrap_or_default(),
                     row.containers.to_string(),
+                    row.front_door.clone(),
                 ]
             });
             table(&heads, &cells.collect::<Vec<_>>())?;
@@ -367,6 +389,7 @@ fn row(view: &PodView) -> Row {
         containers: view.containers.len(),
         infra: definition.infra,
         labels: definition.labels.clone(),
+        front_door: FrontDoor::RustKata.to_string(),
     }
 }
 
@@ -374,6 +397,7 @@ fn row(view: &PodView) -> Row {
 #[derive(Debug, Serialize)]
 struct Inspected<'a> {
     status: String,
+    front_door: String,
     owner_pid: Option<u32>,
     infra_running: bool,
     path: String,
@@ -393,7 +417,16 @@ struct InspectedContainer<'a> {
 fn inspect(context: &Context, pods: &Pods) -> CliResult<u8> {
     let mut all = Vec::new();
     for pod in pods.handles(context) {
-        let pod = pod.map_err(|(_, error)| error)?;
+        let pod = match pod {
+            Ok(pod) => pod,
+            Err((name, error)) => match theirs::pod(context, &name)? {
+                Some(pod) => {
+                    all.push(theirs::inspect_pod(&pod)?);
+                    continue;
+                }
+                None => return Err(error),
+            },
+        };
         let view = pod.view()?;
         let containers = view
             .containers
@@ -408,6 +441,7 @@ fn inspect(context: &Context, pods: &Pods) -> CliResult<u8> {
             });
         let inspected = Inspected {
             status: view.status().to_string(),
+            front_door: FrontDoor::RustKata.to_string(),
             owner_pid: view.owner.as_ref().map(|owner| owner.pid),
             infra_running: view.infra_runs(),
             path: view.home.path().display().to_string(),

@@ -7,11 +7,14 @@ use clap::Args;
 use protobuf::Message;
 use protos::agent::StatsResponse;
 use runtime::engine::PodHandle;
+use runtime::engine::client::OwnerClient;
+use runtime::listing::ListedPod;
 use serde::Serialize;
 
 use super::Context;
 use super::error::CliResult;
 use super::output::{Format, json, table};
+use super::theirs;
 
 /// Between two looks, from which the rates come.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -48,12 +51,23 @@ struct Row {
 
 impl Stats {
     pub(super) async fn run(self, context: &Context) -> CliResult<()> {
-        let pods = if self.pods.is_empty() {
-            context.engine.pod_names(context.namespace.as_deref())?
-        } else {
-            let found = self.pods.iter().map(|name| context.pod(name));
-            found.collect::<Result<_, _>>()?
-        };
+        let mut pods: Vec<Measured> = Vec::new();
+        for name in &self.pods {
+            pods.push(match theirs::pod(context, name)? {
+                Some(pod) if context.pod(name).is_err() => Measured::Theirs(Box::new(pod)),
+                _ => Measured::Ours(context.pod(name)?),
+            });
+        }
+        if self.pods.is_empty() {
+            let ours = context.engine.pod_names(context.namespace.as_deref())?;
+            pods.extend(ours.into_iter().map(Measured::Ours));
+            let others = theirs::pods(context)?;
+            pods.extend(
+                others
+                    .into_iter()
+                    .map(|pod| Measured::Theirs(Box::new(pod))),
+            );
+        }
         let first = look(&pods).await?;
         tokio::time::sleep(INTERVAL).await;
         let mut rows = look(&pods).await?;
@@ -97,7 +111,29 @@ impl Stats {
     }
 }
 
-async fn look(pods: &[PodHandle]) -> CliResult<Vec<Row>> {
+/// A pod to look at.
+enum Measured {
+    Ours(PodHandle),
+    Theirs(Box<ListedPod>),
+}
+
+impl Measured {
+    fn name(&self) -> &str {
+        match self {
+            Self::Ours(pod) => pod.name(),
+            Self::Theirs(pod) => &pod.config.id,
+        }
+    }
+
+    async fn owner(&self) -> CliResult<Option<OwnerClient>> {
+        Ok(match self {
+            Self::Ours(pod) => pod.owner().await?,
+            Self::Theirs(pod) => theirs::owner(pod).await,
+        })
+    }
+}
+
+async fn look(pods: &[Measured]) -> CliResult<Vec<Row>> {
     let mut rows = Vec::new();
     for pod in pods {
         let Some(owner) = pod.owner().await? else {

@@ -4,26 +4,108 @@
 //! started once the streams are connected, so that nothing it says is missed.
 //! The last one of ours is the exit code, after the last of the output.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
 use runtime::engine::log::Stream;
 use runtime::engine::owner::Owner;
-use runtime::engine::streams::ProcessStreams;
+use runtime::engine::streams::{Piece, ProcessStreams};
+use runtime::engine::visit::Visits;
 use runtime::engine::{attachment, client};
-use runtime::{Error, Result};
+use runtime::{Error, Exit, Result};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 type Sender = OwnedWriteHalf;
 type Receiver = OwnedReadHalf;
 
+/// Whose processes clients attach to.
+#[async_trait]
+pub(super) trait Processes: Send + Sync + 'static {
+    /// Connects to a process, which is started if it is to be.
+    async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected>;
+
+    /// Sets the size of a process's pty.
+    async fn resize(&self, to: &api::AttachRequest, size: (u32, u32)) -> Result<()>;
+}
+
+/// A process that a client is attached to.
+pub(super) struct Connected {
+    streams: Arc<ProcessStreams>,
+    /// From now on, or from the first word.
+    output: mpsc::Receiver<Piece>,
+    /// How it ends.
+    exit: Pin<Box<dyn Future<Output = Result<Exit>> + Send>>,
+}
+
+fn exec_of(request: &api::AttachRequest) -> Option<&str> {
+    Some(request.exec.as_str()).filter(|exec| !exec.is_empty())
+}
+
+#[async_trait]
+impl Processes for Owner {
+    async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected> {
+        let name = to.container.clone();
+        let (streams, output) = match (exec_of(to), to.start) {
+            (Some(exec), true) => self.start_exec(&name, exec, to.stdin).await?,
+            (None, true) => {
+                let container = [name.clone()];
+                one(self.init(&container).await?)?;
+                let streams = self.streams(&name, None)?;
+                let output = streams.listen();
+                one(self.start(&container, false).await?)?;
+                (streams, output)
+            }
+            (exec, false) => {
+                let streams = self.streams(&name, exec)?;
+                let output = streams.listen();
+                (streams, output)
+            }
+        };
+        let exec = exec_of(to).map(str::to_owned);
+        let exit = Box::pin(async move { self.wait(&name, exec.as_deref()).await });
+        Ok(Connected {
+            streams,
+            output,
+            exit,
+        })
+    }
+
+    async fn resize(&self, to: &api::AttachRequest, size: (u32, u32)) -> Result<()> {
+        Owner::resize(self, &to.container, exec_of(to), size).await
+    }
+}
+
+#[async_trait]
+impl Processes for Visits {
+    async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected> {
+        let (Some(exec), true) = (exec_of(to), to.start) else {
+            return Err(self.refusal(Some(&to.container)));
+        };
+        let exit = self.end_of(exec)?;
+        let (streams, output) = self.start_exec(exec, to.stdin).await?;
+        Ok(Connected {
+            streams,
+            output,
+            exit: Box::pin(async { Ok(exit.await) }),
+        })
+    }
+
+    async fn resize(&self, to: &api::AttachRequest, (width, height): (u32, u32)) -> Result<()> {
+        let (container, exec) = (&to.container, exec_of(to));
+        self.pod().resize_pty(container, exec, width, height).await
+    }
+}
+
 /// Serves attachments, each in a task of its own; `open` tells how many.
-pub(super) async fn listen(
-    owner: Arc<Owner>,
+pub(super) async fn listen<P: Processes>(
+    owner: Arc<P>,
     listener: UnixListener,
     open: Arc<watch::Sender<usize>>,
 ) {
@@ -47,7 +129,7 @@ pub(super) async fn listen(
 }
 
 /// Serves one attachment; what goes wrong is told to the client.
-async fn attend(owner: Arc<Owner>, stream: UnixStream) {
+async fn attend<P: Processes>(owner: Arc<P>, stream: UnixStream) {
     let (receiver, mut sender) = stream.into_split();
     if let Err(error) = serve(&owner, receiver, &mut sender).await {
         let failed = client::to_result(String::new(), Some(&error), false);
@@ -57,37 +139,28 @@ async fn attend(owner: Arc<Owner>, stream: UnixStream) {
     }
 }
 
-async fn serve(owner: &Arc<Owner>, mut receiver: Receiver, sender: &mut Sender) -> Result<()> {
+async fn serve<P: Processes>(
+    owner: &Arc<P>,
+    mut receiver: Receiver,
+    sender: &mut Sender,
+) -> Result<()> {
     let Some(request) = first(&mut receiver).await? else {
         return Ok(());
     };
-    let name = request.container.as_str();
-    let exec = Some(request.exec.as_str()).filter(|exec| !exec.is_empty());
-    let (streams, mut output) = match (exec, request.start) {
-        (Some(exec), true) => owner.start_exec(name, exec, request.stdin).await?,
-        (None, true) => {
-            let container = [name.to_owned()];
-            one(owner.init(&container).await?)?;
-            let streams = owner.streams(name, None)?;
-            let output = streams.listen();
-            one(owner.start(&container, false).await?)?;
-            (streams, output)
-        }
-        (exec, false) => {
-            let streams = owner.streams(name, exec)?;
-            let output = streams.listen();
-            (streams, output)
-        }
-    };
+    let Connected {
+        streams,
+        mut output,
+        exit,
+    } = owner.clone().connect(&request).await?;
     if request.width > 0 && request.height > 0 {
         let size = (request.width, request.height);
-        if let Err(e) = owner.resize(name, exec, size).await {
-            log::debug!("The terminal of {name} keeps its size: {e}");
+        if let Err(e) = owner.resize(&request, size).await {
+            log::debug!("The terminal of {} keeps its size: {e}", request.container);
         }
     }
     send(sender, attach_output::Kind::Attached(api::Empty::new())).await?;
 
-    let input = read_input(owner, &request, &streams, receiver);
+    let input = read_input(owner.as_ref(), &request, &streams, receiver);
     tokio::pin!(input);
     let mut client_reads = true;
     loop {
@@ -110,7 +183,7 @@ async fn serve(owner: &Arc<Owner>, mut receiver: Receiver, sender: &mut Sender) 
             }
         }
     }
-    let exit = owner.wait(name, exec).await?;
+    let exit = exit.await?;
     send(sender, attach_output::Kind::ExitCode(exit.status)).await
 }
 
@@ -127,13 +200,12 @@ async fn first(receiver: &mut Receiver) -> Result<Option<api::AttachRequest>> {
 }
 
 /// Takes the client's input; true if the client has gone.
-async fn read_input(
-    owner: &Owner,
+async fn read_input<P: Processes>(
+    owner: &P,
     request: &api::AttachRequest,
     streams: &ProcessStreams,
     mut receiver: Receiver,
 ) -> bool {
-    let exec = Some(request.exec.as_str()).filter(|exec| !exec.is_empty());
     loop {
         let input = attachment::receive::<api::AttachInput>(&mut receiver).await;
         let Ok(Some(input)) = input else {
@@ -144,7 +216,7 @@ async fn read_input(
             Some(attach_input::Kind::StdinEnd(_)) if request.stdin => streams.end_input().await,
             Some(attach_input::Kind::Resize(size)) => {
                 let size = (size.width, size.height);
-                let resized = owner.resize(&request.container, exec, size).await;
+                let resized = owner.resize(request, size).await;
                 resized.unwrap_or_else(|e| log::debug!("A resize went wrong: {e}"));
             }
             _ => {}

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use protos::management as api;
 use protos::management_ttrpc::Management;
 use runtime::engine::client::to_results;
-use runtime::engine::owner::{ExecRequest, Owner};
+use runtime::engine::owner::Owner;
 use runtime::engine::time::nanos;
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -155,19 +155,10 @@ impl Management for Service {
     ) -> Answer<api::ProcessRequest> {
         let owner = self.0.clone();
         answer(async move {
-            let given = |text: String| Some(text).filter(|text| !text.is_empty());
-            let request = ExecRequest {
-                id: req.exec,
-                command: req.command,
-                env: req.env,
-                cwd: given(req.cwd),
-                user: given(req.user),
-                terminal: req.terminal,
-                privileged: req.privileged,
-            };
-            let exec = owner.create_exec(&req.container, request)?;
+            let container = req.container.clone();
+            let exec = owner.create_exec(&container, super::exec_request(req))?;
             Ok(api::ProcessRequest {
-                container: req.container,
+                container,
                 exec,
                 ..Default::default()
             })

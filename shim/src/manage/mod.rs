@@ -4,16 +4,23 @@
 //! |---|---|
 //! | `engine` | by the owner of a pod that `rust-kata` made: all of it |
 //! | `attach` | the streams of a process, for either |
+//! | `visit` | by the shim for a pod of containerd's: looking into it, not changing it |
+//! | `server` | the sockets |
 //! | `own` | `rust-kata own`: the process that owns a pod of the engine |
 
 mod attach;
 mod engine;
 pub(crate) mod own;
+mod server;
+mod visit;
 
 use std::future::Future;
 
 use runtime::engine::client::code_of;
+use runtime::engine::owner::ExecRequest;
 use runtime::{Error, Result};
+
+pub(crate) use self::visit::welcome;
 
 /// Does what a client asks for, to its end even if the client goes away.
 async fn answer<T: Send + 'static>(
@@ -36,4 +43,18 @@ fn status(error: Error) -> ttrpc::Error {
         status.details.push(detail);
     }
     ttrpc::Error::RpcStatus(status)
+}
+
+/// A further process, as it is asked for.
+fn exec_request(req: protos::management::CreateExecRequest) -> ExecRequest {
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    ExecRequest {
+        id: req.exec,
+        command: req.command,
+        env: req.env,
+        cwd: given(req.cwd),
+        user: given(req.user),
+        terminal: req.terminal,
+        privileged: req.privileged,
+    }
 }

@@ -4,24 +4,19 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::IntoRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protos::management_ttrpc::create_management;
 use runtime::engine::home::PodHome;
 use runtime::engine::owner::Owner;
 use runtime::engine::{Engine, attachment};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use ttrpc::asynchronous::Server;
 
-use super::attach;
 use super::engine::Service;
+use super::{attach, server};
 use crate::error::{Context, Error, Result};
 use crate::logger;
 
@@ -75,51 +70,17 @@ fn claim(engine: &Engine, namespace: &str, pod: &str) -> Result<(Arc<Owner>, Lis
     let address = engine.owner_address(&home);
     let owner = Owner::claim(engine, &home, &address.to_string_lossy())?;
     let listeners = [
-        listen(&address)?,
-        listen(&attachment::address_of(&address))?,
+        server::listen(&address)?,
+        server::listen(&attachment::address_of(&address))?,
     ];
     Ok((owner, listeners))
 }
 
-/// The socket of the pod's owner. We hold its lock: one that is there is a dead
-/// owner's.
-fn listen(address: &Path) -> Result<UnixListener> {
-    if let Some(dir) = address.parent() {
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir);
-        made.on("create", dir)?;
-    }
-    match fs::remove_file(address) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).on("remove", address);
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(address).on("listen on", address)?;
-    let private = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(address, private).on("set the mode of", address)?;
-    Ok(listener)
-}
-
 async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
-    listener.set_nonblocking(true).doing("set up the socket")?;
-    // SAFETY: the descriptor is ours, a listening socket, and given away here.
-    let server = unsafe { Server::new().add_unix_listener(listener.into_raw_fd()) };
-    let started = |source| Error::Call {
-        call: "start of the server",
-        source,
-    };
-    let service = create_management(Arc::new(Service(owner.clone())));
-    let mut server = server.map_err(started)?.register_service(service);
-    server.start().await.map_err(started)?;
-    attachments
-        .set_nonblocking(true)
-        .doing("set up the socket")?;
-    let attachments = tokio::net::UnixListener::from_std(attachments).doing("use the socket")?;
+    let mut server = server::start(listener, Service(owner.clone())).await?;
     let open = Arc::new(watch::Sender::new(0));
+    let attachments = server::non_blocking(attachments)?;
     let attaching = tokio::spawn(attach::listen(owner.clone(), attachments, open.clone()));
     say("ready", "");
     tokio::select! {

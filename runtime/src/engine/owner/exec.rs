@@ -2,6 +2,7 @@
 //! created and run when somebody starts them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -39,6 +40,47 @@ pub struct ExecRequest {
     pub privileged: bool,
 }
 
+impl ExecRequest {
+    /// The process as it is recorded, in a container whose own is `base`.
+    pub(crate) fn session(self, base: &Process) -> ExecSession {
+        ExecSession {
+            command: self.command,
+            terminal: self.terminal,
+            env: merged(base.env().as_deref().unwrap_or_default(), &self.env),
+            user: self.user,
+            cwd: self.cwd.unwrap_or_else(|| base.cwd().display().to_string()),
+            privileged: self.privileged,
+            status: ContainerStatus::Configured,
+            pid: 0,
+            created: SystemTime::now(),
+            exit_code: None,
+            finished: None,
+        }
+    }
+}
+
+/// The OCI process of a session, in a container whose own is `process` and
+/// whose files are in `layers`.
+pub(crate) fn process_of(
+    session: &ExecSession,
+    mut process: Process,
+    user: Option<&String>,
+    layers: &[PathBuf],
+) -> Result<Process> {
+    process.set_args(Some(session.command.clone()));
+    process.set_env(Some(session.env.clone()));
+    process.set_cwd(session.cwd.clone().into());
+    process.set_terminal(Some(session.terminal));
+    if let Some(user) = user {
+        users::apply(&mut process, &users::look_up(layers, user)?);
+    }
+    if session.privileged {
+        process.set_capabilities(Some(capabilities::all()));
+        process.set_no_new_privileges(Some(false));
+    }
+    Ok(process)
+}
+
 /// As many sessions a container can have: ended ones are kept for `inspect`.
 const SESSIONS: usize = 256;
 
@@ -69,27 +111,8 @@ impl Owner {
         if let Some(user) = &request.user {
             users::look_up(&root_layers(&self.home, &container.definition)?, user)?;
         }
-        let process = container
-            .definition
-            .spec
-            .process()
-            .clone()
-            .unwrap_or_default();
-        let session = ExecSession {
-            command: request.command,
-            terminal: request.terminal,
-            env: merged(process.env().as_deref().unwrap_or_default(), &request.env),
-            user: request.user,
-            cwd: request
-                .cwd
-                .unwrap_or_else(|| process.cwd().display().to_string()),
-            privileged: request.privileged,
-            status: ContainerStatus::Configured,
-            pid: 0,
-            created: SystemTime::now(),
-            exit_code: None,
-            finished: None,
-        };
+        let process = container.definition.spec.process().clone();
+        let session = request.session(&process.unwrap_or_default());
         self.change(&container, |state| {
             forget_oldest(&mut state.execs);
             state.execs.insert(id.clone(), session);
@@ -214,26 +237,10 @@ impl Owner {
     }
 
     fn exec_process(&self, container: &Tracked, session: &ExecSession) -> Result<Process> {
-        let mut process = container
-            .definition
-            .spec
-            .process()
-            .clone()
-            .unwrap_or_default();
-        process.set_args(Some(session.command.clone()));
-        process.set_env(Some(session.env.clone()));
-        process.set_cwd(session.cwd.clone().into());
-        process.set_terminal(Some(session.terminal));
+        let process = container.definition.spec.process().clone();
         let user = session.user.as_ref().or(container.definition.user.as_ref());
-        if let Some(user) = user {
-            let layers = root_layers(&self.home, &container.definition)?;
-            users::apply(&mut process, &users::look_up(&layers, user)?);
-        }
-        if session.privileged {
-            process.set_capabilities(Some(capabilities::all()));
-            process.set_no_new_privileges(Some(false));
-        }
-        Ok(process)
+        let layers = root_layers(&self.home, &container.definition)?;
+        process_of(session, process.unwrap_or_default(), user, &layers)
     }
 
     /// The streams of a container's init or of a further process, while it is

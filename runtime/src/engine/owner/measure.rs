@@ -8,6 +8,31 @@ use protos::management as api;
 use super::Owner;
 use crate::engine::time::nanos;
 use crate::error::{Error, Result};
+use crate::pod::Pod;
+
+/// The numbers of one container.
+pub(crate) async fn measure(pod: &Pod, name: &str) -> Result<api::ContainerStats> {
+    let stats = pod.stats(name).await?;
+    Ok(api::ContainerStats {
+        container: name.to_owned(),
+        stats: stats
+            .write_to_bytes()
+            .map_err(|e| Error::Internal(e.to_string()))?,
+        read_at: nanos(SystemTime::now()),
+        ..Default::default()
+    })
+}
+
+/// The processes of one container.
+pub(crate) async fn list(pod: &Pod, name: &str) -> Result<api::ProcessesResponse> {
+    let listed = pod.processes(name).await?;
+    Ok(api::ProcessesResponse {
+        processes: listed
+            .write_to_bytes()
+            .map_err(|e| Error::Internal(e.to_string()))?,
+        ..Default::default()
+    })
+}
 
 impl Owner {
     /// The numbers of the containers that run, of those asked for or of all.
@@ -30,15 +55,8 @@ impl Owner {
                 }
                 return Err(self.wrong_state(&container, "measure"));
             }
-            let stats = pod.stats(container.name()).await?;
-            response.containers.push(api::ContainerStats {
-                container: container.name().to_owned(),
-                stats: stats
-                    .write_to_bytes()
-                    .map_err(|e| Error::Internal(e.to_string()))?,
-                read_at: nanos(SystemTime::now()),
-                ..Default::default()
-            });
+            let measured = measure(&pod, container.name()).await?;
+            response.containers.push(measured);
         }
         let (memory, cpu) = pod.vm_usage();
         response.vm_memory = memory;
@@ -55,15 +73,6 @@ impl Owner {
         if !container.now().status.is_running() {
             return Err(self.wrong_state(&container, "list the processes of"));
         }
-        let listed = self
-            .live_or("list the processes of")?
-            .processes(name)
-            .await?;
-        Ok(api::ProcessesResponse {
-            processes: listed
-                .write_to_bytes()
-                .map_err(|e| Error::Internal(e.to_string()))?,
-            ..Default::default()
-        })
+        list(&*self.live_or("list the processes of")?, name).await
     }
 }

@@ -7,8 +7,8 @@
 
 mod build;
 mod ending;
-mod exec;
-mod measure;
+pub(crate) mod exec;
+pub(crate) mod measure;
 mod operations;
 mod remove;
 mod start;

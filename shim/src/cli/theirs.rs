@@ -1,0 +1,269 @@
+//! Pods of other front doors: containerd's, and `run`'s. They are shown, looked
+//! into and entered; what changes them is their front door's.
+
+use std::collections::BTreeMap;
+
+use protos::management as api;
+use runtime::engine::attachment;
+use runtime::engine::client::{OwnerClient, to_outcome};
+use runtime::engine::status::Outcome;
+use runtime::engine::time::rfc3339;
+use runtime::listing::{self, ListedPod};
+use runtime::{Error, ErrorKind};
+use serde::Serialize;
+use tokio::net::UnixStream;
+
+use super::Context;
+use super::error::CliResult;
+use super::output::value;
+use crate::error::Context as _;
+
+/// A container of another front door.
+pub(super) struct Theirs {
+    pub(super) pod: ListedPod,
+    pub(super) container: String,
+}
+
+/// Their pods, of the namespace asked for or of all. What cannot be read is
+/// told and left out.
+pub(super) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
+    let root = &context.engine.config().root;
+    let listed = listing::foreign(root, context.namespace.as_deref())?;
+    Ok(listed
+        .into_iter()
+        .filter_map(|pod| {
+            let unreadable = |bad: &listing::Unreadable| {
+                crate::terminal::say(&format!("{}/{}: {}", bad.namespace, bad.pod, bad.error));
+            };
+            pod.inspect_err(unreadable).ok()
+        })
+        .collect())
+}
+
+/// One of their pods, by its id or the beginning of it.
+pub(super) fn pod(context: &Context, wanted: &str) -> CliResult<Option<ListedPod>> {
+    let fits = |pod: &ListedPod| Fit::of(&pod.config.id, wanted);
+    best(pods(context)?, fits, "pod", wanted)
+}
+
+/// One of their containers, by `POD/ID`, its id or the beginning of it.
+pub(super) fn container(context: &Context, wanted: &str) -> CliResult<Option<Theirs>> {
+    let (of_pod, id) = match wanted.split_once('/') {
+        Some((pod, id)) => (Some(pod), id),
+        None => (None, wanted),
+    };
+    let mut all = Vec::new();
+    for pod in pods(context)? {
+        if of_pod.is_some_and(|wanted| Fit::of(&pod.config.id, wanted).is_none()) {
+            continue;
+        }
+        let fitting = pod.containers.keys();
+        let fitting = fitting.filter(|there| Fit::of(there, id).is_some());
+        let fitting: Vec<String> = fitting.cloned().collect();
+        if let Some(container) = fitting
+            .iter()
+            .find(|there| *there == id)
+            .or(fitting.first())
+            .cloned()
+        {
+            all.push(Theirs { pod, container });
+        }
+    }
+    let fits = |theirs: &Theirs| Fit::of(&theirs.container, id);
+    best(all, fits, "container", wanted)
+}
+
+/// How well an id fits what was asked for.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Beginning,
+    Whole,
+}
+
+impl Fit {
+    fn of(id: &str, wanted: &str) -> Option<Self> {
+        match id.strip_prefix(wanted) {
+            Some("") => Some(Self::Whole),
+            // As docker and podman: an abbreviated id, not any word's beginning.
+            Some(_) if wanted.len() >= 4 && id.len() == 64 => Some(Self::Beginning),
+            _ => None,
+        }
+    }
+}
+
+fn best<T>(
+    all: Vec<T>,
+    fits: impl Fn(&T) -> Option<Fit>,
+    what: &str,
+    wanted: &str,
+) -> CliResult<Option<T>> {
+    let best = all.iter().filter_map(&fits).max();
+    let mut found: Vec<T> = all
+        .into_iter()
+        .filter(|one| best.is_some() && fits(one) == best)
+        .collect();
+    if found.len() > 1 {
+        return Err(Error::Invalid(format!(
+            "{what} {wanted:?} is ambiguous among the pods of containerd: name its --namespace, or more of its id"
+        ))
+        .into());
+    }
+    Ok(found.pop())
+}
+
+impl Theirs {
+    /// Its owner, to be asked.
+    pub(super) async fn owner(&self) -> CliResult<OwnerClient> {
+        owner(&self.pod)
+            .await
+            .ok_or_else(|| {
+                Error::Remote {
+                    kind: ErrorKind::Unavailable,
+                    message: format!(
+                        "Nobody answers for pod {:?} of {}: its shim has ended, or is of a version before this",
+                        self.pod.config.id, self.pod.config.front_door
+                    ),
+                }
+                .into()
+            })
+    }
+
+    /// A connection for the streams of a process.
+    pub(super) async fn attachment(&self) -> CliResult<UnixStream> {
+        let address = attachment::address_of(&self.pod.management());
+        UnixStream::connect(&address)
+            .await
+            .on("connect to", &address)
+    }
+
+    /// Sends a signal to it.
+    pub(super) async fn kill(&self, signal: u32, all: bool) -> CliResult<Outcome> {
+        let request = api::KillRequest {
+            containers: vec![self.container.clone()],
+            signal,
+            all,
+            ..Default::default()
+        };
+        Ok(to_outcome(self.owner().await?.kill(request).await?))
+    }
+
+    /// Waits for its end.
+    pub(super) async fn wait(&self) -> CliResult<u32> {
+        let ended = self.pod.containers.get(&self.container);
+        let ended = ended.and_then(|c| c.as_ref().ok()?.state.init.exit);
+        if let Some(exit) = ended {
+            return Ok(exit.status);
+        }
+        let request = api::ProcessRequest {
+            container: self.container.clone(),
+            ..Default::default()
+        };
+        Ok(self.owner().await?.wait(request).await?.exit_code)
+    }
+
+    /// All there is to know about it.
+    pub(super) fn inspect(&self) -> CliResult<serde_json::Value> {
+        let found = self.pod.containers.get(&self.container);
+        let files = match found {
+            Some(Ok(files)) => files,
+            _ => return Err(Error::not_found("container", &self.container).into()),
+        };
+        let init = files.state.init;
+        value(&InspectedContainer {
+            pod: &self.pod.config.id,
+            namespace: &self.pod.config.namespace,
+            front_door: self.pod.config.front_door.to_string(),
+            id: &files.record.id,
+            name: &files.record.id,
+            status: files.status().to_string(),
+            created: rfc3339(files.record.created),
+            bundle: files.record.bundle.display().to_string(),
+            command: files.command(),
+            spec: runtime::load_spec(&files.record.bundle).ok(),
+            state: InspectedState {
+                status: files.status().to_string(),
+                pid: init.pid,
+                exit_code: init.exit.map(|exit| exit.status),
+                finished: init.exit.map(|exit| rfc3339(exit.at)),
+                execs: files.state.execs.keys().collect(),
+            },
+        })
+    }
+}
+
+/// The owner of one of their pods, if it answers.
+pub(super) async fn owner(pod: &ListedPod) -> Option<OwnerClient> {
+    pod.owner.as_ref()?;
+    OwnerClient::connect(&pod.management()).await
+}
+
+#[derive(Serialize)]
+struct InspectedContainer<'a> {
+    pod: &'a str,
+    namespace: &'a str,
+    front_door: String,
+    id: &'a str,
+    name: &'a str,
+    status: String,
+    created: String,
+    bundle: String,
+    command: Vec<String>,
+    spec: Option<oci_spec::runtime::Spec>,
+    state: InspectedState<'a>,
+}
+
+#[derive(Serialize)]
+struct InspectedState<'a> {
+    status: String,
+    pid: u32,
+    exit_code: Option<u32>,
+    finished: Option<String>,
+    execs: Vec<&'a String>,
+}
+
+#[derive(Serialize)]
+struct InspectedPod<'a> {
+    id: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+    front_door: String,
+    status: String,
+    owner_pid: Option<u32>,
+    path: String,
+    labels: BTreeMap<&'a String, &'a String>,
+    config: &'a listing::PodConfig,
+    state: &'a listing::PodState,
+    containers: Vec<Part<'a>>,
+}
+
+#[derive(Serialize)]
+struct Part<'a> {
+    name: &'a str,
+    id: &'a str,
+    status: String,
+}
+
+/// All there is to know about one of their pods.
+pub(super) fn inspect_pod(pod: &ListedPod) -> CliResult<serde_json::Value> {
+    let containers = pod.containers.iter().map(|(id, files)| Part {
+        name: id,
+        id,
+        status: match files {
+            Ok(files) => files.status().to_string(),
+            Err(error) => format!("error: {error}"),
+        },
+    });
+    value(&InspectedPod {
+        id: &pod.config.id,
+        name: &pod.config.id,
+        namespace: &pod.config.namespace,
+        front_door: pod.config.front_door.to_string(),
+        status: pod.status().to_string(),
+        owner_pid: pod.owner.as_ref().map(|owner| owner.pid),
+        path: pod.path().display().to_string(),
+        labels: pod.config.labels.iter().collect(),
+        config: &pod.config,
+        state: &pod.state,
+        containers: containers.collect(),
+    })
+}

@@ -1,0 +1,60 @@
+//! The sockets that `management.proto` is served on: for root alone, one for
+//! calls and one, beside it, for attachments.
+
+use std::fs;
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use protos::management_ttrpc::{Management, create_management};
+use ttrpc::asynchronous::Server;
+
+use crate::error::{Context, Error, Result};
+
+/// A socket at `address`. The caller is the pod's owner: one that is there is
+/// a dead owner's.
+pub(super) fn listen(address: &Path) -> Result<UnixListener> {
+    if let Some(dir) = address.parent() {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
+        made.on("create", dir)?;
+    }
+    match fs::remove_file(address) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).on("remove", address);
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(address).on("listen on", address)?;
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(address, private).on("set the mode of", address)?;
+    Ok(listener)
+}
+
+/// Serves calls.
+pub(super) async fn start(
+    listener: UnixListener,
+    service: impl Management + Send + 'static,
+) -> Result<Server> {
+    listener.set_nonblocking(true).doing("set up the socket")?;
+    // SAFETY: the descriptor is ours, a listening socket, and given away here.
+    let server = unsafe { Server::new().add_unix_listener(listener.into_raw_fd()) };
+    let started = |source| Error::Call {
+        call: "start of the server",
+        source,
+    };
+    let service = create_management(Arc::new(service));
+    let mut server = server.map_err(started)?.register_service(service);
+    server.start().await.map_err(started)?;
+    Ok(server)
+}
+
+/// A socket for attachments, as tokio has it.
+pub(super) fn non_blocking(listener: UnixListener) -> Result<tokio::net::UnixListener> {
+    listener.set_nonblocking(true).doing("set up the socket")?;
+    tokio::net::UnixListener::from_std(listener).doing("use the socket")
+}

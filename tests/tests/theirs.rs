@@ -1,0 +1,198 @@
+//! Pods that containerd made, in `rust-kata`: shown, looked into and entered,
+//! and left to containerd to change.
+
+use std::os::unix::fs::PermissionsExt;
+
+use harness::bed::Bed;
+use harness::dist::{SHIM, subject_is_ours};
+use harness::leak;
+use harness::process;
+use harness::pty::Terminal;
+use harness::run::{Input, noise_sha256, run};
+use harness::scene::{Scene, limit};
+use serde_json::Value;
+
+fn json(bed: &Bed, args: &[&str]) -> Value {
+    let text = bed.rust_kata(args).ok().out();
+    serde_json::from_str(&text).expect("JSON")
+}
+
+const SLEEP: &[&str] = &[
+    "sh",
+    "-c",
+    "echo said; trap 'exit 7' TERM; while :; do sleep 0.1; done",
+];
+
+#[test]
+fn they_are_listed_inspected_measured_and_their_processes_shown() {
+    if !subject_is_ours("theirs") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    scene.detach("c", &[], SLEEP);
+
+    let pods = json(&bed, &["pod", "ls", "--format", "json"]);
+    let pod = &pods[0];
+    assert_eq!(pod["name"], "c");
+    assert_eq!(pod["front_door"], "containerd");
+    assert_eq!(pod["namespace"], bed.namespace());
+    assert_eq!(pod["status"], "Running");
+    let listed = bed.rust_kata(&["pod", "ls"]).ok().out();
+    assert!(
+        listed.contains("FRONT DOOR") && listed.contains("containerd"),
+        "{listed}"
+    );
+    let containers = json(&bed, &["container", "ls", "--format", "json"]);
+    assert_eq!(containers[0]["name"], "c");
+    assert_eq!(containers[0]["front_door"], "containerd");
+    assert_eq!(containers[0]["pid"], scene.pid("c"));
+    assert_eq!(containers[0]["command"][0], "sh");
+
+    let pod = json(&bed, &["pod", "inspect", "c"]);
+    assert_eq!(pod[0]["owner_pid"], bed.named(SHIM)[0].pid);
+    let container = json(&bed, &["container", "inspect", "c"]);
+    assert_eq!(container[0]["state"]["status"], "running");
+    assert_eq!(container[0]["spec"]["process"]["args"][0], "sh");
+
+    let top = bed.rust_kata(&["container", "top", "c"]).ok().out();
+    assert!(top.contains("trap 'exit 7' TERM"), "{top}");
+    let stats = json(&bed, &["pod", "stats", "--format", "json", "c"]);
+    assert_eq!(stats[0]["container"], "c");
+    assert!(stats[0]["memory_bytes"].as_u64() > Some(4096), "{stats}");
+    assert_eq!(stats[1]["container"], "(vm)");
+
+    // The sockets are for root alone, and go with the shim.
+    let sockets = || -> Vec<_> {
+        let all = leak::tree(&bed.state()).into_iter().map(|(path, _)| path);
+        all.filter(|path| path.to_string_lossy().contains("/manage"))
+            .collect()
+    };
+    assert_eq!(sockets().len(), 2);
+    for socket in sockets() {
+        let mode = socket.metadata().expect("a socket").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", socket.display());
+    }
+    scene.task(&["kill", "-s", "KILL", "c"]).ok();
+    scene.await_event("c", "/tasks/exit");
+    let after = json(&bed, &["container", "inspect", "c"]);
+    assert_eq!(after[0]["status"], "exited");
+    assert_eq!(
+        bed.rust_kata(&["container", "wait", "c"]).ok().out(),
+        "137\n"
+    );
+    scene.remove("c");
+    assert!(sockets().is_empty());
+    assert_eq!(
+        json(&bed, &["pod", "ls", "--format", "json"]),
+        Value::Array(Vec::new())
+    );
+}
+
+#[test]
+fn they_are_entered_and_containerd_hears_nothing_of_it() {
+    if !subject_is_ours("theirs") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    scene.detach("c", &[], SLEEP);
+    let before = scene.events("c");
+
+    let script = "echo out; echo err >&2; exit 3";
+    let output = bed
+        .rust_kata(&["container", "exec", "c", "sh", "-c", script])
+        .exits(3);
+    assert_eq!(
+        (output.out().as_str(), output.err().as_str()),
+        ("out\n", "err\n")
+    );
+    bed.rust_kata(&["container", "exec", "c", "/bin/nope"])
+        .exits(127);
+    let words = [
+        "container",
+        "exec",
+        "--user",
+        "user:root",
+        "--env",
+        "A=b",
+        "-w",
+        "/tmp",
+        "c",
+    ];
+    let who = [&words[..], &["sh", "-c", "id -u; id -g; echo $A; pwd"]].concat();
+    assert_eq!(bed.rust_kata(&who).ok().out(), "1000\n0\nb\n/tmp\n");
+    bed.rust_kata(&["container", "exec", "--user", "ghost", "c", "id"])
+        .exits(125);
+    let piped = bed.cli(&["container", "exec", "-i", "c", "cat"]);
+    let length = 1 << 20;
+    let output = run(piped, Input::Noise(length), limit()).ok();
+    assert_eq!(output.stdout.sha256(), noise_sha256(length));
+
+    let command = bed.cli(&["container", "exec", "-it", "c", "sh"]);
+    let mut terminal = Terminal::spawn(command, 24, 80);
+    terminal.screen.expect("# ", limit());
+    terminal.send("stty size\n");
+    terminal.screen.expect("24 80\r\n", limit());
+    terminal.send("exit 5\n");
+    terminal.finish(limit()).exits(5);
+
+    // One that is left running ends with its container.
+    let detached = bed
+        .rust_kata(&["container", "exec", "-d", "c", "sleep", "1000"])
+        .ok();
+    let top = bed.rust_kata(&["container", "top", "c"]).ok().out();
+    assert!(top.contains("sleep 1000"), "{top}");
+    let taken = scene.exec("c", detached.out().trim(), &[], &["true"]);
+    assert_ne!(taken.code, 0, "{taken:?}");
+
+    assert_eq!(
+        scene.events("c"),
+        before,
+        "containerd is told of its own alone"
+    );
+    // Its own processes are as ever.
+    assert_eq!(
+        scene.exec("c", "e", &[], &["echo", "own"]).ok().out(),
+        "own\n"
+    );
+
+    let signal = ["container", "kill", "--signal", "TERM", "c"];
+    bed.rust_kata(&signal).ok();
+    assert_eq!(bed.rust_kata(&["container", "wait", "c"]).ok().out(), "7\n");
+    scene.remove("c");
+}
+
+#[test]
+fn what_is_containerds_to_change_is_refused_with_the_cure() {
+    if !subject_is_ours("theirs") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    scene.detach("c", &[], SLEEP);
+    let cure = format!("ctr -n {} task", bed.namespace());
+    for verb in [
+        "start", "stop", "restart", "pause", "unpause", "rm", "init", "attach", "logs",
+    ] {
+        let refused = bed.rust_kata(&["container", verb, "c"]).exits(125);
+        assert!(refused.err().contains(&cure), "{verb}: {refused:?}");
+    }
+    for verb in ["start", "stop", "restart", "pause", "kill", "rm"] {
+        let refused = bed.rust_kata(&["pod", verb, "c"]).exits(125);
+        assert!(refused.err().contains(&cure), "{verb}: {refused:?}");
+    }
+    assert_eq!(scene.status("c").as_deref(), Some("RUNNING"));
+
+    // A shim that is killed leaves what is shown as ended, until containerd
+    // has removed it.
+    for shim in bed.named(SHIM) {
+        process::signal(shim.pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    scene.await_event("c", "/tasks/exit");
+    scene.remove("c");
+    assert_eq!(
+        json(&bed, &["pod", "ls", "--format", "json"]),
+        Value::Array(Vec::new())
+    );
+}
