@@ -46,6 +46,11 @@ pub struct ContainerConfig {
 }
 
 impl Pod {
+    /// Where the root file system of one of its containers is on the host.
+    pub fn rootfs(&self, container: &str) -> std::path::PathBuf {
+        self.share.rootfs(container)
+    }
+
     /// Builds a container up to the point where its init waits for
     /// [`Pod::start`]. Returns the init's pid on the host.
     ///

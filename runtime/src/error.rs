@@ -97,6 +97,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Something is wrong with an image.
+    #[error(transparent)]
+    Image(#[from] Box<crate::engine::image::ImageError>),
     /// The hypervisor layer failed.
     #[error(transparent)]
     Hypervisor(#[from] hypervisor::Error),
@@ -162,6 +165,7 @@ impl Error {
             Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) | Self::Command { .. } => {
                 ErrorKind::InvalidArgument
             }
+            Self::Image(e) => e.kind(),
             Self::Unsupported(_) => ErrorKind::Unimplemented,
             Self::Agent { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::AgentTimeout { .. } => ErrorKind::DeadlineExceeded,

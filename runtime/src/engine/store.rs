@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -120,14 +120,21 @@ pub(crate) fn write_container(
 
 /// Takes a directory of the engine's out of sight at once, then removes it.
 pub(crate) fn remove(path: &Path) -> Result<()> {
+    match hide(path) {
+        Ok(gone) => fs::remove_dir_all(&gone).on("remove", &gone),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes a directory of the engine's out of sight. Answers where it is to be
+/// removed.
+pub(crate) fn hide(path: &Path) -> Result<PathBuf> {
     let parent = parent(path)?;
     let gone = parent.join(format!("{GONE}{}", names::new_id()));
-    match fs::rename(path, &gone) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.on("remove", path)?,
-    }
+    fs::rename(path, &gone).on("remove", path)?;
     sync_dir(parent)?;
-    fs::remove_dir_all(&gone).on("remove", &gone)
+    Ok(gone)
 }
 
 /// The names in a directory of ours; none if it is not there.
@@ -171,10 +178,7 @@ pub(crate) fn boot_id() -> Result<String> {
 /// Makes a directory under a passing name, fills it, and gives it its own.
 fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = parent(path)?;
-    // By its maker's pid and start time `sweep` knows whether it is still made.
-    let pid = std::process::id();
-    let since = hypervisor::start_time(pid).on("read", "/proc/self/stat")?;
-    let temp = parent.join(format!("{NEW}{pid}-{since}-{}", names::new_id()));
+    let temp = parent.join(passing_name()?);
     fs::create_dir(&temp).on("create", &temp)?;
     let placed = fill(&temp).and_then(|()| {
         renameat_with(CWD, &temp, CWD, path, RenameFlags::NOREPLACE).on("create", path)
@@ -187,8 +191,24 @@ fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     placed
 }
 
+/// A name for what is this process's alone: by its maker's pid and start time
+/// [`sweep`] knows whether it is still made.
+pub(crate) fn passing_name() -> Result<String> {
+    let pid = std::process::id();
+    let since = hypervisor::start_time(pid).on("read", "/proc/self/stat")?;
+    Ok(format!("{NEW}{pid}-{since}-{}", names::new_id()))
+}
+
+/// The names in `dir` of what living processes have there for themselves.
+pub(crate) fn living_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).on("read", dir)?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let living = |name: &String| name.strip_prefix(NEW).is_some_and(|n| !is_abandoned(n));
+    Ok(names.filter(living).collect())
+}
+
 /// Removes what dead processes left half made or half removed.
-fn sweep(dir: &Path) {
+pub(crate) fn sweep(dir: &Path) {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
@@ -228,7 +248,7 @@ fn parent(path: &Path) -> Result<&Path> {
         .ok_or_else(|| Error::Internal(format!("{} has no parent", path.display())))
 }
 
-fn sync_dir(dir: &Path) -> Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).on("sync", dir)
 }
 

@@ -10,13 +10,13 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Spec};
 use super::{Owner, Tracked, guard};
 use crate::create::ContainerConfig;
 use crate::engine::definition::{ContainerDefinition, Rootfs, SharedNamespace};
-use crate::engine::home::{ContainerHome, PodHome};
+use crate::engine::home::PodHome;
 use crate::engine::log::LogWriter;
+use crate::engine::rootfs::Root;
 use crate::engine::status::ContainerStatus;
 use crate::engine::streams::ProcessStreams;
 use crate::engine::users;
 use crate::error::{Context, Error, Result};
-use crate::mount::Mount;
 use crate::pod::Pod;
 
 impl Owner {
@@ -133,60 +133,6 @@ impl Owner {
             namespace(Type::Mount, false),
             namespace(Type::Cgroup, false),
         ]
-    }
-}
-
-/// Where a container's root file system comes from when it is built.
-pub(crate) struct Root {
-    /// `root.path` of the spec.
-    pub(crate) directory: PathBuf,
-    /// The mounts that make it; none: the directory itself.
-    pub(crate) mounts: Vec<Mount>,
-}
-
-impl Root {
-    /// The root of a container, its writable directories made.
-    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerHome) -> Result<Self> {
-        match rootfs {
-            Rootfs::Directory(path) => Ok(Self {
-                directory: path.clone(),
-                mounts: Vec::new(),
-            }),
-            Rootfs::Image { layers, .. } => {
-                for dir in [home.upper(), home.work()] {
-                    fs::create_dir_all(&dir).on("create", &dir)?;
-                }
-                if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
-                    return Err(Error::Invalid(format!(
-                        "The layer {} of its image is gone: pull the image again",
-                        missing.display()
-                    )));
-                }
-                Ok(Self {
-                    directory: "rootfs".into(),
-                    mounts: vec![overlay(layers, home)],
-                })
-            }
-        }
-    }
-}
-
-/// The overlay of an image's layers and a container's own.
-fn overlay(layers: &[PathBuf], home: &ContainerHome) -> Mount {
-    let lower: Vec<String> = layers
-        .iter()
-        .rev()
-        .map(|layer| layer.display().to_string())
-        .collect();
-    Mount {
-        kind: "overlay".into(),
-        source: "overlay".into(),
-        options: vec![
-            format!("lowerdir={}", lower.join(":")),
-            format!("upperdir={}", home.upper().display()),
-            format!("workdir={}", home.work().display()),
-        ],
-        ..Mount::default()
     }
 }
 

@@ -1,0 +1,146 @@
+//! Images by what people call them.
+
+use std::path::PathBuf;
+
+use oci_client::Reference;
+
+use super::reference::ImageSource;
+use super::store::{ImageView, Images, StoreLock, plain};
+use crate::error::{Error, Result};
+
+/// An image that cannot be read, and why.
+#[derive(Debug)]
+pub struct BadImage {
+    /// Its id, as far as it is known.
+    pub id: String,
+    /// What is wrong.
+    pub error: Error,
+}
+
+impl Images {
+    /// All images.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot be read; what is wrong with one image is
+    /// in its place.
+    pub fn list(&self) -> Result<(Vec<ImageView>, Vec<BadImage>)> {
+        let held = self.shared()?;
+        let (images, bad) = self.read(&held)?;
+        let bad = bad.into_iter().map(|(id, error)| BadImage { id, error });
+        Ok((images, bad.collect()))
+    }
+
+    /// An image by its name, its id or the beginning of its id.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
+    pub fn find(&self, wanted: &str) -> Result<ImageView> {
+        self.find_locked(wanted, &self.shared()?)
+    }
+
+    pub(super) fn find_locked(&self, wanted: &str, held: &StoreLock) -> Result<ImageView> {
+        let (images, bad) = self.read(held)?;
+        let names = names_for(wanted);
+        for name in &names {
+            if let Some(image) = images.iter().find(|view| view.names.contains(name)) {
+                return Ok(image.clone());
+            }
+        }
+        let id = plain(wanted);
+        let hex = id.len() >= 3 && id.chars().all(|c| c.is_ascii_hexdigit());
+        let mut found = images.into_iter().filter(|view| {
+            let of = |digest: &str| plain(digest).starts_with(id);
+            hex && (of(&view.image.id) || of(&view.image.digest))
+        });
+        match (found.next(), found.next()) {
+            (Some(image), None) => Ok(image),
+            (Some(_), Some(_)) => Err(Error::Invalid(format!(
+                "image {wanted:?} is ambiguous: give more of its id"
+            ))),
+            (None, _) => match bad.into_iter().find(|(of, _)| hex && of.starts_with(id)) {
+                Some((_, error)) => Err(error),
+                None => Err(Error::not_found("image", wanted)),
+            },
+        }
+    }
+
+    /// Gives an image a further name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`super::ImageError::Reference`] for a bad name.
+    pub fn tag(&self, wanted: &str, name: &str) -> Result<()> {
+        let name = full_name(name)?;
+        let held = self.exclusive()?;
+        let image = self.find_locked(wanted, &held)?;
+        self.write_name(&name, &image.image.id, &held)
+    }
+
+    pub(super) fn remove_hidden(hidden: &[PathBuf]) {
+        for path in hidden {
+            // The next one removes what could not be removed now.
+            if let Err(e) = std::fs::remove_dir_all(path) {
+                log::warn!("{} is removed later: {e}", path.display());
+            }
+        }
+    }
+}
+
+/// A name as it is kept: with registry and tag. One without a registry is a
+/// local one.
+///
+/// # Errors
+/// [`super::ImageError::Reference`].
+pub fn full_name(name: &str) -> Result<String> {
+    let full = if has_registry(name) {
+        name.to_owned()
+    } else {
+        format!("localhost/{name}")
+    };
+    match full.parse()? {
+        ImageSource::Registry(reference) => Ok(reference.whole()),
+        source => Ok(source.name()),
+    }
+}
+
+/// Whether the first part of a name is a host, as docker and podman tell it.
+fn has_registry(name: &str) -> bool {
+    name.split_once('/')
+        .is_some_and(|(first, _)| first == "localhost" || first.contains(['.', ':']))
+}
+
+/// The names that `wanted` may stand for, the likeliest first.
+pub(super) fn names_for(wanted: &str) -> Vec<String> {
+    let wanted = wanted.strip_prefix("docker://").unwrap_or(wanted);
+    let mut names = vec![wanted.to_owned()];
+    if !has_registry(wanted) {
+        names.extend(full_name(wanted));
+    }
+    if let Ok(reference) = wanted.parse::<Reference>() {
+        names.push(reference.whole());
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_local_ones_first() {
+        assert_eq!(
+            names_for("busybox"),
+            [
+                "busybox",
+                "localhost/busybox:latest",
+                "docker.io/library/busybox:latest"
+            ]
+        );
+        assert_eq!(
+            names_for("quay.io/a/b:1"),
+            ["quay.io/a/b:1", "quay.io/a/b:1"]
+        );
+        assert_eq!(full_name("a/b:2").unwrap(), "localhost/a/b:2");
+        assert_eq!(full_name("h:1/b").unwrap(), "h:1/b:latest");
+        assert!(full_name("A B").is_err());
+    }
+}

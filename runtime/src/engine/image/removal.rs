@@ -1,0 +1,203 @@
+//! Removing images: never from under a container.
+
+use std::collections::BTreeMap;
+
+use super::error::ImageError;
+use super::find::names_for;
+use super::store::{ImageView, Images, StoreLock};
+use crate::engine::definition::Rootfs;
+use crate::engine::{Engine, PodHandle};
+use crate::error::{Error, Result};
+
+/// What has been removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that are free now.
+    pub untagged: Vec<String>,
+    /// Ids of images that are gone.
+    pub deleted: Vec<String>,
+    /// Bytes of the images that are gone. Layers that others have as well still
+    /// take theirs.
+    pub bytes: u64,
+}
+
+/// What is in the way of a removal.
+enum Hindrance {
+    Users(Vec<(PodHandle, String)>),
+    Other(Error),
+}
+
+impl From<Error> for Hindrance {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Engine {
+    /// The images.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if their directories cannot be made.
+    pub fn images(&self) -> Result<Images> {
+        Images::new(&self.config().data_root)
+    }
+
+    /// The containers of images, by the image's id.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for a container that cannot be read: it may be one.
+    pub fn image_users(&self) -> Result<BTreeMap<String, Vec<(PodHandle, String)>>> {
+        let mut users: BTreeMap<String, Vec<(PodHandle, String)>> = BTreeMap::new();
+        for pod in self.pod_names(None)? {
+            let containers = match pod.view() {
+                Ok(view) => view.containers,
+                // Removed meanwhile.
+                Err(Error::NotFound { .. }) => continue,
+                Err(e) => return Err(e),
+            };
+            for (name, files) in containers {
+                if let Rootfs::Image { id, .. } = files?.definition.rootfs {
+                    users.entry(id).or_default().push((pod.clone(), name));
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// Removes an image, or the name it was called by if it has others. With
+    /// `force` the containers of the image go, and all of its names.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`ImageError::InUse`]; [`ImageError::ManyNames`].
+    pub async fn remove_image(&self, wanted: &str, force: bool) -> Result<Removed> {
+        let images = self.images()?;
+        loop {
+            let (engine, images, wanted) = (self.clone(), images.clone(), wanted.to_owned());
+            let tried =
+                tokio::task::spawn_blocking(move || images.remove_unused(&engine, &wanted, force));
+            let tried = tried
+                .await
+                .map_err(|e| Error::Internal(format!("Removing an image broke off: {e}")))?;
+            match tried {
+                Ok(removed) => return Ok(removed),
+                Err(Hindrance::Other(e)) => return Err(e),
+                // Not under the lock: a container may take a while to stop.
+                Err(Hindrance::Users(users)) => {
+                    for (pod, name) in users {
+                        remove_user(&pod, &name).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes images that have no name any more; with `all` all that no
+    /// container is of.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for a container that cannot be read.
+    pub fn prune_images(&self, all: bool) -> Result<Removed> {
+        let images = self.images()?;
+        let held = images.exclusive()?;
+        let mut removed = Removed::default();
+        let leases = images.leases(&held)?;
+        let users = self.image_users()?;
+        for view in images.read(&held)?.0 {
+            let id = &view.image.id;
+            let leased = leases.iter().any(|lease| lease.image.as_ref() == Some(id));
+            if leased || !(all || view.names.is_empty()) || users.contains_key(id) {
+                continue;
+            }
+            images.delete(view, &mut removed, &held)?;
+        }
+        let hidden = images.collect(&held)?;
+        drop(held);
+        Images::remove_hidden(&hidden);
+        Ok(removed)
+    }
+}
+
+async fn remove_user(pod: &PodHandle, name: &str) -> Result<()> {
+    let single = pod.view().map(|view| view.definition.single);
+    if matches!(single, Ok(true)) {
+        return pod.remove(true, None).await;
+    }
+    let removed = pod.remove_containers(&[name.to_owned()], true, None).await;
+    match removed?.errors.into_values().next() {
+        None | Some(Error::NotFound { .. }) => Ok(()),
+        Some(e) => Err(e),
+    }
+}
+
+impl Images {
+    fn remove_unused(
+        &self,
+        engine: &Engine,
+        wanted: &str,
+        force: bool,
+    ) -> std::result::Result<Removed, Hindrance> {
+        let held = self.exclusive()?;
+        let mut removed = Removed::default();
+        let view = match self.find_locked(wanted, &held) {
+            Err(Error::BadFile { path, .. }) if force => {
+                self.forget_damaged(wanted, &held)?;
+                log::warn!("{} was damaged, and is gone", path.display());
+                removed.deleted.push(wanted.to_owned());
+                return Ok(removed);
+            }
+            other => other?,
+        };
+        let called = names_for(wanted)
+            .into_iter()
+            .find(|n| view.names.contains(n));
+        if let Some(name) = called.as_ref().filter(|_| !force && view.names.len() > 1) {
+            self.forget_name(name, &held)?;
+            removed.untagged.push(name.clone());
+            return Ok(removed);
+        }
+        if called.is_none() && view.names.len() > 1 && !force {
+            let error = ImageError::ManyNames {
+                image: wanted.to_owned(),
+                names: view.names,
+            };
+            return Err(Hindrance::Other(error.into()));
+        }
+        let id = &view.image.id;
+        if let Some(users) = engine.image_users()?.remove(id) {
+            if force {
+                return Err(Hindrance::Users(users));
+            }
+            let full = |(pod, name): &(PodHandle, String)| format!("{}/{name}", pod.name());
+            let error = ImageError::InUse {
+                image: wanted.to_owned(),
+                users: users.iter().map(full).collect(),
+            };
+            return Err(Hindrance::Other(error.into()));
+        }
+        let leases = self.leases(&held)?;
+        if leases.iter().any(|lease| lease.image.as_ref() == Some(id)) {
+            let error = ImageError::InUse {
+                image: wanted.to_owned(),
+                users: vec!["one that is just being made".into()],
+            };
+            return Err(Hindrance::Other(error.into()));
+        }
+        self.delete(view, &mut removed, &held)?;
+        let hidden = self.collect(&held)?;
+        drop(held);
+        Self::remove_hidden(&hidden);
+        Ok(removed)
+    }
+
+    /// Names first: an image without any is found by `prune`.
+    fn delete(&self, view: ImageView, removed: &mut Removed, held: &StoreLock) -> Result<()> {
+        for name in &view.names {
+            self.forget_name(name, held)?;
+        }
+        self.forget(&view.image.id, held)?;
+        removed.bytes += view.image.size();
+        removed.untagged.extend(view.names);
+        removed.deleted.push(view.image.id);
+        Ok(())
+    }
+}

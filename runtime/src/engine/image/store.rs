@@ -1,0 +1,408 @@
+//! The images on disk.
+//!
+//! ```text
+//! <data_root>/images/  lock                       flock: shared to look, exclusive to change
+//!     names/<hash>.json                           a name, and the image that has it
+//!     records/<id>.json                           an image: configuration, layers
+//!     layers/<chain id>/{layer.json,fs/}          a layer, unpacked once
+//!     pulls/.new-<pid>-<start>-…/                 an image on its way, or one that is held
+//!         lease.json blobs/ layers/<chain id>/    the layers that it needs
+//! ```
+//! A layer stays as long as a record or the lease of a living process needs it,
+//! so nothing is counted that a crash could get wrong. The lock is held for file
+//! work only, and taken before that of a pod, never after.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use fs2::FileExt;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::digest::hex;
+use crate::engine::store as files;
+use crate::error::{Context, Error, Result};
+use crate::store;
+
+/// Hexadecimal digits of a layer's directory: short, as the paths of all layers
+/// of an image have to fit into a page. `layer.json` has the whole id.
+const SHORT: usize = 24;
+
+/// The image store below a data root. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Images {
+    root: PathBuf,
+}
+
+/// An unpacked layer, as a record and `layer.json` have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Id of the stack of layers up to this one (image spec, "Layer ChainID").
+    pub chain_id: String,
+    /// Digest of its archive, uncompressed.
+    pub diff_id: String,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Nothing below it is seen.
+    pub opaque: bool,
+}
+
+/// An image, as its record has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest of its configuration.
+    pub id: String,
+    /// Digest of its manifest.
+    pub digest: String,
+    /// When it was unpacked here.
+    pub pulled: SystemTime,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// Its configuration.
+    pub config: ImageConfiguration,
+}
+
+impl Image {
+    /// Bytes of its files.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+}
+
+/// An image and its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageView {
+    /// The image.
+    #[serde(flatten)]
+    pub image: Image,
+    /// Its names; none if others have taken them.
+    pub names: Vec<String>,
+}
+
+/// A name (`names/<hash>.json`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Name {
+    pub(super) name: String,
+    pub(super) id: String,
+}
+
+/// What a process needs of the store for now (`lease.json`).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// The image, once it has a record.
+    pub(super) image: Option<String>,
+    pub(super) layers: Vec<String>,
+}
+
+/// The store's lock; freed on drop.
+#[derive(Debug)]
+pub(super) struct StoreLock(#[expect(dead_code, reason = "it is the lock")] File);
+
+impl Images {
+    /// The images below `data_root`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directories cannot be made.
+    pub fn new(data_root: &Path) -> Result<Self> {
+        let images = Self {
+            root: data_root.join("images"),
+        };
+        let dirs = [
+            images.root.clone(),
+            images.names(),
+            images.records(),
+            images.layers(),
+            images.pulls(),
+        ];
+        for dir in dirs {
+            // Set-user-id programs of images are not for the host's users.
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir);
+            made.on("create", &dir)?;
+        }
+        Ok(images)
+    }
+
+    fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    fn records(&self) -> PathBuf {
+        self.root.join("records")
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    fn pulls(&self) -> PathBuf {
+        self.root.join("pulls")
+    }
+
+    fn name_file(&self, name: &str) -> PathBuf {
+        let hash = hex(&Sha256::digest(name));
+        self.names().join(format!("{}.json", &hash[..32]))
+    }
+
+    fn record_file(&self, id: &str) -> PathBuf {
+        self.records().join(format!("{}.json", plain(id)))
+    }
+
+    /// Where a layer is, or would be.
+    pub(super) fn layer(&self, chain_id: &str) -> LayerDir {
+        LayerDir::new(&self.layers(), chain_id)
+    }
+
+    /// The directories of an image's layers that are seen, lowest first.
+    pub fn directories(&self, image: &Image) -> Vec<PathBuf> {
+        let lowest = image.layers.iter().rposition(|layer| layer.opaque);
+        let seen = image.layers.iter().skip(lowest.unwrap_or(0));
+        seen.map(|layer| self.layer(&layer.chain_id).files())
+            .collect()
+    }
+
+    pub(super) fn shared(&self) -> Result<StoreLock> {
+        self.locked(FileExt::lock_shared)
+    }
+
+    /// Locks the store for changes, and removes what the dead have left.
+    pub(super) fn exclusive(&self) -> Result<StoreLock> {
+        files::sweep(&self.layers());
+        files::sweep(&self.pulls());
+        self.locked(FileExt::lock_exclusive)
+    }
+
+    fn locked(&self, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<StoreLock> {
+        let path = self.root.join("lock");
+        let mut how = OpenOptions::new();
+        let file = how
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .on("open", &path)?;
+        lock(&file).on("lock", &path)?;
+        Ok(StoreLock(file))
+    }
+
+    /// A place for an image on its way. Its lease is empty.
+    pub(super) fn stage(&self) -> Result<Staging> {
+        let path = self.pulls().join(files::passing_name()?);
+        let staging = Staging { path };
+        fs::create_dir_all(staging.layers()).on("create", staging.layers())?;
+        Ok(staging)
+    }
+
+    /// All images, with what is wrong with those that cannot be read.
+    pub(super) fn read(&self, _held: &StoreLock) -> Result<(Vec<ImageView>, Vec<(String, Error)>)> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut bad = Vec::new();
+        for file in files::names_in(&self.names())? {
+            match store::read::<Name>(&self.names().join(&file)) {
+                Ok(name) => names.entry(name.id).or_default().push(name.name),
+                Err(e) => bad.push((file.trim_end_matches(".json").to_owned(), e)),
+            }
+        }
+        let mut images = Vec::new();
+        for file in files::names_in(&self.records())? {
+            match store::read::<Image>(&self.records().join(&file)) {
+                Ok(image) => {
+                    let mut names = names.remove(&image.id).unwrap_or_default();
+                    names.sort();
+                    images.push(ImageView { image, names });
+                }
+                Err(e) => bad.push((file.trim_end_matches(".json").to_owned(), e)),
+            }
+        }
+        images.sort_by(|a, b| a.names.cmp(&b.names));
+        Ok((images, bad))
+    }
+
+    /// Layers that have come in are there after a power cut.
+    pub(super) fn sync_layers(&self) -> Result<()> {
+        files::sync_dir(&self.layers())
+    }
+
+    pub(super) fn write(&self, image: &Image, _held: &StoreLock) -> Result<()> {
+        store::write(&self.record_file(&image.id), image)
+    }
+
+    /// Gives an image a name, which another may have had.
+    pub(super) fn write_name(&self, name: &str, id: &str, _held: &StoreLock) -> Result<()> {
+        let named = Name {
+            name: name.to_owned(),
+            id: id.to_owned(),
+        };
+        store::write(&self.name_file(name), &named)
+    }
+
+    pub(super) fn forget_name(&self, name: &str, _held: &StoreLock) -> Result<()> {
+        remove_file(&self.name_file(name))
+    }
+
+    /// Removes a record; its layers go with [`Images::collect`].
+    pub(super) fn forget(&self, id: &str, _held: &StoreLock) -> Result<()> {
+        remove_file(&self.record_file(id))
+    }
+
+    /// Removes the record or name that cannot be read and is called so.
+    pub(super) fn forget_damaged(&self, wanted: &str, held: &StoreLock) -> Result<()> {
+        for (stem, _) in self.read(held)?.1 {
+            if stem.starts_with(plain(wanted)) {
+                let file = format!("{stem}.json");
+                remove_file(&self.records().join(&file))?;
+                remove_file(&self.names().join(&file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What living processes hold.
+    pub(super) fn leases(&self, _held: &StoreLock) -> Result<Vec<Lease>> {
+        let mut leases = Vec::new();
+        for name in files::living_in(&self.pulls())? {
+            let path = self.pulls().join(name).join(LEASE);
+            match store::read(&path) {
+                Ok(lease) => leases.push(lease),
+                // It holds nothing yet, or has just gone.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Takes layers out of sight that nobody needs. What is returned is to be
+    /// removed without the lock.
+    pub(super) fn collect(&self, held: &StoreLock) -> Result<Vec<PathBuf>> {
+        let (images, bad) = self.read(held)?;
+        if let Some((id, e)) = bad.first() {
+            // It may need any of them.
+            log::warn!("No layer is removed, since image {id} cannot be read: {e}");
+            return Ok(Vec::new());
+        }
+        let of_images = images.iter().flat_map(|view| &view.image.layers);
+        let leased = self.leases(held)?;
+        let needed: BTreeSet<String> = of_images
+            .map(|layer| &layer.chain_id)
+            .chain(leased.iter().flat_map(|lease| &lease.layers))
+            .map(|id| short(id))
+            .collect();
+        let unneeded = files::names_in(&self.layers())?;
+        let unneeded = unneeded.into_iter().filter(|name| !needed.contains(name));
+        unneeded
+            .map(|name| files::hide(&self.layers().join(name)))
+            .collect()
+    }
+}
+
+const LEASE: &str = "lease.json";
+
+/// A place for an image on its way; removed on drop.
+#[derive(Debug)]
+pub(super) struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
+    /// Where a layer is unpacked.
+    pub(super) fn layer(&self, chain_id: &str) -> LayerDir {
+        LayerDir::new(&self.layers(), chain_id)
+    }
+
+    /// From now on the store keeps what the lease says.
+    pub(super) fn lease(&self, lease: &Lease, _held: &StoreLock) -> Result<()> {
+        store::write(&self.path.join(LEASE), lease)
+    }
+
+    /// Frees the room, and keeps the lease.
+    pub(super) fn empty(&self) {
+        // What cannot be removed now is when the lease ends.
+        let _ = fs::remove_dir_all(self.layers());
+        let _ = fs::remove_dir_all(self.path.join("blobs"));
+        let _ = fs::remove_file(self.path.join("archive.tar"));
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.path) {
+            log::warn!("{} is removed later: {e}", self.path.display());
+        }
+    }
+}
+
+/// The directory of one layer.
+#[derive(Debug, Clone)]
+pub(super) struct LayerDir {
+    path: PathBuf,
+    chain_id: String,
+}
+
+impl LayerDir {
+    fn new(parent: &Path, chain_id: &str) -> Self {
+        Self {
+            path: parent.join(short(chain_id)),
+            chain_id: chain_id.to_owned(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its files.
+    pub(super) fn files(&self) -> PathBuf {
+        self.path.join("fs")
+    }
+
+    /// What is known of it; `None` if it is not there.
+    pub(super) fn read(&self) -> Result<Option<Layer>> {
+        if !self.path.is_dir() {
+            return Ok(None);
+        }
+        let file = self.path.join("layer.json");
+        let layer: Layer = store::read(&file)?;
+        if layer.chain_id != self.chain_id {
+            let problem = format!("it is of {}, not of {}", layer.chain_id, self.chain_id);
+            return Err(Error::bad_file(file, problem));
+        }
+        Ok(Some(layer))
+    }
+
+    pub(super) fn write(&self, layer: &Layer) -> Result<()> {
+        store::write(&self.path.join("layer.json"), layer)
+    }
+}
+
+/// A digest without its algorithm.
+pub(super) fn plain(digest: &str) -> &str {
+    digest.rsplit(':').next().unwrap_or(digest)
+}
+
+fn short(chain_id: &str) -> String {
+    plain(chain_id).chars().take(SHORT).collect()
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.on("remove", path),
+    }
+}

@@ -1,0 +1,84 @@
+//! Unpacking a layer (image spec, "layer.md") into a directory as overlayfs
+//! wants it: whiteouts become character devices 0:0, opaque directories get an
+//! attribute.
+//!
+//! A layer is not to be trusted. Every path is resolved by the kernel with the
+//! directory as its root (openat2(2), `RESOLVE_IN_ROOT`), so no link leads out;
+//! names that are absolute or have `..` are refused. Memory is bounded: contents
+//! are copied, and what describes an entry is limited.
+
+mod attributes;
+mod entries;
+mod path;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tar::EntryType;
+
+use self::attributes::Attributes;
+use self::entries::{Entries, Entry};
+use self::path::EntryPath;
+use self::tree::{Failure, Tree};
+use super::error::ImageError;
+use crate::error::Result;
+
+/// What has been unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    /// Bytes of its files.
+    pub(super) size: u64,
+    /// Nothing below it is seen.
+    pub(super) opaque: bool,
+}
+
+/// Unpacks the archive `reader` of the layer called `layer` into the empty
+/// directory `into`; `lower` are the layers below, lowest first.
+pub(super) fn unpack(
+    reader: impl Read,
+    layer: &str,
+    into: &Path,
+    lower: &[PathBuf],
+) -> Result<Unpacked> {
+    let sound = |source: io::Error| ImageError::Archive {
+        layer: layer.to_owned(),
+        source,
+    };
+    let mut entries = Entries::new(reader);
+    let mut tree = Tree::open(into, lower).map_err(|failure| failure.of(layer, "."))?;
+    let mut size = 0;
+    while let Some(entry) = entries.next().map_err(sound)? {
+        let made = make(&mut tree, &entry, &mut entries);
+        size += made.map_err(|failure| {
+            let name = String::from_utf8_lossy(&entry.name);
+            failure.of(layer, &name)
+        })?;
+    }
+    let opaque = tree.finish().map_err(|failure| failure.of(layer, "."))?;
+    Ok(Unpacked { size, opaque })
+}
+
+/// Makes one entry; answers the bytes of its content.
+fn make(tree: &mut Tree, entry: &Entry, content: &mut impl Read) -> Result<u64, Failure> {
+    let path = EntryPath::parse(&entry.name)?;
+    if let Some(hidden) = path.whiteout()? {
+        return tree.hide(&path, hidden).map(|()| 0);
+    }
+    let attributes = Attributes::of(entry)?;
+    match entry.kind {
+        EntryType::Directory => tree.directory(&path, &attributes)?,
+        EntryType::Regular | EntryType::Continuous => {
+            return tree.file(&path, content, &attributes);
+        }
+        EntryType::Symlink => tree.symlink(&path, &entry.link, &attributes)?,
+        EntryType::Link => tree.hard_link(&path, &EntryPath::parse(&entry.link)?)?,
+        EntryType::Char | EntryType::Block | EntryType::Fifo => {
+            tree.node(&path, entry.kind, &entry.header, &attributes)?;
+        }
+        _ => return Err(Failure::Refused("it is of no kind that a layer may have")),
+    }
+    Ok(0)
+}

@@ -1,0 +1,373 @@
+//! The directory that a layer is unpacked into.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, linkat, lsetxattr, makedev,
+    mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use tar::{EntryType, Header};
+
+use super::attributes::{Attributes, path_of, set_time};
+use super::path::{EntryPath, Hidden};
+use crate::engine::image::error::ImageError;
+
+/// More directories than any image has; their times are kept until the end.
+const MAX_DIRECTORIES: usize = 1 << 20;
+
+/// Linux, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
+/// directories".
+const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
+
+/// Why an entry was not made.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It is not to be made.
+    Refused(&'static str),
+    /// The kernel did not make it.
+    Io(&'static str, io::Error),
+}
+
+impl Failure {
+    pub(super) fn io(action: &'static str, error: impl Into<io::Error>) -> Self {
+        Self::Io(action, error.into())
+    }
+
+    /// As an error about `entry` of `layer`.
+    pub(super) fn of(self, layer: &str, entry: &str) -> ImageError {
+        let (layer, entry) = (layer.to_owned(), entry.to_owned());
+        match self {
+            Self::Refused(problem) => ImageError::Entry {
+                layer,
+                entry,
+                problem,
+            },
+            Self::Io(action, source) => ImageError::Unpack {
+                layer,
+                entry,
+                action,
+                source,
+            },
+        }
+    }
+}
+
+type Made<T> = Result<T, Failure>;
+
+/// What is at a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    Directory,
+    Whiteout,
+    Other,
+}
+
+/// A layer's directory, which nobody else uses yet.
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// The layers below, uppermost first.
+    lower: Vec<PathBuf>,
+    /// Times of directories, which are set last: entries in them change them.
+    times: BTreeMap<PathBuf, (i64, i64)>,
+    opaque: bool,
+}
+
+impl Tree {
+    /// The empty directory `path`; it gets the attributes of the root below.
+    pub(super) fn open(path: &Path, lower: &[PathBuf]) -> Made<Self> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, how, Mode::empty()).map_err(|e| Failure::io("open", e))?;
+        let tree = Self {
+            root,
+            lower: lower.iter().rev().cloned().collect(),
+            times: BTreeMap::new(),
+            opaque: false,
+        };
+        if let Some(below) = tree.lower.first() {
+            Attributes::read(below)?.apply(tree.root.as_fd(), OsStr::new("."))?;
+        }
+        Ok(tree)
+    }
+
+    /// Sets what is to be set last. Answers whether nothing below is seen.
+    pub(super) fn finish(self) -> Made<bool> {
+        for (path, time) in &self.times {
+            // One that was replaced by something else has its own time.
+            if path.as_os_str().is_empty() {
+                set_time(self.root.as_fd(), OsStr::new("."), *time)?;
+            } else if let Ok(dir) = self.resolve(path) {
+                set_time(dir.as_fd(), OsStr::new("."), *time)?;
+            }
+        }
+        Ok(self.opaque)
+    }
+
+    /// Makes a directory, or gives one that is there its attributes.
+    pub(super) fn directory(&mut self, path: &EntryPath, attributes: &Attributes) -> Made<()> {
+        let Some((parent, name)) = path.split() else {
+            self.remember(PathBuf::new(), attributes)?;
+            return attributes.apply(self.root.as_fd(), OsStr::new("."));
+        };
+        let dir = self.parent(parent)?;
+        self.make_directory(dir.as_fd(), name)?;
+        attributes.apply(dir.as_fd(), name)?;
+        self.remember(parent.join(name), attributes)
+    }
+
+    /// Makes a file of what `content` says. Answers its size.
+    pub(super) fn file(
+        &mut self,
+        path: &EntryPath,
+        content: &mut impl Read,
+        attributes: &Attributes,
+    ) -> Made<u64> {
+        let (dir, name) = self.place(path)?;
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(&dir, name, how, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Failure::io("create", e))?;
+        let written = io::copy(content, &mut File::from(file));
+        let written = written.map_err(|e| Failure::io("write", e))?;
+        attributes.apply(dir.as_fd(), name)?;
+        Ok(written)
+    }
+
+    /// Makes a symbolic link. Where it leads to is the container's business.
+    pub(super) fn symlink(
+        &mut self,
+        path: &EntryPath,
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Made<()> {
+        let (dir, name) = self.place(path)?;
+        symlinkat(OsStr::from_bytes(target), &dir, name).map_err(|e| Failure::io("link", e))?;
+        attributes.apply(dir.as_fd(), name)
+    }
+
+    /// Makes a further name of a file of this layer.
+    pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Made<()> {
+        let Some((from, file)) = target.split() else {
+            return Err(Failure::Refused("it is a hard link to the root"));
+        };
+        if path == target {
+            return Err(Failure::Refused("it is a hard link to itself"));
+        }
+        let (dir, name) = self.place(path)?;
+        let from = match self.resolve(from) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                return Err(Failure::Refused("it is a hard link to what is not there"));
+            }
+            other => other.map_err(|e| Failure::io("resolve the target of", e))?,
+        };
+        match there(from.as_fd(), file)? {
+            There::Nothing | There::Whiteout => {
+                Err(Failure::Refused("it is a hard link to what is not there"))
+            }
+            There::Directory => Err(Failure::Refused("it is a hard link to a directory")),
+            There::Other => linkat(&from, file, &dir, name, AtFlags::empty())
+                .map_err(|e| Failure::io("link", e)),
+        }
+    }
+
+    /// Makes a device node or a FIFO.
+    pub(super) fn node(
+        &mut self,
+        path: &EntryPath,
+        kind: EntryType,
+        header: &Header,
+        attributes: &Attributes,
+    ) -> Made<()> {
+        let number = |n: io::Result<Option<u32>>| match n {
+            Ok(n) => Ok(n.unwrap_or(0)),
+            Err(_) => Err(Failure::Refused("its device number is no number")),
+        };
+        let device = || {
+            let major = number(header.device_major())?;
+            Ok(makedev(major, number(header.device_minor())?))
+        };
+        let (file, device) = match kind {
+            EntryType::Char => (FileType::CharacterDevice, device()?),
+            EntryType::Block => (FileType::BlockDevice, device()?),
+            _ => (FileType::Fifo, 0),
+        };
+        let (dir, name) = self.place(path)?;
+        mknodat(&dir, name, file, Mode::RUSR | Mode::WUSR, device)
+            .map_err(|e| Failure::io("make", e))?;
+        attributes.apply(dir.as_fd(), name)
+    }
+
+    /// Hides what layers below have. What this layer has stays, wherever in the
+    /// archive it comes.
+    pub(super) fn hide(&mut self, path: &EntryPath, hidden: Hidden<'_>) -> Made<()> {
+        let Some((parent, _)) = path.split() else {
+            return Ok(());
+        };
+        match hidden {
+            Hidden::Nothing => Ok(()),
+            Hidden::Directory if parent.as_os_str().is_empty() => {
+                self.opaque = true;
+                Ok(())
+            }
+            Hidden::Directory => {
+                let dir = self.parent(parent)?;
+                make_opaque(dir.as_fd(), OsStr::new("."))
+            }
+            Hidden::Name(name) => {
+                let dir = self.parent(parent)?;
+                match there(dir.as_fd(), name)? {
+                    There::Directory => make_opaque(dir.as_fd(), name),
+                    There::Whiteout | There::Other => Ok(()),
+                    There::Nothing => {
+                        mknodat(&dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+                            .map_err(|e| Failure::io("hide", e))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The directory and name that an entry is made at; nothing is there.
+    fn place<'a>(&mut self, path: &'a EntryPath) -> Made<(OwnedFd, &'a OsStr)> {
+        let Some((parent, name)) = path.split() else {
+            return Err(Failure::Refused("the root of a layer is a directory"));
+        };
+        let dir = self.parent(parent)?;
+        clear(dir.as_fd(), name)?;
+        self.times.remove(&parent.join(name));
+        Ok((dir, name))
+    }
+
+    /// The directory `path`. Those that the archive does not have, or not yet,
+    /// are made as they are in the layers below.
+    fn parent(&mut self, path: &Path) -> Made<OwnedFd> {
+        match self.resolve(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            other => return other.map_err(|e| Failure::io("resolve the directory of", e)),
+        }
+        let mut done = PathBuf::new();
+        for part in path {
+            let dir = self.resolve(&done);
+            let dir = dir.map_err(|e| Failure::io("resolve the directory of", e))?;
+            let above = done.clone();
+            done.push(part);
+            match self.resolve(&done) {
+                Ok(_) => continue,
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(e) => return Err(Failure::io("resolve the directory of", e)),
+            }
+            if there(dir.as_fd(), part)? == There::Other {
+                return Err(Failure::Refused("what it is to be in is no directory"));
+            }
+            self.make_directory(dir.as_fd(), part)?;
+            if let Some(below) = self.below(&above.join(part)) {
+                let attributes = Attributes::read(&below)?;
+                attributes.apply(dir.as_fd(), part)?;
+                self.remember(done.clone(), &attributes)?;
+            } else {
+                let mode = Mode::from_raw_mode(0o755);
+                rustix::fs::chmodat(&dir, part, mode, AtFlags::empty())
+                    .map_err(|e| Failure::io("set the mode of", e))?;
+            }
+        }
+        self.resolve(path)
+            .map_err(|e| Failure::io("resolve the directory of", e))
+    }
+
+    /// Opens a directory of the layer; links in it have the layer as their root.
+    fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        openat2(
+            &self.root,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+        )
+    }
+
+    /// The directory `path` of the uppermost layer below that has it.
+    fn below(&self, path: &Path) -> Option<PathBuf> {
+        for layer in &self.lower {
+            let root = File::open(layer).ok()?;
+            let found = openat2(
+                &root,
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            );
+            match found {
+                Ok(_) => return Some(layer.join(path)),
+                Err(Errno::NOENT) => {}
+                // Something else is there, which hides what is below.
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    fn make_directory(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
+        let before = there(dir, name)?;
+        if before == There::Directory {
+            return Ok(());
+        }
+        clear(dir, name)?;
+        mkdirat(dir, name, Mode::RWXU).map_err(|e| Failure::io("create", e))?;
+        if before == There::Whiteout {
+            make_opaque(dir, name)?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, path: PathBuf, attributes: &Attributes) -> Made<()> {
+        if self.times.len() >= MAX_DIRECTORIES {
+            return Err(Failure::Refused(
+                "the layer has more than 1048576 directories",
+            ));
+        }
+        self.times.insert(path, attributes.mtime());
+        Ok(())
+    }
+}
+
+/// What is at `name` in `dir`.
+fn there(dir: BorrowedFd<'_>, name: &OsStr) -> Made<There> {
+    let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(There::Nothing),
+        other => other.map_err(|e| Failure::io("look at", e))?,
+    };
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => There::Directory,
+        FileType::CharacterDevice if stat.st_rdev == 0 => There::Whiteout,
+        _ => There::Other,
+    })
+}
+
+/// Removes what is at `name` in `dir`.
+fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
+    let removed = match there(dir, name)? {
+        There::Nothing => Ok(()),
+        // std's does not follow links.
+        There::Directory => std::fs::remove_dir_all(path_of(dir, name)),
+        There::Whiteout | There::Other => {
+            unlinkat(dir, name, AtFlags::empty()).map_err(io::Error::from)
+        }
+    };
+    removed.map_err(|e| Failure::io("replace", e))
+}
+
+fn make_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
+    lsetxattr(path_of(dir, name), OPAQUE, b"y", XattrFlags::empty())
+        .map_err(|e| Failure::io("make opaque", e))
+}

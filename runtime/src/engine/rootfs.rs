@@ -1,0 +1,232 @@
+//! Root file systems of containers: what the VM is given, and what the host
+//! sees of it when somebody wants to look (`mount`, `cp`, `export`).
+//!
+//! ```text
+//! layers/…/fs ─┐
+//! upper, work ─┴─ overlay ─▶ shared/<container>/rootfs      while it is in a VM
+//!                       └──▶ containers/<name>/rootfs       while somebody uses it on the host
+//! ```
+//! Two overlays of one upper directory would not know of each other, so there is
+//! one: whoever comes second gets a bind mount of it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::definition::{ContainerDefinition, Rootfs};
+use super::home::ContainerHome;
+use super::record::ContainerState;
+use crate::error::{Context, Error, Result};
+use crate::mount::{Mount, mounts_below, unmount_below};
+
+/// Where a container's root file system comes from when it is built.
+pub(crate) struct Root {
+    /// `root.path` of the spec.
+    pub(crate) directory: PathBuf,
+    /// The mounts that make it; none: the directory itself.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Root {
+    /// The root of a container, its writable directories made.
+    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerHome) -> Result<Self> {
+        match rootfs {
+            Rootfs::Directory(path) => Ok(Self {
+                directory: path.clone(),
+                mounts: Vec::new(),
+            }),
+            Rootfs::Image { layers, .. } => Ok(Self {
+                directory: "rootfs".into(),
+                mounts: vec![if is_mounted(&home.rootfs())? {
+                    bind(&home.rootfs())
+                } else {
+                    overlay(layers, home)?
+                }],
+            }),
+        }
+    }
+}
+
+/// Gives a container's root file system on the host, and counts one more user of
+/// it in `state`, which the caller writes down. `live` is where the VM has it, if
+/// the container is in one (`Pod::rootfs`). The caller holds the pod's lock, or is
+/// its owner.
+///
+/// # Errors
+/// [`Error::Invalid`] if a layer of its image is gone, or the kernel refuses.
+pub fn hold(
+    definition: &ContainerDefinition,
+    home: &ContainerHome,
+    live: Option<&Path>,
+    state: &mut ContainerState,
+) -> Result<PathBuf> {
+    let path = match &definition.rootfs {
+        Rootfs::Directory(path) => path.clone(),
+        Rootfs::Image { layers, .. } => {
+            let target = home.rootfs();
+            if !is_mounted(&target)? {
+                // What was counted before has gone with a boot of the host.
+                state.mounts = 0;
+                fs::create_dir_all(&target).on("create", &target)?;
+                let mount = match live {
+                    Some(live) => bind(live),
+                    None => overlay(layers, home)?,
+                };
+                mount.attach(&target)?;
+            }
+            target
+        }
+    };
+    state.mounts += 1;
+    Ok(path)
+}
+
+/// Takes back one use of [`hold`], or all with `force`; after the last the mount
+/// goes. Answers whether there was any.
+///
+/// # Errors
+/// [`Error::Io`] if the kernel refuses the unmount.
+pub fn release(home: &ContainerHome, force: bool, state: &mut ContainerState) -> Result<bool> {
+    let used = state.mounts > 0;
+    state.mounts = if force {
+        0
+    } else {
+        state.mounts.saturating_sub(1)
+    };
+    if state.mounts == 0 {
+        unmount_below(&home.rootfs())?;
+    }
+    Ok(used)
+}
+
+fn is_mounted(path: &Path) -> Result<bool> {
+    Ok(mounts_below(path)?.iter().any(|point| point == path))
+}
+
+fn bind(source: &Path) -> Mount {
+    Mount {
+        kind: "bind".into(),
+        source: source.display().to_string(),
+        options: vec!["rbind".into()],
+        ..Mount::default()
+    }
+}
+
+/// The overlay of an image's layers and a container's own.
+fn overlay(layers: &[PathBuf], home: &ContainerHome) -> Result<Mount> {
+    if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
+        return Err(Error::Invalid(format!(
+            "The layer {} of its image is gone: pull the image again",
+            missing.display()
+        )));
+    }
+    let (upper, work) = (home.upper(), home.work());
+    fs::create_dir_all(&work).on("create", &work)?;
+    if !upper.is_dir() {
+        create_upper(&upper, layers.last())?;
+    }
+    let lower: Vec<String> = layers
+        .iter()
+        .rev()
+        .map(|layer| layer.display().to_string())
+        .collect();
+    Ok(Mount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        options: vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", upper.display()),
+            format!("workdir={}", work.display()),
+        ],
+        ..Mount::default()
+    })
+}
+
+/// The root of an overlay is the upper one's: it gets the owner and mode of the
+/// image's.
+fn create_upper(upper: &Path, below: Option<&PathBuf>) -> Result<()> {
+    let made = upper.with_extension("new");
+    fs::create_dir_all(&made).on("create", &made)?;
+    if let Some(below) = below {
+        let data = fs::metadata(below).on("look at", below)?;
+        let owner = std::os::unix::fs::chown(&made, Some(data.uid()), Some(data.gid()));
+        owner.on("give its owner to", &made)?;
+        let mode = fs::Permissions::from_mode(data.mode() & 0o7777);
+        fs::set_permissions(&made, mode).on("set the mode of", &made)?;
+    }
+    fs::rename(&made, upper).on("create", upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::home::PodHome;
+    use oci_spec::runtime::Spec;
+
+    fn container(dir: &Path) -> (ContainerDefinition, ContainerHome) {
+        let layers = ["one", "two"].map(|name| dir.join("layers").join(name));
+        for layer in &layers {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join("file"), layer.to_str().unwrap()).unwrap();
+        }
+        fs::set_permissions(&layers[1], fs::Permissions::from_mode(0o711)).unwrap();
+        let rootfs = Rootfs::Image {
+            reference: "x".into(),
+            id: "sha256:x".into(),
+            layers: layers.to_vec(),
+        };
+        let home = PodHome::new(dir, "local", "web").unwrap();
+        let home = home.container("c").unwrap();
+        fs::create_dir_all(home.path()).unwrap();
+        (ContainerDefinition::new("c", rootfs, Spec::default()), home)
+    }
+
+    #[test]
+    fn the_last_user_takes_the_mount_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let path = hold(&definition, &home, None, &mut state).unwrap();
+        assert_eq!(hold(&definition, &home, None, &mut state).unwrap(), path);
+        assert_eq!(state.mounts, 2);
+        let seen = fs::read_to_string(path.join("file")).unwrap();
+        assert!(seen.ends_with("two"), "{seen}");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
+        fs::write(path.join("file"), "mine").unwrap();
+
+        assert!(release(&home, false, &mut state).unwrap());
+        assert!(path.join("file").exists());
+        assert!(release(&home, false, &mut state).unwrap());
+        assert!(!path.join("file").exists());
+        assert!(!release(&home, false, &mut state).unwrap());
+        assert_eq!(fs::read(home.upper().join("file")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn there_is_one_overlay_for_the_vm_and_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let vm = dir.path().join("vm");
+        fs::create_dir(&vm).unwrap();
+        let root = Root::of(&definition.rootfs, &home).unwrap();
+        root.mounts[0].attach(&vm).unwrap();
+
+        let path = hold(&definition, &home, Some(&vm), &mut state).unwrap();
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        assert_eq!(device(&path), device(&vm));
+        // And the other way round, when it is started again meanwhile.
+        unmount_below(&vm).unwrap();
+        let root = Root::of(&definition.rootfs, &home).unwrap();
+        assert_eq!(root.mounts[0].kind, "bind");
+        root.mounts[0].attach(&vm).unwrap();
+        assert_eq!(device(&path), device(&vm));
+
+        unmount_below(&vm).unwrap();
+        release(&home, true, &mut state).unwrap();
+        assert_eq!(
+            (mounts_below(dir.path()).unwrap().len(), state.mounts),
+            (0, 0)
+        );
+    }
+}
