@@ -91,6 +91,12 @@ fn state(bed: &Bed) -> Vec<PathBuf> {
         bed.state().join(".owners"),
         bed.data().join("pods"),
         bed.data().join("pods/local"),
+        bed.data().join("images"),
+        bed.data().join("images/lock"),
+        bed.data().join("images/names"),
+        bed.data().join("images/records"),
+        bed.data().join("images/layers"),
+        bed.data().join("images/pulls"),
     ];
     let mut found: Vec<PathBuf> = tree(&bed.state())
         .into_iter()

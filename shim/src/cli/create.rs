@@ -14,7 +14,9 @@ pub(super) async fn create(
     options: &Options,
 ) -> CliResult<(PodHandle, String)> {
     let name = options.name.clone().unwrap_or_else(new_name);
-    let definition = options.definition(&name)?;
+    // Held until the container counts as a user of it.
+    let image = options.image(context).await?;
+    let definition = options.definition(context, &name, image.as_ref())?;
     // Before a pod is made for it in vain.
     definition.check()?;
     let (pod, own) = match pod {

@@ -10,9 +10,11 @@ mod container;
 mod containers;
 mod create;
 mod error;
+mod image;
 mod logs;
 mod output;
 mod pod;
+mod pull;
 mod run;
 mod spec;
 mod stats;
@@ -31,7 +33,8 @@ use crate::error::Context as _;
 
 const EXAMPLES: &str = "\
 EXAMPLES
-  A command in a VM of its own, with a directory as its root file system:
+  A command in a VM of its own, of an image or with a directory as its root file system:
+    rust-kata run --rm -it --image docker.io/library/alpine -- sh
     rust-kata run --rm -it --rootfs ./alpine -- sh
   A pod of two containers that share a network:
     rust-kata pod create --name web
@@ -76,6 +79,9 @@ enum Command {
     /// Containers of pods: create, start, stop, exec …
     #[command(subcommand, visible_alias = "ctr")]
     Container(container::Command),
+    /// Images: pull, load, list, remove …
+    #[command(subcommand)]
+    Image(image::Command),
     /// Creates a container, in a new pod or a given one, and starts it
     Run(Box<run::Args>),
     /// Tells whether pods can run on this machine, and what to do if not; 1 if not
@@ -156,6 +162,7 @@ fn run(cli: Cli) -> CliResult<u8> {
         match cli.command {
             Command::Pod(command) => pod::run(&context, command).await,
             Command::Container(command) => container::run(&context, command).await,
+            Command::Image(command) => image::run(&context, command).await.map(|()| 0),
             Command::Run(args) => run::run(&context, *args).await,
             Command::Check(check) => check.run(&context),
             Command::Config(_) | Command::Completion { .. } | Command::Own { .. } => Ok(0),

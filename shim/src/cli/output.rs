@@ -99,3 +99,37 @@ pub(super) fn ago(at: std::time::SystemTime) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{plural} ago")
 }
+
+/// A number of bytes: `1.5 MB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut number = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while number >= 999.5 && unit + 1 < UNITS.len() {
+        number /= 1000.0;
+        unit += 1;
+    }
+    let digits = if number < 10.0 {
+        2
+    } else {
+        usize::from(number < 100.0)
+    };
+    format!("{number:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let shown = [0, 999, 1000, 1550, 12_345_678, 999_900_000].map(size);
+        assert_eq!(
+            shown,
+            ["0 B", "999 B", "1.00 kB", "1.55 kB", "12.3 MB", "1.00 GB"]
+        );
+    }
+}

@@ -12,8 +12,13 @@ use oci_spec::runtime::{
 };
 use runtime::engine::capabilities;
 use runtime::engine::definition::{ContainerDefinition, Rootfs, STOP_TIMEOUT};
+use runtime::engine::image::{Effective, HeldImage, Overrides};
 use runtime::engine::restart::RestartPolicy;
 use runtime::{Error, Result};
+
+use super::Context;
+use super::error::CliResult;
+use super::pull::{Policy, PullOptions, obtain};
 
 /// What a container is.
 #[derive(Debug, Clone, Args)]
@@ -23,18 +28,39 @@ pub(super) struct Options {
     pub(super) name: Option<String>,
 
     /// A directory that is its root file system, written to in place
-    #[arg(long, value_name = "DIR")]
-    pub(super) rootfs: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "image",
+        conflicts_with = "image"
+    )]
+    rootfs: Option<PathBuf>,
+
+    /// The image that it is made of: a name as in quay.io/org/app:1, or oci:DIR or
+    /// oci-archive:FILE, with :TAG if need be
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+
+    /// When the registry of the image is asked
+    #[arg(long, value_enum, default_value_t)]
+    pull: Policy,
+
+    #[command(flatten)]
+    registry: PullOptions,
+
+    /// What its command is given to, instead of the image's: a program, or a JSON list of words
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
 
     /// A variable of its environment
     #[arg(long, short, value_name = "NAME=VALUE")]
     env: Vec<String>,
 
-    /// Its working directory
-    #[arg(long, short, value_name = "DIR", default_value = "/")]
-    workdir: PathBuf,
+    /// Its working directory [default: that of the image, or /]
+    #[arg(long, short, value_name = "DIR")]
+    workdir: Option<PathBuf>,
 
-    /// Its user: name or id, with :GROUP if need be
+    /// Its user: name or id, with :GROUP if need be [default: that of the image, or root]
     #[arg(long, short, value_name = "USER[:GROUP]")]
     user: Option<String>,
 
@@ -90,9 +116,9 @@ pub(super) struct Options {
     #[arg(long)]
     read_only: bool,
 
-    /// The signal that asks it to stop
-    #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
-    stop_signal: i32,
+    /// The signal that asks it to stop [default: that of the image, or TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    stop_signal: Option<i32>,
 
     /// Seconds until it is killed when it was asked to stop
     #[arg(long, value_name = "SECONDS", default_value_t = STOP_TIMEOUT)]
@@ -117,23 +143,34 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// The image that they name, taken in if need be.
+    pub(super) async fn image(&self, context: &Context) -> CliResult<Option<HeldImage>> {
+        match &self.image {
+            None => Ok(None),
+            Some(image) => {
+                let held = obtain(context, image, self.pull, &self.registry).await?;
+                Ok(Some(held))
+            }
+        }
+    }
+
     /// The container that they describe.
-    pub(super) fn definition(&self, name: &str) -> Result<ContainerDefinition> {
-        let directory = self
-            .rootfs
-            .as_ref()
-            .ok_or_else(|| Error::Invalid("A container needs --rootfs DIR".into()))?;
-        let directory = directory.canonicalize().map_err(|e| {
-            Error::Invalid(format!("The root file system {}: {e}", directory.display()))
-        })?;
-        let mut definition =
-            ContainerDefinition::new(name, Rootfs::Directory(directory), self.spec()?);
+    pub(super) fn definition(
+        &self,
+        context: &Context,
+        name: &str,
+        image: Option<&HeldImage>,
+    ) -> Result<ContainerDefinition> {
+        let effective = self.effective(image)?;
+        let rootfs = self.root(context, image)?;
+        let spec = self.spec(&effective)?;
+        let mut definition = ContainerDefinition::new(name, rootfs, spec);
         definition.create_command = std::env::args().collect();
-        definition.labels = pairs(&self.label, "label")?;
+        definition.labels = effective.labels;
         definition.depends_on = self.requires.iter().cloned().collect();
-        definition.user = self.user.clone();
+        definition.user = effective.user;
         definition.stdin_open = self.interactive;
-        definition.stop_signal = self.stop_signal;
+        definition.stop_signal = effective.stop_signal;
         definition.stop_timeout = self.stop_timeout;
         definition.restart = self.restart.parse::<RestartPolicy>()?;
         definition.remove_at_exit = self.rm;
@@ -146,7 +183,46 @@ impl Options {
         Ok(definition)
     }
 
-    fn spec(&self) -> Result<Spec> {
+    /// Where its files are from.
+    fn root(&self, context: &Context, image: Option<&HeldImage>) -> Result<Rootfs> {
+        if let (Some(image), Some(reference)) = (image, &self.image) {
+            return Ok(Rootfs::Image {
+                reference: reference.clone(),
+                id: image.image().id.clone(),
+                layers: context.engine.images()?.directories(image.image()),
+            });
+        }
+        let directory = self
+            .rootfs
+            .as_ref()
+            .ok_or_else(|| Error::Invalid("A container needs --image or --rootfs DIR".into()))?;
+        let directory = directory.canonicalize().map_err(|e| {
+            Error::Invalid(format!("The root file system {}: {e}", directory.display()))
+        })?;
+        Ok(Rootfs::Directory(directory))
+    }
+
+    /// What comes of the image and these words.
+    fn effective(&self, image: Option<&HeldImage>) -> Result<Effective> {
+        let env = self.env.iter().map(|pair| match pair.split_once('=') {
+            Some(_) => pair.clone(),
+            // As podman: the caller's.
+            None => format!("{pair}={}", std::env::var(pair).unwrap_or_default()),
+        });
+        let overrides = Overrides {
+            entrypoint: self.entrypoint.as_deref().map(entrypoint),
+            command: self.command.clone(),
+            env: env.collect(),
+            terminal: self.tty,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            stop_signal: self.stop_signal,
+            labels: pairs(&self.label, "label")?,
+        };
+        overrides.over(image.map(|image| &image.image().config))
+    }
+
+    fn spec(&self, effective: &Effective) -> Result<Spec> {
         let mut linux = LinuxBuilder::default().resources(self.resources()?);
         if self.privileged {
             linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
@@ -160,7 +236,7 @@ impl Options {
             .readonly(self.read_only);
         SpecBuilder::default()
             .version("1.0.2")
-            .process(self.process()?)
+            .process(self.process(effective)?)
             .root(root.build().map_err(internal)?)
             .mounts(self.mounts()?)
             .linux(linux.build().map_err(internal)?)
@@ -168,22 +244,7 @@ impl Options {
             .map_err(internal)
     }
 
-    fn process(&self) -> Result<Process> {
-        const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let mut env = vec![PATH.to_owned()];
-        if self.tty {
-            env.push("TERM=xterm".into());
-        }
-        for pair in &self.env {
-            let name = pair.split('=').next().unwrap_or_default();
-            let value = match pair.split_once('=') {
-                Some(_) => pair.clone(),
-                // As podman: the caller's.
-                None => format!("{name}={}", std::env::var(name).unwrap_or_default()),
-            };
-            env.retain(|there| there.split('=').next() != Some(name));
-            env.push(value);
-        }
+    fn process(&self, effective: &Effective) -> Result<Process> {
         let capabilities = if self.privileged {
             capabilities::all()
         } else {
@@ -191,9 +252,9 @@ impl Options {
         };
         ProcessBuilder::default()
             .terminal(self.tty)
-            .args(self.command.clone())
-            .env(env)
-            .cwd(self.workdir.clone())
+            .args(effective.args.clone())
+            .env(effective.env.clone())
+            .cwd(effective.workdir.clone())
             .capabilities(capabilities)
             .no_new_privileges(false)
             .build()
@@ -346,19 +407,17 @@ pub(super) fn bytes(text: &str) -> Result<u64> {
 
 /// A signal by name (`TERM`, `SIGTERM`) or number.
 pub(super) fn signal(text: &str) -> std::result::Result<i32, String> {
-    use nix::sys::signal::Signal;
-    let upper = text.to_ascii_uppercase();
-    let full = if upper.starts_with("SIG") {
-        upper.clone()
-    } else {
-        format!("SIG{upper}")
-    };
-    if let Ok(signal) = full.parse::<Signal>() {
-        return Ok(signal as i32);
-    }
-    // Those that have no name: the real-time ones.
-    let number = text.parse::<i32>().ok().filter(|n| (1..=64).contains(n));
+    let number = runtime::engine::image::signal(text);
     number.ok_or_else(|| "a signal is a name as in TERM, or a number from 1 to 64".into())
+}
+
+/// An entrypoint as podman takes it: a JSON list, or one word; empty for none.
+fn entrypoint(text: &str) -> Vec<String> {
+    match serde_json::from_str(text) {
+        Ok(list) => list,
+        Err(_) if text.is_empty() => Vec::new(),
+        Err(_) => vec![text.to_owned()],
+    }
 }
 
 fn internal(e: oci_spec::OciSpecError) -> Error {

@@ -5,17 +5,8 @@ use std::path::PathBuf;
 use oci_client::Reference;
 
 use super::reference::ImageSource;
-use super::store::{ImageView, Images, StoreLock, plain};
+use super::store::{BadImage, ImageView, Images, StoreLock, plain};
 use crate::error::{Error, Result};
-
-/// An image that cannot be read, and why.
-#[derive(Debug)]
-pub struct BadImage {
-    /// Its id, as far as it is known.
-    pub id: String,
-    /// What is wrong.
-    pub error: Error,
-}
 
 impl Images {
     /// All images.
@@ -24,10 +15,7 @@ impl Images {
     /// [`Error::Io`] if the store cannot be read; what is wrong with one image is
     /// in its place.
     pub fn list(&self) -> Result<(Vec<ImageView>, Vec<BadImage>)> {
-        let held = self.shared()?;
-        let (images, bad) = self.read(&held)?;
-        let bad = bad.into_iter().map(|(id, error)| BadImage { id, error });
-        Ok((images, bad.collect()))
+        self.read(&self.shared()?)
     }
 
     /// An image by its name, its id or the beginning of its id.
@@ -57,8 +45,8 @@ impl Images {
             (Some(_), Some(_)) => Err(Error::Invalid(format!(
                 "image {wanted:?} is ambiguous: give more of its id"
             ))),
-            (None, _) => match bad.into_iter().find(|(of, _)| hex && of.starts_with(id)) {
-                Some((_, error)) => Err(error),
+            (None, _) => match bad.into_iter().find(|bad| hex && bad.id.starts_with(id)) {
+                Some(bad) => Err(bad.error),
                 None => Err(Error::not_found("image", wanted)),
             },
         }

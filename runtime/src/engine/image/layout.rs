@@ -41,7 +41,7 @@ pub(super) struct Resolved {
 /// What a descriptor leads to.
 pub(super) enum Document {
     /// A list of images: go on with this one.
-    Index(Descriptor),
+    Index(Box<Descriptor>),
     /// An image.
     Manifest(Box<ImageManifest>),
 }
@@ -93,7 +93,7 @@ pub(super) fn resolve(content: &dyn Content, from: &Descriptor) -> Result<Resolv
     for _ in 0..=MAX_DEPTH {
         let text = content.document("manifest", &at)?;
         match read(&text, at.digest())? {
-            Document::Index(next) => at = next,
+            Document::Index(next) => at = *next,
             Document::Manifest(manifest) => {
                 return complete(content, at.digest(), &manifest);
             }
@@ -125,7 +125,7 @@ pub(super) fn read(text: &[u8], digest: &Digest) -> Result<Document> {
     match (kind.schema_version, kind.manifests, kind.layers) {
         (2, Some(_), None) => {
             let index: ImageIndex = parse(text, &what)?;
-            Ok(Document::Index(choose(index.manifests(), &what)?))
+            Ok(Document::Index(Box::new(choose(index.manifests(), &what)?)))
         }
         (2, None, Some(_)) => Ok(Document::Manifest(Box::new(parse(text, &what)?))),
         // What is both would mean one thing to us and another to others (CVE-2021-41190).

@@ -83,6 +83,24 @@ pub struct ImageView {
     pub names: Vec<String>,
 }
 
+/// An image that cannot be read, and why.
+#[derive(Debug)]
+pub struct BadImage {
+    /// Its id, as far as it is known.
+    pub id: String,
+    /// What is wrong.
+    pub error: Error,
+}
+
+impl BadImage {
+    fn new(file: &str, error: Error) -> Self {
+        Self {
+            id: file.trim_end_matches(".json").to_owned(),
+            error,
+        }
+    }
+}
+
 /// A name (`names/<hash>.json`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Name {
@@ -202,13 +220,13 @@ impl Images {
     }
 
     /// All images, with what is wrong with those that cannot be read.
-    pub(super) fn read(&self, _held: &StoreLock) -> Result<(Vec<ImageView>, Vec<(String, Error)>)> {
+    pub(super) fn read(&self, _held: &StoreLock) -> Result<(Vec<ImageView>, Vec<BadImage>)> {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut bad = Vec::new();
         for file in files::names_in(&self.names())? {
             match store::read::<Name>(&self.names().join(&file)) {
                 Ok(name) => names.entry(name.id).or_default().push(name.name),
-                Err(e) => bad.push((file.trim_end_matches(".json").to_owned(), e)),
+                Err(error) => bad.push(BadImage::new(&file, error)),
             }
         }
         let mut images = Vec::new();
@@ -219,7 +237,7 @@ impl Images {
                     names.sort();
                     images.push(ImageView { image, names });
                 }
-                Err(e) => bad.push((file.trim_end_matches(".json").to_owned(), e)),
+                Err(error) => bad.push(BadImage::new(&file, error)),
             }
         }
         images.sort_by(|a, b| a.names.cmp(&b.names));
@@ -255,9 +273,9 @@ impl Images {
 
     /// Removes the record or name that cannot be read and is called so.
     pub(super) fn forget_damaged(&self, wanted: &str, held: &StoreLock) -> Result<()> {
-        for (stem, _) in self.read(held)?.1 {
-            if stem.starts_with(plain(wanted)) {
-                let file = format!("{stem}.json");
+        for bad in self.read(held)?.1 {
+            if bad.id.starts_with(plain(wanted)) {
+                let file = format!("{}.json", bad.id);
                 remove_file(&self.records().join(&file))?;
                 remove_file(&self.names().join(&file))?;
             }
@@ -284,9 +302,9 @@ impl Images {
     /// removed without the lock.
     pub(super) fn collect(&self, held: &StoreLock) -> Result<Vec<PathBuf>> {
         let (images, bad) = self.read(held)?;
-        if let Some((id, e)) = bad.first() {
+        if let Some(BadImage { id, error }) = bad.first() {
             // It may need any of them.
-            log::warn!("No layer is removed, since image {id} cannot be read: {e}");
+            log::warn!("No layer is removed, since image {id} cannot be read: {error}");
             return Ok(Vec::new());
         }
         let of_images = images.iter().flat_map(|view| &view.image.layers);
