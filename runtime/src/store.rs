@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -34,11 +35,6 @@ struct Version {
 /// # Errors
 /// [`Error::Io`] naming the file.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_vec_pretty(&Versioned {
-        version: VERSION,
-        value,
-    })
-    .map_err(|e| Error::Internal(format!("Cannot encode {}: {e}", path.display())))?;
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::Internal(format!(
             "{} is not a file's path",
@@ -46,11 +42,58 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
         )));
     };
     let temp = dir.join(format!(".{}.tmp", name.to_string_lossy()));
-    let mut file = File::create(&temp).on("create", &temp)?;
-    file.write_all(&text).on("write", &temp)?;
-    file.sync_all().on("sync", &temp)?;
+    create(&temp, path, value)?;
     fs::rename(&temp, path).on("replace", path)?;
+    sync_dir(dir)
+}
+
+/// Writes a file into a directory that is not in its place yet: the file is
+/// synced, its name is not ([`sync_dir`]).
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub(crate) fn write_new<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    create(path, path, value)
+}
+
+fn create<T: Serialize>(file: &Path, of: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_vec_pretty(&Versioned {
+        version: VERSION,
+        value,
+    })
+    .map_err(|e| Error::Internal(format!("Cannot encode {}: {e}", of.display())))?;
+    let mut open = File::create(file).on("create", file)?;
+    open.write_all(&text).on("write", file)?;
+    open.sync_all().on("sync", file)
+}
+
+/// Makes the names in a directory last.
+///
+/// # Errors
+/// [`Error::Io`] naming the directory.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).on("sync", dir)
+}
+
+/// Makes a directory and those above it that are missing, such that they last.
+///
+/// # Errors
+/// [`Error::Io`] naming the directory.
+pub(crate) fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_dirs(parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        // Somebody else was first; whether it has synced is not known.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => made.on("create", dir)?,
+    }
+    sync_dir(parent)
 }
 
 /// Reads a state file back.

@@ -35,8 +35,6 @@ mod users;
 pub mod view;
 pub mod visit;
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,7 +47,7 @@ use self::home::PodHome;
 use self::record::PodState;
 use self::view::PodView;
 use crate::config::Config;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::lock::PodLock;
 use crate::runtime::Runtime;
 
@@ -80,9 +78,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Io`] if the directories cannot be made.
     pub fn new(config: Config, config_file: Option<&Path>) -> Result<Self> {
-        for (dir, mode) in [(&config.root, 0o711), (&config.data_root, 0o711)] {
-            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
-            made.on("create", dir)?;
+        for dir in [&config.root, &config.data_root] {
+            crate::store::make_dirs(dir, store::DIR_MODE)?;
         }
         Ok(Self {
             config: Arc::new(config),
@@ -267,7 +264,7 @@ pub(crate) fn add_container(
             what: "pod",
             id: home.name().to_owned(),
             operation: "create a container in",
-            state: "being removed".into(),
+            state: record::REMOVING.into(),
         });
     }
     for on in &definition.depends_on {

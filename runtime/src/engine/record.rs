@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::status::ContainerStatus;
 
+/// What a pod is whose removal was begun, in words that tell the cure.
+pub(crate) const REMOVING: &str = "being removed; `pod rm --force` ends what was begun";
+
 /// The state of a pod (`state.json`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodState {
     /// Id of the infra container; none without one, and while it is removed.
     pub infra: Option<String>,
-    /// The pod is being removed: no container may come in, and whoever finds
-    /// it without an owner finishes the removal.
+    /// The pod is being removed: no container may come in, and it is not
+    /// started; the next removal ends what was begun.
     pub removing: bool,
     /// The infra container, that is the VM, is to run without others.
     pub started: bool,

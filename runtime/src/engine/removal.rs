@@ -1,14 +1,16 @@
 //! Removing containers and pods: first what runs of them, then what is on disk.
 
+use std::{fs, io};
+
 use protos::management as api;
 
-use super::client;
 use super::home::PodHome;
 use super::pod::{Authority, PodHandle, TRIES, stop_request};
 use super::status::Outcome;
 use super::store;
 use super::view::PodView;
-use crate::error::{Error, ErrorKind, Result};
+use super::{attachment, client};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::lock::PodLock;
 use crate::mount::unmount_below;
 
@@ -123,7 +125,22 @@ impl PodHandle {
             store::write_pod(&self.home, &view.state, held)?;
         }
         self.reap_vm()?;
+        self.remove_sockets()?;
         pod(&self.home, held)
+    }
+
+    /// Those of a killed owner: nobody else would come across them.
+    fn remove_sockets(&self) -> Result<()> {
+        let address = self.engine.owner_address(&self.home);
+        for path in [attachment::address_of(&address), address] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).on("remove", &path);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes what a killed owner left of its VM. A pod of the same name that

@@ -14,12 +14,16 @@ use super::record::{ContainerState, PodState};
 use crate::error::{Context, Error, Result};
 use crate::lock::PodLock;
 use crate::store;
+pub(crate) use crate::store::sync_dir;
 
 /// What the names of directories begin with that are not whole yet.
 const NEW: &str = ".new-";
 
 /// What the names of directories begin with that are about to go.
 const GONE: &str = ".gone-";
+
+/// Others than root may pass through the directories above pods, and no more.
+pub(super) const DIR_MODE: u32 = 0o711;
 
 /// A container, as it is on disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,15 +77,15 @@ pub(crate) fn create_pod(
     state: &PodState,
 ) -> Result<()> {
     let parent = parent(home.path())?;
-    fs::create_dir_all(parent).on("create", parent)?;
+    store::make_dirs(parent, DIR_MODE)?;
     sweep(parent);
     place(home.path(), |dir| {
         let containers = dir.join("containers");
         fs::create_dir(&containers).on("create", &containers)?;
         let lock = dir.join("lock");
         File::create(&lock).on("create", &lock)?;
-        store::write(&dir.join("config.json"), definition)?;
-        store::write(&dir.join("state.json"), state)
+        store::write_new(&dir.join("config.json"), definition)?;
+        store::write_new(&dir.join("state.json"), state)
     })
     .map_err(|e| taken(e, "pod", home.name()))
 }
@@ -98,8 +102,8 @@ pub(crate) fn create_container(
     let home = pod.container(&definition.name)?;
     sweep(&pod.containers());
     place(home.path(), |dir| {
-        store::write(&dir.join("config.json"), definition)?;
-        store::write(&dir.join("state.json"), &ContainerState::default())
+        store::write_new(&dir.join("config.json"), definition)?;
+        store::write_new(&dir.join("state.json"), &ContainerState::default())
     })
     .map_err(|e| taken(e, "container", &definition.name))
 }
@@ -118,7 +122,8 @@ pub(crate) fn write_container(
     store::write(&home.state(), state)
 }
 
-/// Takes a directory of the engine's out of sight at once, then removes it.
+/// Takes a directory of the engine's out of sight at once, then removes it, and
+/// what others before did not come to the end of.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match hide(path) {
         Ok(gone) => fs::remove_dir_all(&gone).on("remove", &gone),
@@ -131,7 +136,8 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 /// removed.
 pub(crate) fn hide(path: &Path) -> Result<PathBuf> {
     let parent = parent(path)?;
-    let gone = parent.join(format!("{GONE}{}", names::new_id()));
+    sweep(parent);
+    let gone = parent.join(passing(GONE)?);
     fs::rename(path, &gone).on("remove", path)?;
     sync_dir(parent)?;
     Ok(gone)
@@ -178,9 +184,9 @@ pub(crate) fn boot_id() -> Result<String> {
 /// Makes a directory under a passing name, fills it, and gives it its own.
 fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = parent(path)?;
-    let temp = parent.join(passing_name()?);
+    let temp = parent.join(passing(NEW)?);
     fs::create_dir(&temp).on("create", &temp)?;
-    let placed = fill(&temp).and_then(|()| {
+    let placed = fill(&temp).and_then(|()| sync_dir(&temp)).and_then(|()| {
         renameat_with(CWD, &temp, CWD, path, RenameFlags::NOREPLACE).on("create", path)
     });
     if placed.is_err() {
@@ -191,12 +197,17 @@ fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     placed
 }
 
-/// A name for what is this process's alone: by its maker's pid and start time
-/// [`sweep`] knows whether it is still made.
+/// A name for what is this process's alone.
 pub(crate) fn passing_name() -> Result<String> {
+    passing(NEW)
+}
+
+/// A name for a directory that we make or remove: by our pid and start time
+/// [`sweep`] knows whether somebody is still at it.
+fn passing(prefix: &str) -> Result<String> {
     let pid = std::process::id();
     let since = hypervisor::start_time(pid).on("read", "/proc/self/stat")?;
-    Ok(format!("{NEW}{pid}-{since}-{}", names::new_id()))
+    Ok(format!("{prefix}{pid}-{since}-{}", names::new_id()))
 }
 
 /// The names in `dir` of what living processes have there for themselves.
@@ -213,14 +224,15 @@ pub(crate) fn sweep(dir: &Path) {
     for entry in entries {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(GONE) || name.strip_prefix(NEW).is_some_and(is_abandoned) {
+        let passing = name.strip_prefix(NEW).or(name.strip_prefix(GONE));
+        if passing.is_some_and(is_abandoned) {
             // Somebody else may be at it, too.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Whether the maker named by `<pid>-<start time>-<id>` has ended.
+/// Whether the process named by `<pid>-<start time>-<id>` has ended.
 fn is_abandoned(name: &str) -> bool {
     let mut parts = name.split('-');
     let pid = parts.next().and_then(|pid| pid.parse().ok());
@@ -246,10 +258,6 @@ fn taken(error: Error, what: &'static str, name: &str) -> Error {
 fn parent(path: &Path) -> Result<&Path> {
     path.parent()
         .ok_or_else(|| Error::Internal(format!("{} has no parent", path.display())))
-}
-
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).on("sync", dir)
 }
 
 #[cfg(test)]
@@ -321,9 +329,10 @@ mod tests {
         let home = pod(root.path());
         let dir = home.containers();
         let pid = std::process::id();
-        let alive = format!(".new-{pid}-{}-x", hypervisor::start_time(pid).unwrap());
+        let since = hypervisor::start_time(pid).unwrap();
+        let alive = [".gone", ".new"].map(|what| format!("{what}-{pid}-{since}-x"));
         let reused = format!(".new-{pid}-1-x");
-        for name in [".new-x", ".gone-x", &reused, &alive] {
+        for name in [".new-x", ".gone-x", &reused, &alive[0], &alive[1]] {
             fs::create_dir(dir.join(name)).unwrap();
         }
         assert!(names_in(&dir).unwrap().is_empty());
@@ -333,7 +342,7 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         left.sort();
-        assert_eq!(left, [alive.as_str(), "a"]);
+        assert_eq!(left, [alive[0].as_str(), alive[1].as_str(), "a"]);
     }
 
     #[test]

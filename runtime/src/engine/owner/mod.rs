@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::Engine;
 use super::definition::{ContainerDefinition, PodDefinition};
 use super::home::PodHome;
-use super::record::{ContainerState, PodState};
+use super::record::{self, ContainerState, PodState};
 use super::store;
 use super::streams::ProcessStreams;
 use super::view::PodView;
@@ -103,7 +103,7 @@ impl Owner {
                 what: "pod",
                 id: home.name().to_owned(),
                 operation: "start",
-                state: "being removed".into(),
+                state: record::REMOVING.into(),
             });
         }
         let pid = std::process::id();
