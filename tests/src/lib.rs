@@ -20,6 +20,7 @@
 
 pub mod bed;
 pub mod capture;
+pub mod cut;
 pub mod dist;
 pub mod events;
 pub mod image;

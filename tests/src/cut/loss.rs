@@ -1,0 +1,121 @@
+//! What a power cut loses: contents that no fsync of their file has followed,
+//! and names that no fsync of their directory has. A file system may keep any
+//! part of these; here all of it goes, which is the other extreme of the plain
+//! cut, that keeps all.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::call::{Call, Kind};
+
+/// A file or directory, whatever its name.
+type Inode = (u64, u64);
+
+/// A name in a directory.
+type Entry = (Inode, PathBuf);
+
+/// How a name came to be what it is.
+enum Change {
+    Made,
+    Renamed {
+        from: Entry,
+        /// The contents of the file that was replaced.
+        before: Option<Vec<u8>>,
+    },
+}
+
+/// What has happened and would not outlive a power cut.
+#[derive(Default)]
+pub(super) struct Unsynced {
+    contents: Vec<Inode>,
+    names: Vec<(Entry, Change)>,
+}
+
+impl Unsynced {
+    /// Takes in a change that is about to be made.
+    pub(super) fn note(&mut self, call: &Call) {
+        match call.kind {
+            Kind::Write | Kind::Truncate => {
+                let file = call.fd.as_deref().and_then(inode);
+                self.contents.extend(file);
+            }
+            Kind::Sync => {
+                if let Some(synced) = call.fd.as_deref().and_then(inode) {
+                    self.contents.retain(|file| *file != synced);
+                    self.names.retain(|((dir, _), _)| *dir != synced);
+                }
+            }
+            Kind::Create | Kind::MakeDir | Kind::Link if !call.path.exists() => {
+                let made = entry(&call.path).map(|entry| (entry, Change::Made));
+                self.names.extend(made);
+            }
+            Kind::Rename => {
+                let from = call.from.as_deref().and_then(entry);
+                if let (Some(from), Some(to)) = (from, entry(&call.path)) {
+                    let before = fs::read(&call.path).ok();
+                    self.names.push((to, Change::Renamed { from, before }));
+                }
+            }
+            // A name that was to go and is still there: as if cut before.
+            _ => {}
+        }
+    }
+
+    /// Loses it, below these directories.
+    pub(super) fn lose(self, roots: &[PathBuf]) {
+        let mut places = HashMap::new();
+        for root in roots.iter().filter(|root| !root.starts_with("/sys")) {
+            walk(root, &mut places);
+        }
+        for file in self.contents {
+            if let Some(path) = places.get(&file) {
+                let emptied = fs::File::options().write(true).open(path);
+                let _ = emptied.and_then(|file| file.set_len(0));
+            }
+        }
+        for ((dir, name), change) in self.names.into_iter().rev() {
+            let Some(path) = places.get(&dir).map(|dir| dir.join(name)) else {
+                continue;
+            };
+            match change {
+                Change::Made => {
+                    let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+                }
+                Change::Renamed { from, before } => {
+                    if let Some(dir) = places.get(&from.0) {
+                        let _ = fs::rename(&path, dir.join(&from.1));
+                    }
+                    if let Some(before) = before {
+                        let _ = fs::write(&path, before);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn entry(path: &Path) -> Option<Entry> {
+    let dir = inode(path.parent()?)?;
+    Some((dir, PathBuf::from(path.file_name()?)))
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    let data = fs::metadata(path).ok()?;
+    (data.is_file() || data.is_dir()).then(|| (data.dev(), data.ino()))
+}
+
+fn walk(dir: &Path, places: &mut HashMap<Inode, PathBuf>) {
+    places.extend(inode(dir).map(|inode| (inode, dir.to_owned())));
+    for item in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = item.path();
+        match item.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&path, places),
+            Ok(kind) if kind.is_file() => {
+                places.extend(inode(&path).map(|inode| (inode, path.clone())));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Power cuts at exact moments: every change of the file system that
+//! `rust-kata` is about to make is told of before it happens, and at the one
+//! that a test has chosen the process is killed, or all that belong to the bed.
+//!
+//! ```text
+//! test ─ run(command) ─▶ filtered thread ─ fork ─▶ rust-kata ─▶ its owner ─▶ VM
+//!   │                     seccomp filter, inherited by all │ write, rename …
+//!   └─ arm(cut) ─────────▶ listener ◀── notification ──────┘
+//!                             ├─ counts it and lets it go on, or
+//!                             └─ kills: nobody gets further, for all wait here
+//! ```
+//! While the listener has not answered, no other process under the filter can
+//! change a file either: what is on disk at the cut is what a power cut leaves.
+//! With [`Cut::lossy`], what no fsync has covered is lost besides
+//! ([`loss`]).
+
+mod call;
+mod loss;
+mod notify;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, poll};
+
+pub use self::call::{Call, Kind};
+use self::loss::Unsynced;
+use self::notify::Listener;
+use crate::dist;
+use crate::process;
+use crate::run::{Input, Running};
+
+/// Where and how to cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// Before the so manieth change from now on, counted from 1.
+    pub at: usize,
+    /// Everything ends, VMs too, as in a power cut; else the process alone that
+    /// was about to make the change.
+    pub all: bool,
+    /// What was not synced is lost. Only with `all`.
+    pub lossy: bool,
+}
+
+/// What has been seen since a test asked to look.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The changes, in order; that at which was cut is the last.
+    pub calls: Vec<Call>,
+    /// Whether it was cut.
+    pub cut: bool,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Seen,
+    cut: Option<Cut>,
+    unsynced: Unsynced,
+    /// Nobody is under the filter any more.
+    over: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// What bears this belongs to the bed.
+    marker: PathBuf,
+    roots: Vec<PathBuf>,
+}
+
+/// Runs commands and cuts them. Everything that they start is under it, too.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    spawn: Option<Sender<(Command, Sender<Running>)>>,
+}
+
+impl Supervisor {
+    /// Looks at changes below `roots`; what bears `marker` in its environment
+    /// dies in a power cut.
+    pub fn new(marker: &Path, roots: &[PathBuf]) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            marker: marker.to_owned(),
+            roots: roots.to_vec(),
+        });
+        let (spawn, commands) = channel::<(Command, Sender<Running>)>();
+        let (ready, listener) = channel();
+        // The filter is of this thread and of what it forks; the listener's
+        // descriptor is of the whole process.
+        std::thread::spawn(move || {
+            let _ = ready.send(Listener::install(call::WATCHED));
+            for (command, started) in commands {
+                let _ = started.send(Running::spawn(command, Input::Null));
+            }
+        });
+        let listener = listener.recv().expect("the thread lives");
+        let listener = listener.unwrap_or_else(|e| panic!("seccomp user notification: {e}"));
+        let theirs = shared.clone();
+        std::thread::spawn(move || theirs.listen(&listener));
+        Self {
+            shared,
+            spawn: Some(spawn),
+        }
+    }
+
+    /// Starts a command.
+    pub fn start(&self, command: Command) -> Running {
+        let (started, running) = channel();
+        let spawn = self.spawn.as_ref().expect("not yet dropped");
+        spawn.send((command, started)).expect("the thread lives");
+        running.recv().expect("the command was started")
+    }
+
+    /// Forgets what was seen and cuts as asked from now on.
+    pub fn arm(&self, cut: Option<Cut>) {
+        let mut state = self.shared.lock();
+        state.seen = Seen::default();
+        state.cut = cut;
+    }
+
+    /// What was seen since [`Supervisor::arm`]; nothing is cut from now on.
+    pub fn disarm(&self) -> Seen {
+        let mut state = self.shared.lock();
+        state.cut = None;
+        std::mem::take(&mut state.seen)
+    }
+
+    /// Kills all that belongs to the bed, now, and loses what is not synced.
+    pub fn power_cut(&self, lossy: bool) {
+        let mut state = self.shared.lock();
+        self.shared.kill_all();
+        if lossy {
+            std::mem::take(&mut state.unsynced).lose(&self.shared.roots);
+        }
+    }
+
+    /// Waits until all that was started has ended; says whether that came
+    /// within `limit`. Nothing can be started any more.
+    pub fn settled(&mut self, limit: Duration) -> bool {
+        self.spawn = None;
+        let state = self.shared.lock();
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(state, limit, |state| !state.over);
+        !waited.expect("no poison").1.timed_out()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn listen(&self, listener: &Listener) {
+        loop {
+            let mut fds = [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other.expect("poll of a listener"),
+            };
+            if fds[0].revents().contains(PollFlags::IN) {
+                // One that was killed meanwhile asks no more.
+                if let Some(request) = listener.receive() {
+                    self.hear(&request);
+                    listener.go_on(&request);
+                }
+            } else {
+                break;
+            }
+        }
+        self.lock().over = true;
+        self.changed.notify_all();
+    }
+
+    fn hear(&self, request: &libc::seccomp_notif) {
+        let Some(call) = Call::of(request) else {
+            return;
+        };
+        let ours = self.roots.iter().any(|root| call.path.starts_with(root));
+        if !ours || !call.is_of(dist::CLI) {
+            return;
+        }
+        let mut state = self.lock();
+        state.seen.calls.push(call.clone());
+        let cut = state.cut.filter(|cut| cut.at == state.seen.calls.len());
+        let Some(cut) = cut else {
+            state.unsynced.note(&call);
+            return;
+        };
+        state.seen.cut = true;
+        state.cut = None;
+        if cut.all {
+            self.kill_all();
+            if cut.lossy {
+                std::mem::take(&mut state.unsynced).lose(&self.roots);
+            }
+        } else {
+            process::signal(call.process, Signal::SIGKILL);
+            // Its threads wait for us, or are about to: they die before they get
+            // an answer.
+            process::wait_gone(call.process, Duration::from_secs(10));
+        }
+    }
+
+    fn kill_all(&self) {
+        let marker = self.marker.to_str().expect("an ASCII path");
+        loop {
+            let mut alive = process::marked(marker);
+            // What serves the bed is no part of what is tested.
+            alive.retain(|p| !p.is("containerd") && !p.is("ctr") && p.pid != std::process::id());
+            if alive.is_empty() {
+                return;
+            }
+            for process in &alive {
+                process::signal(process.pid, Signal::SIGKILL);
+            }
+            for process in &alive {
+                process::wait_gone(process.pid, Duration::from_secs(10));
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Power cuts: every operation of `rust-kata` is cut before each change that it
+//! makes to the file system. Whatever is left lists, inspects, starts and can be
+//! removed, and then nothing is left.
+//!
+//! Cut are the process that makes the change (a kill of the client, or of the
+//! pod's owner), everything at once (a power cut), and everything at once with
+//! all lost that was not synced. Most operations have more such moments than
+//! a test run has seconds: it takes a part of them, `RUST_KATA_TEST_ALL=1` all.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::bed::Bed;
+use harness::cut::{Cut, Seen, Supervisor};
+use harness::dist::{patience, subject_is_ours};
+use harness::run::{Input, Output, run};
+use harness::scene::limit;
+use serde_json::Value;
+
+/// How an operation is cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// The process that makes the change is killed.
+    Kill,
+    /// Everything ends.
+    Power,
+    /// Everything ends, and what was not synced is lost.
+    Lossy,
+}
+
+const WAYS: [Way; 3] = [Way::Kill, Way::Power, Way::Lossy];
+
+impl Way {
+    fn cut(self, at: usize) -> Cut {
+        Cut {
+            at,
+            all: self != Way::Kill,
+            lossy: self == Way::Lossy,
+        }
+    }
+}
+
+/// An operation, and what is done before it. `ROOTFS` stands for a directory.
+#[derive(Debug)]
+struct Operation {
+    before: &'static [&'static str],
+    command: &'static str,
+    /// Afterwards nobody owns the pod.
+    ends: bool,
+    /// So many of its moments are cut at in a short run, in each way.
+    part: usize,
+}
+
+/// Operations that need no VM.
+const QUIET: &[Operation] = &[
+    Operation {
+        before: &[],
+        command: "pod create --name q --label a=b",
+        ends: true,
+        part: 7,
+    },
+    Operation {
+        before: &["pod create --name p"],
+        command: "container create --pod p --name c --rootfs ROOTFS -- true",
+        ends: true,
+        part: 5,
+    },
+    Operation {
+        before: &["pod create --name p"],
+        command: "pod rm p",
+        ends: true,
+        part: 4,
+    },
+    Operation {
+        before: STOPPED,
+        command: "container rm a",
+        ends: true,
+        part: 4,
+    },
+    Operation {
+        before: STOPPED,
+        command: "pod rm --force p",
+        ends: true,
+        part: 5,
+    },
+];
+
+const STOPPED: &[&str] = &[
+    "pod create --name p --vm-memory 128",
+    "container create --pod p --name a --stop-timeout 0 --rootfs ROOTFS -- sleep 1000",
+];
+
+const RUNNING: &[&str] = &[STOPPED[0], STOPPED[1], "pod start p"];
+
+/// Operations on a VM.
+const LIVE: &[Operation] = &[
+    Operation {
+        before: STOPPED,
+        command: "pod start p",
+        ends: false,
+        part: 3,
+    },
+    Operation {
+        before: STOPPED,
+        command: "container init a",
+        ends: false,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "pod stop p",
+        ends: true,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "pod restart p",
+        ends: false,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "pod kill p",
+        ends: false,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "pod pause p",
+        ends: false,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "container exec a true",
+        ends: false,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "container rm --force a",
+        ends: false,
+        part: 1,
+    },
+    Operation {
+        before: RUNNING,
+        command: "pod rm --force p",
+        ends: true,
+        part: 1,
+    },
+    Operation {
+        before: &[],
+        command: "run --rm --name r --rootfs ROOTFS -- true",
+        ends: true,
+        part: 1,
+    },
+];
+
+/// Whether to cut at every moment.
+fn all() -> bool {
+    std::env::var_os("RUST_KATA_TEST_ALL").is_some_and(|value| value != "0")
+}
+
+/// Some numbers from 1 to `last`, evenly spread; others for each `turn`.
+fn spread(last: usize, part: usize, turn: usize) -> Vec<usize> {
+    if all() || part >= last {
+        return (1..=last).collect();
+    }
+    let step = last as f64 / part as f64;
+    let first = step * (turn as f64 + 0.5) / WAYS.len() as f64;
+    (0..part)
+        .map(|n| ((first + step * n as f64) as usize + 1).min(last))
+        .collect()
+}
+
+struct Lab {
+    bed: Bed,
+    rootfs: PathBuf,
+    /// Cuts made, by operation and way.
+    cuts: BTreeMap<(&'static str, Way), usize>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let bed = Bed::new();
+        let rootfs = bed.rootfs();
+        Self {
+            bed,
+            rootfs,
+            cuts: BTreeMap::new(),
+        }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let root = self.rootfs.to_str().expect("an ASCII path");
+        let words = line.split(' ');
+        let words: Vec<&str> = words
+            .map(|w| if w == "ROOTFS" { root } else { w })
+            .collect();
+        self.bed.cli(&words)
+    }
+
+    #[track_caller]
+    fn run(&self, line: &str) -> Output {
+        run(self.command(line), Input::Null, limit())
+    }
+
+    /// Does all up to the operation, and that with a cut; what was seen of it.
+    fn cut(&mut self, operation: &Operation, cut: Option<Cut>) -> Seen {
+        let mut supervisor = self.supervisor();
+        let start = |line: &str| supervisor.start(self.command(line)).finish(limit());
+        for line in operation.before {
+            start(line).ok();
+        }
+        supervisor.arm(cut);
+        let output = start(operation.command);
+        if operation.ends {
+            assert!(
+                supervisor.settled(patience(30.0)),
+                "{}: the owner stays",
+                operation.command
+            );
+        }
+        let seen = supervisor.disarm();
+        assert!(seen.cut || output.code == 0, "{operation:?}: {output:?}");
+        seen
+    }
+
+    fn supervisor(&self) -> Supervisor {
+        let roots = [
+            self.bed.data(),
+            self.bed.state(),
+            PathBuf::from("/sys/fs/cgroup"),
+        ];
+        Supervisor::new(self.bed.dir(), &roots)
+    }
+
+    /// Cuts an operation at many moments, and looks at what is left each time.
+    fn cut_everywhere(&mut self, operation: &'static Operation) {
+        let whole = self.cut(operation, None);
+        self.examine(operation, "uncut", false);
+        let count = whole.calls.len();
+        eprintln!("{}: {count} moments", operation.command);
+        for (turn, way) in WAYS.into_iter().enumerate() {
+            for at in spread(count, operation.part, turn) {
+                let seen = self.cut(operation, Some(way.cut(at)));
+                // Not every run makes the same changes.
+                let Some(last) = seen.calls.last().filter(|_| seen.cut) else {
+                    self.examine(operation, "uncut", false);
+                    continue;
+                };
+                *self.cuts.entry((operation.command, way)).or_default() += 1;
+                let what = format!("{way:?} at {at} of {count}: {last:?}");
+                self.examine(operation, &what, at % 8 == turn);
+            }
+        }
+        self.acknowledged(operation);
+    }
+
+    /// What was answered for outlives a power cut.
+    fn acknowledged(&mut self, operation: &'static Operation) {
+        let mut supervisor = self.supervisor();
+        for line in operation.before.iter().chain([&operation.command]) {
+            supervisor.start(self.command(line)).finish(limit()).ok();
+        }
+        let names = || {
+            let pods = self.run("pod ls --quiet").ok().out();
+            pods + &self.run("container ls --all --quiet").ok().out()
+        };
+        let before = names();
+        supervisor.power_cut(true);
+        assert!(supervisor.settled(patience(10.0)));
+        assert_eq!(names(), before, "{operation:?}");
+        *self
+            .cuts
+            .entry((operation.command, Way::Lossy))
+            .or_default() += 1;
+        self.examine(operation, "after its end", false);
+    }
+
+    /// All that is left lists, inspects, starts (if asked to try) and can be
+    /// removed, and then nothing is left.
+    #[track_caller]
+    fn examine(&self, operation: &Operation, cut: &str, start: bool) {
+        let context = format!("{} cut by {cut}", operation.command);
+        let listed = self.run("pod ls --format json");
+        assert!(
+            listed.code == 0 && listed.err().is_empty(),
+            "{context}: {listed:?}"
+        );
+        let pods: Vec<Value> = serde_json::from_str(&listed.out()).expect("JSON");
+        let mut removing = false;
+        for pod in pods.iter().map(|pod| pod["name"].as_str().expect("a name")) {
+            let seen = self.run(&format!("pod inspect {pod}"));
+            assert_eq!(seen.code, 0, "{context}: {seen:?}");
+            let pod: Value = serde_json::from_str(&seen.out()).expect("JSON");
+            removing |= pod[0]["state"]["removing"] == true;
+            for container in pod[0]["containers"].as_array().expect("a list") {
+                let name = container["name"].as_str().expect("a name");
+                let seen = self.run(&format!("container inspect {name}"));
+                assert_eq!(seen.code, 0, "{context}: {seen:?}");
+                let state = &serde_json::from_str::<Value>(&seen.out()).expect("JSON")[0]["state"];
+                let endless = operation.before.contains(&STOPPED[1]);
+                if endless && !state["exit_code"].is_null() {
+                    assert_eq!(state["exit_code"], 137, "{context}: {state}");
+                }
+            }
+        }
+        if start && !pods.is_empty() {
+            let started = self.run("pod start --all");
+            let cure = removing && started.err().contains("pod rm");
+            assert!(started.code == 0 || cure, "{context}: {started:?}");
+        }
+        if !pods.is_empty() {
+            let removed = self.run("pod rm --force --time 0 --all");
+            assert_eq!(removed.code, 0, "{context}: {removed:?}");
+        }
+        // The next command that changes anything sweeps.
+        self.run("pod create --name next").ok();
+        self.run("pod rm next").ok();
+        let left = harness::leak::left_after(&self.bed, patience(5.0));
+        assert!(
+            left.is_empty(),
+            "{context}: left behind:\n  {}",
+            left.join("\n  ")
+        );
+        // So that the first pod ever is made again.
+        let _ = fs::remove_dir_all(self.bed.data());
+    }
+
+    fn tell(&self) {
+        let mut sum = 0;
+        for ((command, way), count) in &self.cuts {
+            eprintln!("{count:5} {way:?} {command}");
+            sum += count;
+        }
+        eprintln!("{sum:5} cuts");
+    }
+}
+
+#[test]
+fn operations_on_files_can_be_cut_anywhere() {
+    if !subject_is_ours("power") {
+        return;
+    }
+    let mut lab = Lab::new();
+    QUIET
+        .iter()
+        .for_each(|operation| lab.cut_everywhere(operation));
+    lab.tell();
+}
+
+#[test]
+fn operations_on_vms_can_be_cut_anywhere() {
+    if !subject_is_ours("power") {
+        return;
+    }
+    let mut lab = Lab::new();
+    let only = std::env::var("RUST_KATA_TEST_ONLY").unwrap_or_default();
+    for operation in LIVE.iter().filter(|o| o.command.starts_with(&only)) {
+        lab.cut_everywhere(operation);
+    }
+    lab.tell();
+}
