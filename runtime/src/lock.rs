@@ -5,7 +5,7 @@
 //! - `owner`: exclusive for the life of the process that owns the pod. Free
 //!   means that the owner is dead; the kernel sees to that.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -178,16 +178,30 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
         .create(create)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(path)
 }
 
-/// Creates the `lock` file of a new pod directory.
+/// Takes away what stands in the place of a lock and is no file: nobody can
+/// hold it.
+pub(crate) fn clear(dir: &impl Guarded) -> Result<()> {
+    for path in [dir.lock(), dir.owner()] {
+        match fs::symlink_metadata(&path) {
+            Ok(data) if data.is_dir() => fs::remove_dir_all(&path).on("remove", &path)?,
+            Ok(data) if !data.is_file() => fs::remove_file(&path).on("remove", &path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Creates the `lock` file of a pod directory, unless it is there.
 pub(crate) fn create(dir: &impl Guarded) -> Result<()> {
     open(&dir.lock(), true).on("create", dir.lock()).map(drop)
 }
 
 fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::metadata(path)) {
+    match (file.metadata(), fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,
     }

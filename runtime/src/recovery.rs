@@ -1,6 +1,9 @@
 //! Finding and removing what a pod left, from what is on disk alone. Every
 //! step may be repeated, and may run in several processes at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +12,7 @@ use std::time::SystemTime;
 use crate::cgroup;
 use crate::error::{Context, Error, Result};
 use crate::events::Exit;
-use crate::lock::{Guarded, Owner, OwnerLock, PodLock};
+use crate::lock::{self, Guarded, Owner, OwnerLock, PodLock};
 use crate::paths::{PodDir, check_id};
 use crate::record::{self, ContainerRecord, ContainerState, PodState};
 use crate::share::ShareTree;
@@ -104,6 +107,7 @@ pub(crate) fn reap(
     force: bool,
 ) -> Result<HashMap<String, Exit>> {
     let dir = PodDir::new(root, namespace, pod)?;
+    lock::clear(&dir)?;
     if let Some(owner) = OwnerLock::holder(&dir)? {
         if !force {
             return Err(Error::WrongState {

@@ -1,8 +1,8 @@
 //! State files: versioned JSON, replaced as a whole or not at all.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -102,29 +102,49 @@ pub(crate) fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
 /// [`Error::Io`] if it cannot be read, [`Error::BadFile`] if it is torn, was
 /// written by another version, or is none of ours.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    const CURE: &str =
-        "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container";
-    let size = fs::metadata(path).on("read", path)?.len();
+    read_or(
+        path,
+        "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container",
+    )
+}
+
+/// As [`read`], with other words for what to do about a bad file.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: &str) -> Result<T> {
+    // State files are no links; and to open a FIFO is not to wait for anybody.
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .on("read", path)?;
+    let data = file.metadata().on("read", path)?;
+    if !data.is_file() {
+        return Err(Error::bad_file(path, format!("not a regular file; {cure}")));
+    }
+    let size = data.len();
     if size > MAX_BYTES {
         return Err(Error::bad_file(
             path,
-            format!("{size} bytes are too many for a state file; {CURE}"),
+            format!("{size} bytes are too many for a state file; {cure}"),
         ));
     }
-    let text = fs::read(path).on("read", path)?;
-    let Version { version } = serde_json::from_slice(&text)
-        .map_err(|e| Error::bad_file(path, format!("not a state file ({e}); {CURE}")))?;
-    if version != VERSION {
-        return Err(Error::bad_file(
-            path,
-            format!(
-                "state version {version}, but this build reads {VERSION}; use the build that wrote it, or {CURE}"
-            ),
-        ));
-    }
-    serde_json::from_slice::<Versioned<T>>(&text)
-        .map(|v| v.value)
-        .map_err(|e| Error::bad_file(path, format!("damaged state file ({e}); {CURE}")))
+    let mut text = Vec::with_capacity(size as usize);
+    file.read_to_end(&mut text).on("read", path)?;
+    let whole = match serde_json::from_slice::<Versioned<T>>(&text) {
+        Ok(whole) if whole.version == VERSION => return Ok(whole.value),
+        other => other,
+    };
+    // Of another version, the rest may be anything.
+    let problem = match (serde_json::from_slice::<Version>(&text), whole) {
+        (Err(e), _) => format!("not a state file ({e}); {cure}"),
+        (Ok(Version { version: VERSION }), Err(e)) => format!("damaged state file ({e}); {cure}"),
+        (Ok(Version { version }), _) => format!(
+            "state version {version}, but this build reads {VERSION}; use the build that wrote it, or {cure}"
+        ),
+    };
+    Err(Error::bad_file(path, problem))
 }
 
 #[cfg(test)]

@@ -208,11 +208,16 @@ fn is_mount(path: &Path) -> bool {
     mounts(path).iter().any(|point| point == path)
 }
 
-/// Undoes what must not outlive the bed whether or not the test passed.
-pub fn remove_traces(bed: &Bed) {
-    for point in mounts(bed.dir()).iter().rev() {
+/// Unmounts whatever is mounted at or below `folder`.
+pub fn unmount(folder: &Path) {
+    for point in mounts(folder).iter().rev() {
         let _ = umount2(point, MntFlags::MNT_DETACH);
     }
+}
+
+/// Undoes what must not outlive the bed whether or not the test passed.
+pub fn remove_traces(bed: &Bed) {
+    unmount(bed.dir());
     for parent in cgroup_parents(bed) {
         remove_cgroups(&parent);
     }

@@ -203,24 +203,75 @@ fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
     }
     let bed = Bed::new();
     pod(&bed, "good", &[("a", &[], SLEEP)]);
-    pod(&bed, "bad", &[("b", &[], SLEEP)]);
-    let file = bed.data().join("pods/local/bad/state.json");
-    let whole = std::fs::read(&file).expect("a state file");
-    let mut damaged: Vec<Vec<u8>> = (0..whole.len())
-        .step_by(7)
-        .map(|n| whole[..n].to_vec())
-        .collect();
-    damaged.push(vec![0; whole.len()]);
-    damaged.push(br#"{"version": 99}"#.to_vec());
-    for text in damaged {
-        std::fs::write(&file, &text).expect("our folder is writable");
-        let list = bed.rust_kata(&["pod", "ls"]).ok();
-        assert!(list.err().contains("state.json"), "{list:?}");
-        assert!(list.out().contains("good"), "{list:?}");
+    for name in [
+        "state.json",
+        "config.json",
+        "lock",
+        "containers/b/state.json",
+    ] {
+        pod(&bed, "bad", &[("b", &[], SLEEP)]);
+        let file = bed.data().join("pods/local/bad").join(name);
+        let whole = std::fs::read(&file).expect("a state file");
+        let mut damaged: Vec<Vec<u8>> = (0..whole.len())
+            .step_by(whole.len().div_ceil(5).max(1))
+            .map(|n| whole[..n].to_vec())
+            .collect();
+        damaged.push(vec![0; whole.len()]);
+        damaged.push(br#"{"version": 99}"#.to_vec());
+        if whole.is_empty() {
+            std::fs::remove_file(&file).expect("our folder is writable");
+            damaged.clear();
+        }
+        let of_pod = !name.contains('/');
+        let listed = |code| {
+            let list = bed.rust_kata(&["pod", "ls"]).exits(code);
+            assert!(list.out().contains("good"), "{list:?}");
+            list
+        };
+        for text in damaged {
+            std::fs::write(&file, &text).expect("our folder is writable");
+            let list = listed(if of_pod { 125 } else { 0 });
+            assert!(!of_pod || list.err().contains(name), "{list:?}");
+        }
+        let all = bed.rust_kata(&["container", "ls", "--all"]);
+        assert_eq!(all.code, 125, "{all:?}");
+        assert!(
+            all.err().contains(name) && all.out().contains(" good"),
+            "{all:?}"
+        );
+        let refused = bed.rust_kata(&["pod", "start", "bad"]).exits(125);
+        assert!(refused.err().contains(name), "{refused:?}");
+        assert!(refused.err().contains("rm --force"), "{refused:?}");
+        bed.rust_kata(&["pod", "rm", "bad"]).exits(125);
+        if !of_pod {
+            // With its cure, here while the pod's owner lives.
+            bed.rust_kata(&["container", "rm", "--force", "bad/b"]).ok();
+            assert_eq!(status(&bed, "bad"), "Running");
+        }
+        bed.rust_kata(&["pod", "rm", "--force", "bad"]).ok();
+        listed(0);
     }
-    let refused = bed.rust_kata(&["pod", "start", "bad"]).exits(125);
-    assert!(refused.err().contains("state.json"), "{refused:?}");
-    bed.rust_kata(&["pod", "rm", "bad"]).exits(125);
-    bed.rust_kata(&["pod", "rm", "--force", "bad"]).ok();
     bed.rust_kata(&["pod", "rm", "--force", "good"]).ok();
+}
+
+#[test]
+fn an_owner_that_is_stopped_and_has_lost_its_file_is_ended_by_force() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, "p", &[("a", &[], SLEEP)]);
+    bed.rust_kata(&["pod", "start", "p"]).ok();
+    let owner = inspected(&bed, &["pod", "inspect", "p"])["owner_pid"].as_u64();
+    let owner = owner.expect("an owner") as u32;
+    let file = bed.data().join("pods/local/p/owner");
+    std::fs::write(&file, "{").expect("our folder is writable");
+    // It is found all the same, by where it listens.
+    bed.rust_kata(&["container", "exec", "a", "true"]).ok();
+    process::signal(owner, Signal::SIGSTOP);
+    // Readers and signals ask nobody who does not answer.
+    bed.rust_kata(&["pod", "ls"]).ok();
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "p"])
+        .ok();
+    assert!(process::wait_gone(owner, patience(5.0)));
 }

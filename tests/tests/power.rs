@@ -253,6 +253,7 @@ impl Lab {
                 };
                 *self.cuts.entry((operation.command, way)).or_default() += 1;
                 let what = format!("{way:?} at {at} of {count}: {last:?}");
+                eprintln!("  {what}");
                 self.examine(operation, &what, at % 8 == turn);
             }
         }

@@ -13,6 +13,8 @@
 pub mod attachment;
 pub mod capabilities;
 pub mod client;
+#[cfg(test)]
+mod damage;
 pub mod definition;
 pub mod graph;
 pub mod home;
@@ -180,7 +182,10 @@ impl Engine {
     ) -> Result<(PodHandle, String)> {
         if let Some((pod, name)) = wanted.split_once('/') {
             let pod = self.find_pod(namespace, pod)?;
-            pod.view()?.container(name)?;
+            // One that cannot be read is found all the same: to be removed.
+            if !pod.view()?.containers.contains_key(name) {
+                return Err(Error::not_found("container", name));
+            }
             return Ok((pod, name.to_owned()));
         }
         let mut by_name = Vec::new();

@@ -1,7 +1,6 @@
 //! One pod, for those who do not own it: every operation finds out whether
 //! somebody does, and asks the owner or changes the files itself.
 
-use std::path::Path;
 use std::time::Duration;
 
 use protos::management as api;
@@ -19,6 +18,9 @@ use crate::lock::PodLock;
 
 /// An owner that is about to end may be met this often before one is there.
 pub(super) const TRIES: usize = 20;
+
+/// For an owner that takes no more calls to be gone.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// A pod of the engine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -146,26 +148,32 @@ impl PodHandle {
 
     /// Who answers for the pod now.
     pub(super) async fn authority(&self) -> Result<Authority> {
-        for turn in 0..TRIES {
-            let held = PodLock::exclusive(&self.home)?;
-            let owner = crate::lock::OwnerLock::holder_unlocked(&self.home)?;
-            let Some(owner) = owner else {
+        let address = self.engine.owner_address(&self.home);
+        for _ in 0..TRIES {
+            let held = PodLock::exclusive(&self.home).map_err(|e| store::explain(&self.home, e))?;
+            if crate::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
                 return Ok(Authority::Files(held));
-            };
+            }
             drop(held);
-            if let Some(client) = OwnerClient::connect(Path::new(&owner.address)).await {
+            // An owner listens before it is one: this one has left its socket
+            // and is about to leave its lock.
+            if let Some(client) = OwnerClient::connect(&address).await {
                 return Ok(Authority::Owner(client));
             }
-            // It is only just there, or about to end: its lock tells.
-            tokio::time::sleep(Duration::from_millis(5 << turn.min(7))).await;
+            match tokio::time::timeout(LEAVING, self.owner_ended()).await {
+                Ok(left) => left?,
+                Err(_) => {
+                    return Err(Error::Remote {
+                        kind: ErrorKind::Unavailable,
+                        message: format!(
+                            "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
+                            self.name()
+                        ),
+                    });
+                }
+            }
         }
-        Err(Error::Remote {
-            kind: ErrorKind::Unavailable,
-            message: format!(
-                "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
-                self.name()
-            ),
-        })
+        Err(self.restless())
     }
 
     /// Creates a container in the pod.
@@ -206,10 +214,26 @@ impl PodHandle {
     /// # Errors
     /// What kept all of them; the rest is in the outcome.
     pub async fn start(&self, containers: &[String], dependencies: bool) -> Result<Outcome> {
-        self.view()?.chosen(containers)?;
+        let view = self.view()?;
+        for name in view
+            .chosen(containers)?
+            .iter()
+            .filter(|_| !containers.is_empty())
+        {
+            view.container(name)?;
+        }
         let started =
             self.command(async |owner| owner.start(request(containers, dependencies)).await);
-        started.await.map(client::to_outcome)
+        let mut outcome = started.await.map(client::to_outcome)?;
+        // One that cannot be read is none that the owner knows of.
+        for (name, files) in self.view()?.containers {
+            if let Err(error) = files
+                && containers.is_empty()
+            {
+                outcome.errors.insert(name, error);
+            }
+        }
+        Ok(outcome)
     }
 
     /// Stops containers; all, and the VM with them, if none is named.

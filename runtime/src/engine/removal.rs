@@ -1,9 +1,11 @@
 //! Removing containers and pods: first what runs of them, then what is on disk.
 
+use std::time::Duration;
 use std::{fs, io};
 
 use protos::management as api;
 
+use super::client::OwnerClient;
 use super::home::PodHome;
 use super::pod::{Authority, PodHandle, TRIES, stop_request};
 use super::status::Outcome;
@@ -11,8 +13,12 @@ use super::store;
 use super::view::PodView;
 use super::{attachment, client};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::lock::PodLock;
+use crate::lock::{self, PodLock};
 use crate::mount::unmount_below;
+
+/// For an owner to answer what it need not work for; the call itself has a
+/// longer deadline.
+const WELL: Duration = Duration::from_secs(5);
 
 impl PodHandle {
     /// Removes containers from the pod; those that run only with `force`.
@@ -83,12 +89,22 @@ impl PodHandle {
                 });
             }
         }
+        if force {
+            let there = fs::symlink_metadata(self.home.path());
+            if there.is_ok_and(|data| !data.is_dir()) {
+                return store::remove(self.home.path());
+            }
+            self.mend_locks()?;
+        }
         let mut first = None;
         for _ in 0..TRIES {
             match self.authority().await {
                 Ok(Authority::Files(held)) => {
                     let removed = self.remove_files(&held);
                     return first.map_or(removed, Err);
+                }
+                Ok(Authority::Owner(owner)) if force && !is_well(&owner).await => {
+                    self.kill_owner()?;
                 }
                 Ok(Authority::Owner(owner)) => {
                     let stopped = owner.shutdown(stop_request(&[], seconds)).await;
@@ -104,8 +120,8 @@ impl PodHandle {
                     self.owner_ended().await?;
                 }
                 Err(e) if e.kind() == ErrorKind::Unavailable && force => {
+                    log::warn!("{e}");
                     self.kill_owner()?;
-                    first = Some(e);
                 }
                 Err(e) => return Err(e),
             }
@@ -114,6 +130,17 @@ impl PodHandle {
             "Pod {} gets a new owner each time",
             self.name()
         )))
+    }
+
+    /// A pod without its locks could not be removed, either.
+    fn mend_locks(&self) -> Result<()> {
+        lock::clear(&self.home)?;
+        match lock::create(&self.home) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(Error::not_found("pod", self.name()))
+            }
+            other => other,
+        }
     }
 
     fn remove_files(&self, held: &PodLock) -> Result<()> {
@@ -154,11 +181,38 @@ impl PodHandle {
     }
 
     fn kill_owner(&self) -> Result<()> {
-        let Some(owner) = crate::lock::OwnerLock::holder(&self.home)? else {
+        let Some(mut owner) = lock::OwnerLock::holder(&self.home)? else {
             return Ok(());
         };
+        if owner.pid == 0 {
+            // What it wrote down is damaged: its socket knows whose it is.
+            owner = self.listener(owner)?;
+        }
         crate::recovery::kill_owner(self.name(), &owner)
     }
+
+    /// Who listens where the owner does.
+    fn listener(&self, owner: lock::Owner) -> Result<lock::Owner> {
+        use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+        let address = self.engine.owner_address(&self.home);
+        let Ok(stream) = std::os::unix::net::UnixStream::connect(&address) else {
+            return Ok(owner);
+        };
+        let peer = getsockopt(&stream, PeerCredentials).on("look at", &address)?;
+        let pid = peer.pid() as u32;
+        Ok(lock::Owner {
+            pid,
+            start_time: hypervisor::start_time(pid).on("read", format!("/proc/{pid}/stat"))?,
+            ..owner
+        })
+    }
+}
+
+/// Whether an owner answers at all; to stop a pod may take it any time.
+async fn is_well(owner: &OwnerClient) -> bool {
+    let asked = tokio::time::timeout(WELL, owner.status(api::Empty::default()));
+    // One that has gone meanwhile needs no killing.
+    asked.await.is_ok()
 }
 
 /// Removes a container's directory. The caller holds the pod's lock.
@@ -172,7 +226,11 @@ pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()
 /// pod's lock; nobody owns it.
 pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
     let mut first = None;
-    for name in store::names_in(&home.containers())? {
+    let names = store::names_in(&home.containers()).unwrap_or_else(|e| {
+        log::warn!("{e}");
+        Vec::new()
+    });
+    for name in names {
         if let Err(e) = container(home, &name, held) {
             log::warn!("Container {name}: {e}");
             first.get_or_insert(e);

@@ -6,13 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::de::DeserializeOwned;
 
 use super::definition::{ContainerDefinition, PodDefinition};
 use super::home::{self, ContainerHome, PodHome};
 use super::names;
 use super::record::{ContainerState, PodState};
 use crate::error::{Context, Error, Result};
-use crate::lock::PodLock;
+use crate::lock::{Guarded, PodLock};
 use crate::store;
 pub(crate) use crate::store::sync_dir;
 
@@ -49,22 +50,70 @@ pub struct PodFiles {
 /// Reads all files of a pod. The caller holds its lock.
 pub(crate) fn read_pod(home: &PodHome, _held: &PodLock) -> Result<PodFiles> {
     let mut containers = BTreeMap::new();
-    for name in names_in(&home.containers())? {
-        let files = home.container(&name).and_then(|home| read_container(&home));
+    for name in names_in(&home.containers()).map_err(|e| explain(home, e))? {
+        let files = read_container(home, &name);
         containers.insert(name, files);
     }
+    let cure = cure(home);
     Ok(PodFiles {
-        definition: store::read(&home.config()),
-        state: store::read(&home.state()),
+        definition: read(&home.config(), &cure).and_then(|definition: PodDefinition| {
+            is_of(&home.config(), &definition.name, home.name(), &cure)?;
+            Ok(definition)
+        }),
+        state: read(&home.state(), &cure),
         containers,
     })
 }
 
-fn read_container(home: &ContainerHome) -> Result<ContainerFiles> {
+fn read_container(pod: &PodHome, name: &str) -> Result<ContainerFiles> {
+    let home = pod.container(name)?;
+    let cure = format!(
+        "remove the container with `rust-kata container rm --force {}/{name}`",
+        pod.name()
+    );
+    let definition: ContainerDefinition = read(&home.config(), &cure)?;
+    is_of(&home.config(), &definition.name, name, &cure)?;
     Ok(ContainerFiles {
-        definition: store::read(&home.config())?,
-        state: store::read(&home.state())?,
+        definition,
+        state: read(&home.state(), &cure)?,
     })
+}
+
+/// Why a pod could not be looked at. A directory without a lock is no pod that
+/// has just gone.
+pub(super) fn explain(home: &PodHome, error: Error) -> Error {
+    let cure = cure(home);
+    match error {
+        Error::NotFound { .. } if home.path().is_dir() && !home.lock().exists() => {
+            Error::bad_file(home.lock(), format!("it is missing; {cure}"))
+        }
+        Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {cure}")),
+        other => other,
+    }
+}
+
+/// What to do about a pod's bad file.
+pub(super) fn cure(home: &PodHome) -> String {
+    format!(
+        "remove the pod with `rust-kata pod rm --force {}`",
+        home.name()
+    )
+}
+
+fn read<T: DeserializeOwned>(path: &Path, cure: &str) -> Result<T> {
+    store::read_or(path, cure).map_err(|e| match e {
+        Error::Io { source, .. } => Error::bad_file(path, format!("{source}; {cure}")),
+        other => other,
+    })
+}
+
+/// A file that came from elsewhere would lead to the directory of another.
+fn is_of(path: &Path, named: &str, name: &str, cure: &str) -> Result<()> {
+    if named == name {
+        return Ok(());
+    }
+    let problem = format!("it is of {named:?}, not of {name:?}; {cure}");
+    Err(Error::bad_file(path, problem))
 }
 
 /// Puts a new pod into its place, whole.
@@ -126,7 +175,7 @@ pub(crate) fn write_container(
 /// what others before did not come to the end of.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match hide(path) {
-        Ok(gone) => fs::remove_dir_all(&gone).on("remove", &gone),
+        Ok(gone) => clear(&gone).on("remove", &gone),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     }
@@ -227,8 +276,17 @@ pub(crate) fn sweep(dir: &Path) {
         let passing = name.strip_prefix(NEW).or(name.strip_prefix(GONE));
         if passing.is_some_and(is_abandoned) {
             // Somebody else may be at it, too.
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = clear(&entry.path());
         }
+    }
+}
+
+/// Removes a directory of ours, or what somebody has put into its place.
+fn clear(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
     }
 }
 

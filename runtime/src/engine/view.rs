@@ -43,14 +43,14 @@ impl PodView {
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
     /// read.
     pub fn read(home: &PodHome) -> Result<Self> {
-        let lock = PodLock::shared(home)?;
+        let lock = PodLock::shared(home).map_err(|e| store::explain(home, e))?;
         Self::read_locked(home, &lock)
     }
 
     /// As [`PodView::read`], by one who holds the pod's lock.
     pub(crate) fn read_locked(home: &PodHome, lock: &PodLock) -> Result<Self> {
         let files = store::read_pod(home, lock)?;
-        let owner = OwnerLock::holder_unlocked(home)?;
+        let owner = OwnerLock::holder_unlocked(home).map_err(|e| store::explain(home, e))?;
         let mut view = Self {
             home: home.clone(),
             definition: files.definition?,

@@ -201,7 +201,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
             let (_, name) = create(context, args.pod.as_deref(), &args.options).await?;
             print(&format!("{name}\n"))?;
         }
-        Command::Ls(ls) => ls.run(context)?,
+        Command::Ls(ls) => return ls.run(context),
         Command::Inspect(which) => inspect(context, &which)?,
         Command::Start(args) if args.attach => return args.attach(context).await,
         Command::Start(args) => {

@@ -13,6 +13,7 @@ use super::container::Containers;
 use super::error::CliResult;
 use super::output::{Format, ago, json, print, table, value};
 use super::theirs;
+use crate::run::OWN_ERROR;
 
 /// `rust-kata container ls`.
 #[derive(Debug, Args)]
@@ -54,8 +55,9 @@ struct Row {
 }
 
 impl Ls {
-    pub(super) fn run(self, context: &Context) -> CliResult<()> {
+    pub(super) fn run(self, context: &Context) -> CliResult<u8> {
         let mut rows = Vec::new();
+        let mut code = 0;
         let only = self
             .pod
             .as_deref()
@@ -66,6 +68,7 @@ impl Ls {
                 Ok(view) => view,
                 Err(bad) => {
                     crate::terminal::say(&bad.error.to_string());
+                    code = OWN_ERROR;
                     continue;
                 }
             };
@@ -78,7 +81,10 @@ impl Ls {
                         rows.push(row(&view.definition, &files.definition, &files.state));
                     }
                     Ok(_) => {}
-                    Err(error) => crate::terminal::say(&format!("{name}: {error}")),
+                    Err(error) => {
+                        crate::terminal::say(&format!("{name}: {error}"));
+                        code = OWN_ERROR;
+                    }
                 }
             }
         }
@@ -90,17 +96,20 @@ impl Ls {
                             rows.push(their_row(&pod, id, files));
                         }
                         Ok(_) => {}
-                        Err(error) => crate::terminal::say(&format!("{id}: {error}")),
+                        Err(error) => {
+                            crate::terminal::say(&format!("{id}: {error}"));
+                            code = OWN_ERROR;
+                        }
                     }
                 }
             }
         }
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
-            return print(&names);
+            return print(&names).map(|()| code);
         }
         if self.format == Format::Json {
-            return json(&rows);
+            return json(&rows).map(|()| code);
         }
         let heads = [
             "CONTAINER ID",
@@ -124,7 +133,7 @@ impl Ls {
                 row.front_door.clone(),
             ]
         });
-        table(&heads, &cells.collect::<Vec<_>>())
+        table(&heads, &cells.collect::<Vec<_>>()).map(|()| code)
     }
 }
 

@@ -19,6 +19,7 @@ use super::output::{Format, ago, json, print, table, value};
 use super::spec::{bytes, pairs, signal};
 use super::stats::Stats;
 use super::theirs;
+use crate::run::OWN_ERROR;
 
 /// `rust-kata pod`.
 #[derive(Debug, Subcommand)]
@@ -306,6 +307,7 @@ impl Ls {
     fn run(self, context: &Context) -> CliResult<u8> {
         let mut rows = Vec::new();
         let mut created: Vec<Option<SystemTime>> = Vec::new();
+        let mut code = 0;
         for pod in context.engine.pods(context.namespace.as_deref())? {
             let row = match pod {
                 Ok(view) => {
@@ -315,6 +317,7 @@ impl Ls {
                 Err(bad) => {
                     created.push(None);
                     crate::terminal::say(&bad.error.to_string());
+                    code = OWN_ERROR;
                     Row {
                         id: String::new(),
                         name: bad.home.name().into(),
@@ -374,7 +377,7 @@ impl Ls {
             });
             table(&heads, &cells.collect::<Vec<_>>())?;
         }
-        Ok(0)
+        Ok(code)
     }
 }
 

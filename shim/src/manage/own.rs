@@ -68,12 +68,13 @@ type Listeners = [UnixListener; 2];
 fn claim(engine: &Engine, namespace: &str, pod: &str) -> Result<(Arc<Owner>, Listeners)> {
     let home = PodHome::new(&engine.config().data_root, namespace, pod)?;
     let address = engine.owner_address(&home);
-    let owner = Owner::claim(engine, &home, &address.to_string_lossy())?;
-    let listeners = [
-        server::listen(&address)?,
-        server::listen(&attachment::address_of(&address))?,
-    ];
-    Ok((owner, listeners))
+    let listen = || {
+        Ok::<_, Error>([
+            server::listen(&address)?,
+            server::listen(&attachment::address_of(&address))?,
+        ])
+    };
+    Owner::claim(engine, &home, &address, listen)
 }
 
 async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result<()> {

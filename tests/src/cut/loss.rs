@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::call::{Call, Kind};
+use crate::leak;
 
 /// A file or directory, whatever its name.
 type Inode = (u64, u64);
@@ -67,6 +68,8 @@ impl Unsynced {
     pub(super) fn lose(self, roots: &[PathBuf]) {
         let mut places = HashMap::new();
         for root in roots.iter().filter(|root| !root.starts_with("/sys")) {
+            // No mount outlives a power cut, and what is mounted is another's.
+            leak::unmount(root);
             walk(root, &mut places);
         }
         for file in self.contents {

@@ -184,7 +184,9 @@ impl Shared {
             return;
         };
         let ours = self.roots.iter().any(|root| call.path.starts_with(root));
-        if !ours || !call.is_of(dist::CLI) {
+        // What is logged is no state.
+        let log = call.kind == Kind::Write && call.path.extension().is_some_and(|e| e == "log");
+        if !ours || log || !call.is_of(dist::CLI) {
             return;
         }
         let mut state = self.lock();

@@ -15,6 +15,7 @@ mod start;
 mod stop;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,20 +84,27 @@ impl Tracked {
 }
 
 impl Owner {
-    /// Becomes the owner of a pod, to serve at `address`.
+    /// Becomes the owner of a pod, to serve at `address`. There it is to
+    /// `listen` before it is the owner: whoever finds an owner can connect.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process is; [`Error::NotFound`];
     /// [`Error::WrongState`] for a pod that is being removed; what is wrong with
-    /// its files.
-    pub fn claim(engine: &Engine, home: &PodHome, address: &str) -> Result<Arc<Self>> {
+    /// its files; that of `listen`.
+    pub fn claim<L, E: From<Error>>(
+        engine: &Engine,
+        home: &PodHome,
+        address: &Path,
+        listen: impl FnOnce() -> Result<L, E>,
+    ) -> Result<(Arc<Self>, L), E> {
         let held = PodLock::exclusive(home)?;
         let mut view = PodView::read_locked(home, &held)?;
         if view.owner.is_some() {
             return Err(Error::AlreadyExists {
                 what: "owner of pod",
                 id: home.name().to_owned(),
-            });
+            }
+            .into());
         }
         if view.state.removing {
             return Err(Error::WrongState {
@@ -104,20 +112,24 @@ impl Owner {
                 id: home.name().to_owned(),
                 operation: "start",
                 state: record::REMOVING.into(),
-            });
+            }
+            .into());
         }
+        // While there is no owner: what the files say is true again before there
+        // is one.
+        view.settle(&held)?;
         let pid = std::process::id();
         let owner = lock::Owner {
             pid,
             start_time: hypervisor::start_time(pid).on("read", "/proc/self/stat")?,
-            address: address.to_owned(),
+            address: address.to_string_lossy().into_owned(),
         };
-        let lock = OwnerLock::take_locked(home, &owner, &held)?;
-        view.settle(&held)?;
+        let listening = listen()?;
         let mut state = view.state.clone();
         state.boot = store::boot_id()?;
         state.problem = None;
         store::write_pod(home, &state, &held)?;
+        let lock = OwnerLock::take_locked(home, &owner, &held)?;
         let mut containers = BTreeMap::new();
         for (name, files) in view.containers {
             match files {
@@ -128,7 +140,7 @@ impl Owner {
                 Err(e) => ::log::warn!("Container {name}: {e}"),
             }
         }
-        Ok(Arc::new(Self {
+        let owner = Arc::new(Self {
             engine: engine.clone(),
             home: home.clone(),
             definition: view.definition,
@@ -139,7 +151,8 @@ impl Owner {
             pending: watch::Sender::new(0),
             ended: watch::Sender::new(false),
             _lock: lock,
-        }))
+        });
+        Ok((owner, listening))
     }
 
     /// Where the pod is.

@@ -38,7 +38,18 @@ impl Owner {
         let _op = self.op.lock().await;
         let mut outcome = Outcome::default();
         let graph = self.graph()?;
-        let chosen = self.chosen(names)?;
+        let (unread, names): (Vec<String>, Vec<String>) = names
+            .iter()
+            .cloned()
+            .partition(|name| force && self.is_unread(name));
+        for name in &unread {
+            let held = PodLock::exclusive(&self.home)?;
+            outcome.add(name, removal::container(&self.home, name, &held));
+        }
+        let chosen = match (names.is_empty(), unread.is_empty()) {
+            (true, false) => Vec::new(),
+            _ => self.chosen(&names)?,
+        };
         let going: Vec<&str> = chosen.iter().map(|c| c.name()).collect();
         for container in &chosen {
             let name = container.name();
@@ -57,6 +68,13 @@ impl Owner {
         }
         self.end_if_unused_locked().await;
         Ok(outcome)
+    }
+
+    /// Whether the container is in the pod's directory and could not be read
+    /// when this process came to own the pod.
+    fn is_unread(&self, name: &str) -> bool {
+        let home = self.home.container(name);
+        self.tracked(name).is_err() && home.is_ok_and(|home| home.path().symlink_metadata().is_ok())
     }
 
     async fn remove_one(
