@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::{self, status::ContainerStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Exit;
-use crate::lock::{Owner, OwnerLock, PodLock};
+use crate::lock::{self, Owner};
 use crate::paths::PodDir;
 pub use crate::record::{
     ContainerRecord, ContainerState, FrontDoor, PodConfig, PodState, PodStatus, ProcessRecord,
@@ -39,25 +39,30 @@ pub struct ListedContainer {
 }
 
 impl ListedPod {
-    /// Reads a pod. Waits for those that write its files, never for its VM.
+    /// Reads a pod. Waits for nobody.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn read(root: &Path, namespace: &str, pod: &str) -> Result<Self> {
         let dir = PodDir::new(root, namespace, pod)?;
-        let _lock = PodLock::shared(&dir)?;
-        let owner = OwnerLock::holder_unlocked(&dir)?;
+        lock::glance(&dir, |owner| Self::of(&dir, owner))
+    }
+
+    fn of(dir: &PodDir, owner: Option<Owner>) -> Result<Self> {
         let mut containers = BTreeMap::new();
-        for id in crate::record::container_ids(&dir)? {
-            let container = read_container(&dir.container(&id), owner.is_some());
-            containers.insert(id, container);
+        for id in crate::record::container_ids(dir)? {
+            let path = dir.container(&id);
+            let container = read_container(&path, owner.is_some());
+            if container.is_ok() || path.exists() {
+                containers.insert(id, container);
+            }
         }
         Ok(Self {
             config: store::read(&dir.config())?,
             state: store::read(&dir.state())?,
             containers,
             owner,
-            dir,
+            dir: dir.clone(),
         })
     }
 
@@ -247,7 +252,7 @@ mod tests {
             start_time: 1,
             address: String::new(),
         };
-        let _owned = OwnerLock::take(&dir, &owner).unwrap();
+        let _owned = lock::OwnerLock::take(&dir, &owner).unwrap();
 
         let found = foreign(root.path(), None).unwrap();
 

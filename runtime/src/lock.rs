@@ -1,7 +1,8 @@
 //! The two flocks of a pod directory.
 //!
-//! - `lock`: shared while state files are read, exclusive while they change.
-//!   Held for the file work only, never across a call to the VM or the agent.
+//! - `lock`: exclusive while state files change. Held for the file work only,
+//!   never across a call to the VM or the agent. Whoever reads several files
+//!   that belong together may share it; [`glance`] waits for nobody.
 //! - `owner`: exclusive for the life of the process that owns the pod. Free
 //!   means that the owner is dead; the kernel sees to that.
 
@@ -98,18 +99,17 @@ impl OwnerLock {
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
     pub fn take_locked(dir: &impl Guarded, owner: &Owner, _held: &PodLock) -> Result<Self> {
+        if Self::holder_unlocked(dir)?.is_some() {
+            return Err(Error::AlreadyExists {
+                what: "pod",
+                id: dir.pod().to_owned(),
+            });
+        }
         let path = dir.owner();
         let mut file = open(&path, true).on("open", &path)?;
-        FileExt::try_lock_exclusive(&file).map_err(|e| {
-            if e.kind() == std::io::ErrorKind::WouldBlock {
-                Error::AlreadyExists {
-                    what: "pod",
-                    id: dir.pod().to_owned(),
-                }
-            } else {
-                io_error("lock", &path, e)
-            }
-        })?;
+        // Who holds the pod's lock is the only one to come; those who look
+        // whether there is an owner are through in no time.
+        FileExt::lock_exclusive(&file).on("lock", &path)?;
         let text = serde_json::to_vec(owner).map_err(|e| Error::Internal(e.to_string()))?;
         file.set_len(0).on("write", &path)?;
         file.rewind().on("write", &path)?;
@@ -156,6 +156,61 @@ impl OwnerLock {
             Err(e) => Err(io_error("lock", &path, e)),
         }
     }
+}
+
+/// What a pod is known by at one moment: neither it nor its owner has changed
+/// while this has not.
+#[derive(PartialEq)]
+struct Moment {
+    lock: (u64, u64),
+    claimed: Option<(u64, u64, i64, i64)>,
+    owner: Option<Owner>,
+}
+
+impl Moment {
+    fn now(dir: &impl Guarded) -> Result<Self> {
+        let path = dir.lock();
+        let lock = match fs::symlink_metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::not_found("pod", dir.pod()));
+            }
+            other => other.on("read", &path)?,
+        };
+        if !lock.is_file() {
+            return Err(Error::bad_file(path, "not a regular file"));
+        }
+        let claimed = fs::symlink_metadata(dir.owner()).ok();
+        Ok(Self {
+            lock: (lock.dev(), lock.ino()),
+            claimed: claimed.map(|data| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec())),
+            owner: OwnerLock::holder_unlocked(dir)?,
+        })
+    }
+}
+
+/// Reads a pod's files without waiting for anybody: each is replaced as a whole,
+/// and `read`, which is told of the owner, is repeated if that has changed
+/// meanwhile. A process that was stopped while it reads or writes holds nobody up.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such pod; those of `read`.
+pub(crate) fn glance<T>(
+    dir: &impl Guarded,
+    mut read: impl FnMut(Option<Owner>) -> Result<T>,
+) -> Result<T> {
+    const GLANCES: usize = 16;
+    let mut before = Moment::now(dir)?;
+    for _ in 0..GLANCES {
+        let found = read(before.owner.clone());
+        let after = Moment::now(dir)?;
+        if after == before {
+            return found;
+        }
+        before = after;
+    }
+    // It gets one owner after the other: for once it waits.
+    let _lock = PodLock::shared(dir)?;
+    read(OwnerLock::holder_unlocked(dir)?)
 }
 
 /// Waits until nobody owns a pod.

@@ -255,6 +255,26 @@ fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
 }
 
 #[test]
+fn who_looks_waits_for_nobody_that_changes_a_pod() {
+    if !subject_is_ours("pods") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, "p", &[("a", &[], SLEEP)]);
+    let lock = std::fs::File::open(bed.data().join("pods/local/p/lock")).expect("a lock");
+    // As a process does that is stopped in the middle of a change.
+    lock.lock().expect("nobody else has it");
+    bed.rust_kata(&["pod", "ls"]).ok();
+    assert_eq!(status(&bed, "p"), "Created");
+    assert_eq!(container(&bed, "a")["status"], "created");
+    bed.rust_kata(&["container", "ls", "--all"]).ok();
+    let held_up = bed.rust_kata(&["pod", "rm", "--force", "p"]).exits(125);
+    assert!(held_up.err().contains("being changed"), "{held_up:?}");
+    drop(lock);
+    bed.rust_kata(&["pod", "rm", "--force", "p"]).ok();
+}
+
+#[test]
 fn an_owner_that_is_stopped_and_has_lost_its_file_is_ended_by_force() {
     if !subject_is_ours("pods") {
         return;

@@ -49,7 +49,8 @@ struct Operation {
     command: &'static str,
     /// Afterwards nobody owns the pod.
     ends: bool,
-    /// So many of its moments are cut at in a short run, in each way.
+    /// So many of its moments are cut at in a short run, in each way; 0: one
+    /// moment, in one way.
     part: usize,
 }
 
@@ -100,13 +101,13 @@ const LIVE: &[Operation] = &[
         before: STOPPED,
         command: "pod start p",
         ends: false,
-        part: 3,
+        part: 2,
     },
     Operation {
         before: STOPPED,
         command: "container init a",
         ends: false,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: RUNNING,
@@ -118,43 +119,43 @@ const LIVE: &[Operation] = &[
         before: RUNNING,
         command: "pod restart p",
         ends: false,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: RUNNING,
         command: "pod kill p",
         ends: false,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: RUNNING,
         command: "pod pause p",
         ends: false,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: RUNNING,
         command: "container exec a true",
         ends: false,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: RUNNING,
         command: "container rm --force a",
         ends: false,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: RUNNING,
         command: "pod rm --force p",
         ends: true,
-        part: 1,
+        part: 0,
     },
     Operation {
         before: &[],
         command: "run --rm --name r --rootfs ROOTFS -- true",
         ends: true,
-        part: 1,
+        part: 0,
     },
 ];
 
@@ -167,6 +168,10 @@ fn all() -> bool {
 fn spread(last: usize, part: usize, turn: usize) -> Vec<usize> {
     if all() || part >= last {
         return (1..=last).collect();
+    }
+    if part == 0 {
+        let ours = last % WAYS.len() == turn;
+        return ours.then_some(last / 2).into_iter().collect();
     }
     let step = last as f64 / part as f64;
     let first = step * (turn as f64 + 0.5) / WAYS.len() as f64;
@@ -257,7 +262,9 @@ impl Lab {
                 self.examine(operation, &what, at % 8 == turn);
             }
         }
-        self.acknowledged(operation);
+        if all() || operation.part > 0 {
+            self.acknowledged(operation);
+        }
     }
 
     /// What was answered for outlives a power cut.

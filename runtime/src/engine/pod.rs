@@ -150,7 +150,7 @@ impl PodHandle {
     pub(super) async fn authority(&self) -> Result<Authority> {
         let address = self.engine.owner_address(&self.home);
         for _ in 0..TRIES {
-            let held = PodLock::exclusive(&self.home).map_err(|e| store::explain(&self.home, e))?;
+            let held = self.locked().await?;
             if crate::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
                 return Ok(Authority::Files(held));
             }
@@ -176,6 +176,27 @@ impl PodHandle {
         Err(self.restless())
     }
 
+    /// The pod's lock, for changes. Who holds it works on files alone: one that
+    /// keeps it has been stopped.
+    async fn locked(&self) -> Result<PodLock> {
+        let home = self.home.clone();
+        let waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
+        match tokio::time::timeout(LEAVING, waiting).await {
+            Ok(Ok(locked)) => locked.map_err(|e| store::explain(&self.home, e)),
+            Ok(Err(e)) => Err(Error::Internal(format!(
+                "Waiting for a lock broke off: {e}"
+            ))),
+            Err(_) => Err(Error::Remote {
+                kind: ErrorKind::Unavailable,
+                message: format!(
+                    "The files of pod {} are being changed by a process that does not go on: \
+                     `pod rm --force` ends the pod's owner",
+                    self.name()
+                ),
+            }),
+        }
+    }
+
     /// Creates a container in the pod.
     ///
     /// # Errors
@@ -184,7 +205,7 @@ impl PodHandle {
     pub async fn create_container(&self, definition: &ContainerDefinition) -> Result<()> {
         let name = definition.name.clone();
         {
-            let held = PodLock::exclusive(&self.home)?;
+            let held = self.locked().await?;
             let view = PodView::read_locked(&self.home, &held)?;
             add_container(&self.home, &view, definition, &held)?;
         }

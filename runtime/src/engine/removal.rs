@@ -121,7 +121,10 @@ impl PodHandle {
                 }
                 Err(e) if e.kind() == ErrorKind::Unavailable && force => {
                     log::warn!("{e}");
-                    self.kill_owner()?;
+                    if !self.kill_owner()? {
+                        // Then it is not its owner that holds it up.
+                        return Err(e);
+                    }
                 }
                 Err(e) => return Err(e),
             }
@@ -180,15 +183,17 @@ impl PodHandle {
         }
     }
 
-    fn kill_owner(&self) -> Result<()> {
-        let Some(mut owner) = lock::OwnerLock::holder(&self.home)? else {
-            return Ok(());
+    /// Kills the owner; whether there was one.
+    fn kill_owner(&self) -> Result<bool> {
+        let Some(mut owner) = lock::OwnerLock::holder_unlocked(&self.home)? else {
+            return Ok(false);
         };
         if owner.pid == 0 {
             // What it wrote down is damaged: its socket knows whose it is.
             owner = self.listener(owner)?;
         }
-        crate::recovery::kill_owner(self.name(), &owner)
+        crate::recovery::kill_owner(self.name(), &owner)?;
+        Ok(true)
     }
 
     /// Who listens where the owner does.

@@ -1,4 +1,4 @@
-//! The engine's files: read under a pod's lock, changed under it.
+//! The engine's files: each is replaced as a whole, under the pod's lock.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -47,11 +47,15 @@ pub struct PodFiles {
     pub containers: BTreeMap<String, Result<ContainerFiles>>,
 }
 
-/// Reads all files of a pod. The caller holds its lock.
-pub(crate) fn read_pod(home: &PodHome, _held: &PodLock) -> Result<PodFiles> {
+/// Reads all files of a pod.
+pub(crate) fn read_pod(home: &PodHome) -> Result<PodFiles> {
     let mut containers = BTreeMap::new();
     for name in names_in(&home.containers()).map_err(|e| explain(home, e))? {
         let files = read_container(home, &name);
+        if files.is_err() && !home.containers().join(&name).exists() {
+            // Removed between the two looks.
+            continue;
+        }
         containers.insert(name, files);
     }
     let cure = cure(home);
@@ -88,6 +92,9 @@ pub(super) fn explain(home: &PodHome, error: Error) -> Error {
             Error::bad_file(home.lock(), format!("it is missing; {cure}"))
         }
         Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {cure}")),
+        Error::BadFile { path, problem } if !problem.contains(&cure) => {
+            Error::bad_file(path, format!("{problem}; {cure}"))
+        }
         other => other,
     }
 }
@@ -346,8 +353,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let home = pod(root.path());
         container(&home, "a").unwrap();
-        let lock = PodLock::shared(&home).unwrap();
-        let files = read_pod(&home, &lock).unwrap();
+        let files = read_pod(&home).unwrap();
         assert_eq!(files.definition.unwrap().name, "web");
         let a = files.containers["a"].as_ref().unwrap();
         assert_eq!(a.state, ContainerState::default());
@@ -410,8 +416,7 @@ mod tests {
         container(&home, "a").unwrap();
         container(&home, "b").unwrap();
         fs::write(home.container("a").unwrap().state(), "").unwrap();
-        let lock = PodLock::shared(&home).unwrap();
-        let files = read_pod(&home, &lock).unwrap();
+        let files = read_pod(&home).unwrap();
         assert!(files.containers["a"].is_err() && files.containers["b"].is_ok());
     }
 

@@ -10,7 +10,7 @@ use super::record::{ContainerState, PodState};
 use super::status::{ContainerStatus, PodStatus};
 use super::store::{self, ContainerFiles};
 use crate::error::{Error, Result};
-use crate::lock::{Owner, OwnerLock, PodLock};
+use crate::lock::{self, Owner, OwnerLock, PodLock};
 
 /// Why containers ended of whose end nobody was told.
 const LOST: &str = "the pod's owner ended without a word";
@@ -18,7 +18,7 @@ const LOST: &str = "the pod's owner ended without a word";
 /// Why containers ended that ran before the host was started again.
 const REBOOTED: &str = "the host was started again";
 
-/// A pod, as it was at one moment: all its files were read under one lock.
+/// A pod, as it was at one moment.
 #[derive(Debug)]
 pub struct PodView {
     /// Where it is.
@@ -37,20 +37,25 @@ pub struct PodView {
 }
 
 impl PodView {
-    /// Reads a pod. Waits for those that write its files, never for a VM.
+    /// Reads a pod. Waits for nobody.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
     /// read.
     pub fn read(home: &PodHome) -> Result<Self> {
-        let lock = PodLock::shared(home).map_err(|e| store::explain(home, e))?;
-        Self::read_locked(home, &lock)
+        let read = lock::glance(home, |owner| Self::of(home, owner));
+        read.map_err(|e| store::explain(home, e))
     }
 
-    /// As [`PodView::read`], by one who holds the pod's lock.
-    pub(crate) fn read_locked(home: &PodHome, lock: &PodLock) -> Result<Self> {
-        let files = store::read_pod(home, lock)?;
+    /// As [`PodView::read`], by one who holds the pod's lock: what it shows stays
+    /// so.
+    pub(crate) fn read_locked(home: &PodHome, _held: &PodLock) -> Result<Self> {
         let owner = OwnerLock::holder_unlocked(home).map_err(|e| store::explain(home, e))?;
+        Self::of(home, owner)
+    }
+
+    fn of(home: &PodHome, owner: Option<Owner>) -> Result<Self> {
+        let files = store::read_pod(home)?;
         let mut view = Self {
             home: home.clone(),
             definition: files.definition?,
