@@ -82,7 +82,10 @@ fn a_pod_is_started_in_order_stopped_and_started_again() {
     following.finish(limit()).ok();
     assert_eq!(status(&bed, "web"), "Exited");
     assert_eq!(container(&bed, "app")["state"]["exit_code"], 0);
-    assert!(bed.named(CLI).is_empty(), "the owner goes with the pod");
+    for owner in bed.named(CLI) {
+        let gone = process::wait_gone(owner.pid, patience(10.0));
+        assert!(gone, "the owner goes with the pod");
+    }
     bed.rust_kata(&["pod", "stop", "web"]).ok();
 
     bed.rust_kata(&["pod", "restart", "web"]).ok();
