@@ -97,6 +97,8 @@ fn state(bed: &Bed) -> Vec<PathBuf> {
         bed.data().join("images/records"),
         bed.data().join("images/layers"),
         bed.data().join("images/pulls"),
+        bed.data().join("volumes"),
+        bed.data().join("volumes/.lock"),
     ];
     let mut found: Vec<PathBuf> = tree(&bed.state())
         .into_iter()

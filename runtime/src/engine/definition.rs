@@ -171,8 +171,14 @@ pub enum Rootfs {
 pub struct VolumeUse {
     /// The volume's name.
     pub name: String,
-    /// Made for this container, and gone with its pod.
+    /// Made for this container, and gone with it.
     pub anonymous: bool,
+    /// Where it is in the container.
+    pub target: PathBuf,
+    /// Options of the mount, as `ro`.
+    pub options: Vec<String>,
+    /// A new one gets what the image has there.
+    pub copy: bool,
 }
 
 /// A container, as it was defined (`containers/<name>/config.json`).
@@ -192,7 +198,7 @@ pub struct ContainerDefinition {
     pub depends_on: BTreeSet<String>,
     /// Where its files come from.
     pub rootfs: Rootfs,
-    /// Its volumes; how they are mounted is in `spec`.
+    /// Its volumes, mounted besides what is in `spec`.
     pub volumes: Vec<VolumeUse>,
     /// All that the OCI runtime specification has a word for.
     pub spec: Spec,

@@ -34,8 +34,10 @@ pub mod store;
 pub mod streams;
 pub mod time;
 mod users;
+mod uses;
 pub mod view;
 pub mod visit;
+pub mod volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -207,6 +207,8 @@ impl PodHandle {
         {
             let held = self.locked().await?;
             let view = PodView::read_locked(&self.home, &held)?;
+            // Who has this lock takes no further one.
+            let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
             add_container(&self.home, &view, definition, &held)?;
         }
         // An owner that comes later finds it.

@@ -99,6 +99,47 @@ pub fn release(home: &ContainerHome, force: bool, state: &mut ContainerState) ->
     Ok(used)
 }
 
+/// A container's root file system on the host, for as long as this lives. For
+/// one that is in no VM.
+pub(super) struct Moment<'a> {
+    home: &'a ContainerHome,
+    path: PathBuf,
+    /// It was mounted for this.
+    mounted: bool,
+}
+
+impl Moment<'_> {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Gives a container's root file system on the host for a moment, uncounted.
+pub(super) fn moment<'a>(
+    definition: &ContainerDefinition,
+    home: &'a ContainerHome,
+    state: &ContainerState,
+) -> Result<Moment<'a>> {
+    let before = is_mounted(&home.rootfs())?;
+    let path = hold(definition, home, None, &mut state.clone())?;
+    Ok(Moment {
+        home,
+        path,
+        mounted: !before && is_mounted(&home.rootfs())?,
+    })
+}
+
+impl Drop for Moment<'_> {
+    fn drop(&mut self) {
+        if self.mounted
+            && let Err(e) = unmount_below(&self.home.rootfs())
+        {
+            // The removal of the container unmounts what is in its directory.
+            log::warn!("{e}");
+        }
+    }
+}
+
 fn is_mounted(path: &Path) -> Result<bool> {
     Ok(mounts_below(path)?.iter().any(|point| point == path))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -70,17 +71,27 @@ pub(crate) fn read_pod(home: &PodHome) -> Result<PodFiles> {
 }
 
 fn read_container(pod: &PodHome, name: &str) -> Result<ContainerFiles> {
-    let home = pod.container(name)?;
-    let cure = format!(
+    Ok(ContainerFiles {
+        definition: read_definition(pod, name)?,
+        state: read(&pod.container(name)?.state(), &container_cure(pod, name))?,
+    })
+}
+
+/// Reads what a container was defined to be.
+pub(crate) fn read_definition(pod: &PodHome, name: &str) -> Result<ContainerDefinition> {
+    let path = pod.container(name)?.config();
+    let cure = container_cure(pod, name);
+    let definition: ContainerDefinition = read(&path, &cure)?;
+    is_of(&path, &definition.name, name, &cure)?;
+    Ok(definition)
+}
+
+/// What to do about a container's bad file.
+fn container_cure(pod: &PodHome, name: &str) -> String {
+    format!(
         "remove the container with `rust-kata container rm --force {}/{name}`",
         pod.name()
-    );
-    let definition: ContainerDefinition = read(&home.config(), &cure)?;
-    is_of(&home.config(), &definition.name, name, &cure)?;
-    Ok(ContainerFiles {
-        definition,
-        state: read(&home.state(), &cure)?,
-    })
+    )
 }
 
 /// Why a pod could not be looked at. A directory without a lock is no pod that
@@ -238,10 +249,12 @@ pub(crate) fn boot_id() -> Result<String> {
 }
 
 /// Makes a directory under a passing name, fills it, and gives it its own.
-fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = parent(path)?;
     let temp = parent.join(passing(NEW)?);
-    fs::create_dir(&temp).on("create", &temp)?;
+    // What containers write is not for the host's users: it may have set-user-id bits.
+    let made = fs::DirBuilder::new().mode(0o700).create(&temp);
+    made.on("create", &temp)?;
     let placed = fill(&temp).and_then(|()| sync_dir(&temp)).and_then(|()| {
         renameat_with(CWD, &temp, CWD, path, RenameFlags::NOREPLACE).on("create", path)
     });
@@ -308,7 +321,7 @@ fn is_abandoned(name: &str) -> bool {
     }
 }
 
-fn taken(error: Error, what: &'static str, name: &str) -> Error {
+pub(crate) fn taken(error: Error, what: &'static str, name: &str) -> Error {
     match error {
         Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
             Error::AlreadyExists {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, UserBuilder};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -20,6 +21,13 @@ pub(crate) struct User {
     gid: u32,
     groups: Vec<u32>,
     home: Option<String>,
+}
+
+impl User {
+    /// Its user and group id.
+    pub(crate) fn ids(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
 }
 
 /// Finds `name`, `uid`, `name:group`, `uid:gid` … in a container's files.
@@ -121,8 +129,11 @@ fn read(layers: &[PathBuf], path: &str) -> String {
             Mode::empty(),
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         );
-        let Ok(file) = opened.map(File::from) else {
-            continue;
+        let file = match opened.map(File::from) {
+            // A whiteout: it has been removed.
+            Err(Errno::NXIO) => break,
+            Err(_) => continue,
+            Ok(file) => file,
         };
         if !file.metadata().is_ok_and(|data| data.is_file()) {
             continue;
@@ -176,6 +187,15 @@ mod tests {
             let said = look_up(&layers, text).unwrap_err().to_string();
             assert!(said.contains(named), "{said}");
         }
+    }
+
+    #[test]
+    fn what_was_removed_is_not_found_below() {
+        use rustix::fs::{CWD, FileType, mknodat};
+        let (_dir, layers) = layers();
+        let path = layers[0].join("etc/passwd");
+        mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        assert!(look_up(&layers, "web").is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod create;
 mod error;
 mod image;
 mod logs;
+mod mounts;
 mod output;
 mod pod;
 mod pull;
@@ -19,6 +20,7 @@ mod run;
 mod spec;
 mod stats;
 mod theirs;
+mod volume;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -82,6 +84,9 @@ enum Command {
     /// Images: pull, load, list, remove …
     #[command(subcommand)]
     Image(image::Command),
+    /// Volumes: create, list, remove …
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Creates a container, in a new pod or a given one, and starts it
     Run(Box<run::Args>),
     /// Tells whether pods can run on this machine, and what to do if not; 1 if not
@@ -163,6 +168,7 @@ fn run(cli: Cli) -> CliResult<u8> {
             Command::Pod(command) => pod::run(&context, command).await,
             Command::Container(command) => container::run(&context, command).await,
             Command::Image(command) => image::run(&context, command).await.map(|()| 0),
+            Command::Volume(command) => volume::run(&context, command).await.map(|()| 0),
             Command::Run(args) => run::run(&context, *args).await,
             Command::Check(check) => check.run(&context),
             Command::Config(_) | Command::Completion { .. } | Command::Own { .. } => Ok(0),

@@ -2,13 +2,13 @@
 //! that comes of them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
-    LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
-    SpecBuilder, get_default_maskedpaths, get_default_readonly_paths,
+    LinuxResourcesBuilder, Mount, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    get_default_maskedpaths, get_default_readonly_paths,
 };
 use runtime::engine::capabilities;
 use runtime::engine::definition::{ContainerDefinition, Rootfs, STOP_TIMEOUT};
@@ -18,6 +18,7 @@ use runtime::{Error, Result};
 
 use super::Context;
 use super::error::CliResult;
+use super::mounts::Mounts;
 use super::pull::{Policy, PullOptions, obtain};
 
 /// What a container is.
@@ -72,13 +73,8 @@ pub(super) struct Options {
     #[arg(long, short)]
     pub(super) interactive: bool,
 
-    /// A directory or file of the host in it
-    #[arg(long, short, value_name = "HOST:CONTAINER[:ro]")]
-    volume: Vec<String>,
-
-    /// A tmpfs in it
-    #[arg(long, value_name = "DIR[:OPTIONS]")]
-    tmpfs: Vec<String>,
+    #[command(flatten)]
+    mounts: Mounts,
 
     /// A label
     #[arg(long, short, value_name = "NAME=VALUE")]
@@ -163,10 +159,12 @@ impl Options {
     ) -> Result<ContainerDefinition> {
         let effective = self.effective(image)?;
         let rootfs = self.root(context, image)?;
-        let spec = self.spec(&effective)?;
+        let given = self.mounts.parse(&effective.volumes)?;
+        let spec = self.spec(&effective, given.mounts)?;
         let mut definition = ContainerDefinition::new(name, rootfs, spec);
         definition.create_command = std::env::args().collect();
         definition.labels = effective.labels;
+        definition.volumes = given.volumes;
         definition.depends_on = self.requires.iter().cloned().collect();
         definition.user = effective.user;
         definition.stdin_open = self.interactive;
@@ -222,7 +220,7 @@ impl Options {
         overrides.over(image.map(|image| &image.image().config))
     }
 
-    fn spec(&self, effective: &Effective) -> Result<Spec> {
+    fn spec(&self, effective: &Effective, mounts: Vec<Mount>) -> Result<Spec> {
         let mut linux = LinuxBuilder::default().resources(self.resources()?);
         if self.privileged {
             linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
@@ -238,7 +236,7 @@ impl Options {
             .version("1.0.2")
             .process(self.process(effective)?)
             .root(root.build().map_err(internal)?)
-            .mounts(self.mounts()?)
+            .mounts(mounts)
             .linux(linux.build().map_err(internal)?)
             .build()
             .map_err(internal)
@@ -282,92 +280,6 @@ impl Options {
         }
         resources.build().map_err(internal)
     }
-
-    fn mounts(&self) -> Result<Vec<Mount>> {
-        let mut mounts = usual_mounts()?;
-        for tmpfs in &self.tmpfs {
-            let (target, options) = tmpfs.split_once(':').unwrap_or((tmpfs, "rw,nosuid,nodev"));
-            mounts.push(mount(target, "tmpfs", "tmpfs", options)?);
-        }
-        for volume in &self.volume {
-            mounts.push(bind(volume)?);
-        }
-        Ok(mounts)
-    }
-}
-
-/// What every container has, as podman's do.
-fn usual_mounts() -> Result<Vec<Mount>> {
-    [
-        ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
-        (
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            "nosuid,strictatime,mode=755,size=65536k",
-        ),
-        (
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
-        ),
-        (
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            "nosuid,noexec,nodev,mode=1777,size=65536k",
-        ),
-        ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
-        (
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            "nosuid,noexec,nodev,relatime,ro",
-        ),
-    ]
-    .into_iter()
-    .map(|(target, kind, source, options)| mount(target, kind, source, options))
-    .collect()
-}
-
-fn mount(target: &str, kind: &str, source: &str, options: &str) -> Result<Mount> {
-    if !target.starts_with('/') {
-        return Err(Error::Invalid(format!(
-            "{target:?} is no absolute path in the container"
-        )));
-    }
-    MountBuilder::default()
-        .destination(target)
-        .typ(kind)
-        .source(source)
-        .options(options.split(',').map(str::to_owned).collect::<Vec<_>>())
-        .build()
-        .map_err(internal)
-}
-
-/// `HOST:CONTAINER[:OPTIONS]`.
-fn bind(text: &str) -> Result<Mount> {
-    let mut parts = text.splitn(3, ':');
-    let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
-        return Err(Error::Invalid(format!(
-            "--volume {text}: it is HOST:CONTAINER or HOST:CONTAINER:ro"
-        )));
-    };
-    let options = match parts.next() {
-        None | Some("rw") => "rbind,rprivate,rw",
-        Some("ro") => "rbind,rprivate,ro",
-        Some(other) => {
-            return Err(Error::Invalid(format!(
-                "--volume {text}: {other:?} is neither ro nor rw"
-            )));
-        }
-    };
-    let source = Path::new(source)
-        .canonicalize()
-        .map_err(|e| Error::Invalid(format!("--volume {text}: {source}: {e}")))?;
-    mount(target, "bind", &source.to_string_lossy(), options)
 }
 
 /// `NAME=VALUE` pairs.
@@ -420,7 +332,7 @@ fn entrypoint(text: &str) -> Vec<String> {
     }
 }
 
-fn internal(e: oci_spec::OciSpecError) -> Error {
+pub(super) fn internal(e: oci_spec::OciSpecError) -> Error {
     Error::Internal(e.to_string())
 }
 
@@ -440,21 +352,5 @@ mod tests {
         assert_eq!(signal("sigkill"), Ok(9));
         assert_eq!(signal("34"), Ok(34));
         assert!(signal("0").is_err() && signal("NOPE").is_err());
-    }
-
-    #[test]
-    fn volumes() {
-        let mounted = bind("/tmp:/data:ro").unwrap();
-        assert_eq!(mounted.destination(), Path::new("/data"));
-        assert!(
-            mounted
-                .options()
-                .as_ref()
-                .unwrap()
-                .contains(&"ro".to_owned())
-        );
-        for bad in ["/tmp", "/nonexistent:/x", "/tmp:data", "/tmp:/x:weird"] {
-            assert!(bind(bad).is_err(), "{bad}");
-        }
     }
 }

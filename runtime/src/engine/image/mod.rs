@@ -37,3 +37,4 @@ pub use reference::ImageSource;
 pub use registry::RegistryOptions;
 pub use removal::Removed;
 pub use store::{BadImage, Image, ImageView, Images, Layer};
+pub(super) use unpack::Attributes;

@@ -48,17 +48,9 @@ impl Engine {
     /// [`Error::BadFile`] for a container that cannot be read: it may be one.
     pub fn image_users(&self) -> Result<BTreeMap<String, Vec<(PodHandle, String)>>> {
         let mut users: BTreeMap<String, Vec<(PodHandle, String)>> = BTreeMap::new();
-        for pod in self.pod_names(None)? {
-            let containers = match pod.view() {
-                Ok(view) => view.containers,
-                // Removed meanwhile.
-                Err(Error::NotFound { .. }) => continue,
-                Err(e) => return Err(e),
-            };
-            for (name, files) in containers {
-                if let Rootfs::Image { id, .. } = files?.definition.rootfs {
-                    users.entry(id).or_default().push((pod.clone(), name));
-                }
+        for (pod, container) in self.all_definitions()? {
+            if let Rootfs::Image { id, .. } = container.rootfs {
+                users.entry(id).or_default().push((pod, container.name));
             }
         }
         Ok(users)
@@ -84,7 +76,7 @@ impl Engine {
                 // Not under the lock: a container may take a while to stop.
                 Err(Hindrance::Users(users)) => {
                     for (pod, name) in users {
-                        remove_user(&pod, &name).await?;
+                        pod.remove_with_own(&name).await?;
                     }
                 }
             }
@@ -114,18 +106,6 @@ impl Engine {
         drop(held);
         Images::remove_hidden(&hidden);
         Ok(removed)
-    }
-}
-
-async fn remove_user(pod: &PodHandle, name: &str) -> Result<()> {
-    let single = pod.view().map(|view| view.definition.single);
-    if matches!(single, Ok(true)) {
-        return pod.remove(true, None).await;
-    }
-    let removed = pod.remove_containers(&[name.to_owned()], true, None).await;
-    match removed?.errors.into_values().next() {
-        None | Some(Error::NotFound { .. }) => Ok(()),
-        Some(e) => Err(e),
     }
 }
 

@@ -10,16 +10,17 @@
 //! ```
 //! A layer stays as long as a record or the lease of a living process needs it,
 //! so nothing is counted that a crash could get wrong. The lock is held for file
-//! work only, and taken before that of a pod, never after.
+//! work only, and who holds it takes no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use fs2::FileExt;
 use oci_spec::image::ImageConfiguration;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -138,11 +139,7 @@ impl Images {
         ];
         for dir in dirs {
             // Set-user-id programs of images are not for the host's users.
-            let made = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&dir);
-            made.on("create", &dir)?;
+            store::make_dirs(&dir, 0o700)?;
         }
         Ok(images)
     }
@@ -224,14 +221,14 @@ impl Images {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut bad = Vec::new();
         for file in files::names_in(&self.names())? {
-            match store::read::<Name>(&self.names().join(&file)) {
+            match read::<Name>(&self.names(), &file) {
                 Ok(name) => names.entry(name.id).or_default().push(name.name),
                 Err(error) => bad.push(BadImage::new(&file, error)),
             }
         }
         let mut images = Vec::new();
         for file in files::names_in(&self.records())? {
-            match store::read::<Image>(&self.records().join(&file)) {
+            match read::<Image>(&self.records(), &file) {
                 Ok(image) => {
                     let mut names = names.remove(&image.id).unwrap_or_default();
                     names.sort();
@@ -396,7 +393,8 @@ impl LayerDir {
             return Ok(None);
         }
         let file = self.path.join("layer.json");
-        let layer: Layer = store::read(&file)?;
+        let cure = "remove the images that have it with `rust-kata image rm`, and pull them again";
+        let layer: Layer = store::read_or(&file, cure)?;
         if layer.chain_id != self.chain_id {
             let problem = format!("it is of {}, not of {}", layer.chain_id, self.chain_id);
             return Err(Error::bad_file(file, problem));
@@ -407,6 +405,13 @@ impl LayerDir {
     pub(super) fn write(&self, layer: &Layer) -> Result<()> {
         store::write(&self.path.join("layer.json"), layer)
     }
+}
+
+/// Reads a record or a name.
+fn read<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T> {
+    let stem = file.trim_end_matches(".json");
+    let cure = format!("remove it with `rust-kata image rm --force {stem}`");
+    store::read_or(&dir.join(file), &cure)
 }
 
 /// A digest without its algorithm.

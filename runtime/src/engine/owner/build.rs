@@ -5,17 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Mount, Spec};
 
 use super::{Owner, Tracked, guard};
 use crate::create::ContainerConfig;
 use crate::engine::definition::{ContainerDefinition, Rootfs, SharedNamespace};
-use crate::engine::home::PodHome;
+use crate::engine::home::{ContainerHome, PodHome};
 use crate::engine::log::LogWriter;
 use crate::engine::rootfs::Root;
 use crate::engine::status::ContainerStatus;
 use crate::engine::streams::ProcessStreams;
 use crate::engine::users;
+use crate::engine::volume;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
 
@@ -27,8 +28,9 @@ impl Owner {
         let home = self.home.container(name)?;
         let bundle = home.bundle();
         fs::create_dir_all(&bundle).on("create", &bundle)?;
+        let volumes = self.volumes(container, &home).await?;
         let root = Root::of(&definition.rootfs, &home)?;
-        let spec = self.spec(container, &root)?;
+        let spec = self.spec(container, &root, volumes)?;
         let path = bundle.join("config.json");
         let text = serde_json::to_vec_pretty(&spec)
             .map_err(|e| Error::Internal(format!("Cannot encode the spec of {name}: {e}")))?;
@@ -87,8 +89,24 @@ impl Owner {
         });
     }
 
+    /// The mounts of its volumes, of which new ones are filled.
+    async fn volumes(&self, container: &Tracked, home: &ContainerHome) -> Result<Vec<Mount>> {
+        let volumes = self.engine.volumes();
+        let (definition, home) = (container.definition.clone(), home.clone());
+        let state = container.now();
+        let owner = match &definition.user {
+            None => (0, 0),
+            Some(user) => users::look_up(&root_layers(&self.home, &definition)?, user)?.ids(),
+        };
+        let made = tokio::task::spawn_blocking(move || {
+            volume::mounts(&volumes, &definition, &home, &state, owner)
+        });
+        made.await
+            .map_err(|e| Error::Internal(format!("Filling volumes broke off: {e}")))?
+    }
+
     /// The spec that the VM gets: the definition's, in its place in the pod.
-    fn spec(&self, container: &Tracked, root: &Root) -> Result<Spec> {
+    fn spec(&self, container: &Tracked, root: &Root, volumes: Vec<Mount>) -> Result<Spec> {
         let definition = &container.definition;
         let mut spec = definition.spec.clone();
         let pod = &self.definition;
@@ -102,6 +120,11 @@ impl Owner {
             root_of_spec.set_readonly(Some(false));
             spec.set_root(Some(root_of_spec));
         }
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        mounts.extend(volumes);
+        // What is in another comes after it.
+        mounts.sort_by_key(|mount| mount.destination().components().count());
+        spec.set_mounts(Some(mounts));
         if let Some(user) = &definition.user {
             let found = users::look_up(&root_layers(&self.home, definition)?, user)?;
             if let Some(process) = spec.process_mut() {

@@ -24,7 +24,7 @@ const GNU_SPARSE: &str = "GNU.sparse.";
 
 /// The owner, mode, time and extended attributes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Attributes {
+pub(in crate::engine) struct Attributes {
     uid: u32,
     gid: u32,
     mode: u32,
@@ -74,7 +74,7 @@ impl Attributes {
     }
 
     /// Of a directory that is there.
-    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+    pub(in crate::engine) fn read(path: &Path) -> Result<Self, Failure> {
         let stat = rustix::fs::lstat(path).map_err(|e| Failure::io("look at", e))?;
         let mut names = Vec::new();
         let listed = llistxattr(path, &mut [0u8; 0]).and_then(|size| {
@@ -115,7 +115,11 @@ impl Attributes {
 
     /// Gives them to `name` in `dir`. The mode comes after the owner, whose
     /// change clears set-id bits, and so do file capabilities.
-    pub(super) fn apply(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
+    pub(in crate::engine) fn apply(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(), Failure> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         let link = AtFlags::SYMLINK_NOFOLLOW;
         chownat(dir, name, Some(uid), Some(gid), link)

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
-use self::attributes::Attributes;
+pub(in crate::engine) use self::attributes::Attributes;
 use self::entries::{Entries, Entry};
 use self::path::EntryPath;
 use self::tree::{Failure, Tree};

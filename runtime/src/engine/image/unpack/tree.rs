@@ -18,6 +18,7 @@ use tar::{EntryType, Header};
 use super::attributes::{Attributes, path_of, set_time};
 use super::path::{EntryPath, Hidden};
 use crate::engine::image::error::ImageError;
+use crate::error::Error;
 
 /// More directories than any image has; their times are kept until the end.
 const MAX_DIRECTORIES: usize = 1 << 20;
@@ -28,7 +29,7 @@ const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 
 /// Why an entry was not made.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::engine) enum Failure {
     /// It is not to be made.
     Refused(&'static str),
     /// The kernel did not make it.
@@ -38,6 +39,18 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn io(action: &'static str, error: impl Into<io::Error>) -> Self {
         Self::Io(action, error.into())
+    }
+
+    /// As an error about a file that is in no layer.
+    pub(in crate::engine) fn on(self, path: &Path) -> Error {
+        match self {
+            Self::Refused(problem) => Error::Invalid(format!("{}: {problem}", path.display())),
+            Self::Io(action, source) => Error::Io {
+                action,
+                path: path.to_owned(),
+                source,
+            },
+        }
     }
 
     /// As an error about `entry` of `layer`.

@@ -1,0 +1,54 @@
+//! Who uses what: the definitions of all containers, as those want them who are
+//! about to remove an image or a volume.
+
+use super::definition::ContainerDefinition;
+use super::{Engine, PodHandle, store};
+use crate::error::{Error, Result};
+
+/// Containers, and what is wrong with those that cannot be read.
+type Definitions = (Vec<(PodHandle, ContainerDefinition)>, Vec<Error>);
+
+impl Engine {
+    /// The definitions of all containers of all pods. They never change, so no lock
+    /// is taken.
+    pub(super) fn definitions(&self) -> Result<Definitions> {
+        let (mut found, mut bad) = (Vec::new(), Vec::new());
+        for pod in self.pod_names(None)? {
+            let containers = pod.home().containers();
+            for name in store::names_in(&containers)? {
+                match store::read_definition(pod.home(), &name) {
+                    Ok(definition) => found.push((pod.clone(), definition)),
+                    // Removed between the two looks.
+                    Err(_) if !containers.join(&name).exists() => {}
+                    Err(e) => bad.push(e),
+                }
+            }
+        }
+        Ok((found, bad))
+    }
+
+    /// As [`Engine::definitions`], for those who must know all.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for the first that cannot be read.
+    pub(super) fn all_definitions(&self) -> Result<Vec<(PodHandle, ContainerDefinition)>> {
+        let (found, bad) = self.definitions()?;
+        bad.into_iter().next().map_or(Ok(found), Err)
+    }
+}
+
+impl PodHandle {
+    /// Removes a container, and its pod if that was made for it alone.
+    pub(super) async fn remove_with_own(&self, container: &str) -> Result<()> {
+        let single = self.view().map(|view| view.definition.single);
+        if matches!(single, Ok(true)) {
+            return self.remove(true, None).await;
+        }
+        let names = [container.to_owned()];
+        let removed = self.remove_containers(&names, true, None).await;
+        match removed?.errors.into_values().next() {
+            None | Some(Error::NotFound { .. }) => Ok(()),
+            Some(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The volumes of a container that is about to be built: their mounts, and what
+//! a new one gets of the image.
+//!
+//! A volume that is filled for the first time is filled in two steps, so that a
+//! crash leaves no half of a file system that would then be taken for a whole
+//! one: all is copied aside, and then moved in, name by name.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use fs2::FileExt;
+use oci_spec::runtime::{Mount, MountBuilder};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with};
+
+use super::copy;
+use super::store::{Volume, VolumeDir, Volumes};
+use crate::engine::definition::ContainerDefinition;
+use crate::engine::home::ContainerHome;
+use crate::engine::record::ContainerState;
+use crate::engine::rootfs::{self, Moment};
+use crate::engine::store as files;
+use crate::error::{Context, Error, Result};
+
+/// The bind mounts of a container's volumes; those that are new are filled, or
+/// given to `owner`, the container's user, where the image has nothing for them.
+/// Blocks as long as copying takes. The container is in no VM.
+///
+/// # Errors
+/// [`Error::NotFound`] for a named volume that has been removed.
+pub(in crate::engine) fn mounts(
+    volumes: &Volumes,
+    definition: &ContainerDefinition,
+    home: &ContainerHome,
+    state: &ContainerState,
+    owner: (u32, u32),
+) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for used in &definition.volumes {
+        let dir = if used.anonymous {
+            let dir = VolumeDir::of_container(home.path(), &used.name)?;
+            if !dir.path().is_dir() {
+                let parent = dir.path().parent().unwrap_or(home.path());
+                fs::create_dir_all(parent).on("create", parent)?;
+                dir.create(&Volume::new(&used.name))?;
+            }
+            dir
+        } else {
+            volumes.dir(&used.name)?
+        };
+        if !dir.path().is_dir() {
+            return Err(Error::not_found("volume", &used.name));
+        }
+        if used.copy {
+            let root = || rootfs::moment(definition, home, state);
+            fill(&dir, &used.target, owner, root)?;
+        }
+        let mut options = vec!["rbind".to_owned(), "rprivate".to_owned()];
+        options.extend(used.options.iter().cloned());
+        let mount = MountBuilder::default()
+            .destination(&used.target)
+            .typ("bind")
+            .source(dir.data())
+            .options(options);
+        mounts.push(mount.build().map_err(|e| Error::Internal(e.to_string()))?);
+    }
+    Ok(mounts)
+}
+
+/// Fills a volume that has not been filled before.
+fn fill<'a>(
+    dir: &VolumeDir,
+    target: &Path,
+    owner: (u32, u32),
+    root: impl FnOnce() -> Result<Moment<'a>>,
+) -> Result<()> {
+    if dir.read()?.filled {
+        return Ok(());
+    }
+    // Containers of other pods may be about it, too.
+    let guard = File::open(dir.path()).on("open", dir.path())?;
+    guard.lock_exclusive().on("lock", dir.path())?;
+    let mut volume = dir.read()?;
+    if volume.filled {
+        return Ok(());
+    }
+    files::sweep(dir.path());
+    if !dir.copied().is_dir() && is_empty(&dir.data())? {
+        let root = root()?;
+        copy_aside(root.path(), target, owner, dir)?;
+    }
+    move_in(dir)?;
+    volume.filled = true;
+    dir.write(&volume)
+}
+
+/// Copies what the container's root has at the volume's place.
+fn copy_aside(root: &Path, target: &Path, owner: (u32, u32), dir: &VolumeDir) -> Result<()> {
+    let root = File::open(root).on("open", root)?;
+    let place = target.strip_prefix("/").unwrap_or(target);
+    let found = openat2(
+        &root,
+        place,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    );
+    let Ok(found) = found else {
+        let data = dir.data();
+        let (uid, gid) = owner;
+        return chown(&data, Some(uid), Some(gid)).on("give its owner to", &data);
+    };
+    let from = PathBuf::from(format!("/proc/self/fd/{}/.", found.as_raw_fd()));
+    files::place(&dir.copied(), |to| {
+        copy::copy(&from, to)?;
+        let to = File::open(to).on("open", to)?;
+        rustix::fs::syncfs(&to).on("sync", dir.path())
+    })
+}
+
+/// Moves what was copied aside into the volume. What is there stays.
+fn move_in(dir: &VolumeDir) -> Result<()> {
+    let (from, to) = (dir.copied(), dir.data());
+    if !from.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&from).on("read", &from)? {
+        let entry = entry.on("read", &from)?;
+        let target = to.join(entry.file_name());
+        match renameat_with(CWD, entry.path(), CWD, &target, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => other.on("create", &target)?,
+        }
+    }
+    copy::attributes(&from, &to)?;
+    files::remove(&from)
+}
+
+fn is_empty(dir: &Path) -> Result<bool> {
+    let first: io::Result<_> = fs::read_dir(dir).on("read", dir)?.next().transpose();
+    Ok(first.on("read", dir)?.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::definition::{Rootfs, VolumeUse};
+    use crate::engine::home::PodHome;
+    use oci_spec::runtime::Spec;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    struct Scene {
+        dir: tempfile::TempDir,
+        volumes: Volumes,
+        definition: ContainerDefinition,
+        home: ContainerHome,
+    }
+
+    fn scene() -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("data/sub")).unwrap();
+        fs::write(root.join("data/file"), "of the image").unwrap();
+        fs::set_permissions(root.join("data"), fs::Permissions::from_mode(0o1770)).unwrap();
+        let home = PodHome::new(dir.path(), "local", "p").unwrap();
+        let home = home.container("c").unwrap();
+        fs::create_dir_all(home.path()).unwrap();
+        let mut definition =
+            ContainerDefinition::new("c", Rootfs::Directory(root), Spec::default());
+        let used = |name: &str, anonymous, target: &str| VolumeUse {
+            name: name.into(),
+            anonymous,
+            target: target.into(),
+            options: Vec::new(),
+            copy: true,
+        };
+        definition.volumes = vec![used("n", false, "/data"), used("a", true, "/none")];
+        let volumes = Volumes::new(dir.path());
+        volumes.prepare(&definition.volumes).unwrap();
+        Scene {
+            dir,
+            volumes,
+            definition,
+            home,
+        }
+    }
+
+    impl Scene {
+        fn build(&self) -> Result<Vec<Mount>> {
+            let state = ContainerState::default();
+            mounts(&self.volumes, &self.definition, &self.home, &state, (7, 8))
+        }
+    }
+
+    #[test]
+    fn a_new_volume_gets_what_the_image_has_once() {
+        let scene = scene();
+        let built = scene.build().unwrap();
+        let data = scene.dir.path().join("volumes/n/_data");
+        assert_eq!(built[0].source().as_deref(), Some(data.as_path()));
+        assert_eq!(fs::read(data.join("file")).unwrap(), b"of the image");
+        assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o1770);
+        // The image has nothing for it: it is the user's.
+        let own = fs::metadata(scene.home.path().join("volumes/a/_data")).unwrap();
+        assert_eq!((own.uid(), own.gid()), (7, 8));
+        // What is removed of it stays removed.
+        fs::remove_file(data.join("file")).unwrap();
+        fs::remove_dir(data.join("sub")).unwrap();
+        scene.build().unwrap();
+        assert!(is_empty(&data).unwrap());
+        let left: Vec<String> = files::names_in(data.parent().unwrap()).unwrap();
+        assert_eq!(left, ["_data", "config.json"]);
+    }
+
+    #[test]
+    fn a_volume_that_has_something_is_left_as_it_is() {
+        let scene = scene();
+        let data = scene.dir.path().join("volumes/n/_data");
+        fs::write(data.join("mine"), "").unwrap();
+        scene.build().unwrap();
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_copied_before_a_crash_is_moved_in_after_it() {
+        let scene = scene();
+        let volume = scene.dir.path().join("volumes/n");
+        fs::create_dir(volume.join("copied")).unwrap();
+        fs::write(volume.join("copied/rest"), "r").unwrap();
+        fs::write(volume.join("_data/moved"), "m").unwrap();
+        fs::create_dir(volume.join(".new-1-1-x")).unwrap();
+        scene.build().unwrap();
+        let names = files::names_in(&volume.join("_data")).unwrap();
+        assert_eq!(names, ["moved", "rest"]);
+        assert!(!volume.join("copied").exists() && !volume.join(".new-1-1-x").exists());
+    }
+
+    #[test]
+    fn a_volume_that_has_gone_is_named() {
+        let scene = scene();
+        fs::remove_dir_all(scene.dir.path().join("volumes/n")).unwrap();
+        let said = scene.build().unwrap_err().to_string();
+        assert!(said.contains("\"n\""), "{said}");
+    }
+}
