@@ -48,6 +48,15 @@ host: setup
 	@$(CARGO) build --release -p rust-kata-shim -p rust-kata-hypervisor --bins
 	@$(place); for name in $(BINARIES); do place target/release/$$name $(DIST)/bin/$$name 755; done
 	@$(place); place runtime/config.toml $(SHARE)/config.toml 644
+	@$(MAKE) man
+
+## make man            the man pages, in target/dist/share/man/man1 (with the build)
+.PHONY: man
+man:
+	@[ -x $(DIST)/bin/rust-kata ] || $(MAKE) host
+	@rm -rf $(DIST)/share/man/man1.new
+	@$(DIST)/bin/rust-kata man $(DIST)/share/man/man1.new
+	@rm -rf $(DIST)/share/man/man1 && mv $(DIST)/share/man/man1.new $(DIST)/share/man/man1
 
 ## make guest          the guest alone: agent, kernel and initrd (KERNEL=auto|debian|tuned)
 .PHONY: guest
@@ -125,6 +134,9 @@ install:
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/rust-kata
 	@install -m 755 $(DIST)/bin/* $(DESTDIR)$(PREFIX)/bin
 	@install -m 644 $(SHARE)/* $(DESTDIR)$(PREFIX)/share/rust-kata
+	@[ -d $(DIST)/share/man/man1 ] || $(MAKE) man
+	@install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	@install -m 644 $(DIST)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
 
 ## make clean          remove what was built here (the kernels' cache stays)
 .PHONY: clean

@@ -22,6 +22,7 @@ mod init;
 mod logging;
 mod modules;
 mod oom;
+mod pid_namespace;
 mod pod;
 mod power;
 mod process;

@@ -16,6 +16,7 @@ use protos::agent::{CreatePodRequest, Storage};
 
 use crate::container::{Container, Environment, check_id};
 use crate::error::{Context, Error, Result};
+use crate::pid_namespace;
 
 /// A name in the table: its container, or that it is being created.
 enum Slot {
@@ -60,6 +61,9 @@ impl Pod {
             mount_storage(storage)?;
         }
         make_namespaces(request)?;
+        if request.share_pid {
+            pid_namespace::make(&Path::new(GUEST_NAMESPACES).join("pid"))?;
+        }
         *set_up = true;
         Ok(())
     }

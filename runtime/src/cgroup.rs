@@ -1,5 +1,8 @@
 //! The host cgroup of a pod's processes: where operators and the CRI look for
-//! what a pod costs. The containers' own limits are the guest's business.
+//! what a pod costs, and its limits as a whole. The containers' own limits are
+//! the guest's business.
+
+mod limits;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek};
@@ -8,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub use self::limits::CpuLimits;
+pub(crate) use self::limits::is_cpu_list;
 use crate::error::{Context, Result};
 
 /// cgroup v1 hierarchies that the pod's processes join: those that account.
@@ -20,16 +25,17 @@ pub(crate) struct HostCgroup {
     dirs: Vec<PathBuf>,
     /// What is not there yet, parents first.
     missing: Vec<PathBuf>,
+    limits: CpuLimits,
 }
 
 impl HostCgroup {
     /// Plans the cgroup for an OCI `cgroupsPath`; none without one.
-    pub(crate) fn plan(path: Option<&Path>) -> Self {
+    pub(crate) fn plan(path: Option<&Path>, limits: &CpuLimits) -> Self {
         let Some(relative) = path.and_then(relative_path) else {
             return Self::default();
         };
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mut dirs: Vec<PathBuf> = hierarchies(&mounts)
+        let mut dirs: Vec<PathBuf> = hierarchies(&mounts, limits.cpuset.is_some())
             .iter()
             .map(|h| h.join(&relative))
             .collect();
@@ -40,7 +46,11 @@ impl HostCgroup {
             let new: Vec<&Path> = dir.ancestors().take_while(|a| !a.exists()).collect();
             missing.extend(new.into_iter().rev().map(Path::to_owned));
         }
-        Self { dirs, missing }
+        Self {
+            dirs,
+            missing,
+            limits: limits.clone(),
+        }
     }
 
     /// The directories that [`HostCgroup::create`] makes: what to undo.
@@ -63,9 +73,13 @@ impl HostCgroup {
                     parent.join("cgroup.subtree_control"),
                     "+cpu +memory +pids +io",
                 );
+                if self.limits.cpuset.is_some() {
+                    let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpuset");
+                }
             }
+            limits::inherit_cpuset(dir);
         }
-        Ok(())
+        self.limits.apply(&self.dirs)
     }
 
     /// The directory in which processes can be born, if there is only one.
@@ -146,8 +160,9 @@ fn wait_until_empty(dir: &Path) {
     }
 }
 
-/// Mount points of the hierarchies to join: the v1 ones, or else v2.
-fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
+/// Mount points of the hierarchies to join: the v1 ones, with that of CPU sets
+/// if it is wanted, or else v2.
+fn hierarchies(mountinfo: &str, cpuset: bool) -> Vec<PathBuf> {
     let mut v1 = Vec::new();
     let mut v2 = Vec::new();
     for line in mountinfo.lines() {
@@ -161,7 +176,9 @@ fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
         let mut tail = tail.split(' ');
         match (tail.next(), tail.nth(1)) {
             (Some("cgroup"), Some(options))
-                if options.split(',').any(|o| V1_CONTROLLERS.contains(&o)) =>
+                if options
+                    .split(',')
+                    .any(|o| V1_CONTROLLERS.contains(&o) || (cpuset && o == "cpuset")) =>
             {
                 v1.push(PathBuf::from(point));
             }
@@ -228,7 +245,7 @@ mod tests {
         fs::write(&procs, "7\n142\n").unwrap();
         let cgroup = HostCgroup {
             dirs: vec![dir.path().to_owned()],
-            missing: Vec::new(),
+            ..HostCgroup::default()
         };
 
         cgroup.add(142);
@@ -244,7 +261,7 @@ mod tests {
         let of = |dirs: &[&str]| {
             let cgroup = HostCgroup {
                 dirs: dirs.iter().map(PathBuf::from).collect(),
-                missing: Vec::new(),
+                ..HostCgroup::default()
             };
             cgroup.birthplace().map(Path::to_owned)
         };
@@ -259,9 +276,9 @@ mod tests {
         let hybrid = "1 0 0:1 / /cg/memory rw - cgroup cgroup rw,memory\n\
                       2 0 0:2 / /cg/systemd rw - cgroup cgroup rw,name=systemd\n\
                       3 0 0:3 / /cg/unified rw - cgroup2 cgroup2 rw";
-        assert_eq!(hierarchies(hybrid), [PathBuf::from("/cg/memory")]);
+        assert_eq!(hierarchies(hybrid, false), [PathBuf::from("/cg/memory")]);
         assert_eq!(
-            hierarchies("3 0 0:3 / /cg rw - cgroup2 cgroup2 rw"),
+            hierarchies("3 0 0:3 / /cg rw - cgroup2 cgroup2 rw", true),
             [PathBuf::from("/cg")]
         );
     }

@@ -1,13 +1,17 @@
 //! The configuration: one documented TOML file (`runtime/config.toml` holds
-//! the defaults) and the pod annotations that may override parts of it.
+//! the defaults), drop-ins over it, and the pod annotations that may override
+//! parts of it.
+
+mod load;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hypervisor::HypervisorKind;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::load::Loaded;
 use crate::error::{Error, Result};
 
 /// Names a configuration file instead of the standard places.
@@ -116,64 +120,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Loads the first configuration found: `explicit`, `$RUST_KATA_CONFIG`,
-    /// `/etc/rust-kata/config.toml`, the one of the installation; built-in
-    /// defaults where there is none.
-    ///
-    /// # Errors
-    /// [`Error::BadFile`] when a named file is missing, is not TOML, or has an
-    /// unknown key or a value out of range.
-    pub fn load(explicit: Option<&Path>) -> Result<Self> {
-        Self::load_with_origin(explicit).map(|(config, _)| config)
-    }
-
-    /// As [`Config::load`], and the file that it is from, if from any.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn load_with_origin(explicit: Option<&Path>) -> Result<(Self, Option<PathBuf>)> {
-        let exe = std::env::current_exe()
-            .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
-        let bin = exe.parent().unwrap_or(Path::new("/"));
-        let share = bin
-            .parent()
-            .unwrap_or(Path::new("/"))
-            .join("share/rust-kata");
-        let named = explicit
-            .map(Path::to_owned)
-            .or_else(|| std::env::var_os(CONFIG_ENV).map(PathBuf::from));
-        let path = named.or_else(|| {
-            [PathBuf::from(SYSTEM_CONFIG), share.join("config.toml")]
-                .into_iter()
-                .find(|p| p.exists())
-        });
-        let mut config = match &path {
-            Some(path) => Self::parse(path)?,
-            None => Self::default(),
-        };
-        for path in [&mut config.kernel, &mut config.initrd] {
-            *path = share.join(&*path);
-        }
-        config.vmm.get_or_insert_with(|| bin.join("rust-kata-vmm"));
-        Ok((config, path))
-    }
-
-    fn parse(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::bad_file(path, format!("cannot read the configuration: {e}")))?;
-        let config: Self =
-            toml::from_str(&text).map_err(|e| Error::bad_file(path, one_line(&text, &e)))?;
-        for (key, dir) in [("root", &config.root), ("data_root", &config.data_root)] {
-            if !dir.is_absolute() {
-                return Err(Error::bad_file(
-                    path,
-                    format!("{key} must be an absolute path"),
-                ));
-            }
-        }
-        Ok(config)
-    }
-
     /// `rust-kata`, which owns pods: beside the running binary.
     pub(crate) fn owner_program(&self) -> Result<PathBuf> {
         let exe = std::env::current_exe()
@@ -224,17 +170,6 @@ impl Config {
     }
 }
 
-/// The error and its place as one line: it is shown as part of others.
-fn one_line(text: &str, error: &toml::de::Error) -> String {
-    let problem = error.message().trim().replace('\n', "; ");
-    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
-        return problem;
-    };
-    let index = before.matches('\n').count();
-    let line = text.lines().nth(index).unwrap_or_default().trim();
-    format!("line {} ({line}): {problem}", index + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,23 +179,6 @@ mod tests {
         let shipped: Config = toml::from_str(DEFAULT_CONFIG).unwrap();
         let text = |c: &Config| toml::to_string(c).unwrap();
         assert_eq!(text(&shipped), text(&Config::default()));
-    }
-
-    #[test]
-    fn unknown_keys_and_bad_values_name_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c.toml");
-        for (text, want) in [
-            ("memroy_mib = 1", "memroy_mib"),
-            ("[timeouts]\nboot = 0", "0 is not a number of seconds"),
-            ("root = \"here\"", "absolute"),
-            ("vcpus = -1", "vcpus"),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let error = Config::load(Some(&path)).unwrap_err().to_string();
-            assert!(!error.contains('\n'), "{error}");
-            assert!(error.contains("c.toml") && error.contains(want), "{error}");
-        }
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Pod {
             bundle: &config.bundle,
             in_pod: annotations.is_some_and(|a| a.contains_key(CONTAINER_TYPE)),
             sandbox_pid: self.sandbox_guest_pid(),
+            share_pid: self.spec.share_pid,
         };
         let mut guest = guest_spec::translate(spec, &placement)?;
         let disks = disks::wanted(spec, &config.bundle);

@@ -24,6 +24,8 @@ pub struct Placement<'a> {
     pub in_pod: bool,
     /// The sandbox container's init in the guest, for a shared pid namespace.
     pub sandbox_pid: Option<u32>,
+    /// The pod has a pid namespace of its own, which is the one that is shared.
+    pub share_pid: bool,
 }
 
 /// A spec for the guest, and the bind mounts that the host makes for it.
@@ -231,6 +233,7 @@ fn guest_namespaces(from: &[LinuxNamespace], at: &Placement) -> Result<Vec<Linux
             Type::Network if joins || at.in_pod => continue,
             Type::Ipc if joins || at.in_pod => Some(Path::new(GUEST_NAMESPACES).join("ipc")),
             Type::Uts if joins || at.in_pod => Some(Path::new(GUEST_NAMESPACES).join("uts")),
+            Type::Pid if joins && at.share_pid => Some(Path::new(GUEST_NAMESPACES).join("pid")),
             Type::Pid if joins => Some(sandbox_namespace(at, "pid")?),
             Type::User if joins => Some(sandbox_namespace(at, "user")?),
             Type::Mount | Type::Cgroup | Type::Time if joins => {
@@ -273,6 +276,7 @@ mod tests {
             bundle: Path::new("/bundle"),
             in_pod: true,
             sandbox_pid: Some(77),
+            share_pid: false,
         }
     }
 
@@ -351,6 +355,22 @@ mod tests {
         let json = serde_json::to_value(translate(&given, &placement).unwrap().spec).unwrap();
         assert_eq!(json["linux"]["cgroupsPath"], "/a");
         assert_eq!(json["linux"]["namespaces"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_pods_own_pid_namespace_is_the_one_that_is_shared() {
+        let given = spec(serde_json::json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "linux": {"namespaces": [{"type": "pid", "path": "/pod"}]}
+        }));
+        let placement = Placement {
+            sandbox_pid: None,
+            share_pid: true,
+            ..at("a")
+        };
+        let json = serde_json::to_value(translate(&given, &placement).unwrap().spec).unwrap();
+        let joined = &json["linux"]["namespaces"][0]["path"];
+        assert_eq!(joined, "/run/rust-kata/ns/pid");
     }
 
     #[test]

@@ -44,7 +44,8 @@ mod stdio;
 mod store;
 mod watch;
 
-pub use config::{CONFIG_ENV, Config, DEFAULT_CONFIG, SYSTEM_CONFIG, Timeouts};
+pub use cgroup::CpuLimits;
+pub use config::{CONFIG_ENV, Config, DEFAULT_CONFIG, Loaded, SYSTEM_CONFIG, Timeouts};
 pub use create::ContainerConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, Exit};

@@ -49,6 +49,19 @@ impl PodLock {
         Self::take(dir, FileExt::lock_exclusive)
     }
 
+    /// As [`PodLock::exclusive`]; `None` where that would have to wait.
+    ///
+    /// # Errors
+    /// As [`PodLock::exclusive`].
+    pub(crate) fn try_exclusive(dir: &impl Guarded) -> Result<Option<Self>> {
+        match Self::take(dir, FileExt::try_lock_exclusive) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
     fn take(dir: &impl Guarded, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<Self> {
         let path = dir.lock();
         let file = open(&path, false).map_err(|e| match e.kind() {

@@ -172,9 +172,10 @@ impl Pod {
         lock(&self.state).hypervisor.clone()
     }
 
-    /// Whether its end was asked for.
-    pub(crate) fn was_asked_to_end(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
+    /// Why its VM is gone, if that was not asked for.
+    pub(crate) fn lost(&self) -> Option<String> {
+        let asked = self.ending.load(Ordering::Relaxed);
+        self.gone.borrow().clone().filter(|_| !asked)
     }
 
     /// The ids of all containers.

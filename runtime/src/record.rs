@@ -10,6 +10,7 @@ use hypervisor::VmProcess;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::CpuLimits;
 use crate::error::{Context, Result};
 use crate::events::Exit;
 use crate::lock::PodLock;
@@ -68,6 +69,12 @@ pub struct PodConfig {
     pub memory_limit: Option<u64>,
     /// The CPUs that the containers may use at the most.
     pub cpus: Option<u32>,
+    /// Limits of its cgroup.
+    #[serde(default)]
+    pub cpu_limits: CpuLimits,
+    /// The containers that join a pid namespace share the pod's.
+    #[serde(default)]
+    pub share_pid: bool,
     /// Its VM goes on when the last container has ended.
     #[serde(default)]
     pub outlives_containers: bool,
@@ -116,6 +123,8 @@ impl PodConfig {
             labels,
             memory_limit: memory.map(|n| n as u64),
             cpus,
+            cpu_limits: CpuLimits::default(),
+            share_pid: false,
             outlives_containers: false,
         }
     }

@@ -91,7 +91,7 @@ impl Runtime {
         let dir = PodDir::new(&config.root, &spec.namespace, &spec.id)?;
         let owner = self.claim(&dir, &spec).await?;
         let share = ShareTree::new(dir.shared());
-        let cgroup = HostCgroup::plan(spec.cgroups_path.as_deref());
+        let cgroup = HostCgroup::plan(spec.cgroups_path.as_deref(), &spec.cpu_limits);
         match boot(&config, &spec, &dir, &share, cgroup.clone(), &progress).await {
             Ok(booted) => Ok(Pod::new(dir, spec, owner, booted)),
             Err(e) => {
@@ -364,6 +364,7 @@ fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
         }],
         sysctls: spec.sysctls.clone(),
         realtime_ns: now.as_nanos() as u64,
+        share_pid: spec.share_pid,
         ..Default::default()
     }
 }

@@ -99,6 +99,11 @@ fn state(bed: &Bed) -> Vec<PathBuf> {
         bed.data().join("images/pulls"),
         bed.data().join("volumes"),
         bed.data().join("volumes/.lock"),
+        // What happened is told when what it happened to is gone.
+        bed.data().join("events"),
+        bed.data().join("events/lock"),
+        bed.data().join("events/log"),
+        bed.data().join("events/log.1"),
     ];
     let mut found: Vec<PathBuf> = tree(&bed.state())
         .into_iter()

@@ -56,6 +56,30 @@ fn the_configuration_is_shown_with_its_origin() {
             .ends_with("rust-kata.toml")
     );
 
+    // A drop-in goes over the file, and says so; an unknown key is refused.
+    let drop_ins = bed.dir().join("rust-kata.toml.d");
+    std::fs::create_dir(&drop_ins).expect("the bed is ours");
+    std::fs::write(drop_ins.join("10-size.toml"), "vcpus = 2\n").expect("the bed is ours");
+    let shown = bed
+        .rust_kata(&["config", "show", "--format", "json"])
+        .ok()
+        .out();
+    let shown: Vec<Value> = serde_json::from_str(&shown).expect("JSON");
+    let of = |key: &str| shown.iter().find(|row| row["key"] == key).expect(key);
+    assert_eq!(of("vcpus")["value"], 2);
+    let origin = of("vcpus")["origin"].as_str().expect("an origin");
+    assert!(
+        origin.ends_with("rust-kata.toml.d/10-size.toml"),
+        "{origin}"
+    );
+    assert_eq!(of("max_vcpus")["origin"], "default");
+    std::fs::write(drop_ins.join("20-slip.toml"), "memroy_mib = 2\n").expect("the bed is ours");
+    let refused = bed.rust_kata(&["pod", "ls"]).exits(125);
+    for part in ["20-slip.toml", "memroy_mib", "did you mean `memory_mib`"] {
+        assert!(refused.err().contains(part), "{refused:?}");
+    }
+    std::fs::remove_dir_all(&drop_ins).expect("the bed is ours");
+
     let shipped = bed.rust_kata(&["config", "default"]).ok().out();
     assert!(
         shipped.contains("\ndata_root = ") && shipped.contains("# "),
@@ -63,4 +87,57 @@ fn the_configuration_is_shown_with_its_origin() {
     );
     let completions = bed.rust_kata(&["completion", "bash"]).ok().out();
     assert!(completions.contains("rust-kata") && completions.contains("--namespace"));
+}
+
+/// The commands that a help text lists, without `help` itself.
+fn listed(help: &str) -> Vec<String> {
+    let after = help.split("Commands:\n").nth(1).unwrap_or_default();
+    let lines = after.lines().take_while(|line| !line.is_empty());
+    let names = lines
+        // Two blanks before a name, more before the rest of its description.
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Looks at the help of a command and of all its parts; the words of each.
+fn walk(bed: &Bed, words: &[String], seen: &mut Vec<String>) {
+    let mut args: Vec<&str> = words.iter().map(String::as_str).collect();
+    args.push("--help");
+    let help = bed.rust_kata(&args).ok().out();
+    let parts = listed(&help);
+    if parts.is_empty() || words.is_empty() {
+        for part in ["EXAMPLES", "    rust-kata ", "EXIT CODE", "  125  "] {
+            assert!(help.contains(part), "{words:?} has no {part:?}: {help}");
+        }
+    }
+    for part in parts {
+        let words = [words, &[part]].concat();
+        seen.push(words.join("-"));
+        walk(bed, &words, seen);
+    }
+}
+
+#[test]
+fn each_command_explains_itself_and_has_a_man_page() {
+    if !subject_is_ours("operator") {
+        return;
+    }
+    let bed = Bed::new();
+    let mut commands = Vec::new();
+    walk(&bed, &[], &mut commands);
+    assert!(commands.len() > 40, "{commands:?}");
+    let dir = bed.fresh("man");
+    bed.rust_kata(&["man", dir.to_str().expect("an ASCII path")])
+        .ok();
+    for command in commands {
+        let page = dir.join(format!("rust-kata-{command}.1"));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{command}: {e}"));
+        assert!(text.contains(".SH SYNOPSIS"), "{command}: {text}");
+    }
+    let unknown = bed.rust_kata(&["pod", "dance"]).exits(2);
+    assert!(unknown.err().contains("dance"), "{unknown:?}");
 }

@@ -66,6 +66,10 @@ calls! {
     adopt(ContainerRequest) -> Empty, soon();
     /// Changes resource limits.
     update(UpdateRequest) -> Empty, patiently();
+    /// Makes changes one after the other.
+    batch(BatchRequest) -> BatchResponse, patiently();
+    /// Asks the guest how containers stand.
+    sync(ContainersRequest) -> Results, patiently();
     /// Stops all containers, the VM and the owner.
     shutdown(StopRequest) -> Results, patiently();
     /// Waits for a process.

@@ -9,6 +9,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::restart::RestartPolicy;
+use crate::cgroup::{CpuLimits, is_cpu_list};
 use crate::error::{Error, Result};
 use crate::paths::check_id;
 
@@ -23,6 +24,8 @@ pub enum SharedNamespace {
     Ipc,
     /// The host name.
     Uts,
+    /// The processes: each container sees those of all.
+    Pid,
 }
 
 /// What happens to the VM when the last container has ended.
@@ -49,6 +52,50 @@ pub struct PodResources {
     pub cpuset: Option<String>,
     /// Bytes, all containers together.
     pub memory: Option<u64>,
+}
+
+impl PodResources {
+    /// Those that its cgroup on the host keeps.
+    pub fn cpu_limits(&self) -> CpuLimits {
+        CpuLimits {
+            quota: self.cpu_quota,
+            period: self.cpu_period,
+            shares: self.cpu_shares,
+            cpuset: self.cpuset.clone(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |problem: String| Err(Error::Invalid(problem));
+        // cgroup v1, cpu.shares: MIN_SHARES and MAX_SHARES of the scheduler.
+        if let Some(shares) = self.cpu_shares
+            && !(2..=262_144).contains(&shares)
+        {
+            return bad(format!("CPU shares of {shares}: they are from 2 to 262144"));
+        }
+        // The kernel's sched-bwc.rst: 1 ms to 1 s, and a quota of 1 ms at least.
+        if let Some(period) = self.cpu_period
+            && !(1000..=1_000_000).contains(&period)
+        {
+            return bad(format!(
+                "A CPU period of {period} µs: it is from 1000 to 1000000"
+            ));
+        }
+        if let Some(quota) = self.cpu_quota
+            && quota < 1000
+            && quota != -1
+        {
+            return bad(format!(
+                "A CPU quota of {quota} µs: it is 1000 at least, or -1 for none"
+            ));
+        }
+        if let Some(cpus) = &self.cpuset
+            && !is_cpu_list(cpus)
+        {
+            return bad(format!("The CPU set {cpus:?}: it is a list as in 0-3,7"));
+        }
+        Ok(())
+    }
 }
 
 /// A pod, as it was defined (`config.json`).
@@ -118,6 +165,19 @@ impl PodDefinition {
         }
     }
 
+    /// Its cgroup, as in an OCI spec; none if nothing asks for one.
+    pub fn cgroup_path(&self) -> Option<PathBuf> {
+        let limited = !self.resources.cpu_limits().is_empty();
+        match &self.cgroup_parent {
+            // systemd's way: `slice:prefix:name`.
+            Some(slice) if is_slice(slice) => {
+                Some(format!("{}:rust-kata:{}", slice.display(), self.id).into())
+            }
+            Some(parent) => Some(parent.join(&self.id)),
+            None => limited.then(|| format!("/rust-kata-{}", self.id).into()),
+        }
+    }
+
     /// Checks what does not depend on anything else.
     ///
     /// # Errors
@@ -134,14 +194,7 @@ impl PodDefinition {
                     .into(),
             ));
         }
-        if let Some(shares) = self.resources.cpu_shares
-            && !(2..=262_144).contains(&shares)
-        {
-            // cgroup v1, cpu.shares: MIN_SHARES and MAX_SHARES of the scheduler.
-            return Err(Error::Invalid(format!(
-                "CPU shares of {shares}: they are from 2 to 262144"
-            )));
-        }
+        self.resources.check()?;
         if let Some(parent) = &self.cgroup_parent {
             check_cgroup_parent(parent)?;
         }
@@ -306,6 +359,10 @@ fn check_hostname(name: &str) -> Result<()> {
     Ok(())
 }
 
+fn is_slice(parent: &std::path::Path) -> bool {
+    parent.extension().is_some_and(|end| end == "slice")
+}
+
 /// A path for cgroupfs, or a slice for systemd: `/pods/web`, `web.slice`.
 fn check_cgroup_parent(parent: &std::path::Path) -> Result<()> {
     let text = parent.to_string_lossy();
@@ -355,10 +412,27 @@ mod tests {
         assert!(refused(|p| p.hostname = Some("-x".into())).contains("host name"));
         assert!(refused(|p| p.hostname = Some("a..b".into())).contains("host name"));
         assert!(refused(|p| p.resources.cpu_shares = Some(1)).contains("262144"));
+        assert!(refused(|p| p.resources.cpu_period = Some(1)).contains("1000000"));
+        assert!(refused(|p| p.resources.cpu_quota = Some(1)).contains("1000"));
+        assert!(refused(|p| p.resources.cpuset = Some("x".into())).contains("0-3,7"));
         for parent in ["x", "/a/../b", "/a/b.slice", "a--b.slice", "-a.slice"] {
             let said = refused(|p| p.cgroup_parent = Some(parent.into()));
             assert!(said.contains("cgroup parent"), "{parent}: {said}");
         }
+    }
+
+    #[test]
+    fn a_pods_cgroup_is_named_as_its_parent_wants_it() {
+        let mut pod = PodDefinition::new("local", "web");
+        pod.id = "1".into();
+        let of = |pod: &PodDefinition| pod.cgroup_path().map(|p| p.display().to_string());
+        assert_eq!(of(&pod), None);
+        pod.resources.cpu_shares = Some(2);
+        assert_eq!(of(&pod).as_deref(), Some("/rust-kata-1"));
+        pod.cgroup_parent = Some("/pods/x".into());
+        assert_eq!(of(&pod).as_deref(), Some("/pods/x/1"));
+        pod.cgroup_parent = Some("a-b.slice".into());
+        assert_eq!(of(&pod).as_deref(), Some("a-b.slice:rust-kata:1"));
     }
 
     #[test]

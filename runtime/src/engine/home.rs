@@ -15,6 +15,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::journal::Journal;
 use crate::error::Result;
 use crate::lock::Guarded;
 use crate::paths::check_id;
@@ -22,6 +23,7 @@ use crate::paths::check_id;
 /// The paths of one pod of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodHome {
+    data_root: PathBuf,
     namespace: String,
     name: String,
     path: PathBuf,
@@ -36,6 +38,7 @@ impl PodHome {
         check_id("namespace", namespace)?;
         check_id("pod name", name)?;
         Ok(Self {
+            data_root: data_root.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             path: pods(data_root).join(namespace).join(name),
@@ -55,6 +58,11 @@ impl PodHome {
     /// The pod's directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where it is told what happens to the pod.
+    pub fn journal(&self) -> Journal {
+        Journal::of(&self.data_root)
     }
 
     /// The pod's definition.

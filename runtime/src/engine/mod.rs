@@ -11,6 +11,7 @@
 //! the process holds the `owner` lock, and all changes go through it.
 
 pub mod attachment;
+pub mod batch;
 pub mod capabilities;
 pub mod client;
 #[cfg(test)]
@@ -20,6 +21,8 @@ pub mod graph;
 pub mod home;
 pub mod hooks;
 pub mod image;
+pub mod journal;
+mod limits;
 pub mod log;
 mod names;
 pub mod owner;
@@ -38,16 +41,18 @@ mod uses;
 pub mod view;
 pub mod visit;
 pub mod volume;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use names::{new_id, new_name};
+pub use names::{TRIES as NAME_TRIES, name_for, new_id, new_name};
 pub use pod::PodHandle;
 pub use spawn::OWN;
 
 use self::definition::{ContainerDefinition, PodDefinition};
 use self::home::PodHome;
+use self::journal::{Event, Journal};
 use self::record::PodState;
 use self::view::PodView;
 use crate::config::Config;
@@ -105,6 +110,11 @@ impl Engine {
         let mut config = (*self.config).clone();
         config.hypervisor = pod.hypervisor.unwrap_or(config.hypervisor);
         Runtime::new(config)
+    }
+
+    /// What happened to what the engine keeps.
+    pub fn journal(&self) -> Journal {
+        Journal::of(&self.config.data_root)
     }
 
     /// All pods, of one namespace or of all. Never waits for a VM.
@@ -222,9 +232,9 @@ impl Engine {
     /// what is wrong with the definition.
     pub fn create_pod(&self, mut definition: PodDefinition) -> Result<PodHandle> {
         let generated = definition.name.is_empty();
-        for _ in 0..names::TRIES {
+        for turn in 0..names::TRIES {
             if generated {
-                definition.name = new_name();
+                definition.name = names::name_for(turn);
             }
             definition.check()?;
             let home = PodHome::new(
@@ -239,7 +249,11 @@ impl Engine {
             };
             match store::create_pod(&home, &definition, &state) {
                 Err(Error::AlreadyExists { .. }) if generated => {}
-                other => return other.map(|()| PodHandle::new(self, home)),
+                other => {
+                    other?;
+                    home.journal().tell(Event::pod(&definition, "create"));
+                    return Ok(PodHandle::new(self, home));
+                }
             }
         }
         Err(Error::Internal("No free name for the pod was found".into()))
@@ -283,7 +297,10 @@ pub(crate) fn add_container(
             )));
         }
     }
-    store::create_container(home, definition, held)
+    store::create_container(home, definition, held)?;
+    let created = Event::container(&view.definition, definition, "create");
+    home.journal().tell(created);
+    Ok(())
 }
 
 /// Whether this may be the beginning of an id.
@@ -307,5 +324,36 @@ fn only_one<T>(
                 all.join(", ")
             )))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_name_is_one_that_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            root: dir.path().join("run"),
+            data_root: dir.path().join("data"),
+            ..Config::default()
+        };
+        let engine = Engine::new(config, None).unwrap();
+        // All the usual names are taken.
+        let pods = home::pods(&engine.config.data_root).join(NAMESPACE);
+        for name in names::all() {
+            fs::create_dir_all(pods.join(name).join("containers")).unwrap();
+        }
+        let made = engine
+            .create_pod(PodDefinition::new(NAMESPACE, ""))
+            .unwrap();
+        assert!(
+            made.name().ends_with(|c: char| c.is_ascii_digit()),
+            "{}",
+            made.name()
+        );
+        let given = engine.create_pod(PodDefinition::new(NAMESPACE, made.name()));
+        assert!(matches!(given, Err(Error::AlreadyExists { .. })));
     }
 }

@@ -4,8 +4,8 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 
 /// As many as it takes: with 1,000 pods, a free name is found at the first try
-/// four times out of five.
-pub(crate) const TRIES: usize = 64;
+/// three times out of four.
+pub const TRIES: usize = 64;
 
 const ADJECTIVES: [&str; 64] = [
     "able", "agile", "amber", "apt", "bold", "brave", "brief", "bright", "brisk", "busy", "calm",
@@ -39,6 +39,20 @@ pub fn new_name() -> String {
     let mut rng = rand::rng();
     let pick = |words: &[&'static str], rng: &mut _| *words.choose(rng).unwrap_or(&"pod");
     format!("{}_{}", pick(&ADJECTIVES, &mut rng), pick(&NOUNS, &mut rng))
+}
+
+/// The name to try at a turn: after some that were taken, with a number.
+pub fn name_for(turn: usize) -> String {
+    match turn {
+        0..8 => new_name(),
+        _ => format!("{}{turn}", new_name()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = String> {
+    let of = |adjective: &'static str| NOUNS.iter().map(move |noun| format!("{adjective}_{noun}"));
+    ADJECTIVES.into_iter().flat_map(of)
 }
 
 #[cfg(test)]

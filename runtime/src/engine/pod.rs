@@ -430,7 +430,7 @@ impl PodHandle {
     }
 }
 
-fn request(containers: &[String], dependencies: bool) -> api::ContainersRequest {
+pub(super) fn request(containers: &[String], dependencies: bool) -> api::ContainersRequest {
     api::ContainersRequest {
         containers: containers.to_vec(),
         dependencies,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use super::status::ContainerStatus;
@@ -51,6 +52,9 @@ pub struct ContainerState {
     pub restarts: u32,
     /// How often its root file system is mounted for users (`mount`).
     pub mounts: u32,
+    /// Limits that were changed since it was defined: over those of its spec.
+    #[serde(default)]
+    pub limits: Option<LinuxResources>,
     /// Its further processes.
     pub execs: BTreeMap<String, ExecSession>,
 }

@@ -7,6 +7,7 @@ use protos::management as api;
 
 use super::client::OwnerClient;
 use super::home::PodHome;
+use super::journal::{Event, Kind};
 use super::pod::{Authority, PodHandle, TRIES, stop_request};
 use super::status::Outcome;
 use super::store;
@@ -223,8 +224,20 @@ async fn is_well(owner: &OwnerClient) -> bool {
 /// Removes a container's directory. The caller holds the pod's lock.
 pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()> {
     let home = pod.container(name)?;
+    let definition = store::definition_of(&home);
+    let of = store::pod_definition_of(pod);
     unmount_below(home.path())?;
-    store::remove(home.path())
+    store::remove(home.path())?;
+    pod.journal().tell(match (of, definition) {
+        (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
+        // One whose files are damaged has its name.
+        _ => Event {
+            namespace: pod.namespace().to_owned(),
+            pod: pod.name().to_owned(),
+            ..Event::new(Kind::Container, "remove", name, "")
+        },
+    });
+    Ok(())
 }
 
 /// Removes a pod's directory, the containers in it first. The caller holds the
@@ -242,7 +255,16 @@ pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
         }
     }
     // Whatever went wrong with a container: the pod goes.
+    let definition = store::pod_definition_of(home);
     unmount_below(home.path())?;
     store::remove(home.path())?;
+    home.journal().tell(match definition {
+        Ok(definition) => Event::pod(&definition, "remove"),
+        Err(_) => Event {
+            namespace: home.namespace().to_owned(),
+            pod: home.name().to_owned(),
+            ..Event::new(Kind::Pod, "remove", home.name(), "")
+        },
+    });
     first.map_or(Ok(()), Err)
 }

@@ -134,6 +134,16 @@ fn is_of(path: &Path, named: &str, name: &str, cure: &str) -> Result<()> {
     Err(Error::bad_file(path, problem))
 }
 
+/// What a pod was defined to be.
+pub(crate) fn pod_definition_of(home: &PodHome) -> Result<PodDefinition> {
+    store::read(&home.config())
+}
+
+/// What a container was defined to be.
+pub(crate) fn definition_of(home: &ContainerHome) -> Result<ContainerDefinition> {
+    store::read(&home.config())
+}
+
 /// Puts a new pod into its place, whole.
 ///
 /// # Errors

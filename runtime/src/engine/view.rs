@@ -1,11 +1,12 @@
 //! A pod as it shows itself to whoever asks: files and, where nobody owns it
 //! any more, what follows from that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::definition::PodDefinition;
 use super::graph::Graph;
 use super::home::PodHome;
+use super::journal::Event;
 use super::record::{ContainerState, PodState};
 use super::status::{ContainerStatus, PodStatus};
 use super::store::{self, ContainerFiles};
@@ -32,8 +33,8 @@ pub struct PodView {
     /// The process that owns it, if one does.
     pub owner: Option<Owner>,
     /// Containers whose state is not what their files say, since their owner
-    /// has died.
-    pub(crate) changed: BTreeSet<String>,
+    /// has died; and whether they ran.
+    pub(crate) changed: BTreeMap<String, bool>,
 }
 
 impl PodView {
@@ -44,7 +45,29 @@ impl PodView {
     /// read.
     pub fn read(home: &PodHome) -> Result<Self> {
         let read = lock::glance(home, |owner| Self::of(home, owner));
-        read.map_err(|e| store::explain(home, e))
+        let view = read.map_err(|e| store::explain(home, e))?;
+        if view.is_settled() {
+            return Ok(view);
+        }
+        // Its owner has died: who sees it first writes down what follows.
+        // Another that is at it does the same, or more.
+        if let Ok(Some(held)) = PodLock::try_exclusive(home) {
+            let mut view = Self::read_locked(home, &held)?;
+            if let Err(e) = view.settle(&held) {
+                ::log::warn!("Pod {}: {e}", home.name());
+            }
+            return Ok(view);
+        }
+        Ok(view)
+    }
+
+    /// The containers that stand as their files do not say.
+    pub(crate) fn unsettled(&self) -> Vec<String> {
+        self.changed.keys().cloned().collect()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.changed.is_empty() && (self.owner.is_some() || !self.state.started)
     }
 
     /// As [`PodView::read`], by one who holds the pod's lock: what it shows stays
@@ -62,7 +85,7 @@ impl PodView {
             state: files.state?,
             containers: files.containers,
             owner,
-            changed: BTreeSet::new(),
+            changed: BTreeMap::new(),
         };
         if view.owner.is_none() {
             view.without_owner()?;
@@ -72,20 +95,22 @@ impl PodView {
 
     /// Nothing of an unowned pod runs, whatever its files say.
     fn without_owner(&mut self) -> Result<()> {
-        let why = if self.state.boot.is_empty() || self.state.boot == store::boot_id()? {
-            LOST
-        } else {
-            REBOOTED
-        };
+        let why = self.why_lost()?;
         for (name, files) in &mut self.containers {
             if let Ok(files) = files
                 && let Some(after) = files.state.lost(why)
             {
+                let ran = files.state.status.is_running();
                 files.state = after;
-                self.changed.insert(name.clone());
+                self.changed.insert(name.clone(), ran);
             }
         }
         Ok(())
+    }
+
+    fn why_lost(&self) -> Result<&'static str> {
+        let same = self.state.boot.is_empty() || self.state.boot == store::boot_id()?;
+        Ok(if same { LOST } else { REBOOTED })
     }
 
     /// Where the pod stands.
@@ -161,13 +186,20 @@ impl PodView {
     /// Writes down what followed from the owner's death, so that it stays
     /// true. The caller holds the pod's lock exclusively.
     pub(crate) fn settle(&mut self, lock: &PodLock) -> Result<()> {
-        for name in std::mem::take(&mut self.changed) {
-            let state: &ContainerState = &self.container(&name)?.state;
+        let journal = self.home.journal();
+        for (name, ran) in std::mem::take(&mut self.changed) {
+            let files = self.container(&name)?;
+            let state: &ContainerState = &files.state;
             store::write_container(&self.home.container(&name)?, state, lock)?;
+            if let Some(code) = state.exit_code.filter(|_| ran) {
+                let died = Event::container(&self.definition, &files.definition, "died");
+                journal.tell(died.with("exit_code", code));
+            }
         }
         if self.owner.is_none() && self.state.started {
             self.state.started = false;
             store::write_pod(&self.home, &self.state, lock)?;
+            journal.tell(Event::pod(&self.definition, "died").with("reason", self.why_lost()?));
         }
         Ok(())
     }

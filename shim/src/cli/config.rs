@@ -3,17 +3,21 @@
 use std::path::Path;
 
 use clap::Subcommand;
-use runtime::{Config, DEFAULT_CONFIG};
+use runtime::{Config, DEFAULT_CONFIG, Loaded};
+use serde::Serialize;
 
 use super::error::CliResult;
-use super::output::{print, table};
-use crate::error::Context as _;
+use super::output::{Format, json, print, table};
 
 /// `rust-kata config`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Shows each value that is in effect, and where it is from
-    Show,
+    Show {
+        /// How to show it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Prints a file with every key, its default and what it is for
     Default,
 }
@@ -22,56 +26,48 @@ impl Command {
     pub(super) fn run(&self, explicit: Option<&Path>) -> CliResult<()> {
         match self {
             Self::Default => print(DEFAULT_CONFIG),
-            Self::Show => show(explicit),
+            Self::Show { format } => show(explicit, *format),
         }
     }
 }
 
-fn show(explicit: Option<&Path>) -> CliResult<()> {
-    let (config, file) = Config::load_with_origin(explicit)?;
-    let set = match &file {
-        None => toml::Table::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).on("read", path)?;
-            // It was read as a configuration a moment ago.
-            text.parse().unwrap_or_default()
-        }
-    };
-    let effective = toml::Table::try_from(&config)
-        .map_err(|e| runtime::Error::Internal(format!("Cannot encode the configuration: {e}")))?;
-    let mut rows = Vec::new();
-    collect(&effective, &set, "", &mut |key, value, is_set| {
-        let origin = match &file {
-            Some(path) if is_set => path.display().to_string(),
-            _ => "default".into(),
-        };
-        rows.push(vec![key, value, origin]);
-    });
-    table(&["KEY", "VALUE", "FROM"], &rows)
+/// A value, and where it is from.
+#[derive(Debug, Serialize)]
+struct Row {
+    key: String,
+    value: toml::Value,
+    /// A file, or `default`.
+    origin: String,
 }
 
-/// Tells each value, those of tables by `table.key`.
-fn collect(
-    values: &toml::Table,
-    set: &toml::Table,
-    prefix: &str,
-    tell: &mut impl FnMut(String, String, bool),
-) {
-    let none = toml::Table::new();
+fn show(explicit: Option<&Path>, format: Format) -> CliResult<()> {
+    let loaded = Config::load_with_origin(explicit)?;
+    let effective = toml::Table::try_from(&loaded.config)
+        .map_err(|e| runtime::Error::Internal(format!("Cannot encode the configuration: {e}")))?;
+    let mut rows = Vec::new();
+    collect(&effective, &loaded, "", &mut rows);
+    if format == Format::Json {
+        return json(&rows);
+    }
+    let cells = rows
+        .into_iter()
+        .map(|row| vec![row.key, row.value.to_string(), row.origin]);
+    table(&["KEY", "VALUE", "FROM"], &cells.collect::<Vec<_>>())
+}
+
+/// Each value, those of tables by `table.key`.
+fn collect(values: &toml::Table, loaded: &Loaded, prefix: &str, rows: &mut Vec<Row>) {
     for (key, value) in values {
-        match value {
-            toml::Value::Table(inner) => {
-                let set = set
-                    .get(key)
-                    .and_then(toml::Value::as_table)
-                    .unwrap_or(&none);
-                collect(inner, set, &format!("{prefix}{key}."), tell);
-            }
-            _ => tell(
-                format!("{prefix}{key}"),
-                value.to_string(),
-                set.contains_key(key),
-            ),
+        let key = format!("{prefix}{key}");
+        if let toml::Value::Table(inner) = value {
+            collect(inner, loaded, &format!("{key}."), rows);
+            continue;
         }
+        let origin = loaded.origin(&key);
+        rows.push(Row {
+            origin: origin.map_or("default".into(), |path| path.display().to_string()),
+            value: value.clone(),
+            key,
+        });
     }
 }

@@ -10,9 +10,12 @@ use super::containers::{Ls, inspect};
 use super::create::create;
 use super::error::{CliResult, settle};
 use super::logs::Logs;
-use super::output::{print, table};
+use super::output::print;
 use super::spec::{Options, signal};
 use super::theirs::Theirs;
+use super::top::top;
+use super::update::Update;
+use super::wait::Wait;
 use super::{Context, Either};
 
 /// `rust-kata container`.
@@ -38,8 +41,8 @@ pub(super) enum Command {
     Attach(AttachArgs),
     /// Runs a further process in a running container
     Exec(Exec),
-    /// Waits for containers to end and tells their exit codes
-    Wait(Containers),
+    /// Waits for containers to end, or for another state, and tells their exit codes
+    Wait(Wait),
     /// Removes containers
     Rm(Rm),
     /// Lists containers
@@ -51,6 +54,8 @@ pub(super) enum Command {
     Top(One),
     /// Shows what a container has said
     Logs(Logs),
+    /// Changes limits of containers: at once, and for every later start
+    Update(Update),
 }
 
 #[derive(Debug, Args)]
@@ -68,13 +73,13 @@ pub(super) struct Create {
 pub(super) struct Containers {
     /// Containers by name, POD/NAME, id or the beginning of an id
     #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    pub(super) containers: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct One {
     /// A container by name, POD/NAME, id or the beginning of an id
-    container: String,
+    pub(super) container: String,
 }
 
 #[derive(Debug, Args)]
@@ -249,7 +254,8 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
             }
         }
         Command::Rm(args) => args.run(context).await?,
-        Command::Wait(which) => return wait(context, &which).await,
+        Command::Wait(wait) => wait.run(context).await?,
+        Command::Update(update) => update.run(context).await?,
         Command::Attach(args) => return args.run(context).await,
         Command::Exec(exec) => return exec.run(context).await,
         Command::Top(one) => top(context, &one).await?,
@@ -412,37 +418,4 @@ impl Rm {
         };
         self.which.each(context, remove).await
     }
-}
-
-async fn wait(context: &Context, which: &Containers) -> CliResult<u8> {
-    for wanted in &which.containers {
-        let code = match context.either(wanted)? {
-            Either::Ours(pod, name) => pod.wait(&name).await?,
-            Either::Theirs(theirs) => theirs.wait().await?,
-        };
-        print(&format!("{code}\n"))?;
-    }
-    Ok(0)
-}
-
-async fn top(context: &Context, one: &One) -> CliResult<()> {
-    let processes = match context.either(&one.container)? {
-        Either::Ours(pod, name) => pod.processes(&name).await?,
-        Either::Theirs(theirs) => {
-            let owner = theirs.owner().await?;
-            owner.list_processes(&theirs.container).await?
-        }
-    };
-    let rows = processes.into_iter().map(|process| {
-        vec![
-            process.pid.to_string(),
-            process.parent.to_string(),
-            process.uid.to_string(),
-            format!("{:.2}", process.cpu_ms as f64 / 1000.0),
-            format!("{:.1}", process.resident_bytes as f64 / f64::from(1 << 20)),
-            process.command,
-        ]
-    });
-    let heads = ["PID", "PPID", "UID", "CPU s", "MiB", "COMMAND"];
-    table(&heads, &rows.collect::<Vec<_>>())
 }

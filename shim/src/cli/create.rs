@@ -1,11 +1,13 @@
 //! Making a container, and the pod for it if it is to have one of its own.
 
 use runtime::engine::definition::PodDefinition;
-use runtime::engine::{PodHandle, new_name};
+use runtime::engine::image::HeldImage;
+use runtime::engine::{NAME_TRIES, PodHandle, name_for};
 
 use super::Context;
 use super::error::CliResult;
 use super::spec::Options;
+use crate::error::Error;
 
 /// Creates the container in `pod`, or in a new pod of the same name.
 pub(super) async fn create(
@@ -13,10 +15,32 @@ pub(super) async fn create(
     pod: Option<&str>,
     options: &Options,
 ) -> CliResult<(PodHandle, String)> {
-    let name = options.name.clone().unwrap_or_else(new_name);
     // Held until the container counts as a user of it.
     let image = options.image(context).await?;
-    let definition = options.definition(context, &name, image.as_ref())?;
+    let tries = if options.name.is_some() {
+        1
+    } else {
+        NAME_TRIES
+    };
+    for turn in 0..tries {
+        let name = options.name.clone().unwrap_or_else(|| name_for(turn));
+        match create_named(context, pod, options, name, image.as_ref()).await {
+            // Made up, and taken.
+            Err(Error::Runtime(runtime::Error::AlreadyExists { .. })) if turn + 1 < tries => {}
+            other => return other,
+        }
+    }
+    Err(runtime::Error::Internal("No free name for the container was found".into()).into())
+}
+
+async fn create_named(
+    context: &Context,
+    pod: Option<&str>,
+    options: &Options,
+    name: String,
+    image: Option<&HeldImage>,
+) -> CliResult<(PodHandle, String)> {
+    let definition = options.definition(context, &name, image)?;
     // Before a pod is made for it in vain.
     definition.check()?;
     let (pod, own) = match pod {

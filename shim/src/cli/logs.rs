@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write, stderr, stdout};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -34,7 +35,7 @@ pub(super) struct Logs {
     tail: Option<usize>,
 
     /// What was said since a point in time (2026-11-23T05:00:00Z) or so long ago (10m)
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<SystemTime>,
 
     /// When each line was said
@@ -42,9 +43,14 @@ pub(super) struct Logs {
     timestamps: bool,
 }
 
-fn since(text: &str) -> Result<SystemTime, String> {
+/// A point in time, or how long ago it was.
+pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
-        return Ok(SystemTime::now() - ago);
+        let at = SystemTime::now().checked_sub(ago);
+        return at.ok_or_else(|| "that was before time began".into());
+    }
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     }
     humantime::parse_rfc3339_weak(text)
         .map_err(|_| "a point in time as 2026-11-23T05:00:00Z, or a time as 10m".into())
@@ -76,14 +82,8 @@ impl Logs {
     /// Shows what is added to the log until the container has ended.
     fn go_on(&self, pod: &PodHandle, name: &str, path: &Path, mut reader: Reader) -> CliResult<()> {
         let dir = path.parent().unwrap_or(path);
-        let watch =
-            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).doing("watch the log")?;
-        let changes = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
-        inotify::add_watch(&watch, dir, changes).on("watch", dir)?;
-        let look = Timespec {
-            tv_sec: LOOK.as_secs() as i64,
-            tv_nsec: 0,
-        };
+        let watch = Watch::new()?;
+        watch.add(dir)?;
         loop {
             // Asked before the log is read: what comes after the end is nothing.
             let live = match pod.view() {
@@ -103,13 +103,7 @@ impl Logs {
             if !live {
                 return Ok(());
             }
-            let mut fds = [PollFd::new(&watch, PollFlags::IN)];
-            match poll(&mut fds, Some(&look)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e).doing("wait for the log"),
-            }
-            // How often it changed does not matter.
-            let _ = rustix::io::read(&watch, &mut [0u8; 4096]);
+            watch.wait()?;
         }
     }
 
@@ -134,16 +128,48 @@ impl Logs {
     }
 }
 
+/// Wakes when something in a directory changes.
+pub(super) struct Watch(OwnedFd);
+
+impl Watch {
+    pub(super) fn new() -> CliResult<Self> {
+        let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        made.doing("watch the log").map(Self)
+    }
+
+    pub(super) fn add(&self, dir: &Path) -> CliResult<()> {
+        let changes = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&self.0, dir, changes).on("watch", dir)?;
+        Ok(())
+    }
+
+    /// Waits for a change; a while at the most, for an owner may be killed.
+    pub(super) fn wait(&self) -> CliResult<()> {
+        let look = Timespec {
+            tv_sec: LOOK.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Some(&look)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).doing("wait for the log"),
+        }
+        // How often it changed does not matter.
+        let _ = rustix::io::read(&self.0, &mut [0u8; 4096]);
+        Ok(())
+    }
+}
+
 /// A log that is written to while it is read.
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     file: Option<BufReader<File>>,
     /// The beginning of a line that has no end yet.
     begun: Vec<u8>,
 }
 
 impl Reader {
-    fn open(path: &Path) -> CliResult<Self> {
+    pub(super) fn open(path: &Path) -> CliResult<Self> {
         match File::open(path) {
             Ok(file) => Ok(Self {
                 file: Some(BufReader::new(file)),
@@ -155,7 +181,7 @@ impl Reader {
     }
 
     /// The lines that have been added.
-    fn lines(&mut self) -> CliResult<Vec<Vec<u8>>> {
+    pub(super) fn lines(&mut self) -> CliResult<Vec<Vec<u8>>> {
         let mut lines = Vec::new();
         let Some(file) = &mut self.file else {
             return Ok(lines);
@@ -174,7 +200,7 @@ impl Reader {
     }
 
     /// Whether another file is in its place now.
-    fn was_replaced(&self, path: &Path) -> bool {
+    pub(super) fn was_replaced(&self, path: &Path) -> bool {
         let there = std::fs::metadata(path).map(|data| data.ino()).ok();
         let ours = self
             .file

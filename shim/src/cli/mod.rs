@@ -4,61 +4,48 @@
 //! the engine (`runtime::engine`), which any other program may embed as well.
 
 mod attach;
+mod batch;
 mod check;
 mod config;
 mod container;
 mod containers;
 mod create;
 mod error;
+mod events;
+mod help;
 mod image;
 mod logs;
+mod man;
 mod mounts;
 mod output;
 mod pod;
+mod pod_create;
+mod pod_logs;
+mod pods;
 mod pull;
 mod run;
 mod spec;
 mod stats;
 mod theirs;
+mod top;
+mod update;
 mod volume;
+mod wait;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use runtime::Config;
 use runtime::engine::Engine;
 
 use self::error::{CliResult, exit_code};
 use crate::error::Context as _;
 
-const EXAMPLES: &str = "\
-EXAMPLES
-  A command in a VM of its own, of an image or with a directory as its root file system:
-    rust-kata run --rm -it --image docker.io/library/alpine -- sh
-    rust-kata run --rm -it --rootfs ./alpine -- sh
-  A pod of two containers that share a network:
-    rust-kata pod create --name web
-    rust-kata container create --pod web --name db --rootfs ./db -- /bin/db
-    rust-kata container create --pod web --name app --requires db --rootfs ./app -- /bin/app
-    rust-kata pod start web
-    rust-kata pod ls
-    rust-kata container exec -it app -- sh
-    rust-kata pod rm --force web
-
-EXIT CODE
-  0    done
-  125  rust-kata itself failed: one line on stderr says why
-  126  the command of a container is not executable
-  127  the command of a container does not exist
-  2    the command line is wrong
-  run, exec, start --attach and attach leave with the code of their process;
-  128 + N when signal N ended it.";
-
 /// Pods and containers in virtual machines of their own.
 #[derive(Debug, Parser)]
-#[command(name = "rust-kata", version, after_long_help = EXAMPLES)]
+#[command(name = "rust-kata", version)]
 struct Cli {
     /// A configuration file, instead of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml or the
     /// one installed with this binary
@@ -89,6 +76,8 @@ enum Command {
     Volume(volume::Command),
     /// Creates a container, in a new pod or a given one, and starts it
     Run(Box<run::Args>),
+    /// Shows what happened to pods and containers, and what goes on happening
+    Events(events::Events),
     /// Tells whether pods can run on this machine, and what to do if not; 1 if not
     Check(check::Check),
     /// The configuration
@@ -99,6 +88,9 @@ enum Command {
         /// bash, zsh, fish …
         shell: clap_complete::Shell,
     },
+    /// Writes the man pages into a directory
+    #[command(hide = true)]
+    Man { dir: PathBuf },
     /// Owns a pod; started by the others
     #[command(hide = true)]
     #[command(name = runtime::engine::OWN)]
@@ -117,7 +109,8 @@ pub(crate) fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(runtime::holder::ARGUMENT) {
         runtime::holder::main();
     }
-    let cli = match Cli::try_parse() {
+    let matches = help::with_examples(Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(problem) => {
             let _ = problem.print();
@@ -141,6 +134,9 @@ fn run(cli: Cli) -> CliResult<u8> {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "rust-kata", &mut text);
         return output::print(&String::from_utf8_lossy(&text)).map(|()| 0);
+    }
+    if let Command::Man { dir } = &cli.command {
+        return man::write(&Cli::command(), dir).map(|()| 0);
     }
     if let Command::Config(command) = &cli.command {
         return command.run(cli.config.as_deref()).map(|()| 0);
@@ -170,8 +166,12 @@ fn run(cli: Cli) -> CliResult<u8> {
             Command::Image(command) => image::run(&context, command).await.map(|()| 0),
             Command::Volume(command) => volume::run(&context, command).await.map(|()| 0),
             Command::Run(args) => run::run(&context, *args).await,
+            Command::Events(events) => events.run(&context).map(|()| 0),
             Command::Check(check) => check.run(&context),
-            Command::Config(_) | Command::Completion { .. } | Command::Own { .. } => Ok(0),
+            Command::Config(_)
+            | Command::Completion { .. }
+            | Command::Man { .. }
+            | Command::Own { .. } => Ok(0),
         }
     });
     // A read of the terminal cannot be called back: do not wait for it.

@@ -20,6 +20,65 @@ use super::Context;
 use super::error::CliResult;
 use super::mounts::Mounts;
 use super::pull::{Policy, PullOptions, obtain};
+/// What a container may use.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Limits {
+    /// Its memory limit: a number with k, m or g
+    #[arg(long, short, value_name = "BYTES")]
+    memory: Option<String>,
+
+    /// CPUs that it may use, as 1.5
+    #[arg(long, value_name = "N")]
+    cpus: Option<f64>,
+
+    /// Its weight against the others of its pod when CPU time is short, 2 to 262144
+    #[arg(long, short = 'c', value_name = "SHARES")]
+    cpu_shares: Option<u64>,
+
+    /// Processes that it may have; -1: any number
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+}
+
+impl Limits {
+    /// Whether none is given.
+    pub(super) fn is_empty(&self) -> bool {
+        let cpu = self.cpus.is_none() && self.cpu_shares.is_none();
+        cpu && self.memory.is_none() && self.pids_limit.is_none()
+    }
+
+    /// As the OCI runtime specification has them.
+    pub(super) fn resources(&self) -> Result<LinuxResources> {
+        let mut resources = LinuxResourcesBuilder::default();
+        if let Some(memory) = &self.memory {
+            let memory = LinuxMemoryBuilder::default().limit(bytes(memory)? as i64);
+            resources = resources.memory(memory.build().map_err(internal)?);
+        }
+        if self.cpus.is_some() || self.cpu_shares.is_some() {
+            let mut cpu = LinuxCpuBuilder::default();
+            if let Some(cpus) = self.cpus {
+                if !(0.01..=512.0).contains(&cpus) {
+                    return Err(Error::Invalid(format!("--cpus {cpus}: from 0.01 to 512")));
+                }
+                cpu = cpu.period(100_000u64).quota((cpus * 100_000.0) as i64);
+            }
+            if let Some(shares) = self.cpu_shares {
+                if !(2..=262_144).contains(&shares) {
+                    return Err(Error::Invalid(format!(
+                        "--cpu-shares {shares}: from 2 to 262144"
+                    )));
+                }
+                cpu = cpu.shares(shares);
+            }
+            resources = resources.cpu(cpu.build().map_err(internal)?);
+        }
+        if let Some(limit) = self.pids_limit {
+            let pids = LinuxPidsBuilder::default().limit(limit);
+            resources = resources.pids(pids.build().map_err(internal)?);
+        }
+        resources.build().map_err(internal)
+    }
+}
 
 /// What a container is.
 #[derive(Debug, Clone, Args)]
@@ -84,17 +143,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "CONTAINER")]
     requires: Vec<String>,
 
-    /// Its memory limit: a number with k, m or g
-    #[arg(long, short, value_name = "BYTES")]
-    memory: Option<String>,
-
-    /// CPUs that it may use, as 1.5
-    #[arg(long, value_name = "N")]
-    cpus: Option<f64>,
-
-    /// Processes that it may have
-    #[arg(long, value_name = "N")]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: Limits,
 
     /// A capability more than usual
     #[arg(long, value_name = "NAME")]
@@ -221,7 +271,7 @@ impl Options {
     }
 
     fn spec(&self, effective: &Effective, mounts: Vec<Mount>) -> Result<Spec> {
-        let mut linux = LinuxBuilder::default().resources(self.resources()?);
+        let mut linux = LinuxBuilder::default().resources(self.limits.resources()?);
         if self.privileged {
             linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
         } else {
@@ -257,28 +307,6 @@ impl Options {
             .no_new_privileges(false)
             .build()
             .map_err(internal)
-    }
-
-    fn resources(&self) -> Result<LinuxResources> {
-        let mut resources = LinuxResourcesBuilder::default();
-        if let Some(memory) = &self.memory {
-            let memory = LinuxMemoryBuilder::default().limit(bytes(memory)? as i64);
-            resources = resources.memory(memory.build().map_err(internal)?);
-        }
-        if let Some(cpus) = self.cpus {
-            if !(0.01..=512.0).contains(&cpus) {
-                return Err(Error::Invalid(format!("--cpus {cpus}: from 0.01 to 512")));
-            }
-            let cpu = LinuxCpuBuilder::default()
-                .period(100_000u64)
-                .quota((cpus * 100_000.0) as i64);
-            resources = resources.cpu(cpu.build().map_err(internal)?);
-        }
-        if let Some(limit) = self.pids_limit {
-            let pids = LinuxPidsBuilder::default().limit(limit);
-            resources = resources.pids(pids.build().map_err(internal)?);
-        }
-        resources.build().map_err(internal)
     }
 }
 

@@ -52,6 +52,9 @@ fn exec_of(request: &api::AttachRequest) -> Option<&str> {
 impl Processes for Owner {
     async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected> {
         let name = to.container.clone();
+        if to.exec.is_empty() {
+            self.attached(&name);
+        }
         let (streams, output) = match (exec_of(to), to.start) {
             (Some(exec), true) => self.start_exec(&name, exec, to.stdin).await?,
             (None, true) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use protos::management as api;
 use protos::management_ttrpc::Management;
+use runtime::engine::batch::parse_resources;
 use runtime::engine::client::to_results;
 use runtime::engine::owner::Owner;
 use runtime::engine::time::nanos;
@@ -108,10 +109,21 @@ impl Management for Service {
     async fn update(&self, _: &TtrpcContext, req: api::UpdateRequest) -> Answer<api::Empty> {
         let owner = self.0.clone();
         answer(async move {
-            let updated = owner.update(&req.container, &req.resources).await;
+            let resources = parse_resources(&req.resources)?;
+            let updated = owner.update(&req.container, &resources).await;
             updated.map(|()| api::Empty::new())
         })
         .await
+    }
+
+    async fn batch(&self, _: &TtrpcContext, req: api::BatchRequest) -> Answer<api::BatchResponse> {
+        let owner = self.0.clone();
+        answer(async move { Ok(owner.batch(req.operations).await) }).await
+    }
+
+    async fn sync(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move { owner.sync(&req.containers).await.map(to_results) }).await
     }
 
     async fn shutdown(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {

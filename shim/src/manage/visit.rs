@@ -133,6 +133,14 @@ impl Management for Service {
         self.refuse(&[req.container])
     }
 
+    async fn batch(&self, _: &TtrpcContext, _: api::BatchRequest) -> Answer<api::BatchResponse> {
+        self.refuse(&[])
+    }
+
+    async fn sync(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        self.refuse(&req.containers)
+    }
+
     async fn shutdown(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
         self.refuse(&req.containers)
     }

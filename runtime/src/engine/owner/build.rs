@@ -11,6 +11,7 @@ use super::{Owner, Tracked, guard};
 use crate::create::ContainerConfig;
 use crate::engine::definition::{ContainerDefinition, Rootfs, SharedNamespace};
 use crate::engine::home::{ContainerHome, PodHome};
+use crate::engine::limits::put_over;
 use crate::engine::log::LogWriter;
 use crate::engine::rootfs::Root;
 use crate::engine::status::ContainerStatus;
@@ -55,7 +56,11 @@ impl Owner {
             })
             .await;
         match created {
-            Ok(pid) => self.change(container, |state| state.pid = pid),
+            Ok(pid) => {
+                self.change(container, |state| state.pid = pid)?;
+                self.tell_of(container, |event| event.action("init"));
+                Ok(())
+            }
             Err(e) => {
                 self.out_of_vm(container, &e);
                 Err(e)
@@ -133,6 +138,11 @@ impl Owner {
         }
         if let Some(linux) = spec.linux_mut() {
             linux.set_namespaces(Some(self.namespaces()));
+            if let Some(limits) = &container.now().limits {
+                let mut resources = linux.resources().clone().unwrap_or_default();
+                put_over(&mut resources, limits);
+                linux.set_resources(Some(resources));
+            }
             linux.set_cgroups_path(Some(Path::new("/").join(&pod.name).join(&definition.name)));
         }
         Ok(spec)
@@ -152,7 +162,7 @@ impl Owner {
             namespace(Type::Network, share.contains(&SharedNamespace::Net)),
             namespace(Type::Ipc, share.contains(&SharedNamespace::Ipc)),
             namespace(Type::Uts, share.contains(&SharedNamespace::Uts)),
-            namespace(Type::Pid, false),
+            namespace(Type::Pid, share.contains(&SharedNamespace::Pid)),
             namespace(Type::Mount, false),
             namespace(Type::Cgroup, false),
         ]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Owner, Tracked, guard};
 use crate::engine::definition::ExitPolicy;
+use crate::engine::journal;
 use crate::engine::restart::{RECOVERED, back_off};
 use crate::engine::status::ContainerStatus;
 use crate::error::Result;
@@ -57,6 +59,12 @@ impl Owner {
             Event::Oom { container } => {
                 if let Ok(container) = self.tracked(&container) {
                     self.note(&container, |state| state.oom_killed = true);
+                    self.tell_of(&container, |event| event.action("oom"));
+                }
+            }
+            Event::Started { container, .. } => {
+                if let Ok(container) = self.tracked(&container) {
+                    self.tell_start(&container);
                 }
             }
             // What was asked for is written down by those who asked.
@@ -71,6 +79,7 @@ impl Owner {
         events: &mut mpsc::UnboundedReceiver<Event>,
         reason: String,
     ) {
+        self.note_end_of_vm(&pod.lost());
         let in_vm = || {
             let containers = guard(&self.containers);
             containers.values().any(|c| c.now().status.is_live())
@@ -86,15 +95,13 @@ impl Owner {
         for container in left {
             let problem = format!("the VM ended: {reason}");
             if let Some(lost) = container.now().lost(&problem) {
+                let code = lost.exit_code.unwrap_or_default();
                 self.note(&container, |state| *state = lost);
+                self.tell_end(&container, code);
             }
         }
         if let Err(e) = pod.shutdown().await {
             ::log::error!("Something may be left of the VM: {e}");
-        }
-        if !pod.was_asked_to_end() {
-            let noted = self.change_pod(|state| state.problem = Some(reason));
-            noted.unwrap_or_else(|e| ::log::error!("{e}"));
         }
         let hooks = self.run_hooks(&self.definition.hooks.post_stop, "stopped");
         if let Err(e) = hooks.await {
@@ -142,6 +149,7 @@ impl Owner {
                 state.restarts = 0;
             }
         });
+        self.tell_end(&container, exit.status);
         if again {
             tokio::spawn(self.clone().restart_later(container));
         } else if container.definition.remove_at_exit {
@@ -180,7 +188,9 @@ impl Owner {
             return Ok(());
         }
         let pod = self.boot().await?;
-        self.start_one(&pod, container, now.restarts + 1).await
+        self.start_one(&pod, container, now.restarts + 1).await?;
+        self.tell_of(container, |event| event.action("restart"));
+        Ok(())
     }
 
     pub(super) fn has(&self, container: &Arc<Tracked>) -> bool {
@@ -197,7 +207,7 @@ impl Owner {
         self.end_if_unused_locked().await;
     }
 
-    pub(super) async fn end_if_unused_locked(&self) {
+    pub(in crate::engine) async fn end_if_unused_locked(&self) {
         let live = guard(&self.containers)
             .values()
             .any(|container| container.now().status.is_live());
@@ -229,10 +239,28 @@ impl Owner {
         let pod = guard(&self.vm).take();
         if let Some(pod) = pod {
             ::log::info!("Pod {}: the VM ends: {reason}", self.home.name());
+            // Before its end is asked for: it may have gone by itself.
+            let lost = pod.lost();
             if let Err(e) = pod.shutdown().await {
                 ::log::error!("Something may be left of the VM: {e}");
             }
+            self.note_end_of_vm(&lost);
         }
+    }
+
+    /// Writes down and tells, once, that the VM has ended, and why it was lost
+    /// if it was.
+    fn note_end_of_vm(&self, lost: &Option<String>) {
+        if !self.vm_told.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let Some(reason) = lost else {
+            return self.tell("stop");
+        };
+        let noted = self.change_pod(|state| state.problem = Some(reason.clone()));
+        noted.unwrap_or_else(|e| ::log::error!("{e}"));
+        let died = journal::Event::pod(&self.definition, "died");
+        self.home.journal().tell(died.with("reason", reason));
     }
 
     /// Runs hooks of the pod, with its state on stdin.

@@ -81,6 +81,9 @@ pub(crate) fn process_of(
     Ok(process)
 }
 
+/// The exit code of a process that nobody knows the end of.
+const UNKNOWN: u8 = 125;
+
 /// As many sessions a container can have: ended ones are kept for `inspect`.
 const SESSIONS: usize = 256;
 
@@ -152,6 +155,10 @@ impl Owner {
             self.change_exec(&container, exec, |session| {
                 session.status = ContainerStatus::Running;
             })?;
+            self.tell_of(&container, |event| {
+                let event = event.action("exec").with("exec", exec);
+                event.with("command", session.command.join(" "))
+            });
             pod.start_exec(name, exec).await
         };
         match started.await {
@@ -166,9 +173,17 @@ impl Owner {
             Err(e) => {
                 let _ = pod.delete(name, Some(exec)).await;
                 guard(&container.execs).remove(exec);
+                let told = session_of(&container, exec).is_ok_and(|s| s.status.is_live());
                 self.change(&container, |state| {
                     state.execs.remove(exec);
                 })?;
+                if told {
+                    let code = match e {
+                        Error::Command { exit_code, .. } => exit_code,
+                        _ => UNKNOWN,
+                    };
+                    self.tell_exec_end(&container, exec, code.into());
+                }
                 Err(e)
             }
         }
@@ -195,6 +210,14 @@ impl Owner {
             session.pid = 0;
         });
         noted.unwrap_or_else(|e| ::log::error!("Exec {exec} of container {name}: {e}"));
+        self.tell_exec_end(&container, exec, exit.status);
+    }
+
+    fn tell_exec_end(&self, container: &Tracked, exec: &str, code: u32) {
+        self.tell_of(container, |event| {
+            let event = event.action("exec_died").with("exec", exec);
+            event.with("exit_code", code)
+        });
     }
 
     /// Removes a recorded process; one that runs is killed first with `force`.

@@ -16,6 +16,7 @@ mod stop;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use super::Engine;
 use super::definition::{ContainerDefinition, PodDefinition};
 use super::home::PodHome;
+use super::journal::Event;
 use super::record::{self, ContainerState, PodState};
 use super::store;
 use super::streams::ProcessStreams;
@@ -43,7 +45,9 @@ pub struct Owner {
     containers: Mutex<BTreeMap<String, Arc<Tracked>>>,
     /// Changed under `op`, looked at by all.
     vm: Mutex<Option<Arc<Pod>>>,
-    op: tokio::sync::Mutex<()>,
+    /// It was told that the VM runs, and not that it has ended.
+    vm_told: AtomicBool,
+    pub(super) op: tokio::sync::Mutex<()>,
     /// Restarts that are to come; they keep the pod up.
     pending: watch::Sender<usize>,
     /// Nothing is left to own.
@@ -62,6 +66,8 @@ pub(crate) struct Tracked {
     pub(crate) streams: Mutex<Option<Arc<ProcessStreams>>>,
     /// Of its further processes.
     pub(crate) execs: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
+    /// It has been told that it runs, and not that it has ended.
+    told: AtomicBool,
 }
 
 impl Tracked {
@@ -71,6 +77,7 @@ impl Tracked {
             state: watch::Sender::new(state),
             streams: Mutex::default(),
             execs: Mutex::default(),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -147,6 +154,7 @@ impl Owner {
             state: Mutex::new(state),
             containers: Mutex::new(containers),
             vm: Mutex::default(),
+            vm_told: AtomicBool::new(false),
             op: tokio::sync::Mutex::default(),
             pending: watch::Sender::new(0),
             ended: watch::Sender::new(false),
@@ -250,6 +258,40 @@ impl Owner {
     pub(crate) fn note(&self, container: &Tracked, change: impl FnOnce(&mut ContainerState)) {
         if let Err(e) = self.change(container, change) {
             ::log::error!("Container {}: {e}", container.name());
+        }
+    }
+
+    /// Tells what has happened to the pod.
+    pub(crate) fn tell(&self, action: &str) {
+        let event = Event::pod(&self.definition, action);
+        self.home.journal().tell(event);
+    }
+
+    /// Tells what has happened to a container.
+    pub(crate) fn tell_of(&self, container: &Tracked, event: impl FnOnce(Event) -> Event) {
+        let about = Event::container(&self.definition, &container.definition, "");
+        self.home.journal().tell(event(about));
+    }
+
+    /// Tells that a container runs, once each time.
+    pub(crate) fn tell_start(&self, container: &Tracked) {
+        if !container.told.swap(true, Ordering::Relaxed) {
+            self.tell_of(container, |event| event.action("start"));
+        }
+    }
+
+    /// Tells that a container has ended, if it was told to run.
+    pub(crate) fn tell_end(&self, container: &Tracked, exit_code: u32) {
+        if container.told.swap(false, Ordering::Relaxed) {
+            let died = |event: Event| event.action("died").with("exit_code", exit_code);
+            self.tell_of(container, died);
+        }
+    }
+
+    /// A client is about to be attached to a container.
+    pub fn attached(&self, name: &str) {
+        if let Ok(container) = self.tracked(name) {
+            self.tell_of(&container, |event| event.action("attach"));
         }
     }
 

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
+use oci_spec::runtime::LinuxResources;
 
 use super::{Owner, Tracked};
+use crate::engine::limits::put_over;
 use crate::engine::status::{Fit, Operation, Outcome};
 use crate::error::{Error, Result};
+use crate::state::Status;
 
 impl Owner {
     /// Which of these containers an operation has something to do for. One
@@ -45,7 +48,8 @@ impl Owner {
     /// # Errors
     /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
     pub async fn pause(&self, names: &[String]) -> Result<Outcome> {
-        self.freeze(Operation::Pause, names).await
+        let _op = self.op.lock().await;
+        self.freeze_locked(Operation::Pause, names).await
     }
 
     /// Thaws containers that are paused.
@@ -53,12 +57,16 @@ impl Owner {
     /// # Errors
     /// As [`Owner::pause`].
     pub async fn unpause(&self, names: &[String]) -> Result<Outcome> {
-        self.freeze(Operation::Unpause, names).await
+        let _op = self.op.lock().await;
+        self.freeze_locked(Operation::Unpause, names).await
     }
 
-    async fn freeze(&self, operation: Operation, names: &[String]) -> Result<Outcome> {
+    pub(in crate::engine) async fn freeze_locked(
+        &self,
+        operation: Operation,
+        names: &[String],
+    ) -> Result<Outcome> {
         use crate::engine::status::ContainerStatus::{Paused, Running};
-        let _op = self.op.lock().await;
         let mut outcome = Outcome::default();
         let fitting = self.fitting(operation, names, &mut outcome)?;
         if fitting.is_empty() {
@@ -79,7 +87,13 @@ impl Owner {
                     }
                 })
             });
+            if result.is_ok() {
+                self.tell_of(&container, |event| event.action(operation.name()));
+            }
             outcome.add(name, result);
+        }
+        if names.is_empty() && !outcome.done.is_empty() {
+            self.tell(operation.name());
         }
         Ok(outcome)
     }
@@ -98,24 +112,89 @@ impl Owner {
         let pod = self.live_or("kill")?;
         let sent = join_all(fitting.iter().map(|container| async {
             self.change(container, |state| state.stopped_by_user = true)?;
+            // Told of before what comes of it.
+            self.tell_of(container, |event| {
+                event.action("kill").with("signal", signal)
+            });
             pod.kill(container.name(), None, signal, all).await
         }));
         for (container, result) in fitting.iter().zip(sent.await) {
             outcome.add(container.name(), result);
         }
+        if names.is_empty() {
+            self.tell("kill");
+        }
         Ok(outcome)
     }
 
-    /// Changes the resource limits of a container: OCI `LinuxResources` as
-    /// JSON.
+    /// Changes limits of a container: at once if it is in the VM, and for every
+    /// later start.
     ///
     /// # Errors
-    /// [`Error::WrongState`] unless it is in a VM; the VM's.
-    pub async fn update(&self, name: &str, resources: &[u8]) -> Result<()> {
+    /// [`Error::NotFound`]; the VM's.
+    pub async fn update(&self, name: &str, resources: &LinuxResources) -> Result<()> {
         let _op = self.op.lock().await;
-        self.tracked(name)?;
-        let pod = self.live_or("update")?;
-        pod.update(name, resources).await
+        self.update_locked(name, resources).await
+    }
+
+    pub(in crate::engine) async fn update_locked(
+        &self,
+        name: &str,
+        resources: &LinuxResources,
+    ) -> Result<()> {
+        let container = self.tracked(name)?;
+        if container.now().status.is_live() {
+            let json = serde_json::to_vec(resources).map_err(|e| Error::Internal(e.to_string()))?;
+            self.live_or("update")?.update(name, &json).await?;
+        }
+        self.change(&container, |state| {
+            put_over(state.limits.get_or_insert_default(), resources);
+        })?;
+        self.tell_of(&container, |event| event.action("update"));
+        Ok(())
+    }
+
+    /// Asks the guest how containers stand, and writes down where that is not
+    /// what is on record: the done ones of the outcome.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    pub async fn sync(&self, names: &[String]) -> Result<Outcome> {
+        let _op = self.op.lock().await;
+        let mut outcome = Outcome::default();
+        for container in self.chosen(names)? {
+            let before = container.now();
+            let synced = self.sync_one(&container).await;
+            if synced.is_ok() && container.now() == before {
+                outcome.ignored.push(container.name().to_owned());
+            } else {
+                outcome.add(container.name(), synced);
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn sync_one(&self, container: &Tracked) -> Result<()> {
+        let name = container.name();
+        if !container.now().status.is_live() {
+            return Ok(());
+        }
+        let pod = self.live_or("ask")?;
+        // The guest's word, not what was last heard of it.
+        pod.processes(name).await?;
+        let found = pod.state(name, None)?;
+        self.change(container, |state| {
+            use crate::engine::status::ContainerStatus::{Paused, Running};
+            match found.status {
+                Status::Paused if state.status == Running => state.status = Paused,
+                Status::Running if state.status == Paused => state.status = Running,
+                // Its end is told of by itself.
+                _ => {}
+            }
+            if state.status.is_live() {
+                state.pid = found.pid;
+            }
+        })
     }
 }
 

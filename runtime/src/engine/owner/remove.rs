@@ -36,6 +36,17 @@ impl Owner {
         seconds: Option<u32>,
     ) -> Result<Outcome> {
         let _op = self.op.lock().await;
+        let outcome = self.remove_locked(names, force, seconds).await;
+        self.end_if_unused_locked().await;
+        outcome
+    }
+
+    pub(in crate::engine) async fn remove_locked(
+        self: &Arc<Self>,
+        names: &[String],
+        force: bool,
+        seconds: Option<u32>,
+    ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let graph = self.graph()?;
         let (unread, names): (Vec<String>, Vec<String>) = names
@@ -66,7 +77,6 @@ impl Owner {
             };
             outcome.add(name, result);
         }
-        self.end_if_unused_locked().await;
         Ok(outcome)
     }
 

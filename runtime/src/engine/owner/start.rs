@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::{Owner, Tracked, guard};
+use crate::engine::definition::SharedNamespace;
 use crate::engine::status::{ContainerStatus, Fit, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::pod::Pod;
@@ -24,7 +26,10 @@ impl Owner {
         outcome
     }
 
-    async fn init_locked(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
+    pub(in crate::engine) async fn init_locked(
+        self: &Arc<Self>,
+        names: &[String],
+    ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for container in self.fitting(Operation::Init, names, &mut outcome)? {
             let pod = self.boot().await?;
@@ -48,7 +53,7 @@ impl Owner {
         outcome
     }
 
-    pub(super) async fn start_locked(
+    pub(in crate::engine) async fn start_locked(
         self: &Arc<Self>,
         names: &[String],
         dependencies: bool,
@@ -126,6 +131,7 @@ impl Owner {
         };
         match started.await {
             Ok(pid) => {
+                self.tell_start(container);
                 self.note(container, |state| {
                     if state.status.is_live() {
                         state.pid = pid;
@@ -170,6 +176,8 @@ impl Owner {
         })?;
         tokio::spawn(self.clone().listen(pod.clone(), events));
         *guard(&self.vm) = Some(pod.clone());
+        self.vm_told.store(true, Ordering::Relaxed);
+        self.tell("start");
         if let Err(e) = self
             .run_hooks(&self.definition.hooks.post_start, "running")
             .await
@@ -201,13 +209,12 @@ impl Owner {
                     .clone()
                     .unwrap_or(definition.name.clone()),
             ),
-            cgroups_path: definition
-                .cgroup_parent
-                .as_ref()
-                .map(|p| p.join(&definition.id)),
+            cgroups_path: definition.cgroup_path(),
+            cpu_limits: resources.cpu_limits(),
             labels: sizes.into_iter().flatten().collect::<HashMap<_, _>>(),
             memory_limit: resources.memory,
             cpus: cpus.map(|quota| (quota as u64).div_ceil(period) as u32),
+            share_pid: definition.share.contains(&SharedNamespace::Pid),
             outlives_containers: true,
             ..PodConfig::default()
         }

@@ -30,7 +30,7 @@ impl Owner {
         outcome
     }
 
-    pub(super) async fn stop_locked(
+    pub(in crate::engine) async fn stop_locked(
         self: &Arc<Self>,
         names: &[String],
         seconds: Option<u32>,
@@ -55,6 +55,9 @@ impl Owner {
             let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(free);
             let stopped = join_all(now.iter().map(|c| self.stop_one(c, seconds))).await;
             for (container, result) in now.iter().zip(stopped) {
+                if result.is_ok() {
+                    self.tell_of(container, |event| event.action("stop"));
+                }
                 outcome.add(container.name(), result);
             }
             left = later;
@@ -128,7 +131,7 @@ impl Owner {
         outcome
     }
 
-    async fn restart_locked(
+    pub(in crate::engine) async fn restart_locked(
         self: &Arc<Self>,
         names: &[String],
         seconds: Option<u32>,
@@ -144,6 +147,13 @@ impl Owner {
             return Ok(stopped);
         }
         let mut outcome = self.start_locked(&again, false).await?;
+        for name in &outcome.done {
+            let container = self.tracked(name)?;
+            self.tell_of(&container, |event| event.action("restart"));
+        }
+        if names.is_empty() {
+            self.tell("restart");
+        }
         outcome.errors.append(&mut stopped.errors);
         Ok(outcome)
     }

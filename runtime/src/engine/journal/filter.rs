@@ -1,0 +1,153 @@
+//! Which events are asked for.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::{Event, Kind};
+use crate::engine::time::rfc3339;
+use crate::error::{Error, Result};
+
+/// What podman's `events --filter` takes.
+const KEYS: [&str; 8] = [
+    "container",
+    "event",
+    "image",
+    "label",
+    "name",
+    "pod",
+    "type",
+    "volume",
+];
+
+/// A choice of events: of each key that is given one value must fit, within a
+/// span of time.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    wanted: BTreeMap<String, Vec<String>>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl Filter {
+    /// `KEY=VALUE` each.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key that there is none of.
+    pub fn parse<T: AsRef<str>>(filters: &[T]) -> Result<Self> {
+        let mut filter = Self::default();
+        for text in filters.iter().map(AsRef::as_ref) {
+            match text.split_once('=') {
+                Some((key, value)) if KEYS.contains(&key) => filter.want(key, value),
+                _ => {
+                    return Err(Error::Invalid(format!(
+                        "--filter {text}: it is KEY=VALUE, with one of {} as KEY",
+                        KEYS.join(", ")
+                    )));
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    /// Asks for this value of a key, too.
+    pub fn want(&mut self, key: &str, value: &str) {
+        let values = self.wanted.entry(key.to_owned()).or_default();
+        values.push(value.to_owned());
+    }
+
+    /// Asks for what happened in a span of time.
+    pub fn between(&mut self, since: Option<SystemTime>, until: Option<SystemTime>) {
+        self.since = since.map(rfc3339);
+        self.until = until.map(rfc3339);
+    }
+
+    /// Whether an event is asked for.
+    pub fn fits(&self, event: &Event) -> bool {
+        // RFC 3339 in UTC with nine digits sorts as time does.
+        let early = self.since.as_ref().is_some_and(|since| event.time < *since);
+        let late = self.until.as_ref().is_some_and(|until| event.time > *until);
+        let mut keys = self.wanted.iter();
+        !early
+            && !late
+            && keys.all(|(key, values)| values.iter().any(|value| has(event, key, value)))
+    }
+}
+
+fn has(event: &Event, key: &str, value: &str) -> bool {
+    let is = |kind: Kind| {
+        let id = !value.is_empty() && event.id.starts_with(value);
+        event.kind == kind && (event.name == value || id)
+    };
+    match key {
+        "event" => event.action == value,
+        "type" => event.kind.name() == value,
+        "name" => event.name == value,
+        "container" => is(Kind::Container),
+        // Those of its containers, too.
+        "pod" => is(Kind::Pod) || event.pod == value,
+        "image" => {
+            is(Kind::Image)
+                || event
+                    .attributes
+                    .get("image")
+                    .is_some_and(|image| image == value)
+        }
+        "volume" => is(Kind::Volume),
+        "label" => match value.split_once('=') {
+            Some((name, value)) => event.labels.get(name).is_some_and(|there| there == value),
+            None => event.labels.contains_key(value),
+        },
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn event(kind: Kind, action: &str) -> Event {
+        let mut event = Event::new(kind, action, "db", "abcdef");
+        event.pod = "web".into();
+        event.labels.insert("tier".into(), "back".into());
+        event.time = rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(100));
+        event
+    }
+
+    fn fits(filters: &[&str]) -> bool {
+        let event = event(Kind::Container, "died");
+        Filter::parse(filters).unwrap().fits(&event)
+    }
+
+    #[test]
+    fn one_value_of_each_key_must_fit() {
+        assert!(fits(&[]));
+        assert!(fits(&["event=start", "event=died"]));
+        assert!(!fits(&["event=died", "type=pod"]));
+        assert!(fits(&["container=db", "pod=web", "type=container"]));
+        assert!(fits(&["container=abc"]) && !fits(&["container=bcd"]));
+        assert!(!fits(&["container="]));
+        assert!(fits(&["label=tier"]) && fits(&["label=tier=back"]));
+        assert!(!fits(&["label=tier=front"]) && !fits(&["volume=db"]));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        for bad in ["colour=red", "event", "=x"] {
+            let said = Filter::parse(&[bad]).unwrap_err().to_string();
+            assert!(said.contains(bad) && said.contains("container"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_span_of_time() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let within = |since, until| {
+            let mut filter = Filter::default();
+            filter.between(since, until);
+            filter.fits(&event(Kind::Pod, "start"))
+        };
+        assert!(within(None, None) && within(at(100), at(100)) && within(at(1), at(200)));
+        assert!(!within(at(101), None) && !within(None, at(99)));
+    }
+}

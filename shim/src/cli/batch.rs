@@ -1,0 +1,134 @@
+//! `rust-kata pod batch`: changes of a pod from a file, one a line.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use clap::Args;
+use runtime::Error;
+use runtime::engine::batch::Change;
+
+use super::Context;
+use super::error::{CliResult, settle};
+use super::output::print;
+use super::spec::signal;
+use crate::error::Context as _;
+
+/// `rust-kata pod batch`.
+#[derive(Debug, Args)]
+pub(super) struct Batch {
+    /// A pod by name, id or the beginning of an id
+    pod: String,
+
+    /// Lines of VERB [CONTAINER...], where VERB is init, start, stop, restart, pause, unpause,
+    /// kill, kill=SIGNAL, rm or rm=force; without containers all are meant
+    /// [default: standard input]
+    file: Option<PathBuf>,
+}
+
+impl Batch {
+    pub(super) async fn run(self, context: &Context) -> CliResult<()> {
+        let pod = context.pod(&self.pod)?;
+        let text = match &self.file {
+            Some(path) => std::fs::read_to_string(path).on("read", path)?,
+            None => {
+                let mut text = String::new();
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .doing("read the changes from stdin")?;
+                text
+            }
+        };
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .collect();
+        // All are read before the first is made.
+        let changes: Vec<Change> = lines
+            .iter()
+            .map(|line| change(line))
+            .collect::<Result<_, _>>()?;
+        let outcomes = pod.batch(&changes).await?;
+        let mut last = None;
+        for (line, outcome) in lines.iter().zip(outcomes) {
+            match outcome.map_err(Into::into).and_then(settle) {
+                Ok(_) => print(&format!("{line}\n"))?,
+                Err(error) => {
+                    if let Some(error) = last.replace(error) {
+                        crate::terminal::say(&error.to_string());
+                    }
+                }
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+}
+
+/// A change, from its line.
+fn change(line: &str) -> Result<Change, Error> {
+    let mut words = line.split_whitespace();
+    let word = words.next().unwrap_or_default();
+    let containers: Vec<String> = words.map(str::to_owned).collect();
+    let (verb, how) = match word.split_once('=') {
+        Some((verb, how)) => (verb, Some(how)),
+        None => (word, None),
+    };
+    let bad = |problem: &str| Err(Error::Invalid(format!("The change {line:?}: {problem}")));
+    Ok(match (verb, how) {
+        ("init", None) => Change::Init(containers),
+        ("start", None) => Change::Start {
+            containers,
+            dependencies: true,
+        },
+        ("stop", None) => Change::Stop {
+            containers,
+            seconds: None,
+        },
+        ("restart", None) => Change::Restart {
+            containers,
+            seconds: None,
+        },
+        ("pause", None) => Change::Pause(containers),
+        ("unpause", None) => Change::Unpause(containers),
+        ("kill", how) => match signal(how.unwrap_or("KILL")) {
+            Ok(signal) => Change::Kill {
+                containers,
+                signal: signal as u32,
+                all: false,
+            },
+            Err(problem) => return bad(&problem),
+        },
+        ("rm", None | Some("force")) => Change::Remove {
+            containers,
+            force: how.is_some(),
+            seconds: None,
+        },
+        _ => return bad("it is none of init, start, stop, restart, pause, unpause, kill and rm"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_changes() {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(change("pause").unwrap(), Change::Pause(Vec::new()));
+        let killed = Change::Kill {
+            containers: names(&["a", "b"]),
+            signal: 15,
+            all: false,
+        };
+        assert_eq!(change("kill=TERM a b").unwrap(), killed);
+        let removed = Change::Remove {
+            containers: names(&["a"]),
+            force: true,
+            seconds: None,
+        };
+        assert_eq!(change("rm=force  a").unwrap(), removed);
+        for bad in ["dance a", "kill=X", "rm=x", "start=now"] {
+            assert!(change(bad).unwrap_err().to_string().contains(bad), "{bad}");
+        }
+    }
+}

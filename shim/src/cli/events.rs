@@ -1,0 +1,138 @@
+//! `rust-kata events`: what happened to pods and containers, and goes on
+//! happening.
+
+use std::io::{ErrorKind, Write, stdout};
+use std::time::SystemTime;
+
+use clap::Args;
+use runtime::engine::journal::{Event, Filter, Follower, Reader};
+
+use super::Context;
+use super::error::CliResult;
+use super::logs::moment;
+use crate::error::Context as _;
+
+/// `rust-kata events`.
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Events of one kind alone, by container, event, image, label, name, pod, type or volume;
+    /// values of one key are alternatives
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+
+    /// What happened since a point in time (2026-11-23T05:00:00Z) or so long ago (10m)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<SystemTime>,
+
+    /// What happened before a point in time; with --follow, until then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<SystemTime>,
+
+    /// Go on with what happens from now on; without --since that alone
+    #[arg(long, short, alias = "stream")]
+    follow: bool,
+
+    /// How to show them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// How an event is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A line of JSON.
+    Json,
+}
+
+impl Events {
+    /// Shows those of some pods alone.
+    pub(super) fn of_pods(&mut self, pods: &[String]) {
+        let pods = pods.iter().map(|pod| format!("pod={pod}"));
+        self.filter.extend(pods);
+    }
+
+    pub(super) fn run(self, context: &Context) -> CliResult<()> {
+        let mut filter = Filter::parse(&self.filter)?;
+        let since = match (self.since, self.follow) {
+            (None, true) => Some(SystemTime::now()),
+            (since, _) => since,
+        };
+        filter.between(since, self.until);
+        let ours = |event: &Event| {
+            let namespace = context.namespace.as_deref();
+            filter.fits(event) && namespace.is_none_or(|namespace| event.namespace == namespace)
+        };
+        let journal = context.engine.journal();
+        if !self.follow {
+            let events = Reader::open(&journal)?.events()?;
+            self.show(events.iter().filter(|event| ours(event)))?;
+            return Ok(());
+        }
+        tokio::task::block_in_place(|| {
+            let mut follower = Follower::new(&journal)?;
+            while let Some(events) = follower.next(self.until)? {
+                if !self.show(events.iter().filter(|event| ours(event)))? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Shows events; false if nobody reads on.
+    fn show<'a>(&self, events: impl Iterator<Item = &'a Event>) -> CliResult<bool> {
+        let mut text = String::new();
+        for event in events {
+            text.push_str(&match self.format {
+                Format::Text => line(event),
+                Format::Json => serde_json::to_string(event).map_err(|e| {
+                    runtime::Error::Internal(format!("Cannot encode the answer: {e}"))
+                })?,
+            });
+            text.push('\n');
+        }
+        let mut stdout = stdout();
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+            other => other.doing("write to stdout").map(|()| true),
+        }
+    }
+}
+
+/// As podman has it: `TIME TYPE ACTION ID (pod=web, name=db, exit_code=137)`.
+fn line(event: &Event) -> String {
+    let mut about = vec![format!("name={}", event.name)];
+    if !event.pod.is_empty() && event.pod != event.name {
+        about.insert(0, format!("pod={}", event.pod));
+    }
+    let more = event.attributes.iter().chain(&event.labels);
+    about.extend(more.map(|(name, value)| format!("{name}={value}")));
+    let id: String = event.id.chars().take(12).collect();
+    let (kind, action) = (event.kind.name(), &event.action);
+    let about = about.join(", ");
+    format!("{} {kind} {action} {id} ({about})", event.time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::engine::journal::Kind;
+
+    #[test]
+    fn a_line_tells_what_podmans_does() {
+        let mut event = Event::new(Kind::Container, "died", "db", "0123456789abcdef");
+        event.time = "2026-11-23T05:00:00.000000000Z".into();
+        event.pod = "web".into();
+        let event = event.with("exit_code", 137);
+        assert_eq!(
+            line(&event),
+            "2026-11-23T05:00:00.000000000Z container died 0123456789ab (pod=web, name=db, exit_code=137)"
+        );
+    }
+}

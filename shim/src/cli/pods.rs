@@ -1,0 +1,199 @@
+//! Pods as they are shown: lists, and all there is to know about one.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use clap::Args;
+use runtime::engine::definition::PodDefinition;
+use runtime::engine::time::rfc3339;
+use runtime::engine::view::PodView;
+use runtime::listing::FrontDoor;
+use serde::Serialize;
+
+use super::Context;
+use super::error::CliResult;
+use super::output::{Format, ago, json, print, table, value};
+use super::pod::Pods;
+use super::theirs;
+use crate::run::OWN_ERROR;
+
+/// `rust-kata pod ls`.
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    /// How to show them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Names alone
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// A pod in a list.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: String,
+    name: String,
+    namespace: String,
+    status: String,
+    created: String,
+    containers: usize,
+    infra: bool,
+    labels: BTreeMap<String, String>,
+    front_door: String,
+}
+
+impl Ls {
+    pub(super) fn run(self, context: &Context) -> CliResult<u8> {
+        let mut rows = Vec::new();
+        let mut created: Vec<Option<SystemTime>> = Vec::new();
+        let mut code = 0;
+        for pod in context.engine.pods(context.namespace.as_deref())? {
+            let row = match pod {
+                Ok(view) => {
+                    created.push(Some(view.definition.created));
+                    row(&view)
+                }
+                Err(bad) => {
+                    created.push(None);
+                    crate::terminal::say(&bad.error.to_string());
+                    code = OWN_ERROR;
+                    Row {
+                        id: String::new(),
+                        name: bad.home.name().into(),
+                        namespace: bad.home.namespace().into(),
+                        status: "Error".into(),
+                        created: String::new(),
+                        containers: 0,
+                        infra: false,
+                        labels: BTreeMap::new(),
+                        front_door: FrontDoor::RustKata.to_string(),
+                    }
+                }
+            };
+            rows.push(row);
+        }
+        for pod in theirs::pods(context)? {
+            let parts = pod.containers.values().flatten();
+            let since = parts.map(|part| part.record.created).min();
+            created.push(since);
+            rows.push(Row {
+                id: pod.config.id.clone(),
+                name: pod.config.id.clone(),
+                namespace: pod.config.namespace.clone(),
+                status: pod.status().to_string(),
+                created: since.map(rfc3339).unwrap_or_default(),
+                containers: pod.containers.len(),
+                infra: false,
+                labels: pod.config.labels.clone().into_iter().collect(),
+                front_door: pod.config.front_door.to_string(),
+            });
+        }
+        if self.quiet {
+            let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
+            print(&names)?;
+        } else if self.format == Format::Json {
+            json(&rows)?;
+        } else {
+            let heads = [
+                "POD ID",
+                "NAME",
+                "NAMESPACE",
+                "STATUS",
+                "CREATED",
+                "CONTAINERS",
+                "FRONT DOOR",
+            ];
+            let cells = rows.iter().zip(created).map(|(row, created)| {
+                vec![
+                    row.id.chars().take(12).collect(),
+                    row.name.clone(),
+                    row.namespace.clone(),
+                    row.status.clone(),
+                    created.map(ago).unwrap_or_default(),
+                    row.containers.to_string(),
+                    row.front_door.clone(),
+                ]
+            });
+            table(&heads, &cells.collect::<Vec<_>>())?;
+        }
+        Ok(code)
+    }
+}
+
+fn row(view: &PodView) -> Row {
+    let definition = &view.definition;
+    Row {
+        id: definition.id.clone(),
+        name: definition.name.clone(),
+        namespace: definition.namespace.clone(),
+        status: view.status().to_string(),
+        created: rfc3339(definition.created),
+        containers: view.containers.len(),
+        infra: definition.infra,
+        labels: definition.labels.clone(),
+        front_door: FrontDoor::RustKata.to_string(),
+    }
+}
+
+/// All there is to know about a pod.
+#[derive(Debug, Serialize)]
+struct Inspected<'a> {
+    status: String,
+    front_door: String,
+    owner_pid: Option<u32>,
+    infra_running: bool,
+    path: String,
+    #[serde(flatten)]
+    definition: &'a PodDefinition,
+    state: &'a runtime::engine::record::PodState,
+    containers: Vec<InspectedContainer<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct InspectedContainer<'a> {
+    name: &'a str,
+    id: Option<&'a str>,
+    status: String,
+}
+
+pub(super) fn inspect(context: &Context, pods: &Pods) -> CliResult<u8> {
+    let mut all = Vec::new();
+    for pod in pods.handles(context) {
+        let pod = match pod {
+            Ok(pod) => pod,
+            Err((name, error)) => match theirs::pod(context, &name)? {
+                Some(pod) => {
+                    all.push(theirs::inspect_pod(&pod)?);
+                    continue;
+                }
+                None => return Err(error),
+            },
+        };
+        let view = pod.view()?;
+        let containers = view
+            .containers
+            .iter()
+            .map(|(name, files)| InspectedContainer {
+                name,
+                id: files.as_ref().ok().map(|f| f.definition.id.as_str()),
+                status: match files {
+                    Ok(files) => files.state.status.to_string(),
+                    Err(error) => format!("error: {error}"),
+                },
+            });
+        let inspected = Inspected {
+            status: view.status().to_string(),
+            front_door: FrontDoor::RustKata.to_string(),
+            owner_pid: view.owner.as_ref().map(|owner| owner.pid),
+            infra_running: view.infra_runs(),
+            path: view.home.path().display().to_string(),
+            definition: &view.definition,
+            state: &view.state,
+            containers: containers.collect(),
+        };
+        all.push(value(&inspected)?);
+    }
+    json(&all)?;
+    Ok(0)
+}
