@@ -515,3 +515,86 @@ fn after_a_reboot_what_ran_can_be_started_again() {
     bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
         .ok();
 }
+
+#[test]
+fn sessions_are_listed_inspected_and_removed() {
+    if !subject_is_ours("changes") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, &[], &[("c", &[], SLEEP)]);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    exec(&bed, "c", "exit 7").exits(7);
+    let words = ["container", "exec", "-d", "--user", "user", "c", "sleep", "1000"];
+    let running = bed.rust_kata(&words).ok().out().trim().to_owned();
+
+    let listed = bed.rust_kata(&["container", "session", "ls", "--format", "json", "c"]).ok().out();
+    let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let ended = listed.iter().find(|one| one["exit_code"] == 7).expect("the first");
+    let ended = ended["id"].as_str().expect("an id");
+    let shown = bed.rust_kata(&["container", "session", "inspect", "c", &running]).ok().out();
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((&shown[0]["user"], &shown[0]["status"]), (&"user".into(), &"running".into()));
+    assert_eq!(shown[0]["command"][1], "1000");
+
+    // What runs keeps what it is in: its session and its container.
+    let rm = |words: &[&str]| bed.rust_kata(&[&["container", "session", "rm"], words].concat());
+    rm(&["c", &running]).exits(125);
+    bed.rust_kata(&["container", "rm", "c"]).exits(125);
+    bed.rust_kata(&["container", "cleanup", "c"]).exits(125);
+    rm(&["c", ended]).ok();
+    rm(&["--force", "c", &running]).ok();
+    rm(&["c", &running]).exits(125);
+    let left = bed.rust_kata(&["container", "session", "ls", "--quiet", "c"]).ok().out();
+    assert_eq!(left, "");
+    let top = bed.rust_kata(&["container", "top", "c"]).ok().out();
+    assert!(!top.contains("sleep 1000"), "{top}");
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"]).ok();
+}
+
+#[test]
+fn what_a_run_left_is_cleaned_up_and_made_again() {
+    if !subject_is_ours("changes") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, &[], &[("c", &[], SLEEP), ("d", &[], SLEEP)]);
+    let bundle = bed.data().join("pods/local/web/containers/c/bundle");
+    bed.rust_kata(&["container", "init", "c"]).ok();
+    assert!(bundle.exists());
+    assert_eq!(inspect(&bed, "container", "c")["status"], "initialized");
+    bed.rust_kata(&["container", "cleanup", "c"]).ok();
+    assert!(!bundle.exists());
+    assert_eq!(inspect(&bed, "container", "c")["status"], "created");
+
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    bed.rust_kata(&["pod", "stop", "--time", "0", "web"]).ok();
+    assert!(bundle.exists());
+    bed.rust_kata(&["container", "cleanup", "c", "d"]).ok();
+    assert!(!bundle.exists());
+    assert_eq!(inspect(&bed, "container", "c")["state"]["exit_code"], 137, "it is kept");
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    assert_eq!(inspect(&bed, "pod", "web")["status"], "Running");
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"]).ok();
+}
+
+#[test]
+fn on_a_terminal_what_takes_its_time_is_shown() {
+    if !subject_is_ours("changes") {
+        return;
+    }
+    let bed = Bed::new();
+    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
+    pod(&bed, &[], &[("c", &[], deaf)]);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let stop = bed.cli(&["pod", "stop", "--time", "4", "web"]);
+    let terminal = harness::pty::Terminal::spawn(stop, 24, 80);
+    terminal.screen.expect("Stopping pod web (", limit());
+    terminal.finish(limit()).exits(0);
+    // Elsewhere there is nothing but the answer.
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let stopped = bed.rust_kata(&["pod", "stop", "--time", "3", "web"]).ok();
+    assert_eq!((stopped.out().as_str(), stopped.err().as_str()), ("web\n", ""));
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+}

@@ -278,7 +278,7 @@ pub(super) fn update_request(
     })
 }
 
-/// The reverse of what [`update_request`] does to limits.
+/// New limits, from OCI `LinuxResources` as JSON.
 pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
     serde_json::from_slice(json).map_err(|e| {
         Error::Invalid(format!(

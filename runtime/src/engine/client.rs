@@ -68,6 +68,8 @@ calls! {
     update(UpdateRequest) -> Empty, patiently();
     /// Makes changes one after the other.
     batch(BatchRequest) -> BatchResponse, patiently();
+    /// Undoes what the last run of containers left.
+    cleanup(ContainersRequest) -> Results, patiently();
     /// Asks the guest how containers stand.
     sync(ContainersRequest) -> Results, patiently();
     /// Stops all containers, the VM and the owner.

@@ -13,6 +13,7 @@
 pub mod attachment;
 pub mod batch;
 pub mod capabilities;
+mod cleanup;
 pub mod client;
 #[cfg(test)]
 mod damage;

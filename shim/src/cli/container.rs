@@ -11,6 +11,8 @@ use super::create::create;
 use super::error::{CliResult, settle};
 use super::logs::Logs;
 use super::output::print;
+use super::progress::patiently;
+use super::session;
 use super::spec::{Options, signal};
 use super::theirs::Theirs;
 use super::top::top;
@@ -56,6 +58,11 @@ pub(super) enum Command {
     Logs(Logs),
     /// Changes limits of containers: at once, and for every later start
     Update(Update),
+    /// Undoes what the last run of containers that do not run has left
+    Cleanup(Containers),
+    /// Further processes that were run in a container: list, inspect, remove
+    #[command(subcommand)]
+    Session(session::Command),
 }
 
 #[derive(Debug, Args)]
@@ -212,34 +219,34 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Start(args) => {
             let with = !args.no_dependencies;
             args.which
-                .each(context, async |pod, names| pod.start(names, with).await)
+                .each(context, "Starting", async |pod, names| pod.start(names, with).await)
                 .await?;
         }
         Command::Init(which) => {
             which
-                .each(context, async |pod, names| pod.init(names).await)
+                .each(context, "Building", async |pod, names| pod.init(names).await)
                 .await?;
         }
         Command::Stop(args) => {
             let time = args.time;
             args.which
-                .each(context, async |pod, names| pod.stop(names, time).await)
+                .each(context, "Stopping", async |pod, names| pod.stop(names, time).await)
                 .await?;
         }
         Command::Restart(args) => {
             let time = args.time;
             args.which
-                .each(context, async |pod, names| pod.restart(names, time).await)
+                .each(context, "Restarting", async |pod, names| pod.restart(names, time).await)
                 .await?;
         }
         Command::Pause(which) => {
             which
-                .each(context, async |pod, names| pod.pause(names).await)
+                .each(context, "Pausing", async |pod, names| pod.pause(names).await)
                 .await?;
         }
         Command::Unpause(which) => {
             which
-                .each(context, async |pod, names| pod.unpause(names).await)
+                .each(context, "Unpausing", async |pod, names| pod.unpause(names).await)
                 .await?;
         }
         Command::Kill(args) => {
@@ -247,7 +254,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
             let (ours, theirs) = args.which.of_either(context)?;
             let send =
                 async |pod: &PodHandle, names: &[String]| pod.kill(names, signal, args.all).await;
-            ours.each(context, send).await?;
+            ours.each(context, "Killing", send).await?;
             for theirs in theirs {
                 settle(theirs.kill(signal, args.all).await?)?;
                 print(&format!("{}\n", theirs.container))?;
@@ -256,6 +263,11 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Rm(args) => args.run(context).await?,
         Command::Wait(wait) => wait.run(context).await?,
         Command::Update(update) => update.run(context).await?,
+        Command::Session(command) => session::run(context, command).await?,
+        Command::Cleanup(which) => {
+            let clean = async |pod: &PodHandle, names: &[String]| pod.cleanup(names).await;
+            which.each(context, "Cleaning up", clean).await?;
+        }
         Command::Attach(args) => return args.run(context).await,
         Command::Exec(exec) => return exec.run(context).await,
         Command::Top(one) => top(context, &one).await?,
@@ -270,11 +282,13 @@ impl Containers {
     async fn each(
         &self,
         context: &Context,
+        doing: &str,
         work: impl AsyncFn(&PodHandle, &[String]) -> runtime::Result<Outcome>,
     ) -> CliResult<()> {
         let mut outcome = Outcome::default();
         for (pod, names) in self.by_pod(context)? {
-            let part = work(&pod, &names).await?;
+            let what = format!("{doing} {}", names.join(", "));
+            let part = patiently(what, work(&pod, &names)).await?;
             outcome.done.extend(part.done);
             outcome.ignored.extend(part.ignored);
             outcome.errors.extend(part.errors);
@@ -416,6 +430,6 @@ impl Rm {
             }
             Ok(outcome)
         };
-        self.which.each(context, remove).await
+        self.which.each(context, "Removing", remove).await
     }
 }

@@ -252,6 +252,23 @@ rust-kata container ls --pod web --format json",
 rust-kata container logs --tail 20 --timestamps db
 rust-kata container logs --follow --since 10m db",
     ),
+    ("container cleanup", "rust-kata container cleanup db"),
+    (
+        "container session ls",
+        "\
+rust-kata container session ls db
+rust-kata container session ls --format json db",
+    ),
+    (
+        "container session inspect",
+        "rust-kata container session inspect db 0123456789ab",
+    ),
+    (
+        "container session rm",
+        "\
+One that runs is killed:
+rust-kata container session rm --force db 0123456789ab",
+    ),
     (
         "container update",
         "\

@@ -11,6 +11,7 @@ use super::output::print;
 use super::pod_create::Create;
 use super::pod_logs::PodLogs;
 use super::pods::{Ls, inspect};
+use super::progress::patiently;
 use super::spec::signal;
 use super::stats::Stats;
 use super::top::{PodTop, top_of};
@@ -119,13 +120,14 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         }
         Command::Run(create) => {
             let pod = create.run(context)?;
-            settle(pod.start(&[], true).await?)?;
+            let doing = format!("Starting pod {}", pod.name());
+            settle(patiently(doing, pod.start(&[], true)).await?)?;
             print(&format!("{}\n", pod.name()))
         }
         Command::Top(top) => top_of(context, &top).await,
         Command::Logs(logs) => logs.run(context),
         Command::Batch(batch) => batch.run(context).await,
-        Command::Sync(pods) => each(context, &pods, async |pod| settle(pod.sync(&[]).await?)).await,
+        Command::Sync(pods) => each(context, &pods, "Asking", async |pod| settle(pod.sync(&[]).await?)).await,
         Command::Ls(ls) => return ls.run(context),
         Command::Inspect(pods) => return inspect(context, &pods),
         Command::Stats(stats) => stats.run(context).await,
@@ -134,38 +136,38 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
             args.events.run(context)
         }
         Command::Start(pods) => {
-            each(context, &pods, async |pod| {
+            each(context, &pods, "Starting", async |pod| {
                 settle(pod.start(&[], true).await?)
             })
             .await
         }
         Command::Stop(stop) => {
-            each(context, &stop.pods, async |pod| {
+            each(context, &stop.pods, "Stopping", async |pod| {
                 settle(pod.stop(&[], stop.time).await?)
             })
             .await
         }
         Command::Restart(stop) => {
             let again = async |pod: &PodHandle| settle(pod.restart(&[], stop.time).await?);
-            each(context, &stop.pods, again).await
+            each(context, &stop.pods, "Restarting", again).await
         }
         Command::Pause(pods) => {
-            each(context, &pods, async |pod| settle(pod.pause(&[]).await?)).await
+            each(context, &pods, "Pausing", async |pod| settle(pod.pause(&[]).await?)).await
         }
         Command::Unpause(pods) => {
-            each(context, &pods, async |pod| settle(pod.unpause(&[]).await?)).await
+            each(context, &pods, "Unpausing", async |pod| settle(pod.unpause(&[]).await?)).await
         }
         Command::Kill(kill) => {
             let send =
                 async |pod: &PodHandle| settle(pod.kill(&[], kill.signal as u32, false).await?);
-            each(context, &kill.pods, send).await
+            each(context, &kill.pods, "Killing", send).await
         }
         Command::Rm(rm) => {
             let remove = async |pod: &PodHandle| {
                 pod.remove(rm.force, rm.time).await?;
                 Ok(Vec::new())
             };
-            each(context, &rm.pods, remove).await
+            each(context, &rm.pods, "Removing", remove).await
         }
     }?;
     Ok(0)
@@ -176,12 +178,17 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
 async fn each(
     context: &Context,
     pods: &Pods,
+    doing: &str,
     work: impl AsyncFn(&PodHandle) -> CliResult<Vec<String>>,
 ) -> CliResult<()> {
     let mut last = None;
     for pod in pods.handles(context) {
         let (name, result) = match pod {
-            Ok(pod) => (pod.name().to_owned(), work(&pod).await),
+            Ok(pod) => {
+                let name = pod.name().to_owned();
+                let result = patiently(format!("{doing} pod {name}"), work(&pod)).await;
+                (name, result)
+            }
             Err((name, error)) => (name, Err(error)),
         };
         if let Some(error) = last.take() {

@@ -126,6 +126,11 @@ impl Management for Service {
         answer(async move { owner.sync(&req.containers).await.map(to_results) }).await
     }
 
+    async fn cleanup(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        let owner = self.0.clone();
+        answer(async move { owner.cleanup(&req.containers).await.map(to_results) }).await
+    }
+
     async fn shutdown(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
         let owner = self.0.clone();
         answer(async move { owner.stop_pod(req.timeout).await.map(to_results) }).await

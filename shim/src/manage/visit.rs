@@ -141,6 +141,10 @@ impl Management for Service {
         self.refuse(&req.containers)
     }
 
+    async fn cleanup(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {
+        self.refuse(&req.containers)
+    }
+
     async fn shutdown(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
         self.refuse(&req.containers)
     }
