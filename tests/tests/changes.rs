@@ -177,6 +177,24 @@ fn a_state_is_waited_for() {
         ];
         Running::spawn(bed.cli(&words), Input::Null)
     };
+    let names = |words: &[&str]| bed.rust_kata(words).ok().out();
+    assert_eq!(
+        names(&["pod", "ls", "-q", "--filter", "status=created"]),
+        "web\n"
+    );
+    assert_eq!(names(&["pod", "ls", "-q", "--filter", "name=other"]), "");
+    assert_eq!(
+        names(&[
+            "ps",
+            "-aq",
+            "--filter",
+            "pod=web",
+            "--filter",
+            "status=created"
+        ]),
+        "c\n"
+    );
+    bed.rust_kata(&["ps", "--filter", "colour=red"]).exits(125);
     let running = wait("running");
     bed.rust_kata(&["pod", "start", "web"]).ok();
     assert_eq!(running.finish(limit()).ok().out(), "-1\n");
@@ -525,17 +543,38 @@ fn sessions_are_listed_inspected_and_removed() {
     pod(&bed, &[], &[("c", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     exec(&bed, "c", "exit 7").exits(7);
-    let words = ["container", "exec", "-d", "--user", "user", "c", "sleep", "1000"];
+    let words = [
+        "container",
+        "exec",
+        "-d",
+        "--user",
+        "user",
+        "c",
+        "sleep",
+        "1000",
+    ];
     let running = bed.rust_kata(&words).ok().out().trim().to_owned();
 
-    let listed = bed.rust_kata(&["container", "session", "ls", "--format", "json", "c"]).ok().out();
+    let listed = bed
+        .rust_kata(&["container", "session", "ls", "--format", "json", "c"])
+        .ok()
+        .out();
     let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed.len(), 2, "{listed:?}");
-    let ended = listed.iter().find(|one| one["exit_code"] == 7).expect("the first");
+    let ended = listed
+        .iter()
+        .find(|one| one["exit_code"] == 7)
+        .expect("the first");
     let ended = ended["id"].as_str().expect("an id");
-    let shown = bed.rust_kata(&["container", "session", "inspect", "c", &running]).ok().out();
+    let shown = bed
+        .rust_kata(&["container", "session", "inspect", "c", &running])
+        .ok()
+        .out();
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
-    assert_eq!((&shown[0]["user"], &shown[0]["status"]), (&"user".into(), &"running".into()));
+    assert_eq!(
+        (&shown[0]["user"], &shown[0]["status"]),
+        (&"user".into(), &"running".into())
+    );
     assert_eq!(shown[0]["command"][1], "1000");
 
     // What runs keeps what it is in: its session and its container.
@@ -546,11 +585,15 @@ fn sessions_are_listed_inspected_and_removed() {
     rm(&["c", ended]).ok();
     rm(&["--force", "c", &running]).ok();
     rm(&["c", &running]).exits(125);
-    let left = bed.rust_kata(&["container", "session", "ls", "--quiet", "c"]).ok().out();
+    let left = bed
+        .rust_kata(&["container", "session", "ls", "--quiet", "c"])
+        .ok()
+        .out();
     assert_eq!(left, "");
     let top = bed.rust_kata(&["container", "top", "c"]).ok().out();
     assert!(!top.contains("sleep 1000"), "{top}");
-    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"]).ok();
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
+        .ok();
 }
 
 #[test]
@@ -573,10 +616,15 @@ fn what_a_run_left_is_cleaned_up_and_made_again() {
     assert!(bundle.exists());
     bed.rust_kata(&["container", "cleanup", "c", "d"]).ok();
     assert!(!bundle.exists());
-    assert_eq!(inspect(&bed, "container", "c")["state"]["exit_code"], 137, "it is kept");
+    assert_eq!(
+        inspect(&bed, "container", "c")["state"]["exit_code"],
+        137,
+        "it is kept"
+    );
     bed.rust_kata(&["pod", "start", "web"]).ok();
     assert_eq!(inspect(&bed, "pod", "web")["status"], "Running");
-    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"]).ok();
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
+        .ok();
 }
 
 #[test]
@@ -595,6 +643,9 @@ fn on_a_terminal_what_takes_its_time_is_shown() {
     // Elsewhere there is nothing but the answer.
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let stopped = bed.rust_kata(&["pod", "stop", "--time", "3", "web"]).ok();
-    assert_eq!((stopped.out().as_str(), stopped.err().as_str()), ("web\n", ""));
+    assert_eq!(
+        (stopped.out().as_str(), stopped.err().as_str()),
+        ("web\n", "")
+    );
     bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
 }

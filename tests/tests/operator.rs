@@ -138,6 +138,13 @@ fn each_command_explains_itself_and_has_a_man_page() {
         let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{command}: {e}"));
         assert!(text.contains(".SH SYNOPSIS"), "{command}: {text}");
     }
+    // As podman has it.
+    assert!(
+        bed.rust_kata(&["ps", "--all"])
+            .ok()
+            .out()
+            .contains("CONTAINER ID")
+    );
     let unknown = bed.rust_kata(&["pod", "dance"]).exits(2);
     assert!(unknown.err().contains("dance"), "{unknown:?}");
 }

@@ -144,7 +144,7 @@ fn bad_pods_are_refused_by_name() {
             &["pod", "create", "--infra", "false", "--share", "net"],
             "infra",
         ),
-        (&["pod", "create", "--share", "pid"], "pid"),
+        (&["pod", "create", "--share", "mount"], "mount"),
         (&["pod", "create", "--cgroup-parent", "x/y.slice"], "slice"),
         (&["pod", "start", "nope"], "nope"),
         (&["container", "start", "nope"], "nope"),

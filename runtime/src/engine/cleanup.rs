@@ -31,8 +31,8 @@ impl PodHandle {
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
-            let cleaned = may_clean(&name, &files.state)
-                .and_then(|()| clean(&self.home.container(&name)?));
+            let cleaned =
+                may_clean(&name, &files.state).and_then(|()| clean(&self.home.container(&name)?));
             if cleaned.is_ok() {
                 let event = Event::container(&view.definition, &files.definition, "cleanup");
                 self.home.journal().tell(event);
@@ -86,7 +86,10 @@ fn may_clean(name: &str, state: &ContainerState) -> Result<()> {
         return refused(state.status.to_string());
     }
     if state.mounts > 0 {
-        return refused(format!("mounted {} time(s): unmount it first", state.mounts));
+        return refused(format!(
+            "mounted {} time(s): unmount it first",
+            state.mounts
+        ));
     }
     Ok(())
 }

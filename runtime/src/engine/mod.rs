@@ -344,7 +344,7 @@ mod tests {
         // All the usual names are taken.
         let pods = home::pods(&engine.config.data_root).join(NAMESPACE);
         for name in names::all() {
-            fs::create_dir_all(pods.join(name).join("containers")).unwrap();
+            std::fs::create_dir_all(pods.join(name).join("containers")).unwrap();
         }
         let made = engine
             .create_pod(PodDefinition::new(NAMESPACE, ""))

@@ -219,34 +219,46 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Start(args) => {
             let with = !args.no_dependencies;
             args.which
-                .each(context, "Starting", async |pod, names| pod.start(names, with).await)
+                .each(context, "Starting", async |pod, names| {
+                    pod.start(names, with).await
+                })
                 .await?;
         }
         Command::Init(which) => {
             which
-                .each(context, "Building", async |pod, names| pod.init(names).await)
+                .each(context, "Building", async |pod, names| {
+                    pod.init(names).await
+                })
                 .await?;
         }
         Command::Stop(args) => {
             let time = args.time;
             args.which
-                .each(context, "Stopping", async |pod, names| pod.stop(names, time).await)
+                .each(context, "Stopping", async |pod, names| {
+                    pod.stop(names, time).await
+                })
                 .await?;
         }
         Command::Restart(args) => {
             let time = args.time;
             args.which
-                .each(context, "Restarting", async |pod, names| pod.restart(names, time).await)
+                .each(context, "Restarting", async |pod, names| {
+                    pod.restart(names, time).await
+                })
                 .await?;
         }
         Command::Pause(which) => {
             which
-                .each(context, "Pausing", async |pod, names| pod.pause(names).await)
+                .each(context, "Pausing", async |pod, names| {
+                    pod.pause(names).await
+                })
                 .await?;
         }
         Command::Unpause(which) => {
             which
-                .each(context, "Unpausing", async |pod, names| pod.unpause(names).await)
+                .each(context, "Unpausing", async |pod, names| {
+                    pod.unpause(names).await
+                })
                 .await?;
         }
         Command::Kill(args) => {

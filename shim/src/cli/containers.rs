@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Context;
 use super::container::Containers;
 use super::error::CliResult;
+use super::filter::{Filter, has_label};
 use super::output::{Format, ago, json, print, table, value};
 use super::theirs;
 use crate::run::OWN_ERROR;
@@ -25,6 +26,10 @@ pub(super) struct Ls {
     /// Also those that do not run
     #[arg(long, short)]
     all: bool,
+
+    /// Those alone that fit: id, label, name, pod or status; values of one key are alternatives
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 
     /// Names alone
     #[arg(long, short)]
@@ -104,6 +109,16 @@ impl Ls {
                 }
             }
         }
+        let filter = Filter::parse(&self.filter, &["id", "label", "name", "pod", "status"])?;
+        rows.retain(|row| {
+            filter.fits(|key, value| match key {
+                "id" => row.id.starts_with(value),
+                "label" => has_label(&row.labels, value),
+                "name" => row.name == value,
+                "pod" => row.pod == value,
+                _ => row.status.eq_ignore_ascii_case(value),
+            })
+        });
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
             return print(&names).map(|()| code);

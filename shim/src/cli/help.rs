@@ -3,7 +3,7 @@
 //!
 //! Each command line here is parsed by a test, and no command is without.
 
-use clap::Command;
+use clap::{Command, Subcommand};
 
 /// A command by its words, and examples of it: command lines, and lines that
 /// say what the next one does.
@@ -21,7 +21,10 @@ rust-kata container create --pod web --name app --requires db --rootfs ./app -- 
 rust-kata pod start web
 rust-kata pod ls
 rust-kata container exec -it app -- sh
-rust-kata pod rm --force web",
+rust-kata pod rm --force web
+As with podman, the commands of containers do without that word:
+rust-kata ps --all
+rust-kata exec app date",
     ),
     (
         "run",
@@ -66,6 +69,26 @@ rust-kata image rm --force app:1",
 rust-kata image prune
 All that no container is of:
 rust-kata image prune --all",
+    ),
+    (
+        "volume create",
+        "\
+rust-kata volume create data
+rust-kata run -d --name db -v data:/var/lib/db --image db:1",
+    ),
+    (
+        "volume ls",
+        "\
+rust-kata volume ls
+rust-kata volume ls --format json",
+    ),
+    ("volume inspect", "rust-kata volume inspect data"),
+    ("volume rm", "rust-kata volume rm data"),
+    (
+        "volume prune",
+        "\
+All that no container uses:
+rust-kata volume prune",
     ),
     (
         "events",
@@ -146,7 +169,7 @@ rust-kata pod rm --force web",
     (
         "pod ls",
         "\
-rust-kata pod ls
+rust-kata pod ls --filter status=running
 Names alone, of one namespace:
 rust-kata --namespace k8s.io pod ls --quiet
 rust-kata pod ls --format json",
@@ -241,7 +264,7 @@ rust-kata container rm --force --time 0 db",
     (
         "container ls",
         "\
-rust-kata container ls --all
+rust-kata container ls --all --filter label=tier=back
 rust-kata container ls --pod web --format json",
     ),
     ("container inspect", "rust-kata container inspect web/db"),
@@ -326,9 +349,14 @@ pub(super) fn codes(words: &str) -> String {
     lines.join("\n")
 }
 
-/// The command with examples and exit codes in the help of each part of it.
+/// The command with examples and exit codes in the help of each part of it. The
+/// commands of `container` are listed there alone, though they work without
+/// that word.
 pub(super) fn with_examples(command: Command) -> Command {
-    with_examples_of(command, "")
+    let plain = super::container::Command::augment_subcommands(Command::new("container"));
+    let names = plain.get_subcommands().map(Command::get_name);
+    let hide = |command: Command, name: &str| command.mut_subcommand(name, |part| part.hide(true));
+    with_examples_of(names.fold(command, hide), "")
 }
 
 fn with_examples_of(command: Command, words: &str) -> Command {
@@ -336,6 +364,11 @@ fn with_examples_of(command: Command, words: &str) -> Command {
         let words = format!("{words} {}", part.get_name());
         with_examples_of(part, words.trim())
     });
+    let of_containers = format!("container {words}");
+    let words = match examples(words) {
+        Some(_) => words,
+        None => &of_containers,
+    };
     let Some(text) = examples(words) else {
         return command;
     };
@@ -373,7 +406,7 @@ mod tests {
     #[test]
     fn each_command_has_examples_and_each_example_is_of_a_command() {
         let mut found = Vec::new();
-        all(&Cli::command(), "", &mut found);
+        all(&with_examples(Cli::command()), "", &mut found);
         let without: Vec<_> = found
             .iter()
             .filter(|words| examples(words).is_none())

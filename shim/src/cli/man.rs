@@ -93,13 +93,14 @@ fn literal(page: &mut Roff, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::super::Cli;
+    use super::super::help::with_examples;
     use super::*;
     use clap::CommandFactory;
 
     #[test]
     fn each_command_has_a_page_with_examples_and_codes() {
         let dir = tempfile::tempdir().unwrap();
-        write(&Cli::command(), dir.path()).unwrap();
+        write(&with_examples(Cli::command()), dir.path()).unwrap();
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         let main = read("rust-kata.1");
         assert!(main.contains("rust\\-kata\\-pod(1)"), "{main}");

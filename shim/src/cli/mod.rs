@@ -12,6 +12,7 @@ mod containers;
 mod create;
 mod error;
 mod events;
+mod filter;
 mod help;
 mod image;
 mod logs;
@@ -70,6 +71,9 @@ enum Command {
     /// Containers of pods: create, start, stop, exec …
     #[command(subcommand, visible_alias = "ctr")]
     Container(container::Command),
+    /// Those of `container` without that word, as podman has them
+    #[command(flatten)]
+    Plain(container::Command),
     /// Images: pull, load, list, remove …
     #[command(subcommand)]
     Image(image::Command),
@@ -138,7 +142,7 @@ fn run(cli: Cli) -> CliResult<u8> {
         return output::print(&String::from_utf8_lossy(&text)).map(|()| 0);
     }
     if let Command::Man { dir } = &cli.command {
-        return man::write(&Cli::command(), dir).map(|()| 0);
+        return man::write(&help::with_examples(Cli::command()), dir).map(|()| 0);
     }
     if let Command::Config(command) = &cli.command {
         return command.run(cli.config.as_deref()).map(|()| 0);
@@ -164,7 +168,9 @@ fn run(cli: Cli) -> CliResult<u8> {
     let result = tokio.block_on(async {
         match cli.command {
             Command::Pod(command) => pod::run(&context, command).await,
-            Command::Container(command) => container::run(&context, command).await,
+            Command::Container(command) | Command::Plain(command) => {
+                container::run(&context, command).await
+            }
             Command::Image(command) => image::run(&context, command).await.map(|()| 0),
             Command::Volume(command) => volume::run(&context, command).await.map(|()| 0),
             Command::Run(args) => run::run(&context, *args).await,

@@ -127,7 +127,12 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Top(top) => top_of(context, &top).await,
         Command::Logs(logs) => logs.run(context),
         Command::Batch(batch) => batch.run(context).await,
-        Command::Sync(pods) => each(context, &pods, "Asking", async |pod| settle(pod.sync(&[]).await?)).await,
+        Command::Sync(pods) => {
+            each(context, &pods, "Asking", async |pod| {
+                settle(pod.sync(&[]).await?)
+            })
+            .await
+        }
         Command::Ls(ls) => return ls.run(context),
         Command::Inspect(pods) => return inspect(context, &pods),
         Command::Stats(stats) => stats.run(context).await,
@@ -152,10 +157,16 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
             each(context, &stop.pods, "Restarting", again).await
         }
         Command::Pause(pods) => {
-            each(context, &pods, "Pausing", async |pod| settle(pod.pause(&[]).await?)).await
+            each(context, &pods, "Pausing", async |pod| {
+                settle(pod.pause(&[]).await?)
+            })
+            .await
         }
         Command::Unpause(pods) => {
-            each(context, &pods, "Unpausing", async |pod| settle(pod.unpause(&[]).await?)).await
+            each(context, &pods, "Unpausing", async |pod| {
+                settle(pod.unpause(&[]).await?)
+            })
+            .await
         }
         Command::Kill(kill) => {
             let send =

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::error::CliResult;
+use super::filter::{Filter, has_label};
 use super::output::{Format, ago, json, print, table, value};
 use super::pod::Pods;
 use super::theirs;
@@ -23,6 +24,10 @@ pub(super) struct Ls {
     /// How to show them
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    /// Those alone that fit: id, label, name, namespace or status; values of one key are alternatives
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 
     /// Names alone
     #[arg(long, short)]
@@ -89,6 +94,22 @@ impl Ls {
                 front_door: pod.config.front_door.to_string(),
             });
         }
+        let keys = ["id", "label", "name", "namespace", "status"];
+        let filter = Filter::parse(&self.filter, &keys)?;
+        let fits = |row: &Row| {
+            filter.fits(|key, value| match key {
+                "id" => row.id.starts_with(value),
+                "label" => has_label(&row.labels, value),
+                "name" => row.name == value,
+                "namespace" => row.namespace == value,
+                _ => row.status.eq_ignore_ascii_case(value),
+            })
+        };
+        let (rows, created): (Vec<Row>, Vec<_>) = rows
+            .into_iter()
+            .zip(created)
+            .filter(|(row, _)| fits(row))
+            .unzip();
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
             print(&names)?;

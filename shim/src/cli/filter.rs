@@ -1,0 +1,75 @@
+//! `--filter KEY=VALUE` of lists: of each key that is given one value must fit.
+
+use std::collections::BTreeMap;
+
+use runtime::Error;
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Filter(BTreeMap<String, Vec<String>>);
+
+impl Filter {
+    /// Reads filters with one of these keys each.
+    pub(super) fn parse(list: &[String], keys: &[&str]) -> Result<Self, Error> {
+        let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for text in list {
+            match text.split_once('=') {
+                Some((key, value)) if keys.contains(&key) => {
+                    let values = wanted.entry(key.to_owned()).or_default();
+                    values.push(value.to_owned());
+                }
+                _ => {
+                    return Err(Error::Invalid(format!(
+                        "--filter {text}: it is KEY=VALUE, with one of {} as KEY",
+                        keys.join(", ")
+                    )));
+                }
+            }
+        }
+        Ok(Self(wanted))
+    }
+
+    /// Whether something is asked for that answers for a key and a value.
+    pub(super) fn fits(&self, has: impl Fn(&str, &str) -> bool) -> bool {
+        let mut keys = self.0.iter();
+        keys.all(|(key, values)| values.iter().any(|value| has(key, value)))
+    }
+}
+
+/// Whether these labels have `NAME` or `NAME=VALUE`.
+pub(super) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|there| there == value),
+        None => labels.contains_key(wanted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_of_each_key_must_fit() {
+        let parse = |list: &[&str]| {
+            let list: Vec<String> = list.iter().map(|text| (*text).to_owned()).collect();
+            Filter::parse(&list, &["name", "status"])
+        };
+        let has = |key: &str, value: &str| matches!((key, value), ("name", "a") | ("status", "up"));
+        let fits = |list: &[&str]| parse(list).unwrap().fits(has);
+        assert!(fits(&[]) && fits(&["name=a"]) && fits(&["name=b", "name=a", "status=up"]));
+        assert!(!fits(&["name=b"]) && !fits(&["name=a", "status=down"]));
+        assert!(
+            parse(&["colour=red"])
+                .unwrap_err()
+                .to_string()
+                .contains("name, status")
+        );
+    }
+
+    #[test]
+    fn labels_by_name_or_value() {
+        let labels = BTreeMap::from([("tier".to_owned(), "back".to_owned())]);
+        assert!(has_label(&labels, "tier") && has_label(&labels, "tier=back"));
+        assert!(!has_label(&labels, "tier=front") && !has_label(&labels, "back"));
+    }
+}
