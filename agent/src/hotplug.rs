@@ -106,17 +106,27 @@ fn is_online(cpu: &Path) -> Result<bool> {
 fn online_memory(folder: &Path) -> Result<()> {
     for block in numbered(folder, "memory")? {
         let path = block.join("state");
-        let result = fs::read_to_string(&path).and_then(|state| match state.trim() {
-            "offline" => fs::write(&path, "online"),
-            _ => Ok(()),
-        });
-        match result {
+        match online_block(&path) {
             // The driver took it away meanwhile.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
             result => result.path(path)?,
         }
     }
     Ok(())
+}
+
+/// Brings a block of memory on line. The kernel does that by itself, too, with what
+/// was plugged: who comes second is refused with EINVAL (`state_store` in
+/// drivers/base/memory.c).
+fn online_block(state: &Path) -> io::Result<()> {
+    let is_offline = || Ok::<_, io::Error>(fs::read_to_string(state)?.trim() == "offline");
+    if !is_offline()? {
+        return Ok(());
+    }
+    match fs::write(state, "online") {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) && !is_offline()? => Ok(()),
+        other => other,
+    }
 }
 
 /// The folders named `prefix` and a number, in the order of their numbers;
