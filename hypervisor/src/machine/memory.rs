@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
-    MmapRegion,
+    MmapRegion, mmap::MmapRegionError,
 };
 
 use super::{Error, layout};
@@ -34,6 +34,9 @@ pub struct MemoryConfig {
 
 /// A page of hugetlbfs.
 const HUGE_PAGE: u64 = 2 << 20;
+
+/// Tries to place memory well: each rules out a gap between other mappings.
+const MAX_TRIES: usize = 64;
 
 /// Part of the guest's physical address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +113,9 @@ impl MemoryConfig {
         } else {
             libc::MAP_NORESERVE
         };
-        let region = MmapRegion::build(file, len, protection, flags | reserve)
-            .map_err(|err| failed("map")(self.cure(err.to_string())))?;
+        let map = || MmapRegion::build(file.clone(), len, protection, flags | reserve);
+        let region =
+            aligned(range.start, map).map_err(|err| failed("map")(self.cure(err.to_string())))?;
         if !self.hugepages {
             // SAFETY: advice on a mapping that was just made and is ours.
             unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
@@ -143,6 +147,74 @@ impl MemoryConfig {
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(File::from(fd))
+    }
+}
+
+/// Maps where KVM can use huge pages: it does so only in slots whose host and guest
+/// addresses agree within 2 MiB (`kvm_alloc_memslot_metadata`), and kernels before 6.7
+/// put anonymous memory anywhere. They place from high addresses to low ones: a mapping
+/// that is off stays for a while, with as much below it as the next one has to be lower.
+fn aligned(
+    start: u64,
+    map: impl Fn() -> Result<MmapRegion, MmapRegionError>,
+) -> Result<MmapRegion, MmapRegionError> {
+    let off = |address: usize| (address as u64).wrapping_sub(start) % HUGE_PAGE;
+    let mut region = map()?;
+    let mut above = Vec::new();
+    while off(region.as_ptr() as usize) != 0 && above.len() < MAX_TRIES {
+        let (end, len) = (region.as_ptr() as usize, region.size());
+        above.push((region, Filler::below(end, len, off(end - len) as usize)));
+        // Rather one that is off than none, where the address space is limited.
+        match map() {
+            Ok(next) => region = next,
+            Err(err) => return above.pop().map(|(last, _)| last).ok_or(err),
+        }
+    }
+    Ok(region)
+}
+
+/// Address space that nothing else is to be mapped in.
+struct Filler {
+    at: usize,
+    len: usize,
+}
+
+impl Filler {
+    /// Takes the `gap` bytes below `end`, if the kernel would place `len` bytes more there.
+    fn below(end: usize, len: usize, gap: usize) -> Filler {
+        let none = Filler { at: end, len: 0 };
+        let all = len + gap;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, wherever the kernel likes.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), all, libc::PROT_NONE, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return none;
+        }
+        let mut filler = Filler {
+            at: at as usize,
+            len: all,
+        };
+        if filler.at + all != end {
+            return none;
+        }
+        filler.give_back(len);
+        filler
+    }
+
+    /// Unmaps the first `len` bytes.
+    fn give_back(&mut self, len: usize) {
+        // SAFETY: part of a mapping of ours that nobody knows of.
+        unsafe { libc::munmap(self.at as *mut libc::c_void, len) };
+        self.at += len;
+        self.len -= len;
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            self.give_back(self.len);
+        }
     }
 }
 
@@ -191,6 +263,25 @@ mod tests {
             hotplug_mib,
             shared: true,
             hugepages: false,
+        }
+    }
+
+    /// A length for which the kernel does nothing of that kind by itself.
+    #[test]
+    fn host_and_guest_addresses_agree_within_huge_pages() {
+        let len = 1 << 20;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+        let regions: Vec<_> = (0..20)
+            .map(|page| {
+                let start = page * 0x7000;
+                let map = || MmapRegion::<()>::build(None, len, libc::PROT_READ, flags);
+                (start, aligned(start, map).unwrap())
+            })
+            .collect();
+
+        for (start, region) in regions {
+            assert_eq!(region.as_ptr() as u64 % HUGE_PAGE, start % HUGE_PAGE);
         }
     }
 
