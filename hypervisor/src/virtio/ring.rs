@@ -69,16 +69,6 @@ impl Ring {
         &self.kick
     }
 
-    /// Forgets past kicks.
-    pub fn clear_kick(&self) {
-        match self.kick.read() {
-            Err(err) if err != nix::errno::Errno::EAGAIN => {
-                log::warn!("Cannot read a queue's kick: {err}");
-            }
-            _ => {}
-        }
-    }
-
     /// Guest memory as it is now.
     pub fn memory(&self) -> GuestMemoryLoadGuard<GuestMemoryMmap> {
         self.mem.memory()

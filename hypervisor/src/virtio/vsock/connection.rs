@@ -15,16 +15,18 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::buffer::Buffer;
+use super::handshake::handshake;
 use super::header::{Header, op, shutdown};
 use super::slices::Slices;
 
 /// What the guest may send ahead of the host's reading, per connection
 /// (virtio 1.2 §5.10.6.3, `buf_alloc`).
 pub(crate) const WINDOW: u32 = 256 << 10;
-/// Credit is told anew when this much of it came back.
-const CREDIT_STEP: u32 = WINDOW / 4;
-/// The longest `CONNECT <port>\n`.
-const MAX_HANDSHAKE: usize = 32;
+/// Credit is told anew when this much of it came back: the rest is two of Linux's
+/// longest packets, so the guest has something to send meanwhile.
+const CREDIT_STEP: u32 = WINDOW / 2;
+/// Buffers of the guest filled by one read from the host: as much as Linux sends at once.
+const MAX_ROOMS: usize = 16;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub(crate) struct Connection {
     sent: Wrapping<u32>,
     peer_forwarded: Wrapping<u32>,
     peer_window: u32,
+    /// Buffers of the guest that the next read may fill.
+    rooms: usize,
     /// Control packets to send: an opening one, the shutdown flags, the credit.
     open: Option<u16>,
     shutdown: u32,
@@ -124,6 +128,7 @@ impl Connection {
             sent: Wrapping(0),
             peer_forwarded: Wrapping(0),
             peer_window: 0,
+            rooms: 1,
             open: None,
             shutdown: 0,
             shutdown_told: 0,
@@ -238,6 +243,12 @@ impl Connection {
         }
     }
 
+    /// For how many of the guest's buffers the next packet may have data: more and more
+    /// as long as the host has enough to fill them.
+    pub fn rooms_wanted(&self) -> usize {
+        if self.open.is_some() { 1 } else { self.rooms }
+    }
+
     /// Makes the next packet to the guest, with data put into `room`, which may be
     /// empty. `None` if on second sight there is nothing to send, or nothing without
     /// room. Fields that are the same for all packets are left to the caller.
@@ -298,6 +309,11 @@ impl Connection {
             Ok(0) => self.host_ended(),
             Ok(len) => {
                 // No longer than the credit, which is a u32.
+                self.rooms = if len == room.len() {
+                    MAX_ROOMS.min(self.rooms * 2)
+                } else {
+                    1
+                };
                 let len = len as u32;
                 self.sent += len;
                 if self.credit() == 0 && !self.asked_credit {
@@ -454,33 +470,4 @@ fn discard_input(stream: &UnixStream) {
         rustix::net::recv(stream, &mut scratch[..], rustix::net::RecvFlags::DONTWAIT)
             .map(|(len, _)| len)
     {}
-}
-
-/// `CONNECT <port>\n`, and not a byte more, since data may follow.
-fn handshake(stream: &UnixStream) -> io::Result<Option<u32>> {
-    use rustix::net::{RecvFlags, recv};
-
-    let bad = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut line = [0; MAX_HANDSHAKE];
-    let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-    let len = match recv(stream, &mut line[..], peek) {
-        Ok((0, _)) => return Err(bad()),
-        Ok((len, _)) => len,
-        Err(rustix::io::Errno::AGAIN) => return Ok(None),
-        Err(err) => return Err(err.into()),
-    };
-    let Some(end) = line[..len].iter().position(|byte| *byte == b'\n') else {
-        return if len == line.len() {
-            Err(bad())
-        } else {
-            Ok(None)
-        };
-    };
-    recv(stream, &mut line[..=end], RecvFlags::DONTWAIT)?;
-    std::str::from_utf8(&line[..end])
-        .ok()
-        .and_then(|text| text.strip_prefix("CONNECT "))
-        .and_then(|port| port.trim_end().parse().ok())
-        .map(Some)
-        .ok_or_else(bad)
 }

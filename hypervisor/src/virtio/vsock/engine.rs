@@ -8,6 +8,7 @@ use nix::sys::eventfd::EventFd;
 use super::super::Ring;
 use super::header::{HEADER_LEN, Header};
 use super::muxer::{Muxer, token};
+use super::rooms::Rooms;
 use super::slices::{Access, Slices};
 
 /// Queue indices (virtio 1.2 §5.10.2).
@@ -77,8 +78,7 @@ impl Engine {
         for event in &events[..count] {
             match event.data() {
                 STOP => return Ok(Turn::Stop),
-                KICK_RX => self.clear_kick(RX),
-                KICK_TX => self.clear_kick(TX),
+                KICK_RX | KICK_TX => {}
                 token => self.muxer.on_event(token, event.events()),
             }
         }
@@ -102,12 +102,12 @@ impl Engine {
 
     fn watch(&self, stop: &EventFd) -> io::Result<()> {
         let epoll = self.muxer.epoll();
-        let add =
-            |event: &EventFd, token| epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token));
-        add(stop, STOP)?;
+        epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        // Edge-triggered: each kick is one event, and nobody needs to read the counter.
+        let kick = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         for (index, token) in [(RX, KICK_RX), (TX, KICK_TX)] {
             if let Some(ring) = &self.rings[index] {
-                add(ring.kick(), token)?;
+                epoll.add(&**ring.kick(), EpollEvent::new(kick, token))?;
             }
         }
         Ok(())
@@ -118,13 +118,7 @@ impl Engine {
         // Those that were not added, after an error, are none the worse for it.
         let _ = epoll.delete(stop);
         for ring in [RX, TX].into_iter().filter_map(|i| self.rings[i].as_ref()) {
-            let _ = epoll.delete(ring.kick());
-        }
-    }
-
-    fn clear_kick(&self, index: usize) {
-        if let Some(ring) = &self.rings[index] {
-            ring.clear_kick();
+            let _ = epoll.delete(&**ring.kick());
         }
     }
 
@@ -190,24 +184,14 @@ fn to_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
     let mut starved = false;
     ring.disable_kicks();
     while budget > 0 && muxer.has_packet() {
-        let Some(chain) = ring.pop(&mem) else {
+        let Some((rooms, data)) = Rooms::take(ring, &mem, muxer.rooms_wanted()) else {
             starved = true;
             break;
         };
-        budget -= 1;
-        let head = chain.head_index();
-        let room = Slices::new(&mem, chain, Access::Write).filter(|s| s.len() > HEADER_LEN);
-        let Some(room) = room else {
-            ring.complete(&mem, head, 0);
-            continue;
-        };
-        let (place, data) = room.split_at(HEADER_LEN);
-        match muxer.next_packet(data) {
-            Some(header) => {
-                place.copy_from(&header.encode());
-                ring.complete(&mem, head, HEADER_LEN as u32 + header.len);
-            }
-            None => ring.undo_pop(),
+        budget = budget.saturating_sub(rooms.count().max(1));
+        if rooms.count() > 0 {
+            let packet = muxer.next_packet(data);
+            rooms.settle(ring, &mem, packet);
         }
     }
     ring.notify();

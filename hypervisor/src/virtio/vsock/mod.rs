@@ -15,9 +15,11 @@ mod connection;
 mod engine;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+mod handshake;
 pub(crate) mod header;
 mod host;
 mod muxer;
+mod rooms;
 mod slices;
 
 use std::io;

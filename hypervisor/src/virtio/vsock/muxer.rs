@@ -167,6 +167,13 @@ impl Muxer {
         !self.resets.is_empty() || !self.ready.is_empty()
     }
 
+    /// For how many of the guest's buffers the next packet may have data.
+    pub fn rooms_wanted(&self) -> usize {
+        let next = self.ready.front().filter(|_| self.resets.is_empty());
+        let next = next.and_then(|id| self.connections.get(id));
+        next.map_or(1, Connection::rooms_wanted)
+    }
+
     /// Makes the next packet for the guest, with data put into `room`. `None` if on
     /// second sight there is none.
     pub fn next_packet(&mut self, room: Slices<'_>) -> Option<Header> {

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use smallvec::SmallVec;
 use vm_memory::{GuestMemory, GuestMemoryMmap, VolatileSlice};
 
 use super::super::ring::Chain;
@@ -14,7 +15,8 @@ const MAX_PIECES: usize = 64;
 
 /// Pieces of guest memory, in order.
 pub(crate) struct Slices<'m> {
-    pieces: Vec<VolatileSlice<'m>>,
+    /// Most packets have a piece or two.
+    pieces: SmallVec<[VolatileSlice<'m>; 2]>,
     len: usize,
 }
 
@@ -32,7 +34,7 @@ impl<'m> Slices<'m> {
     /// wrong direction, or if there are too many.
     pub fn new(mem: &'m GuestMemoryMmap, chain: Chain<'m>, access: Access) -> Option<Slices<'m>> {
         let mut slices = Slices {
-            pieces: Vec::with_capacity(4),
+            pieces: SmallVec::new(),
             len: 0,
         };
         for desc in chain {
@@ -57,9 +59,15 @@ impl<'m> Slices<'m> {
     /// No bytes.
     pub fn empty() -> Slices<'m> {
         Slices {
-            pieces: Vec::new(),
+            pieces: SmallVec::new(),
             len: 0,
         }
+    }
+
+    /// Puts `other` behind.
+    pub fn append(&mut self, other: Slices<'m>) {
+        self.len += other.len;
+        self.pieces.extend(other.pieces);
     }
 
     /// Number of bytes.

@@ -14,6 +14,29 @@ fn data_flows_both_ways() {
     assert_eq!(guest.take_data(), b"from host");
 }
 
+/// What is read at once is cut into the guest's buffers; those that it does not fill
+/// are there for what comes next.
+#[test]
+fn bursts_of_every_length_arrive_whole() {
+    let mut guest = Guest::new();
+    let mut host = guest.open(1024);
+    let room = RX_LEN as usize - HEADER_LEN;
+
+    for len in [1, room, room + 1, 150_000, 16 * room, 16 * room + 1, 1] {
+        let data = pattern(len);
+        host.write_all(&data).unwrap();
+        guest.work();
+        let packets = guest.packets.iter().filter(|p| p.0.op == op::RW).count();
+        assert!(guest.take_data() == data, "{len}");
+        assert!(
+            (len.div_ceil(room)..=len.div_ceil(room) + 8).contains(&packets),
+            "{len}: {packets}"
+        );
+        // The guest's program has read it.
+        guest.send_to(op::CREDIT_UPDATE, 1024, 0, &[]);
+    }
+}
+
 #[test]
 fn connection_without_listener_is_refused() {
     let mut guest = Guest::new();

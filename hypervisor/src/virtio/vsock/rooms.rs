@@ -1,0 +1,85 @@
+//! Buffers of the guest for what is read from the host at once.
+//!
+//! Linux offers buffers of 4 KiB, a packet each. One read into many of them costs one
+//! system call in place of many; what it does not fill goes back to the queue untouched.
+
+use vm_memory::GuestMemoryMmap;
+
+use super::super::Ring;
+use super::header::{HEADER_LEN, Header};
+use super::slices::{Access, Slices};
+
+/// Buffers taken off the receive queue, in order.
+pub(super) struct Rooms<'m>(Vec<Room<'m>>);
+
+struct Room<'m> {
+    head: u16,
+    header: Slices<'m>,
+    /// Bytes of data behind the header.
+    len: u32,
+}
+
+impl<'m> Rooms<'m> {
+    /// Takes up to `count` buffers, with the data parts of all as one. `None` if the queue
+    /// is empty; buffers without room for data are given back as they are, so there may
+    /// be none in the end.
+    pub fn take(
+        ring: &mut Ring,
+        mem: &'m GuestMemoryMmap,
+        count: usize,
+    ) -> Option<(Rooms<'m>, Slices<'m>)> {
+        let mut rooms = Vec::with_capacity(count);
+        let mut all = Slices::empty();
+        for turn in 0..count {
+            let Some(chain) = ring.pop(mem) else {
+                if turn == 0 {
+                    return None;
+                }
+                break;
+            };
+            let head = chain.head_index();
+            let room = Slices::new(mem, chain, Access::Write).filter(|s| s.len() > HEADER_LEN);
+            match room {
+                Some(room) => {
+                    let (header, data) = room.split_at(HEADER_LEN);
+                    // A chain is shorter than 2^32 bytes.
+                    let len = data.len() as u32;
+                    all.append(data);
+                    rooms.push(Room { head, header, len });
+                }
+                None if rooms.is_empty() => ring.complete(mem, head, 0),
+                // Those before it may have to go back, and only the last taken can.
+                None => {
+                    ring.undo_pop();
+                    break;
+                }
+            }
+        }
+        Some((Rooms(rooms), all))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns as many buffers to the driver as the packet fills, each as a packet of its
+    /// own, and the others to the queue.
+    pub fn settle(self, ring: &mut Ring, mem: &GuestMemoryMmap, packet: Option<Header>) {
+        let mut left = packet;
+        for room in &self.0 {
+            let Some(packet) = left else {
+                ring.undo_pop();
+                continue;
+            };
+            let len = packet.len.min(room.len);
+            room.header.copy_from(&Header { len, ..packet }.encode());
+            ring.complete(mem, room.head, HEADER_LEN as u32 + len);
+            let rest = packet.len - len;
+            left = (rest > 0).then_some(Header {
+                len: rest,
+                ..packet
+            });
+        }
+    }
+}
