@@ -215,3 +215,35 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
     assert_eq!(ends().len(), 4, "{:?}", ends());
     bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
 }
+
+#[test]
+fn images_and_volumes_have_events_as_well() {
+    if !subject_is_ours("events") {
+        return;
+    }
+    let bed = Bed::new();
+    bed.rust_kata(&["volume", "create", "data"]).ok();
+    bed.rust_kata(&["volume", "rm", "data"]).ok();
+    let archive = harness::image::archive();
+    let path = archive.to_str().expect("an ASCII path");
+    bed.rust_kata(&["image", "load", "--quiet", "--tag", "app:1", path])
+        .ok();
+    bed.rust_kata(&["image", "tag", "app:1", "app:2"]).ok();
+    bed.rust_kata(&["image", "rm", "--force", "app:1"]).ok();
+    let of = |kind: &str| -> Vec<String> {
+        let events = all(&bed, &["--filter", &format!("type={kind}")]);
+        let actions = events
+            .iter()
+            .map(|event| event["action"].as_str().expect("an action").to_owned());
+        actions.collect()
+    };
+    assert_eq!(of("volume"), ["create", "remove"]);
+    let images = of("image");
+    assert_eq!(images[..2], ["pull", "tag"], "{images:?}");
+    assert_eq!(
+        images.last().map(String::as_str),
+        Some("remove"),
+        "{images:?}"
+    );
+    assert_eq!(told(&bed, &["--filter", "volume=data"]).len(), 2);
+}

@@ -14,9 +14,9 @@ mod filter;
 mod follow;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt as _, OpenOptionsExt};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -175,11 +175,7 @@ impl Journal {
     }
 
     fn append_bounded(&self, mut event: Event, half: u64) -> Result<()> {
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir);
-        made.on("create", &self.dir)?;
+        crate::store::make_dirs(&self.dir, 0o700)?;
         let lock = self.lock_file()?;
         FileExt::lock_exclusive(&lock).on("lock", self.dir.join("lock"))?;
         event.time = rfc3339(SystemTime::now());
@@ -207,7 +203,13 @@ impl Journal {
             return Err(full).on("write", &path);
         }
         drop(lock);
-        file.sync_data().on("sync", &path)
+        file.sync_data().on("sync", &path)?;
+        if size == 0 {
+            // It has only just got its name.
+            let dir = File::open(&self.dir).and_then(|dir| dir.sync_all());
+            dir.on("sync", &self.dir)?;
+        }
+        Ok(())
     }
 
     fn open_log(&self, path: &Path) -> Result<File> {

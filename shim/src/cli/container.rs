@@ -34,9 +34,9 @@ pub(super) enum Command {
     /// Stops and starts containers
     Restart(Stop),
     /// Freezes containers
-    Pause(Containers),
+    Pause(Several),
     /// Thaws containers
-    Unpause(Containers),
+    Unpause(Several),
     /// Sends a signal to containers
     Kill(Kill),
     /// Attaches to a running container
@@ -59,7 +59,7 @@ pub(super) enum Command {
     /// Changes limits of containers: at once, and for every later start
     Update(Update),
     /// Undoes what the last run of containers that do not run has left
-    Cleanup(Containers),
+    Cleanup(Several),
     /// Further processes that were run in a container: list, inspect, remove
     #[command(subcommand)]
     Session(session::Command),
@@ -81,6 +81,33 @@ pub(super) struct Containers {
     /// Containers by name, POD/NAME, id or the beginning of an id
     #[arg(required = true, value_name = "CONTAINER")]
     pub(super) containers: Vec<String>,
+}
+
+/// Which containers, or all.
+#[derive(Debug, Args)]
+pub(super) struct Several {
+    /// Containers by name, POD/NAME, id or the beginning of an id
+    #[arg(required_unless_present = "all", value_name = "CONTAINER")]
+    containers: Vec<String>,
+
+    /// All containers that rust-kata has made
+    #[arg(long, short, conflicts_with = "containers")]
+    all: bool,
+}
+
+impl Several {
+    /// As if they had been named.
+    fn named(self, context: &Context) -> CliResult<Containers> {
+        let mut containers = self.containers;
+        if self.all {
+            for pod in context.engine.pods(context.namespace.as_deref())? {
+                let pod = pod.map_err(|bad| bad.error)?;
+                let names = pod.containers.keys();
+                containers.extend(names.map(|name| format!("{}/{name}", pod.definition.name)));
+            }
+        }
+        Ok(Containers { containers })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -110,7 +137,7 @@ pub(super) struct Start {
 #[derive(Debug, Args)]
 pub(super) struct Stop {
     #[command(flatten)]
-    which: Containers,
+    which: Several,
 
     /// Seconds before SIGKILL, instead of each container's own; 0: at once
     #[arg(long, short, value_name = "SECONDS")]
@@ -196,7 +223,7 @@ pub(super) struct Exec {
 #[derive(Debug, Args)]
 pub(super) struct Rm {
     #[command(flatten)]
-    which: Containers,
+    which: Several,
 
     /// Stop those that run
     #[arg(long, short)]
@@ -234,6 +261,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Stop(args) => {
             let time = args.time;
             args.which
+                .named(context)?
                 .each(context, "Stopping", async |pod, names| {
                     pod.stop(names, time).await
                 })
@@ -242,6 +270,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Restart(args) => {
             let time = args.time;
             args.which
+                .named(context)?
                 .each(context, "Restarting", async |pod, names| {
                     pod.restart(names, time).await
                 })
@@ -249,6 +278,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         }
         Command::Pause(which) => {
             which
+                .named(context)?
                 .each(context, "Pausing", async |pod, names| {
                     pod.pause(names).await
                 })
@@ -256,6 +286,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         }
         Command::Unpause(which) => {
             which
+                .named(context)?
                 .each(context, "Unpausing", async |pod, names| {
                     pod.unpause(names).await
                 })
@@ -278,6 +309,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Session(command) => session::run(context, command).await?,
         Command::Cleanup(which) => {
             let clean = async |pod: &PodHandle, names: &[String]| pod.cleanup(names).await;
+            let which = which.named(context)?;
             which.each(context, "Cleaning up", clean).await?;
         }
         Command::Attach(args) => return args.run(context).await,
@@ -442,6 +474,7 @@ impl Rm {
             }
             Ok(outcome)
         };
-        self.which.each(context, "Removing", remove).await
+        let which = self.which.named(context)?;
+        which.each(context, "Removing", remove).await
     }
 }

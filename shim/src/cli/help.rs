@@ -223,6 +223,7 @@ rust-kata container start --attach db",
         "container stop",
         "\
 rust-kata container stop db app
+rust-kata container stop --all
 rust-kata container stop --time 30 db",
     ),
     ("container restart", "rust-kata container restart db"),

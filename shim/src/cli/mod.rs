@@ -52,11 +52,21 @@ use crate::error::Context as _;
 struct Cli {
     /// A configuration file, instead of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml or the
     /// one installed with this binary
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Options of all commands"
+    )]
     config: Option<PathBuf>,
 
     /// Only pods of this namespace; new ones are made in it [default: local]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        help_heading = "Options of all commands"
+    )]
     namespace: Option<String>,
 
     #[command(subcommand)]

@@ -60,7 +60,9 @@ impl Images {
         let name = full_name(name)?;
         let held = self.exclusive()?;
         let image = self.find_locked(wanted, &held)?;
-        self.write_name(&name, &image.image.id, &held)
+        self.write_name(&name, &image.image.id, &held)?;
+        self.tell("tag", &name, &image.image.id);
+        Ok(())
     }
 
     pub(super) fn remove_hidden(hidden: &[PathBuf]) {

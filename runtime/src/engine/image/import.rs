@@ -50,6 +50,20 @@ impl Images {
         options: &RegistryOptions,
         report: Report,
     ) -> Result<HeldImage> {
+        let held = self.take_in(source, name, options, report).await?;
+        let (names, id) = (&held.view().names, &held.image().id);
+        let name = names.first().unwrap_or(id);
+        self.tell("pull", name, id);
+        Ok(held)
+    }
+
+    async fn take_in(
+        &self,
+        source: &ImageSource,
+        name: Option<String>,
+        options: &RegistryOptions,
+        report: Report,
+    ) -> Result<HeldImage> {
         let images = self.clone();
         match source.clone() {
             ImageSource::Registry(reference) => {

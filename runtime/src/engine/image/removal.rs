@@ -21,6 +21,17 @@ pub struct Removed {
     pub bytes: u64,
 }
 
+impl Removed {
+    fn tell(&self, images: &Images) {
+        for name in &self.untagged {
+            images.tell("untag", name, "");
+        }
+        for id in &self.deleted {
+            images.tell("remove", id, id);
+        }
+    }
+}
+
 /// What is in the way of a removal.
 enum Hindrance {
     Users(Vec<(PodHandle, String)>),
@@ -71,7 +82,10 @@ impl Engine {
                 .await
                 .map_err(|e| Error::Internal(format!("Removing an image broke off: {e}")))?;
             match tried {
-                Ok(removed) => return Ok(removed),
+                Ok(removed) => {
+                    removed.tell(&self.images()?);
+                    return Ok(removed);
+                }
                 Err(Hindrance::Other(e)) => return Err(e),
                 // Not under the lock: a container may take a while to stop.
                 Err(Hindrance::Users(users)) => {
@@ -105,6 +119,7 @@ impl Engine {
         let hidden = images.collect(&held)?;
         drop(held);
         Images::remove_hidden(&hidden);
+        removed.tell(&images);
         Ok(removed)
     }
 }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::digest::hex;
+use crate::engine::journal::{Event, Journal, Kind};
 use crate::engine::store as files;
 use crate::error::{Context, Error, Result};
 use crate::store;
@@ -142,6 +143,14 @@ impl Images {
             store::make_dirs(&dir, 0o700)?;
         }
         Ok(images)
+    }
+
+    /// Tells what has happened to an image.
+    pub(super) fn tell(&self, action: &str, name: &str, id: &str) {
+        if let Some(data_root) = self.root.parent() {
+            let event = Event::new(Kind::Image, action, name, id);
+            Journal::of(data_root).tell(event);
+        }
     }
 
     fn names(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::definition::{ContainerDefinition, VolumeUse};
+use crate::engine::journal::{Event, Journal, Kind};
 use crate::engine::store as files;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Context, Error, Result};
@@ -133,6 +134,14 @@ impl Volumes {
         Ok(VolumesLock(file))
     }
 
+    /// Tells what has happened to a volume.
+    fn tell(&self, action: &str, name: &str) {
+        if let Some(data_root) = self.root.parent() {
+            let event = Event::new(Kind::Volume, action, name, "");
+            Journal::of(data_root).tell(event);
+        }
+    }
+
     fn exclusive(&self) -> Result<VolumesLock> {
         let held = self.locked(FileExt::lock_exclusive)?;
         files::sweep(&self.root);
@@ -147,7 +156,9 @@ impl Volumes {
         let dir = self.dir(&volume.name)?;
         let _held = self.exclusive()?;
         dir.create(volume)
-            .map_err(|e| files::taken(e, "volume", &volume.name))
+            .map_err(|e| files::taken(e, "volume", &volume.name))?;
+        self.tell("create", &volume.name);
+        Ok(())
     }
 
     /// Sees that the named volumes of a new container are there, and that they
@@ -163,6 +174,7 @@ impl Volumes {
             let dir = self.dir(&wanted.name)?;
             if !dir.path().is_dir() {
                 dir.create(&Volume::new(&wanted.name))?;
+                self.tell("create", &wanted.name);
             }
         }
         Ok(Some(held))
@@ -275,6 +287,7 @@ impl Engine {
             return Ok(users);
         }
         let gone = files::hide(dir.path())?;
+        volumes.tell("remove", name);
         drop(held);
         fs::remove_dir_all(&gone).on("remove", &gone)?;
         Ok(Vec::new())
@@ -293,6 +306,7 @@ impl Engine {
         for name in files::names_in(&volumes.root)? {
             if users(&containers, &name).next().is_none() {
                 gone.push(files::hide(volumes.dir(&name)?.path())?);
+                volumes.tell("remove", &name);
                 removed.push(name);
             }
         }

@@ -1,0 +1,326 @@
+//! What a pod is defined to be: its limits, its cgroup, its hooks, what its
+//! containers share, and what happens when they have ended.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use harness::bed::Bed;
+use harness::dist::{CLI, VMM, subject_is_ours};
+use harness::process;
+use harness::run::Output;
+use harness::scene::limit;
+use serde_json::Value;
+
+const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+fn pod(bed: &Bed, words: &[&str], containers: &[(&str, &[&str], &str)]) {
+    let create = [&["pod", "create", "--name", "web"], words].concat();
+    bed.rust_kata(&create).ok();
+    for (name, words, script) in containers {
+        let rootfs = bed.rootfs();
+        let root = rootfs.to_str().expect("an ASCII path");
+        let fixed = [
+            "container",
+            "create",
+            "--pod",
+            "web",
+            "--name",
+            name,
+            "--rootfs",
+            root,
+        ];
+        let args = [&fixed[..], words, &["--", "sh", "-c", script]].concat();
+        bed.rust_kata(&args).ok();
+    }
+}
+
+fn exec(bed: &Bed, name: &str, script: &str) -> Output {
+    bed.rust_kata(&["container", "exec", name, "sh", "-c", script])
+}
+
+fn inspect(bed: &Bed, what: &str, name: &str) -> Value {
+    let text = bed.rust_kata(&[what, "inspect", name]).ok().out();
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    all[0].clone()
+}
+
+/// Waits until something is so; each look is a command that waits for others.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + limit();
+    while !is() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+    }
+}
+
+#[test]
+fn limits_are_changed_at_once_and_for_later_starts() {
+    if !subject_is_ours("definitions") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, &[], &[("c", &["--memory", "64m"], SLEEP)]);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let limits = || {
+        exec(
+            &bed,
+            "c",
+            "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max",
+        )
+        .ok()
+        .out()
+    };
+    assert_eq!(limits(), format!("{}\nmax\nmax 100000\n", 64 << 20));
+
+    bed.rust_kata(&[
+        "container",
+        "update",
+        "--memory",
+        "96m",
+        "--pids-limit",
+        "33",
+        "c",
+    ])
+    .ok();
+    assert_eq!(limits(), format!("{}\n33\nmax 100000\n", 96 << 20));
+    bed.rust_kata(&["container", "restart", "--time", "0", "c"])
+        .ok();
+    assert_eq!(limits(), format!("{}\n33\nmax 100000\n", 96 << 20));
+
+    // Of one that does not run, it is for the next start.
+    bed.rust_kata(&["pod", "stop", "--time", "0", "web"]).ok();
+    bed.rust_kata(&["container", "update", "--cpus", "0.5", "c"])
+        .ok();
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    assert_eq!(limits(), format!("{}\n33\n50000 100000\n", 96 << 20));
+    let state = &inspect(&bed, "container", "c")["state"];
+    assert_eq!(state["limits"]["pids"]["limit"], 33);
+    bed.rust_kata(&["container", "update", "c"]).exits(125);
+    bed.rust_kata(&["container", "update", "--cpu-shares", "1", "c"])
+        .exits(125);
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
+        .ok();
+}
+
+#[test]
+fn hooks_are_told_of_the_pods_start_and_stop() {
+    if !subject_is_ours("definitions") {
+        return;
+    }
+    let bed = Bed::new();
+    let program = |name: &str, script: &str| -> String {
+        let path = bed.dir().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the bed is ours");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("the bed is ours");
+        path.display().to_string()
+    };
+    let told = bed.dir().join("told");
+    let tell = program(
+        "tell",
+        &format!("cat >> {}; echo \" $1\" >> {0}", told.display()),
+    );
+    let (start, stop) = (format!("{tell} up"), format!("{tell} down"));
+    let words = [
+        "--hook-post-start",
+        &start,
+        "--hook-post-stop",
+        &stop,
+        "--label",
+        "a=b",
+    ];
+    pod(&bed, &words, &[("c", &[], SLEEP)]);
+    let id = inspect(&bed, "pod", "web")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let heard = || std::fs::read_to_string(&told).unwrap_or_default();
+    let first = heard();
+    assert!(
+        first.contains(&id) && first.contains("running") && first.ends_with(" up\n"),
+        "{first}"
+    );
+    assert!(first.contains("\"a\":\"b\""), "{first}");
+    bed.rust_kata(&["pod", "stop", "--time", "0", "web"]).ok();
+    until("the stop is told", || {
+        bed.rust_kata(&["pod", "ls"]).ok();
+        heard().ends_with(" down\n")
+    });
+    assert_eq!(heard().matches(" up\n").count(), 1);
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+
+    let fail = program("fail", "echo no licence >&2; exit 3");
+    pod(&bed, &["--hook-post-start", &fail], &[("c", &[], SLEEP)]);
+    let refused = bed.rust_kata(&["pod", "start", "web"]).exits(125);
+    assert!(refused.err().contains("no licence"), "{refused:?}");
+    assert_eq!(inspect(&bed, "container", "c")["status"], "created");
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+    let relative = [
+        "pod",
+        "create",
+        "--name",
+        "web",
+        "--hook-post-start",
+        "true",
+    ];
+    bed.rust_kata(&relative).exits(125);
+}
+
+/// The files of this name in the cgroups of a pod below `parent`.
+fn cgroup_files(parent: &str, id: &str, name: &str) -> Vec<PathBuf> {
+    let controllers = std::fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted");
+    let mut dirs: Vec<PathBuf> = controllers.map(|dir| dir.expect("listed").path()).collect();
+    dirs.push("/sys/fs/cgroup".into());
+    let files = dirs.iter().map(|dir| dir.join(parent).join(id).join(name));
+    files.filter(|file| file.exists()).collect()
+}
+
+#[test]
+fn a_pods_cgroup_has_its_limits_and_goes_with_its_vm() {
+    if !subject_is_ours("definitions") {
+        return;
+    }
+    let bed = Bed::new();
+    let parent = format!("/{}", bed.namespace());
+    let words = [
+        "--cgroup-parent",
+        &parent,
+        "--cpus",
+        "0.75",
+        "--cpu-shares",
+        "512",
+    ];
+    let words = [&words[..], &["--cpuset-cpus", "0"]].concat();
+    pod(&bed, &words, &[("c", &[], SLEEP)]);
+    let id = inspect(&bed, "pod", "web")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let read = |name: &str| {
+        let files = cgroup_files(bed.namespace(), &id, name);
+        files.first().map(|file| {
+            std::fs::read_to_string(file)
+                .expect("read")
+                .trim()
+                .to_owned()
+        })
+    };
+    assert_eq!(read("cgroup.procs"), None);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let v2 = harness::scene::cgroups_are_unified();
+    let expected = if v2 {
+        [
+            ("cpu.max", "75000 100000"),
+            ("cpu.weight", "20"),
+            ("cpuset.cpus", "0"),
+        ]
+    } else {
+        [
+            ("cpu.cfs_quota_us", "75000"),
+            ("cpu.shares", "512"),
+            ("cpuset.cpus", "0"),
+        ]
+    };
+    for (file, value) in expected {
+        assert_eq!(read(file).as_deref(), Some(value), "{file}");
+    }
+    let vmm = bed.named(VMM)[0].pid.to_string();
+    let processes = read("cgroup.procs").expect("its cgroup");
+    assert!(processes.lines().any(|pid| pid == vmm), "{processes}");
+    bed.rust_kata(&["pod", "stop", "--time", "0", "web"]).ok();
+    assert_eq!(read("cgroup.procs"), None);
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+
+    for bad in [
+        &["--cgroup-parent", "relative"][..],
+        &["--cgroup-parent", "/a/b.slice"],
+        &["--cgroup-parent", "a--b.slice"],
+        &["--cpu-shares", "1"],
+        &["--cpuset-cpus", "x"],
+        &["--cpu-period", "1"],
+    ] {
+        let args = [&["pod", "create", "--name", "bad"], bad].concat();
+        let refused = bed.rust_kata(&args).exits(125);
+        assert!(
+            !refused.err().contains('\n') || refused.err().lines().count() == 1,
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
+    if !subject_is_ours("definitions") {
+        return;
+    }
+    let bed = Bed::new();
+    pod(&bed, &["--exit-policy", "stop"], &[("c", &[], "exit 4")]);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    assert_eq!(bed.rust_kata(&["container", "wait", "c"]).ok().out(), "4\n");
+    for owner in bed.named(CLI) {
+        assert!(process::wait_gone(owner.pid, limit()), "its owner stays");
+    }
+    assert_eq!(inspect(&bed, "pod", "web")["status"], "Exited");
+    assert!(bed.named(VMM).is_empty());
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+
+    pod(&bed, &[], &[("c", &[], "exit 4")]);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    bed.rust_kata(&["container", "wait", "c"]).ok();
+    assert_eq!(inspect(&bed, "pod", "web")["infra_running"], true);
+    assert_eq!(bed.named(VMM).len(), 1);
+    bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
+    bed.rust_kata(&["pod", "create", "--exit-policy", "maybe"])
+        .exits(125);
+
+    // One without containers is up by itself.
+    let made = bed.rust_kata(&["pod", "run", "--name", "empty"]).ok().out();
+    assert_eq!(made, "empty\n");
+    assert_eq!(inspect(&bed, "pod", "empty")["status"], "Running");
+    bed.rust_kata(&["pod", "rm", "--force", "empty"]).ok();
+}
+
+#[test]
+fn containers_of_a_pod_share_their_processes_if_asked() {
+    if !subject_is_ours("definitions") {
+        return;
+    }
+    let bed = Bed::new();
+    let named = "sleep 1000 & wait; echo left; exit 6";
+    let containers: [(&str, &[&str], &str); 2] = [("a", &[], named), ("b", &[], SLEEP)];
+    pod(&bed, &["--share", "+pid"], &containers);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let seen = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done";
+    until("b sees a's process", || {
+        exec(&bed, "b", seen).ok().out().contains("sleep 1000")
+    });
+    assert_eq!(exec(&bed, "b", "cat /proc/1/comm").ok().out(), "pod\n");
+    // And may signal it; a's init then ends by itself, and b stays.
+    let kill = "for p in /proc/[0-9]*; do [ \"$(tr '\\0' ' ' < $p/cmdline)\" != 'sleep 1000 ' ] || kill ${p#/proc/}; done";
+    exec(&bed, "b", kill).ok();
+    assert_eq!(bed.rust_kata(&["container", "wait", "a"]).ok().out(), "6\n");
+    assert_eq!(inspect(&bed, "container", "b")["status"], "running");
+    assert!(!exec(&bed, "b", seen).ok().out().contains("sleep 1000"));
+    // It can be started again in the same namespace, and stopped with what it left.
+    bed.rust_kata(&["container", "start", "a"]).ok();
+    until("b sees a's process", || {
+        exec(&bed, "b", seen).ok().out().contains("sleep 1000")
+    });
+    bed.rust_kata(&["container", "stop", "--time", "0", "a"])
+        .ok();
+    until("what a left is gone", || {
+        !exec(&bed, "b", seen).ok().out().contains("sleep 1000")
+    });
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
+        .ok();
+
+    pod(&bed, &[], &containers);
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    assert!(!exec(&bed, "b", seen).ok().out().contains("sleep 1000"));
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
+        .ok();
+    let bad = bed
+        .rust_kata(&["pod", "create", "--share", "mount"])
+        .exits(125);
+    assert!(bad.err().contains("--share mount"), "{bad:?}");
+}
