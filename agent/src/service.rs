@@ -372,6 +372,16 @@ impl agent_ttrpc::Agent for Service {
         reply("DetachDevice", &request.slot.to_string(), detached).map(empty)
     }
 
+    async fn forget_files(&self, _: &TtrpcContext, _: Empty) -> Reply<Empty> {
+        // Pages, names and attributes.
+        let drop_caches = || std::fs::write("/proc/sys/vm/drop_caches", "3");
+        let dropped = match tokio::task::spawn_blocking(drop_caches).await {
+            Ok(result) => result,
+            Err(e) => Err(std::io::Error::other(e)),
+        };
+        reply("ForgetFiles", "", dropped.what("drop the guest's caches")).map(empty)
+    }
+
     async fn next_event(&self, _: &TtrpcContext, _: Empty) -> Reply<agent::Event> {
         Ok(self.pod.environment.events.next().await)
     }

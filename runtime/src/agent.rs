@@ -61,6 +61,7 @@ calls! {
     resize_pty(ResizePtyRequest) -> Empty within call;
     attach_device(DeviceRequest) -> AttachDeviceResponse within call;
     detach_device(DeviceRequest) -> Empty within call;
+    forget_files(Empty) -> Empty within call;
     online_cpu_mem(OnlineCpuMemRequest) -> OnlineCpuMemResponse within call;
 }
 

@@ -97,6 +97,15 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A mount is in use on the host.
+    #[error(
+        "{} is in use: a process has a file or its working directory in it; end it, or use --force",
+        path.display()
+    )]
+    Busy {
+        /// Where it is mounted.
+        path: PathBuf,
+    },
     /// Something is wrong with an image.
     #[error(transparent)]
     Image(#[from] Box<crate::engine::image::ImageError>),
@@ -161,7 +170,7 @@ impl Error {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-            Self::WrongState { .. } => ErrorKind::FailedPrecondition,
+            Self::WrongState { .. } | Self::Busy { .. } => ErrorKind::FailedPrecondition,
             Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) | Self::Command { .. } => {
                 ErrorKind::InvalidArgument
             }

@@ -215,6 +215,17 @@ pub fn unmount_below(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Unmounts `path`, if nobody uses anything of it.
+///
+/// # Errors
+/// [`Error::Busy`] if somebody does.
+pub fn unmount_unused(path: &Path) -> Result<()> {
+    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+        Err(nix::errno::Errno::EBUSY) => Err(Error::Busy { path: path.into() }),
+        other => other.on("unmount", path),
+    }
+}
+
 /// The mount points at or below `path`, in the order they were mounted.
 ///
 /// # Errors

@@ -248,6 +248,16 @@ impl Pod {
         self.unless_gone(self.agent.list_processes(request)).await
     }
 
+    /// Has the guest forget what it remembers of files, since some were changed on
+    /// the host.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn forget_files(&self) -> Result<()> {
+        let forgotten = self.agent.forget_files(api::Empty::new());
+        self.unless_gone(forgotten).await.map(drop)
+    }
+
     /// What the VM's processes use on the host: memory in bytes and CPU time in
     /// nanoseconds.
     pub fn vm_usage(&self) -> (u64, u64) {

@@ -88,6 +88,12 @@ calls! {
     remove_exec(RemoveExecRequest) -> Empty, patiently();
     /// Sets the size of a pty.
     resize(ResizeRequest) -> Empty, patiently();
+    /// The root file system of a container.
+    mount(MountRequest) -> MountResponse, patiently();
+    /// Ends a use of it.
+    unmount(UnmountRequest) -> Empty, patiently();
+    /// Files of containers were changed on the host.
+    files_changed(Empty) -> Empty, patiently();
 }
 
 impl OwnerClient {

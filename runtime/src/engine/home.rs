@@ -149,6 +149,11 @@ impl ContainerHome {
         self.0.join("rootfs")
     }
 
+    /// Locked, shared, by every process that copies from or to its root file system.
+    pub fn visitors(&self) -> PathBuf {
+        self.0.join("visitors")
+    }
+
     /// What it said; the older half is in `log.1`.
     pub fn log(&self) -> PathBuf {
         self.0.join("log")

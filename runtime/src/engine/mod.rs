@@ -10,11 +10,14 @@
 //! A pod's files outlive its VM. While it is started, one process owns it:
 //! the process holds the `owner` lock, and all changes go through it.
 
+pub(crate) mod archive;
+pub mod artifact;
 pub mod attachment;
 pub mod batch;
 pub mod capabilities;
 mod cleanup;
 pub mod client;
+pub mod copy;
 #[cfg(test)]
 mod damage;
 pub mod definition;
@@ -25,6 +28,7 @@ pub mod image;
 pub mod journal;
 mod limits;
 pub mod log;
+pub mod mounting;
 mod names;
 pub mod owner;
 mod pod;

@@ -9,15 +9,18 @@
 //! Two overlays of one upper directory would not know of each other, so there is
 //! one: whoever comes second gets a bind mount of it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use fs2::FileExt;
 
 use super::definition::{ContainerDefinition, Rootfs};
 use super::home::ContainerHome;
 use super::record::ContainerState;
 use crate::error::{Context, Error, Result};
-use crate::mount::{Mount, mounts_below, unmount_below};
+use crate::mount::{Mount, mounts_below, unmount_below, unmount_unused};
 
 /// Where a container's root file system comes from when it is built.
 pub(crate) struct Root {
@@ -47,10 +50,52 @@ impl Root {
     }
 }
 
-/// Gives a container's root file system on the host, and counts one more user of
-/// it in `state`, which the caller writes down. `live` is where the VM has it, if
-/// the container is in one (`Pod::rootfs`). The caller holds the pod's lock, or is
-/// its owner.
+/// Who uses a container's root file system on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// A person, from `mount` to `unmount`: counted on disk.
+    Mount,
+    /// A process that copies, with a [`Visit`] while it lives.
+    Visitor,
+}
+
+/// A process's use of a container's root file system: a lock, so that nothing is
+/// left of it when the process is killed.
+#[derive(Debug)]
+pub struct Visit {
+    _lock: File,
+}
+
+impl Visit {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the container's directory is gone.
+    pub fn begin(home: &ContainerHome) -> Result<Self> {
+        let path = home.visitors();
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.on("open", &path)?;
+        FileExt::lock_shared(&file).on("lock", &path)?;
+        Ok(Self { _lock: file })
+    }
+
+    fn is_going_on(home: &ContainerHome) -> Result<bool> {
+        let path = home.visitors();
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.on("open", &path)?,
+        };
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(()) => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(e) => Err(e).on("lock", &path),
+        }
+    }
+}
+
+/// Gives a container's root file system on the host. A [`User::Mount`] is counted
+/// in `state`, which the caller writes down. `live` is where the VM has it, if
+/// the container is in one. The caller holds the pod's lock, or is its owner.
 ///
 /// # Errors
 /// [`Error::Invalid`] if a layer of its image is gone, or the kernel refuses.
@@ -58,6 +103,7 @@ pub fn hold(
     definition: &ContainerDefinition,
     home: &ContainerHome,
     live: Option<&Path>,
+    user: User,
     state: &mut ContainerState,
 ) -> Result<PathBuf> {
     let path = match &definition.rootfs {
@@ -77,7 +123,9 @@ pub fn hold(
             target
         }
     };
-    state.mounts += 1;
+    if user == User::Mount {
+        state.mounts += 1;
+    }
     Ok(path)
 }
 
@@ -85,17 +133,25 @@ pub fn hold(
 /// goes. Answers whether there was any.
 ///
 /// # Errors
-/// [`Error::Io`] if the kernel refuses the unmount.
-pub fn release(home: &ContainerHome, force: bool, state: &mut ContainerState) -> Result<bool> {
+/// [`Error::Busy`] if a process on the host uses files in it, without `force`.
+pub fn release(
+    home: &ContainerHome,
+    user: User,
+    force: bool,
+    state: &mut ContainerState,
+) -> Result<bool> {
     let used = state.mounts > 0;
-    state.mounts = if force {
-        0
-    } else {
-        state.mounts.saturating_sub(1)
+    let left = match user {
+        _ if force => 0,
+        User::Mount => state.mounts.saturating_sub(1),
+        User::Visitor => state.mounts,
     };
-    if state.mounts == 0 {
+    if force {
         unmount_below(&home.rootfs())?;
+    } else if left == 0 && !Visit::is_going_on(home)? && is_mounted(&home.rootfs())? {
+        unmount_unused(&home.rootfs())?;
     }
+    state.mounts = left;
     Ok(used)
 }
 
@@ -121,7 +177,7 @@ pub(super) fn moment<'a>(
     state: &ContainerState,
 ) -> Result<Moment<'a>> {
     let before = is_mounted(&home.rootfs())?;
-    let path = hold(definition, home, None, &mut state.clone())?;
+    let path = hold(definition, home, None, User::Visitor, &mut state.clone())?;
     Ok(Moment {
         home,
         path,
@@ -227,20 +283,61 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (definition, home) = container(dir.path());
         let mut state = ContainerState::default();
-        let path = hold(&definition, &home, None, &mut state).unwrap();
-        assert_eq!(hold(&definition, &home, None, &mut state).unwrap(), path);
+        let path = hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        assert_eq!(
+            hold(&definition, &home, None, User::Mount, &mut state).unwrap(),
+            path
+        );
         assert_eq!(state.mounts, 2);
         let seen = fs::read_to_string(path.join("file")).unwrap();
         assert!(seen.ends_with("two"), "{seen}");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
         fs::write(path.join("file"), "mine").unwrap();
 
-        assert!(release(&home, false, &mut state).unwrap());
+        assert!(release(&home, User::Mount, false, &mut state).unwrap());
         assert!(path.join("file").exists());
-        assert!(release(&home, false, &mut state).unwrap());
+        assert!(release(&home, User::Mount, false, &mut state).unwrap());
         assert!(!path.join("file").exists());
-        assert!(!release(&home, false, &mut state).unwrap());
+        assert!(!release(&home, User::Mount, false, &mut state).unwrap());
         assert_eq!(fs::read(home.upper().join("file")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_visitor_keeps_the_mount_only_while_it_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let visit = Visit::begin(&home).unwrap();
+        let path = hold(&definition, &home, None, User::Visitor, &mut state).unwrap();
+        assert_eq!(state.mounts, 0);
+        hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+
+        // The person goes first, then the process, as if killed.
+        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(path.join("file").exists());
+        drop(visit);
+        assert!(!release(&home, User::Visitor, false, &mut state).unwrap());
+        assert!(!path.join("file").exists());
+    }
+
+    #[test]
+    fn what_is_in_use_is_unmounted_by_force_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let path = hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        let open = File::open(path.join("file")).unwrap();
+
+        let refused = release(&home, User::Mount, false, &mut state).unwrap_err();
+
+        assert!(
+            matches!(&refused, Error::Busy { path: told } if *told == path),
+            "{refused}"
+        );
+        assert_eq!(state.mounts, 1);
+        assert!(release(&home, User::Mount, true, &mut state).unwrap());
+        assert!(!is_mounted(&path).unwrap());
+        drop(open);
     }
 
     #[test]
@@ -253,7 +350,7 @@ mod tests {
         let root = Root::of(&definition.rootfs, &home).unwrap();
         root.mounts[0].attach(&vm).unwrap();
 
-        let path = hold(&definition, &home, Some(&vm), &mut state).unwrap();
+        let path = hold(&definition, &home, Some(&vm), User::Mount, &mut state).unwrap();
         let device = |path: &Path| fs::metadata(path).unwrap().dev();
         assert_eq!(device(&path), device(&vm));
         // And the other way round, when it is started again meanwhile.
@@ -264,7 +361,7 @@ mod tests {
         assert_eq!(device(&path), device(&vm));
 
         unmount_below(&vm).unwrap();
-        release(&home, true, &mut state).unwrap();
+        release(&home, User::Mount, true, &mut state).unwrap();
         assert_eq!(
             (mounts_below(dir.path()).unwrap().len(), state.mounts),
             (0, 0)

@@ -17,8 +17,8 @@ const MAX_BYTES: u64 = 1 << 20;
 /// A user of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct User {
-    uid: u32,
-    gid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     groups: Vec<u32>,
     home: Option<String>,
 }

@@ -9,6 +9,7 @@ use super::attach::{Attach, DETACH_KEYS, attach, visit};
 use super::containers::{Ls, inspect};
 use super::create::create;
 use super::error::{CliResult, settle};
+use super::files::{Artifact, Cp, Export, Mount, Unmount};
 use super::logs::Logs;
 use super::output::print;
 use super::progress::patiently;
@@ -63,6 +64,18 @@ pub(super) enum Command {
     /// Further processes that were run in a container: list, inspect, remove
     #[command(subcommand)]
     Session(session::Command),
+    /// Mounts the root file systems of containers on the host, and tells where
+    Mount(Mount),
+    /// Undoes `mount`
+    #[command(visible_alias = "umount")]
+    Unmount(Unmount),
+    /// Writes a container's root file system as a tar archive
+    Export(Export),
+    /// Copies files into containers, out of them and between them
+    Cp(Cp),
+    /// Files kept with a container, of which it sees nothing
+    #[command(subcommand)]
+    Artifact(Artifact),
 }
 
 #[derive(Debug, Args)]
@@ -316,6 +329,11 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         Command::Exec(exec) => return exec.run(context).await,
         Command::Top(one) => top(context, &one).await?,
         Command::Logs(logs) => logs.run(context).await?,
+        Command::Mount(mount) => mount.run(context).await?,
+        Command::Unmount(unmount) => unmount.run(context).await?,
+        Command::Export(export) => export.run(context).await?,
+        Command::Cp(cp) => cp.run(context).await?,
+        Command::Artifact(artifact) => artifact.run(context)?,
     }
     Ok(0)
 }

@@ -276,6 +276,50 @@ rust-kata container ls --pod web --format json",
 rust-kata container logs --tail 20 --timestamps db
 rust-kata container logs --follow --since 10m db",
     ),
+    (
+        "container mount",
+        "\
+Where its files are on the host, until it is unmounted:
+rust-kata container mount db
+What is mounted:
+rust-kata container mount",
+    ),
+    (
+        "container unmount",
+        "\
+rust-kata container unmount db
+rust-kata container unmount --all --force",
+    ),
+    (
+        "container export",
+        "rust-kata container export --output db.tar db",
+    ),
+    (
+        "container cp",
+        "\
+rust-kata container cp ./app.conf db:/etc/app.conf
+rust-kata container cp db:/var/log ./logs
+What is in a directory, without it:
+rust-kata container cp ./site/. db:/srv/www
+An archive on stdin:
+rust-kata container cp - db:/srv",
+    ),
+    (
+        "container artifact add",
+        "rust-kata container artifact add db notes ./notes.txt",
+    ),
+    (
+        "container artifact get",
+        "rust-kata container artifact get db notes",
+    ),
+    (
+        "container artifact ls",
+        "rust-kata container artifact ls db",
+    ),
+    (
+        "container artifact rm",
+        "rust-kata container artifact rm db notes",
+    ),
     ("container cleanup", "rust-kata container cleanup db"),
     (
         "container session ls",

@@ -12,6 +12,7 @@ mod containers;
 mod create;
 mod error;
 mod events;
+mod files;
 mod filter;
 mod help;
 mod image;

@@ -8,6 +8,7 @@ use protos::management_ttrpc::Management;
 use runtime::engine::batch::parse_resources;
 use runtime::engine::client::to_results;
 use runtime::engine::owner::Owner;
+use runtime::engine::rootfs::User;
 use runtime::engine::time::nanos;
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -217,4 +218,35 @@ impl Management for Service {
         })
         .await
     }
+
+    async fn mount(&self, _: &TtrpcContext, req: api::MountRequest) -> Answer<api::MountResponse> {
+        let owner = self.0.clone();
+        answer(async move {
+            let path = owner.mount(&req.container, user(req.visitor)).await?;
+            Ok(api::MountResponse {
+                path: path.display().to_string(),
+                ..Default::default()
+            })
+        })
+        .await
+    }
+
+    async fn unmount(&self, _: &TtrpcContext, req: api::UnmountRequest) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move {
+            let user = user(req.visitor);
+            let unmounted = owner.unmount(&req.container, user, req.force).await;
+            unmounted.map(|()| api::Empty::new())
+        })
+        .await
+    }
+
+    async fn files_changed(&self, _: &TtrpcContext, _: api::Empty) -> Answer<api::Empty> {
+        let owner = self.0.clone();
+        answer(async move { owner.files_changed().await.map(|()| api::Empty::new()) }).await
+    }
+}
+
+fn user(visitor: bool) -> User {
+    if visitor { User::Visitor } else { User::Mount }
 }

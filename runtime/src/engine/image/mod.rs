@@ -25,7 +25,7 @@ mod reference;
 mod registry;
 mod removal;
 mod store;
-mod unpack;
+pub(crate) mod unpack;
 
 pub use apply::{Effective, Overrides, signal};
 pub use credentials::Credentials;

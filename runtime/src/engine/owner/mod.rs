@@ -8,6 +8,7 @@
 mod build;
 mod ending;
 pub(crate) mod exec;
+mod files;
 pub(crate) mod measure;
 mod operations;
 mod remove;

@@ -17,7 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat
 
 use super::copy;
 use super::store::{Volume, VolumeDir, Volumes};
-use crate::engine::definition::ContainerDefinition;
+use crate::engine::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::home::ContainerHome;
 use crate::engine::record::ContainerState;
 use crate::engine::rootfs::{self, Moment};
@@ -67,6 +67,25 @@ pub(in crate::engine) fn mounts(
         mounts.push(mount.build().map_err(|e| Error::Internal(e.to_string()))?);
     }
     Ok(mounts)
+}
+
+/// Where a container's volumes are on the host, by their places in it.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name that is none.
+pub(in crate::engine) fn places(
+    volumes: &Volumes,
+    definition: &ContainerDefinition,
+    home: &ContainerHome,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let place = |used: &VolumeUse| {
+        let dir = match used.anonymous {
+            true => VolumeDir::of_container(home.path(), &used.name)?,
+            false => volumes.dir(&used.name)?,
+        };
+        Ok((used.target.clone(), dir.data()))
+    };
+    definition.volumes.iter().map(place).collect()
 }
 
 /// Fills a volume that has not been filled before.

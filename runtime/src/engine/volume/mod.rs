@@ -16,5 +16,5 @@ mod copy;
 mod fill;
 mod store;
 
-pub(super) use fill::mounts;
+pub(super) use fill::{mounts, places};
 pub use store::{Volume, VolumeView, Volumes};

@@ -14,7 +14,7 @@ use super::entries::Entry;
 use super::tree::Failure;
 
 /// How GNU tar, Go and libarchive name extended attributes in pax headers.
-const XATTR: &str = "SCHILY.xattr.";
+pub(in crate::engine) const XATTR: &str = "SCHILY.xattr.";
 
 /// Overlayfs's own: a layer that brings them could show what is elsewhere.
 const OVERLAY: &str = "trusted.overlay.";
@@ -76,12 +76,8 @@ impl Attributes {
     /// Of a directory that is there.
     pub(in crate::engine) fn read(path: &Path) -> Result<Self, Failure> {
         let stat = rustix::fs::lstat(path).map_err(|e| Failure::io("look at", e))?;
-        let mut names = Vec::new();
-        let listed = llistxattr(path, &mut [0u8; 0]).and_then(|size| {
-            names.resize(size, 0);
-            llistxattr(path, &mut names[..])
-        });
-        let size = match listed {
+        let mut names = vec![0; 64 << 10]; // XATTR_LIST_MAX, xattr(7)
+        let size = match llistxattr(path, &mut names[..]) {
             Err(Errno::NOTSUP) => 0,
             other => other.map_err(|e| Failure::io("list the attributes of", e))?,
         };
@@ -106,6 +102,16 @@ impl Attributes {
             mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
             xattrs,
         })
+    }
+
+    /// The same, of another owner.
+    pub(super) fn owned_by(self, uid: u32, gid: u32) -> Self {
+        Self { uid, gid, ..self }
+    }
+
+    /// Its extended attributes.
+    pub(in crate::engine) fn xattrs(&self) -> impl Iterator<Item = (&CString, &[u8])> {
+        self.xattrs.iter().map(|(name, value)| (name, &**value))
     }
 
     /// When it was last changed.
@@ -164,7 +170,7 @@ pub(super) fn set_time(
 }
 
 /// A path to `name` in `dir`, for calls that take no descriptor.
-pub(super) fn path_of(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
+pub(in crate::engine) fn path_of(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(dir.as_raw_fd().to_string())
         .join(name)

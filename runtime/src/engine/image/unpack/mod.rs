@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
-pub(in crate::engine) use self::attributes::Attributes;
+pub(in crate::engine) use self::attributes::{Attributes, XATTR, path_of};
 use self::entries::{Entries, Entry};
 use self::path::EntryPath;
 use self::tree::{Failure, Tree};
@@ -61,22 +61,62 @@ pub(super) fn unpack(
     Ok(Unpacked { size, opaque })
 }
 
-/// Makes one entry; answers the bytes of its content.
+/// Whose files become that are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Owner {
+    /// Those that the archive names.
+    Archived,
+    /// This user and group.
+    Is(u32, u32),
+}
+
+/// Unpacks the archive `reader` into the directory `into`, which others may use
+/// meanwhile. What is in the way is replaced, but for directories, which are
+/// joined.
+pub(in crate::engine) fn extract(reader: impl Read, into: &Path, owner: Owner) -> io::Result<()> {
+    let mut entries = Entries::new(reader);
+    let mut tree = Tree::open(into, &[])?;
+    while let Some(entry) = entries.next()? {
+        let made = Attributes::of(&entry).and_then(|attributes| {
+            let attributes = match owner {
+                Owner::Archived => attributes,
+                Owner::Is(uid, gid) => attributes.owned_by(uid, gid),
+            };
+            let path = EntryPath::parse(&entry.name)?;
+            make_entry(&mut tree, &entry, &path, &attributes, &mut entries)
+        });
+        made.map_err(|failure| failure.at(&String::from_utf8_lossy(&entry.name)))?;
+    }
+    tree.finish()?;
+    Ok(())
+}
+
+/// Makes one entry of a layer; answers the bytes of its content.
 fn make(tree: &mut Tree, entry: &Entry, content: &mut impl Read) -> Result<u64, Failure> {
     let path = EntryPath::parse(&entry.name)?;
     if let Some(hidden) = path.whiteout()? {
         return tree.hide(&path, hidden).map(|()| 0);
     }
     let attributes = Attributes::of(entry)?;
+    make_entry(tree, entry, &path, &attributes, content)
+}
+
+fn make_entry(
+    tree: &mut Tree,
+    entry: &Entry,
+    path: &EntryPath,
+    attributes: &Attributes,
+    content: &mut impl Read,
+) -> Result<u64, Failure> {
     match entry.kind {
-        EntryType::Directory => tree.directory(&path, &attributes)?,
+        EntryType::Directory => tree.directory(path, attributes)?,
         EntryType::Regular | EntryType::Continuous => {
-            return tree.file(&path, content, &attributes);
+            return tree.file(path, content, attributes);
         }
-        EntryType::Symlink => tree.symlink(&path, &entry.link, &attributes)?,
-        EntryType::Link => tree.hard_link(&path, &EntryPath::parse(&entry.link)?)?,
+        EntryType::Symlink => tree.symlink(path, &entry.link, attributes)?,
+        EntryType::Link => tree.hard_link(path, &EntryPath::parse(&entry.link)?)?,
         EntryType::Char | EntryType::Block | EntryType::Fifo => {
-            tree.node(&path, entry.kind, &entry.header, &attributes)?;
+            tree.node(path, entry.kind, &entry.header, attributes)?;
         }
         _ => return Err(Failure::Refused("it is of no kind that a layer may have")),
     }

@@ -53,6 +53,18 @@ impl Failure {
         }
     }
 
+    /// As an error about `entry` of an archive.
+    pub(super) fn at(self, entry: &str) -> io::Error {
+        match self {
+            Self::Refused(problem) => {
+                io::Error::new(io::ErrorKind::InvalidInput, format!("{entry}: {problem}"))
+            }
+            Self::Io(action, source) => {
+                io::Error::new(source.kind(), format!("cannot {action} {entry}: {source}"))
+            }
+        }
+    }
+
     /// As an error about `entry` of `layer`.
     pub(super) fn of(self, layer: &str, entry: &str) -> ImageError {
         let (layer, entry) = (layer.to_owned(), entry.to_owned());
@@ -69,6 +81,12 @@ impl Failure {
                 source,
             },
         }
+    }
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        failure.at("the directory")
     }
 }
 

@@ -1,0 +1,153 @@
+use super::*;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+fn packed(dir: &Path, holes: Holes) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut packer = Packer::new(&mut bytes, holes);
+    let root = File::open(dir).unwrap();
+    packer.contents(root.as_fd(), Path::new("")).unwrap();
+    packer.finish().unwrap();
+    bytes
+}
+
+fn tree() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("sub")).unwrap();
+    fs::write(at("sub/file"), "text").unwrap();
+    fs::set_permissions(at("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+    std::os::unix::fs::chown(at("sub/file"), Some(5_000_000), Some(7)).unwrap();
+    // Changing the owner took the set-id bit away.
+    fs::set_permissions(at("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+    fs::hard_link(at("sub/file"), at("zweit")).unwrap();
+    symlink("/nowhere", at("link")).unwrap();
+    rustix::fs::setxattr(
+        at("sub"),
+        c"user.note",
+        b"line\none\0",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::write(at(&"n".repeat(200)), "long").unwrap();
+    let mut sparse = File::create(at("sparse")).unwrap();
+    sparse.seek(SeekFrom::Start(8 << 20)).unwrap();
+    sparse.write_all(b"middle").unwrap();
+    sparse.set_len(16 << 20).unwrap();
+    dir
+}
+
+fn compare(from: &Path, to: &Path) {
+    for name in [
+        "sub",
+        "sub/file",
+        "zweit",
+        "link",
+        "fifo",
+        "sparse",
+        &"n".repeat(200),
+    ] {
+        let (a, b) = (from.join(name), to.join(name));
+        let (x, y) = (
+            fs::symlink_metadata(&a).unwrap(),
+            fs::symlink_metadata(&b).unwrap(),
+        );
+        assert_eq!(
+            (x.mode(), x.uid(), x.gid(), x.mtime()),
+            (y.mode(), y.uid(), y.gid(), y.mtime()),
+            "{name}"
+        );
+        if x.is_file() {
+            assert!(fs::read(&a).unwrap() == fs::read(&b).unwrap(), "{name}");
+        }
+    }
+    let inode = |name: &str| fs::metadata(to.join(name)).unwrap().ino();
+    assert_eq!(inode("zweit"), inode("sub/file"));
+    assert_eq!(
+        fs::read_link(to.join("link")).unwrap(),
+        Path::new("/nowhere")
+    );
+    let mut note = [0; 32];
+    let len = rustix::fs::getxattr(to.join("sub"), c"user.note", &mut note[..]).unwrap();
+    assert_eq!(&note[..len], b"line\none\0");
+}
+
+#[test]
+fn what_is_packed_comes_out_the_same() {
+    let (from, to) = (tree(), tempfile::tempdir().unwrap());
+    extract(
+        &packed(from.path(), Holes::Filled)[..],
+        to.path(),
+        Owner::Archived,
+    )
+    .unwrap();
+    compare(from.path(), to.path());
+}
+
+#[test]
+fn gnu_tar_reads_it_with_holes_and_attributes() {
+    let (from, to) = (tree(), tempfile::tempdir().unwrap());
+    let archive = packed(from.path(), Holes::Kept);
+    assert!(archive.len() < 1 << 20, "{}", archive.len());
+    let file = to.path().join("archive");
+    fs::write(&file, archive).unwrap();
+    let out = to.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let tar = Command::new("tar")
+        .args(["--xattrs", "--same-owner", "-xpf"])
+        .arg(&file)
+        .current_dir(&out)
+        .output()
+        .unwrap();
+    assert!(tar.status.success() && tar.stderr.is_empty(), "{tar:?}");
+    compare(from.path(), &out);
+    assert!(fs::metadata(out.join("sparse")).unwrap().blocks() < 1000);
+}
+
+#[test]
+fn a_file_that_loses_its_end_does_not_damage_the_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), "12345678").unwrap();
+    fs::write(dir.path().join("b"), "whole").unwrap();
+    // Its size is read, then its content: the writer between them cuts it.
+    struct Cutting<'a>(Vec<u8>, &'a Path);
+    impl Write for Cutting<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            File::options().write(true).open(self.1)?.set_len(3)?;
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let path = dir.path().join("a");
+    let mut out = Cutting(Vec::new(), &path);
+    let root = File::open(dir.path()).unwrap();
+    let mut packer = Packer::new(&mut out, Holes::Filled);
+    packer.contents(root.as_fd(), Path::new("")).unwrap();
+    packer.finish().unwrap();
+
+    let to = tempfile::tempdir().unwrap();
+    extract(&out.0[..], to.path(), Owner::Archived).unwrap();
+    assert_eq!(fs::read(to.path().join("a")).unwrap(), b"123\0\0\0\0\0");
+    assert_eq!(fs::read(to.path().join("b")).unwrap(), b"whole");
+}
+
+#[test]
+fn trees_too_deep_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d/".repeat(500));
+    fs::create_dir_all(deep).unwrap();
+    let root = File::open(dir.path()).unwrap();
+    let mut packer = Packer::new(Vec::new(), Holes::Filled);
+    let refused = packer
+        .tree(root.as_fd(), OsStr::new("d"), Path::new("d"))
+        .unwrap_err();
+    assert!(refused.to_string().contains("400 directories"), "{refused}");
+}

@@ -1,0 +1,54 @@
+//! Root file systems of the owner's containers for those who are on the host.
+
+use std::path::PathBuf;
+
+use super::Owner;
+use crate::engine::mounting::not_mounted;
+use crate::engine::rootfs::{self, User};
+use crate::error::Result;
+
+impl Owner {
+    /// As `PodHandle::mount`, or for a visitor.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
+    pub async fn mount(&self, name: &str, user: User) -> Result<PathBuf> {
+        // Not while it is being built or taken down.
+        let _op = self.op.lock().await;
+        let container = self.tracked(name)?;
+        let home = self.home.container(name)?;
+        let live = container.now().status.is_live();
+        let live = self.live().filter(|_| live).map(|pod| pod.rootfs(name));
+        let mut path = Ok(PathBuf::new());
+        self.change(&container, |state| {
+            path = rootfs::hold(&container.definition, &home, live.as_deref(), user, state);
+        })?;
+        path
+    }
+
+    /// As `PodHandle::unmount`, or for a visitor.
+    ///
+    /// # Errors
+    /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`].
+    pub async fn unmount(&self, name: &str, user: User, force: bool) -> Result<()> {
+        let _op = self.op.lock().await;
+        let container = self.tracked(name)?;
+        let home = self.home.container(name)?;
+        let mut used = Ok(false);
+        self.change(&container, |state| {
+            used = rootfs::release(&home, user, force, state);
+        })?;
+        not_mounted(name, used? || user == User::Visitor)
+    }
+
+    /// Has the guest see what was changed in files on the host.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn files_changed(&self) -> Result<()> {
+        match self.live() {
+            Some(pod) => pod.forget_files().await,
+            None => Ok(()),
+        }
+    }
+}
