@@ -47,6 +47,18 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     sync_dir(dir)
 }
 
+/// Removes what writers have left that were killed. The caller sees to it that
+/// nobody writes in `dir`.
+pub(crate) fn sweep_temps(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes a file into a directory that is not in its place yet: the file is
 /// synced, its name is not ([`sync_dir`]).
 ///

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::capture::Capture;
 use crate::dist::patience;
 use crate::layout::{Layout, text};
+use crate::run::{Input, run};
 
 /// Who may come in, if not everybody.
 pub const USER: (&str, &str) = ("someone", "secret");
@@ -25,21 +26,65 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one below `folder`; with `closed` only for [`USER`].
-    pub fn start(folder: &Path, closed: bool) -> Self {
-        let root = folder.join("store");
-        fs::create_dir_all(&root).expect("the folder can be written");
+    /// Starts one below `folder` for everybody.
+    pub fn open(folder: &Path) -> Self {
+        Self::start(folder, "")
+    }
+
+    /// Starts one below `folder` that is for [`USER`] only.
+    pub fn closed(folder: &Path) -> Self {
+        fs::create_dir_all(folder).expect("the folder can be written");
         let passwords = folder.join("htpasswd");
         fs::write(&passwords, HTPASSWD).expect("the folder can be written");
-        let mut config = format!(
+        let path = passwords.display();
+        Self::start(
+            folder,
+            &format!("auth:\n  htpasswd:\n    realm: tests\n    path: {path}\n"),
+        )
+    }
+
+    /// Starts one below `folder` that speaks TLS, with a certificate of its own
+    /// ([`Registry::certificate`]) for `localhost`.
+    pub fn with_tls(folder: &Path) -> Self {
+        fs::create_dir_all(folder).expect("the folder can be written");
+        let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| folder.join(name));
+        let mut openssl = Command::new("openssl");
+        openssl
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate);
+        run(openssl, Input::Null, patience(60.0)).ok();
+        let (key, certificate) = (key.display(), certificate.display());
+        Self::start(
+            folder,
+            &format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"),
+        )
+    }
+
+    /// The certificate of [`Registry::with_tls`] below `folder`.
+    pub fn certificate(folder: &Path) -> PathBuf {
+        folder.join("certificate.pem")
+    }
+
+    fn start(folder: &Path, more: &str) -> Self {
+        let root = folder.join("store");
+        fs::create_dir_all(&root).expect("the folder can be written");
+        let config = format!(
             "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: 127.0.0.1:0\n",
+             http:\n  addr: 127.0.0.1:0\n{more}",
             root.display()
         );
-        if closed {
-            let path = passwords.display();
-            config += &format!("auth:\n  htpasswd:\n    realm: tests\n    path: {path}\n");
-        }
         let file = folder.join("registry.yml");
         fs::write(&file, config).expect("the folder can be written");
         let mut process = Command::new("docker-registry")

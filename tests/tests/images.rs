@@ -440,7 +440,7 @@ fn images_come_from_a_registry() {
     let foreign = layout.image_for("arm64", &[base], &json!({}));
     let many = layout.list(&[("arm64", &foreign), ("amd64", &one)]);
     let folder = bed.fresh("registry");
-    let registry = Registry::start(&folder, false);
+    let registry = Registry::open(&folder);
     registry.push(&layout, &many, "org/app", "1");
 
     let name = format!("{}/org/app:1", registry.address());
@@ -499,6 +499,57 @@ fn images_come_from_a_registry() {
 }
 
 #[test]
+fn a_registry_is_known_by_its_certificate() {
+    if !subject_is_ours("images") {
+        return;
+    }
+    let bed = Bed::new();
+    let layout = layout(&bed);
+    let image = busybox(&layout, &json!({}));
+    let folder = bed.fresh("registry");
+    let registry = Registry::with_tls(&folder);
+    registry.push(&layout, &image, "app", "latest");
+    let port = registry.address().rsplit(':').next().expect("a port");
+    let name = format!("localhost:{port}/app");
+
+    let strict = ["image", "pull", "--tls-verify", &name];
+    let refused = bed.rust_kata(&strict).exits(125);
+    assert!(refused.err().contains("certificate"), "{refused:?}");
+    // On this machine, or if it is asked for, any will do.
+    bed.rust_kata(&["image", "pull", &name]).ok();
+    bed.rust_kata(&["image", "pull", "--tls-verify=false", &name])
+        .ok();
+    prune(&bed);
+
+    let mut known = bed.cli(&strict);
+    known.env("SSL_CERT_FILE", Registry::certificate(&folder));
+    run(known, Input::Null, limit()).ok();
+    prune(&bed);
+}
+
+#[test]
+fn an_image_may_have_more_layers_than_a_page_has_room_for() {
+    if !subject_is_ours("images") {
+        return;
+    }
+    let bed = Bed::new();
+    let layout = layout(&bed);
+    let mut layers = vec![layout.layer(&Tar::busybox().finish(), Packing::Gzip)];
+    for n in 1..127 {
+        let tar = Tar::new()
+            .file(&format!("n/{n}"), "x")
+            .file("last", &n.to_string());
+        layers.push(layout.layer(&tar.finish(), Packing::Plain));
+    }
+    let image = layout.image(&layers, &json!({}));
+    layout.index(&[(&image, None)]);
+    let script = ["sh", "-c", "cat last; echo; ls n | wc -l"];
+    let output = run_of(&bed, &layout.reference(), &[], &script).ok();
+    assert_eq!(output.out(), "126\n126\n");
+    prune(&bed);
+}
+
+#[test]
 fn a_registry_may_ask_who_comes() {
     if !subject_is_ours("images") {
         return;
@@ -507,7 +558,7 @@ fn a_registry_may_ask_who_comes() {
     let layout = layout(&bed);
     let image = busybox(&layout, &json!({}));
     let folder = bed.fresh("registry");
-    let registry = Registry::start(&folder, true);
+    let registry = Registry::closed(&folder);
     registry.push(&layout, &image, "app", "latest");
     let name = format!("{}/app", registry.address());
 

@@ -15,9 +15,11 @@ use std::process::Command;
 use harness::bed::Bed;
 use harness::cut::{Cut, Seen, Supervisor};
 use harness::dist::{patience, subject_is_ours};
+use harness::layout::{Layout, Packing, Tar};
 use harness::run::{Input, Output, run};
 use harness::scene::limit;
 use serde_json::Value;
+use tar::EntryType;
 
 /// How an operation is cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +44,8 @@ impl Way {
     }
 }
 
-/// An operation, and what is done before it. `ROOTFS` stands for a directory.
+/// An operation, and what is done before it. `ROOTFS` stands for a directory,
+/// `LAYOUT` for an OCI layout.
 #[derive(Debug)]
 struct Operation {
     before: &'static [&'static str],
@@ -75,6 +78,30 @@ const QUIET: &[Operation] = &[
         part: 4,
     },
     Operation {
+        before: &[],
+        command: "image load --quiet --tag app LAYOUT",
+        ends: true,
+        part: 9,
+    },
+    Operation {
+        before: LOADED,
+        command: "image rm app",
+        ends: true,
+        part: 4,
+    },
+    Operation {
+        before: LOADED,
+        command: "container create --name c --image app -v v:/v -v /own -- /busybox true",
+        ends: true,
+        part: 7,
+    },
+    Operation {
+        before: &["volume create v"],
+        command: "volume rm v",
+        ends: true,
+        part: 3,
+    },
+    Operation {
         before: STOPPED,
         command: "container rm a",
         ends: true,
@@ -87,6 +114,8 @@ const QUIET: &[Operation] = &[
         part: 5,
     },
 ];
+
+const LOADED: &[&str] = &["image load --quiet --tag app LAYOUT"];
 
 const STOPPED: &[&str] = &[
     "pod create --name p --vm-memory 128",
@@ -102,6 +131,17 @@ const LIVE: &[Operation] = &[
         command: "pod start p",
         ends: false,
         part: 2,
+    },
+    // A new volume gets what the image has.
+    Operation {
+        before: &[
+            LOADED[0],
+            STOPPED[0],
+            "container create --pod p --name a --image app -v v:/d -v /d/own -- /busybox true",
+        ],
+        command: "container start a",
+        ends: false,
+        part: 0,
     },
     Operation {
         before: STOPPED,
@@ -164,6 +204,12 @@ fn all() -> bool {
     std::env::var_os("RUST_KATA_TEST_ALL").is_some_and(|value| value != "0")
 }
 
+/// The operations that start with `RUST_KATA_TEST_ONLY`, if that is set.
+fn asked_for(all: &'static [Operation]) -> impl Iterator<Item = &'static Operation> {
+    let only = std::env::var("RUST_KATA_TEST_ONLY").unwrap_or_default();
+    all.iter().filter(move |one| one.command.starts_with(&only))
+}
+
 /// Some numbers from 1 to `last`, evenly spread; others for each `turn`.
 fn spread(last: usize, part: usize, turn: usize) -> Vec<usize> {
     if all() || part >= last {
@@ -183,6 +229,7 @@ fn spread(last: usize, part: usize, turn: usize) -> Vec<usize> {
 struct Lab {
     bed: Bed,
     rootfs: PathBuf,
+    layout: Layout,
     /// Cuts made, by operation and way.
     cuts: BTreeMap<(&'static str, Way), usize>,
 }
@@ -191,9 +238,11 @@ impl Lab {
     fn new() -> Self {
         let bed = Bed::new();
         let rootfs = bed.rootfs();
+        let layout = small_image(&bed);
         Self {
             bed,
             rootfs,
+            layout,
             cuts: BTreeMap::new(),
         }
     }
@@ -202,7 +251,11 @@ impl Lab {
         let root = self.rootfs.to_str().expect("an ASCII path");
         let words = line.split(' ');
         let words: Vec<&str> = words
-            .map(|w| if w == "ROOTFS" { root } else { w })
+            .map(|word| match word {
+                "ROOTFS" => root,
+                "LAYOUT" => self.layout.dir().to_str().expect("an ASCII path"),
+                word => word,
+            })
             .collect();
         self.bed.cli(&words)
     }
@@ -275,7 +328,10 @@ impl Lab {
         }
         let names = || {
             let pods = self.run("pod ls --quiet").ok().out();
-            pods + &self.run("container ls --all --quiet").ok().out()
+            let containers = self.run("container ls --all --quiet").ok().out();
+            let images = self.run("image ls --quiet").ok().out();
+            let volumes = self.run("volume ls --quiet").ok().out();
+            [pods, containers, images, volumes].concat()
         };
         let before = names();
         supervisor.power_cut(true);
@@ -325,6 +381,7 @@ impl Lab {
             let removed = self.run("pod rm --force --time 0 --all");
             assert_eq!(removed.code, 0, "{context}: {removed:?}");
         }
+        self.examine_stores(&context);
         // The next command that changes anything sweeps.
         self.run("pod create --name next").ok();
         self.run("pod rm next").ok();
@@ -338,6 +395,24 @@ impl Lab {
         let _ = fs::remove_dir_all(self.bed.data());
     }
 
+    /// All images and volumes that are left inspect, and can be removed.
+    #[track_caller]
+    fn examine_stores(&self, context: &str) {
+        for what in ["image", "volume"] {
+            let listed = self.run(&format!("{what} ls --quiet"));
+            assert!(
+                listed.code == 0 && listed.err().is_empty(),
+                "{context}: {listed:?}"
+            );
+            for name in listed.out().lines() {
+                let seen = self.run(&format!("{what} inspect {name}"));
+                assert_eq!(seen.code, 0, "{context}: {seen:?}");
+            }
+        }
+        self.run("image prune --all").ok();
+        self.run("volume prune").ok();
+    }
+
     fn tell(&self) {
         let mut sum = 0;
         for ((command, way), count) in &self.cuts {
@@ -348,15 +423,32 @@ impl Lab {
     }
 }
 
+/// An image of two layers with a few files.
+fn small_image(bed: &Bed) -> Layout {
+    let layout = Layout::new(bed.fresh("layout"));
+    let busybox = fs::read("/bin/busybox").expect("package busybox-static");
+    let below = Tar::new()
+        .dir("d", 0o755)
+        .file("d/a", "a")
+        .file("d/sub/b", "b")
+        .entry(EntryType::Regular, "busybox", 0o755, (0, 0), "", &busybox);
+    let above = Tar::new().file("d/.wh.a", "").link("d/l", "b");
+    let layers = [
+        layout.layer(&below.finish(), Packing::Gzip),
+        layout.layer(&above.finish(), Packing::Zstd),
+    ];
+    let image = layout.image(&layers, &serde_json::json!({}));
+    layout.index(&[(&image, None)]);
+    layout
+}
+
 #[test]
 fn operations_on_files_can_be_cut_anywhere() {
     if !subject_is_ours("power") {
         return;
     }
     let mut lab = Lab::new();
-    QUIET
-        .iter()
-        .for_each(|operation| lab.cut_everywhere(operation));
+    asked_for(QUIET).for_each(|operation| lab.cut_everywhere(operation));
     lab.tell();
 }
 
@@ -366,9 +458,6 @@ fn operations_on_vms_can_be_cut_anywhere() {
         return;
     }
     let mut lab = Lab::new();
-    let only = std::env::var("RUST_KATA_TEST_ONLY").unwrap_or_default();
-    for operation in LIVE.iter().filter(|o| o.command.starts_with(&only)) {
-        lab.cut_everywhere(operation);
-    }
+    asked_for(LIVE).for_each(|operation| lab.cut_everywhere(operation));
     lab.tell();
 }

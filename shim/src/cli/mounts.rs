@@ -107,6 +107,8 @@ fn volume(text: &str) -> Result<Source> {
             "ro" | "rw" => access = option,
             "copy" => copy = true,
             "nocopy" => copy = false,
+            // podman relabels for SELinux, whose rules our processes are not under.
+            "z" | "Z" => {}
             other => {
                 return Err(bad(&format!(
                     "{other:?} is none of ro, rw, copy and nocopy"

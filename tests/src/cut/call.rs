@@ -13,6 +13,7 @@ pub(super) const WATCHED: &[libc::c_long] = &[
     libc::SYS_pwrite64,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    libc::SYS_syncfs,
     libc::SYS_ftruncate,
     libc::SYS_open,
     libc::SYS_openat,
@@ -41,6 +42,8 @@ pub enum Kind {
     Write,
     /// What was written is made to last.
     Sync,
+    /// All that was written is made to last.
+    SyncAll,
     /// The file is cut to a length.
     Truncate,
     /// Opened such that it is made, or emptied.
@@ -91,6 +94,7 @@ impl Call {
                 (Kind::Write, task.of_fd(fd(0))?, None)
             }
             libc::SYS_fsync | libc::SYS_fdatasync => (Kind::Sync, task.of_fd(fd(0))?, None),
+            libc::SYS_syncfs => (Kind::SyncAll, task.of_fd(fd(0))?, None),
             libc::SYS_ftruncate => (Kind::Truncate, task.of_fd(fd(0))?, None),
             libc::SYS_open => (changes(args[1])?, task.at(here, args[0])?, None),
             libc::SYS_openat => (changes(args[2])?, task.at(fd(0), args[1])?, None),

@@ -48,6 +48,7 @@ impl Unsynced {
                     self.names.retain(|((dir, _), _)| *dir != synced);
                 }
             }
+            Kind::SyncAll => *self = Self::default(),
             Kind::Create | Kind::MakeDir | Kind::Link if !call.path.exists() => {
                 let made = entry(&call.path).map(|entry| (entry, Change::Made));
                 self.names.extend(made);

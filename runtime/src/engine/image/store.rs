@@ -199,7 +199,12 @@ impl Images {
     pub(super) fn exclusive(&self) -> Result<StoreLock> {
         files::sweep(&self.layers());
         files::sweep(&self.pulls());
-        self.locked(FileExt::lock_exclusive)
+        let held = self.locked(FileExt::lock_exclusive)?;
+        // Files are written by who has the lock, and that is us.
+        [self.names(), self.records()]
+            .iter()
+            .for_each(|dir| store::sweep_temps(dir));
+        Ok(held)
     }
 
     fn locked(&self, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<StoreLock> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ use crate::error::Error;
 
 /// More directories than any image has; their times are kept until the end.
 const MAX_DIRECTORIES: usize = 1 << 20;
+
+const BUFFER: usize = 128 << 10;
 
 /// Linux, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
 /// directories".
@@ -109,6 +111,8 @@ pub(super) struct Tree {
     /// Times of directories, which are set last: entries in them change them.
     times: BTreeMap<PathBuf, (i64, i64)>,
     opaque: bool,
+    /// For contents on their way.
+    buffer: Box<[u8]>,
 }
 
 impl Tree {
@@ -121,6 +125,7 @@ impl Tree {
             lower: lower.iter().rev().cloned().collect(),
             times: BTreeMap::new(),
             opaque: false,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
         };
         if let Some(below) = tree.lower.first() {
             Attributes::read(below)?.apply(tree.root.as_fd(), OsStr::new("."))?;
@@ -164,8 +169,18 @@ impl Tree {
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&dir, name, how, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Failure::io("create", e))?;
-        let written = io::copy(content, &mut File::from(file));
-        let written = written.map_err(|e| Failure::io("write", e))?;
+        let mut file = File::from(file);
+        let mut written = 0;
+        loop {
+            let read = content.read(&mut self.buffer);
+            let read = read.map_err(|e| Failure::io("read", e))?;
+            if read == 0 {
+                break;
+            }
+            let part = file.write_all(&self.buffer[..read]);
+            part.map_err(|e| Failure::io("write", e))?;
+            written += read as u64;
+        }
         attributes.apply(dir.as_fd(), name)?;
         Ok(written)
     }
