@@ -12,7 +12,7 @@
 //! While the listener has not answered, no other process under the filter can
 //! change a file either: what is on disk at the cut is what a power cut leaves.
 //! With [`Cut::lossy`], what no fsync has covered is lost besides
-//! ([`loss`]).
+//! (`cut/loss.rs`).
 
 mod call;
 mod loss;
