@@ -173,6 +173,7 @@ pub(super) struct Kill {
 
 #[derive(Debug, Args)]
 pub(super) struct AttachArgs {
+    /// A container by name, POD/NAME, id or the beginning of an id
     container: String,
 
     /// Do not pass on our stdin
@@ -194,6 +195,7 @@ pub(super) struct AttachArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct Exec {
+    /// A container by name, POD/NAME, id or the beginning of an id
     container: String,
 
     /// Give it a terminal
