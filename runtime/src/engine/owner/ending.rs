@@ -103,10 +103,7 @@ impl Owner {
         if let Err(e) = pod.shutdown().await {
             ::log::error!("Something may be left of the VM: {e}");
         }
-        let hooks = self.run_hooks(&self.definition.hooks.post_stop, "stopped");
-        if let Err(e) = hooks.await {
-            ::log::warn!("{e}");
-        }
+        self.run_stop_hooks().await;
         self.end_if_unused().await;
     }
 
@@ -245,6 +242,20 @@ impl Owner {
                 ::log::error!("Something may be left of the VM: {e}");
             }
             self.note_end_of_vm(&lost);
+        }
+        // Also where its listener is at them: the owner is not to go before.
+        self.run_stop_hooks().await;
+    }
+
+    /// Runs the post-stop hooks, once for each VM. Others wait for it.
+    async fn run_stop_hooks(&self) {
+        let mut due = self.stop_hooks_due.lock().await;
+        if !std::mem::replace(&mut *due, false) {
+            return;
+        }
+        let hooks = self.run_hooks(&self.definition.hooks.post_stop, "stopped");
+        if let Err(e) = hooks.await {
+            ::log::warn!("{e}");
         }
     }
 

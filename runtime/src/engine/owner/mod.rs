@@ -48,6 +48,8 @@ pub struct Owner {
     vm: Mutex<Option<Arc<Pod>>>,
     /// It was told that the VM runs, and not that it has ended.
     vm_told: AtomicBool,
+    /// A VM has run whose post-stop hooks have not.
+    stop_hooks_due: tokio::sync::Mutex<bool>,
     pub(super) op: tokio::sync::Mutex<()>,
     /// Restarts that are to come; they keep the pod up.
     pending: watch::Sender<usize>,
@@ -156,6 +158,7 @@ impl Owner {
             containers: Mutex::new(containers),
             vm: Mutex::default(),
             vm_told: AtomicBool::new(false),
+            stop_hooks_due: tokio::sync::Mutex::default(),
             op: tokio::sync::Mutex::default(),
             pending: watch::Sender::new(0),
             ended: watch::Sender::new(false),

@@ -177,6 +177,7 @@ impl Owner {
         tokio::spawn(self.clone().listen(pod.clone(), events));
         *guard(&self.vm) = Some(pod.clone());
         self.vm_told.store(true, Ordering::Relaxed);
+        *self.stop_hooks_due.lock().await = true;
         self.tell("start");
         if let Err(e) = self
             .run_hooks(&self.definition.hooks.post_start, "running")
