@@ -226,6 +226,36 @@ pub(crate) fn glance<T>(
     read(OwnerLock::holder_unlocked(dir)?)
 }
 
+/// The process that holds a pod's lock, if that is stopped (SIGSTOP, a debugger):
+/// nobody gets any further before it goes on.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn stopped_holder(dir: &impl Guarded) -> Result<Option<u32>> {
+    const LOCKS: &str = "/proc/locks";
+    let path = dir.lock();
+    let Ok(data) = fs::metadata(&path) else {
+        return Ok(None);
+    };
+    // proc(5): `1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF`; `->` marks one
+    // that waits.
+    let inode = format!(":{}", data.ino());
+    let table = fs::read_to_string(LOCKS).on("read", LOCKS)?;
+    let mut holders = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ours = words.get(1) == Some(&"FLOCK") && words.get(5)?.ends_with(&inode);
+        ours.then(|| words[4].parse::<u32>().ok())?
+    });
+    Ok(holders.find(|pid| is_stopped(*pid)))
+}
+
+/// proc(5), field 3 of `stat`, after the name in brackets.
+fn is_stopped(pid: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = text.rsplit_once(") ").map(|(_, rest)| rest);
+    rest.is_some_and(|rest| rest.starts_with(['T', 't']))
+}
+
 /// Waits until nobody owns a pod.
 ///
 /// # Errors

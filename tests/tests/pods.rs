@@ -264,16 +264,22 @@ fn who_looks_waits_for_nobody_that_changes_a_pod() {
     }
     let bed = Bed::new();
     pod(&bed, "p", &[("a", &[], SLEEP)]);
-    let lock = std::fs::File::open(bed.data().join("pods/local/p/lock")).expect("a lock");
     // As a process does that is stopped in the middle of a change.
-    lock.lock().expect("nobody else has it");
+    let lock = bed.data().join("pods/local/p/lock");
+    let mut stopped = std::process::Command::new("flock");
+    stopped.arg("--close").arg(&lock);
+    stopped.args(["sh", "-c", "echo held; kill -STOP $PPID; read x"]);
+    let stopped = Running::spawn(stopped, Input::Open);
+    stopped.stdout.expect("held\n", limit());
     bed.rust_kata(&["pod", "ls"]).ok();
     assert_eq!(status(&bed, "p"), "Created");
     assert_eq!(container(&bed, "a")["status"], "created");
     bed.rust_kata(&["container", "ls", "--all"]).ok();
     let held_up = bed.rust_kata(&["pod", "rm", "--force", "p"]).exits(125);
-    assert!(held_up.err().contains("being changed"), "{held_up:?}");
-    drop(lock);
+    let by = format!("process {}", stopped.pid());
+    assert!(held_up.err().contains(&by), "{held_up:?}");
+    // The kernel frees it at once.
+    drop(stopped);
     bed.rust_kata(&["pod", "rm", "--force", "p"]).ok();
 }
 

@@ -29,6 +29,8 @@ pub mod journal;
 mod limits;
 pub mod log;
 pub mod mounting;
+#[cfg(test)]
+mod model;
 mod names;
 pub mod owner;
 mod pod;
@@ -280,12 +282,13 @@ impl Engine {
 /// Puts a container into a pod's directory. The caller holds the pod's lock.
 pub(crate) fn add_container(
     home: &PodHome,
-    view: &PodView,
     definition: &ContainerDefinition,
     held: &PodLock,
 ) -> Result<()> {
     definition.check()?;
-    if view.state.removing {
+    // Not the files of its containers: there may be many, and others wait.
+    let (_, state) = store::read_own(home)?;
+    if state.removing {
         return Err(Error::WrongState {
             what: "pod",
             id: home.name().to_owned(),
@@ -294,7 +297,7 @@ pub(crate) fn add_container(
         });
     }
     for on in &definition.depends_on {
-        if !view.containers.contains_key(on) {
+        if !home.container(on)?.path().is_dir() {
             return Err(Error::Invalid(format!(
                 "Container {} depends on {on}, which is not in pod {}",
                 definition.name,

@@ -20,7 +20,10 @@ use crate::lock::PodLock;
 pub(super) const TRIES: usize = 20;
 
 /// For an owner that takes no more calls to be gone.
-const LEAVING: Duration = Duration::from_secs(10);
+const LEAVING: Duration = Duration::from_secs(20);
+
+/// After so long it is looked whether who changes a pod's files goes on at all.
+const STOPPED: Duration = Duration::from_secs(2);
 
 /// A pod of the engine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -180,20 +183,28 @@ impl PodHandle {
     /// keeps it has been stopped.
     async fn locked(&self) -> Result<PodLock> {
         let home = self.home.clone();
-        let waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
-        match tokio::time::timeout(LEAVING, waiting).await {
-            Ok(Ok(locked)) => locked.map_err(|e| store::explain(&self.home, e)),
-            Ok(Err(e)) => Err(Error::Internal(format!(
-                "Waiting for a lock broke off: {e}"
-            ))),
-            Err(_) => Err(Error::Remote {
-                kind: ErrorKind::Unavailable,
-                message: format!(
-                    "The files of pod {} are being changed by a process that does not go on: \
-                     `pod rm --force` ends the pod's owner",
+        let mut waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
+        loop {
+            match tokio::time::timeout(STOPPED, &mut waiting).await {
+                Ok(Ok(locked)) => return locked.map_err(|e| store::explain(&self.home, e)),
+                Ok(Err(e)) => {
+                    let problem = format!("Waiting for a lock broke off: {e}");
+                    return Err(Error::Internal(problem));
+                }
+                // Many may be at it, one after the other.
+                Err(_) => {}
+            }
+            if let Some(pid) = crate::lock::stopped_holder(&self.home)? {
+                let message = format!(
+                    "The files of pod {} are being changed by process {pid}, which is stopped: \
+                     continue it, or end it; `pod rm --force` ends the pod's owner",
                     self.name()
-                ),
-            }),
+                );
+                return Err(Error::Remote {
+                    kind: ErrorKind::Unavailable,
+                    message,
+                });
+            }
         }
     }
 
@@ -206,12 +217,14 @@ impl PodHandle {
         let name = definition.name.clone();
         {
             let held = self.locked().await?;
-            let view = PodView::read_locked(&self.home, &held)?;
             // Who has this lock takes no further one.
             let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
-            add_container(&self.home, &view, definition, &held)?;
+            add_container(&self.home, definition, &held)?;
+            if crate::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
+                // One that comes later finds it.
+                return Ok(());
+            }
         }
-        // An owner that comes later finds it.
         let adopted = self.ask(async |owner| {
             let container = api::ContainerRequest {
                 container: name.clone(),

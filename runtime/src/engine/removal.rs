@@ -19,7 +19,7 @@ use crate::mount::unmount_below;
 
 /// For an owner to answer what it need not work for; the call itself has a
 /// longer deadline.
-const WELL: Duration = Duration::from_secs(5);
+const WELL: Duration = Duration::from_secs(9);
 
 impl PodHandle {
     /// Removes containers from the pod; those that run only with `force`.

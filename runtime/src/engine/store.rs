@@ -59,15 +59,23 @@ pub(crate) fn read_pod(home: &PodHome) -> Result<PodFiles> {
         }
         containers.insert(name, files);
     }
-    let cure = cure(home);
     Ok(PodFiles {
-        definition: read(&home.config(), &cure).and_then(|definition: PodDefinition| {
-            is_of(&home.config(), &definition.name, home.name(), &cure)?;
-            Ok(definition)
-        }),
-        state: read(&home.state(), &cure),
+        definition: read_pod_definition(home),
+        state: read(&home.state(), &cure(home)),
         containers,
     })
+}
+
+/// Reads the files of a pod alone, without its containers.
+pub(super) fn read_own(home: &PodHome) -> Result<(PodDefinition, PodState)> {
+    Ok((read_pod_definition(home)?, read(&home.state(), &cure(home))?))
+}
+
+fn read_pod_definition(home: &PodHome) -> Result<PodDefinition> {
+    let cure = cure(home);
+    let definition: PodDefinition = read(&home.config(), &cure)?;
+    is_of(&home.config(), &definition.name, home.name(), &cure)?;
+    Ok(definition)
 }
 
 fn read_container(pod: &PodHome, name: &str) -> Result<ContainerFiles> {
