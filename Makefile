@@ -101,6 +101,7 @@ test-kvm: build
 ## make bench          build, then measure costs as ratios to references of the same run
 .PHONY: bench
 bench: build
+	@guest/setup bench
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) run --release -p rust-kata-tests --bin rust-kata-bench
 
 ## make fuzz           run the fuzz targets (TARGET=name, SECONDS=60 each, JOBS=n at a time); tests/fuzz/README.md

@@ -50,7 +50,7 @@ pub use create::ContainerConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, Exit};
 pub use guest_spec::{check_host_paths, load_spec};
-pub use lock::{Guarded, Owner};
+pub use lock::{Guarded, Owner, PodLock};
 pub use mount::{Mount, mounts_below, unmount_below};
 pub use paths::check_id;
 pub use pod::{PidInfo, Pod};

@@ -22,6 +22,9 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 const WORKERS: usize = 32;
 
+/// So many containers each has in the still pods at a time.
+const OWN: usize = 3;
+
 /// Started and stopped.
 const LIVE: [&str; 2] = ["live0", "live1"];
 
@@ -162,7 +165,7 @@ impl Crowd {
                         "container create --pod {pod} --name {name} --rootfs {root} -- true"
                     ));
                 }
-                5 | 6 => {
+                5 | 6 if own.len() < OWN => {
                     let pod = dice.below(STILL.len());
                     made += 1;
                     let name = format!("w{worker}n{made}");
@@ -174,7 +177,7 @@ impl Crowd {
                     assert!(self.ask(&line), "{line}: nobody else has this name");
                     own.insert((pod, name));
                 }
-                7 => {
+                5..=7 => {
                     if let Some((pod, name)) = own.pop_first() {
                         let line = format!("container rm {}/{name}", STILL[pod]);
                         assert!(self.ask(&line), "{line}: it was there");

@@ -68,7 +68,10 @@ pub(crate) fn read_pod(home: &PodHome) -> Result<PodFiles> {
 
 /// Reads the files of a pod alone, without its containers.
 pub(super) fn read_own(home: &PodHome) -> Result<(PodDefinition, PodState)> {
-    Ok((read_pod_definition(home)?, read(&home.state(), &cure(home))?))
+    Ok((
+        read_pod_definition(home)?,
+        read(&home.state(), &cure(home))?,
+    ))
 }
 
 fn read_pod_definition(home: &PodHome) -> Result<PodDefinition> {

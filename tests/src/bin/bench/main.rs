@@ -1,9 +1,10 @@
 //! `make bench`: what rust-kata costs, as ratios to references measured in the
 //! same run. `BENCH_TURNS` (default 5) sets how often each is measured; the
-//! table shows medians. References: a bare QEMU boot (see [`bare`]), runc, and
+//! table shows medians; with `BENCH_ONLY=pods` what needs no VM alone. References: a bare QEMU boot (see [`bare`]), runc, and
 //! the same command on the host.
 
 mod bare;
+mod pods;
 
 use std::fs;
 use std::path::Path;
@@ -47,9 +48,13 @@ fn main() {
         .and_then(|text| text.parse().ok())
         .unwrap_or(5);
     let bed = Bed::new();
+    let mut table = Table::default();
+    pods::measure(&bed, turns, &mut table);
+    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "pods") {
+        return table.print();
+    }
     let kata = Scene::new(&bed, RUST_KATA);
     let runc = Scene::new(&bed, RUNC);
-    let mut table = Table::default();
     kata.detach("kata", &[], &["sleep", "100000"]);
     runc.detach("runc", &[], &["sleep", "100000"]);
     memory(&bed, &mut table);
