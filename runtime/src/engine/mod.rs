@@ -287,7 +287,7 @@ pub(crate) fn add_container(
 ) -> Result<()> {
     definition.check()?;
     // Not the files of its containers: there may be many, and others wait.
-    let (_, state) = store::read_own(home)?;
+    let (pod, state) = store::read_own(home)?;
     if state.removing {
         return Err(Error::WrongState {
             what: "pod",
@@ -306,7 +306,7 @@ pub(crate) fn add_container(
         }
     }
     store::create_container(home, definition, held)?;
-    let created = Event::container(&view.definition, definition, "create");
+    let created = Event::container(&pod, definition, "create");
     home.journal().tell(created);
     Ok(())
 }

@@ -36,6 +36,16 @@ impl RestartPolicy {
             Self::Always | Self::UnlessStopped => true,
         }
     }
+
+    /// Whether to start a container when the host has booted that was or was not
+    /// stopped by a user before.
+    pub fn starts_on_boot(self, stopped_by_user: bool) -> bool {
+        match self {
+            Self::No | Self::OnFailure(_) => false,
+            Self::Always => true,
+            Self::UnlessStopped => !stopped_by_user,
+        }
+    }
 }
 
 /// The pause before a restart: doubled each time, so that a container that
@@ -128,6 +138,14 @@ mod tests {
         assert!(OnFailure(Some(2)).applies(1, false, 1));
         assert!(!OnFailure(Some(2)).applies(1, false, 2));
         assert!(Always.applies(0, false, 1000) && UnlessStopped.applies(0, false, 5));
+    }
+
+    #[test]
+    fn only_unless_stopped_minds_a_user_after_a_boot() {
+        use RestartPolicy::*;
+        assert!(Always.starts_on_boot(true) && Always.starts_on_boot(false));
+        assert!(UnlessStopped.starts_on_boot(false) && !UnlessStopped.starts_on_boot(true));
+        assert!(!No.starts_on_boot(false) && !OnFailure(None).starts_on_boot(false));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::output::print;
 use super::progress::patiently;
 use super::session;
 use super::spec::{Options, signal};
+use super::start::Start;
 use super::theirs::Theirs;
 use super::top::top;
 use super::update::Update;
@@ -130,24 +131,6 @@ pub(super) struct One {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Start {
-    #[command(flatten)]
-    which: Containers,
-
-    /// Attach to it from its first word on
-    #[arg(long, short)]
-    attach: bool,
-
-    /// With --attach: pass on our stdin
-    #[arg(long, short)]
-    interactive: bool,
-
-    /// Do not start those that it depends on
-    #[arg(long)]
-    no_dependencies: bool,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct Stop {
     #[command(flatten)]
     which: Several,
@@ -257,15 +240,7 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
         }
         Command::Ls(ls) => return ls.run(context),
         Command::Inspect(which) => inspect(context, &which)?,
-        Command::Start(args) if args.attach => return args.attach(context).await,
-        Command::Start(args) => {
-            let with = !args.no_dependencies;
-            args.which
-                .each(context, "Starting", async |pod, names| {
-                    pod.start(names, with).await
-                })
-                .await?;
-        }
+        Command::Start(start) => return start.run(context).await,
         Command::Init(which) => {
             which
                 .each(context, "Building", async |pod, names| {
@@ -341,9 +316,13 @@ pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
 }
 
 impl Containers {
+    pub(super) fn new(containers: Vec<String>) -> Self {
+        Self { containers }
+    }
+
     /// Does something to the containers, pod by pod, and tells the names of
     /// those for which it worked.
-    async fn each(
+    pub(super) async fn each(
         &self,
         context: &Context,
         doing: &str,
@@ -390,29 +369,6 @@ impl Containers {
             }
         }
         Ok(pods)
-    }
-}
-
-impl Start {
-    async fn attach(self, context: &Context) -> CliResult<u8> {
-        let [wanted] = self.which.containers.as_slice() else {
-            let problem = "start --attach takes one container".to_owned();
-            return Err(runtime::Error::Invalid(problem).into());
-        };
-        let (pod, name) = context.container(wanted)?;
-        let definition = pod.view()?.container(&name)?.definition.clone();
-        if !self.no_dependencies && !definition.depends_on.is_empty() {
-            let on: Vec<String> = definition.depends_on.iter().cloned().collect();
-            settle(pod.start(&on, true).await?)?;
-        }
-        let how = Attach {
-            container: name,
-            stdin: self.interactive,
-            tty: definition.terminal(),
-            start: true,
-            ..Attach::default()
-        };
-        attach(&pod, how).await
     }
 }
 

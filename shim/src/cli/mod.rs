@@ -29,6 +29,7 @@ mod pull;
 mod run;
 mod session;
 mod spec;
+mod start;
 mod stats;
 mod theirs;
 mod top;
