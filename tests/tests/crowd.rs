@@ -22,6 +22,10 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 const WORKERS: usize = 32;
 
+/// For a command to end: those that start or stop a VM come one after the other,
+/// and up to 32 of them stand in line.
+const BOUND: Duration = Duration::from_secs(240);
+
 /// So many containers each has in the still pods at a time.
 const OWN: usize = 3;
 
@@ -91,7 +95,11 @@ impl Crowd {
 
     /// Runs a command that may be refused, as others are at work.
     fn run(&self, line: &str) -> Output {
-        let output = run(self.command(line), Input::Null, patience(90.0));
+        let output = run(
+            self.command(line),
+            Input::Null,
+            BOUND.mul_f64(patience(1.0).as_secs_f64()),
+        );
         let said = output.err();
         for wrong in WRONG {
             assert!(!said.contains(wrong), "{line}: {output:?}");
