@@ -28,9 +28,9 @@ pub mod image;
 pub mod journal;
 mod limits;
 pub mod log;
-pub mod mounting;
 #[cfg(test)]
 mod model;
+pub mod mounting;
 mod names;
 pub mod owner;
 mod pod;
