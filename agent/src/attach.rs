@@ -24,6 +24,7 @@ use nix::sys::socket::{
 use std::os::fd::AsFd;
 
 use crate::error::{Context, Error, Result};
+use crate::modules;
 
 const DEVICES: &str = "bus/platform/devices";
 const DRIVER: &str = "bus/platform/drivers/virtio-mmio";
@@ -50,6 +51,7 @@ pub struct Attached {
 /// Binds the driver to the device in `slot`; returns what came of it. Blocks.
 pub fn attach(sys: &Path, slot: u32) -> Result<Attached> {
     let device = device_of(sys, slot)?;
+    modules::load_later();
     // Before, so that no event is missed.
     let events = kernel_events()?;
     write_name(&sys.join(DRIVER).join("bind"), &device)?;

@@ -114,7 +114,7 @@ pub fn set_up() -> Result<()> {
     logging::start(&cmdline);
 
     hotplug::set_policy(Path::new(hotplug::SYS));
-    modules::load(Path::new(modules::MODULES)).path(modules::MODULES)?;
+    modules::load(Path::new(modules::MODULES), modules::BOOT).path(modules::MODULES)?;
     cgroup::enable_controllers(Path::new(cgroup::ROOT))?;
     if let Err(e) = loopback_up() {
         log::error!("lo: {e}");

@@ -1,11 +1,13 @@
 //! Loads the kernel modules that the initrd brings, before anything that
 //! needs them. `/lib/modules/load.list` names one file per line, dependencies
-//! first; a kernel with everything built in comes without that list.
+//! first; `later.list` those that are needed with the first device that comes
+//! while the pod runs. A kernel with everything built in comes without lists.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Once;
 
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -13,12 +15,25 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 /// Where the initrd keeps them.
 pub const MODULES: &str = "/lib/modules";
 
-const LIST: &str = "load.list";
+/// What is needed from the boot on.
+pub const BOOT: &str = "load.list";
 
-/// Loads what the list in `folder` names. A module that cannot be loaded is
+const LATER: &str = "later.list";
+
+/// Loads the drivers of devices that come later, once.
+pub fn load_later() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Err(e) = load(Path::new(MODULES), LATER) {
+            log::error!("{MODULES}/{LATER}: {e}");
+        }
+    });
+}
+
+/// Loads what a list in `folder` names. A module that cannot be loaded is
 /// reported and passed over: whoever needs it says so with a better error.
-pub fn load(folder: &Path) -> io::Result<()> {
-    let list = match fs::read_to_string(folder.join(LIST)) {
+pub fn load(folder: &Path, list: &str) -> io::Result<()> {
+    let list = match fs::read_to_string(folder.join(list)) {
         Ok(list) => list,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
@@ -63,6 +78,6 @@ mod tests {
     #[test]
     fn no_list_means_no_modules() {
         let folder = tempfile::tempdir().unwrap();
-        load(folder.path()).unwrap();
+        load(folder.path(), BOOT).unwrap();
     }
 }

@@ -46,6 +46,26 @@ impl Layout {
         Self(dir)
     }
 
+    /// In the new directory `dir`, one image of two layers with a few files and
+    /// busybox.
+    pub fn small(dir: PathBuf) -> Self {
+        let layout = Self::new(dir);
+        let busybox = fs::read("/bin/busybox").expect("package busybox-static");
+        let below = Tar::new()
+            .dir("d", 0o755)
+            .file("d/a", "a")
+            .file("d/sub/b", "b")
+            .entry(EntryType::Regular, "busybox", 0o755, (0, 0), "", &busybox);
+        let above = Tar::new().file("d/.wh.a", "").link("d/l", "b");
+        let layers = [
+            layout.layer(&below.finish(), Packing::Gzip),
+            layout.layer(&above.finish(), Packing::Zstd),
+        ];
+        let image = layout.image(&layers, &json!({}));
+        layout.index(&[(&image, None)]);
+        layout
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.0

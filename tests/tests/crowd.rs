@@ -15,6 +15,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use harness::bed::Bed;
+use harness::dice::{Dice, number, seed};
 use harness::dist::{CLI, binary, patience, subject_is_ours};
 use harness::process;
 use harness::run::{Input, Output, run};
@@ -49,22 +50,6 @@ const WRONG: [&str; 8] = [
     "No free name",
     "Bad file",
 ];
-
-/// xorshift64*: the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
-    }
-
-    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len())]
-    }
-}
 
 /// What all workers have done together.
 #[derive(Default)]
@@ -146,7 +131,7 @@ impl Crowd {
     }
 
     fn work(&self, worker: usize, seed: u64, until: Instant) -> BTreeSet<(usize, String)> {
-        let mut dice = Dice(seed ^ (worker as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut dice = Dice::new(seed ^ (worker as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         // Containers in the still pods that are this worker's.
         let mut own: BTreeSet<(usize, String)> = BTreeSet::new();
         let mut made = 0;
@@ -250,20 +235,13 @@ fn ended(child: &Child) -> Duration {
     Duration::from_nanos(ran.expect("a number"))
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[test]
 fn a_crowd_gets_its_work_done() {
     if !subject_is_ours("crowd") {
         return;
     }
     let seconds = number("RUST_KATA_TEST_SECONDS").unwrap_or(15);
-    let seed = number("RUST_KATA_TEST_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.expect("after 1970").as_nanos() as u64
-    });
+    let seed = seed();
     eprintln!("{WORKERS} workers, {seconds} s, RUST_KATA_TEST_SEED={seed}");
     let bed = Bed::new();
     let crowd = Crowd {

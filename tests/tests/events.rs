@@ -134,7 +134,7 @@ fn a_life_is_told_in_order() {
 
     // A follower heard all of its container, as it happened.
     following.stdout.expect("container remove", limit());
-    following.signal(Signal::SIGINT);
+    following.signal(Signal::SIGTERM);
     let heard = following.finish(limit());
     let lines = heard.out().lines().count();
     let of_db = all(&bed, &["--filter", "container=db"]).len();

@@ -15,11 +15,10 @@ use std::process::Command;
 use harness::bed::Bed;
 use harness::cut::{Cut, Seen, Supervisor};
 use harness::dist::{patience, subject_is_ours};
-use harness::layout::{Layout, Packing, Tar};
+use harness::layout::Layout;
 use harness::run::{Input, Output, run};
 use harness::scene::limit;
 use serde_json::Value;
-use tar::EntryType;
 
 /// How an operation is cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,7 +237,7 @@ impl Lab {
     fn new() -> Self {
         let bed = Bed::new();
         let rootfs = bed.rootfs();
-        let layout = small_image(&bed);
+        let layout = Layout::small(bed.fresh("layout"));
         Self {
             bed,
             rootfs,
@@ -421,25 +420,6 @@ impl Lab {
         }
         eprintln!("{sum:5} cuts");
     }
-}
-
-/// An image of two layers with a few files.
-fn small_image(bed: &Bed) -> Layout {
-    let layout = Layout::new(bed.fresh("layout"));
-    let busybox = fs::read("/bin/busybox").expect("package busybox-static");
-    let below = Tar::new()
-        .dir("d", 0o755)
-        .file("d/a", "a")
-        .file("d/sub/b", "b")
-        .entry(EntryType::Regular, "busybox", 0o755, (0, 0), "", &busybox);
-    let above = Tar::new().file("d/.wh.a", "").link("d/l", "b");
-    let layers = [
-        layout.layer(&below.finish(), Packing::Gzip),
-        layout.layer(&above.finish(), Packing::Zstd),
-    ];
-    let image = layout.image(&layers, &serde_json::json!({}));
-    layout.index(&[(&image, None)]);
-    layout
 }
 
 #[test]
