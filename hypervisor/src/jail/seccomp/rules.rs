@@ -111,7 +111,6 @@ const COMMON: &[Rule] = table! {
     SYS_madvise => "memory given back, above all the stack of a thread that ends";
     SYS_mmap if Without(2, PROT_EXEC) => "memory; never for code";
     SYS_munmap => "memory";
-    SYS_read => "event counters";
     SYS_rt_sigprocmask => "the end of the thread";
     SYS_sigaltstack => "the end of the thread";
     SYS_write => "event counters, the log";
@@ -258,6 +257,7 @@ const MACHINE: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::SET_LAPIC) => "their state at boot";
     SYS_lseek => "reads the images";
     SYS_prctl if Is(0, libc::PR_SET_VMA as u64) => "names the guest's memory, for /proc/PID/smaps";
+    SYS_read => "reads the images";
     ; rare
     SYS_ftruncate => "the size of a guest's memory on huge pages";
     SYS_memfd_create => "a guest's memory on huge pages, which an operator must have reserved";
@@ -266,6 +266,7 @@ const MACHINE: &[Rule] = table! {
 /// Running a vCPU.
 const RUN: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::RUN) => "the guest";
+    SYS_read => "a reset forgets the kicks of a queue";
     SYS_sendto => "the console";
     ; rare
     SYS_ioctl if Is(1, kvm::GET_REGS) => "where the guest was when KVM failed";
