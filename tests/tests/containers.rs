@@ -274,6 +274,22 @@ fn a_terminal_is_the_containers_until_the_detach_keys() {
 }
 
 #[test]
+fn who_comes_while_the_owner_leaves_gets_another() {
+    if !subject_is_ours("containers") {
+        return;
+    }
+    let bed = Bed::new();
+    let say = ["sh", "-c", "echo said; exit 3"];
+    attended(&bed, &["--name", "c"], &say, Input::Null).exits(3);
+    for _ in 0..5 {
+        // At once: the owner of the run before is on its way out.
+        let again = bed.rust_kata(&["start", "--attach", "c"]).exits(3);
+        assert_eq!((again.out().as_str(), again.err().as_str()), ("said\n", ""));
+    }
+    bed.rust_kata(&["container", "rm", "c"]).ok();
+}
+
+#[test]
 fn it_goes_on_when_its_client_is_killed() {
     if !subject_is_ours("containers") {
         return;

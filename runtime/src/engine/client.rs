@@ -146,11 +146,23 @@ pub fn of_code(code: i32, exit_code: u8, message: String) -> Error {
     if let protos::COMMAND_NOT_FOUND | protos::COMMAND_NOT_EXECUTABLE = exit_code {
         return Error::Command { exit_code, message };
     }
+    if code == Code::ABORTED as i32 {
+        return Error::OwnerGone(message);
+    }
     let kind = ErrorKind::ALL
         .into_iter()
         .find(|kind| code_of(*kind) as i32 == code)
         .unwrap_or(ErrorKind::Internal);
     Error::Remote { kind, message }
+}
+
+/// The gRPC code of an error. ABORTED of an owner that is on its way out: who
+/// called is to ask again, which is what that code stands for.
+pub fn code_of_error(error: &Error) -> Code {
+    match error {
+        Error::OwnerGone(_) => Code::ABORTED,
+        error => code_of(error.kind()),
+    }
 }
 
 /// The gRPC code of an error's class.
@@ -171,7 +183,7 @@ pub fn code_of(kind: ErrorKind) -> Code {
 pub fn to_result(container: String, error: Option<&Error>, ignored: bool) -> api::Result {
     api::Result {
         container,
-        code: error.map_or(0, |e| code_of(e.kind()) as i32),
+        code: error.map_or(0, |e| code_of_error(e) as i32),
         exit_code: match error {
             Some(Error::Command { exit_code, .. }) => u32::from(*exit_code),
             _ => 0,

@@ -1,6 +1,7 @@
 //! One pod, for those who do not own it: every operation finds out whether
 //! somebody does, and asks the owner or changes the files itself.
 
+use std::io::ErrorKind::{ConnectionRefused, NotFound};
 use std::time::Duration;
 
 use protos::management as api;
@@ -126,27 +127,58 @@ impl PodHandle {
         Err(self.restless())
     }
 
-    /// Waits until the owner's lock is free.
-    pub(super) async fn owner_ended(&self) -> Result<()> {
+    /// Waits until an owner that is on its way out has gone.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] if it stays.
+    pub async fn owner_ended(&self) -> Result<()> {
         let home = self.home.clone();
-        tokio::task::spawn_blocking(move || crate::lock::wait_for_owner(&home))
-            .await
-            .map_err(|e| Error::Internal(format!("Waiting for an owner broke off: {e}")))?
+        let waiting = tokio::task::spawn_blocking(move || crate::lock::wait_for_owner(&home));
+        match tokio::time::timeout(LEAVING, waiting).await {
+            Ok(Ok(left)) => left,
+            Ok(Err(e)) => {
+                let problem = format!("Waiting for an owner broke off: {e}");
+                Err(Error::Internal(problem))
+            }
+            Err(_) => {
+                let message = format!(
+                    "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
+                    self.name()
+                );
+                Err(Error::Remote {
+                    kind: ErrorKind::Unavailable,
+                    message,
+                })
+            }
+        }
     }
 
     pub(super) fn restless(&self) -> Error {
         Error::Internal(format!("The owner of pod {} ends each time", self.name()))
     }
 
-    /// Connects to the owner for the streams of a process.
+    /// Connects to the owner for the streams of a process; to none if there is
+    /// no owner, unless one is to be started. The owner may go before it answers.
     ///
     /// # Errors
-    /// [`Error::Io`] if the owner has gone meanwhile.
-    pub async fn attachment(&self) -> Result<UnixStream> {
+    /// Those of [`PodHandle::owner`] or [`PodHandle::ensure_owner`].
+    pub async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
         let address = attachment::address_of(&self.engine.owner_address(&self.home));
-        UnixStream::connect(&address)
-            .await
-            .on("connect to", &address)
+        for _ in 0..TRIES {
+            if start {
+                self.ensure_owner().await?;
+            } else if self.owner().await?.is_none() {
+                return Ok(None);
+            }
+            match UnixStream::connect(&address).await {
+                // It is leaving, and has answered somebody else meanwhile.
+                Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => {
+                    self.owner_ended().await?;
+                }
+                other => return other.map(Some).on("connect to", &address),
+            }
+        }
+        Err(self.restless())
     }
 
     /// Who answers for the pod now.
@@ -163,18 +195,7 @@ impl PodHandle {
             if let Some(client) = OwnerClient::connect(&address).await {
                 return Ok(Authority::Owner(client));
             }
-            match tokio::time::timeout(LEAVING, self.owner_ended()).await {
-                Ok(left) => left?,
-                Err(_) => {
-                    return Err(Error::Remote {
-                        kind: ErrorKind::Unavailable,
-                        message: format!(
-                            "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
-                            self.name()
-                        ),
-                    });
-                }
-            }
+            self.owner_ended().await?;
         }
         Err(self.restless())
     }

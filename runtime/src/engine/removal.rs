@@ -118,7 +118,13 @@ impl PodHandle {
                         Err(e) if e.kind() == ErrorKind::Unavailable => {}
                         Err(e) => first = Some(e),
                     }
-                    self.owner_ended().await?;
+                    match self.owner_ended().await {
+                        Err(e) if force => {
+                            log::warn!("{e}");
+                            self.kill_owner()?;
+                        }
+                        left => left?,
+                    }
                 }
                 Err(e) if e.kind() == ErrorKind::Unavailable && force => {
                     log::warn!("{e}");

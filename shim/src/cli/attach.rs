@@ -19,6 +19,9 @@ use crate::terminal::{self, Raw};
 /// The keys that leave the process alone: Ctrl-P, Ctrl-Q.
 pub(super) const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 
+/// So many owners may go just when we come.
+const TRIES: usize = 20;
+
 /// What to attach to, and how.
 #[derive(Debug, Clone)]
 pub(super) struct Attach {
@@ -51,27 +54,29 @@ impl Default for Attach {
 /// Attaches until the process ends, whose code is answered, or the detach keys
 /// are pressed (0).
 pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
-    let _owner = if how.start {
-        pod.ensure_owner().await?
-    } else {
-        pod.owner()
-            .await?
-            .ok_or_else(|| runtime::Error::WrongState {
-                what: "container",
-                id: how.container.clone(),
-                operation: "attach to",
-                state: "not running".into(),
-            })?
-    };
-    talk(pod.attachment().await?, Some(pod), how).await
+    for _ in 0..TRIES {
+        let Some(stream) = pod.attachment(how.start).await? else {
+            return Err(not_running(&how).into());
+        };
+        if let Some(code) = talk(stream, Some(pod), &how).await? {
+            return Ok(code);
+        }
+        // An owner was about to go when we came, or was killed: what it has
+        // begun ends with it.
+        pod.owner_ended().await?;
+    }
+    Err(gone(&how).into())
 }
 
 /// As [`attach`], to a process in a pod of another front door.
 pub(super) async fn visit(theirs: &Theirs, how: Attach) -> CliResult<u8> {
-    talk(theirs.attachment().await?, None, how).await
+    let ended = talk(theirs.attachment().await?, None, &how).await?;
+    Ok(ended.ok_or_else(|| gone(&how))?)
 }
 
-async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: Attach) -> CliResult<u8> {
+/// Passes streams on until the process ends; none if who serves it goes before
+/// it has said anything.
+async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliResult<Option<u8>> {
     let keys = parse_keys(&how.detach_keys)?;
     let (width, height) = terminal::size().filter(|_| how.tty).unwrap_or_default();
     let request = api::AttachRequest {
@@ -87,19 +92,22 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: Attach) -> CliRe
     };
     let (receiver, mut sender) = stream.into_split();
     let request = input(attach_input::Kind::Request(request));
-    attachment::send(&mut sender, &request)
-        .await
-        .map_err(|_| gone(&how))?;
+    if attachment::send(&mut sender, &request).await.is_err() {
+        return Ok(None);
+    }
     let sender = Arc::new(Mutex::new(sender));
     let mut output = outputs(receiver);
     let (left, mut leaving) = mpsc::channel(1);
     let mut detacher = Some(Detacher::new(if how.tty { keys } else { Vec::new() }));
     let mut signals = Signals::watch()?;
     let mut raw = None;
+    let mut heard = false;
     loop {
         tokio::select! {
             answer = output.recv() => match answer.and_then(|answer| answer.kind) {
+                None if !heard => return Ok(None),
                 Some(attach_output::Kind::Attached(_)) => {
+                    heard = true;
                     if how.tty && how.stdin && stdin().is_terminal() {
                         raw = Raw::enter()?;
                     }
@@ -113,14 +121,15 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: Attach) -> CliRe
                 Some(attach_output::Kind::Stderr(data)) => write(stderr(), &data)?,
                 Some(attach_output::Kind::ExitCode(code)) => {
                     drop(raw);
-                    return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+                    return Ok(Some(u8::try_from(code).unwrap_or(u8::MAX)));
                 }
-                Some(attach_output::Kind::Failed(failed)) => {
-                    return Err(client::error_of(failed).unwrap_or_else(|| gone(&how)).into());
-                }
-                _ => return Err(gone(&how).into()),
+                Some(attach_output::Kind::Failed(failed)) => match client::error_of(failed) {
+                    Some(runtime::Error::OwnerGone(_)) if !heard => return Ok(None),
+                    error => return Err(error.unwrap_or_else(|| gone(how)).into()),
+                },
+                _ => return Err(gone(how).into()),
             },
-            Some(()) = leaving.recv() => return Ok(0),
+            Some(()) = leaving.recv() => return Ok(Some(0)),
             number = signals.next() => match (number, terminal::size()) {
                 (libc::SIGWINCH, Some((width, height))) if how.tty => {
                     let size = api::ResizeRequest { width, height, ..Default::default() };
@@ -130,7 +139,7 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: Attach) -> CliRe
                 }
                 (libc::SIGWINCH, _) => {}
                 // The terminal is gone: the process stays.
-                (libc::SIGHUP, _) => return Ok(128 + number as u8),
+                (libc::SIGHUP, _) => return Ok(Some(128 + number as u8)),
                 _ => if let Some(pod) = pod.filter(|_| how.exec.is_empty()) {
                     let names = [how.container.clone()];
                     let sent = pod.kill(&names, number as u32, false).await;
@@ -147,6 +156,15 @@ fn input(kind: attach_input::Kind) -> api::AttachInput {
     api::AttachInput {
         kind: Some(kind),
         ..Default::default()
+    }
+}
+
+fn not_running(how: &Attach) -> runtime::Error {
+    runtime::Error::WrongState {
+        what: "container",
+        id: how.container.clone(),
+        operation: "attach to",
+        state: "not running".into(),
     }
 }
 

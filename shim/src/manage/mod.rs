@@ -16,7 +16,7 @@ mod visit;
 
 use std::future::Future;
 
-use runtime::engine::client::code_of;
+use runtime::engine::client::code_of_error;
 use runtime::engine::owner::ExecRequest;
 use runtime::{Error, Result};
 
@@ -33,7 +33,7 @@ async fn answer<T: Send + 'static>(
 
 /// An error as it travels.
 fn status(error: Error) -> ttrpc::Error {
-    let mut status = ttrpc::get_status(code_of(error.kind()), &error);
+    let mut status = ttrpc::get_status(code_of_error(&error), &error);
     if let Error::Command { exit_code, .. } = error {
         let detail = ttrpc::proto::Any {
             type_url: protos::COMMAND_FAILURE.to_owned(),

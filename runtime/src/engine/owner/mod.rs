@@ -172,7 +172,8 @@ impl Owner {
         &self.home
     }
 
-    /// Resolves when nobody has asked for a VM for so long.
+    /// Resolves when nobody has asked for a VM for so long. From then on nobody
+    /// gets one.
     pub async fn idle(&self, limit: Duration) {
         loop {
             tokio::time::sleep(limit).await;
@@ -180,6 +181,7 @@ impl Owner {
                 continue;
             };
             if guard(&self.vm).is_none() && *self.pending.borrow() == 0 {
+                self.ended.send_replace(true);
                 return;
             }
         }
