@@ -134,6 +134,9 @@ pub enum Error {
     /// The owner of a pod has gone before it answered.
     #[error("The owner of the pod has gone: {0}")]
     OwnerGone(String),
+    /// The owner of a pod is on its way out and has not done what was asked.
+    #[error("The owner of the pod is about to go: nothing is left to own")]
+    OwnerLeaving,
     /// The command of a process cannot be run.
     #[error("{message}")]
     Command {
@@ -178,7 +181,7 @@ impl Error {
             Self::Unsupported(_) => ErrorKind::Unimplemented,
             Self::Agent { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::AgentTimeout { .. } => ErrorKind::DeadlineExceeded,
-            Self::VmGone { .. } | Self::OwnerGone(_) => ErrorKind::Unavailable,
+            Self::VmGone { .. } | Self::OwnerGone(_) | Self::OwnerLeaving => ErrorKind::Unavailable,
             Self::Io { .. } | Self::Hypervisor(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }

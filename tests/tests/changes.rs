@@ -173,17 +173,20 @@ fn changes_in_a_row_are_made_under_one_lock() {
     let vmm = bed.named(VMM)[0].pid;
     let file = bed.fresh("changes");
     // Without the lock the VM would end with the last container.
-    let lines = "# all of it\npause a\nunpause a\nkill=KILL b\nstop a b\nstart\nkill nope\n";
+    let lines = "# all of it\npause a\nunpause a\nkill=KILL b\nupdate --pids-limit 77 a\n\
+                 stop a b\nstart\nkill nope\n";
     std::fs::write(&file, lines).expect("the bed is ours");
     let path = file.to_str().expect("an ASCII path");
     let made = bed.rust_kata(&["pod", "batch", "web", path]).exits(125);
     assert_eq!(
         made.out(),
-        "pause a\nunpause a\nkill=KILL b\nstop a b\nstart\n"
+        "pause a\nunpause a\nkill=KILL b\nupdate --pids-limit 77 a\nstop a b\nstart\n"
     );
     assert!(made.err().contains("nope"), "{made:?}");
     assert_eq!(bed.named(VMM)[0].pid, vmm, "it is the same VM");
     assert_eq!(inspect(&bed, "pod", "web")["status"], "Running");
+    let state = &inspect(&bed, "container", "a")["state"];
+    assert_eq!(state["limits"]["pids"]["limit"], 77);
 
     let nothing = run(
         bed.cli(&["pod", "batch", "web"]),

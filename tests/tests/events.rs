@@ -185,6 +185,8 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
     bed.rust_kata(&["pod", "create", "--name", "web"]).ok();
     create(&bed, "db", &[], SLEEP);
     bed.rust_kata(&["pod", "start", "web"]).ok();
+    bed.rust_kata(&["exec", "--detach", "db", "sleep", "1000"])
+        .ok();
     for owner in bed.named(CLI) {
         process::signal(owner.pid, Signal::SIGKILL);
         assert!(process::wait_gone(owner.pid, limit()));
@@ -196,6 +198,9 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
         bed.rust_kata(&["container", "inspect", "db"]).ok();
         assert_eq!(ends(), ["container died db", "pod died web"]);
     }
+    let exec = all(&bed, &["--filter", "event=exec_died"]);
+    assert_eq!(exec.len(), 1, "{exec:?}");
+    assert_eq!(exec[0]["attributes"]["exit_code"], "137");
     let died = all(
         &bed,
         &["--filter", "event=died", "--filter", "type=container"],

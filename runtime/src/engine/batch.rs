@@ -76,13 +76,18 @@ impl PodHandle {
     /// That of the owner; that of each change is in its place.
     pub async fn batch(&self, changes: &[Change]) -> Result<Vec<Result<Outcome>>> {
         let operations: Vec<_> = changes.iter().map(to_operation).collect::<Result<_>>()?;
-        // Twice would do harm: it is not asked for again.
-        let owner = self.ensure_owner().await?;
         let request = api::BatchRequest {
             operations,
             ..Default::default()
         };
-        let answers = owner.batch(request).await?.answers.into_iter();
+        // Twice would do harm: an owner that has gone is not asked again.
+        let answered = loop {
+            match self.ensure_owner().await?.batch(request.clone()).await {
+                Err(Error::OwnerLeaving) => self.owner_ended().await?,
+                other => break other?,
+            }
+        };
+        let answers = answered.answers.into_iter();
         Ok(answers
             .map(|answer| match answer.failed.into_option() {
                 Some(failed) => Err(client::error_of(failed).unwrap_or_else(broken)),
@@ -118,11 +123,15 @@ impl PodHandle {
 
 impl Owner {
     /// Makes changes one after the other, with nobody else's in between.
+    ///
+    /// # Errors
+    /// [`Error::OwnerLeaving`]; that of a change is in the answer.
     pub async fn batch(
         self: &std::sync::Arc<Self>,
         operations: Vec<api::Operation>,
-    ) -> api::BatchResponse {
+    ) -> Result<api::BatchResponse> {
         let _op = self.op.lock().await;
+        self.stays()?;
         let mut response = api::BatchResponse::default();
         for operation in operations {
             let made = match to_change(operation) {
@@ -139,7 +148,7 @@ impl Owner {
             response.answers.push(answer);
         }
         self.end_if_unused_locked().await;
-        response
+        Ok(response)
     }
 
     async fn change_locked(self: &std::sync::Arc<Self>, change: Change) -> Result<Outcome> {

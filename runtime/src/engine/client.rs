@@ -147,7 +147,7 @@ pub fn of_code(code: i32, exit_code: u8, message: String) -> Error {
         return Error::Command { exit_code, message };
     }
     if code == Code::ABORTED as i32 {
-        return Error::OwnerGone(message);
+        return Error::OwnerLeaving;
     }
     let kind = ErrorKind::ALL
         .into_iter()
@@ -160,7 +160,7 @@ pub fn of_code(code: i32, exit_code: u8, message: String) -> Error {
 /// called is to ask again, which is what that code stands for.
 pub fn code_of_error(error: &Error) -> Code {
     match error {
-        Error::OwnerGone(_) => Code::ABORTED,
+        Error::OwnerLeaving => Code::ABORTED,
         error => code_of(error.kind()),
     }
 }

@@ -107,7 +107,7 @@ impl PodHandle {
             match self.authority().await? {
                 Authority::Files(held) => return Ok(Err(held)),
                 Authority::Owner(owner) => match call(&owner).await {
-                    Err(Error::OwnerGone(_)) => self.owner_ended().await?,
+                    Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
                     other => return other.map(Ok),
                 },
             }
@@ -120,7 +120,7 @@ impl PodHandle {
         for _ in 0..TRIES {
             let owner = self.ensure_owner().await?;
             match call(&owner).await {
-                Err(Error::OwnerGone(_)) => self.owner_ended().await?,
+                Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
                 other => return other,
             }
         }

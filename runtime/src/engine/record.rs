@@ -86,6 +86,9 @@ pub struct ExecSession {
     pub finished: Option<SystemTime>,
 }
 
+/// How a process has ended whose end nobody saw: as if killed by SIGKILL.
+pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
 impl ContainerState {
     /// What it is after its VM went without anybody noting how it ended:
     /// lost, as if killed by SIGKILL. `None` if it needs no change.
@@ -99,7 +102,7 @@ impl ContainerState {
             after.status = ContainerStatus::Configured;
         } else if self.status.is_live() {
             after.status = ContainerStatus::Exited;
-            after.exit_code = Some(128 + libc::SIGKILL as u32);
+            after.exit_code = Some(KILLED);
             after.finished = Some(SystemTime::now());
             after.problem = Some(why.to_owned());
         }

@@ -7,7 +7,7 @@ use super::definition::PodDefinition;
 use super::graph::Graph;
 use super::home::PodHome;
 use super::journal::Event;
-use super::record::{ContainerState, PodState};
+use super::record::{self, ContainerState, PodState};
 use super::status::{ContainerStatus, PodStatus};
 use super::store::{self, ContainerFiles};
 use crate::error::{Error, Result};
@@ -33,8 +33,17 @@ pub struct PodView {
     /// The process that owns it, if one does.
     pub owner: Option<Owner>,
     /// Containers whose state is not what their files say, since their owner
-    /// has died; and whether they ran.
-    pub(crate) changed: BTreeMap<String, bool>,
+    /// has died; and what ended with it.
+    changed: BTreeMap<String, Lost>,
+}
+
+/// What ran of a container when its owner died.
+#[derive(Debug)]
+struct Lost {
+    /// Its init.
+    ran: bool,
+    /// Its further processes.
+    execs: Vec<String>,
 }
 
 impl PodView {
@@ -100,9 +109,16 @@ impl PodView {
             if let Ok(files) = files
                 && let Some(after) = files.state.lost(why)
             {
-                let ran = files.state.status.is_running();
+                let sessions = files.state.execs.iter();
+                let lost = Lost {
+                    ran: files.state.status.is_running(),
+                    execs: sessions
+                        .filter(|(_, session)| session.status.is_running())
+                        .map(|(id, _)| id.clone())
+                        .collect(),
+                };
                 files.state = after;
-                self.changed.insert(name.clone(), ran);
+                self.changed.insert(name.clone(), lost);
             }
         }
         Ok(())
@@ -187,13 +203,17 @@ impl PodView {
     /// true. The caller holds the pod's lock exclusively.
     pub(crate) fn settle(&mut self, lock: &PodLock) -> Result<()> {
         let journal = self.home.journal();
-        for (name, ran) in std::mem::take(&mut self.changed) {
+        for (name, lost) in std::mem::take(&mut self.changed) {
             let files = self.container(&name)?;
             let state: &ContainerState = &files.state;
             store::write_container(&self.home.container(&name)?, state, lock)?;
-            if let Some(code) = state.exit_code.filter(|_| ran) {
-                let died = Event::container(&self.definition, &files.definition, "died");
-                journal.tell(died.with("exit_code", code));
+            let event = |what| Event::container(&self.definition, &files.definition, what);
+            for exec in lost.execs {
+                let died = event("exec_died").with("exec", exec);
+                journal.tell(died.with("exit_code", record::KILLED));
+            }
+            if let Some(code) = state.exit_code.filter(|_| lost.ran) {
+                journal.tell(event("died").with("exit_code", code));
             }
         }
         if self.owner.is_none() && self.state.started {

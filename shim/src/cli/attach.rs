@@ -124,7 +124,7 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliR
                     return Ok(Some(u8::try_from(code).unwrap_or(u8::MAX)));
                 }
                 Some(attach_output::Kind::Failed(failed)) => match client::error_of(failed) {
-                    Some(runtime::Error::OwnerGone(_)) if !heard => return Ok(None),
+                    Some(runtime::Error::OwnerLeaving) if !heard => return Ok(None),
                     error => return Err(error.unwrap_or_else(|| gone(how)).into()),
                 },
                 _ => return Err(gone(how).into()),

@@ -3,14 +3,14 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser};
 use runtime::Error;
 use runtime::engine::batch::Change;
 
 use super::Context;
 use super::error::{CliResult, settle};
 use super::output::print;
-use super::spec::signal;
+use super::spec::{Limits, signal};
 use crate::error::Context as _;
 
 /// `rust-kata pod batch`.
@@ -20,8 +20,8 @@ pub(super) struct Batch {
     pod: String,
 
     /// Lines of VERB [CONTAINER...], where VERB is init, start, stop, restart, pause, unpause,
-    /// kill, kill=SIGNAL, rm or rm=force; without containers all are meant
-    /// [default: standard input]
+    /// kill, kill=SIGNAL, rm or rm=force, without containers all are meant; or of update
+    /// CONTAINER and limits, as `container update` takes them [default: standard input]
     file: Option<PathBuf>,
 }
 
@@ -64,10 +64,40 @@ impl Batch {
     }
 }
 
+/// New limits for a container.
+#[derive(Debug, Parser)]
+#[command(name = "update", no_binary_name = true, disable_help_flag = true)]
+struct Update {
+    container: String,
+
+    #[command(flatten)]
+    limits: Limits,
+}
+
+fn update<'a>(words: impl Iterator<Item = &'a str>) -> Result<Change, String> {
+    let update = Update::try_parse_from(words).map_err(|e| {
+        // The first line says what is wrong, those after it how it is done.
+        let said = e.to_string();
+        let first = said.lines().next().unwrap_or_default();
+        first.trim_start_matches("error: ").to_owned()
+    })?;
+    if update.limits.is_empty() {
+        return Err("it names no limit, as --memory 512m".into());
+    }
+    let resources = update.limits.resources().map_err(|e| e.to_string())?;
+    Ok(Change::Update {
+        container: update.container,
+        resources: Box::new(resources),
+    })
+}
+
 /// A change, from its line.
 fn change(line: &str) -> Result<Change, Error> {
     let mut words = line.split_whitespace();
     let word = words.next().unwrap_or_default();
+    if word == "update" {
+        return update(words).map_err(|e| Error::Invalid(format!("The change {line:?}: {e}")));
+    }
     let containers: Vec<String> = words.map(str::to_owned).collect();
     let (verb, how) = match word.split_once('=') {
         Some((verb, how)) => (verb, Some(how)),
@@ -103,7 +133,11 @@ fn change(line: &str) -> Result<Change, Error> {
             force: how.is_some(),
             seconds: None,
         },
-        _ => return bad("it is none of init, start, stop, restart, pause, unpause, kill and rm"),
+        _ => {
+            return bad(
+                "it is none of init, start, stop, restart, pause, unpause, kill, rm and update",
+            );
+        }
     })
 }
 
@@ -127,7 +161,26 @@ mod tests {
             seconds: None,
         };
         assert_eq!(change("rm=force  a").unwrap(), removed);
-        for bad in ["dance a", "kill=X", "rm=x", "start=now"] {
+        let Change::Update {
+            container,
+            resources,
+        } = change("update a --memory 64m").unwrap()
+        else {
+            panic!("another change");
+        };
+        assert_eq!(container, "a");
+        let memory = resources.memory().unwrap();
+        assert_eq!(memory.limit(), Some(64 << 20));
+        for bad in [
+            "dance a",
+            "kill=X",
+            "rm=x",
+            "start=now",
+            "update",
+            "update a",
+            "update a --memory lots",
+            "update a --colour red",
+        ] {
             assert!(change(bad).unwrap_err().to_string().contains(bad), "{bad}");
         }
     }

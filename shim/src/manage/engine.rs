@@ -119,7 +119,7 @@ impl Management for Service {
 
     async fn batch(&self, _: &TtrpcContext, req: api::BatchRequest) -> Answer<api::BatchResponse> {
         let owner = self.0.clone();
-        answer(async move { Ok(owner.batch(req.operations).await) }).await
+        answer(async move { owner.batch(req.operations).await }).await
     }
 
     async fn sync(&self, _: &TtrpcContext, req: api::ContainersRequest) -> Answer<api::Results> {

@@ -198,6 +198,14 @@ impl Owner {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// Whether it goes on to own the pod. The caller holds `op`.
+    pub(crate) fn stays(&self) -> Result<()> {
+        match *self.ended.borrow() {
+            true => Err(Error::OwnerLeaving),
+            false => Ok(()),
+        }
+    }
+
     /// The names and states of all containers. Never waits.
     pub fn containers(&self) -> BTreeMap<String, ContainerState> {
         let containers = guard(&self.containers);

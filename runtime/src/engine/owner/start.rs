@@ -153,10 +153,8 @@ impl Owner {
 
     /// The pod's VM; it is booted if it does not run. The caller holds `op`.
     pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
-        if *self.ended.borrow() {
-            // Who comes too late would get a VM that ends with this process.
-            return Err(Error::OwnerGone("nothing was left to own".into()));
-        }
+        // Who comes too late would get a VM that ends with this process.
+        self.stays()?;
         let before = guard(&self.vm).clone();
         if let Some(pod) = before {
             if pod.check_vm().is_ok() {
