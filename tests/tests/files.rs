@@ -180,6 +180,14 @@ fn a_root_file_system_is_mounted_as_long_as_somebody_wants_it() {
         fs::read_to_string(path.join("etc/motd")).expect("it"),
         "from the image"
     );
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+    let ours = table
+        .lines()
+        .find(|line| line.contains(path.to_str().expect("text")));
+    assert!(
+        ours.is_some_and(|line| line.contains("nosuid,nodev")),
+        "{ours:?}"
+    );
     let listed = ctr(&bed, &["mount", "--format", "json"]);
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed[0]["mounts"], 2);

@@ -114,10 +114,13 @@ pub fn hold(
                 // What was counted before has gone with a boot of the host.
                 state.mounts = 0;
                 fs::create_dir_all(&target).on("create", &target)?;
-                let mount = match live {
+                let mut mount = match live {
                     Some(live) => bind(live),
                     None => overlay(layers, home)?,
                 };
+                // An image's device nodes and set-user-id programs are nothing
+                // to the host.
+                mount.options.extend(["nodev", "nosuid"].map(str::to_owned));
                 mount.attach(&target)?;
             }
             target
