@@ -18,6 +18,7 @@ use oci_spec::runtime::{Hook, LinuxResources};
 use protos::agent;
 
 use crate::cgroup::Cgroup;
+use crate::descriptor::Ends;
 use crate::error::{Context, Error, Result};
 use crate::helper::{self, LAUNCH_FILE, PROCESS_FILE, Request, SPEC_FILE};
 use crate::oom::{Events, OomWatch};
@@ -197,20 +198,25 @@ impl Container {
         request: &Request,
         terminal: bool,
     ) -> Result<i32> {
-        let connections = process.begin()?;
+        let mut connections = process.begin()?;
         let started = async {
+            let (descriptors, served) = connections.descriptors()?;
+            let mut ends = Ends {
+                descriptors,
+                ..Ends::default()
+            };
             if terminal {
-                let no_pipes = [None, None, None];
-                let mut started = self.environment.spawner.start(request, no_pipes).await?;
+                let mut started = self.environment.spawner.start(request, ends).await?;
                 let master = started
                     .master
                     .take()
                     .ok_or_else(|| Error::Invalid("the helper has sent no terminal".to_owned()))?;
-                Ok((started, connections.terminal(master)?))
+                Ok((started, connections.terminal(master)?.with(served)))
             } else {
-                let (ends, stdio) = connections.pipes()?;
+                let (pipes, stdio) = connections.pipes()?;
+                ends.stdio = pipes;
                 let started = self.environment.spawner.start(request, ends).await?;
-                Ok((started, stdio))
+                Ok((started, stdio.with(served)))
             }
         };
         let (started, stdio) = match started.await {

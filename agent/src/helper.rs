@@ -5,10 +5,10 @@
 //! agent ── control ──▶ helper ──fork──▶ intermediate ──fork──▶ process
 //!                                                 (a child of the helper)
 //! ```
-//! On the control socket one message brings the request and the process's
-//! stdio, one message brings the answer, and the helper ends only when the
-//! agent says that it watches the new process, which then becomes a child of
-//! PID 1.
+//! On the control socket one message brings the request and what the process is
+//! given open, with its numbers; one message brings the answer, and the helper
+//! ends only when the agent says that it watches the new process, which then
+//! becomes a child of PID 1.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -24,11 +24,13 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg,
 };
 use oci_spec::runtime::{Hook, Spec};
+use protos::MAX_DESCRIPTORS;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Kind;
 use crate::faults::{self, Fault, Faults};
 use crate::spec::Launch;
+use crate::stream::duplicate_aside;
 use crate::workload::Workload;
 
 /// The longest message on the control socket.
@@ -93,6 +95,10 @@ pub fn state_folder(state: &Path, id: &str) -> PathBuf {
 /// Serves the one request that comes in on `control`, and ends.
 pub fn main(control: OwnedFd) -> ! {
     let _ = nix::sys::prctl::set_name(c"rust-kata-help");
+    let aside = duplicate_aside(&control);
+    let aside = aside.unwrap_or_else(|e| answer(&control, Err(internal(e)), None));
+    drop(control);
+    let control = aside;
     let request = match receive(&control) {
         Ok(request) => request,
         Err(e) => answer(&control, Err(internal(e)), None),
@@ -258,7 +264,7 @@ impl Console {
 /// Receives one message and the descriptors that come along.
 pub fn receive_with_fds(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut iov = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; 3 + MAX_DESCRIPTORS]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket, &mut iov, Some(&mut space), flags)?;
     let mut fds = Vec::new();
@@ -284,14 +290,26 @@ pub fn send_with_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<(
     Ok(())
 }
 
-/// Takes the request, and puts the process's stdio where it belongs.
+/// Takes the request, and puts what the process is given where it belongs.
 fn receive(control: &OwnedFd) -> io::Result<Request> {
     let mut buffer = vec![0; MESSAGE];
-    let (n, stdio) = receive_with_fds(control.as_raw_fd(), &mut buffer)?;
-    let request = serde_json::from_slice(&buffer[..n])?;
-    for (target, fd) in stdio.iter().enumerate() {
-        // SAFETY: both are open: 0 to 2 are PID 1's console.
-        if unsafe { libc::dup2(fd.as_raw_fd(), target as RawFd) } < 0 {
+    let (n, given) = receive_with_fds(control.as_raw_fd(), &mut buffer)?;
+    let (request, numbers): (Request, Vec<RawFd>) = serde_json::from_slice(&buffer[..n])?;
+    if given.len() != numbers.len() {
+        let problem = format!("{} of {} descriptors came", given.len(), numbers.len());
+        return Err(io::Error::other(problem));
+    }
+    // First all out of the way of each other's numbers.
+    let aside = given.iter().map(duplicate_aside);
+    let aside = aside.collect::<io::Result<Vec<OwnedFd>>>()?;
+    drop(given);
+    for (number, fd) in numbers.into_iter().zip(&aside) {
+        // Hooks get the stdio; the others stay for the process alone, which
+        // keeps them as its last step but one (`workload`).
+        let flags = if number > 2 { libc::O_CLOEXEC } else { 0 };
+        // SAFETY: 0 to 2 are PID 1's console. What was open by another number
+        // is nobody's: the control socket and the log are above them all.
+        if unsafe { libc::dup3(fd.as_raw_fd(), number, flags) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::stream::duplicate_aside;
+
 const KEY: &str = "rust_kata.log";
 
 struct Console;
@@ -23,6 +25,8 @@ fn sink() -> Option<&'static File> {
                 .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
                 .open(path)
                 .ok()
+                // A helper's copy is not to be in the way of what it places.
+                .map(|file| duplicate_aside(&file).map_or(file, File::from))
         })
     })
     .as_ref()

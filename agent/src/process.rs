@@ -10,18 +10,17 @@ use crate::error::{Context, Error, Result};
 use crate::oom::OomWatch;
 use crate::reaper::Exit;
 use crate::spawn::Started;
-use crate::stdio::{Connections, Stdio};
+use crate::stdio::{Connections, Stdio, Written};
 
 /// Of a process that never ran.
 const UNKNOWN: u32 = 255;
 
 /// How a process ended, all its output being on its streams.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ended {
     pub status: u32,
     pub oom_killed: bool,
-    pub stdout_bytes: u64,
-    pub stderr_bytes: u64,
+    pub written: Written,
 }
 
 enum Phase {
@@ -118,8 +117,7 @@ impl Process {
         self.ended.send_replace(Some(Ended {
             status: UNKNOWN,
             oom_killed: false,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
+            written: Written::default(),
         }));
     }
 
@@ -150,16 +148,15 @@ impl Process {
             // An OOM event comes before the exit that it explains.
             let kills = oom.check();
             after();
-            stdio.close_stdin();
-            let (stdout_bytes, stderr_bytes) = stdio.drain().await;
+            stdio.close_inputs();
+            let written = stdio.drain().await;
             let is_init = process.exec_id.is_empty();
             process.ended.send_replace(Some(Ended {
                 status: exit.status,
                 // The init stands for its container; of an exec only its own
                 // end counts.
                 oom_killed: kills > kills_before && (is_init || exit.killed),
-                stdout_bytes,
-                stderr_bytes,
+                written,
             }));
         });
     }
@@ -168,7 +165,7 @@ impl Process {
     pub async fn wait(&self) -> Ended {
         let mut ended = self.ended.subscribe();
         match ended.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(ended)) => *ended,
+            Ok(Some(ended)) => ended.clone(),
             // The sender lives as long as `self`.
             _ => unreachable!("a process is waited for through a reference"),
         }

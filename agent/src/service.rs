@@ -116,7 +116,7 @@ impl agent_ttrpc::Agent for Service {
             change(async move {
                 let id = &request.container_id;
                 let made = async {
-                    let plan = spec::plan(id, &request.spec, request.stdio.terminal)?;
+                    let plan = spec::plan(id, &request.spec, &request.stdio)?;
                     Container::create(&pod.environment, id, plan, &request.stdio).await
                 };
                 let made = made.await;
@@ -303,8 +303,9 @@ impl agent_ttrpc::Agent for Service {
         Ok(agent::WaitProcessResponse {
             exit_status: ended.status,
             oom_killed: ended.oom_killed,
-            stdout_bytes: ended.stdout_bytes,
-            stderr_bytes: ended.stderr_bytes,
+            stdout_bytes: ended.written.stdout,
+            stderr_bytes: ended.written.stderr,
+            descriptor_bytes: ended.written.descriptors,
             ..Default::default()
         })
     }

@@ -10,6 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::descriptor::Ends;
 use crate::error::{Context, Error, Result};
 use crate::helper::{Answer, MESSAGE, Request, receive_with_fds, send_with_fds};
 use crate::reaper::{Exit, Reaper};
@@ -33,9 +34,9 @@ pub struct Started {
 
 impl Spawner {
     /// Has a helper serve a request that starts a process.
-    pub async fn start(&self, request: &Request, stdio: [Option<OwnedFd>; 3]) -> Result<Started> {
+    pub async fn start(&self, request: &Request, ends: Ends) -> Result<Started> {
         let helper = self.helper(request.verb())?;
-        let (pid, master) = helper.ask(request, stdio).await?;
+        let (pid, master) = helper.ask(request, ends).await?;
         // The helper holds the process as its child until it hears from us, so
         // the pid is still this process's.
         let exit = self.reaper.watch(pid);
@@ -52,7 +53,7 @@ impl Spawner {
     /// Has a helper serve a request that leaves no process behind.
     pub async fn run(&self, request: &Request) -> Result<()> {
         let helper = self.helper(request.verb())?;
-        helper.ask(request, [None, None, None]).await?;
+        helper.ask(request, Ends::default()).await?;
         helper.release();
         Ok(())
     }
@@ -81,27 +82,27 @@ struct Helper {
 }
 
 impl Helper {
-    async fn ask(
-        &self,
-        request: &Request,
-        stdio: [Option<OwnedFd>; 3],
-    ) -> Result<(i32, Option<OwnedFd>)> {
+    async fn ask(&self, request: &Request, ends: Ends) -> Result<(i32, Option<OwnedFd>)> {
         let what = || format!("{} helper", self.verb);
         let null = File::options()
             .read(true)
             .write(true)
             .open("/dev/null")
             .path("/dev/null")?;
-        let fds: Vec<RawFd> = stdio
-            .iter()
-            .map(|end| end.as_ref().map_or(null.as_raw_fd(), AsRawFd::as_raw_fd))
-            .collect();
-        let json = serde_json::to_vec(request)
+        let stdio = ends.stdio.iter().zip(0..);
+        let stdio = stdio.map(|(end, number)| {
+            let end = end.as_ref().map_or(null.as_raw_fd(), AsRawFd::as_raw_fd);
+            (number, end)
+        });
+        let others = ends.descriptors.iter();
+        let others = others.map(|(number, end)| (*number, end.as_raw_fd()));
+        let (numbers, fds): (Vec<u32>, Vec<RawFd>) = stdio.chain(others).unzip();
+        let json = serde_json::to_vec(&(request, numbers))
             .map_err(io::Error::from)
             .what(what())?;
         let socket = self.control.get_ref().as_raw_fd();
         send_with_fds(socket, &json, &fds).what(what())?;
-        drop(stdio);
+        drop(ends);
 
         let mut buffer = vec![0; MESSAGE];
         let (n, mut fds) = self

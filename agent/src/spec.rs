@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{
     LinuxCapabilities, LinuxNamespaceType, LinuxResources, PosixRlimit, Process, Spec,
 };
+use protos::agent;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::seccomp::Filter;
 
@@ -26,6 +28,8 @@ pub struct Launch {
     pub seccomp: Option<Filter>,
     /// Make the working directory if it is missing.
     pub make_cwd: bool,
+    /// What it keeps open beside its stdio.
+    pub descriptors: Vec<u32>,
 }
 
 /// What execs inherit from their container where they say nothing themselves.
@@ -54,14 +58,14 @@ pub struct Plan {
 }
 
 /// Reads and checks the spec of a container.
-pub fn plan(id: &str, json: &[u8], terminal: bool) -> Result<Plan> {
+pub fn plan(id: &str, json: &[u8], stdio: &agent::Stdio) -> Result<Plan> {
     let mut spec: Spec = parse(json, "OCI spec")?;
     check_root(&spec)?;
     let mut process = spec
         .process()
         .clone()
         .ok_or_else(|| Error::Invalid("the spec has no process".into()))?;
-    process.set_terminal(Some(terminal));
+    process.set_terminal(Some(stdio.terminal));
     check_process(&process)?;
     check_mounts(&spec)?;
 
@@ -126,6 +130,7 @@ pub fn plan(id: &str, json: &[u8], terminal: bool) -> Result<Plan> {
             process,
             seccomp,
             make_cwd: true,
+            descriptors: descriptor::numbers(&stdio.descriptors)?,
         },
         inherited,
         cgroup,
@@ -137,9 +142,13 @@ pub fn plan(id: &str, json: &[u8], terminal: bool) -> Result<Plan> {
 
 /// Reads and checks the process of an exec: what libcontainer gets, and what
 /// is left to the last steps.
-pub fn plan_exec(json: &[u8], terminal: bool, inherited: &Inherited) -> Result<(Process, Launch)> {
+pub fn plan_exec(
+    json: &[u8],
+    stdio: &agent::Stdio,
+    inherited: &Inherited,
+) -> Result<(Process, Launch)> {
     let mut process: Process = parse(json, "OCI process")?;
-    process.set_terminal(Some(terminal));
+    process.set_terminal(Some(stdio.terminal));
     check_process(&process)?;
     if process.capabilities().is_none() {
         process.set_capabilities(inherited.capabilities.clone());
@@ -156,6 +165,7 @@ pub fn plan_exec(json: &[u8], terminal: bool, inherited: &Inherited) -> Result<(
     let launch = Launch {
         seccomp: inherited.seccomp.clone(),
         make_cwd: false,
+        descriptors: descriptor::numbers(&stdio.descriptors)?,
         process,
     };
     Ok((for_libcontainer(&launch.process), launch))
@@ -247,6 +257,7 @@ fn check_mounts(spec: &Spec) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protos::agent::Stdio;
 
     fn spec(linux: &str, process: &str) -> Vec<u8> {
         format!(
@@ -261,7 +272,7 @@ mod tests {
     const NAMESPACES: &str = r#","namespaces":[{"type":"mount"},{"type":"pid"}]"#;
 
     fn message(linux: &str, process: &str) -> String {
-        plan("c1", &spec(linux, process), false)
+        plan("c1", &spec(linux, process), &Stdio::new())
             .unwrap_err()
             .to_string()
     }
@@ -273,7 +284,11 @@ mod tests {
                "sysctl":{{"net.ipv4.ip_forward":"1","kernel.msgmax":"9"}},
                "seccomp":{{"defaultAction":"SCMP_ACT_ALLOW"}}"#
         );
-        let plan = plan("c1", &spec(&linux, ARGS), true).unwrap();
+        let terminal = Stdio {
+            terminal: true,
+            ..Default::default()
+        };
+        let plan = plan("c1", &spec(&linux, ARGS), &terminal).unwrap();
         let linux = plan.spec.linux().as_ref().unwrap();
         assert!(linux.resources().is_none() && linux.seccomp().is_none());
         assert_eq!(plan.resources.pids().unwrap().limit(), 7);
@@ -290,9 +305,9 @@ mod tests {
 
     #[test]
     fn execs_inherit_what_they_do_not_say() {
-        let plan = plan("c1", &spec(NAMESPACES, ARGS), false).unwrap();
+        let plan = plan("c1", &spec(NAMESPACES, ARGS), &Stdio::new()).unwrap();
         let process = br#"{"user":{"uid":1,"gid":2},"cwd":"/","args":["id"]}"#;
-        let (_, launch) = plan_exec(process, false, &plan.inherited).unwrap();
+        let (_, launch) = plan_exec(process, &Stdio::new(), &plan.inherited).unwrap();
         assert_eq!(launch.process.rlimits().as_ref().unwrap()[0].soft(), 5);
         assert!(!launch.make_cwd);
     }
@@ -304,7 +319,7 @@ mod tests {
         assert!(message(r#","namespaces":[{"type":"user"}]"#, ARGS).contains("user namespaces"));
         let limits = r#","args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":9,"hard":6}]"#;
         assert!(message(NAMESPACES, limits).contains("RLIMIT_CPU"));
-        let cut = plan("c1", b"{\"ociVersion\":", false).unwrap_err();
+        let cut = plan("c1", b"{\"ociVersion\":", &Stdio::new()).unwrap_err();
         assert!(cut.to_string().contains("OCI spec"));
     }
 
@@ -314,7 +329,7 @@ mod tests {
         json["mounts"] = serde_json::json!([
             {"destination": "/data", "type": "bind", "source": "/no/such", "options": ["rbind"]}
         ]);
-        let error = plan("c1", json.to_string().as_bytes(), false).unwrap_err();
+        let error = plan("c1", json.to_string().as_bytes(), &Stdio::new()).unwrap_err();
         assert!(error.to_string().contains("/no/such"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, VsockAddr, connect, getsockopt, shutdown, socket,
     sockopt,
 };
-use protos::STDIO_PORT;
+use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR, STDIO_PORT};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -119,9 +119,10 @@ impl Stream {
         }
     }
 
-    /// Tells the other end of a socket that nothing more comes.
-    pub fn shutdown_write(&self) -> io::Result<()> {
-        Ok(shutdown(self.as_raw_fd(), Shutdown::Write)?)
+    /// Tells the other end of a socket that nothing more comes, or that nothing
+    /// more is read.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        Ok(shutdown(self.as_raw_fd(), how)?)
     }
 }
 
@@ -148,9 +149,25 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Another descriptor of the same open file.
 pub fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
-    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    duplicate_from(fd, FIRST_DESCRIPTOR)
+}
+
+/// Likewise, with a number that no process's descriptor is asked to have.
+pub fn duplicate_aside(fd: &impl AsFd) -> io::Result<OwnedFd> {
+    duplicate_from(fd, HIGHEST_DESCRIPTOR + 1)
+}
+
+fn duplicate_from(fd: &impl AsFd, lowest: u32) -> io::Result<OwnedFd> {
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest as RawFd))?;
     // SAFETY: fcntl has just opened it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A stream as the pumps have it, and the host's end.
+#[cfg(test)]
+pub fn connection() -> (Stream, std::os::unix::net::UnixStream) {
+    let (guest, host) = std::os::unix::net::UnixStream::pair().unwrap();
+    (Stream::new(guest.into()).unwrap(), host)
 }
 
 #[cfg(test)]

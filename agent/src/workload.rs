@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::Path;
 
@@ -66,7 +66,7 @@ impl Workload {
     /// reason fails here.
     fn prepare(&self) -> Result<(), Failure> {
         let process = &self.launch.process;
-        own_stdio(process.user().uid())?;
+        own_streams(process.user().uid(), &self.launch.descriptors)?;
         if let Some(size) = process.console_size() {
             set_console_size(size.width(), size.height());
         }
@@ -153,7 +153,8 @@ impl Workload {
             .collect();
         let executable = self.executable.take().unwrap_or_default();
 
-        if let Err(failure) = self.restrict() {
+        let ready = keep_open(&self.launch.descriptors).and_then(|()| self.restrict());
+        if let Err(failure) = ready {
             return failure;
         }
         reset_signals();
@@ -241,12 +242,25 @@ fn text(errno: Errno) -> String {
     errno.desc().to_lowercase()
 }
 
-/// The user may reopen its stdio by path (/dev/stdout and the like).
-fn own_stdio(uid: u32) -> Result<(), Failure> {
+/// Keeps descriptors open beyond exec, which libcontainer has all closed.
+fn keep_open(descriptors: &[u32]) -> Result<(), Failure> {
+    for number in descriptors {
+        // SAFETY: a plain system call; one that is not open is an error.
+        if unsafe { libc::fcntl(*number as RawFd, libc::F_SETFD, 0) } < 0 {
+            let what = format!("keep descriptor {number} open");
+            return Err(Failure::internal(&what, io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
+/// The user may reopen its streams by path (/dev/stdout, /dev/fd/3).
+fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Failure> {
     let null = fs::metadata("/dev/null").map(|m| m.rdev()).ok();
-    for fd in 0..3 {
-        // SAFETY: 0 to 2 are open: libcontainer has checked it.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    for fd in (0..3).chain(descriptors.iter().copied()) {
+        // SAFETY: they are open: 0 to 2 libcontainer has checked, the others the
+        // helper has put there.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd as RawFd) };
         let Ok(stat) = nix::sys::stat::fstat(fd) else {
             continue;
         };
@@ -256,7 +270,7 @@ fn own_stdio(uid: u32) -> Result<(), Failure> {
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
             // As runc has it: not every file can change hands.
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
-            Err(e) => return Err(Failure::internal("chown of stdio", text(e))),
+            Err(e) => return Err(Failure::internal("chown of a stream", text(e))),
         }
     }
     Ok(())

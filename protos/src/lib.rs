@@ -39,6 +39,16 @@ pub const AGENT_PORT: u32 = 1024;
 /// 8-byte little-endian token (see `Stdio` in `agent.proto`).
 pub const STDIO_PORT: u32 = 1025;
 
+/// The most descriptors that a process can have beside stdin, stdout and stderr,
+/// each a stream of its own (see `Descriptor` in `agent.proto`).
+pub const MAX_DESCRIPTORS: usize = 64;
+
+/// The first of them.
+pub const FIRST_DESCRIPTOR: u32 = 3;
+
+/// The highest number that one can have: what a shell's usual limit allows.
+pub const HIGHEST_DESCRIPTOR: u32 = 1023;
+
 /// `type_url` of the `Status.details` entry of an agent's INVALID_ARGUMENT that
 /// means: the command cannot be run. Its value is one byte, the exit code that a
 /// shell has for it: [`COMMAND_NOT_FOUND`] or [`COMMAND_NOT_EXECUTABLE`].

@@ -187,7 +187,7 @@ impl Pod {
             let (id, init) = (&found.record.id, &found.init);
             init.step(Step::Start, "start")?;
             found.save(&pod)?;
-            init.with_stdio(Stdio::start_stdin);
+            init.with_stdio(Stdio::start_input);
             let answer = pod
                 .unless_gone(pod.agent.start_container(agent::container(id)))
                 .await;

@@ -94,7 +94,7 @@ impl Pod {
             process.step(Step::Start, "start")?;
             let started = async {
                 let signals = pod.start_holder(&process, id).await?;
-                process.with_stdio(Stdio::start_stdin);
+                process.with_stdio(Stdio::start_input);
                 let request = agent::process(id, Some(&exec));
                 pod.unless_gone(pod.agent.start_process(request)).await?;
                 Ok(signals)

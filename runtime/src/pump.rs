@@ -1,5 +1,9 @@
 //! The pumps between a vsock stream and the client's end of it.
 
+mod output;
+#[cfg(test)]
+mod tests;
+
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,24 +11,20 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{self, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
-use tokio::sync::{oneshot, watch};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
+use tokio::sync::oneshot;
 
+pub(crate) use self::output::{OutputPump, Progress};
 use crate::error::{Error, Result};
 use crate::stdio::Endpoint;
 
 /// What a pump moves at a time, and holds back for a slow client.
 const CHUNK: usize = 256 << 10;
-
-/// What is held for a slow client once the process has ended, so that its VM
-/// can go: all that can be on the way between its last write and here, with
-/// much to spare. A guest that claims to have sent more is not waited for.
-const MAX_HELD: usize = 16 << 20;
 
 /// The pipe size asked for; the kernel's limit for unprivileged users.
 const PIPE_SIZE: libc::c_int = 1 << 20;
@@ -34,6 +34,8 @@ const PIPE_SIZE: libc::c_int = 1 << 20;
 pub(crate) enum Sink {
     /// A FIFO.
     Pipe(pipe::Sender),
+    /// One way of a socket; dropped, it is shut down.
+    Socket(OwnedWriteHalf),
     /// Anything that the kernel cannot poll, and the descriptors of others.
     File(tokio::fs::File),
 }
@@ -84,6 +86,7 @@ impl AsyncWrite for Sink {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Sink::Pipe(p) => Pin::new(p).poll_write(cx, data),
+            Sink::Socket(s) => Pin::new(s).poll_write(cx, data),
             Sink::File(f) => Pin::new(f).poll_write(cx, data),
         }
     }
@@ -91,6 +94,7 @@ impl AsyncWrite for Sink {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Sink::Pipe(p) => Pin::new(p).poll_flush(cx),
+            Sink::Socket(s) => Pin::new(s).poll_flush(cx),
             Sink::File(f) => Pin::new(f).poll_flush(cx),
         }
     }
@@ -110,6 +114,8 @@ pub(crate) enum Source {
     /// A FIFO, and our own write end of it: while that is open there is no EOF,
     /// so that a client may come and go until `CloseIO`.
     Pipe(pipe::Receiver, Option<OwnedFd>),
+    /// One way of a socket.
+    Socket(OwnedReadHalf),
     /// Anything that the kernel cannot poll, and the descriptors of others.
     File(tokio::fs::File),
 }
@@ -151,6 +157,7 @@ impl AsyncRead for Source {
         match self.get_mut() {
             Source::Fifo(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Source::Pipe(p, _) => Pin::new(p).poll_read(cx, buf),
+            Source::Socket(s) => Pin::new(s).poll_read(cx, buf),
             Source::File(f) => Pin::new(f).poll_read(cx, buf),
         }
     }
@@ -180,19 +187,48 @@ fn enlarge(pipe: &impl std::os::fd::AsRawFd) {
     unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_SIZE) };
 }
 
+/// The process's side of an input.
+#[derive(Debug)]
+struct Wire {
+    to: OwnedWriteHalf,
+    /// Where the agent sends nothing, what comes is its end. Without it, the
+    /// other direction is an output.
+    hangup: Option<OwnedReadHalf>,
+}
+
+impl Wire {
+    async fn hung_up(&mut self) {
+        match &mut self.hangup {
+            Some(hangup) => drop(hangup.read(&mut [0; 1]).await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// From the client to the process.
 #[derive(Debug)]
-pub(crate) struct StdinPump {
-    waiting: Option<(Source, UnixStream, oneshot::Receiver<()>)>,
+pub(crate) struct InputPump {
+    waiting: Option<(Source, Wire, oneshot::Receiver<()>)>,
     task: Option<tokio::task::JoinHandle<()>>,
     close: Option<oneshot::Sender<()>>,
 }
 
-impl StdinPump {
+impl InputPump {
     pub(crate) fn new(source: Source, stream: UnixStream) -> Self {
+        let (hangup, to) = stream.into_split();
+        let hangup = Some(hangup);
+        Self::on(source, Wire { to, hangup })
+    }
+
+    /// Of a stream whose other direction is an output.
+    pub(crate) fn of_socket(client: OwnedReadHalf, to: OwnedWriteHalf) -> Self {
+        Self::on(Source::Socket(client), Wire { to, hangup: None })
+    }
+
+    fn on(source: Source, wire: Wire) -> Self {
         let (close, closed) = oneshot::channel();
         Self {
-            waiting: Some((source, stream, closed)),
+            waiting: Some((source, wire, closed)),
             task: None,
             close: Some(close),
         }
@@ -200,10 +236,10 @@ impl StdinPump {
 
     /// The process starts: from now on its input is taken.
     pub(crate) fn start(&mut self) {
-        if let Some((source, stream, closed)) = self.waiting.take() {
+        if let Some((source, wire, closed)) = self.waiting.take() {
             self.task = Some(tokio::spawn(async move {
                 match source.reach() {
-                    Ok(source) => feed(source, stream, closed).await,
+                    Ok(source) => feed(source, wire, closed).await,
                     Err(e) => log::warn!("Cannot open a process's stdin: {e}"),
                 }
             }));
@@ -218,7 +254,7 @@ impl StdinPump {
     }
 }
 
-impl Drop for StdinPump {
+impl Drop for InputPump {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -226,17 +262,14 @@ impl Drop for StdinPump {
     }
 }
 
-async fn feed(mut source: Source, stream: UnixStream, mut closed: oneshot::Receiver<()>) {
-    let (mut hangup, mut stream) = stream.into_split();
+async fn feed(mut source: Source, mut wire: Wire, mut closed: oneshot::Receiver<()>) {
     let mut open = true;
     let mut buffer = BytesMut::with_capacity(CHUNK);
-    let mut nothing = [0u8; 1];
     loop {
         buffer.clear();
         tokio::select! {
             biased;
-            // The agent sends nothing on this stream: what comes is its end.
-            _ = hangup.read(&mut nothing) => return,
+            _ = wire.hung_up() => return,
             _ = &mut closed, if open => {
                 open = false;
                 if let Source::Pipe(_, writer) = &mut source {
@@ -246,236 +279,22 @@ async fn feed(mut source: Source, stream: UnixStream, mut closed: oneshot::Recei
             read = source.read_buf(&mut buffer) => match read {
                 Ok(n) if n > 0 => {
                     // Gone while we write: the process wants no more input.
-                    if stream.write_all(&buffer).await.is_err() {
+                    if wire.to.write_all(&buffer).await.is_err() {
+                        if let Source::Socket(client) = &source {
+                            let _ = rustix::net::shutdown(client.as_ref(), Shutdown::Read);
+                        }
                         return;
                     }
                 }
                 Ok(_) => break,
                 Err(e) => {
-                    log::warn!("Cannot read a process's stdin: {e}");
+                    log::warn!("Cannot read a process's input: {e}");
                     break;
                 }
             }
         }
     }
-    let _ = stream.shutdown().await;
+    let _ = wire.to.shutdown().await;
     // Hold the stream until the agent has taken what is on the way.
-    let _ = hangup.read(&mut nothing).await;
-}
-
-/// How far an output has come.
-#[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    received: u64,
-    written: u64,
-    ended: bool,
-}
-
-/// From the process to the client.
-#[derive(Debug)]
-pub(crate) struct OutputPump {
-    task: tokio::task::JoinHandle<()>,
-    count: watch::Receiver<Count>,
-    hold: std::sync::Arc<watch::Sender<bool>>,
-}
-
-/// A look at an output, and a word with it.
-#[derive(Debug)]
-pub struct Progress {
-    count: watch::Receiver<Count>,
-    hold: std::sync::Arc<watch::Sender<bool>>,
-}
-
-impl OutputPump {
-    pub(crate) fn start(stream: UnixStream, sink: Sink) -> Self {
-        let (counter, count) = watch::channel(Count::default());
-        let (hold, held) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            if let Err(e) = drain(stream, sink, &counter, held).await {
-                log::warn!("A process's output is lost: {e}");
-            }
-            counter.send_modify(|c| c.ended = true);
-        });
-        Self {
-            task,
-            count,
-            hold: std::sync::Arc::new(hold),
-        }
-    }
-
-    pub(crate) fn progress(&self) -> Progress {
-        Progress {
-            count: self.count.clone(),
-            hold: self.hold.clone(),
-        }
-    }
-}
-
-impl Drop for OutputPump {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Progress {
-    /// Takes in all that the process had written when it ended, `total` bytes,
-    /// whether or not the client reads it. `false` if it did not come in time.
-    pub async fn received(&mut self, total: u64, deadline: Duration) -> bool {
-        self.hold.send_replace(true);
-        let done = self.count.wait_for(|c| c.ended || c.received >= total);
-        tokio::time::timeout(deadline, done).await.is_ok()
-    }
-
-    /// Waits until the client has been given what was taken in. `false` if it
-    /// does not read it in time; it may still.
-    pub async fn written(&mut self, deadline: Duration) -> bool {
-        let done = self.count.wait_for(|c| c.ended || c.written >= c.received);
-        tokio::time::timeout(deadline, done).await.is_ok()
-    }
-}
-
-async fn drain(
-    stream: UnixStream,
-    mut sink: Sink,
-    count: &watch::Sender<Count>,
-    mut hold: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let (mut stream, _write) = stream.into_split();
-    let mut incoming = BytesMut::with_capacity(CHUNK);
-    let mut outgoing = BytesMut::with_capacity(CHUNK);
-    let mut eof = false;
-    while !(eof && outgoing.is_empty()) {
-        let limit = if *hold.borrow() { MAX_HELD } else { CHUNK };
-        let room = outgoing.len() < limit;
-        tokio::select! {
-            read = stream.read_buf(&mut incoming), if room && !eof => {
-                let n = match read {
-                    Ok(n) => n,
-                    // The VM went: an end like any other.
-                    Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
-                    Err(e) => return Err(e),
-                };
-                eof = n == 0;
-                if outgoing.is_empty() {
-                    std::mem::swap(&mut incoming, &mut outgoing);
-                } else {
-                    outgoing.extend_from_slice(&incoming);
-                }
-                incoming.clear();
-                incoming.reserve(CHUNK);
-                count.send_modify(|c| c.received += n as u64);
-            }
-            written = sink.write_buf(&mut outgoing), if !outgoing.is_empty() => {
-                let n = written?;
-                if n == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                if matches!(sink, Sink::File(_)) {
-                    sink.flush().await?;
-                }
-                count.send_modify(|c| c.written += n as u64);
-            }
-            changed = hold.changed(), if !room => {
-                if changed.is_err() {
-                    return Ok(());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-
-    const SOON: Duration = Duration::from_secs(10);
-
-    fn fifo(dir: &Path, name: &str) -> std::path::PathBuf {
-        let path = dir.join(name);
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        path
-    }
-
-    #[tokio::test]
-    async fn output_is_taken_in_though_nobody_reads_and_handed_over_later() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = fifo(dir.path(), "out");
-        let (mut guest, host) = UnixStream::pair().unwrap();
-        let pump = OutputPump::start(host, Sink::open(Endpoint::Path(path.clone())).unwrap());
-        // Kept open, as a reader that does not read.
-        let mut reader = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .unwrap();
-        let data: Vec<u8> = (0..6 << 20).map(|n: u32| n as u8).collect();
-        let total = data.len() as u64;
-
-        let sent = data.clone();
-        let writer = tokio::spawn(async move { guest.write_all(&sent).await.map(|()| guest) });
-        let mut progress = pump.progress();
-        assert!(progress.received(total, SOON).await);
-        assert!(!progress.written(Duration::from_millis(20)).await);
-        drop(writer.await.unwrap().unwrap());
-
-        let got = tokio::task::spawn_blocking(move || {
-            let mut got = Vec::new();
-            let mut chunk = vec![0; 1 << 16];
-            while got.len() < total as usize {
-                match reader.read(&mut chunk) {
-                    Ok(n) => got.extend_from_slice(&chunk[..n]),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
-                    Err(e) => panic!("{e}"),
-                }
-            }
-            got
-        });
-        assert!(got.await.unwrap() == data);
-        assert!(progress.written(SOON).await);
-    }
-
-    #[tokio::test]
-    async fn a_claim_of_more_than_was_sent_ends_with_the_stream() {
-        let (guest, host) = UnixStream::pair().unwrap();
-        let pump = OutputPump::start(host, Sink::open(Endpoint::None).unwrap());
-        let mut progress = pump.progress();
-        assert!(!progress.received(u64::MAX, Duration::from_millis(20)).await);
-        drop(guest);
-        assert!(progress.received(u64::MAX, SOON).await);
-    }
-
-    #[tokio::test]
-    async fn stdin_stays_open_for_further_clients_until_it_is_closed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = fifo(dir.path(), "in");
-        let (mut guest, host) = UnixStream::pair().unwrap();
-        let source = Source::open(Endpoint::Path(path.clone())).unwrap();
-        let mut pump = StdinPump::new(source, host);
-        // Not read yet: a client that comes early waits.
-        let early = OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path);
-        assert_eq!(early.unwrap_err().raw_os_error(), Some(libc::ENXIO));
-        pump.start();
-        for word in ["one", "two"] {
-            tokio::fs::write(&path, word).await.unwrap();
-            let mut got = [0; 3];
-            guest.read_exact(&mut got).await.unwrap();
-            assert_eq!(got, word.as_bytes());
-        }
-        pump.close();
-        let mut rest = Vec::new();
-        guest.read_to_end(&mut rest).await.unwrap();
-        assert!(rest.is_empty());
-    }
-
-    #[test]
-    fn an_address_that_is_not_a_file_is_refused_by_name() {
-        let end = Endpoint::Path("binary:///bin/logger".into());
-        let error = Sink::open(end).unwrap_err().to_string();
-        assert!(error.contains("binary:///bin/logger"), "{error}");
-    }
+    wire.hung_up().await;
 }

@@ -1,5 +1,6 @@
-//! A process's stdin, stdout and stderr: one vsock stream each, carried to and
-//! from what the client gave (FIFOs of containerd, files, descriptors).
+//! A process's stdin, stdout, stderr and further descriptors: one vsock stream
+//! each, carried to and from what the client gave (FIFOs of containerd, files,
+//! descriptors; sockets for the further ones).
 //!
 //! ```text
 //! client ── FIFO ── pump ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe ── process
@@ -14,12 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use protos::agent::WaitProcessResponse;
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::descriptor::{self, Descriptor, DescriptorPumps};
 use crate::error::{Error, Result};
-use crate::pump::{self, OutputPump, Sink, Source, StdinPump};
+use crate::pump::{InputPump, OutputPump, Progress, Sink, Source};
 
 /// One end that the client gave for a stream.
 #[derive(Debug, Default)]
@@ -45,6 +48,8 @@ pub struct ProcessIo {
     pub stderr: Endpoint,
     /// The process gets a pty.
     pub terminal: bool,
+    /// What it has open beside these.
+    pub descriptors: Vec<Descriptor>,
 }
 
 impl Endpoint {
@@ -156,6 +161,9 @@ pub struct Pending {
     waiting: Waiting,
     tokens: [u64; 3],
     streams: [Option<oneshot::Receiver<UnixStream>>; 3],
+    /// Those of the further descriptors, in their order.
+    further: Vec<u64>,
+    further_streams: Vec<oneshot::Receiver<UnixStream>>,
     io: ProcessIo,
 }
 
@@ -163,12 +171,16 @@ impl Streams {
     /// Prepares the streams for `io`. The tokens go to the agent.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the system has no random numbers.
+    /// [`Error::Internal`] if the system has no random numbers;
+    /// [`Error::Invalid`] for descriptors that cannot be.
     pub fn prepare(&self, io: ProcessIo) -> Result<Pending> {
+        descriptor::check(io.descriptors.iter().map(|one| one.number))?;
         let mut pending = Pending {
             waiting: self.waiting.clone(),
             tokens: [0; 3],
             streams: [None, None, None],
+            further: Vec::new(),
+            further_streams: Vec::new(),
             io,
         };
         let wanted = [
@@ -183,6 +195,11 @@ impl Streams {
                 pending.streams[n] = Some(stream);
             }
         }
+        for _ in 0..pending.io.descriptors.len() {
+            let (token, stream) = self.expect()?;
+            pending.further.push(token);
+            pending.further_streams.push(stream);
+        }
         Ok(pending)
     }
 }
@@ -191,11 +208,14 @@ impl Pending {
     /// What the agent is told.
     pub fn request(&self) -> protos::agent::Stdio {
         let [stdin, stdout, stderr] = self.tokens;
+        let descriptors = self.io.descriptors.iter().zip(&self.further);
+        let descriptors = descriptors.map(|(descriptor, token)| descriptor.request(*token));
         protos::agent::Stdio {
             stdin,
             stdout,
             stderr,
             terminal: self.io.terminal,
+            descriptors: descriptors.collect(),
             ..Default::default()
         }
     }
@@ -211,10 +231,16 @@ impl Pending {
         let mut connected = Stdio {
             stdin: None,
             outputs: [None, None],
+            descriptors: Vec::new(),
         };
+        let further = std::mem::take(&mut self.further_streams);
+        for (descriptor, stream) in io.descriptors.drain(..).zip(further) {
+            let pumps = descriptor.connect(dialled(stream).await?)?;
+            connected.descriptors.push(pumps);
+        }
         if let Some(stream) = stdin {
             let source = Source::open(std::mem::take(&mut io.stdin))?;
-            connected.stdin = Some(StdinPump::new(source, dialled(stream).await?));
+            connected.stdin = Some(InputPump::new(source, dialled(stream).await?));
         }
         if let Some(stream) = stdout {
             let sink = Sink::open(std::mem::take(&mut io.stdout))?;
@@ -231,8 +257,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let mut waiting = lock(&self.waiting);
-        for token in self.tokens {
-            waiting.remove(&token);
+        for token in self.tokens.iter().chain(&self.further) {
+            waiting.remove(token);
         }
     }
 }
@@ -246,19 +272,24 @@ async fn dialled(stream: oneshot::Receiver<UnixStream>) -> Result<UnixStream> {
     }
 }
 
-/// The running streams of a process. Dropped, they end.
+/// The running streams of a process. Dropped, they end; but what came in on
+/// further descriptors is still given to their client.
 #[derive(Debug)]
 pub struct Stdio {
-    stdin: Option<StdinPump>,
+    stdin: Option<InputPump>,
     outputs: [Option<OutputPump>; 2],
+    descriptors: Vec<DescriptorPumps>,
 }
 
 impl Stdio {
     /// The process starts: its input is taken from now on.
-    pub fn start_stdin(&mut self) {
+    pub fn start_input(&mut self) {
         if let Some(stdin) = &mut self.stdin {
             stdin.start();
         }
+        self.descriptors
+            .iter_mut()
+            .for_each(DescriptorPumps::start_input);
     }
 
     /// Lets stdin end when the client's end does (containerd's `CloseIO`).
@@ -269,21 +300,31 @@ impl Stdio {
     }
 
     /// Stops feeding a process that has ended.
-    pub fn stop_stdin(&mut self) {
+    pub fn stop_input(&mut self) {
         self.stdin = None;
+        self.descriptors
+            .iter_mut()
+            .for_each(DescriptorPumps::stop_input);
     }
 
-    /// The outputs' progress, to be awaited without holding on to this.
-    pub fn outputs(&self) -> Vec<pump::Progress> {
-        self.outputs
-            .iter()
-            .flatten()
-            .map(OutputPump::progress)
+    /// The progress of all outputs, to be awaited without holding on to this,
+    /// with the bytes that the agent says the process has written to each.
+    pub fn written(&self, answer: &WaitProcessResponse) -> Vec<(Progress, u64)> {
+        let totals = [answer.stdout_bytes, answer.stderr_bytes];
+        let stdio = self.outputs.iter().map(Option::as_ref).zip(totals);
+        // A number that is missing is that of an agent that does not know any.
+        let totals = answer.descriptor_bytes.iter().copied();
+        let descriptors = self.descriptors.iter().map(DescriptorPumps::output);
+        let descriptors = descriptors.zip(totals.chain(std::iter::repeat(0)));
+        stdio
+            .chain(descriptors)
+            .filter_map(|(output, total)| Some((output?.progress(), total)))
             .collect()
     }
 
-    /// Which of the two outputs are connected.
-    pub fn connected(&self) -> [bool; 2] {
-        [self.outputs[0].is_some(), self.outputs[1].is_some()]
+    /// The progress of stdout and stderr.
+    pub fn outputs(&self) -> Vec<Progress> {
+        let outputs = self.outputs.iter().flatten();
+        outputs.map(OutputPump::progress).collect()
     }
 }

@@ -66,7 +66,7 @@ impl Pod {
             self.end_container(container).await;
         }
         let outputs = process.with_stdio(|stdio| {
-            stdio.stop_stdin();
+            stdio.stop_input();
             stdio.outputs()
         });
         for mut output in outputs.into_iter().flatten() {
@@ -88,24 +88,16 @@ impl Pod {
 
     /// Waits for the output that the process had written when it ended.
     async fn take_in(&self, process: &Process, answer: &api::WaitProcessResponse) {
-        let Some((outputs, connected)) = process.with_stdio(|s| (s.outputs(), s.connected()))
-        else {
-            return;
-        };
-        let totals = [answer.stdout_bytes, answer.stderr_bytes];
-        let totals = totals
-            .into_iter()
-            .zip(connected)
-            .filter(|(_, c)| *c)
-            .map(|(total, _)| total);
-        for (mut output, total) in outputs.into_iter().zip(totals) {
-            let received = async { output.received(total, OUTPUT_DEADLINE).await };
-            tokio::select! {
-                ok = received => if !ok {
-                    log::warn!("The guest announced output that it did not send");
-                },
-                _ = self.vm_gone() => {}
+        let written = process.with_stdio(|stdio| stdio.written(answer));
+        let received = written.into_iter().flatten();
+        let received = received.map(|(mut output, total)| async move {
+            if !output.received(total, OUTPUT_DEADLINE).await {
+                log::warn!("The guest announced output that it did not send");
             }
+        });
+        tokio::select! {
+            _ = futures::future::join_all(received) => {}
+            _ = self.vm_gone() => {}
         }
     }
 

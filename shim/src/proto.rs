@@ -67,6 +67,7 @@ pub fn io(
             endpoint(stderr)?
         },
         terminal,
+        descriptors: Vec::new(),
     })
 }
 

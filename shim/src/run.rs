@@ -333,6 +333,7 @@ fn own_stdio(terminal: bool) -> Result<ProcessIo> {
             copy(stderr().as_fd())?
         },
         terminal,
+        descriptors: Vec::new(),
     })
 }
 

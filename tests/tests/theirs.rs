@@ -2,9 +2,10 @@
 //! and left to containerd to change.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use harness::bed::Bed;
-use harness::dist::{SHIM, subject_is_ours};
+use harness::dist::{self, SHIM, subject_is_ours};
 use harness::leak;
 use harness::process;
 use harness::pty::Terminal;
@@ -128,6 +129,17 @@ fn they_are_entered_and_containerd_hears_nothing_of_it() {
     let length = 1 << 20;
     let output = run(piped, Input::Noise(length), limit()).ok();
     assert_eq!(output.stdout.sha256(), noise_sha256(length));
+
+    // Descriptors, as a shell opens them.
+    let (from, to) = (bed.fresh("from"), bed.fresh("to"));
+    std::fs::write(&from, "passed on").expect("the bed is ours");
+    let line = r#"exec "$0" exec --preserve-fds 2 c sh -c 'cat <&3 >&4' 3<"$1" 4>"$2""#;
+    let mut shell = Command::new("sh");
+    shell.envs(bed.environment()).args(["-c", line]);
+    shell.arg(dist::binary(dist::CLI)).args([&from, &to]);
+    run(shell, Input::Null, limit()).ok();
+    let there = std::fs::read_to_string(&to).expect("the bed is ours");
+    assert_eq!(there, "passed on");
 
     let command = bed.cli(&["container", "exec", "-it", "c", "sh"]);
     let mut terminal = Terminal::spawn(command, 24, 80);

@@ -14,7 +14,7 @@ impl Container {
         if lock(&self.execs).contains_key(exec_id) {
             return Err(exists());
         }
-        let plan = spec::plan_exec(json, stdio.terminal, &self.inherited)?;
+        let plan = spec::plan_exec(json, stdio, &self.inherited)?;
         let connections = Connections::dial(stdio).await?;
         let mut execs = lock(&self.execs);
         if execs.contains_key(exec_id) {

@@ -1,14 +1,25 @@
 //! The socket of an attachment: messages of `management.proto`, each with its
-//! length before it.
+//! length before it. Descriptors come with the first.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use protobuf::Message;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use protos::MAX_DESCRIPTORS;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 
 /// No message is longer: output comes in pieces.
 const MAX: usize = 1 << 20;
+
+/// For as many descriptors as come along at the most.
+const RIGHTS: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
 /// Where the owner at `address` serves attachments.
 pub fn address_of(address: &Path) -> PathBuf {
@@ -22,11 +33,82 @@ pub fn address_of(address: &Path) -> PathBuf {
 /// # Errors
 /// That of the socket.
 pub async fn send<M: Message>(to: &mut (impl AsyncWrite + Unpin), message: &M) -> io::Result<()> {
+    to.write_all(&framed(message)?).await
+}
+
+/// Likewise the first one, with descriptors along.
+///
+/// # Errors
+/// That of the socket.
+pub async fn send_first<M: Message>(
+    to: &mut UnixStream,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let frame = framed(message)?;
+    // They arrive with the first byte.
+    let (first, rest) = frame.split_at(1);
+    let sent = || {
+        let mut space = [MaybeUninit::uninit(); RIGHTS];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::net::sendmsg(&*to, &[IoSlice::new(first)], &mut control, flags)?;
+        Ok(())
+    };
+    to.async_io(Interest::WRITABLE, sent).await?;
+    to.write_all(rest).await
+}
+
+fn framed<M: Message>(message: &M) -> io::Result<Vec<u8>> {
     let size = message.compute_size() as usize;
     let mut frame = Vec::with_capacity(4 + size);
     frame.extend_from_slice(&(size as u32).to_be_bytes());
     message.write_to_vec(&mut frame)?;
-    to.write_all(&frame).await
+    Ok(frame)
+}
+
+/// Receives the first message, and the descriptors that come along; `None` at
+/// the end of the stream.
+///
+/// # Errors
+/// That of the socket; [`io::ErrorKind::InvalidData`] for what is no message, or
+/// if descriptors were lost.
+pub async fn receive_first<M: Message>(
+    from: &mut UnixStream,
+) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let got = || {
+        let mut byte = [0; 1];
+        let mut space = [MaybeUninit::uninit(); RIGHTS];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let message = rustix::net::recvmsg(
+            &*from,
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut control,
+            flags,
+        )?;
+        let rights = control.drain().filter_map(|control| match control {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fds: Vec<OwnedFd> = rights.flatten().collect();
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            let problem = "descriptors that came along do not fit in here";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok((message.bytes, byte, fds))
+    };
+    let (bytes, [first], fds) = from.async_io(Interest::READABLE, got).await?;
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let mut length = [first, 0, 0, 0];
+    from.read_exact(&mut length[1..]).await?;
+    let message = body(from, length).await?;
+    Ok(Some((message, fds)))
 }
 
 /// Receives a message; `None` at the end of the stream.
@@ -39,6 +121,10 @@ pub async fn receive<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> io::Res
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => drop(other?),
     }
+    body(from, length).await.map(Some)
+}
+
+async fn body<M: Message>(from: &mut (impl AsyncRead + Unpin), length: [u8; 4]) -> io::Result<M> {
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX {
         let problem = format!("a message of {length} bytes");
@@ -46,12 +132,14 @@ pub async fn receive<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> io::Res
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).await?;
-    Ok(Some(M::parse_from_bytes(&body)?))
+    Ok(M::parse_from_bytes(&body)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+
     use protos::management::{AttachInput, attach_input::Kind};
 
     #[tokio::test]
@@ -75,6 +163,34 @@ mod tests {
         }
         sender.await.unwrap();
         assert!(receive::<AttachInput>(&mut theirs).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn descriptors_come_with_the_first_message() {
+        for count in [0, 1, MAX_DESCRIPTORS] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            let message = AttachInput {
+                kind: Some(Kind::Stdin(vec![7; 70])),
+                ..Default::default()
+            };
+            let (read, write) = std::io::pipe().unwrap();
+            let fds = vec![write.as_fd(); count];
+            send_first(&mut ours, &message, &fds).await.unwrap();
+            send(&mut ours, &message).await.unwrap();
+
+            let first = receive_first::<AttachInput>(&mut theirs).await.unwrap();
+            let (first, came) = first.unwrap();
+            assert_eq!((&first, came.len()), (&message, count));
+            let second: Option<AttachInput> = receive(&mut theirs).await.unwrap();
+            assert_eq!(second, Some(message));
+            // They are what was sent.
+            drop((write, came));
+            assert_eq!(std::io::read_to_string(read).unwrap(), "");
+        }
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        drop(ours);
+        let none = receive_first::<AttachInput>(&mut theirs).await.unwrap();
+        assert!(none.is_none());
     }
 
     #[tokio::test]

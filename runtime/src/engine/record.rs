@@ -7,6 +7,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use super::status::ContainerStatus;
+use crate::descriptor::Direction;
 
 /// What a pod is whose removal was begun, in words that tell the cure.
 pub(crate) const REMOVING: &str = "being removed; `pod rm --force` ends what was begun";
@@ -74,6 +75,9 @@ pub struct ExecSession {
     pub cwd: String,
     /// It has all capabilities.
     pub privileged: bool,
+    /// What it is given open beside its stdio.
+    #[serde(default)]
+    pub preserve_fds: Vec<PreservedFd>,
     /// Where it stands.
     pub status: ContainerStatus,
     /// Its pid on the host; 0 while it has none.
@@ -88,6 +92,15 @@ pub struct ExecSession {
 
 /// How a process has ended whose end nobody saw: as if killed by SIGKILL.
 pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
+/// A descriptor of who starts a process, which the process has, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreservedFd {
+    /// Its number.
+    pub number: u32,
+    /// Which way its bytes go, as the process sees it.
+    pub direction: Direction,
+}
 
 impl ContainerState {
     /// What it is after its VM went without anybody noting how it ended:

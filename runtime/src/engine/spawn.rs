@@ -27,10 +27,13 @@ pub(super) fn start_owner(engine: &Engine, home: &PodHome) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::from(writer))
         .stderr(Stdio::null());
-    // SAFETY: between fork and exec only setsid(2) is called, which is
-    // async-signal-safe; nothing is allocated.
+    // SAFETY: between fork and exec only setsid(2) and close_range(2) are
+    // called, which are async-signal-safe; nothing is allocated.
     unsafe {
-        command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            keep_stdio_alone()
+        });
     }
     let mut child = command.spawn().on("start", &program)?;
     // Or our own copy of its writing end keeps the pipe open.
@@ -56,4 +59,21 @@ pub(super) fn start_owner(engine: &Engine, home: &PodHome) -> Result<()> {
             problem => problem.to_owned(),
         },
     })
+}
+
+/// Closes on exec what whoever started us has left open to us: an owner would
+/// keep it open for as long as its pod runs.
+fn keep_stdio_alone() -> std::io::Result<()> {
+    const FIRST: libc::c_int = 3;
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: plain system calls, on numbers alone.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, flags) < 0 {
+            // Before Linux 5.11; as far as a shell's usual limit goes.
+            for number in FIRST..1024 {
+                libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ impl Visits {
                 "Exec in {container}: there is no command to run"
             )));
         }
+        crate::descriptor::check(request.preserve_fds.iter().map(|fd| fd.number))?;
         let base = load_spec(&state.bundle)?.process().clone();
         let base = base.unwrap_or_default();
         let session = request.session(&base);
@@ -116,18 +118,21 @@ impl Visits {
         Ok(id)
     }
 
-    /// Runs a recorded process. Answers its streams, and its output from the
-    /// first word on.
+    /// Runs a recorded process, as [`start_exec`](super::owner::Owner::start_exec)
+    /// of an owner does.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before;
+    /// [`Error::Invalid`] unless there is an end for each descriptor;
     /// [`Error::Command`] for a command that cannot be run.
     pub async fn start_exec(
         self: &Arc<Self>,
         exec: &str,
         stdin: bool,
+        ends: Vec<UnixStream>,
     ) -> Result<(Arc<ProcessStreams>, mpsc::Receiver<Piece>)> {
         let session = self.session(exec)?;
+        let descriptors = exec::descriptors(exec, &session.exec.preserve_fds, ends)?;
         if std::mem::replace(&mut *guard(&session.started), true) {
             return Err(Error::WrongState {
                 what: "exec",
@@ -136,7 +141,8 @@ impl Visits {
                 state: "started already".into(),
             });
         }
-        let (io, streams) = ProcessStreams::new(session.exec.terminal, stdin, None)?;
+        let (mut io, streams) = ProcessStreams::new(session.exec.terminal, stdin, None)?;
+        io.descriptors = descriptors;
         let output = streams.listen();
         let container = &session.container;
         let started = async {

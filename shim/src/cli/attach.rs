@@ -1,6 +1,8 @@
 //! A process's streams on ours.
 
-use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::io::{self, IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as Pair;
 use std::sync::Arc;
 
 use protos::management as api;
@@ -8,9 +10,10 @@ use protos::management::{attach_input, attach_output};
 use runtime::engine::{PodHandle, attachment, client};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::error::CliResult;
+use super::preserve::Preserved;
 use super::theirs::Theirs;
 use crate::error::Context as _;
 use crate::signals::Signals;
@@ -23,7 +26,7 @@ pub(super) const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 const TRIES: usize = 20;
 
 /// What to attach to, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Attach {
     pub(super) container: String,
     /// A further process; empty: the init.
@@ -34,6 +37,8 @@ pub(super) struct Attach {
     pub(super) tty: bool,
     pub(super) start: bool,
     pub(super) detach_keys: String,
+    /// Descriptors of ours that it is to have.
+    pub(super) preserved: Vec<Preserved>,
 }
 
 impl Default for Attach {
@@ -47,18 +52,19 @@ impl Default for Attach {
             tty: false,
             start: false,
             detach_keys: DETACH_KEYS.into(),
+            preserved: Vec::new(),
         }
     }
 }
 
 /// Attaches until the process ends, whose code is answered, or the detach keys
 /// are pressed (0).
-pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
+pub(super) async fn attach(pod: &PodHandle, mut how: Attach) -> CliResult<u8> {
     for _ in 0..TRIES {
         let Some(stream) = pod.attachment(how.start).await? else {
             return Err(not_running(&how).into());
         };
-        if let Some(code) = talk(stream, Some(pod), &how).await? {
+        if let Some(code) = talk(stream, Some(pod), &mut how).await? {
             return Ok(code);
         }
         // An owner was about to go when we came, or was killed: what it has
@@ -69,17 +75,22 @@ pub(super) async fn attach(pod: &PodHandle, how: Attach) -> CliResult<u8> {
 }
 
 /// As [`attach`], to a process in a pod of another front door.
-pub(super) async fn visit(theirs: &Theirs, how: Attach) -> CliResult<u8> {
-    let ended = talk(theirs.attachment().await?, None, &how).await?;
+pub(super) async fn visit(theirs: &Theirs, mut how: Attach) -> CliResult<u8> {
+    let ended = talk(theirs.attachment().await?, None, &mut how).await?;
     Ok(ended.ok_or_else(|| gone(&how))?)
 }
 
 /// Passes streams on until the process ends; none if who serves it goes before
 /// it has said anything.
-async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliResult<Option<u8>> {
+async fn talk(
+    mut stream: UnixStream,
+    pod: Option<&PodHandle>,
+    how: &mut Attach,
+) -> CliResult<Option<u8>> {
     let keys = parse_keys(&how.detach_keys)?;
     let (width, height) = terminal::size().filter(|_| how.tty).unwrap_or_default();
     let request = api::AttachRequest {
+        preserve_fds: how.preserved.iter().map(Preserved::request).collect(),
         container: how.container.clone(),
         exec: how.exec.clone(),
         stdin: how.stdin,
@@ -90,11 +101,19 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliR
         height,
         ..Default::default()
     };
-    let (receiver, mut sender) = stream.into_split();
     let request = input(attach_input::Kind::Request(request));
-    if attachment::send(&mut sender, &request).await.is_err() {
+    let pairs = how.preserved.iter().map(|_| Pair::pair());
+    let pairs: io::Result<Vec<_>> = pairs.collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = pairs.doing("make a socket")?.into_iter().unzip();
+    let fds: Vec<_> = theirs.iter().map(Pair::as_fd).collect();
+    let sent = attachment::send_first(&mut stream, &request, &fds).await;
+    if sent.is_err() {
         return Ok(None);
     }
+    drop(theirs);
+    let mut ours = ours.into_iter();
+    let mut written = Vec::new();
+    let (receiver, sender) = stream.into_split();
     let sender = Arc::new(Mutex::new(sender));
     let mut output = outputs(receiver);
     let (left, mut leaving) = mpsc::channel(1);
@@ -111,6 +130,9 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliR
                     if how.tty && how.stdin && stdin().is_terminal() {
                         raw = Raw::enter()?;
                     }
+                    for (preserved, ours) in how.preserved.drain(..).zip(&mut ours) {
+                        written.push(preserved.serve(ours)?);
+                    }
                     // Apart from what is read: a process that waits for its
                     // output to be read takes no input.
                     if let Some(detacher) = detacher.take().filter(|_| how.stdin) {
@@ -121,7 +143,9 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliR
                 Some(attach_output::Kind::Stderr(data)) => write(stderr(), &data)?,
                 Some(attach_output::Kind::ExitCode(code)) => {
                     drop(raw);
-                    return Ok(Some(u8::try_from(code).unwrap_or(u8::MAX)));
+                    let code = u8::try_from(code).unwrap_or(u8::MAX);
+                    let code = last_words(written, &mut signals).await.unwrap_or(code);
+                    return Ok(Some(code));
                 }
                 Some(attach_output::Kind::Failed(failed)) => match client::error_of(failed) {
                     Some(runtime::Error::OwnerLeaving) if !heard => return Ok(None),
@@ -147,6 +171,25 @@ async fn talk(stream: UnixStream, pod: Option<&PodHandle>, how: &Attach) -> CliR
                         log::warn!("Signal {number} was not passed on: {error}");
                     }
                 }
+            },
+        }
+    }
+}
+
+/// Waits until all that the process has written to preserved descriptors is
+/// where it belongs, or for a signal, whose code is answered.
+async fn last_words(written: Vec<oneshot::Receiver<()>>, signals: &mut Signals) -> Option<u8> {
+    let all = async {
+        for one in written {
+            let _ = one.await;
+        }
+    };
+    tokio::pin!(all);
+    loop {
+        tokio::select! {
+            _ = &mut all => return None,
+            number = signals.next() => if number != libc::SIGWINCH {
+                return Some(128 + number as u8);
             },
         }
     }

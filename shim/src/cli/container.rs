@@ -12,6 +12,7 @@ use super::error::{CliResult, settle};
 use super::files::{Artifact, Cp, Export, Mount, Unmount};
 use super::logs::Logs;
 use super::output::print;
+use super::preserve::{Preserve, Preserved};
 use super::progress::patiently;
 use super::session;
 use super::spec::{Options, signal};
@@ -190,7 +191,7 @@ pub(super) struct Exec {
     interactive: bool,
 
     /// Do not wait for it
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with_all = ["preserve_fds", "preserve_fd"])]
     detach: bool,
 
     /// A variable of its environment
@@ -208,6 +209,9 @@ pub(super) struct Exec {
     /// All capabilities
     #[arg(long)]
     privileged: bool,
+
+    #[command(flatten)]
+    preserve: Preserve,
 
     /// The keys that leave it alone
     #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
@@ -230,6 +234,17 @@ pub(super) struct Rm {
     /// Seconds before SIGKILL, instead of each container's own; 0: at once
     #[arg(long, short, value_name = "SECONDS")]
     time: Option<u32>,
+}
+
+impl Command {
+    /// Which of our descriptors it passes on, if it is one that does.
+    pub(super) fn preserve(&mut self) -> Option<&mut Preserve> {
+        match self {
+            Command::Exec(exec) => Some(&mut exec.preserve),
+            Command::Start(start) => Some(&mut start.preserve),
+            _ => None,
+        }
+    }
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> CliResult<u8> {
@@ -391,6 +406,7 @@ impl AttachArgs {
 
 impl Exec {
     async fn run(self, context: &Context) -> CliResult<u8> {
+        let preserved = self.preserve.taken();
         let found = context.either(&self.container)?;
         let (owner, name) = match &found {
             Either::Theirs(theirs) => (theirs.owner().await?, theirs.container.clone()),
@@ -413,6 +429,7 @@ impl Exec {
             user: self.user.unwrap_or_default(),
             terminal: self.tty,
             privileged: self.privileged,
+            preserve_fds: preserved.iter().map(Preserved::request).collect(),
             ..Default::default()
         };
         let created = owner.create_exec(request).await?;
@@ -429,6 +446,7 @@ impl Exec {
             tty: self.tty,
             start: true,
             detach_keys: self.detach_keys,
+            preserved,
             ..Attach::default()
         };
         match &found {

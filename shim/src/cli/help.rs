@@ -247,7 +247,9 @@ rust-kata container attach db",
         "\
 rust-kata container exec -it db sh
 As another user, with a variable, in a container of containerd's:
-rust-kata container exec --user postgres --env LANG=C 0123456789ab -- psql -l",
+rust-kata container exec --user postgres --env LANG=C 0123456789ab -- psql -l
+With a secret to read on descriptor 3, and a report written to 4:
+rust-kata container exec --preserve-fds 2 db -- check 3<secret 4>report",
     ),
     (
         "container wait",

@@ -24,6 +24,7 @@ mod pod;
 mod pod_create;
 mod pod_logs;
 mod pods;
+mod preserve;
 mod progress;
 mod pull;
 mod run;
@@ -147,7 +148,21 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> CliResult<u8> {
+impl Command {
+    fn preserve(&mut self) -> Option<&mut preserve::Preserve> {
+        match self {
+            Command::Container(command) | Command::Plain(command) => command.preserve(),
+            Command::Run(args) => Some(&mut args.preserve),
+            _ => None,
+        }
+    }
+}
+
+fn run(mut cli: Cli) -> CliResult<u8> {
+    // Before anything is opened.
+    if let Some(preserve) = cli.command.preserve() {
+        preserve.take()?;
+    }
     if let Command::Completion { shell } = cli.command {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "rust-kata", &mut text);

@@ -7,6 +7,7 @@ use super::attach::{Attach, attach};
 use super::create::create;
 use super::error::{CliResult, settle};
 use super::output::print;
+use super::preserve::Preserve;
 use super::spec::Options;
 
 /// `rust-kata run`.
@@ -17,8 +18,11 @@ pub(super) struct Args {
     pod: Option<String>,
 
     /// Tell the container's name, and leave it running
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with_all = ["preserve_fds", "preserve_fd"])]
     detach: bool,
+
+    #[command(flatten)]
+    pub(super) preserve: Preserve,
 
     #[command(flatten)]
     options: Options,
@@ -37,6 +41,7 @@ pub(super) async fn run(context: &Context, args: Args) -> CliResult<u8> {
         stdin: args.options.interactive,
         tty: args.options.tty,
         start: true,
+        preserved: args.preserve.taken(),
         ..Attach::default()
     };
     let code = attach(&pod, how).await;

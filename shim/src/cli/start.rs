@@ -12,6 +12,7 @@ use super::attach::{Attach, attach};
 use super::container::Containers;
 use super::error::{CliResult, settle};
 use super::filter::Filter;
+use super::preserve::Preserve;
 
 /// What is asked for by `--filter`, in podman's words: a restart policy, whatever
 /// its number of times; whether the policy starts it when the host has booted.
@@ -49,6 +50,9 @@ pub(super) struct Start {
     #[arg(long, short)]
     interactive: bool,
 
+    #[command(flatten)]
+    pub(super) preserve: Preserve,
+
     /// Do not start those that it depends on
     #[arg(long)]
     no_dependencies: bool,
@@ -58,6 +62,10 @@ impl Start {
     pub(super) async fn run(self, context: &Context) -> CliResult<u8> {
         if self.attach {
             return self.attach(context).await;
+        }
+        if !self.preserve.is_empty() {
+            let problem = "start passes descriptors on with --attach alone: add it".to_owned();
+            return Err(runtime::Error::Invalid(problem).into());
         }
         let with = !self.no_dependencies;
         let which = if self.all {
@@ -113,6 +121,7 @@ impl Start {
             stdin: self.interactive,
             tty: definition.terminal(),
             start: true,
+            preserved: self.preserve.taken(),
             ..Attach::default()
         };
         attach(&pod, how).await

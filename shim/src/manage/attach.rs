@@ -5,6 +5,7 @@
 //! The last one of ours is the exit code, after the last of the output.
 
 use std::future::Future;
+use std::os::unix::net::UnixStream as UnixEnd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +23,21 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
+use super::preserved;
+
 type Sender = OwnedWriteHalf;
 type Receiver = OwnedReadHalf;
 
 /// Whose processes clients attach to.
 #[async_trait]
 pub(super) trait Processes: Send + Sync + 'static {
-    /// Connects to a process, which is started if it is to be.
-    async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected>;
+    /// Connects to a process, which is started if it is to be, with these ends of
+    /// its preserved descriptors.
+    async fn connect(
+        self: Arc<Self>,
+        to: &api::AttachRequest,
+        ends: Vec<UnixEnd>,
+    ) -> Result<Connected>;
 
     /// Sets the size of a process's pty.
     async fn resize(&self, to: &api::AttachRequest, size: (u32, u32)) -> Result<()>;
@@ -50,20 +58,37 @@ fn exec_of(request: &api::AttachRequest) -> Option<&str> {
 
 #[async_trait]
 impl Processes for Owner {
-    async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected> {
+    async fn connect(
+        self: Arc<Self>,
+        to: &api::AttachRequest,
+        ends: Vec<UnixEnd>,
+    ) -> Result<Connected> {
         let name = to.container.clone();
         if to.exec.is_empty() {
             self.attached(&name);
         }
         let (streams, output) = match (exec_of(to), to.start) {
-            (Some(exec), true) => self.start_exec(&name, exec, to.stdin).await?,
+            (Some(exec), true) => self.start_exec(&name, exec, to.stdin, ends).await?,
             (None, true) => {
                 let container = [name.clone()];
-                one(self.init(&container).await?)?;
+                let preserved: Vec<_> = to.preserve_fds.iter().map(preserved).collect();
+                if !(preserved.is_empty() && ends.is_empty()) {
+                    self.lend(&name, &preserved, ends)?;
+                }
+                let built = self.init(&container).await.and_then(one);
+                if let Err(e) = built {
+                    let _ = self.lend(&name, &[], Vec::new());
+                    return Err(e);
+                }
                 let streams = self.streams(&name, None)?;
                 let output = streams.listen();
                 one(self.start(&container, false).await?)?;
                 (streams, output)
+            }
+            (_, false) if !ends.is_empty() => {
+                return Err(Error::Invalid(format!(
+                    "{name} runs: descriptors are passed on at the start alone"
+                )));
             }
             (exec, false) => {
                 let streams = self.streams(&name, exec)?;
@@ -87,12 +112,16 @@ impl Processes for Owner {
 
 #[async_trait]
 impl Processes for Visits {
-    async fn connect(self: Arc<Self>, to: &api::AttachRequest) -> Result<Connected> {
+    async fn connect(
+        self: Arc<Self>,
+        to: &api::AttachRequest,
+        ends: Vec<UnixEnd>,
+    ) -> Result<Connected> {
         let (Some(exec), true) = (exec_of(to), to.start) else {
             return Err(self.refusal(Some(&to.container)));
         };
         let exit = self.end_of(exec)?;
-        let (streams, output) = self.start_exec(exec, to.stdin).await?;
+        let (streams, output) = self.start_exec(exec, to.stdin, ends).await?;
         Ok(Connected {
             streams,
             output,
@@ -132,9 +161,15 @@ pub(super) async fn listen<P: Processes>(
 }
 
 /// Serves one attachment; what goes wrong is told to the client.
-async fn attend<P: Processes>(owner: Arc<P>, stream: UnixStream) {
+async fn attend<P: Processes>(owner: Arc<P>, mut stream: UnixStream) {
+    let first = first(&mut stream).await;
     let (receiver, mut sender) = stream.into_split();
-    if let Err(error) = serve(&owner, receiver, &mut sender).await {
+    let served = match first {
+        Ok(Some((request, ends))) => serve(&owner, &request, ends, receiver, &mut sender).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
         let failed = client::to_result(String::new(), Some(&error), false);
         if let Err(gone) = send(&mut sender, attach_output::Kind::Failed(failed)).await {
             log::debug!("{error}; {gone}");
@@ -144,26 +179,25 @@ async fn attend<P: Processes>(owner: Arc<P>, stream: UnixStream) {
 
 async fn serve<P: Processes>(
     owner: &Arc<P>,
-    mut receiver: Receiver,
+    request: &api::AttachRequest,
+    ends: Vec<UnixEnd>,
+    receiver: Receiver,
     sender: &mut Sender,
 ) -> Result<()> {
-    let Some(request) = first(&mut receiver).await? else {
-        return Ok(());
-    };
     let Connected {
         streams,
         mut output,
         exit,
-    } = owner.clone().connect(&request).await?;
+    } = owner.clone().connect(request, ends).await?;
     if request.width > 0 && request.height > 0 {
         let size = (request.width, request.height);
-        if let Err(e) = owner.resize(&request, size).await {
+        if let Err(e) = owner.resize(request, size).await {
             log::debug!("The terminal of {} keeps its size: {e}", request.container);
         }
     }
     send(sender, attach_output::Kind::Attached(api::Empty::new())).await?;
 
-    let input = read_input(owner.as_ref(), &request, &streams, receiver);
+    let input = read_input(owner.as_ref(), request, &streams, receiver);
     tokio::pin!(input);
     let mut client_reads = true;
     loop {
@@ -190,10 +224,14 @@ async fn serve<P: Processes>(
     send(sender, attach_output::Kind::ExitCode(exit.status)).await
 }
 
-async fn first(receiver: &mut Receiver) -> Result<Option<api::AttachRequest>> {
-    match attachment::receive::<api::AttachInput>(receiver).await {
-        Ok(Some(input)) => match input.kind {
-            Some(attach_input::Kind::Request(request)) => Ok(Some(request)),
+async fn first(stream: &mut UnixStream) -> Result<Option<(api::AttachRequest, Vec<UnixEnd>)>> {
+    let first = attachment::receive_first::<api::AttachInput>(stream).await;
+    match first {
+        Ok(Some((input, fds))) => match input.kind {
+            Some(attach_input::Kind::Request(request)) => Ok(Some((
+                request,
+                fds.into_iter().map(UnixEnd::from).collect(),
+            ))),
             _ => Err(Error::Invalid(
                 "An attachment begins with its request".into(),
             )),

@@ -187,8 +187,8 @@ impl Management for Service {
     async fn start_exec(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::Empty> {
         let owner = self.0.clone();
         answer(async move {
-            let started = owner.start_exec(&req.container, &req.exec, false).await;
-            started.map(|_| api::Empty::new())
+            let started = owner.start_exec(&req.container, &req.exec, false, Vec::new());
+            started.await.map(|_| api::Empty::new())
         })
         .await
     }

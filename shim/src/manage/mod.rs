@@ -18,6 +18,7 @@ use std::future::Future;
 
 use runtime::engine::client::code_of_error;
 use runtime::engine::owner::ExecRequest;
+use runtime::engine::record::PreservedFd;
 use runtime::{Error, Result};
 
 pub(crate) use self::visit::welcome;
@@ -45,6 +46,13 @@ fn status(error: Error) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(status)
 }
 
+fn preserved(fd: &protos::management::PreservedFd) -> PreservedFd {
+    PreservedFd {
+        number: fd.number,
+        direction: fd.direction.enum_value_or_default().into(),
+    }
+}
+
 /// A further process, as it is asked for.
 fn exec_request(req: protos::management::CreateExecRequest) -> ExecRequest {
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -56,5 +64,6 @@ fn exec_request(req: protos::management::CreateExecRequest) -> ExecRequest {
         user: given(req.user),
         terminal: req.terminal,
         privileged: req.privileged,
+        preserve_fds: req.preserve_fds.iter().map(preserved).collect(),
     }
 }

@@ -203,7 +203,7 @@ impl Management for Service {
     async fn start_exec(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::Empty> {
         let visits = self.0.clone();
         answer(async move {
-            let started = visits.start_exec(&req.exec, false).await;
+            let started = visits.start_exec(&req.exec, false, Vec::new()).await;
             started.map(|_| api::Empty::new())
         })
         .await

@@ -2,6 +2,7 @@
 //! created and run when somebody starts them.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,8 +12,9 @@ use tokio::sync::mpsc;
 
 use super::build::root_layers;
 use super::{Owner, Tracked, guard};
+use crate::descriptor::{self, Descriptor};
 use crate::engine::capabilities;
-use crate::engine::record::ExecSession;
+use crate::engine::record::{ExecSession, PreservedFd};
 use crate::engine::status::ContainerStatus;
 use crate::engine::streams::{Piece, ProcessStreams};
 use crate::engine::users;
@@ -38,6 +40,8 @@ pub struct ExecRequest {
     pub terminal: bool,
     /// It has all capabilities.
     pub privileged: bool,
+    /// What it is given open beside its stdio, by who starts it.
+    pub preserve_fds: Vec<PreservedFd>,
 }
 
 impl ExecRequest {
@@ -50,6 +54,7 @@ impl ExecRequest {
             user: self.user,
             cwd: self.cwd.unwrap_or_else(|| base.cwd().display().to_string()),
             privileged: self.privileged,
+            preserve_fds: self.preserve_fds,
             status: ContainerStatus::Configured,
             pid: 0,
             created: SystemTime::now(),
@@ -81,6 +86,29 @@ pub(crate) fn process_of(
     Ok(process)
 }
 
+/// The preserved descriptors of a process, with the ends that its client gives.
+pub(crate) fn descriptors(
+    name: &str,
+    wanted: &[PreservedFd],
+    ends: Vec<UnixStream>,
+) -> Result<Vec<Descriptor>> {
+    if ends.len() != wanted.len() {
+        let numbers: Vec<String> = wanted.iter().map(|fd| fd.number.to_string()).collect();
+        return Err(Error::Invalid(format!(
+            "{name} has descriptors [{}] of who starts it, who gives {}: start it attached, not detached",
+            numbers.join(", "),
+            ends.len()
+        )));
+    }
+    let both = wanted.iter().zip(ends);
+    let both = both.map(|(fd, client)| Descriptor {
+        number: fd.number,
+        direction: fd.direction,
+        client,
+    });
+    Ok(both.collect())
+}
+
 /// The exit code of a process that nobody knows the end of.
 const UNKNOWN: u8 = 125;
 
@@ -100,6 +128,7 @@ impl Owner {
             given => given.to_owned(),
         };
         check_id("exec id", &id)?;
+        descriptor::check(request.preserve_fds.iter().map(|fd| fd.number))?;
         if request.command.is_empty() {
             return Err(Error::Invalid(format!(
                 "Exec in {name}: there is no command to run"
@@ -123,17 +152,20 @@ impl Owner {
         Ok(id)
     }
 
-    /// Runs a recorded process. `stdin` says whether it has one. Answers its
-    /// streams, and its output from the first word on.
+    /// Runs a recorded process. `stdin` says whether it has one, `ends` are the
+    /// other ends of its preserved descriptors. Answers its streams, and its
+    /// output from the first word on.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before;
+    /// [`Error::Invalid`] unless there is an end for each descriptor;
     /// [`Error::Command`] for a command that cannot be run.
     pub async fn start_exec(
         self: &Arc<Self>,
         name: &str,
         exec: &str,
         stdin: bool,
+        ends: Vec<UnixStream>,
     ) -> Result<(Arc<ProcessStreams>, mpsc::Receiver<Piece>)> {
         let container = self.tracked(name)?;
         let session = session_of(&container, exec)?;
@@ -147,7 +179,8 @@ impl Owner {
         }
         let pod = self.live_or("run a process in")?;
         let process = self.exec_process(&container, &session)?;
-        let (io, streams) = ProcessStreams::new(session.terminal, stdin, None)?;
+        let (mut io, streams) = ProcessStreams::new(session.terminal, stdin, None)?;
+        io.descriptors = descriptors(exec, &session.preserve_fds, ends)?;
         let output = streams.listen();
         guard(&container.execs).insert(exec.to_owned(), streams.clone());
         let started = async {
@@ -187,6 +220,23 @@ impl Owner {
                 Err(e)
             }
         }
+    }
+
+    /// Gives the init of a container descriptors of who starts it, when it is
+    /// built next.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it is built;
+    /// [`Error::Invalid`] unless there is an end for each descriptor.
+    pub fn lend(&self, name: &str, wanted: &[PreservedFd], ends: Vec<UnixStream>) -> Result<()> {
+        let container = self.tracked(name)?;
+        let lent = descriptors(name, wanted, ends)?;
+        descriptor::check(lent.iter().map(|descriptor| descriptor.number))?;
+        if !lent.is_empty() && container.now().status.is_live() {
+            return Err(self.wrong_state(&container, "pass descriptors on to"));
+        }
+        *guard(&container.lent) = lent;
+        Ok(())
     }
 
     pub(super) async fn exec_ended(
@@ -345,6 +395,7 @@ mod tests {
             user: None,
             cwd: "/".into(),
             privileged: false,
+            preserve_fds: Vec::new(),
             status,
             pid: 0,
             created: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n),

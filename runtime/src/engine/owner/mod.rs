@@ -32,6 +32,7 @@ use super::record::{self, ContainerState, PodState};
 use super::store;
 use super::streams::ProcessStreams;
 use super::view::PodView;
+use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, Result};
 use crate::lock::{self, OwnerLock, PodLock};
 use crate::pod::Pod;
@@ -69,6 +70,8 @@ pub(crate) struct Tracked {
     pub(crate) streams: Mutex<Option<Arc<ProcessStreams>>>,
     /// Of its further processes.
     pub(crate) execs: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
+    /// What its init is given open beside its stdio, when it is built next.
+    pub(crate) lent: Mutex<Vec<Descriptor>>,
     /// It has been told that it runs, and not that it has ended.
     told: AtomicBool,
 }
@@ -80,6 +83,7 @@ impl Tracked {
             state: watch::Sender::new(state),
             streams: Mutex::default(),
             execs: Mutex::default(),
+            lent: Mutex::default(),
             told: AtomicBool::new(false),
         })
     }

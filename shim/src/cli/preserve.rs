@@ -1,0 +1,266 @@
+//! `--preserve-fds` and `--preserve-fd`: our own descriptors for a process in a
+//! VM. It cannot be given them themselves, but what goes through them:
+//!
+//! ```text
+//! descriptor ── thread ── socket ── the owner ══ vsock ══ agent ── pipe or socket ── process
+//! ```
+//! They are taken before anything else of ours is opened, so that one that was
+//! not open is told from one that we have opened since; and they are read only
+//! once the process runs, in threads: they may be of any kind, and who else has
+//! them open is not to find their mode changed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use nix::sys::stat::SFlag;
+use protos::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, management as api};
+use runtime::{Direction, Error};
+use tokio::sync::oneshot;
+
+use super::error::CliResult;
+use crate::error::Context as _;
+
+/// What is moved at a time.
+const PIECE: usize = 64 << 10;
+
+/// What a thread needs that only copies.
+const STACK: usize = 128 << 10;
+
+/// Which of our descriptors a process is to have.
+#[derive(Debug, Default, Args)]
+pub(super) struct Preserve {
+    /// Give it our descriptors 3 to N + 2 as well, at most 64. Those of files and
+    /// pipes are pipes to it, one way; those of sockets and terminals are sockets. It
+    /// cannot seek in them, and what is read ahead for it is gone
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    preserve_fds: u32,
+
+    /// Likewise those of these numbers
+    #[arg(long, value_name = "FD,...", value_delimiter = ',')]
+    preserve_fd: Vec<u32>,
+
+    #[arg(skip)]
+    taken: Vec<Preserved>,
+}
+
+/// A descriptor that was open when we were started.
+#[derive(Debug)]
+pub(super) struct Preserved {
+    number: u32,
+    direction: Direction,
+    socket: bool,
+    fd: OwnedFd,
+}
+
+impl Preserve {
+    /// Takes hold of them. Before anything else is opened.
+    pub(super) fn take(&mut self) -> CliResult<()> {
+        if self.preserve_fds as usize > MAX_DESCRIPTORS {
+            return Err(Error::Invalid(format!(
+                "--preserve-fds {}: at most {MAX_DESCRIPTORS} descriptors can be passed on",
+                self.preserve_fds
+            ))
+            .into());
+        }
+        let range = FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + self.preserve_fds;
+        let mut numbers: Vec<u32> = range.chain(self.preserve_fd.iter().copied()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        runtime::check_descriptors(numbers.iter().copied())?;
+        let taken = numbers.into_iter().map(Preserved::take);
+        self.taken = taken.collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// What was taken.
+    pub(super) fn taken(self) -> Vec<Preserved> {
+        self.taken
+    }
+}
+
+impl Preserved {
+    fn take(number: u32) -> Result<Self, Error> {
+        let (direction, socket) = look(number as RawFd)
+            .map_err(|why| Error::Invalid(format!("Descriptor {number} {why}")))?;
+        // SAFETY: it is open, and not by us: nothing was opened yet.
+        let fd = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
+        // Nobody whom we start is to have it.
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
+            .map_err(|e| Error::Invalid(format!("Descriptor {number}: {e}")))?;
+        Ok(Self {
+            number,
+            direction,
+            socket,
+            fd,
+        })
+    }
+
+    /// As it is asked for.
+    pub(super) fn request(&self) -> api::PreservedFd {
+        api::PreservedFd {
+            number: self.number,
+            direction: protos::agent::Direction::from(self.direction).into(),
+            ..Default::default()
+        }
+    }
+
+    /// Serves it over a socket from now on. What is answered comes when the last
+    /// byte for it has been written.
+    pub(super) fn serve(self, peer: UnixStream) -> CliResult<oneshot::Receiver<()>> {
+        let peer = Arc::new(peer);
+        let fd = Arc::new(File::from(self.fd));
+        let (done, written) = oneshot::channel();
+        if self.direction != Direction::Out {
+            let (fd, peer) = (fd.clone(), peer.clone());
+            thread(self.number, move || pass_in(&fd, &peer, self.socket))?;
+        }
+        if self.direction == Direction::In {
+            let _ = done.send(());
+        } else {
+            thread(self.number, move || {
+                if let Err(e) = pass_out(&peer, &fd, self.socket) {
+                    crate::terminal::say(&format!("Descriptor {}: {e}", self.number));
+                }
+                // First, for who reads from it.
+                drop(fd);
+                let _ = done.send(());
+            })?;
+        }
+        Ok(written)
+    }
+}
+
+fn thread(number: u32, work: impl FnOnce() + Send + 'static) -> CliResult<()> {
+    let thread = std::thread::Builder::new()
+        .name(format!("fd {number}"))
+        .stack_size(STACK);
+    thread.spawn(work).doing("start a thread")?;
+    Ok(())
+}
+
+/// Which way the bytes of a descriptor go, and whether it is a socket; or why it
+/// can be no stream, and what to do.
+fn look(number: RawFd) -> Result<(Direction, bool), String> {
+    const NO_STREAM: &str = "a VM can be given files, pipes, terminals and stream sockets only";
+    // SAFETY: plain system calls; of one that is not open nothing is used.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    if flags < 0 {
+        return Err(format!(
+            "is not open: open it, as {number}<FILE or {number}>FILE do in a shell, or name fewer"
+        ));
+    }
+    // SAFETY: it is open, and nobody closes it while this looks at it.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let stat = nix::sys::stat::fstat(fd).map_err(|e| format!("cannot be looked at: {e}"))?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if flags & libc::O_PATH != 0 || kind == SFlag::S_IFDIR {
+        return Err(format!("is a directory or a mere path: {NO_STREAM}"));
+    }
+    if kind == SFlag::S_IFSOCK {
+        let stream = getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream);
+        if !stream || getsockopt(&fd, sockopt::AcceptConn) != Ok(false) {
+            return Err(format!(
+                "is a socket that is no connected stream: {NO_STREAM}"
+            ));
+        }
+        return Ok((Direction::Both, true));
+    }
+    match flags & libc::O_ACCMODE {
+        libc::O_RDONLY if kind.is_empty() => Err(format!("is no stream: {NO_STREAM}")),
+        libc::O_RDONLY => Ok((Direction::In, false)),
+        libc::O_WRONLY => Ok((Direction::Out, false)),
+        _ if kind == SFlag::S_IFCHR => Ok((Direction::Both, false)),
+        // What is read ahead of the process would move its place in the file,
+        // or be taken out of the pipe.
+        _ => Err(format!(
+            "is open for reading and writing, which a stream cannot be: open it for one of the \
+             two, as {number}<FILE and {number}>FILE do in a shell"
+        )),
+    }
+}
+
+/// What can be read from ours, to the process.
+fn pass_in(mut from: &File, mut peer: &UnixStream, socket: bool) {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(n) if n > 0 => {
+                if peer.write_all(&buffer[..n]).is_err() {
+                    // The process reads no more: its peer is to hear of it.
+                    if socket {
+                        let _ = rustix::net::shutdown(from, rustix::net::Shutdown::Read);
+                    }
+                    return;
+                }
+            }
+            Err(e) if again(&e, from, PollFlags::POLLIN) => {}
+            // The end; a terminal that is gone is an error.
+            _ => break,
+        }
+    }
+    let _ = peer.shutdown(Shutdown::Write);
+}
+
+/// What the process writes, to ours.
+fn pass_out(mut peer: &UnixStream, to: &File, socket: bool) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match peer.read(&mut buffer) {
+            Ok(n) if n > 0 => {
+                if let Err(e) = write_all(to, &buffer[..n]) {
+                    // The process is to hear of it.
+                    let _ = peer.shutdown(Shutdown::Both);
+                    let told = e.kind() == io::ErrorKind::BrokenPipe;
+                    return if told { Ok(()) } else { Err(e) };
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // The end; an error if not all that we sent was read.
+            _ => break,
+        }
+    }
+    if socket {
+        let _ = rustix::net::shutdown(to, rustix::net::Shutdown::Write);
+    }
+    Ok(())
+}
+
+fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if again(&e, to, PollFlags::POLLOUT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Whether to try anew: after a signal, or once one is ready that somebody made
+/// non-blocking.
+fn again(error: &io::Error, fd: &File, ready: PollFlags) -> bool {
+    match error.kind() {
+        io::ErrorKind::Interrupted => true,
+        io::ErrorKind::WouldBlock => {
+            let mut fds = [PollFd::new(fd.as_fd(), ready)];
+            let polled = poll(&mut fds, PollTimeout::NONE);
+            polled.is_ok() || polled == Err(Errno::EINTR)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
