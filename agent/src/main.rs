@@ -34,6 +34,7 @@ mod seccomp;
 mod service;
 mod spawn;
 mod spec;
+mod stall;
 mod stdio;
 mod stream;
 mod workload;

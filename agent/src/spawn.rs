@@ -14,6 +14,7 @@ use crate::descriptor::Ends;
 use crate::error::{Context, Error, Result};
 use crate::helper::{Answer, MESSAGE, Request, receive_with_fds, send_with_fds};
 use crate::reaper::{Exit, Reaper};
+use crate::stall;
 use crate::stream::{Stream, register};
 use crate::zygote::Zygote;
 
@@ -105,13 +106,10 @@ impl Helper {
         drop(ends);
 
         let mut buffer = vec![0; MESSAGE];
-        let (n, mut fds) = self
-            .control
-            .async_io(Interest::READABLE, |fd| {
-                receive_with_fds(fd.as_raw_fd(), &mut buffer)
-            })
-            .await
-            .what(what())?;
+        let answer = self.control.async_io(Interest::READABLE, |fd| {
+            receive_with_fds(fd.as_raw_fd(), &mut buffer)
+        });
+        let (n, mut fds) = stall::watch(self.verb, answer).await.what(what())?;
         if n == 0 {
             return Err(Error::HelperDied(self.verb));
         }

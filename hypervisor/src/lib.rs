@@ -31,7 +31,9 @@ mod vm;
 mod vmm_process;
 
 pub use error::Error;
-pub use process::{KillRecordedError, Usage, kill_recorded, spawn, start_time, usage};
+pub use process::{
+    KillRecordedError, ThreadState, Usage, kill_recorded, spawn, start_time, threads, usage,
+};
 pub use select::{choice, select};
 pub use spec::{HypervisorKind, Share, SpecError, ValidSpec, VmSpec};
 pub use vm::{Choice, ExitStatus, Extra, Role, Vm, VmExit, VmProcess, Vmm};

@@ -40,6 +40,7 @@ mod requirements;
 mod resize;
 mod runtime;
 mod share;
+mod stall;
 pub mod state;
 mod stdio;
 mod store;

@@ -258,6 +258,12 @@ impl Pod {
         self.unless_gone(forgotten).await.map(drop)
     }
 
+    /// The host processes of the VM.
+    pub(crate) fn vm_pids(&self) -> Vec<u32> {
+        let state = lock(&self.state);
+        state.processes.iter().map(|process| process.pid).collect()
+    }
+
     /// What the VM's processes use on the host: memory in bytes and CPU time in
     /// nanoseconds.
     pub fn vm_usage(&self) -> (u64, u64) {
@@ -354,6 +360,10 @@ impl Pod {
                         Ok(reason) => Err(self.gone_error(&reason)),
                         Err(_) => Err(e),
                     }
+                }
+                Err(e @ Error::AgentTimeout { .. }) => {
+                    self.tell_stall(&e).await;
+                    Err(e)
                 }
                 other => other,
             },

@@ -369,8 +369,8 @@ fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
     }
 }
 
-/// The last lines of the guest's console: why it did not come up.
-fn console_tail(dir: &PodDir) -> String {
+/// The last lines of the guest's console: why it does not do what it should.
+pub(crate) fn console_tail(dir: &PodDir) -> String {
     const BYTES: usize = 600;
     let text = fs::read(Path::new(&dir.vm()).join("console.log")).unwrap_or_default();
     let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(BYTES)..])

@@ -359,6 +359,16 @@ fn on_a_terminal_what_takes_its_time_is_shown() {
     let terminal = harness::pty::Terminal::spawn(stop, 24, 80);
     terminal.screen.expect("Stopping pod web (", limit());
     terminal.finish(limit()).exits(0);
+    // What is used is shown again and again.
+    bed.rust_kata(&["pod", "start", "web"]).ok();
+    let mut stats = harness::pty::Terminal::spawn(bed.cli(&["pod", "stats"]), 24, 120);
+    let first = stats.screen.expect("web", limit());
+    stats.screen.expect_after(first, "\x1b[H\x1b[J", limit());
+    stats.send("\x03");
+    stats.finish(limit()).exits(130);
+    let once = bed.cli(&["pod", "stats", "--no-stream", "web"]);
+    let once = harness::pty::Terminal::spawn(once, 24, 120);
+    assert_eq!(once.finish(limit()).ok().out().matches("POD").count(), 1);
     // Elsewhere there is nothing but the answer.
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let stopped = bed.rust_kata(&["pod", "stop", "--time", "3", "web"]).ok();

@@ -6,10 +6,12 @@ mod launch;
 mod log;
 mod recorded;
 mod spawner;
+mod threads;
 mod watch;
 
 pub(crate) use launch::{Launch, Namespaces};
 pub(crate) use log::{BoundedLog, Tail};
 pub use recorded::{KillRecordedError, Usage, kill_recorded, start_time, usage};
 pub use spawner::spawn;
+pub use threads::{ThreadState, threads};
 pub(crate) use watch::Process;

@@ -179,6 +179,7 @@ rust-kata pod ls --format json",
         "pod stats",
         "\
 rust-kata pod stats
+rust-kata pod stats --no-stream web
 rust-kata pod stats --format json web",
     ),
     ("pod top", "rust-kata pod top web"),

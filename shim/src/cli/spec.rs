@@ -282,14 +282,16 @@ impl Options {
         let root = RootBuilder::default()
             .path("rootfs")
             .readonly(self.read_only);
-        SpecBuilder::default()
+        let spec = SpecBuilder::default()
             .version("1.0.2")
             .process(self.process(effective)?)
             .root(root.build().map_err(internal)?)
             .mounts(mounts)
-            .linux(linux.build().map_err(internal)?)
-            .build()
-            .map_err(internal)
+            .linux(linux.build().map_err(internal)?);
+        let mut spec = spec.build().map_err(internal)?;
+        // The pod's; the builder has a name of its own.
+        spec.set_hostname(None);
+        Ok(spec)
     }
 
     fn process(&self, effective: &Effective) -> Result<Process> {

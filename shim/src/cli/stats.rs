@@ -1,6 +1,7 @@
 //! `rust-kata pod stats`: what containers and their VMs use.
 
 use std::collections::HashMap;
+use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use clap::Args;
@@ -13,11 +14,11 @@ use serde::Serialize;
 
 use super::Context;
 use super::error::CliResult;
-use super::output::{Format, json, table};
+use super::output::{Format, json, print, table};
 use super::theirs;
 
-/// Between two looks, from which the rates come.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// A terminal's cursor goes home and what is below goes away (ECMA-48, CUP and ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// `rust-kata pod stats`.
 #[derive(Debug, Args)]
@@ -25,7 +26,19 @@ pub(super) struct Stats {
     /// Pods by name or id [default: all that run]
     pods: Vec<String>,
 
-    /// How to show them
+    /// Show it once; on a terminal it goes on until Ctrl-C
+    #[arg(long)]
+    no_stream: bool,
+
+    /// Show it again below, instead of in its place
+    #[arg(long)]
+    no_reset: bool,
+
+    /// Seconds between two looks, from which the rates come
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 1)]
+    interval: u32,
+
+    /// How to show them; JSON once
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -51,6 +64,41 @@ struct Row {
 
 impl Stats {
     pub(super) async fn run(self, context: &Context) -> CliResult<()> {
+        let goes_on = !self.no_stream && self.format == Format::Table && stdout().is_terminal();
+        let interval = Duration::from_secs(u64::from(self.interval.max(1)));
+        let mut before = self.look(context).await?;
+        loop {
+            tokio::time::sleep(interval).await;
+            let mut rows = self.look(context).await?;
+            rate(&mut rows, &before);
+            if goes_on && !self.no_reset {
+                print(CLEAR)?;
+            }
+            self.show(&rows)?;
+            if !goes_on {
+                return Ok(());
+            }
+            before = rows;
+        }
+    }
+
+    /// What the pods use now; those that run, if none is named.
+    async fn look(&self, context: &Context) -> CliResult<Vec<Row>> {
+        let mut rows = Vec::new();
+        for pod in self.pods(context)? {
+            match pod.look().await {
+                Ok(found) => rows.extend(found),
+                // One of many that ends just now is no reason to show none.
+                Err(error) if self.pods.is_empty() => {
+                    log::debug!("{}: {error}", pod.name());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rows)
+    }
+
+    fn pods(&self, context: &Context) -> CliResult<Vec<Measured>> {
         let mut pods: Vec<Measured> = Vec::new();
         for name in &self.pods {
             pods.push(match theirs::pod(context, name)? {
@@ -61,27 +109,13 @@ impl Stats {
         if self.pods.is_empty() {
             let ours = context.engine.pod_names(context.namespace.as_deref())?;
             pods.extend(ours.into_iter().map(Measured::Ours));
-            let others = theirs::pods(context)?;
-            pods.extend(
-                others
-                    .into_iter()
-                    .map(|pod| Measured::Theirs(Box::new(pod))),
-            );
+            let others = theirs::pods(context)?.into_iter();
+            pods.extend(others.map(|pod| Measured::Theirs(Box::new(pod))));
         }
-        let first = look(&pods).await?;
-        tokio::time::sleep(INTERVAL).await;
-        let mut rows = look(&pods).await?;
-        let before: HashMap<_, _> = first
-            .into_iter()
-            .map(|row| ((row.pod.clone(), row.container.clone()), row))
-            .collect();
-        for row in &mut rows {
-            if let Some(before) = before.get(&(row.pod.clone(), row.container.clone())) {
-                let passed = row.at.saturating_sub(before.at).max(1) as f64;
-                let used = row.cpu_ns.saturating_sub(before.cpu_ns) as f64;
-                row.cpu_percent = (used / passed * 10_000.0).round() / 100.0;
-            }
-        }
+        Ok(pods)
+    }
+
+    fn show(&self, rows: &[Row]) -> CliResult<()> {
         if self.format == Format::Json {
             return json(&rows);
         }
@@ -111,6 +145,21 @@ impl Stats {
     }
 }
 
+/// Sets the rates of what was used since the look before.
+fn rate(rows: &mut [Row], before: &[Row]) {
+    let before: HashMap<_, _> = before
+        .iter()
+        .map(|row| ((&row.pod, &row.container), row))
+        .collect();
+    for row in rows {
+        if let Some(before) = before.get(&(&row.pod, &row.container)) {
+            let passed = row.at.saturating_sub(before.at).max(1) as f64;
+            let used = row.cpu_ns.saturating_sub(before.cpu_ns) as f64;
+            row.cpu_percent = (used / passed * 10_000.0).round() / 100.0;
+        }
+    }
+}
+
 /// A pod to look at.
 enum Measured {
     Ours(PodHandle),
@@ -131,29 +180,23 @@ impl Measured {
             Self::Theirs(pod) => theirs::owner(pod).await,
         })
     }
-}
 
-async fn look(pods: &[Measured]) -> CliResult<Vec<Row>> {
-    let mut rows = Vec::new();
-    for pod in pods {
-        let Some(owner) = pod.owner().await? else {
-            continue;
+    async fn look(&self) -> CliResult<Vec<Row>> {
+        let Some(owner) = self.owner().await? else {
+            return Ok(Vec::new());
         };
         let answer = owner.stats(Default::default()).await?;
         let now = runtime::engine::time::nanos(std::time::SystemTime::now());
+        let mut rows = Vec::new();
         for container in &answer.containers {
             let stats = StatsResponse::parse_from_bytes(&container.stats)
                 .map_err(|e| runtime::Error::Internal(format!("The owner's answer: {e}")))?;
-            rows.push(row(
-                pod.name(),
-                &container.container,
-                &stats,
-                container.read_at,
-            ));
+            let (name, at) = (&container.container, container.read_at);
+            rows.push(row(self.name(), name, &stats, at));
         }
         if answer.vm_memory > 0 {
             rows.push(Row {
-                pod: pod.name().into(),
+                pod: self.name().into(),
                 container: "(vm)".into(),
                 cpu_percent: 0.0,
                 cpu_ns: answer.vm_cpu_ns,
@@ -165,8 +208,8 @@ async fn look(pods: &[Measured]) -> CliResult<Vec<Row>> {
                 at: now,
             });
         }
+        Ok(rows)
     }
-    Ok(rows)
 }
 
 fn row(pod: &str, container: &str, stats: &StatsResponse, at: u64) -> Row {

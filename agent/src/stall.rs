@@ -1,0 +1,80 @@
+//! What the guest's processes are at, on the console: for whoever has to find out why
+//! a call is not answered.
+
+use std::fs;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+/// After so long without an answer of a helper this is told, and again each time.
+const AFTER: Duration = Duration::from_secs(20);
+
+/// Waits for the answer of a helper.
+pub async fn watch<T>(verb: &str, answer: impl Future<Output = T>) -> T {
+    tokio::pin!(answer);
+    loop {
+        match tokio::time::timeout(AFTER, &mut answer).await {
+            Ok(answer) => return answer,
+            Err(_) => tell(verb),
+        }
+    }
+}
+
+/// Logs all processes of the guest that are not the kernel's own.
+fn tell(verb: &str) {
+    let processes = processes(Path::new("/proc"));
+    log::warn!(
+        "the {verb} helper has not answered for {} s; processes: {}",
+        AFTER.as_secs(),
+        processes.join("; ")
+    );
+}
+
+/// `PID NAME STATE, in KERNEL FUNCTION, call NUMBER`, by pid.
+fn processes(proc: &Path) -> Vec<String> {
+    let mut found: Vec<(i32, String)> = fs::read_dir(proc)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, process(&entry.path(), pid)?))
+        })
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, text)| text).collect()
+}
+
+fn process(path: &Path, pid: i32) -> Option<String> {
+    let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+    let stat = read("stat");
+    let (name, rest) = stat.rsplit_once(')')?;
+    let name = name.split_once('(')?.1;
+    let mut words = rest.split_whitespace();
+    let (state, parent) = (words.next()?, words.next()?);
+    // kthreadd, and those that it made (Documentation/admin-guide/kernel-per-CPU-kthreads.rst).
+    if pid == 2 || parent == "2" {
+        return None;
+    }
+    let call = read("syscall");
+    let call = call.split_whitespace().next().unwrap_or("-");
+    Some(format!(
+        "{pid} {name} {state}, in {}, call {call}",
+        read("wchan")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_told_with_what_they_wait_for() {
+        let seen = processes(Path::new("/proc"));
+        let me = format!("{} ", std::process::id());
+        let mine = seen.iter().find(|line| line.starts_with(&me));
+        assert!(mine.is_some_and(|line| line.contains(", in ")), "{seen:?}");
+        assert!(!seen.iter().any(|line| line.contains("kthreadd")));
+        assert!(processes(Path::new("/nowhere")).is_empty());
+    }
+}

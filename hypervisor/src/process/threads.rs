@@ -1,0 +1,86 @@
+//! What the threads of a process of the host are at: for whoever has to find out why
+//! nothing happens.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// A thread, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadState {
+    /// Its id.
+    pub tid: u32,
+    /// Its name.
+    pub name: String,
+    /// proc(5), field 3 of `stat`: `R` runs, `S` and `D` wait.
+    pub state: char,
+    /// Where in the kernel it waits; `0` if it runs, or nobody may know.
+    pub waits_in: String,
+    /// CPU time, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+impl fmt::Display for ThreadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.name, self.state, self.waits_in)
+    }
+}
+
+/// The threads of a process now, in the order of their ids.
+///
+/// # Errors
+/// That of reading `/proc`, if there is no such process.
+pub fn threads(pid: u32) -> io::Result<Vec<ThreadState>> {
+    let mut threads = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path();
+        // One that has ended meanwhile is none.
+        threads.extend(thread(&path));
+    }
+    threads.sort_by_key(|thread| thread.tid);
+    Ok(threads)
+}
+
+fn thread(path: &Path) -> Option<ThreadState> {
+    let read = |name: &str| fs::read_to_string(path.join(name)).ok();
+    let stat = read("stat")?;
+    // The name may hold anything.
+    let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+    let ran = read("schedstat").unwrap_or_default();
+    let ran = ran.split_whitespace().next().map(str::parse);
+    Some(ThreadState {
+        tid: path.file_name()?.to_str()?.parse().ok()?,
+        name: read("comm")?.trim_end().to_owned(),
+        state,
+        waits_in: read("wchan").unwrap_or_else(|| "0".to_owned()),
+        cpu_ns: ran.and_then(Result::ok).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thread_that_waits_is_told_from_one_that_runs() {
+        let (end, ended) = mpsc::channel::<()>();
+        let waiting = std::thread::Builder::new().name("waits".into());
+        let waiting = waiting.spawn(move || ended.recv().is_err()).unwrap();
+        let find = |name: &str| {
+            let all = threads(std::process::id()).unwrap();
+            all.into_iter().find(|thread| thread.name == name)
+        };
+        while find("waits").is_none_or(|thread| thread.state != 'S') {
+            std::thread::yield_now();
+        }
+        let me = fs::read_to_string("/proc/thread-self/comm").unwrap();
+        let me = find(me.trim_end()).unwrap();
+        assert_eq!(me.state, 'R');
+        assert!(me.cpu_ns > 0, "{me}");
+        drop(end);
+        assert!(waiting.join().unwrap());
+        assert!(threads(u32::MAX).is_err());
+    }
+}
