@@ -192,11 +192,16 @@ impl Moment {
         if !lock.is_file() {
             return Err(Error::bad_file(path, "not a regular file"));
         }
-        let claimed = fs::symlink_metadata(dir.owner()).ok();
+        let claimed = match fs::symlink_metadata(dir.owner()) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            other => Some(other.on("read", dir.owner())?),
+        };
+        // A pod that was never started has no owner to look for.
+        let owner = claimed.as_ref().map(|_| OwnerLock::holder_unlocked(dir));
         Ok(Self {
             lock: (lock.dev(), lock.ino()),
             claimed: claimed.map(|data| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec())),
-            owner: OwnerLock::holder_unlocked(dir)?,
+            owner: owner.transpose()?.flatten(),
         })
     }
 }

@@ -126,7 +126,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// As [`read`].
 pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: &str) -> Result<T> {
     // State files are no links; and to open a FIFO is not to wait for anybody.
-    let mut file = File::options()
+    let file = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
@@ -143,7 +143,8 @@ pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: &str) -> Result<T>
         ));
     }
     let mut text = Vec::with_capacity(size as usize);
-    file.read_to_end(&mut text).on("read", path)?;
+    // It is replaced, never written to: what it had is all there is.
+    file.take(size).read_to_end(&mut text).on("read", path)?;
     let whole = match serde_json::from_slice::<Versioned<T>>(&text) {
         Ok(whole) if whole.version == VERSION => return Ok(whole.value),
         other => other,

@@ -50,8 +50,10 @@ pub mod visit;
 pub mod volume;
 mod waiting;
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 pub use names::{TRIES as NAME_TRIES, name_for, new_id, new_name};
 pub use pod::PodHandle;
@@ -69,6 +71,9 @@ use crate::runtime::Runtime;
 
 /// The namespace of pods for which no other is asked.
 pub const NAMESPACE: &str = "local";
+
+/// So many pods are read sooner by one thread than by two.
+const ALONE: usize = 64;
 
 /// Makes, finds and removes pods. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -131,13 +136,31 @@ impl Engine {
     /// one pod is in its place.
     pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, Unreadable>>> {
         let homes = store::homes(&self.config.data_root, namespace)?;
-        let read = homes.into_iter().map(|home| match PodView::read(&home) {
+        let read = |home: &PodHome| match PodView::read(home) {
             // Removed between the two looks.
             Err(Error::NotFound { .. }) => None,
-            Err(error) => Some(Err(Unreadable { home, error })),
+            Err(error) => {
+                let home = home.clone();
+                Some(Err(Unreadable { home, error }))
+            }
             Ok(view) => Some(Ok(view)),
-        });
-        Ok(read.flatten().collect())
+        };
+        // Most of it is system calls: a thread for each CPU, if there is work for it.
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        let share = homes.len().div_ceil(cpus).max(ALONE);
+        thread::scope(|scope| {
+            let parts: Vec<_> = homes
+                .chunks(share)
+                .map(|part| scope.spawn(move || part.iter().filter_map(read).collect::<Vec<_>>()))
+                .collect();
+            let parts = parts.into_iter().map(|part| {
+                part.join()
+                    .map_err(|_| Error::Internal("Reading a pod panicked".into()))
+            });
+            parts
+                .collect::<Result<Vec<_>>>()
+                .map(|parts| parts.into_iter().flatten().collect())
+        })
     }
 
     /// Handles of all pods, of one namespace or of all.

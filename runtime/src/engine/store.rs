@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::de::DeserializeOwned;
@@ -265,8 +266,13 @@ pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<Pod
 /// The host's present boot.
 pub(crate) fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    /// No process sees another.
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id.clone());
+    }
     let text = fs::read_to_string(PATH).on("read", PATH)?;
-    Ok(text.trim().to_owned())
+    Ok(ID.get_or_init(|| text.trim().to_owned()).clone())
 }
 
 /// Makes a directory under a passing name, fills it, and gives it its own.
