@@ -89,7 +89,7 @@ demo: build
 .PHONY: test
 test: build
 	@$(CARGO) test --workspace --exclude rust-kata-tests
-	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests -- --test-threads=$(TEST_THREADS)
+	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests --no-fail-fast -- --test-threads=$(TEST_THREADS)
 	@$(MAKE) test-kvm SUITE=smoke
 
 ## make test-kvm       build, then the tests that need KVM, in an emulated machine that has it (SUITE=smoke|all)
