@@ -107,9 +107,12 @@ impl Crowd {
     /// Lists pods, one list after the other, before everybody else where it
     /// comes to CPUs: what it waits for is not the machine, but others' work.
     fn observe(&self, until: Instant) {
-        // SAFETY: setpriority(2) has no memory arguments; 0 is this thread, and
+        // Niceness would not do: it counts among the processes of a session only
+        // (sched(7), "The autogroup feature"), and VMs have sessions of their own.
+        let real_time = libc::sched_param { sched_priority: 1 };
+        // SAFETY: sched_setscheduler(2) reads the parameter; 0 is this thread, and
         // what it starts inherits it.
-        let first = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+        let first = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &real_time) };
         if first != 0 {
             eprintln!("the observer has no priority: it waits for CPUs as all do");
         }
