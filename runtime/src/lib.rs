@@ -17,6 +17,7 @@ mod config;
 mod container;
 mod create;
 mod descriptor;
+mod dir;
 mod disks;
 pub mod engine;
 mod error;

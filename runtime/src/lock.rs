@@ -12,18 +12,34 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fs2::FileExt;
+use rustix::fs::{FileType, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::dir::Dir;
 use crate::error::{Context, Error, Result};
+
+/// The name of the shared/exclusive lock.
+const LOCK: &str = "lock";
+
+/// The name of the owner's lock.
+const OWNER: &str = "owner";
 
 /// A directory that stands for a pod, guarded by two flocks.
 pub trait Guarded {
     /// The pod's id, for messages.
     fn pod(&self) -> &str;
+    /// The directory.
+    fn dir(&self) -> PathBuf;
+
     /// The file of the shared/exclusive lock.
-    fn lock(&self) -> PathBuf;
+    fn lock(&self) -> PathBuf {
+        self.dir().join(LOCK)
+    }
+
     /// The file of the owner's lock.
-    fn owner(&self) -> PathBuf;
+    fn owner(&self) -> PathBuf {
+        self.dir().join(OWNER)
+    }
 }
 
 /// The `lock` file, locked; freed on drop.
@@ -148,16 +164,19 @@ impl OwnerLock {
     /// As [`OwnerLock::holder`], by one who holds the pod's lock.
     pub(crate) fn holder_unlocked(dir: &impl Guarded) -> Result<Option<Owner>> {
         let path = dir.owner();
-        let mut file = match open(&path, false) {
-            Ok(f) => f,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io_error("open", &path, e)),
-        };
+        match open(&path, false) {
+            Ok(file) => Self::holder_of(file, &path),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error("open", &path, e)),
+        }
+    }
+
+    fn holder_of(mut file: File, path: &Path) -> Result<Option<Owner>> {
         match FileExt::try_lock_shared(&file) {
             Ok(()) => Ok(None),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
                 let mut text = String::new();
-                file.read_to_string(&mut text).on("read", &path)?;
+                file.read_to_string(&mut text).on("read", path)?;
                 // The owner locks before it writes; a half-written line is an
                 // owner that is only just starting.
                 Ok(Some(serde_json::from_str(&text).unwrap_or(Owner {
@@ -166,41 +185,35 @@ impl OwnerLock {
                     address: String::new(),
                 })))
             }
-            Err(e) => Err(io_error("lock", &path, e)),
+            Err(e) => Err(io_error("lock", path, e)),
         }
     }
 }
 
-/// What a pod is known by at one moment: neither it nor its owner has changed
-/// while this has not.
+/// What a pod is known by at one moment: while this does not change, neither does
+/// its owner, and nothing of it is removed.
 #[derive(PartialEq)]
 struct Moment {
-    lock: (u64, u64),
-    claimed: Option<(u64, u64, i64, i64)>,
+    claimed: Option<(u64, i64, u64)>,
     owner: Option<Owner>,
 }
 
 impl Moment {
-    fn now(dir: &impl Guarded) -> Result<Self> {
-        let path = dir.lock();
-        let lock = match fs::symlink_metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::not_found("pod", dir.pod()));
+    fn now(dir: &impl Guarded, held: &Dir) -> Result<Self> {
+        match held.stat(LOCK)? {
+            // It is the first to go when a pod is removed.
+            None => return Err(Error::not_found("pod", dir.pod())),
+            Some(lock) if !FileType::from_raw_mode(lock.st_mode).is_file() => {
+                return Err(Error::bad_file(dir.lock(), "not a regular file"));
             }
-            other => other.on("read", &path)?,
-        };
-        if !lock.is_file() {
-            return Err(Error::bad_file(path, "not a regular file"));
+            Some(_) => {}
         }
-        let claimed = match fs::symlink_metadata(dir.owner()) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            other => Some(other.on("read", dir.owner())?),
-        };
+        let claimed = held.stat(OWNER)?;
         // A pod that was never started has no owner to look for.
-        let owner = claimed.as_ref().map(|_| OwnerLock::holder_unlocked(dir));
+        let owner = claimed.and_then(|_| held.open_file(OWNER, OPEN).transpose());
+        let owner = owner.map(|file| OwnerLock::holder_of(file?, &dir.owner()));
         Ok(Self {
-            lock: (lock.dev(), lock.ino()),
-            claimed: claimed.map(|data| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec())),
+            claimed: claimed.map(|file| (file.st_ino, file.st_mtime, file.st_mtime_nsec)),
             owner: owner.transpose()?.flatten(),
         })
     }
@@ -214,13 +227,14 @@ impl Moment {
 /// [`Error::NotFound`] if there is no such pod; those of `read`.
 pub(crate) fn glance<T>(
     dir: &impl Guarded,
-    mut read: impl FnMut(Option<Owner>) -> Result<T>,
+    mut read: impl FnMut(&Dir, Option<Owner>) -> Result<T>,
 ) -> Result<T> {
     const GLANCES: usize = 16;
-    let mut before = Moment::now(dir)?;
+    let held = hold(dir)?;
+    let mut before = Moment::now(dir, &held)?;
     for _ in 0..GLANCES {
-        let found = read(before.owner.clone());
-        let after = Moment::now(dir)?;
+        let found = read(&held, before.owner.clone());
+        let after = Moment::now(dir, &held)?;
         if after == before {
             return found;
         }
@@ -228,7 +242,16 @@ pub(crate) fn glance<T>(
     }
     // It gets one owner after the other: for once it waits.
     let _lock = PodLock::shared(dir)?;
-    read(OwnerLock::holder_unlocked(dir)?)
+    read(&hold(dir)?, OwnerLock::holder_unlocked(dir)?)
+}
+
+fn hold(dir: &impl Guarded) -> Result<Dir> {
+    Dir::open(dir.dir()).map_err(|e| match e {
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Error::not_found("pod", dir.pod())
+        }
+        other => other,
+    })
 }
 
 /// The process that holds a pod's lock, if that is stopped (SIGSTOP, a debugger):
@@ -284,6 +307,9 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
 }
+
+/// As [`open`] of a file that is there.
+const OPEN: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW);
 
 /// Takes away what stands in the place of a lock and is no file: nobody can
 /// hold it.

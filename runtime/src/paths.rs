@@ -110,12 +110,8 @@ impl Guarded for PodDir {
         &self.pod
     }
 
-    fn lock(&self) -> PathBuf {
-        self.path().join("lock")
-    }
-
-    fn owner(&self) -> PathBuf {
-        self.path().join("owner")
+    fn dir(&self) -> PathBuf {
+        self.path()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,13 @@ pub const VERSION: u32 = 1;
 /// No state file is larger; a larger one is not ours.
 const MAX_BYTES: u64 = 16 << 20;
 
-#[derive(Serialize, Deserialize)]
+/// Most are not larger than this.
+const USUAL_BYTES: usize = 4096;
+
+/// State files are no links; and to open a FIFO is not to wait for anybody.
+pub(crate) const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+#[derive(Serialize)]
 struct Versioned<T> {
     version: u32,
     #[serde(flatten)]
@@ -114,87 +120,130 @@ pub(crate) fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
 /// [`Error::Io`] if it cannot be read, [`Error::BadFile`] if it is torn, was
 /// written by another version, or is none of ours.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    read_or(
-        path,
-        "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container",
-    )
+    const CURE: &str =
+        "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container";
+    read_or(path, || CURE.to_owned())
 }
 
 /// As [`read`], with other words for what to do about a bad file.
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: &str) -> Result<T> {
-    // State files are no links; and to open a FIFO is not to wait for anybody.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .on("read", path)?;
-    let data = file.metadata().on("read", path)?;
-    if !data.is_file() {
-        return Err(Error::bad_file(path, format!("not a regular file; {cure}")));
+pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: impl Fn() -> String) -> Result<T> {
+    let mut options = File::options();
+    let opened = options.read(true).custom_flags(OPEN_FLAGS).open(path);
+    read_file(&opened.on("read", path)?, || path.to_owned(), cure)
+}
+
+/// Reads a state file that was opened with [`OPEN_FLAGS`].
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_file<T: DeserializeOwned>(
+    mut file: &File,
+    path: impl Fn() -> PathBuf,
+    cure: impl Fn() -> String,
+) -> Result<T> {
+    let mut text = vec![0; USUAL_BYTES];
+    let first = file.read(&mut text);
+    text.truncate(*first.as_ref().unwrap_or(&0));
+    // What parses is whole: a list of a thousand pods is spared the second look.
+    if let Ok(value) = parse(&text) {
+        return Ok(value);
     }
-    let size = data.len();
-    if size > MAX_BYTES {
-        return Err(Error::bad_file(
-            path,
-            format!("{size} bytes are too many for a state file; {cure}"),
+    let bad = |problem| Err(Error::bad_file(path(), format!("{problem}; {}", cure())));
+    if !file.metadata().on("read", path())?.is_file() {
+        return bad("not a regular file".to_owned());
+    }
+    first.on("read", path())?;
+    let rest = file.take(MAX_BYTES).read_to_end(&mut text);
+    rest.on("read", path())?;
+    if text.len() as u64 > MAX_BYTES {
+        return bad(format!(
+            "over {MAX_BYTES} bytes are too many for a state file"
         ));
     }
-    let mut text = Vec::with_capacity(size as usize);
-    // It is replaced, never written to: what it had is all there is.
-    file.take(size).read_to_end(&mut text).on("read", path)?;
-    let whole = match serde_json::from_slice::<Versioned<T>>(&text) {
-        Ok(whole) if whole.version == VERSION => return Ok(whole.value),
-        other => other,
-    };
-    // Of another version, the rest may be anything.
-    let problem = match (serde_json::from_slice::<Version>(&text), whole) {
-        (Err(e), _) => format!("not a state file ({e}); {cure}"),
-        (Ok(Version { version: VERSION }), Err(e)) => format!("damaged state file ({e}); {cure}"),
-        (Ok(Version { version }), _) => format!(
-            "state version {version}, but this build reads {VERSION}; use the build that wrote it, or {cure}"
-        ),
-    };
-    Err(Error::bad_file(path, problem))
+    parse(&text).or_else(bad)
+}
+
+/// A state file's text, or what is wrong with it.
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    match serde_json::from_slice(text) {
+        Ok(Version { version: VERSION }) => {
+            serde_json::from_slice(text).map_err(|e| format!("damaged state file ({e})"))
+        }
+        // Of another version, the rest may be anything.
+        Ok(Version { version }) => Err(format!(
+            "state version {version}, but this build reads {VERSION}; use the build that wrote it, or else"
+        )),
+        Err(e) => Err(format!("not a state file ({e})")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
-    type Value = BTreeMap<String, u32>;
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Value {
+        a: String,
+    }
 
     #[test]
     fn what_was_written_is_read_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
-        let value = Value::from([("a".into(), 1)]);
+        for size in [0, 1, USUAL_BYTES - 100, USUAL_BYTES, 3 * USUAL_BYTES] {
+            let value = Value {
+                a: "x".repeat(size),
+            };
 
-        write(&path, &Value::new()).unwrap();
-        write(&path, &value).unwrap();
+            write(&path, &Value::default()).unwrap();
+            write(&path, &value).unwrap();
 
-        assert_eq!(read::<Value>(&path).unwrap(), value);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            assert_eq!(read::<Value>(&path).unwrap(), value);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]
     fn cut_at_any_byte_zeroed_or_foreign_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
-        write(&path, &Value::from([("a".into(), 1)])).unwrap();
-        let whole = fs::read(&path).unwrap();
-        let mut bad: Vec<Vec<u8>> = (0..whole.len()).map(|n| whole[..n].to_vec()).collect();
-        bad.push(vec![0; whole.len()]);
-        bad.push(br#"{"version": 2, "a": 1}"#.to_vec());
-        bad.push(br#"{"version": 1, "a": "x"}"#.to_vec());
-        bad.push(b"[1]".to_vec());
-        for text in bad {
-            fs::write(&path, &text).unwrap();
-            let error = read::<Value>(&path).unwrap_err().to_string();
-            assert!(error.contains("state.json"), "{error}");
+        let large = "x".repeat(USUAL_BYTES);
+        for a in [String::from("1"), large] {
+            write(&path, &Value { a }).unwrap();
+            let whole = fs::read(&path).unwrap();
+            let mut bad: Vec<Vec<u8>> = (0..whole.len()).map(|n| whole[..n].to_vec()).collect();
+            bad.push(vec![0; whole.len()]);
+            bad.push(br#"{"version": 2, "a": "1"}"#.to_vec());
+            bad.push(br#"{"version": 1, "a": 1}"#.to_vec());
+            bad.push(br#"{"a": "1"}"#.to_vec());
+            bad.push(b"[1]".to_vec());
+            for text in bad {
+                fs::write(&path, &text).unwrap();
+                let error = read::<Value>(&path).unwrap_err().to_string();
+                assert!(error.contains("state.json"), "{error}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_no_state_file_is_said_by_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let said = || read::<Value>(&path).unwrap_err().to_string();
+
+        let file = File::create(&path).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
+        assert!(said().contains("too many for a state file"), "{}", said());
+
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(said().contains("not a regular file"), "{}", said());
+
+        fs::remove_dir(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(said().contains("not a regular file"), "{}", said());
     }
 }

@@ -95,12 +95,8 @@ impl Guarded for PodHome {
         &self.name
     }
 
-    fn lock(&self) -> PathBuf {
-        self.path.join("lock")
-    }
-
-    fn owner(&self) -> PathBuf {
-        self.path.join("owner")
+    fn dir(&self) -> PathBuf {
+        self.path.clone()
     }
 }
 

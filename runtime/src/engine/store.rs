@@ -14,6 +14,8 @@ use super::definition::{ContainerDefinition, PodDefinition};
 use super::home::{self, ContainerHome, PodHome};
 use super::names;
 use super::record::{ContainerState, PodState};
+use crate::dir::Dir;
+pub(crate) use crate::dir::names as names_in;
 use crate::error::{Context, Error, Result};
 use crate::lock::{Guarded, PodLock};
 use crate::store;
@@ -49,52 +51,66 @@ pub struct PodFiles {
     pub containers: BTreeMap<String, Result<ContainerFiles>>,
 }
 
+/// Holds a pod's directory, for reading.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub(crate) fn hold(home: &PodHome) -> Result<Dir> {
+    Dir::open(home.path().to_owned()).map_err(|e| explain(home, e))
+}
+
 /// Reads all files of a pod.
-pub(crate) fn read_pod(home: &PodHome) -> Result<PodFiles> {
+pub(crate) fn read_pod(home: &PodHome, held: &Dir) -> Result<PodFiles> {
     let mut containers = BTreeMap::new();
-    for name in names_in(&home.containers()).map_err(|e| explain(home, e))? {
-        let files = read_container(home, &name);
-        if files.is_err() && !home.containers().join(&name).exists() {
+    for name in held.names("containers").map_err(|e| explain(home, e))? {
+        let files = read_container(home, held, &name);
+        if files.is_err() && held.stat(&format!("containers/{name}"))?.is_none() {
             // Removed between the two looks.
             continue;
         }
         containers.insert(name, files);
     }
     Ok(PodFiles {
-        definition: read_pod_definition(home),
-        state: read(&home.state(), &cure(home)),
+        definition: read_pod_definition(home, held),
+        state: read(held, "state.json", || cure(home)),
         containers,
     })
 }
 
 /// Reads the files of a pod alone, without its containers.
 pub(super) fn read_own(home: &PodHome) -> Result<(PodDefinition, PodState)> {
+    let held = hold(home)?;
     Ok((
-        read_pod_definition(home)?,
-        read(&home.state(), &cure(home))?,
+        read_pod_definition(home, &held)?,
+        read(&held, "state.json", || cure(home))?,
     ))
 }
 
-fn read_pod_definition(home: &PodHome) -> Result<PodDefinition> {
-    let cure = cure(home);
-    let definition: PodDefinition = read(&home.config(), &cure)?;
-    is_of(&home.config(), &definition.name, home.name(), &cure)?;
+fn read_pod_definition(home: &PodHome, held: &Dir) -> Result<PodDefinition> {
+    let definition: PodDefinition = read(held, "config.json", || cure(home))?;
+    is_of(&home.config(), &definition.name, home.name(), || cure(home))?;
     Ok(definition)
 }
 
-fn read_container(pod: &PodHome, name: &str) -> Result<ContainerFiles> {
+fn read_container(pod: &PodHome, held: &Dir, name: &str) -> Result<ContainerFiles> {
+    let state = format!("containers/{name}/state.json");
     Ok(ContainerFiles {
-        definition: read_definition(pod, name)?,
-        state: read(&pod.container(name)?.state(), &container_cure(pod, name))?,
+        definition: read_definition(pod, held, name)?,
+        state: read(held, &state, || container_cure(pod, name))?,
     })
 }
 
 /// Reads what a container was defined to be.
-pub(crate) fn read_definition(pod: &PodHome, name: &str) -> Result<ContainerDefinition> {
+pub(crate) fn read_definition(
+    pod: &PodHome,
+    held: &Dir,
+    name: &str,
+) -> Result<ContainerDefinition> {
     let path = pod.container(name)?.config();
-    let cure = container_cure(pod, name);
-    let definition: ContainerDefinition = read(&path, &cure)?;
-    is_of(&path, &definition.name, name, &cure)?;
+    let cure = || container_cure(pod, name);
+    let definition: ContainerDefinition =
+        read(held, &format!("containers/{name}/config.json"), cure)?;
+    is_of(&path, &definition.name, name, cure)?;
     Ok(definition)
 }
 
@@ -130,19 +146,19 @@ pub(super) fn cure(home: &PodHome) -> String {
     )
 }
 
-fn read<T: DeserializeOwned>(path: &Path, cure: &str) -> Result<T> {
-    store::read_or(path, cure).map_err(|e| match e {
-        Error::Io { source, .. } => Error::bad_file(path, format!("{source}; {cure}")),
+fn read<T: DeserializeOwned>(held: &Dir, name: &str, cure: impl Fn() -> String) -> Result<T> {
+    held.read(name, &cure).map_err(|e| match e {
+        Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {}", cure())),
         other => other,
     })
 }
 
 /// A file that came from elsewhere would lead to the directory of another.
-fn is_of(path: &Path, named: &str, name: &str, cure: &str) -> Result<()> {
+fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Result<()> {
     if named == name {
         return Ok(());
     }
-    let problem = format!("it is of {named:?}, not of {name:?}; {cure}");
+    let problem = format!("it is of {named:?}, not of {name:?}; {}", cure());
     Err(Error::bad_file(path, problem))
 }
 
@@ -232,21 +248,6 @@ pub(crate) fn hide(path: &Path) -> Result<PathBuf> {
     Ok(gone)
 }
 
-/// The names in a directory of ours; none if it is not there.
-pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).on("read", dir),
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.'))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
 /// The homes of all pods, of one namespace or of all.
 pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<PodHome>> {
     let namespaces = match namespace {
@@ -331,6 +332,8 @@ pub(crate) fn sweep(dir: &Path) {
 /// Removes a directory of ours, or what somebody has put into its place.
 fn clear(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() {
+        // Who still holds a pod's directory sees by its lock that the rest is going.
+        let _ = fs::remove_file(path.join("lock"));
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
@@ -369,6 +372,7 @@ fn parent(path: &Path) -> Result<&Path> {
 mod tests {
     use super::*;
     use crate::engine::definition::Rootfs;
+    use crate::lock;
     use oci_spec::runtime::Spec;
 
     fn pod(root: &Path) -> PodHome {
@@ -393,7 +397,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let home = pod(root.path());
         container(&home, "a").unwrap();
-        let files = read_pod(&home).unwrap();
+        let files = read_pod(&home, &hold(&home).unwrap()).unwrap();
         assert_eq!(files.definition.unwrap().name, "web");
         let a = files.containers["a"].as_ref().unwrap();
         assert_eq!(a.state, ContainerState::default());
@@ -456,7 +460,7 @@ mod tests {
         container(&home, "a").unwrap();
         container(&home, "b").unwrap();
         fs::write(home.container("a").unwrap().state(), "").unwrap();
-        let files = read_pod(&home).unwrap();
+        let files = read_pod(&home, &hold(&home).unwrap()).unwrap();
         assert!(files.containers["a"].is_err() && files.containers["b"].is_ok());
     }
 
@@ -467,5 +471,33 @@ mod tests {
         remove(home.path()).unwrap();
         assert!(homes(root.path(), None).unwrap().is_empty());
         remove(home.path()).unwrap();
+    }
+
+    #[test]
+    fn who_reads_a_pod_that_goes_sees_all_of_it_or_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        for (gone, seen) in [(false, Some(2)), (true, None)] {
+            let home = pod(root.path());
+            container(&home, "a").unwrap();
+            container(&home, "b").unwrap();
+            let read = lock::glance(&home, |held, _| {
+                let hidden = hide(home.path())?;
+                if gone {
+                    clear(&hidden.join("containers/b")).unwrap();
+                    // The first to go, before `b`.
+                    fs::remove_file(hidden.join("lock")).unwrap();
+                }
+                // Another of this name is not taken for it.
+                pod(root.path());
+                read_pod(&home, held)
+            });
+            let found = match read {
+                Ok(files) => Some(files.containers.len()),
+                Err(Error::NotFound { .. }) => None,
+                Err(e) => panic!("{e}"),
+            };
+            assert_eq!(found, seen);
+            remove(home.path()).unwrap();
+        }
     }
 }

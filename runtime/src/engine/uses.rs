@@ -15,8 +15,13 @@ impl Engine {
         let (mut found, mut bad) = (Vec::new(), Vec::new());
         for pod in self.pod_names(None)? {
             let containers = pod.home().containers();
-            for name in store::names_in(&containers)? {
-                match store::read_definition(pod.home(), &name) {
+            let names = store::names_in(&containers)?;
+            if names.is_empty() {
+                continue;
+            }
+            let held = store::hold(pod.home())?;
+            for name in names {
+                match store::read_definition(pod.home(), &held, &name) {
                     Ok(definition) => found.push((pod.clone(), definition)),
                     // Removed between the two looks.
                     Err(_) if !containers.join(&name).exists() => {}

@@ -10,6 +10,7 @@ use super::journal::Event;
 use super::record::{self, ContainerState, PodState};
 use super::status::{ContainerStatus, PodStatus};
 use super::store::{self, ContainerFiles};
+use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::{self, Owner, OwnerLock, PodLock};
 
@@ -53,7 +54,7 @@ impl PodView {
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
     /// read.
     pub fn read(home: &PodHome) -> Result<Self> {
-        let read = lock::glance(home, |owner| Self::of(home, owner));
+        let read = lock::glance(home, |held, owner| Self::of(home, held, owner));
         let view = read.map_err(|e| store::explain(home, e))?;
         if view.is_settled() {
             return Ok(view);
@@ -83,11 +84,11 @@ impl PodView {
     /// so.
     pub(crate) fn read_locked(home: &PodHome, _held: &PodLock) -> Result<Self> {
         let owner = OwnerLock::holder_unlocked(home).map_err(|e| store::explain(home, e))?;
-        Self::of(home, owner)
+        Self::of(home, &store::hold(home)?, owner)
     }
 
-    fn of(home: &PodHome, owner: Option<Owner>) -> Result<Self> {
-        let files = store::read_pod(home)?;
+    fn of(home: &PodHome, held: &Dir, owner: Option<Owner>) -> Result<Self> {
+        let files = store::read_pod(home, held)?;
         let mut view = Self {
             home: home.clone(),
             definition: files.definition?,

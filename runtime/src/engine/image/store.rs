@@ -407,8 +407,9 @@ impl LayerDir {
             return Ok(None);
         }
         let file = self.path.join("layer.json");
-        let cure = "remove the images that have it with `rust-kata image rm`, and pull them again";
-        let layer: Layer = store::read_or(&file, cure)?;
+        const CURE: &str =
+            "remove the images that have it with `rust-kata image rm`, and pull them again";
+        let layer: Layer = store::read_or(&file, || CURE.to_owned())?;
         if layer.chain_id != self.chain_id {
             let problem = format!("it is of {}, not of {}", layer.chain_id, self.chain_id);
             return Err(Error::bad_file(file, problem));
@@ -424,8 +425,8 @@ impl LayerDir {
 /// Reads a record or a name.
 fn read<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T> {
     let stem = file.trim_end_matches(".json");
-    let cure = format!("remove it with `rust-kata image rm --force {stem}`");
-    store::read_or(&dir.join(file), &cure)
+    let cure = || format!("remove it with `rust-kata image rm --force {stem}`");
+    store::read_or(&dir.join(file), cure)
 }
 
 /// A digest without its algorithm.

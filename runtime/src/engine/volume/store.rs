@@ -84,7 +84,7 @@ impl VolumeDir {
 
     pub(super) fn read(&self) -> Result<Volume> {
         const CURE: &str = "remove it with `rust-kata volume rm --force`";
-        store::read_or(&self.0.join("config.json"), CURE)
+        store::read_or(&self.0.join("config.json"), || CURE.to_owned())
     }
 
     pub(super) fn write(&self, volume: &Volume) -> Result<()> {
