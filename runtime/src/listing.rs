@@ -38,7 +38,19 @@ pub struct ListedContainer {
     pub state: ContainerState,
 }
 
+/// What CRI plugins annotate sandboxes and containers with (containerd,
+/// `pkg/cri/annotations`): Kubernetes' names.
+const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+
 impl ListedPod {
+    /// What people call it: Kubernetes' name, or its id. More than one may have it.
+    pub fn name(&self) -> &str {
+        let name = self.config.labels.get(SANDBOX_NAME);
+        name.unwrap_or(&self.config.id)
+    }
+
     /// Reads a pod. Waits for nobody.
     ///
     /// # Errors
@@ -102,12 +114,32 @@ impl ListedContainer {
         }
     }
 
-    /// Its command, as its bundle has it.
-    pub fn command(&self) -> Vec<String> {
+    /// What its bundle says of it; nothing if that is gone.
+    pub fn told(&self) -> Told {
         let spec = crate::load_spec(&self.record.bundle).ok();
+        let annotations = spec.as_ref().and_then(|spec| spec.annotations().clone());
+        let annotations = annotations.unwrap_or_default();
         let process = spec.and_then(|spec| spec.process().clone());
-        process.and_then(|p| p.args().clone()).unwrap_or_default()
+        Told {
+            name: annotations.get(CONTAINER_NAME).cloned(),
+            image: annotations.get(IMAGE_NAME).cloned().unwrap_or_default(),
+            command: process.and_then(|p| p.args().clone()).unwrap_or_default(),
+            labels: annotations.into_iter().collect(),
+        }
     }
+}
+
+/// What the bundle of a [`ListedContainer`] says of it.
+#[derive(Debug)]
+pub struct Told {
+    /// Kubernetes' name of it. A pod may have had more than one of it.
+    pub name: Option<String>,
+    /// The image that it was made of, if it says so.
+    pub image: String,
+    /// Its command.
+    pub command: Vec<String>,
+    /// Its annotations.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What is said to those who would change a container of another front door.

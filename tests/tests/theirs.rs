@@ -11,9 +11,10 @@ use harness::process;
 use harness::pty::Terminal;
 use harness::run::{Input, noise_sha256, run};
 use harness::scene::{Scene, limit};
-use serde_json::Value;
+use harness::spec::Spec;
+use serde_json::{Value, json};
 
-fn json(bed: &Bed, args: &[&str]) -> Value {
+fn asked(bed: &Bed, args: &[&str]) -> Value {
     let text = bed.rust_kata(args).ok().out();
     serde_json::from_str(&text).expect("JSON")
 }
@@ -33,7 +34,7 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], SLEEP);
 
-    let pods = json(&bed, &["pod", "ls", "--format", "json"]);
+    let pods = asked(&bed, &["pod", "ls", "--format", "json"]);
     let pod = &pods[0];
     assert_eq!(pod["name"], "c");
     assert_eq!(pod["front_door"], "containerd");
@@ -44,21 +45,21 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
         listed.contains("FRONT DOOR") && listed.contains("containerd"),
         "{listed}"
     );
-    let containers = json(&bed, &["container", "ls", "--format", "json"]);
+    let containers = asked(&bed, &["container", "ls", "--format", "json"]);
     assert_eq!(containers[0]["name"], "c");
     assert_eq!(containers[0]["front_door"], "containerd");
     assert_eq!(containers[0]["pid"], scene.pid("c"));
     assert_eq!(containers[0]["command"][0], "sh");
 
-    let pod = json(&bed, &["pod", "inspect", "c"]);
+    let pod = asked(&bed, &["pod", "inspect", "c"]);
     assert_eq!(pod[0]["owner_pid"], bed.named(SHIM)[0].pid);
-    let container = json(&bed, &["container", "inspect", "c"]);
+    let container = asked(&bed, &["container", "inspect", "c"]);
     assert_eq!(container[0]["state"]["status"], "running");
     assert_eq!(container[0]["spec"]["process"]["args"][0], "sh");
 
     let top = bed.rust_kata(&["container", "top", "c"]).ok().out();
     assert!(top.contains("trap 'exit 7' TERM"), "{top}");
-    let stats = json(&bed, &["pod", "stats", "--format", "json", "c"]);
+    let stats = asked(&bed, &["pod", "stats", "--format", "json", "c"]);
     assert_eq!(stats[0]["container"], "c");
     assert!(stats[0]["memory_bytes"].as_u64() > Some(4096), "{stats}");
     assert_eq!(stats[1]["container"], "(vm)");
@@ -76,7 +77,7 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
     }
     scene.task(&["kill", "-s", "KILL", "c"]).ok();
     scene.await_event("c", "/tasks/exit");
-    let after = json(&bed, &["container", "inspect", "c"]);
+    let after = asked(&bed, &["container", "inspect", "c"]);
     assert_eq!(after[0]["status"], "exited");
     assert_eq!(
         bed.rust_kata(&["container", "wait", "c"]).ok().out(),
@@ -85,9 +86,69 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
     scene.remove("c");
     assert!(sockets().is_empty());
     assert_eq!(
-        json(&bed, &["pod", "ls", "--format", "json"]),
+        asked(&bed, &["pod", "ls", "--format", "json"]),
         Value::Array(Vec::new())
     );
+}
+
+#[test]
+fn containers_of_kubernetes_are_found_by_pod_name_and_short_id() {
+    if !subject_is_ours("theirs") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    // As CRI has them: ids of 64 digits, the sandbox a container of the pod's id.
+    let [pod, app] = ["5a", "a9"].map(|start| format!("{start}{}", "0123456789".repeat(7)));
+    let [pod, app] = [&pod[..64], &app[..64]];
+    scene.detach_spec(pod, &Spec::new(&bed.rootfs(), SLEEP).sandbox(pod));
+    scene.detach_spec(app, &Spec::new(&bed.rootfs(), SLEEP).in_pod(pod));
+
+    let pods = asked(&bed, &["pod", "ls", "--format", "json"]);
+    assert_eq!(pods.as_array().map(Vec::len), Some(1), "{pods}");
+    assert_eq!(
+        (&pods[0]["id"], &pods[0]["name"]),
+        (&json!(pod), &json!("pod"))
+    );
+    assert_eq!(pods[0]["containers"], 2);
+    let short = &pod[..12];
+    for of in [short, "pod"] {
+        let all = ["container", "ls", "--format", "json", "--pod", of];
+        let all = asked(&bed, &all);
+        let found = all.as_array().expect("a list").iter();
+        let found = found.map(|c| (c["id"].as_str(), c["name"].as_str()));
+        let both = [(Some(pod), Some(pod)), (Some(app), Some("app"))];
+        assert!(found.eq(both), "{all}");
+    }
+    let filter = format!("pod={short}");
+    let all = ["container", "ls", "--quiet", "--filter", &filter];
+    let all = bed.rust_kata(&all).ok().out();
+    assert_eq!(all, format!("{pod}\napp\n"));
+
+    for name in [&app[..12], &format!("{short}/{app}"), "pod/app", "app"] {
+        let said = bed.rust_kata(&["container", "exec", name, "hostname"]);
+        assert!(!said.ok().out().is_empty(), "{name}");
+    }
+    let stats = asked(&bed, &["pod", "stats", "--format", "json", short]);
+    let of: Vec<&Value> = stats
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| &row["container"])
+        .collect();
+    assert_eq!(of, [pod, app, "(vm)"], "{stats}");
+    // One of them ends, the pod goes on with the other.
+    scene.task(&["kill", "-s", "KILL", app]).ok();
+    scene.await_event(app, "/tasks/exit");
+    let status = |what: &str, id: &str| asked(&bed, &[what, "inspect", id])[0]["status"].clone();
+    assert_eq!(status("container", "pod/app"), "exited");
+    assert_eq!(status("pod", short), "Degraded");
+    scene.task(&["kill", "-s", "KILL", pod]).ok();
+    scene.await_event(pod, "/tasks/exit");
+    scene.remove(app);
+    scene.remove(pod);
+    let none = asked(&bed, &["pod", "ls", "--format", "json"]);
+    assert_eq!(none, Value::Array(Vec::new()));
 }
 
 #[test]
@@ -204,7 +265,7 @@ fn what_is_containerds_to_change_is_refused_with_the_cure() {
     scene.await_event("c", "/tasks/exit");
     scene.remove("c");
     assert_eq!(
-        json(&bed, &["pod", "ls", "--format", "json"]),
+        asked(&bed, &["pod", "ls", "--format", "json"]),
         Value::Array(Vec::new())
     );
 }

@@ -8,12 +8,12 @@ use runtime::engine::record::ContainerState;
 use runtime::listing::{FrontDoor, ListedContainer, ListedPod};
 use serde::Serialize;
 
-use super::Context;
 use super::container::Containers;
 use super::error::CliResult;
 use super::filter::{Filter, has_label};
 use super::output::{Format, ago, json, print, table, value};
 use super::theirs;
+use super::{Context, EitherPod};
 use crate::run::OWN_ERROR;
 
 /// `rust-kata container ls`.
@@ -46,6 +46,7 @@ struct Row {
     id: String,
     name: String,
     pod: String,
+    pod_id: String,
     namespace: String,
     status: String,
     exit_code: Option<u32>,
@@ -63,11 +64,8 @@ impl Ls {
     pub(super) fn run(self, context: &Context) -> CliResult<u8> {
         let mut rows = Vec::new();
         let mut code = 0;
-        let only = self
-            .pod
-            .as_deref()
-            .map(|pod| context.pod(pod))
-            .transpose()?;
+        let only = self.pod.as_deref();
+        let only = only.map(|pod| context.either_pod(pod)).transpose()?;
         for view in context.engine.pods(context.namespace.as_deref())? {
             let view = match view {
                 Ok(view) => view,
@@ -77,8 +75,10 @@ impl Ls {
                     continue;
                 }
             };
-            if only.as_ref().is_some_and(|pod| *pod.home() != view.home) {
-                continue;
+            match &only {
+                Some(EitherPod::Ours(pod)) if *pod.home() == view.home => {}
+                None => {}
+                _ => continue,
             }
             for (name, files) in &view.containers {
                 match files {
@@ -93,18 +93,21 @@ impl Ls {
                 }
             }
         }
-        if only.is_none() {
-            for pod in theirs::pods(context)? {
-                for (id, files) in &pod.containers {
-                    match files {
-                        Ok(files) if self.all || files.status().is_live() => {
-                            rows.push(their_row(&pod, id, files));
-                        }
-                        Ok(_) => {}
-                        Err(error) => {
-                            crate::terminal::say(&format!("{id}: {error}"));
-                            code = OWN_ERROR;
-                        }
+        let others = match only {
+            None => theirs::pods(context)?,
+            Some(EitherPod::Theirs(pod)) => vec![*pod],
+            Some(EitherPod::Ours(_)) => Vec::new(),
+        };
+        for pod in others {
+            for (id, files) in &pod.containers {
+                match files {
+                    Ok(files) if self.all || files.status().is_live() => {
+                        rows.push(their_row(&pod, id, files));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        crate::terminal::say(&format!("{id}: {error}"));
+                        code = OWN_ERROR;
                     }
                 }
             }
@@ -115,7 +118,7 @@ impl Ls {
                 "id" => row.id.starts_with(value),
                 "label" => has_label(&row.labels, value),
                 "name" => row.name == value,
-                "pod" => row.pod == value,
+                "pod" => row.pod == value || row.pod_id.starts_with(value),
                 _ => row.status.eq_ignore_ascii_case(value),
             })
         });
@@ -173,6 +176,7 @@ fn row(
         id: definition.id.clone(),
         name: definition.name.clone(),
         pod: pod.name.clone(),
+        pod_id: pod.id.clone(),
         namespace: pod.namespace.clone(),
         status: state.status.to_string(),
         exit_code: state.exit_code,
@@ -194,19 +198,20 @@ fn their_row(pod: &ListedPod, id: &str, files: &ListedContainer) -> Row {
     let ended = init
         .exit
         .map(|exit| format!(" ({}) {}", exit.status, ago(exit.at)));
-    let image = pod.config.labels.get("io.kubernetes.cri.image-name");
+    let told = files.told();
     Row {
         id: id.to_owned(),
-        name: id.to_owned(),
-        pod: pod.config.id.clone(),
+        name: told.name.unwrap_or_else(|| id.to_owned()),
+        pod: pod.name().to_owned(),
+        pod_id: pod.config.id.clone(),
         namespace: pod.config.namespace.clone(),
         status: files.status().to_string(),
         exit_code: init.exit.map(|exit| exit.status),
         pid: init.pid,
-        image: image.cloned().unwrap_or_default(),
-        command: files.command(),
+        image: told.image,
+        command: told.command,
         restarts: 0,
-        labels: BTreeMap::new(),
+        labels: told.labels,
         front_door: pod.config.front_door.to_string(),
         shown: format!("{}{}", files.status(), ended.unwrap_or_default()),
     }

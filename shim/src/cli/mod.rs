@@ -222,6 +222,14 @@ enum Either {
     Theirs(Box<theirs::Theirs>),
 }
 
+/// A pod that was asked for.
+enum EitherPod {
+    /// Of the engine's.
+    Ours(runtime::engine::PodHandle),
+    /// Of another front door.
+    Theirs(Box<runtime::listing::ListedPod>),
+}
+
 impl Context {
     fn new_namespace(&self) -> &str {
         self.namespace
@@ -231,12 +239,20 @@ impl Context {
 
     /// A pod of ours; one of another front door is refused with the cure.
     fn pod(&self, wanted: &str) -> CliResult<runtime::engine::PodHandle> {
+        match self.either_pod(wanted)? {
+            EitherPod::Ours(pod) => Ok(pod),
+            EitherPod::Theirs(pod) => Err(pod.refusal(&pod.config.id).into()),
+        }
+    }
+
+    /// A pod of any front door.
+    fn either_pod(&self, wanted: &str) -> CliResult<EitherPod> {
         match self.engine.find_pod(self.namespace.as_deref(), wanted) {
-            Err(e @ runtime::Error::NotFound { .. }) => {
-                let pod = theirs::pod(self, wanted)?;
-                Err(pod.map_or(e, |pod| pod.refusal(&pod.config.id)).into())
-            }
-            other => Ok(other?),
+            Err(e @ runtime::Error::NotFound { .. }) => match theirs::pod(self, wanted)? {
+                Some(pod) => Ok(EitherPod::Theirs(Box::new(pod))),
+                None => Err(e.into()),
+            },
+            other => Ok(EitherPod::Ours(other?)),
         }
     }
 

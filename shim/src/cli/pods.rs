@@ -84,7 +84,7 @@ impl Ls {
             created.push(since);
             rows.push(Row {
                 id: pod.config.id.clone(),
-                name: pod.config.id.clone(),
+                name: pod.name().to_owned(),
                 namespace: pod.config.namespace.clone(),
                 status: pod.status().to_string(),
                 created: since.map(rfc3339).unwrap_or_default(),

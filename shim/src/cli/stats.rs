@@ -7,15 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use protobuf::Message;
 use protos::agent::StatsResponse;
-use runtime::engine::PodHandle;
 use runtime::engine::client::OwnerClient;
-use runtime::listing::ListedPod;
 use serde::Serialize;
 
-use super::Context;
 use super::error::CliResult;
 use super::output::{Format, json, print, table};
 use super::theirs;
+use super::{Context, EitherPod};
 
 /// A terminal's cursor goes home and what is below goes away (ECMA-48, CUP and ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
@@ -98,19 +96,16 @@ impl Stats {
         Ok(rows)
     }
 
-    fn pods(&self, context: &Context) -> CliResult<Vec<Measured>> {
-        let mut pods: Vec<Measured> = Vec::new();
+    fn pods(&self, context: &Context) -> CliResult<Vec<EitherPod>> {
+        let mut pods: Vec<EitherPod> = Vec::new();
         for name in &self.pods {
-            pods.push(match theirs::pod(context, name)? {
-                Some(pod) if context.pod(name).is_err() => Measured::Theirs(Box::new(pod)),
-                _ => Measured::Ours(context.pod(name)?),
-            });
+            pods.push(context.either_pod(name)?);
         }
         if self.pods.is_empty() {
             let ours = context.engine.pod_names(context.namespace.as_deref())?;
-            pods.extend(ours.into_iter().map(Measured::Ours));
+            pods.extend(ours.into_iter().map(EitherPod::Ours));
             let others = theirs::pods(context)?.into_iter();
-            pods.extend(others.map(|pod| Measured::Theirs(Box::new(pod))));
+            pods.extend(others.map(|pod| EitherPod::Theirs(Box::new(pod))));
         }
         Ok(pods)
     }
@@ -160,17 +155,11 @@ fn rate(rows: &mut [Row], before: &[Row]) {
     }
 }
 
-/// A pod to look at.
-enum Measured {
-    Ours(PodHandle),
-    Theirs(Box<ListedPod>),
-}
-
-impl Measured {
+impl EitherPod {
     fn name(&self) -> &str {
         match self {
             Self::Ours(pod) => pod.name(),
-            Self::Theirs(pod) => &pod.config.id,
+            Self::Theirs(pod) => pod.name(),
         }
     }
 

@@ -40,13 +40,16 @@ pub(super) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
         .collect())
 }
 
-/// One of their pods, by its id or the beginning of it.
+/// One of their pods, by its id, the beginning of it or Kubernetes' name.
 pub(super) fn pod(context: &Context, wanted: &str) -> CliResult<Option<ListedPod>> {
-    let fits = |pod: &ListedPod| Fit::of(&pod.config.id, wanted);
-    best(pods(context)?, fits, "pod", wanted)
+    let fitting = pods(context)?
+        .into_iter()
+        .filter_map(|pod| Some((Fit::of_pod(&pod, wanted)?, pod)));
+    best(fitting.collect(), "pod", wanted)
 }
 
-/// One of their containers, by `POD/ID`, its id or the beginning of it.
+/// One of their containers, by `POD/ID`, its id, the beginning of it or Kubernetes'
+/// name.
 pub(super) fn container(context: &Context, wanted: &str) -> CliResult<Option<Theirs>> {
     let (of_pod, id) = match wanted.split_once('/') {
         Some((pod, id)) => (Some(pod), id),
@@ -54,27 +57,26 @@ pub(super) fn container(context: &Context, wanted: &str) -> CliResult<Option<The
     };
     let mut all = Vec::new();
     for pod in pods(context)? {
-        if of_pod.is_some_and(|wanted| Fit::of(&pod.config.id, wanted).is_none()) {
+        if of_pod.is_some_and(|wanted| Fit::of_pod(&pod, wanted).is_none()) {
             continue;
         }
-        let fitting = pod.containers.keys();
-        let fitting = fitting.filter(|there| Fit::of(there, id).is_some());
-        let fitting: Vec<String> = fitting.cloned().collect();
-        if let Some(container) = fitting
-            .iter()
-            .find(|there| *there == id)
-            .or(fitting.first())
-            .cloned()
-        {
-            all.push(Theirs { pod, container });
+        let fitting = pod.containers.iter().filter_map(|(there, files)| {
+            let files = files.as_ref().ok();
+            let name = || files.and_then(|files| Fit::of(&files.told().name?, id));
+            let fit = Fit::of(there, id).or_else(name)?;
+            // Of those that Kubernetes made one after the other, the last.
+            let age = files.map(|files| (files.status().is_live(), files.record.created));
+            Some(((fit, age), there.clone()))
+        });
+        if let Some(((fit, _), container)) = fitting.max() {
+            all.push((fit, Theirs { pod, container }));
         }
     }
-    let fits = |theirs: &Theirs| Fit::of(&theirs.container, id);
-    best(all, fits, "container", wanted)
+    best(all, "container", wanted)
 }
 
-/// How well an id fits what was asked for.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+/// How well a name fits what was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Beginning,
     Whole,
@@ -89,26 +91,22 @@ impl Fit {
             _ => None,
         }
     }
+
+    fn of_pod(pod: &ListedPod, wanted: &str) -> Option<Self> {
+        Self::of(&pod.config.id, wanted).max(Self::of(pod.name(), wanted))
+    }
 }
 
-fn best<T>(
-    all: Vec<T>,
-    fits: impl Fn(&T) -> Option<Fit>,
-    what: &str,
-    wanted: &str,
-) -> CliResult<Option<T>> {
-    let best = all.iter().filter_map(&fits).max();
-    let mut found: Vec<T> = all
-        .into_iter()
-        .filter(|one| best.is_some() && fits(one) == best)
-        .collect();
-    if found.len() > 1 {
+fn best<T>(mut all: Vec<(Fit, T)>, what: &str, wanted: &str) -> CliResult<Option<T>> {
+    let best = all.iter().map(|(fit, _)| *fit).max();
+    all.retain(|(fit, _)| best == Some(*fit));
+    if all.len() > 1 {
         return Err(Error::Invalid(format!(
             "{what} {wanted:?} is ambiguous among the pods of containerd: name its --namespace, or more of its id"
         ))
         .into());
     }
-    Ok(found.pop())
+    Ok(all.pop().map(|(_, found)| found))
 }
 
 impl Theirs {
@@ -169,16 +167,17 @@ impl Theirs {
             _ => return Err(Error::not_found("container", &self.container).into()),
         };
         let init = files.state.init;
+        let told = files.told();
         value(&InspectedContainer {
             pod: &self.pod.config.id,
             namespace: &self.pod.config.namespace,
             front_door: self.pod.config.front_door.to_string(),
             id: &files.record.id,
-            name: &files.record.id,
+            name: told.name.as_ref().unwrap_or(&files.record.id),
             status: files.status().to_string(),
             created: rfc3339(files.record.created),
             bundle: files.record.bundle.display().to_string(),
-            command: files.command(),
+            command: told.command,
             spec: runtime::load_spec(&files.record.bundle).ok(),
             state: InspectedState {
                 status: files.status().to_string(),
@@ -255,7 +254,7 @@ pub(super) fn inspect_pod(pod: &ListedPod) -> CliResult<serde_json::Value> {
     });
     value(&InspectedPod {
         id: &pod.config.id,
-        name: &pod.config.id,
+        name: pod.name(),
         namespace: &pod.config.namespace,
         front_door: pod.config.front_door.to_string(),
         status: pod.status().to_string(),
