@@ -48,7 +48,7 @@ fn memory_that_the_guest_frees_goes_back_to_the_host() {
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");
-    let args = ["run", "--rm", "-i", "--vm-memory", "256"];
+    let args = ["run", "--rm", "-i"];
     let args = [&args[..], &["--tmpfs", "/t", "--rootfs", root]].concat();
     let args = [&args[..], &["--", "sh", "-c", OBEY]].concat();
     let mut guest = Guest {
