@@ -2,7 +2,9 @@
 //! bare boot.
 //!
 //! A second archive follows that of the initrd (the kernel unpacks both); it
-//! holds busybox as `/echo`, which is the init.
+//! holds busybox as `/cat`, which is the init. It says the word that is in a file,
+//! then waits for input: the kernel loses what a terminal has not yet sent when its
+//! init ends.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,9 +15,12 @@ use tempfile::NamedTempFile;
 /// What the init says on the console.
 pub const WORD: &str = "init-runs-here";
 
+/// Where the init finds it.
+const WORD_FILE: &str = "/word";
+
 /// What the kernel's command line ends with, for this init.
 pub fn arguments() -> String {
-    format!("rdinit=/echo -- {WORD}")
+    format!("rdinit=/cat -- {WORD_FILE} -")
 }
 
 /// The initrd `original` with another init in it.
@@ -26,7 +31,9 @@ pub fn with_init(original: &Path) -> io::Result<NamedTempFile> {
     into.write_all(&bytes)?;
     // Archives begin at multiples of four (Documentation/driver-api/early-userspace/buffer-format.rst).
     into.write_all(&vec![0; bytes.len().next_multiple_of(4) - bytes.len()])?;
-    into.write_all(&cpio("echo", 0o100_755, &fs::read("/bin/busybox")?))?;
+    into.write_all(&cpio("cat", 0o100_755, &fs::read("/bin/busybox")?))?;
+    let line = format!("{WORD}\n");
+    into.write_all(&cpio(&WORD_FILE[1..], 0o100_644, line.as_bytes()))?;
     into.write_all(&cpio("TRAILER!!!", 0, &[]))?;
     Ok(file)
 }
