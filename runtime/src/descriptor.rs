@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_process_that_reads_no_more_is_a_broken_pipe_to_the_client() {
+    async fn a_process_that_reads_no_more_ends_what_the_client_writes() {
         let (_pumps, mut client, guest) = connected(Direction::In);
         drop(guest);
         let error = tokio::task::spawn_blocking(move || {
@@ -225,7 +225,9 @@ mod tests {
                 }
             }
         });
-        assert_eq!(error.await.unwrap(), std::io::ErrorKind::BrokenPipe);
+        // The second if the pump had not read all when it ended.
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        assert!(matches!(error.await.unwrap(), BrokenPipe | ConnectionReset));
     }
 
     #[tokio::test(flavor = "multi_thread")]
