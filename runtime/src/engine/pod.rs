@@ -2,7 +2,7 @@
 //! somebody does, and asks the owner or changes the files itself.
 
 use std::io::ErrorKind::{ConnectionRefused, NotFound};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protos::management as api;
 use tokio::net::UnixStream;
@@ -22,6 +22,9 @@ pub(super) const TRIES: usize = 20;
 
 /// For an owner that takes no more calls to be gone.
 const LEAVING: Duration = Duration::from_secs(20);
+
+/// After so long it is looked whether another owner answers already.
+const NEXT: Duration = Duration::from_secs(1);
 
 /// After so long it is looked whether who changes a pod's files goes on at all.
 const STOPPED: Duration = Duration::from_secs(2);
@@ -127,30 +130,38 @@ impl PodHandle {
         Err(self.restless())
     }
 
-    /// Waits until an owner that is on its way out has gone.
+    /// Waits until an owner that is on its way out has gone, or the next one is there.
     ///
     /// # Errors
     /// [`Error::Remote`] if it stays.
     pub async fn owner_ended(&self) -> Result<()> {
         let home = self.home.clone();
-        let waiting = tokio::task::spawn_blocking(move || crate::lock::wait_for_owner(&home));
-        match tokio::time::timeout(LEAVING, waiting).await {
-            Ok(Ok(left)) => left,
-            Ok(Err(e)) => {
-                let problem = format!("Waiting for an owner broke off: {e}");
-                Err(Error::Internal(problem))
+        let mut waiting = tokio::task::spawn_blocking(move || crate::lock::wait_for_owner(&home));
+        let end = Instant::now() + LEAVING;
+        while Instant::now() < end {
+            match tokio::time::timeout(NEXT, &mut waiting).await {
+                Ok(Ok(left)) => return left,
+                Ok(Err(e)) => {
+                    let problem = format!("Waiting for an owner broke off: {e}");
+                    return Err(Error::Internal(problem));
+                }
+                Err(_) => {}
             }
-            Err(_) => {
-                let message = format!(
-                    "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
-                    self.name()
-                );
-                Err(Error::Remote {
-                    kind: ErrorKind::Unavailable,
-                    message,
-                })
+            // On a busy machine the lock may have gone from one to the next before we
+            // were woken: this one is not on its way out.
+            let address = self.engine.owner_address(&self.home);
+            if OwnerClient::connect(&address).await.is_some() {
+                return Ok(());
             }
         }
+        let message = format!(
+            "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
+            self.name()
+        );
+        Err(Error::Remote {
+            kind: ErrorKind::Unavailable,
+            message,
+        })
     }
 
     pub(super) fn restless(&self) -> Error {
@@ -477,5 +488,42 @@ pub(super) fn stop_request(containers: &[String], seconds: Option<u32>) -> api::
         containers: containers.to_vec(),
         timeout: seconds,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::net::UnixListener;
+
+    use fs2::FileExt;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::definition::PodDefinition;
+    use crate::lock::Guarded;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_an_owner_to_go_sees_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            root: dir.path().join("run"),
+            data_root: dir.path().join("data"),
+            ..Config::default()
+        };
+        let engine = Engine::new(config, None).unwrap();
+        let pod = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
+        // The lock goes from one to the next while nobody is awake to take it.
+        let lock = File::create(pod.home().owner()).unwrap();
+        lock.lock_exclusive().unwrap();
+        let address = engine.owner_address(pod.home());
+        std::fs::create_dir_all(address.parent().unwrap()).unwrap();
+        let _next = UnixListener::bind(&address).unwrap();
+
+        pod.owner_ended().await.unwrap();
+
+        // Or it is free.
+        drop(lock);
+        pod.owner_ended().await.unwrap();
     }
 }
