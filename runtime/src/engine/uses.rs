@@ -19,7 +19,15 @@ impl Engine {
             if names.is_empty() {
                 continue;
             }
-            let held = store::hold(pod.home())?;
+            let held = match store::hold(pod.home()) {
+                Ok(held) => held,
+                // Removed between the two looks.
+                Err(_) if !pod.home().path().exists() => continue,
+                Err(e) => {
+                    bad.push(e);
+                    continue;
+                }
+            };
             for name in names {
                 match store::read_definition(pod.home(), &held, &name) {
                     Ok(definition) => found.push((pod.clone(), definition)),
