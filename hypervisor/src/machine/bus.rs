@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::exit::{Ending, GuestExit};
-use super::layout;
+use super::io_apic::{self, IoApic};
 use super::serial::Serial;
+use super::{Error, layout};
 use crate::transport::mmio::{self, Mmio};
 
 /// The devices, shared by all vCPUs.
 pub(super) struct Bus {
     slots: [Mutex<Option<Mmio>>; layout::SLOT_COUNT],
+    io_apic: Mutex<IoApic>,
     serial: Mutex<Serial>,
     ending: Ending,
     started: Instant,
@@ -21,10 +23,17 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// A bus with a serial port alone. `started` is when this process was.
-    pub fn new(com1: EventFd, console: OwnedFd, ending: Ending, started: Instant) -> Bus {
+    /// A bus with an I/O APIC and a serial port alone. `started` is when this process was.
+    pub fn new(
+        io_apic: IoApic,
+        com1: EventFd,
+        console: OwnedFd,
+        ending: Ending,
+        started: Instant,
+    ) -> Bus {
         Bus {
             slots: std::array::from_fn(|_| Mutex::new(None)),
+            io_apic: Mutex::new(io_apic),
             serial: Mutex::new(Serial::new(com1, console)),
             ending,
             started,
@@ -49,22 +58,28 @@ impl Bus {
 
     /// A read of a register in memory. What is not there reads as ones.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        let Some((slot, offset)) = self.slot(address) else {
-            return data.fill(0xff);
-        };
-        match &mut *lock(slot) {
-            Some(device) => device.read(offset, data),
-            None => mmio::read_empty(offset, data),
+        if let Some((slot, offset)) = self.slot(address) {
+            match &mut *lock(slot) {
+                Some(device) => device.read(offset, data),
+                None => mmio::read_empty(offset, data),
+            }
+        } else if let Some(offset) = io_apic(address) {
+            lock(&self.io_apic).read(offset, data);
+        } else {
+            data.fill(0xff);
         }
     }
 
-    /// A write to a register in memory.
-    pub fn write(&self, address: u64, data: &[u8]) {
-        if let Some((slot, offset)) = self.slot(address)
-            && let Some(device) = &mut *lock(slot)
-        {
-            device.write(offset, data);
+    /// A write to a register in memory. On an error the guest cannot go on.
+    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), Error> {
+        if let Some((slot, offset)) = self.slot(address) {
+            if let Some(device) = &mut *lock(slot) {
+                device.write(offset, data);
+            }
+        } else if let Some(offset) = io_apic(address) {
+            lock(&self.io_apic).write(offset, data)?;
         }
+        Ok(())
     }
 
     fn slot(&self, address: u64) -> Option<(&Mutex<Option<Mmio>>, u64)> {
@@ -109,6 +124,11 @@ impl Bus {
     }
 }
 
+fn io_apic(address: u64) -> Option<u64> {
+    let offset = address.checked_sub(layout::IO_APIC.into())?;
+    (offset < io_apic::LEN).then_some(offset)
+}
+
 fn com1(port: u16) -> Option<u8> {
     let register = port.checked_sub(layout::COM1)?;
     (register < layout::COM1_LEN).then_some(register as u8)
@@ -127,7 +147,8 @@ mod tests {
         let (console, _) = UnixStream::pair().unwrap();
         let ending = Ending::new().unwrap();
         let irq = EventFd::new(libc::EFD_NONBLOCK).unwrap();
-        let bus = Bus::new(irq, console.into(), ending.clone(), Instant::now());
+        let io_apic = IoApic::new(Box::new(|_| Ok(())));
+        let bus = Bus::new(io_apic, irq, console.into(), ending.clone(), Instant::now());
         (bus, ending)
     }
 
@@ -139,11 +160,13 @@ mod tests {
             0,
             layout::SLOTS - 4,
             layout::slot_address(layout::SLOT_COUNT),
+            u64::from(layout::IO_APIC) - 4,
+            u64::from(layout::IO_APIC) + io_apic::LEN,
             u64::MAX,
         ] {
             let mut data = [0; 4];
             bus.read(address, &mut data);
-            bus.write(address, &data);
+            bus.write(address, &data).unwrap();
             assert_eq!(data, [0xff; 4]);
         }
         for port in [0, 0x80, 0xcf8, u16::MAX] {
@@ -163,6 +186,17 @@ mod tests {
         bus.read(layout::slot_address(3) + 8, &mut id);
 
         assert_eq!(id, [0; 4]);
+    }
+
+    #[test]
+    fn the_io_apic_is_at_its_place() {
+        let (bus, _) = bus();
+        let mut version = [0; 4];
+
+        bus.write(layout::IO_APIC.into(), &[1, 0, 0, 0]).unwrap();
+        bus.read(u64::from(layout::IO_APIC) + 0x10, &mut version);
+
+        assert_eq!(version, [0x11, 0, 23, 0]);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 
-use kvm_bindings::{KvmIrqRouting, kvm_irq_routing_entry};
+use kvm_bindings::{KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
+use super::io_apic::{self, Message};
 use super::{Error, layout};
 
 /// The version of the API, fixed since Linux 2.6.22 (Documentation/virt/kvm/api.rst §4.1).
@@ -13,7 +14,7 @@ const API_VERSION: i32 = 12;
 /// What is used of KVM, by the names of its documentation.
 const NEEDED: [(Cap, &str); 11] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP"),
     (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
@@ -45,7 +46,8 @@ pub(super) fn open(device: OwnedFd) -> Result<Kvm, Error> {
     }
 }
 
-/// Makes a VM with interrupt controllers, in the order that KVM wants.
+/// Makes a VM whose vCPUs will have local APICs, in the order that KVM wants. The I/O APIC
+/// is [ours](io_apic); there is no legacy interrupt controller and no timer.
 pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     let vm = loop {
         match kvm.create_vm() {
@@ -58,28 +60,33 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
         .map_err(Error::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
     vm.set_tss_address(layout::KVM_TSS)
         .map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
-    vm.create_irq_chip()
-        .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
-    vm.set_gsi_routing(&routing()?)
-        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))?;
+    let split = kvm_enable_cap {
+        cap: kvm_bindings::KVM_CAP_SPLIT_IRQCHIP,
+        args: [io_apic::LINES as u64, 0, 0, 0],
+        ..Default::default()
+    };
+    vm.enable_cap(&split)
+        .map_err(Error::kvm("KVM_ENABLE_CAP of KVM_CAP_SPLIT_IRQCHIP"))?;
     Ok(vm)
 }
 
-/// Every line to the I/O APIC alone. By default KVM has the first 16 of them reach its
-/// legacy interrupt controllers, too: those we do not tell the guest of, so it does not
-/// silence them, and they would interrupt it with vectors that nobody set up.
-fn routing() -> Result<KvmIrqRouting, Error> {
-    let entries: Vec<_> = (0..kvm_bindings::KVM_IOAPIC_NUM_PINS)
-        .map(|pin| {
+/// Has each interrupt line become its message; lines without one lead nowhere.
+pub(super) fn route(vm: &VmFd, messages: &[Message]) -> Result<(), Error> {
+    let entries: Vec<_> = messages
+        .iter()
+        .map(|message| {
             let mut entry = kvm_irq_routing_entry {
-                gsi: pin,
-                type_: kvm_bindings::KVM_IRQ_ROUTING_IRQCHIP,
+                gsi: message.line,
+                type_: kvm_bindings::KVM_IRQ_ROUTING_MSI,
                 ..Default::default()
             };
-            entry.u.irqchip.irqchip = kvm_bindings::KVM_IRQCHIP_IOAPIC;
-            entry.u.irqchip.pin = pin;
+            entry.u.msi.address_lo = message.address;
+            entry.u.msi.data = message.data;
             entry
         })
         .collect();
-    KvmIrqRouting::from_entries(&entries).map_err(|_| Error::Missing("KVM_CAP_IRQ_ROUTING".into()))
+    let routing = KvmIrqRouting::from_entries(&entries)
+        .map_err(|_| Error::Missing("KVM_CAP_IRQ_ROUTING".into()))?;
+    vm.set_gsi_routing(&routing)
+        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))
 }

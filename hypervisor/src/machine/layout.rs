@@ -11,7 +11,7 @@
 //!                 … the initrd, at the end of the memory below 3 GiB
 //!    0xc000_0000  ── gap: no memory
 //!    0xd000_0000  virtio-mmio slots, 4 KiB each
-//!    0xfec0_0000  I/O APIC                    in the kernel (KVM)
+//!    0xfec0_0000  I/O APIC
 //!    0xfee0_0000  local APICs                 in the kernel (KVM)
 //!    0xfffb_c000  KVM's own pages             real-mode identity map, TSS
 //!  0x1_0000_0000  memory beyond 3 GiB
@@ -54,11 +54,11 @@ pub const HOTPLUG_ALIGN: u64 = 128 << 20;
 pub const SLOTS: u64 = 0xd000_0000;
 /// Interrupt of the first slot.
 pub const SLOT_GSI: u32 = 5;
-/// Slots: as many as the I/O APIC has inputs left (24, less the legacy ones up to 4),
+/// Slots: as many as the I/O APIC has lines left (24, less the legacy ones up to 4),
 /// since a slot has an interrupt of its own, which needs no sharing and no status read.
 pub const SLOT_COUNT: usize = 19;
 
-/// I/O APIC registers (82093AA §3.0), KVM's default.
+/// I/O APIC registers (82093AA §3.0), at the default of all machines.
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC registers (Intel SDM 3A §11.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;

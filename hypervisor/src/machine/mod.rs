@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  main thread ── run, pause, resume ──▶ Vcpus ─ KVM_RUN ⇄ Bus ┬ ports: serial, power-off, reset
-//!       ▲                                                      └ slots: Mmio ─▶ Device ─▶ its threads
+//!       ▲                                                      ├ I/O APIC ── routes ──▶ KVM
+//!       │                                                      └ slots: Mmio ─▶ Device ─▶ its threads
 //!       └────── Ending: the guest is over ◀────────────────────┘         ▲ ioeventfd     │ irqfd
 //!                                                              guest ────┘               └──▶ guest
 //! ```
@@ -16,6 +17,7 @@ mod bus;
 mod cpuid;
 mod error;
 mod exit;
+mod io_apic;
 mod kernel;
 mod kvm;
 pub mod layout;
@@ -37,6 +39,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::Memory;
 use bus::Bus;
+use io_apic::IoApic;
 use slots::Wires;
 use vcpu::Vcpus;
 
@@ -79,7 +82,7 @@ pub struct Machine {
     bus: Arc<Bus>,
     wires: Mutex<Wires>,
     mem: Memory,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     ending: Ending,
     hotplug: Option<(u64, u64)>,
 }
@@ -111,7 +114,13 @@ impl Machine {
         let com1 = event()?;
         vm.register_irqfd(&com1, layout::COM1_GSI)
             .map_err(Error::kvm("KVM_IRQFD"))?;
-        let bus = Arc::new(Bus::new(com1, files.console, ending.clone(), started));
+        let bus = Arc::new(Bus::new(
+            io_apic(&vm),
+            com1,
+            files.console,
+            ending.clone(),
+            started,
+        ));
         Ok(Machine {
             vcpus: Vcpus::start(vcpus, &bus, &ending)?,
             bus,
@@ -206,7 +215,7 @@ fn assemble(
     guest: &GuestMemoryMmap,
     count: u32,
     boot: impl Fn(&VcpuFd) -> Result<(), Error>,
-) -> Result<(VmFd, Vec<VcpuFd>), Error> {
+) -> Result<(Arc<VmFd>, Vec<VcpuFd>), Error> {
     let vm = kvm::create_vm(kvm)?;
     memory::register(&vm, guest)?;
     let supported = kvm
@@ -226,7 +235,13 @@ fn assemble(
         }
         vcpus.push(vcpu);
     }
-    Ok((vm, vcpus))
+    Ok((Arc::new(vm), vcpus))
+}
+
+/// An I/O APIC whose lines are those of `vm`.
+fn io_apic(vm: &Arc<VmFd>) -> IoApic {
+    let vm = Arc::clone(vm);
+    IoApic::new(Box::new(move |messages| kvm::route(&vm, messages)))
 }
 
 fn event() -> Result<EventFd, Error> {

@@ -275,6 +275,7 @@ fn irqfd_interrupts_the_guest() {
     let (console, _owner) = UnixStream::pair().unwrap();
     let ending = Ending::new().unwrap();
     let bus = Bus::new(
+        io_apic(&vm),
         event().unwrap(),
         console.into(),
         ending.clone(),

@@ -227,7 +227,10 @@ impl Runner {
                 Ok(VcpuExit::IoIn(port, data)) => self.bus.read_port(port, data),
                 Ok(VcpuExit::IoOut(port, data)) => self.bus.write_port(port, data),
                 Ok(VcpuExit::MmioRead(address, data)) => self.bus.read(address, data),
-                Ok(VcpuExit::MmioWrite(address, data)) => self.bus.write(address, data),
+                Ok(VcpuExit::MmioWrite(address, data)) => {
+                    let written = self.bus.write(address, data);
+                    written.map_err(|err| self.failed(err.to_string()))?;
+                }
                 Ok(VcpuExit::Intr) => return Ok(()),
                 Ok(VcpuExit::Shutdown) => return Err(GuestExit::TripleFault),
                 Ok(VcpuExit::SystemEvent(kind, _)) => return Err(system_event(kind)),

@@ -86,7 +86,6 @@ mod kvm {
     pub const SET_USER_MEMORY_REGION: u64 = 0x4020_ae46;
     pub const SET_TSS_ADDR: u64 = 0xae47;
     pub const SET_IDENTITY_MAP_ADDR: u64 = 0x4008_ae48;
-    pub const CREATE_IRQCHIP: u64 = 0xae60;
     pub const SET_GSI_ROUTING: u64 = 0x4008_ae6a;
     pub const IRQFD: u64 = 0x4020_ae76;
     pub const IOEVENTFD: u64 = 0x4040_ae79;
@@ -100,6 +99,7 @@ mod kvm {
     pub const GET_LAPIC: u64 = 0x8400_ae8e;
     pub const SET_LAPIC: u64 = 0x4400_ae8f;
     pub const SET_CPUID2: u64 = 0x4008_ae90;
+    pub const ENABLE_CAP: u64 = 0x4068_aea3;
 }
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
@@ -239,8 +239,7 @@ const MACHINE: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::CREATE_VM) => "the VM";
     SYS_ioctl if Is(1, kvm::SET_TSS_ADDR) => "three pages that Intel's processors need";
     SYS_ioctl if Is(1, kvm::SET_IDENTITY_MAP_ADDR) => "a page that Intel's processors need";
-    SYS_ioctl if Is(1, kvm::CREATE_IRQCHIP) => "interrupt controllers";
-    SYS_ioctl if Is(1, kvm::SET_GSI_ROUTING) => "interrupts go to the I/O APIC alone";
+    SYS_ioctl if Is(1, kvm::ENABLE_CAP) => "interrupts: local APICs alone";
     SYS_ioctl if Is(1, kvm::SET_USER_MEMORY_REGION) => "memory";
     SYS_ioctl if Is(1, kvm::IRQFD) => "interrupts of devices";
     SYS_ioctl if Is(1, kvm::IOEVENTFD) => "kicks of devices";
@@ -266,6 +265,7 @@ const MACHINE: &[Rule] = table! {
 /// Running a vCPU.
 const RUN: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::RUN) => "the guest";
+    SYS_ioctl if Is(1, kvm::SET_GSI_ROUTING) => "where the guest wants its interrupts";
     SYS_read => "a reset forgets the kicks of a queue";
     SYS_sendto => "the console";
     ; rare
