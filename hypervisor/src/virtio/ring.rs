@@ -92,14 +92,19 @@ impl Ring {
         &mut self,
         mem: &'m GuestMemoryMmap,
     ) -> Result<Option<Chain<'m>>, virtio_queue::Error> {
-        if self.queue.avail_idx(mem, Ordering::Acquire)?.0 == self.queue.next_avail() {
-            return Ok(None);
+        for _ in 0..2 {
+            match self.queue.iter(mem)?.next() {
+                Some(chain) if chain.head_index() < self.queue.size() => return Ok(Some(chain)),
+                Some(_) => break,
+                None => {}
+            }
+            if self.queue.avail_idx(mem, Ordering::Acquire)?.0 == self.queue.next_avail() {
+                return Ok(None);
+            }
+            // One came meanwhile: it is there at the second look.
         }
         // There is a chain; not to get it would mean to look for it for ever.
-        match self.queue.iter(mem)?.next() {
-            Some(chain) if chain.head_index() < self.queue.size() => Ok(Some(chain)),
-            _ => Err(virtio_queue::Error::InvalidDescriptorIndex),
-        }
+        Err(virtio_queue::Error::InvalidDescriptorIndex)
     }
 
     /// Number of entries.

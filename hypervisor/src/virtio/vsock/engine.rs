@@ -148,7 +148,9 @@ fn from_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
         };
         budget -= 1;
         let head = chain.head_index();
-        if let Some((header, data)) = Slices::new(&mem, chain, Access::Read).and_then(parse) {
+        let mut data = Slices::with_capacity(0);
+        let header = data.append(&mem, chain, Access::Read, HEADER_LEN);
+        if let Some(header) = header.and_then(|header| parse(&header, &mut data)) {
             muxer.on_packet(&header, data);
         }
         ring.complete(&mem, head, 0);
@@ -161,20 +163,19 @@ fn from_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
     more || ring.enable_kicks()
 }
 
-fn parse(slices: Slices<'_>) -> Option<(Header, Slices<'_>)> {
-    if slices.len() < HEADER_LEN {
+/// The header of a packet, whose data is cut to the length that it tells.
+fn parse(head: &Slices<'_>, data: &mut Slices<'_>) -> Option<Header> {
+    let mut bytes = [0; HEADER_LEN];
+    if head.copy_to(&mut bytes) < HEADER_LEN {
         return None;
     }
-    let mut bytes = [0; HEADER_LEN];
-    let (head, mut data) = slices.split_at(HEADER_LEN);
-    head.copy_to(&mut bytes);
     let header = Header::decode(&bytes);
     let len = header.len as usize;
     if len > data.len() || len > MAX_PACKET {
         return None;
     }
     data.truncate(len);
-    Some((header, data))
+    Some(header)
 }
 
 /// Gives packets to the guest.

@@ -29,7 +29,7 @@ impl<'m> Rooms<'m> {
         count: usize,
     ) -> Option<(Rooms<'m>, Slices<'m>)> {
         let mut rooms = Vec::with_capacity(count);
-        let mut all = Slices::empty();
+        let mut all = Slices::with_capacity(count);
         for turn in 0..count {
             let Some(chain) = ring.pop(mem) else {
                 if turn == 0 {
@@ -38,13 +38,12 @@ impl<'m> Rooms<'m> {
                 break;
             };
             let head = chain.head_index();
-            let room = Slices::new(mem, chain, Access::Write).filter(|s| s.len() > HEADER_LEN);
-            match room {
-                Some(room) => {
-                    let (header, data) = room.split_at(HEADER_LEN);
+            let before = all.len();
+            let header = all.append(mem, chain, Access::Write, HEADER_LEN);
+            match header.filter(|_| all.len() > before) {
+                Some(header) => {
                     // A chain is shorter than 2^32 bytes.
-                    let len = data.len() as u32;
-                    all.append(data);
+                    let len = (all.len() - before) as u32;
                     rooms.push(Room { head, header, len });
                 }
                 None if rooms.is_empty() => ring.complete(mem, head, 0),
@@ -67,6 +66,7 @@ impl<'m> Rooms<'m> {
     /// own, and the others to the queue.
     pub fn settle(self, ring: &mut Ring, mem: &GuestMemoryMmap, packet: Option<Header>) {
         let mut left = packet;
+        let mut filled = Vec::with_capacity(self.0.len());
         for room in &self.0 {
             let Some(packet) = left else {
                 ring.undo_pop();
@@ -74,12 +74,13 @@ impl<'m> Rooms<'m> {
             };
             let len = packet.len.min(room.len);
             room.header.copy_from(&Header { len, ..packet }.encode());
-            ring.complete(mem, room.head, HEADER_LEN as u32 + len);
+            filled.push((room.head, HEADER_LEN as u32 + len));
             let rest = packet.len - len;
             left = (rest > 0).then_some(Header {
                 len: rest,
                 ..packet
             });
         }
+        ring.complete_all(mem, &filled);
     }
 }

@@ -30,13 +30,43 @@ pub(crate) enum Access {
 }
 
 impl<'m> Slices<'m> {
-    /// The pieces of `chain`. `None` if a descriptor is outside guest memory or of the
-    /// wrong direction, or if there are too many.
-    pub fn new(mem: &'m GuestMemoryMmap, chain: Chain<'m>, access: Access) -> Option<Slices<'m>> {
-        let mut slices = Slices {
-            pieces: SmallVec::new(),
+    /// No bytes, and space for so many pieces.
+    pub fn with_capacity(pieces: usize) -> Slices<'m> {
+        Slices {
+            pieces: SmallVec::with_capacity(pieces),
             len: 0,
-        };
+        }
+    }
+
+    /// Puts the bytes of `chain` behind, but for the first `head` of them, which it
+    /// returns: fewer if the chain is shorter. `None`, with nothing put behind, if a
+    /// descriptor is outside guest memory or of the wrong direction, or if there are
+    /// too many.
+    pub fn append(
+        &mut self,
+        mem: &'m GuestMemoryMmap,
+        chain: Chain<'m>,
+        access: Access,
+        head: usize,
+    ) -> Option<Slices<'m>> {
+        let (count, len) = (self.pieces.len(), self.len);
+        let head = self.try_append(mem, chain, access, head);
+        if head.is_none() {
+            self.pieces.truncate(count);
+            self.len = len;
+        }
+        head
+    }
+
+    fn try_append(
+        &mut self,
+        mem: &'m GuestMemoryMmap,
+        chain: Chain<'m>,
+        access: Access,
+        head: usize,
+    ) -> Option<Slices<'m>> {
+        let mut first = Slices::with_capacity(0);
+        let mut left = MAX_PIECES;
         for desc in chain {
             if desc.is_write_only() != (access == Access::Write) {
                 return None;
@@ -45,42 +75,29 @@ impl<'m> Slices<'m> {
                 continue;
             }
             for piece in mem.get_slices(desc.addr(), desc.len() as usize) {
-                let piece = piece.ok()?;
-                if slices.pieces.len() == MAX_PIECES {
-                    return None;
+                let mut piece = piece.ok()?;
+                left = left.checked_sub(1)?;
+                let cut = piece.len().min(head - first.len);
+                if cut > 0 {
+                    first.push(piece.subslice(0, cut).ok()?);
+                    piece = piece.offset(cut).ok()?;
                 }
-                slices.len += piece.len();
-                slices.pieces.push(piece);
+                if !piece.is_empty() {
+                    self.push(piece);
+                }
             }
         }
-        Some(slices)
+        Some(first)
     }
 
-    /// No bytes.
-    pub fn empty() -> Slices<'m> {
-        Slices {
-            pieces: SmallVec::new(),
-            len: 0,
-        }
-    }
-
-    /// Puts `other` behind.
-    pub fn append(&mut self, other: Slices<'m>) {
-        self.len += other.len;
-        self.pieces.extend(other.pieces);
+    fn push(&mut self, piece: VolatileSlice<'m>) {
+        self.len += piece.len();
+        self.pieces.push(piece);
     }
 
     /// Number of bytes.
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Splits at `at`, which is not beyond the end, into what is before and after.
-    pub fn split_at(mut self, at: usize) -> (Slices<'m>, Slices<'m>) {
-        let mut head = Slices::empty();
-        head.truncate_from(&self, at);
-        self.advance(at);
-        (head, self)
     }
 
     /// Leaves the first `count` bytes out.
@@ -103,24 +120,18 @@ impl<'m> Slices<'m> {
 
     /// Leaves all but the first `count` bytes out.
     pub fn truncate(&mut self, count: usize) {
-        if count < self.len {
-            let mut head = Slices::empty();
-            head.truncate_from(self, count);
-            *self = head;
-        }
-    }
-
-    fn truncate_from(&mut self, other: &Slices<'m>, count: usize) {
-        for piece in &other.pieces {
-            let left = count - self.len;
-            if left == 0 {
-                break;
-            }
-            let part = piece.subslice(0, left.min(piece.len()));
+        while self.len > count {
+            let Some(last) = self.pieces.pop() else {
+                return;
+            };
+            self.len -= last.len();
+            let part = last.subslice(0, last.len().min(count.saturating_sub(self.len)));
             // A part that starts at zero and is no longer than the whole is in range.
-            let Ok(part) = part else { break };
-            self.len += part.len();
-            self.pieces.push(part);
+            if let Ok(part) = part
+                && !part.is_empty()
+            {
+                self.push(part);
+            }
         }
     }
 
