@@ -37,10 +37,18 @@ impl Pair {
     }
 
     /// Serves until `stop` is readable.
-    ///
+    pub fn run(&mut self, stop: &EventFd, shape: Shape) -> io::Result<()> {
+        let mut taken = Taken::default();
+        let result = self.serve(stop, shape, &mut taken);
+        if let [Some(rx), _] = &mut self.rings {
+            taken.undo(rx);
+        }
+        result
+    }
+
     /// All events but the stop are edges, so that nothing has to be switched off and on
     /// while it cannot be acted on: an edge is remembered in `receiving` and `sending`.
-    pub fn run(&mut self, stop: &EventFd, shape: Shape) -> io::Result<()> {
+    fn serve(&mut self, stop: &EventFd, shape: Shape, taken: &mut Taken) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         let kick = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
@@ -54,14 +62,14 @@ impl Pair {
         let mut watched = EpollEvent::new(both, TAP);
         epoll.add(self.tap.file(), watched)?;
 
-        // These point into guest memory while they are used, and live on this thread.
-        let (mut room, mut taken) = (Room::default(), Taken::default());
+        // This points into guest memory while it is used.
+        let mut room = Room::default();
         let (mut receiving, mut sending) = (Receiving::Ready, Sending::Ready);
         let mut events = [EpollEvent::empty(); 5];
         let [rx, tx] = &mut self.rings;
         loop {
             if let (Some(ring), Receiving::Ready) = (&mut *rx, receiving) {
-                receiving = receive(ring, &self.tap, &mut taken, &mut self.backlog, shape);
+                receiving = receive(ring, &self.tap, taken, &mut self.backlog, shape);
             }
             if let (Some(ring), Sending::Ready) = (&mut *tx, sending) {
                 sending = send(ring, &self.tap, &mut room);

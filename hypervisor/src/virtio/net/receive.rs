@@ -1,13 +1,13 @@
 //! From the tap to the guest.
 //!
 //! A frame is read right into the guest's buffers. How long it is shows only then, so
-//! buffers for the longest one are laid out, and what is not used goes back. A buffer
-//! of ours comes after them: should they be too few, the frame waits there until the
-//! guest has given enough, and the tap's queue waits, and drops, behind it.
+//! buffers for the longest one are laid out, and what is not used is there for the next.
+//! A buffer of ours comes after them: should they be too few, the frame waits there until
+//! the guest has given enough, and the tap's queue waits, and drops, behind it.
 
 use std::io;
 
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use super::super::Ring;
 use super::super::buffers::{MAX_PIECES, Span, push};
@@ -64,9 +64,12 @@ pub(super) struct Shape {
     pub mergeable: bool,
 }
 
-/// Buffers taken from the guest, in order.
+/// Buffers taken from the guest, in order: 40 of Linux' own for a frame of 64 KiB, too
+/// many to take and give back for each ACK. [Given back](Taken::undo) at the end.
 #[derive(Default)]
 pub(super) struct Taken {
+    /// What they are in.
+    mem: Option<GuestMemoryLoadGuard<GuestMemoryMmap>>,
     chains: Vec<TakenChain>,
     pieces: Vec<libc::iovec>,
     /// Bytes in all of them.
@@ -184,8 +187,18 @@ impl Taken {
         ring.complete_all(mem, &self.done);
     }
 
+    /// Puts the buffers back that are in other memory than this.
+    fn renew(&mut self, ring: &mut Ring, mem: &GuestMemoryLoadGuard<GuestMemoryMmap>) {
+        // What is held is no other memory at the same place.
+        let same = |held: &GuestMemoryLoadGuard<_>| std::ptr::eq(&**held, &**mem);
+        if !self.mem.as_ref().is_some_and(same) {
+            self.undo(ring);
+            self.mem = Some(mem.clone());
+        }
+    }
+
     /// Puts the buffers that are left back.
-    fn undo(&mut self, ring: &mut Ring) {
+    pub fn undo(&mut self, ring: &mut Ring) {
         for _ in self.chains.drain(..) {
             ring.undo_pop();
         }
@@ -203,6 +216,7 @@ pub(super) fn receive(
     shape: Shape,
 ) -> Receiving {
     let mem = ring.memory();
+    taken.renew(ring, &mem);
     ring.disable_kicks();
     let mut state = Receiving::Ready;
     let mut bytes = 0;
@@ -222,11 +236,9 @@ pub(super) fn receive(
             break;
         }
     }
-    // A kick is for buffers after those that are there now, before they go back.
     if state == Receiving::Starved && ring.enable_kicks() {
         state = Receiving::Ready;
     }
-    taken.undo(ring);
     ring.notify();
     state
 }
@@ -252,7 +264,7 @@ fn read(
         iov_base: rest.as_mut_ptr().cast(),
         iov_len: rest.len(),
     });
-    // SAFETY: the vectors point into guest memory, which `mem` keeps, and the last one
+    // SAFETY: the vectors point into guest memory, which `taken` keeps, and the last one
     // into the spill buffer, which nobody else uses.
     let result = unsafe { tap.read(&taken.pieces) };
     taken.pieces.pop();
