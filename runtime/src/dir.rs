@@ -95,7 +95,7 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
 /// Without `fs::read_dir`, which asks first what it has opened, for each of a
 /// thousand.
 fn names_at(at: BorrowedFd<'_>, dir: &Path) -> io::Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
     let open = match rustix::fs::openat(at, dir, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(Vec::new()),
         open => open?,

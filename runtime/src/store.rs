@@ -19,8 +19,10 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Most are not larger than this.
 const USUAL_BYTES: usize = 4096;
 
-/// State files are no links; and to open a FIFO is not to wait for anybody.
-pub(crate) const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+/// State files are no links; and to open a FIFO is not to wait for anybody. The first
+/// read of a new file would change its inode (its access time), and so wait for
+/// the journal of a file system that others are busy writing to.
+pub(crate) const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME;
 
 #[derive(Serialize)]
 struct Versioned<T> {
