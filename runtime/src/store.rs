@@ -1,10 +1,12 @@
 //! State files: versioned JSON, replaced as a whole or not at all.
 
+use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -142,13 +144,12 @@ pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: impl Fn() -> Strin
 /// # Errors
 /// As [`read`].
 pub(crate) fn read_file<T: DeserializeOwned>(
-    mut file: &File,
+    file: &File,
     path: impl Fn() -> PathBuf,
     cure: impl Fn() -> String,
 ) -> Result<T> {
-    let mut text = vec![0; USUAL_BYTES];
-    let first = file.read(&mut text);
-    text.truncate(*first.as_ref().unwrap_or(&0));
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    let first = rustix::io::read(file, spare_capacity(&mut text)).map_err(io::Error::from);
     // What parses is whole: a list of a thousand pods is spared the second look.
     if let Ok(value) = parse(&text) {
         return Ok(value);
@@ -170,16 +171,31 @@ pub(crate) fn read_file<T: DeserializeOwned>(
 
 /// A state file's text, or what is wrong with it.
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    match serde_json::from_slice(text) {
-        Ok(Version { version: VERSION }) => {
-            serde_json::from_slice(text).map_err(|e| format!("damaged state file ({e})"))
+    let none = |e: &dyn Display| format!("not a state file ({e})");
+    // Once, not word by word.
+    let text = std::str::from_utf8(text).map_err(|e| none(&e))?;
+    let version = match first_version(text) {
+        Some(version) => version,
+        None => {
+            let told: Version = serde_json::from_str(text).map_err(|e| none(&e))?;
+            told.version
         }
-        // Of another version, the rest may be anything.
-        Ok(Version { version }) => Err(format!(
+    };
+    if version != VERSION {
+        // The rest may be anything.
+        return Err(format!(
             "state version {version}, but this build reads {VERSION}; use the build that wrote it, or else"
-        )),
-        Err(e) => Err(format!("not a state file ({e})")),
+        ));
     }
+    serde_json::from_str(text).map_err(|e| format!("damaged state file ({e})"))
+}
+
+/// The version of a file that [`create`] wrote, which begins with it: to find it in
+/// any file takes as long as to read all that is in it.
+fn first_version(text: &str) -> Option<u32> {
+    let rest = text.strip_prefix("{\n  \"version\": ")?;
+    let (version, _) = rest.split_once(',')?;
+    version.parse().ok()
 }
 
 #[cfg(test)]

@@ -31,11 +31,12 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
     let mut text = String::new();
     let head: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
     for row in std::iter::once(&head).chain(rows) {
-        let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
+            text.push_str(cell);
+            let space = width - cell.chars().count() + 2;
+            text.extend(std::iter::repeat_n(' ', space));
         }
-        text.push_str(line.trim_end());
+        text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
     print(&text)
