@@ -26,9 +26,17 @@ impl Dir {
     /// # Errors
     /// [`crate::Error::Io`] naming it.
     pub fn open(path: PathBuf) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(&path, flags, Mode::empty());
-        let fd = opened.map_err(io::Error::from).on("read", &path)?;
+        let fd = open(CWD, &path).on("read", &path)?;
+        Ok(Self { fd, path })
+    }
+
+    /// Holds a directory in this one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn dir(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        let fd = open(self.fd.as_fd(), name.as_ref()).on("read", &path)?;
         Ok(Self { fd, path })
     }
 
@@ -81,6 +89,11 @@ impl Dir {
         let file = file.ok_or_else(missing).on("read", path())?;
         store::read_file(&file, path, cure)
     }
+}
+
+fn open(at: BorrowedFd<'_>, dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(at, dir, flags, Mode::empty())?)
 }
 
 /// The names in a directory of ours, sorted; none if it is not there. What begins

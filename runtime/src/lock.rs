@@ -190,8 +190,8 @@ impl OwnerLock {
     }
 }
 
-/// What a pod is known by at one moment: while this does not change, neither does
-/// its owner, and nothing of it is removed.
+/// What a pod's owner is known by at one moment: while this does not change, neither
+/// does the owner.
 #[derive(PartialEq)]
 struct Moment {
     claimed: Option<(u64, i64, u64)>,
@@ -200,14 +200,6 @@ struct Moment {
 
 impl Moment {
     fn now(dir: &impl Guarded, held: &Dir) -> Result<Self> {
-        match held.stat(LOCK)? {
-            // It is the first to go when a pod is removed.
-            None => return Err(Error::not_found("pod", dir.pod())),
-            Some(lock) if !FileType::from_raw_mode(lock.st_mode).is_file() => {
-                return Err(Error::bad_file(dir.lock(), "not a regular file"));
-            }
-            Some(_) => {}
-        }
         let claimed = held.stat(OWNER)?;
         // A pod that was never started has no owner to look for.
         let owner = claimed.and_then(|_| held.open_file(OWNER, OPEN).transpose());
@@ -227,14 +219,15 @@ impl Moment {
 /// [`Error::NotFound`] if there is no such pod; those of `read`.
 pub(crate) fn glance<T>(
     dir: &impl Guarded,
+    held: &Dir,
     mut read: impl FnMut(&Dir, Option<Owner>) -> Result<T>,
 ) -> Result<T> {
     const GLANCES: usize = 16;
-    let held = hold(dir)?;
-    let mut before = Moment::now(dir, &held)?;
+    let mut before = Moment::now(dir, held)?;
     for _ in 0..GLANCES {
-        let found = read(&held, before.owner.clone());
-        let after = Moment::now(dir, &held)?;
+        let found = read(held, before.owner.clone());
+        is_whole(dir, held)?;
+        let after = Moment::now(dir, held)?;
         if after == before {
             return found;
         }
@@ -245,8 +238,35 @@ pub(crate) fn glance<T>(
     read(&hold(dir)?, OwnerLock::holder_unlocked(dir)?)
 }
 
-fn hold(dir: &impl Guarded) -> Result<Dir> {
-    Dir::open(dir.dir()).map_err(|e| match e {
+/// Nothing was removed of a pod whose lock is there: it is the first to go.
+fn is_whole(dir: &impl Guarded, held: &Dir) -> Result<()> {
+    match held.stat(LOCK)? {
+        None => Err(Error::not_found("pod", dir.pod())),
+        Some(lock) if !FileType::from_raw_mode(lock.st_mode).is_file() => {
+            Err(Error::bad_file(dir.lock(), "not a regular file"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Holds a pod's directory, for [`glance`].
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such pod.
+pub(crate) fn hold(dir: &impl Guarded) -> Result<Dir> {
+    held(dir, Dir::open(dir.dir()))
+}
+
+/// As [`hold`], of a pod whose directory has this name in `parent`.
+///
+/// # Errors
+/// As [`hold`].
+pub(crate) fn hold_in(parent: &Dir, name: &str, dir: &impl Guarded) -> Result<Dir> {
+    held(dir, parent.dir(name))
+}
+
+fn held(dir: &impl Guarded, opened: Result<Dir>) -> Result<Dir> {
+    opened.map_err(|e| match e {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Error::not_found("pod", dir.pod())
         }

@@ -65,6 +65,7 @@ use self::journal::{Event, Journal};
 use self::record::PodState;
 use self::view::PodView;
 use crate::config::Config;
+use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::PodLock;
 use crate::runtime::Runtime;
@@ -136,22 +137,13 @@ impl Engine {
     /// one pod is in its place.
     pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, Unreadable>>> {
         let homes = store::homes(&self.config.data_root, namespace)?;
-        let read = |home: &PodHome| match PodView::read(home) {
-            // Removed between the two looks.
-            Err(Error::NotFound { .. }) => None,
-            Err(error) => {
-                let home = home.clone();
-                Some(Err(Unreadable { home, error }))
-            }
-            Ok(view) => Some(Ok(view)),
-        };
         // Most of it is system calls: a thread for each CPU, if there is work for it.
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let share = homes.len().div_ceil(cpus).max(ALONE);
         thread::scope(|scope| {
             let parts: Vec<_> = homes
                 .chunks(share)
-                .map(|part| scope.spawn(move || part.iter().filter_map(read).collect::<Vec<_>>()))
+                .map(|part| scope.spawn(move || read(part)))
                 .collect();
             let parts = parts.into_iter().map(|part| {
                 part.join()
@@ -332,6 +324,31 @@ pub(crate) fn add_container(
     let created = Event::container(&pod, definition, "create");
     home.journal().tell(created);
     Ok(())
+}
+
+/// Reads pods, those of one namespace one after the other. One that is removed meanwhile
+/// is left out.
+fn read(homes: &[PodHome]) -> Vec<Result<PodView, Unreadable>> {
+    let mut found = Vec::with_capacity(homes.len());
+    for homes in homes.chunk_by(|a, b| a.namespace() == b.namespace()) {
+        let parent = homes[0].path().parent();
+        let parent = parent.and_then(|parent| Dir::open(parent.to_owned()).ok());
+        for home in homes {
+            let read = match &parent {
+                Some(parent) => PodView::read_in(parent, home),
+                None => PodView::read(home),
+            };
+            found.extend(match read {
+                Err(Error::NotFound { .. }) => None,
+                Err(error) => {
+                    let home = home.clone();
+                    Some(Err(Unreadable { home, error }))
+                }
+                Ok(view) => Some(Ok(view)),
+            });
+        }
+    }
+    found
 }
 
 /// Whether this may be the beginning of an id.

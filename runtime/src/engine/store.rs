@@ -480,7 +480,7 @@ mod tests {
             let home = pod(root.path());
             container(&home, "a").unwrap();
             container(&home, "b").unwrap();
-            let read = lock::glance(&home, |held, _| {
+            let read = lock::glance(&home, &lock::hold(&home).unwrap(), |held, _| {
                 let hidden = hide(home.path())?;
                 if gone {
                     clear(&hidden.join("containers/b")).unwrap();

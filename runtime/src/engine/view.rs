@@ -54,7 +54,18 @@ impl PodView {
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
     /// read.
     pub fn read(home: &PodHome) -> Result<Self> {
-        let read = lock::glance(home, |held, owner| Self::of(home, held, owner));
+        Self::read_held(home, lock::hold(home))
+    }
+
+    /// As [`PodView::read`], of many pods: `parent` is the directory that theirs are in,
+    /// to which the kernel need not walk for each of them.
+    pub(crate) fn read_in(parent: &Dir, home: &PodHome) -> Result<Self> {
+        Self::read_held(home, lock::hold_in(parent, home.name(), home))
+    }
+
+    fn read_held(home: &PodHome, held: Result<Dir>) -> Result<Self> {
+        let read = held
+            .and_then(|held| lock::glance(home, &held, |held, owner| Self::of(home, held, owner)));
         let view = read.map_err(|e| store::explain(home, e))?;
         if view.is_settled() {
             return Ok(view);
