@@ -45,7 +45,8 @@ pub(super) fn pod(context: &Context, wanted: &str) -> CliResult<Option<ListedPod
     let fitting = pods(context)?
         .into_iter()
         .filter_map(|pod| Some((Fit::of_pod(&pod, wanted)?, pod)));
-    best(fitting.collect(), "pod", wanted)
+    let id = |pod: &ListedPod| pod.config.id.clone();
+    best(fitting.collect(), "pod", wanted, id)
 }
 
 /// One of their containers, by `POD/ID`, its id, the beginning of it or Kubernetes'
@@ -72,11 +73,12 @@ pub(super) fn container(context: &Context, wanted: &str) -> CliResult<Option<The
             all.push((fit, Theirs { pod, container }));
         }
     }
-    best(all, "container", wanted)
+    let id = |theirs: &Theirs| format!("{}/{}", theirs.pod.config.id, theirs.container);
+    best(all, "container", wanted, id)
 }
 
 /// How well a name fits what was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Beginning,
     Whole,
@@ -97,12 +99,21 @@ impl Fit {
     }
 }
 
-fn best<T>(mut all: Vec<(Fit, T)>, what: &str, wanted: &str) -> CliResult<Option<T>> {
+/// The one that fits best. More than one do so when Kubernetes has pods of one name in
+/// several of its namespaces, which are all one to containerd.
+fn best<T>(
+    mut all: Vec<(Fit, T)>,
+    what: &str,
+    wanted: &str,
+    id: impl Fn(&T) -> String,
+) -> CliResult<Option<T>> {
     let best = all.iter().map(|(fit, _)| *fit).max();
     all.retain(|(fit, _)| best == Some(*fit));
     if all.len() > 1 {
+        let ids: Vec<String> = all.iter().map(|(_, found)| id(found)).collect();
         return Err(Error::Invalid(format!(
-            "{what} {wanted:?} is ambiguous among the pods of containerd: name its --namespace, or more of its id"
+            "{what} {wanted:?} is ambiguous among the pods of containerd: give its --namespace, or which of {} it is",
+            ids.join(", ")
         ))
         .into());
     }
@@ -265,4 +276,39 @@ pub(super) fn inspect_pod(pod: &ListedPod) -> CliResult<serde_json::Value> {
         state: &pod.state,
         containers: containers.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_be_cut_short_and_names_may_not() {
+        let id = "5a".repeat(32);
+
+        assert_eq!(Fit::of(&id, &id), Some(Fit::Whole));
+        assert_eq!(Fit::of(&id, "5a5a"), Some(Fit::Beginning));
+        assert_eq!(Fit::of(&id, "5a5"), None);
+        assert_eq!(Fit::of("web-0", "web-0"), Some(Fit::Whole));
+        assert_eq!(Fit::of("web-0", "web-"), None);
+    }
+
+    #[test]
+    fn what_fits_whole_is_meant_and_two_of_it_are_told_apart() {
+        let find = |all: &[(Fit, &str)]| {
+            let all = all.iter().map(|(fit, id)| (*fit, (*id).to_owned()));
+            best(all.collect(), "pod", "web-0", String::clone)
+        };
+        let (whole, part) = (Fit::Whole, Fit::Beginning);
+
+        assert_eq!(find(&[]).ok(), Some(None));
+        let found = find(&[(part, "a"), (whole, "b"), (part, "c")]);
+        assert_eq!(found.ok().flatten().as_deref(), Some("b"));
+        let Err(refused) = find(&[(whole, "5a"), (part, "6b"), (whole, "7c")]) else {
+            panic!("one of two pods of this name was taken");
+        };
+        let refused = refused.to_string();
+        assert!(refused.contains("\"web-0\" is ambiguous"), "{refused}");
+        assert!(refused.contains("which of 5a, 7c"), "{refused}");
+    }
 }
