@@ -17,6 +17,7 @@ pub(crate) use plain::Plain;
 pub(crate) use script::Script;
 
 pub use crate::control::fuzz::control;
+pub use crate::machine::io_apic::fuzz::io_apic;
 pub use crate::transport::mmio::fuzz::mmio;
 pub use crate::transport::vhost_user::fuzz::vhost_user;
 pub use crate::virtio::balloon::fuzz::balloon;

@@ -16,6 +16,9 @@
 
 use super::Error;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
+
 /// Input lines; as many as the chip has.
 pub(super) const LINES: usize = 24;
 /// Length of the registers.

@@ -17,7 +17,7 @@ mod bus;
 mod cpuid;
 mod error;
 mod exit;
-mod io_apic;
+pub(crate) mod io_apic;
 mod kernel;
 mod kvm;
 pub mod layout;
