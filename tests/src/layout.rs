@@ -82,6 +82,12 @@ impl Layout {
         self.0.join("blobs").join(digest.replace(':', "/"))
     }
 
+    /// The manifest of an image.
+    pub fn manifest(&self, image: &Value) -> Value {
+        let bytes = std::fs::read(self.blob_path(image)).expect("it is there");
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
     /// Stores bytes; answers their descriptor.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = digest(bytes);

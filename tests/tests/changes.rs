@@ -3,44 +3,12 @@
 
 use harness::bed::Bed;
 use harness::dist::{CLI, VMM, subject_is_ours};
+use harness::pods::{SLEEP, exec, inspect, pod};
 use harness::process;
-use harness::run::{Input, Output, Running, run};
+use harness::run::{Input, Running, run};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-
-fn pod(bed: &Bed, words: &[&str], containers: &[(&str, &[&str], &str)]) {
-    let create = [&["pod", "create", "--name", "web"], words].concat();
-    bed.rust_kata(&create).ok();
-    for (name, words, script) in containers {
-        let rootfs = bed.rootfs();
-        let root = rootfs.to_str().expect("an ASCII path");
-        let fixed = [
-            "container",
-            "create",
-            "--pod",
-            "web",
-            "--name",
-            name,
-            "--rootfs",
-            root,
-        ];
-        let args = [&fixed[..], words, &["--", "sh", "-c", script]].concat();
-        bed.rust_kata(&args).ok();
-    }
-}
-
-fn exec(bed: &Bed, name: &str, script: &str) -> Output {
-    bed.rust_kata(&["container", "exec", name, "sh", "-c", script])
-}
-
-fn inspect(bed: &Bed, what: &str, name: &str) -> Value {
-    let text = bed.rust_kata(&[what, "inspect", name]).ok().out();
-    let all: Value = serde_json::from_str(&text).expect("JSON");
-    all[0].clone()
-}
 
 #[test]
 fn all_of_a_pod_is_heard_and_seen_at_once() {
@@ -53,6 +21,7 @@ fn all_of_a_pod_is_heard_and_seen_at_once() {
     let (a, b) = (script("a"), script("b"));
     pod(
         &bed,
+        "web",
         &[],
         &[("a", &["-i"], &a), ("b", &["-i", "--requires", "a"], &b)],
     );
@@ -103,7 +72,7 @@ fn a_state_is_waited_for() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, &[], &[("c", &[], SLEEP)]);
+    pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     let wait = |state: &str| {
         // Looked at once an hour: what ends it sooner is the change.
         let words = [
@@ -166,6 +135,7 @@ fn changes_in_a_row_are_made_under_one_lock() {
 
     pod(
         &bed,
+        "web",
         &["--infra", "false"],
         &[("a", &[], SLEEP), ("b", &["--requires", "a"], SLEEP)],
     );
@@ -231,7 +201,7 @@ fn after_a_reboot_what_ran_can_be_started_again() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, &[], &[("c", &[], SLEEP)]);
+    pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     for owner in bed.named(CLI) {
         process::signal(owner.pid, Signal::SIGKILL);
@@ -259,7 +229,7 @@ fn sessions_are_listed_inspected_and_removed() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, &[], &[("c", &[], SLEEP)]);
+    pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     exec(&bed, "c", "exit 7").exits(7);
     let words = [
@@ -321,7 +291,7 @@ fn what_a_run_left_is_cleaned_up_and_made_again() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, &[], &[("c", &[], SLEEP), ("d", &[], SLEEP)]);
+    pod(&bed, "web", &[], &[("c", &[], SLEEP), ("d", &[], SLEEP)]);
     let bundle = bed.data().join("pods/local/web/containers/c/bundle");
     bed.rust_kata(&["container", "init", "c"]).ok();
     assert!(bundle.exists());
@@ -353,7 +323,7 @@ fn on_a_terminal_what_takes_its_time_is_shown() {
     }
     let bed = Bed::new();
     let deaf = "trap '' TERM; while :; do sleep 0.1; done";
-    pod(&bed, &[], &[("c", &[], deaf)]);
+    pod(&bed, "web", &[], &[("c", &[], deaf)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let stop = bed.cli(&["pod", "stop", "--time", "4", "web"]);
     let terminal = harness::pty::Terminal::spawn(stop, 24, 80);

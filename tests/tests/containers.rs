@@ -3,6 +3,7 @@
 
 use harness::bed::Bed;
 use harness::dist::{self, subject_is_ours};
+use harness::pods::inspect;
 use harness::process;
 use harness::pty::Terminal;
 use harness::run::{Input, Output, Running, noise_sha256, run};
@@ -25,9 +26,7 @@ fn run_command(bed: &Bed, words: &[&str], command: &[&str]) -> std::process::Com
 }
 
 fn state(bed: &Bed, name: &str) -> Value {
-    let text = bed.rust_kata(&["container", "inspect", name]).ok().out();
-    let all: Value = serde_json::from_str(&text).expect("JSON");
-    all[0]["state"].clone()
+    inspect(bed, "container", name)["state"].clone()
 }
 
 const SLEEP: &[&str] = &[

@@ -6,43 +6,9 @@ use std::path::PathBuf;
 
 use harness::bed::Bed;
 use harness::dist::{CLI, VMM, subject_is_ours};
+use harness::pods::{SLEEP, exec, inspect, pod};
 use harness::process;
-use harness::run::Output;
 use harness::scene::limit;
-use serde_json::Value;
-
-const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-
-fn pod(bed: &Bed, words: &[&str], containers: &[(&str, &[&str], &str)]) {
-    let create = [&["pod", "create", "--name", "web"], words].concat();
-    bed.rust_kata(&create).ok();
-    for (name, words, script) in containers {
-        let rootfs = bed.rootfs();
-        let root = rootfs.to_str().expect("an ASCII path");
-        let fixed = [
-            "container",
-            "create",
-            "--pod",
-            "web",
-            "--name",
-            name,
-            "--rootfs",
-            root,
-        ];
-        let args = [&fixed[..], words, &["--", "sh", "-c", script]].concat();
-        bed.rust_kata(&args).ok();
-    }
-}
-
-fn exec(bed: &Bed, name: &str, script: &str) -> Output {
-    bed.rust_kata(&["container", "exec", name, "sh", "-c", script])
-}
-
-fn inspect(bed: &Bed, what: &str, name: &str) -> Value {
-    let text = bed.rust_kata(&[what, "inspect", name]).ok().out();
-    let all: Value = serde_json::from_str(&text).expect("JSON");
-    all[0].clone()
-}
 
 /// Waits until something is so; each look is a command that waits for others.
 fn until(what: &str, mut is: impl FnMut() -> bool) {
@@ -58,7 +24,7 @@ fn limits_are_changed_at_once_and_for_later_starts() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, &[], &[("c", &["--memory", "64m"], SLEEP)]);
+    pod(&bed, "web", &[], &[("c", &["--memory", "64m"], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let limits = || {
         exec(
@@ -128,7 +94,7 @@ fn hooks_are_told_of_the_pods_start_and_stop() {
         "--label",
         "a=b",
     ];
-    pod(&bed, &words, &[("c", &[], SLEEP)]);
+    pod(&bed, "web", &words, &[("c", &[], SLEEP)]);
     let id = inspect(&bed, "pod", "web")["id"]
         .as_str()
         .expect("an id")
@@ -150,7 +116,12 @@ fn hooks_are_told_of_the_pods_start_and_stop() {
     bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
 
     let fail = program("fail", "echo no licence >&2; exit 3");
-    pod(&bed, &["--hook-post-start", &fail], &[("c", &[], SLEEP)]);
+    pod(
+        &bed,
+        "web",
+        &["--hook-post-start", &fail],
+        &[("c", &[], SLEEP)],
+    );
     let refused = bed.rust_kata(&["pod", "start", "web"]).exits(125);
     assert!(refused.err().contains("no licence"), "{refused:?}");
     assert_eq!(inspect(&bed, "container", "c")["status"], "created");
@@ -191,7 +162,7 @@ fn a_pods_cgroup_has_its_limits_and_goes_with_its_vm() {
         "512",
     ];
     let words = [&words[..], &["--cpuset-cpus", "0"]].concat();
-    pod(&bed, &words, &[("c", &[], SLEEP)]);
+    pod(&bed, "web", &words, &[("c", &[], SLEEP)]);
     let id = inspect(&bed, "pod", "web")["id"]
         .as_str()
         .expect("an id")
@@ -254,7 +225,12 @@ fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, &["--exit-policy", "stop"], &[("c", &[], "exit 4")]);
+    pod(
+        &bed,
+        "web",
+        &["--exit-policy", "stop"],
+        &[("c", &[], "exit 4")],
+    );
     bed.rust_kata(&["pod", "start", "web"]).ok();
     assert_eq!(bed.rust_kata(&["container", "wait", "c"]).ok().out(), "4\n");
     for owner in bed.named(CLI) {
@@ -264,7 +240,7 @@ fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
     assert!(bed.named(VMM).is_empty());
     bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
 
-    pod(&bed, &[], &[("c", &[], "exit 4")]);
+    pod(&bed, "web", &[], &[("c", &[], "exit 4")]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     bed.rust_kata(&["container", "wait", "c"]).ok();
     assert_eq!(inspect(&bed, "pod", "web")["infra_running"], true);
@@ -288,7 +264,7 @@ fn containers_of_a_pod_share_their_processes_if_asked() {
     let bed = Bed::new();
     let named = "sleep 1000 & wait; echo left; exit 6";
     let containers: [(&str, &[&str], &str); 2] = [("a", &[], named), ("b", &[], SLEEP)];
-    pod(&bed, &["--share", "+pid"], &containers);
+    pod(&bed, "web", &["--share", "+pid"], &containers);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let seen = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done";
     until("b sees a's process", || {
@@ -314,7 +290,7 @@ fn containers_of_a_pod_share_their_processes_if_asked() {
     bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])
         .ok();
 
-    pod(&bed, &[], &containers);
+    pod(&bed, "web", &[], &containers);
     bed.rust_kata(&["pod", "start", "web"]).ok();
     assert!(!exec(&bed, "b", seen).ok().out().contains("sleep 1000"));
     bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])

@@ -3,6 +3,7 @@
 
 use harness::bed::Bed;
 use harness::dist::{CLI, subject_is_ours};
+use harness::pods::create_container;
 use harness::process;
 use harness::run::{Input, Running};
 use harness::scene::limit;
@@ -30,24 +31,6 @@ fn short(event: &Value) -> String {
     format!("{} {} {}", word("type"), word("action"), word("name"))
 }
 
-fn create(bed: &Bed, name: &str, words: &[&str], script: &str) {
-    let rootfs = bed.rootfs();
-    let root = rootfs.to_str().expect("an ASCII path");
-    let mut args = vec![
-        "container",
-        "create",
-        "--pod",
-        "web",
-        "--name",
-        name,
-        "--rootfs",
-        root,
-    ];
-    args.extend_from_slice(words);
-    args.extend_from_slice(&["--", "sh", "-c", script]);
-    bed.rust_kata(&args).ok();
-}
-
 /// Waits until the container has come so far so often.
 fn up(bed: &Bed, times: usize) {
     let deadline = std::time::Instant::now() + limit();
@@ -66,7 +49,7 @@ fn a_life_is_told_in_order() {
     assert!(told(&bed, &[]).is_empty());
     bed.rust_kata(&["pod", "create", "--name", "web", "--label", "tier=front"])
         .ok();
-    create(&bed, "db", &["--label", "part=store"], SLEEP);
+    create_container(&bed, "web", "db", &["--label", "part=store"], SLEEP).ok();
     let follow = [
         "events",
         "--follow",
@@ -183,7 +166,7 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
     }
     let bed = Bed::new();
     bed.rust_kata(&["pod", "create", "--name", "web"]).ok();
-    create(&bed, "db", &[], SLEEP);
+    create_container(&bed, "web", "db", &[], SLEEP).ok();
     bed.rust_kata(&["pod", "start", "web"]).ok();
     bed.rust_kata(&["exec", "--detach", "db", "sleep", "1000"])
         .ok();

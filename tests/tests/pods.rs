@@ -2,48 +2,24 @@
 
 use harness::bed::Bed;
 use harness::dist::{CLI, patience, subject_is_ours};
+use harness::pods::{SLEEP, create_container, inspect, pod};
 use harness::process;
-use harness::run::{Input, Output, Running};
+use harness::run::{Input, Running};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// A pod with containers: name, further words, script.
-fn pod(bed: &Bed, name: &str, containers: &[(&str, &[&str], &str)]) {
-    bed.rust_kata(&["pod", "create", "--name", name]).ok();
-    for (container, words, script) in containers {
-        create(bed, name, container, words, script).ok();
-    }
-}
-
-fn create(bed: &Bed, pod: &str, name: &str, words: &[&str], script: &str) -> Output {
-    let rootfs = bed.rootfs();
-    let root = rootfs.to_str().expect("an ASCII path");
-    let mut args = vec!["container", "create", "--pod", pod, "--name", name];
-    args.extend_from_slice(&["--rootfs", root]);
-    args.extend_from_slice(words);
-    args.extend_from_slice(&["--", "sh", "-c", script]);
-    bed.rust_kata(&args)
-}
-
 fn status(bed: &Bed, pod: &str) -> String {
-    inspected(bed, &["pod", "inspect", pod])["status"]
+    inspect(bed, "pod", pod)["status"]
         .as_str()
         .expect("a status")
         .to_owned()
 }
 
-fn inspected(bed: &Bed, args: &[&str]) -> Value {
-    let text = bed.rust_kata(args).ok().out();
-    let all: Value = serde_json::from_str(&text).expect("JSON");
-    all[0].clone()
-}
-
 fn container(bed: &Bed, name: &str) -> Value {
-    inspected(bed, &["container", "inspect", name])
+    inspect(bed, "container", name)
 }
-
-const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 #[test]
 fn a_pod_is_started_in_order_stopped_and_started_again() {
@@ -57,6 +33,7 @@ fn a_pod_is_started_in_order_stopped_and_started_again() {
     pod(
         &bed,
         "web",
+        &[],
         &[("zdb", &[], SLEEP), ("app", &["--requires", "zdb"], &app)],
     );
     assert_eq!(status(&bed, "web"), "Created");
@@ -102,7 +79,7 @@ fn pausing_signals_and_states_go_container_by_container() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, "p", &[("a", &[], SLEEP), ("b", &[], SLEEP)]);
+    pod(&bed, "p", &[], &[("a", &[], SLEEP), ("b", &[], SLEEP)]);
     // Nothing runs: nothing to do, and no mistake for a pod.
     bed.rust_kata(&["pod", "pause", "p"]).ok();
     let refused = bed.rust_kata(&["container", "pause", "a"]).exits(125);
@@ -168,7 +145,7 @@ fn bad_pods_are_refused_by_name() {
         assert!(refused.err().contains(named), "{args:?}: {refused:?}");
         assert_eq!(refused.err().lines().count(), 1, "{refused:?}");
     }
-    let missing = create(&bed, "p", "c", &["--requires", "db"], "true").exits(125);
+    let missing = create_container(&bed, "p", "c", &["--requires", "db"], "true").exits(125);
     assert!(missing.err().contains("db"), "{missing:?}");
     // A pod that was made for a container that cannot be goes with it.
     let names = bed.rust_kata(&["pod", "ls", "--quiet"]).ok().out();
@@ -182,9 +159,9 @@ fn a_killed_owner_leaves_a_pod_that_starts_again() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, "p", &[("a", &[], SLEEP)]);
+    pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "p"]).ok();
-    let owner = inspected(&bed, &["pod", "inspect", "p"])["owner_pid"].as_u64();
+    let owner = inspect(&bed, "pod", "p")["owner_pid"].as_u64();
     let owner = owner.expect("an owner") as u32;
 
     process::signal(owner, Signal::SIGKILL);
@@ -204,14 +181,14 @@ fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, "good", &[("a", &[], SLEEP)]);
+    pod(&bed, "good", &[], &[("a", &[], SLEEP)]);
     for name in [
         "state.json",
         "config.json",
         "lock",
         "containers/b/state.json",
     ] {
-        pod(&bed, "bad", &[("b", &[], SLEEP)]);
+        pod(&bed, "bad", &[], &[("b", &[], SLEEP)]);
         let file = bed.data().join("pods/local/bad").join(name);
         let whole = std::fs::read(&file).expect("a state file");
         let mut damaged: Vec<Vec<u8>> = (0..whole.len())
@@ -262,7 +239,7 @@ fn who_looks_waits_for_nobody_that_changes_a_pod() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, "p", &[("a", &[], SLEEP)]);
+    pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
     // As a process does that is stopped in the middle of a change.
     let lock = bed.data().join("pods/local/p/lock");
     let mut stopped = std::process::Command::new("flock");
@@ -288,9 +265,9 @@ fn an_owner_that_is_stopped_and_has_lost_its_file_is_ended_by_force() {
         return;
     }
     let bed = Bed::new();
-    pod(&bed, "p", &[("a", &[], SLEEP)]);
+    pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "p"]).ok();
-    let owner = inspected(&bed, &["pod", "inspect", "p"])["owner_pid"].as_u64();
+    let owner = inspect(&bed, "pod", "p")["owner_pid"].as_u64();
     let owner = owner.expect("an owner") as u32;
     let file = bed.data().join("pods/local/p/owner");
     std::fs::write(&file, "{").expect("our folder is writable");
