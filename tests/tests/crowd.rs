@@ -58,9 +58,18 @@ struct Tally {
     pods: BTreeMap<&'static str, i64>,
     commands: BTreeMap<String, usize>,
     refused: usize,
-    /// Of each list of the observer's: how long it took, and how much of that
-    /// its first thread, which does the work, ran on a CPU.
-    lists: Vec<(Duration, Duration)>,
+    /// Those of the observer.
+    lists: Vec<List>,
+}
+
+/// A list that somebody asked for.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    took: Duration,
+    /// How long its first thread, which does the work, had a CPU.
+    ran: Duration,
+    /// How long this machine's host had its CPUs meanwhile, all of them together.
+    stolen: Duration,
 }
 
 struct Crowd {
@@ -119,15 +128,19 @@ impl Crowd {
         while Instant::now() < until {
             let mut command = self.command("pod ls --format json");
             command.stdout(Stdio::null()).stderr(Stdio::piped());
-            let since = Instant::now();
+            let (since, before) = (Instant::now(), stolen());
             let child = command.spawn().expect("the command is there");
             let ran = ended(&child);
-            let wall = since.elapsed();
+            let list = List {
+                took: since.elapsed(),
+                ran,
+                stolen: stolen() - before,
+            };
             let output = child.wait_with_output().expect("our child");
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success() && said.is_empty(), "{said}");
             let mut tally = self.tally.lock().expect("no worker panicked");
-            tally.lists.push((wall, ran));
+            tally.lists.push(list);
             drop(tally);
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -316,7 +329,7 @@ fn a_crowd_gets_its_work_done() {
     }
 }
 
-type Part = fn(&(Duration, Duration)) -> Duration;
+type Part = fn(&List) -> Duration;
 
 fn tell(mut tally: Tally) {
     let total: usize = tally.commands.values().sum();
@@ -332,12 +345,26 @@ fn tell(mut tally: Tally) {
         tally.lists.sort_by_key(of);
         of(&tally.lists[((tally.lists.len() - 1) as f64 * share) as usize])
     };
-    let parts: [(&str, Part); 2] = [("took", |list| list.0), ("ran", |list| list.1)];
+    let parts: [(&str, Part); 2] = [("took", |list| list.took), ("ran", |list| list.ran)];
     for (what, of) in parts {
         let [half, most, all] = [0.5, 0.99, 1.0].map(|share| at(share, of));
         eprintln!("pod ls {what}: median {half:.1?}, 99 % {most:.1?}, longest {all:.1?}");
         assert!(half < patience(0.1), "pod ls {what} {half:?}");
     }
+    tally.lists.sort_by_key(|list| list.took);
+    for list in tally.lists.iter().rev().take(5) {
+        eprintln!("{list:.1?}");
+    }
+}
+
+/// What the host of this machine has taken of its CPUs (proc(5), field 8 of `cpu` in
+/// `stat`), as exactly as the kernel tells.
+fn stolen() -> Duration {
+    /// USER_HZ of x86-64.
+    const TICK: Duration = Duration::from_millis(10);
+    let text = fs::read_to_string("/proc/stat").expect("proc");
+    let field = text.split_whitespace().nth(8);
+    TICK * field.and_then(|text| text.parse().ok()).expect("a number")
 }
 
 #[test]
