@@ -353,7 +353,8 @@ fn tell(mut tally: Tally) {
     }
     tally.lists.sort_by_key(|list| list.took);
     for list in tally.lists.iter().rev().take(5) {
-        eprintln!("{list:.1?}");
+        let List { took, ran, stolen } = list;
+        eprintln!("pod ls took {took:.1?}, ran {ran:.1?}, the host {stolen:.0?}");
     }
 }
 
