@@ -328,11 +328,26 @@ fn look_up(name: &str, environment: &[(String, String)]) -> Result<CString, Fail
     for folder in path.map_or("", |(_, value)| value).split(':') {
         let folder = if folder.is_empty() { "." } else { folder };
         let candidate = format!("{folder}/{name}");
-        if executable(Path::new(&candidate)).is_ok() {
-            return c(&candidate);
+        match executable(Path::new(&candidate)) {
+            Ok(()) => return c(&candidate),
+            Err(e) if is_elsewhere(e) => {}
+            // Nobody knows whether it is there.
+            Err(e) => {
+                return Err(Failure::internal(&format!("look at {candidate}"), text(e)));
+            }
         }
     }
     Err(not_found())
+}
+
+/// After which errors execvp(3) looks on. Others are the file system's: while a VM is
+/// switched off, its share answers EIO.
+fn is_elsewhere(errno: Errno) -> bool {
+    use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+    matches!(
+        errno,
+        EACCES | EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR
+    )
 }
 
 fn executable(path: &Path) -> Result<(), Errno> {
@@ -441,6 +456,12 @@ mod tests {
             "exec: \"/etc/passwd\": permission denied"
         );
         assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
+        // Neither is a folder.
+        assert!(look_up("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
+        // That is not to say that there is no such program.
+        for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
+            assert!(!is_elsewhere(errno));
+        }
     }
 
     #[test]
