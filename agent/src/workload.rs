@@ -318,10 +318,11 @@ fn look_up(name: &str, environment: &[(String, String)]) -> Result<CString, Fail
                 Kind::NoSuchCommand,
                 format!("exec: {name:?}: stat {name}: no such file or directory"),
             )),
-            Err(e) => Err(Failure(
+            Err(e) if is_elsewhere(e) => Err(Failure(
                 Kind::NotExecutable,
                 format!("exec: {name:?}: {}", text(e)),
             )),
+            Err(e) => Err(unknown(name, e)),
         };
     }
     let path = environment.iter().find(|(key, _)| key == "PATH");
@@ -331,17 +332,18 @@ fn look_up(name: &str, environment: &[(String, String)]) -> Result<CString, Fail
         match executable(Path::new(&candidate)) {
             Ok(()) => return c(&candidate),
             Err(e) if is_elsewhere(e) => {}
-            // Nobody knows whether it is there.
-            Err(e) => {
-                return Err(Failure::internal(&format!("look at {candidate}"), text(e)));
-            }
+            Err(e) => return Err(unknown(&candidate, e)),
         }
     }
     Err(not_found())
 }
 
-/// After which errors execvp(3) looks on. Others are the file system's: while a VM is
-/// switched off, its share answers EIO.
+/// Nobody knows whether it is there.
+fn unknown(path: &str, errno: Errno) -> Failure {
+    Failure::internal(&format!("look at {path}"), text(errno))
+}
+
+/// After which errors execvp(3) looks on: they are answers. Others, as EIO, are none.
 fn is_elsewhere(errno: Errno) -> bool {
     use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
     matches!(
