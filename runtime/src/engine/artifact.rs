@@ -8,9 +8,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 
 use super::pod::PodHandle;
-use super::store;
+use super::{passing, store};
 use crate::error::{Context, Error, Result};
 use crate::paths::check_id;
+use crate::store::sync_dir;
 
 const DATA: &str = "data";
 
@@ -29,15 +30,15 @@ impl PodHandle {
         check_id("artifact name", artifact)?;
         let dir = self.artifacts(container)?;
         fs::create_dir_all(&dir).on("create", &dir)?;
-        store::sweep(&dir);
-        let placed = store::place(&dir.join(artifact), |place| {
+        passing::sweep(&dir);
+        let placed = passing::place(&dir.join(artifact), &dir, |place| {
             let path = place.join(DATA);
             let mut file = File::create_new(&path).on("create", &path)?;
             io::copy(content, &mut file).on("write", &path)?;
             file.sync_all().on("sync", &path)?;
-            store::sync_dir(place)
+            sync_dir(place)
         });
-        placed.map_err(|e| store::taken(e, "artifact", artifact))
+        placed.map_err(|e| passing::taken(e, "artifact", artifact))
     }
 
     /// Opens an artifact of a container to read it.
@@ -76,7 +77,8 @@ impl PodHandle {
     /// [`Error::NotFound`].
     pub fn remove_artifact(&self, container: &str, artifact: &str) -> Result<()> {
         self.artifact(container, artifact)?;
-        store::remove(&self.artifacts(container)?.join(artifact))
+        let dir = self.artifacts(container)?;
+        passing::remove(&dir.join(artifact), &dir)
     }
 
     fn artifacts(&self, container: &str) -> Result<std::path::PathBuf> {

@@ -9,9 +9,8 @@
 //!                                      artifacts/
 //! <data_root>/images/  volumes/  events/
 //! ```
-//! A directory appears and goes as a whole: it is made under a name that
-//! starts with `.new-` and renamed, and renamed to `.gone-…` before it is
-//! removed. Whoever comes across such a name of a dead process removes it.
+//! Pods and containers appear and go as a whole (`passing.rs`): they are made as
+//! `.new-…`, and removed as `.gone-…`, of `<data_root>` and of the pod's directory.
 
 use std::path::{Path, PathBuf};
 
@@ -58,6 +57,11 @@ impl PodHome {
     /// The pod's directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the pod's directory is made and removed.
+    pub(crate) fn aside(&self) -> &Path {
+        &self.data_root
     }
 
     /// Where it is told what happens to the pod.

@@ -33,6 +33,7 @@ mod model;
 pub mod mounting;
 mod names;
 pub mod owner;
+pub(crate) mod passing;
 mod pod;
 pub mod record;
 mod removal;

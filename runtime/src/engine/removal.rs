@@ -8,6 +8,7 @@ use protos::management as api;
 use super::client::OwnerClient;
 use super::home::PodHome;
 use super::journal::{Event, Kind};
+use super::passing;
 use super::pod::{Authority, PodHandle, TRIES, stop_request};
 use super::status::Outcome;
 use super::store;
@@ -93,7 +94,7 @@ impl PodHandle {
         if force {
             let there = fs::symlink_metadata(self.home.path());
             if there.is_ok_and(|data| !data.is_dir()) {
-                return store::remove(self.home.path());
+                return passing::remove(self.home.path(), self.home.aside());
             }
             self.mend_locks()?;
         }
@@ -233,7 +234,7 @@ pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()
     let definition = store::definition_of(&home);
     let of = store::pod_definition_of(pod);
     unmount_below(home.path())?;
-    store::remove(home.path())?;
+    passing::remove(home.path(), pod.path())?;
     pod.journal().tell(match (of, definition) {
         (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
         // One whose files are damaged has its name.
@@ -263,7 +264,7 @@ pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
     // Whatever went wrong with a container: the pod goes.
     let definition = store::pod_definition_of(home);
     unmount_below(home.path())?;
-    store::remove(home.path())?;
+    passing::remove(home.path(), home.aside())?;
     home.journal().tell(match definition {
         Ok(definition) => Event::pod(&definition, "remove"),
         Err(_) => Event {

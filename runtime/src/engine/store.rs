@@ -2,30 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::de::DeserializeOwned;
 
 use super::definition::{ContainerDefinition, PodDefinition};
 use super::home::{self, ContainerHome, PodHome};
-use super::names;
+use super::passing::{self, taken};
 use super::record::{ContainerState, PodState};
 use crate::dir::Dir;
 pub(crate) use crate::dir::names as names_in;
 use crate::error::{Context, Error, Result};
 use crate::lock::{Guarded, PodLock};
 use crate::store;
-pub(crate) use crate::store::sync_dir;
-
-/// What the names of directories begin with that are not whole yet.
-const NEW: &str = ".new-";
-
-/// What the names of directories begin with that are about to go.
-const GONE: &str = ".gone-";
 
 /// Others than root may pass through the directories above pods, and no more.
 pub(super) const DIR_MODE: u32 = 0o711;
@@ -181,10 +171,9 @@ pub(crate) fn create_pod(
     definition: &PodDefinition,
     state: &PodState,
 ) -> Result<()> {
-    let parent = parent(home.path())?;
-    store::make_dirs(parent, DIR_MODE)?;
-    sweep(parent);
-    place(home.path(), |dir| {
+    store::make_dirs(passing::parent(home.path())?, DIR_MODE)?;
+    passing::sweep(home.aside());
+    passing::place(home.path(), home.aside(), |dir| {
         let containers = dir.join("containers");
         fs::create_dir(&containers).on("create", &containers)?;
         let lock = dir.join("lock");
@@ -205,8 +194,8 @@ pub(crate) fn create_container(
     _held: &PodLock,
 ) -> Result<()> {
     let home = pod.container(&definition.name)?;
-    sweep(&pod.containers());
-    place(home.path(), |dir| {
+    passing::sweep(pod.path());
+    passing::place(home.path(), pod.path(), |dir| {
         store::write_new(&dir.join("config.json"), definition)?;
         store::write_new(&dir.join("state.json"), &ContainerState::default())
     })
@@ -225,27 +214,6 @@ pub(crate) fn write_container(
     _held: &PodLock,
 ) -> Result<()> {
     store::write(&home.state(), state)
-}
-
-/// Takes a directory of the engine's out of sight at once, then removes it, and
-/// what others before did not come to the end of.
-pub(crate) fn remove(path: &Path) -> Result<()> {
-    match hide(path) {
-        Ok(gone) => clear(&gone).on("remove", &gone),
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-    }
-}
-
-/// Takes a directory of the engine's out of sight. Answers where it is to be
-/// removed.
-pub(crate) fn hide(path: &Path) -> Result<PathBuf> {
-    let parent = parent(path)?;
-    sweep(parent);
-    let gone = parent.join(passing(GONE)?);
-    fs::rename(path, &gone).on("remove", path)?;
-    sync_dir(parent)?;
-    Ok(gone)
 }
 
 /// The homes of all pods, of one namespace or of all.
@@ -274,98 +242,6 @@ pub(crate) fn boot_id() -> Result<String> {
     }
     let text = fs::read_to_string(PATH).on("read", PATH)?;
     Ok(ID.get_or_init(|| text.trim().to_owned()).clone())
-}
-
-/// Makes a directory under a passing name, fills it, and gives it its own.
-pub(crate) fn place(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = parent(path)?;
-    let temp = parent.join(passing(NEW)?);
-    // What containers write is not for the host's users: it may have set-user-id bits.
-    let made = fs::DirBuilder::new().mode(0o700).create(&temp);
-    made.on("create", &temp)?;
-    let placed = fill(&temp).and_then(|()| sync_dir(&temp)).and_then(|()| {
-        renameat_with(CWD, &temp, CWD, path, RenameFlags::NOREPLACE).on("create", path)
-    });
-    if placed.is_err() {
-        let _ = fs::remove_dir_all(&temp);
-    } else {
-        sync_dir(parent)?;
-    }
-    placed
-}
-
-/// A name for what is this process's alone.
-pub(crate) fn passing_name() -> Result<String> {
-    passing(NEW)
-}
-
-/// A name for a directory that we make or remove: by our pid and start time
-/// [`sweep`] knows whether somebody is still at it.
-fn passing(prefix: &str) -> Result<String> {
-    let pid = std::process::id();
-    let since = hypervisor::start_time(pid).on("read", "/proc/self/stat")?;
-    Ok(format!("{prefix}{pid}-{since}-{}", names::new_id()))
-}
-
-/// The names in `dir` of what living processes have there for themselves.
-pub(crate) fn living_in(dir: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(dir).on("read", dir)?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let living = |name: &String| name.strip_prefix(NEW).is_some_and(|n| !is_abandoned(n));
-    Ok(names.filter(living).collect())
-}
-
-/// Removes what dead processes left half made or half removed.
-pub(crate) fn sweep(dir: &Path) {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let passing = name.strip_prefix(NEW).or(name.strip_prefix(GONE));
-        if passing.is_some_and(is_abandoned) {
-            // Somebody else may be at it, too.
-            let _ = clear(&entry.path());
-        }
-    }
-}
-
-/// Removes a directory of ours, or what somebody has put into its place.
-fn clear(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_dir() {
-        // Who still holds a pod's directory sees by its lock that the rest is going.
-        let _ = fs::remove_file(path.join("lock"));
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
-}
-
-/// Whether the process named by `<pid>-<start time>-<id>` has ended.
-fn is_abandoned(name: &str) -> bool {
-    let mut parts = name.split('-');
-    let pid = parts.next().and_then(|pid| pid.parse().ok());
-    let since = parts.next().and_then(|since| since.parse::<u64>().ok());
-    match (pid, since) {
-        (Some(pid), Some(since)) => hypervisor::start_time(pid).ok() != Some(since),
-        _ => true,
-    }
-}
-
-pub(crate) fn taken(error: Error, what: &'static str, name: &str) -> Error {
-    match error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
-            Error::AlreadyExists {
-                what,
-                id: name.to_owned(),
-            }
-        }
-        other => other,
-    }
-}
-
-fn parent(path: &Path) -> Result<&Path> {
-    path.parent()
-        .ok_or_else(|| Error::Internal(format!("{} has no parent", path.display())))
 }
 
 #[cfg(test)]
@@ -428,29 +304,9 @@ mod tests {
             })
         ));
         // And nothing half made is left.
-        assert_eq!(fs::read_dir(home.containers()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn what_the_dead_left_is_swept_and_the_living_are_spared() {
-        let root = tempfile::tempdir().unwrap();
-        let home = pod(root.path());
-        let dir = home.containers();
-        let pid = std::process::id();
-        let since = hypervisor::start_time(pid).unwrap();
-        let alive = [".gone", ".new"].map(|what| format!("{what}-{pid}-{since}-x"));
-        let reused = format!(".new-{pid}-1-x");
-        for name in [".new-x", ".gone-x", &reused, &alive[0], &alive[1]] {
-            fs::create_dir(dir.join(name)).unwrap();
-        }
-        assert!(names_in(&dir).unwrap().is_empty());
-        container(&home, "a").unwrap();
-        let mut left: Vec<_> = fs::read_dir(&dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        left.sort();
-        assert_eq!(left, [alive[0].as_str(), alive[1].as_str(), "a"]);
+        let [there, beside] = [home.containers(), root.path().to_owned()]
+            .map(|dir| fs::read_dir(dir).unwrap().count());
+        assert_eq!((there, beside), (1, 1));
     }
 
     #[test]
@@ -468,9 +324,9 @@ mod tests {
     fn removal_is_at_once_and_may_be_repeated() {
         let root = tempfile::tempdir().unwrap();
         let home = pod(root.path());
-        remove(home.path()).unwrap();
+        passing::remove(home.path(), home.aside()).unwrap();
         assert!(homes(root.path(), None).unwrap().is_empty());
-        remove(home.path()).unwrap();
+        passing::remove(home.path(), home.aside()).unwrap();
     }
 
     #[test]
@@ -481,9 +337,9 @@ mod tests {
             container(&home, "a").unwrap();
             container(&home, "b").unwrap();
             let read = lock::glance(&home, &lock::hold(&home).unwrap(), |held, _| {
-                let hidden = hide(home.path())?;
+                let hidden = passing::hide(home.path(), home.aside())?;
                 if gone {
-                    clear(&hidden.join("containers/b")).unwrap();
+                    passing::clear(&hidden.join("containers/b")).unwrap();
                     // The first to go, before `b`.
                     fs::remove_file(hidden.join("lock")).unwrap();
                 }
@@ -497,7 +353,7 @@ mod tests {
                 Err(e) => panic!("{e}"),
             };
             assert_eq!(found, seen);
-            remove(home.path()).unwrap();
+            passing::remove(home.path(), home.aside()).unwrap();
         }
     }
 }

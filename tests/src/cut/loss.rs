@@ -27,6 +27,14 @@ enum Change {
     },
 }
 
+impl Change {
+    /// Whether it took something out of this directory. A journal has a rename as one
+    /// change: it is synced with either directory.
+    fn is_from(&self, dir: Inode) -> bool {
+        matches!(self, Change::Renamed { from, .. } if from.0 == dir)
+    }
+}
+
 /// What has happened and would not outlive a power cut.
 #[derive(Default)]
 pub(super) struct Unsynced {
@@ -45,7 +53,8 @@ impl Unsynced {
             Kind::Sync => {
                 if let Some(synced) = call.fd.as_deref().and_then(inode) {
                     self.contents.retain(|file| *file != synced);
-                    self.names.retain(|((dir, _), _)| *dir != synced);
+                    self.names
+                        .retain(|((dir, _), change)| *dir != synced && !change.is_from(synced));
                 }
             }
             Kind::SyncAll => *self = Self::default(),

@@ -26,6 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::digest::hex;
 use crate::engine::journal::{Event, Journal, Kind};
+use crate::engine::passing;
 use crate::engine::store as files;
 use crate::error::{Context, Error, Result};
 use crate::store;
@@ -197,8 +198,8 @@ impl Images {
 
     /// Locks the store for changes, and removes what the dead have left.
     pub(super) fn exclusive(&self) -> Result<StoreLock> {
-        files::sweep(&self.layers());
-        files::sweep(&self.pulls());
+        passing::sweep(&self.layers());
+        passing::sweep(&self.pulls());
         let held = self.locked(FileExt::lock_exclusive)?;
         // Files are written by who has the lock, and that is us.
         [self.names(), self.records()]
@@ -224,7 +225,7 @@ impl Images {
 
     /// A place for an image on its way. Its lease is empty.
     pub(super) fn stage(&self) -> Result<Staging> {
-        let path = self.pulls().join(files::passing_name()?);
+        let path = self.pulls().join(passing::passing_name()?);
         let staging = Staging { path };
         fs::create_dir_all(staging.layers()).on("create", staging.layers())?;
         Ok(staging)
@@ -257,7 +258,7 @@ impl Images {
 
     /// Layers that have come in are there after a power cut.
     pub(super) fn sync_layers(&self) -> Result<()> {
-        files::sync_dir(&self.layers())
+        store::sync_dir(&self.layers())
     }
 
     pub(super) fn write(&self, image: &Image, _held: &StoreLock) -> Result<()> {
@@ -297,7 +298,7 @@ impl Images {
     /// What living processes hold.
     pub(super) fn leases(&self, _held: &StoreLock) -> Result<Vec<Lease>> {
         let mut leases = Vec::new();
-        for name in files::living_in(&self.pulls())? {
+        for name in passing::living_in(&self.pulls())? {
             let path = self.pulls().join(name).join(LEASE);
             match store::read(&path) {
                 Ok(lease) => leases.push(lease),
@@ -328,7 +329,7 @@ impl Images {
         let unneeded = files::names_in(&self.layers())?;
         let unneeded = unneeded.into_iter().filter(|name| !needed.contains(name));
         unneeded
-            .map(|name| files::hide(&self.layers().join(name)))
+            .map(|name| passing::hide(&self.layers().join(name), &self.layers()))
             .collect()
     }
 }

@@ -19,9 +19,9 @@ use super::copy;
 use super::store::{Volume, VolumeDir, Volumes};
 use crate::engine::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::home::ContainerHome;
+use crate::engine::passing;
 use crate::engine::record::ContainerState;
 use crate::engine::rootfs::{self, Moment};
-use crate::engine::store as files;
 use crate::error::{Context, Error, Result};
 
 /// The bind mounts of a container's volumes; those that are new are filled, or
@@ -105,7 +105,7 @@ fn fill<'a>(
     if volume.filled {
         return Ok(());
     }
-    files::sweep(dir.path());
+    passing::sweep(dir.path());
     if !dir.copied().is_dir() && is_empty(&dir.data())? {
         let root = root()?;
         copy_aside(root.path(), target, owner, dir)?;
@@ -132,7 +132,7 @@ fn copy_aside(root: &Path, target: &Path, owner: (u32, u32), dir: &VolumeDir) ->
         return chown(&data, Some(uid), Some(gid)).on("give its owner to", &data);
     };
     let from = PathBuf::from(format!("/proc/self/fd/{}/.", found.as_raw_fd()));
-    files::place(&dir.copied(), |to| {
+    passing::place(&dir.copied(), dir.path(), |to| {
         copy::copy(&from, to)?;
         let to = File::open(to).on("open", to)?;
         rustix::fs::syncfs(&to).on("sync", dir.path())
@@ -154,7 +154,7 @@ fn move_in(dir: &VolumeDir) -> Result<()> {
         }
     }
     copy::attributes(&from, &to)?;
-    files::remove(&from)
+    passing::remove(&from, dir.path())
 }
 
 fn is_empty(dir: &Path) -> Result<bool> {
@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::engine::definition::{Rootfs, VolumeUse};
     use crate::engine::home::PodHome;
+    use crate::engine::store as files;
     use oci_spec::runtime::Spec;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::journal::{Event, Journal, Kind};
+use crate::engine::passing;
 use crate::engine::store as files;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Context, Error, Result};
@@ -93,7 +94,7 @@ impl VolumeDir {
 
     /// Makes it, whole.
     pub(super) fn create(&self, volume: &Volume) -> Result<()> {
-        files::place(&self.0, |dir| {
+        passing::place(&self.0, passing::parent(&self.0)?, |dir| {
             let data = dir.join("_data");
             fs::create_dir(&data).on("create", &data)?;
             Self(dir.to_owned()).write(volume)
@@ -144,7 +145,7 @@ impl Volumes {
 
     fn exclusive(&self) -> Result<VolumesLock> {
         let held = self.locked(FileExt::lock_exclusive)?;
-        files::sweep(&self.root);
+        passing::sweep(&self.root);
         Ok(held)
     }
 
@@ -156,7 +157,7 @@ impl Volumes {
         let dir = self.dir(&volume.name)?;
         let _held = self.exclusive()?;
         dir.create(volume)
-            .map_err(|e| files::taken(e, "volume", &volume.name))?;
+            .map_err(|e| passing::taken(e, "volume", &volume.name))?;
         self.tell("create", &volume.name);
         Ok(())
     }
@@ -286,7 +287,7 @@ impl Engine {
         if !users.is_empty() {
             return Ok(users);
         }
-        let gone = files::hide(dir.path())?;
+        let gone = passing::hide(dir.path(), &volumes.root)?;
         volumes.tell("remove", name);
         drop(held);
         fs::remove_dir_all(&gone).on("remove", &gone)?;
@@ -305,7 +306,8 @@ impl Engine {
         let mut gone = Vec::new();
         for name in files::names_in(&volumes.root)? {
             if users(&containers, &name).next().is_none() {
-                gone.push(files::hide(volumes.dir(&name)?.path())?);
+                let dir = volumes.dir(&name)?;
+                gone.push(passing::hide(dir.path(), &volumes.root)?);
                 volumes.tell("remove", &name);
                 removed.push(name);
             }
