@@ -62,12 +62,13 @@ impl PodHandle {
         &self.home
     }
 
-    /// The pod as it is now. Never waits for its VM.
+    /// The pod as it is now. Never waits for its VM. If its owner has died, what follows
+    /// is written down.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn view(&self) -> Result<PodView> {
-        PodView::read(&self.home)
+        PodView::notice(&self.home)
     }
 
     /// Its owner, if it has one.

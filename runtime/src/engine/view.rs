@@ -48,7 +48,8 @@ struct Lost {
 }
 
 impl PodView {
-    /// Reads a pod. Waits for nobody.
+    /// Reads a pod. Waits for nobody and changes nothing: what follows from its
+    /// owner's death is shown, and left to whoever has to do with the pod itself.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
@@ -64,13 +65,17 @@ impl PodView {
     }
 
     fn read_held(home: &PodHome, held: Result<Dir>) -> Result<Self> {
-        let read = held
-            .and_then(|held| lock::glance(home, &held, |held, owner| Self::of(home, held, owner)));
-        let view = read.map_err(|e| store::explain(home, e))?;
+        held.and_then(|held| lock::glance(home, &held, |held, owner| Self::of(home, held, owner)))
+            .map_err(|e| store::explain(home, e))
+    }
+
+    /// As [`PodView::read`]; who first sees that its owner has died writes down what
+    /// follows.
+    pub(crate) fn notice(home: &PodHome) -> Result<Self> {
+        let view = Self::read(home)?;
         if view.is_settled() {
             return Ok(view);
         }
-        // Its owner has died: who sees it first writes down what follows.
         // Another that is at it does the same, or more.
         if let Ok(Some(held)) = PodLock::try_exclusive(home) {
             let mut view = Self::read_locked(home, &held)?;
