@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -19,13 +19,15 @@ use harness::dice::{Dice, number, seed};
 use harness::dist::{CLI, binary, patience, subject_is_ours};
 use harness::process;
 use harness::run::{Input, Output, run};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 const WORKERS: usize = 32;
 
 /// For a command to end: those that start or stop a VM come one after the other,
 /// and up to 32 of them stand in line.
 const BOUND: Duration = Duration::from_secs(240);
+
+/// A list is to be there sooner.
+const LONG: Duration = Duration::from_millis(100);
 
 /// So many containers each has in the still pods at a time.
 const OWN: usize = 3;
@@ -58,18 +60,32 @@ struct Tally {
     pods: BTreeMap<&'static str, i64>,
     commands: BTreeMap<String, usize>,
     refused: usize,
-    /// Those of the observer.
-    lists: Vec<List>,
 }
 
-/// A list that somebody asked for.
+/// A list of the observer's; see `src/bin/observer.rs`.
 #[derive(Debug, Clone, Copy)]
 struct List {
     took: Duration,
-    /// How long its first thread, which does the work, had a CPU.
     ran: Duration,
-    /// How long this machine's host had its CPUs meanwhile, all of them together.
     stolen: Duration,
+    /// How long `true` took after it.
+    reference: Duration,
+}
+
+impl List {
+    fn parse(line: &str) -> Self {
+        let numbers = line.split(' ').map(|n| n.parse().expect("nanoseconds"));
+        let times: Vec<_> = numbers.map(Duration::from_nanos).collect();
+        let [took, ran, stolen, reference] = times[..] else {
+            panic!("{line:?}");
+        };
+        Self {
+            took,
+            ran,
+            stolen,
+            reference,
+        }
+    }
 }
 
 struct Crowd {
@@ -113,37 +129,14 @@ impl Crowd {
         output.code == 0
     }
 
-    /// Lists pods, one list after the other, before everybody else where it
-    /// comes to CPUs: what it waits for is not the machine, but others' work.
-    fn observe(&self, until: Instant) {
-        // Niceness would not do: it counts among the processes of a session only
-        // (sched(7), "The autogroup feature"), and VMs have sessions of their own.
-        let real_time = libc::sched_param { sched_priority: 1 };
-        // SAFETY: sched_setscheduler(2) reads the parameter; 0 is this thread, and
-        // what it starts inherits it.
-        let first = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &real_time) };
-        if first != 0 {
-            eprintln!("the observer has no priority: it waits for CPUs as all do");
-        }
-        while Instant::now() < until {
-            let mut command = self.command("pod ls --format json");
-            command.stdout(Stdio::null()).stderr(Stdio::piped());
-            let (since, before) = (Instant::now(), stolen());
-            let child = command.spawn().expect("the command is there");
-            let ran = ended(&child);
-            let list = List {
-                took: since.elapsed(),
-                ran,
-                stolen: stolen() - before,
-            };
-            let output = child.wait_with_output().expect("our child");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && said.is_empty(), "{said}");
-            let mut tally = self.tally.lock().expect("no worker panicked");
-            tally.lists.push(list);
-            drop(tally);
-            std::thread::sleep(Duration::from_millis(100));
-        }
+    /// Lists pods, one list after the other, until its input ends.
+    fn observer(&self, lists: File) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_observer"));
+        command.envs(self.environment.iter().cloned());
+        command.arg(binary(CLI));
+        command.args(["pod", "ls", "--format", "json"]);
+        let command = command.stdin(Stdio::piped()).stdout(lists);
+        command.spawn().expect("built with this test")
     }
 
     fn work(&self, worker: usize, seed: u64, until: Instant) -> BTreeSet<(usize, String)> {
@@ -236,21 +229,6 @@ impl Crowd {
     }
 }
 
-/// Waits for the end of a process, and tells how long its first thread ran.
-fn ended(child: &Child) -> Duration {
-    let pid = Pid::from_raw(child.id() as i32).expect("a pid");
-    waitid(
-        WaitId::Pid(pid),
-        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-    )
-    .expect("our child");
-    // The kernel's Documentation/scheduler/sched-stats: time on the CPU first.
-    let path = format!("/proc/{}/schedstat", child.id());
-    let text = fs::read_to_string(path).expect("it is a zombie now");
-    let ran = text.split(' ').next().and_then(|n| n.parse().ok());
-    Duration::from_nanos(ran.expect("a number"))
-}
-
 #[test]
 fn a_crowd_gets_its_work_done() {
     if !subject_is_ours("crowd") {
@@ -275,11 +253,12 @@ fn a_crowd_gets_its_work_done() {
         )));
     }
 
+    let lists = bed.fresh("lists");
+    let mut observer = crowd.observer(File::create(&lists).expect("a new file"));
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut own = BTreeMap::new();
     std::thread::scope(|scope| {
         let crowd = &crowd;
-        scope.spawn(move || crowd.observe(until));
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| scope.spawn(move || crowd.work(worker, seed, until)))
             .collect();
@@ -292,6 +271,10 @@ fn a_crowd_gets_its_work_done() {
                 .insert(name);
         }
     });
+
+    drop(observer.stdin.take());
+    let status = observer.wait().expect("our child");
+    assert!(status.success(), "the observer: {status}");
 
     // What was answered for is there, and nothing else.
     for pod in STILL {
@@ -319,7 +302,9 @@ fn a_crowd_gets_its_work_done() {
             assert!(code.is_null() || code == 137, "{pod}: {code}");
         }
     }
-    tell(tally);
+    tell(&tally);
+    let lists = fs::read_to_string(lists).expect("the observer wrote it");
+    tell_lists(lists.lines().map(List::parse).collect());
     crowd.run("pod rm --force --time 0 --all").ok();
     for process in bed.processes() {
         assert!(
@@ -329,43 +314,39 @@ fn a_crowd_gets_its_work_done() {
     }
 }
 
-type Part = fn(&List) -> Duration;
-
-fn tell(mut tally: Tally) {
+fn tell(tally: &Tally) {
     let total: usize = tally.commands.values().sum();
-    eprintln!(
-        "{total} commands and {} lists, {} refused",
-        tally.lists.len(),
-        tally.refused
-    );
+    eprintln!("{total} commands, {} refused", tally.refused);
     for (name, count) in &tally.commands {
         eprintln!("{count:6} {name}");
     }
-    let mut at = |share: f64, of: Part| {
-        tally.lists.sort_by_key(of);
-        of(&tally.lists[((tally.lists.len() - 1) as f64 * share) as usize])
-    };
-    let parts: [(&str, Part); 2] = [("took", |list| list.took), ("ran", |list| list.ran)];
-    for (what, of) in parts {
-        let [half, most, all] = [0.5, 0.99, 1.0].map(|share| at(share, of));
-        eprintln!("pod ls {what}: median {half:.1?}, 99 % {most:.1?}, longest {all:.1?}");
-        assert!(half < patience(0.1), "pod ls {what} {half:?}");
-    }
-    tally.lists.sort_by_key(|list| list.took);
-    for list in tally.lists.iter().rev().take(5) {
-        let List { took, ran, stolen } = list;
-        eprintln!("pod ls took {took:.1?}, ran {ran:.1?}, the host {stolen:.0?}");
-    }
 }
 
-/// What the host of this machine has taken of its CPUs (proc(5), field 8 of `cpu` in
-/// `stat`), as exactly as the kernel tells.
-fn stolen() -> Duration {
-    /// USER_HZ of x86-64.
-    const TICK: Duration = Duration::from_millis(10);
-    let text = fs::read_to_string("/proc/stat").expect("proc");
-    let field = text.split_whitespace().nth(8);
-    TICK * field.and_then(|text| text.parse().ok()).expect("a number")
+fn tell_lists(mut lists: Vec<List>) {
+    type Part = fn(&List) -> Duration;
+    let parts: [(&str, Part); 3] = [
+        ("pod ls took", |list| list.took),
+        ("pod ls ran", |list| list.ran),
+        ("true took", |list| list.reference),
+    ];
+    eprintln!("{} lists", lists.len());
+    for (what, of) in parts {
+        lists.sort_by_key(of);
+        let at = |share: f64| of(&lists[((lists.len() - 1) as f64 * share) as usize]);
+        let [half, most, all] = [0.5, 0.99, 1.0].map(at);
+        eprintln!("{what}: median {half:.1?}, 99 % {most:.1?}, longest {all:.1?}");
+        assert!(half < patience(LONG.as_secs_f64()), "{what} {half:?}");
+    }
+    let long = |of: Part| lists.iter().filter(|list| of(list) > LONG).count();
+    eprintln!(
+        "pod ls took more than {LONG:?}: {} times, {} of them without what the host took",
+        long(|list| list.took),
+        long(|list| list.took.saturating_sub(list.stolen)),
+    );
+    lists.sort_by_key(|list| list.took);
+    for list in lists.iter().rev().take(10) {
+        eprintln!("{list:.0?}");
+    }
 }
 
 #[test]

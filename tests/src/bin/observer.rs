@@ -1,0 +1,86 @@
+//! Times a command, one run after the other, until its input ends: `observer COMMAND ARGS…`.
+//! Prints a line for each run, in nanoseconds: how long it took, how long its first
+//! thread had a CPU, what this machine's host took of its CPUs meanwhile, and how
+//! long `true` took after it.
+//!
+//! It comes before everybody else where it comes to CPUs, and is alone in its process,
+//! since who starts a process waits for the other threads of his own: what it measures
+//! is the command, and what that waits for.
+
+use std::error::Error;
+use std::fs;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// Between two runs.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let program = args.next().ok_or("observer COMMAND ARGS…")?;
+    let args: Vec<String> = args.collect();
+    come_first();
+    let input = std::io::stdin();
+    while poll(&mut [PollFd::new(&input, PollFlags::IN)], Some(&PAUSE))? == 0 {
+        let before = stolen()?;
+        let since = Instant::now();
+        let mut command = Command::new(&program);
+        let mut child = command.args(&args).stdout(Stdio::null()).spawn()?;
+        let ran = ended(&child)?;
+        let took = since.elapsed();
+        let stolen = stolen()? - before;
+        let status = child.wait()?;
+        if !status.success() {
+            eprintln!("{program}: {status}");
+            return Ok(ExitCode::FAILURE);
+        }
+
+        let since = Instant::now();
+        Command::new("true").status()?;
+        let reference = since.elapsed();
+        let [took, ran, stolen, reference] =
+            [took, ran, stolen, reference].map(|time| time.as_nanos());
+        println!("{took} {ran} {stolen} {reference}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Niceness would not do: it counts among the processes of a session only
+/// (sched(7), "The autogroup feature"), and VMs have sessions of their own.
+fn come_first() {
+    let real_time = libc::sched_param { sched_priority: 1 };
+    // SAFETY: sched_setscheduler(2) reads the parameter; 0 is this thread, and
+    // what it starts inherits it.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &real_time) } != 0 {
+        let error = std::io::Error::last_os_error();
+        eprintln!("no priority, so it waits for CPUs as all do: {error}");
+    }
+}
+
+/// Waits for the end of a process, and tells how long its first thread ran.
+fn ended(child: &Child) -> Result<Duration, Box<dyn Error>> {
+    let pid = Pid::from_raw(child.id() as i32).ok_or("no pid")?;
+    let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), end)?;
+    // The kernel's Documentation/scheduler/sched-stats: time on the CPU first. It
+    // is a zombie now.
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id()))?;
+    let ran = text.split(' ').next().ok_or("no schedstat")?;
+    Ok(Duration::from_nanos(ran.parse()?))
+}
+
+/// What the host of this machine has taken of its CPUs, all of them together (proc(5),
+/// field 8 of `cpu` in `stat`), as exactly as the kernel tells.
+fn stolen() -> Result<Duration, Box<dyn Error>> {
+    /// USER_HZ of x86-64.
+    const TICK: Duration = Duration::from_millis(10);
+    let text = fs::read_to_string("/proc/stat")?;
+    let field = text.split_whitespace().nth(8).ok_or("no steal in stat")?;
+    Ok(TICK * field.parse()?)
+}
