@@ -128,8 +128,9 @@ pub(crate) fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(runtime::holder::ARGUMENT) {
         runtime::holder::main();
     }
-    let matches = help::with_examples(Cli::command()).try_get_matches();
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    // Who asks for no help is not kept waiting until all of it has been put together.
+    let parsed = parse(Cli::command()).or_else(|_| parse(help::with_examples(Cli::command())));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(problem) => {
             let _ = problem.print();
@@ -146,6 +147,11 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+fn parse(command: clap::Command) -> Result<Cli, clap::Error> {
+    let matches = command.try_get_matches()?;
+    Cli::from_arg_matches(&matches)
 }
 
 impl Command {
