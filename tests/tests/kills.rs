@@ -181,6 +181,8 @@ impl Range {
                 // It may be there.
                 self.run(line);
             }
+            // It may be paused.
+            self.run("pod unpause live");
             self.run("pod start live").ok();
             self.run("container exec live/main true").ok();
         }

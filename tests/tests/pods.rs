@@ -90,6 +90,14 @@ fn pausing_signals_and_states_go_container_by_container() {
     bed.rust_kata(&["pod", "start", "p"]).ok();
     bed.rust_kata(&["pod", "pause", "p"]).ok();
     assert_eq!(status(&bed, "p"), "Paused");
+    let refused = bed.rust_kata(&["pod", "start", "p"]).exits(125);
+    let said = refused.err();
+    assert!(
+        ["\"a\": it is paused", "\"b\": it is paused"]
+            .iter()
+            .all(|part| said.contains(part)),
+        "{said}"
+    );
     bed.rust_kata(&["container", "unpause", "a"]).ok();
     assert_eq!(status(&bed, "p"), "Degraded");
     bed.rust_kata(&["pod", "unpause", "p"]).ok();

@@ -372,6 +372,8 @@ impl Lab {
             }
         }
         if start && !pods.is_empty() {
+            // One whose owner was spared may be paused.
+            self.run("pod unpause --all");
             let started = self.run("pod start --all");
             let cure = removing && started.err().contains("pod rm");
             assert!(started.code == 0 || cure, "{context}: {started:?}");

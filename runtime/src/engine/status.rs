@@ -76,8 +76,8 @@ pub enum Fit {
     /// It has.
     Applies,
     /// It is as the operation would make it, or has nothing for it to act on.
-    /// A pod operation passes it over; one on the container alone answers
-    /// whether that is fine.
+    /// A pod operation passes it over, but for a start; one on the container alone
+    /// answers whether that is fine, and so does a start.
     Nothing {
         /// Asking for it is no mistake: stopping what has stopped.
         fine: bool,

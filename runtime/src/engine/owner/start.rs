@@ -76,11 +76,13 @@ impl Owner {
             let status = container.now().status;
             match Operation::Start.fits(status) {
                 Fit::Applies => {}
-                Fit::Nothing { fine } if fine || names.is_empty() => {
+                Fit::Nothing { fine: true } => {
                     outcome.ignored.push(name);
                     continue;
                 }
-                Fit::Nothing { .. } => {
+                // Of a pod, too, as podman's does: who starts one and hears nothing
+                // of it takes it to be running.
+                Fit::Nothing { fine: false } => {
                     let error = self.wrong_state(&container, "start");
                     outcome.errors.insert(name, error);
                     continue;
