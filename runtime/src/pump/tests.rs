@@ -1,3 +1,5 @@
+//! Streams between a guest and the ends that a client named: nothing is lost.
+
 use super::*;
 
 use std::io::Read;

@@ -1,3 +1,5 @@
+//! Trees are packed and unpacked again, and read by GNU tar.
+
 use super::*;
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,3 +1,5 @@
+//! Copies between a container's files and the host's, by the names that podman gives them.
+
 use super::*;
 use crate::engine::archive::Owner;
 use oci_spec::runtime::MountBuilder;

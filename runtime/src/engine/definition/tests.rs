@@ -1,3 +1,5 @@
+//! What definitions of pods and containers are refused for, and with which words.
+
 use super::*;
 
 fn refused(change: impl FnOnce(&mut PodDefinition)) -> String {

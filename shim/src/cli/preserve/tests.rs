@@ -1,3 +1,5 @@
+//! Descriptors that a command hands on to a process in a container.
+
 use super::*;
 
 use std::os::fd::AsRawFd;
