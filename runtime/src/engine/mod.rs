@@ -13,6 +13,7 @@
 pub(crate) mod archive;
 pub mod artifact;
 pub mod attachment;
+mod authority;
 pub mod batch;
 pub mod capabilities;
 mod cleanup;

@@ -5,11 +5,12 @@ use std::{fs, io};
 
 use protos::management as api;
 
+use super::authority::{Authority, TRIES};
 use super::client::OwnerClient;
 use super::home::PodHome;
 use super::journal::{Event, Kind};
 use super::passing;
-use super::pod::{Authority, PodHandle, TRIES, stop_request};
+use super::pod::{PodHandle, stop_request};
 use super::status::Outcome;
 use super::store;
 use super::view::PodView;
