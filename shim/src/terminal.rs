@@ -80,10 +80,15 @@ pub fn say(text: &str) {
 }
 
 /// Text that may come from the guest, without what would steer a terminal.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\n' { '.' } else { c })
         .collect()
+}
+
+/// As [`harmless`], on one line.
+pub(crate) fn harmless_line(text: &str) -> String {
+    harmless(text).replace('\n', ".")
 }
 
 #[cfg(test)]
@@ -93,5 +98,6 @@ mod tests {
     #[test]
     fn what_a_guest_says_does_not_steer_the_terminal() {
         assert_eq!(harmless("a\x1b]0;x\x07\nb\u{9b}2J"), "a.]0;x.\nb.2J");
+        assert_eq!(harmless_line("a\nb\x1b[2J"), "a.b.[2J");
     }
 }

@@ -16,8 +16,11 @@ fn all_of_a_pod_is_heard_and_seen_at_once() {
         return;
     }
     let bed = Bed::new();
-    let script =
-        |name: &str| format!("echo {name} one; echo {name} two >&2; read go; echo {name} last");
+    // It is shown, and clears no terminal.
+    let clear = ": \x1b[2J";
+    let script = |name: &str| {
+        format!("{clear}; echo {name} one; echo {name} two >&2; read go; echo {name} last")
+    };
     let (a, b) = (script("a"), script("b"));
     pod(
         &bed,
@@ -40,6 +43,10 @@ fn all_of_a_pod_is_heard_and_seen_at_once() {
     assert_eq!((of("a"), of("b")), (1, 1), "{top:?}");
     let table = bed.rust_kata(&["pod", "top", "web"]).ok().out();
     assert!(table.starts_with("CONTAINER"), "{table}");
+    let list = bed.rust_kata(&["container", "ls"]).ok().out();
+    for shown in [table, list] {
+        assert!(shown.contains(": .[2J;"), "{shown:?}");
+    }
 
     for name in ["a", "b"] {
         let attached = bed.cli(&["container", "attach", name]);

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::error::CliResult;
 use crate::error::Context as _;
+use crate::terminal::harmless_line;
 
 /// How a list is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -17,8 +18,11 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints rows under their heads, each column as wide as its widest cell.
+/// Prints rows under their heads, each column as wide as its widest cell. What a guest
+/// put into one (the name of a process, say) does not steer the terminal.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
+    let line = |row: &Vec<String>| row.iter().map(|cell| harmless_line(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(line).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells
@@ -30,7 +34,7 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let mut text = String::new();
     let head: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    for row in std::iter::once(&head).chain(rows) {
+    for row in std::iter::once(&head).chain(&rows) {
         for (cell, width) in row.iter().zip(&widths) {
             text.push_str(cell);
             let space = width - cell.chars().count() + 2;
