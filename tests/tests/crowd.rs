@@ -333,9 +333,10 @@ fn tell_lists(mut lists: Vec<List>) {
     for (what, of) in parts {
         lists.sort_by_key(of);
         let at = |share: f64| of(&lists[((lists.len() - 1) as f64 * share) as usize]);
-        let [half, most, all] = [0.5, 0.99, 1.0].map(at);
+        let [half, usual, most, all] = [0.5, 0.95, 0.99, 1.0].map(at);
         eprintln!("{what}: median {half:.1?}, 99 % {most:.1?}, longest {all:.1?}");
-        assert!(half < patience(LONG.as_secs_f64()), "{what} {half:?}");
+        // The host may take the CPUs at any time, but not this often.
+        assert!(usual < patience(LONG.as_secs_f64()), "{what} {usual:?}");
     }
     let long = |of: Part| lists.iter().filter(|list| of(list) > LONG).count();
     eprintln!(
