@@ -215,7 +215,6 @@ mod tests {
 
     use fs2::FileExt;
 
-    use crate::config::Config;
     use crate::engine::Engine;
     use crate::engine::definition::PodDefinition;
     use crate::lock::Guarded;
@@ -223,12 +222,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn who_waits_for_an_owner_to_go_sees_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            root: dir.path().join("run"),
-            data_root: dir.path().join("data"),
-            ..Config::default()
-        };
-        let engine = Engine::new(config, None).unwrap();
+        let engine = Engine::below(dir.path());
         let pod = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
         // The lock goes from one to the next while nobody is awake to take it.
         let lock = File::create(pod.home().owner()).unwrap();

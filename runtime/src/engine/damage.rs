@@ -10,7 +10,6 @@ use oci_spec::runtime::Spec;
 
 use super::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use super::{Engine, PodHandle};
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lock::Guarded;
 
@@ -79,12 +78,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let config = Config {
-            root: root.path().join("run"),
-            data_root: root.path().join("data"),
-            ..Config::default()
-        };
-        let engine = Engine::new(config, None).unwrap();
+        let engine = Engine::below(root.path());
         let lab = Self { root, engine };
         lab.make("good");
         lab

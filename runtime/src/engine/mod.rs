@@ -378,18 +378,26 @@ fn only_one<T>(
 }
 
 #[cfg(test)]
+impl Engine {
+    /// One that has all it keeps below a directory of a test's.
+    pub(crate) fn below(dir: &Path) -> Self {
+        let config = Config {
+            root: dir.join("run"),
+            data_root: dir.join("data"),
+            ..Config::default()
+        };
+        Self::new(config, None).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_made_up_name_is_one_that_is_free() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            root: dir.path().join("run"),
-            data_root: dir.path().join("data"),
-            ..Config::default()
-        };
-        let engine = Engine::new(config, None).unwrap();
+        let engine = Engine::below(dir.path());
         // All the usual names are taken.
         let pods = home::pods(&engine.config.data_root).join(NAMESPACE);
         for name in names::all() {

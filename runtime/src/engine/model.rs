@@ -11,7 +11,6 @@ use super::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use super::record::ContainerState;
 use super::status::{ContainerStatus, Fit, Operation, Outcome, PodStatus};
 use super::{Engine, PodHandle, store};
-use crate::config::Config;
 use crate::error::{ErrorKind, Result};
 use crate::lock::PodLock;
 
@@ -302,12 +301,7 @@ proptest! {
         acts in proptest::collection::vec(acts(), 1..30)
     ) {
         let root = tempfile::tempdir().unwrap();
-        let config = Config {
-            root: root.path().join("run"),
-            data_root: root.path().join("data"),
-            ..Config::default()
-        };
-        let engine = Engine::new(config, None).unwrap();
+        let engine = Engine::below(root.path());
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut model = Model::new();
         for act in &acts {
