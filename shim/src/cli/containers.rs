@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::container::Containers;
 use super::error::CliResult;
 use super::filter::{Filter, has_label};
-use super::output::{Format, ago, json, print, table, value};
+use super::output::{Format, ago, command, json, print, table, value};
 use super::theirs;
 use super::{Context, EitherPod};
 use crate::run::OWN_ERROR;
@@ -147,7 +147,7 @@ impl Ls {
                 row.namespace.clone(),
                 row.shown.clone(),
                 row.image.clone(),
-                row.command.join(" ").chars().take(40).collect(),
+                command(&row.command),
                 row.front_door.clone(),
             ]
         });

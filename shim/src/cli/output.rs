@@ -92,6 +92,17 @@ pub(super) fn print(text: &str) -> CliResult<()> {
     }
 }
 
+/// What a column has room for of a command.
+pub(super) fn command(words: &[String]) -> String {
+    const ROOM: usize = 40;
+    let mut text = words.join(" ");
+    if let Some((end, _)) = text.char_indices().nth(ROOM) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// How long ago something was: `3 minutes ago`.
 pub(super) fn ago(at: std::time::SystemTime) -> String {
     let seconds = at.elapsed().unwrap_or_default().as_secs();
@@ -135,6 +146,18 @@ mod tests {
         assert_eq!(
             shown,
             ["0 B", "999 B", "1.00 kB", "1.55 kB", "12.3 MB", "1.00 GB"]
+        );
+    }
+
+    #[test]
+    fn a_long_command_is_seen_to_go_on() {
+        let shown =
+            |words: &[&str]| command(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>());
+        assert_eq!(shown(&["sleep", "10"]), "sleep 10");
+        assert_eq!(shown(&[&"ä".repeat(40)]), "ä".repeat(40));
+        assert_eq!(
+            shown(&["sh", &"ä".repeat(40)]),
+            format!("sh {}…", "ä".repeat(37))
         );
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::error::CliResult;
-use super::output::{Format, ago, json, print, table, value};
+use super::output::{Format, ago, command, json, print, table, value};
 
 /// `rust-kata container session`.
 #[derive(Debug, Subcommand)]
@@ -101,7 +101,7 @@ impl Ls {
                 format!("{}{}", session.status, code.unwrap_or_default()),
                 ago(session.created),
                 session.user.clone().unwrap_or_default(),
-                session.command.join(" ").chars().take(40).collect(),
+                command(&session.command),
             ]
         });
         let heads = ["SESSION", "STATUS", "CREATED", "USER", "COMMAND"];
