@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -113,8 +114,8 @@ fn names_at(at: BorrowedFd<'_>, dir: &Path) -> io::Result<Vec<String>> {
         Err(Errno::NOENT) => return Ok(Vec::new()),
         open => open?,
     };
-    let mut space = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(open, space.spare_capacity_mut());
+    let mut space = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = RawDir::new(open, &mut space);
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         if let Ok(name) = entry?.file_name().to_str()

@@ -1,6 +1,7 @@
 //! The terminal of `run`: raw while a container has it, always given back as
 //! it was found.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
@@ -80,15 +81,21 @@ pub fn say(text: &str) {
 }
 
 /// Text that may come from the guest, without what would steer a terminal.
-pub(crate) fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && c != '\n' { '.' } else { c })
-        .collect()
+fn harmless(text: &str) -> Cow<'_, str> {
+    without(text, |c| c.is_control() && c != '\n')
 }
 
-/// As [`harmless`], on one line.
-pub(crate) fn harmless_line(text: &str) -> String {
-    harmless(text).replace('\n', ".")
+/// As [`harmless`], on one line. No longer and no shorter than it was.
+pub(crate) fn harmless_line(text: &str) -> Cow<'_, str> {
+    without(text, char::is_control)
+}
+
+fn without(text: &str, steers: fn(char) -> bool) -> Cow<'_, str> {
+    if text.contains(steers) {
+        Cow::Owned(text.replace(steers, "."))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 #[cfg(test)]

@@ -138,14 +138,30 @@ impl Engine {
     /// [`Error::Io`] if the directory of pods cannot be read; what is wrong with
     /// one pod is in its place.
     pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, Unreadable>>> {
+        self.pods_seen(namespace, |view| view)
+    }
+
+    /// As [`Engine::pods`]: what `seen` makes of each, so that no more of it is kept.
+    ///
+    /// # Errors
+    /// As [`Engine::pods`].
+    pub fn pods_seen<T: Send>(
+        &self,
+        namespace: Option<&str>,
+        seen: impl Fn(PodView) -> T + Sync,
+    ) -> Result<Vec<Result<T, Unreadable>>> {
         let homes = store::homes(&self.config.data_root, namespace)?;
-        // Most of it is system calls: a thread for each CPU, if there is work for it.
+        if homes.len() <= ALONE {
+            return Ok(read(&homes, &seen));
+        }
+        // Most of it is system calls: a thread for each CPU, each with pods of its own.
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let share = homes.len().div_ceil(cpus).max(ALONE);
+        let seen = &seen;
         thread::scope(|scope| {
             let parts: Vec<_> = homes
                 .chunks(share)
-                .map(|part| scope.spawn(move || read(part)))
+                .map(|part| scope.spawn(move || read(part, seen)))
                 .collect();
             let parts = parts.into_iter().map(|part| {
                 part.join()
@@ -330,7 +346,7 @@ pub(crate) fn add_container(
 
 /// Reads pods, those of one namespace one after the other. One that is removed meanwhile
 /// is left out.
-fn read(homes: &[PodHome]) -> Vec<Result<PodView, Unreadable>> {
+fn read<T>(homes: &[PodHome], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, Unreadable>> {
     let mut found = Vec::with_capacity(homes.len());
     for homes in homes.chunk_by(|a, b| a.namespace() == b.namespace()) {
         let parent = homes[0].path().parent();
@@ -346,7 +362,7 @@ fn read(homes: &[PodHome]) -> Vec<Result<PodView, Unreadable>> {
                     let home = home.clone();
                     Some(Err(Unreadable { home, error }))
                 }
-                Ok(view) => Some(Ok(view)),
+                Ok(view) => Some(Ok(seen(view))),
             });
         }
     }

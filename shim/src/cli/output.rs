@@ -21,8 +21,6 @@ pub(super) enum Format {
 /// Prints rows under their heads, each column as wide as its widest cell. What a guest
 /// put into one (the name of a process, say) does not steer the terminal.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
-    let line = |row: &Vec<String>| row.iter().map(|cell| harmless_line(cell)).collect();
-    let rows: Vec<Vec<String>> = rows.iter().map(line).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells
@@ -34,9 +32,9 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let mut text = String::new();
     let head: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    for row in std::iter::once(&head).chain(&rows) {
+    for row in std::iter::once(&head).chain(rows) {
         for (cell, width) in row.iter().zip(&widths) {
-            text.push_str(cell);
+            text.push_str(&harmless_line(cell));
             let space = width - cell.chars().count() + 2;
             text.extend(std::iter::repeat_n(' ', space));
         }

@@ -8,7 +8,7 @@ use runtime::engine::definition::PodDefinition;
 use runtime::engine::time::rfc3339;
 use runtime::engine::view::PodView;
 use runtime::listing::FrontDoor;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Context;
 use super::error::CliResult;
@@ -41,53 +41,50 @@ struct Row {
     name: String,
     namespace: String,
     status: String,
-    created: String,
+    #[serde(serialize_with = "when")]
+    created: Option<SystemTime>,
     containers: usize,
     infra: bool,
     labels: BTreeMap<String, String>,
     front_door: String,
 }
 
+fn when<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&time.map(rfc3339).unwrap_or_default())
+}
+
 impl Ls {
     pub(super) fn run(self, context: &Context) -> CliResult<u8> {
         let mut rows = Vec::new();
-        let mut created: Vec<Option<SystemTime>> = Vec::new();
         let mut code = 0;
-        for pod in context.engine.pods(context.namespace.as_deref())? {
-            let row = match pod {
-                Ok(view) => {
-                    created.push(Some(view.definition.created));
-                    row(&view)
+        for pod in context
+            .engine
+            .pods_seen(context.namespace.as_deref(), row)?
+        {
+            rows.push(pod.unwrap_or_else(|bad| {
+                crate::terminal::say(&bad.error.to_string());
+                code = OWN_ERROR;
+                Row {
+                    id: String::new(),
+                    name: bad.home.name().into(),
+                    namespace: bad.home.namespace().into(),
+                    status: "Error".into(),
+                    created: None,
+                    containers: 0,
+                    infra: false,
+                    labels: BTreeMap::new(),
+                    front_door: FrontDoor::RustKata.to_string(),
                 }
-                Err(bad) => {
-                    created.push(None);
-                    crate::terminal::say(&bad.error.to_string());
-                    code = OWN_ERROR;
-                    Row {
-                        id: String::new(),
-                        name: bad.home.name().into(),
-                        namespace: bad.home.namespace().into(),
-                        status: "Error".into(),
-                        created: String::new(),
-                        containers: 0,
-                        infra: false,
-                        labels: BTreeMap::new(),
-                        front_door: FrontDoor::RustKata.to_string(),
-                    }
-                }
-            };
-            rows.push(row);
+            }));
         }
         for pod in theirs::pods(context)? {
             let parts = pod.containers.values().flatten();
-            let since = parts.map(|part| part.record.created).min();
-            created.push(since);
             rows.push(Row {
                 id: pod.config.id.clone(),
                 name: pod.name().to_owned(),
                 namespace: pod.config.namespace.clone(),
                 status: pod.status().to_string(),
-                created: since.map(rfc3339).unwrap_or_default(),
+                created: parts.map(|part| part.record.created).min(),
                 containers: pod.containers.len(),
                 infra: false,
                 labels: pod.config.labels.clone().into_iter().collect(),
@@ -105,11 +102,7 @@ impl Ls {
                 _ => row.status.eq_ignore_ascii_case(value),
             })
         };
-        let (rows, created): (Vec<Row>, Vec<_>) = rows
-            .into_iter()
-            .zip(created)
-            .filter(|(row, _)| fits(row))
-            .unzip();
+        rows.retain(fits);
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
             print(&names)?;
@@ -125,13 +118,13 @@ impl Ls {
                 "CONTAINERS",
                 "FRONT DOOR",
             ];
-            let cells = rows.iter().zip(created).map(|(row, created)| {
+            let cells = rows.iter().map(|row| {
                 vec![
                     row.id.chars().take(12).collect(),
                     row.name.clone(),
                     row.namespace.clone(),
                     row.status.clone(),
-                    created.map(ago).unwrap_or_default(),
+                    row.created.map(ago).unwrap_or_default(),
                     row.containers.to_string(),
                     row.front_door.clone(),
                 ]
@@ -142,17 +135,16 @@ impl Ls {
     }
 }
 
-fn row(view: &PodView) -> Row {
-    let definition = &view.definition;
+fn row(view: PodView) -> Row {
     Row {
-        id: definition.id.clone(),
-        name: definition.name.clone(),
-        namespace: definition.namespace.clone(),
         status: view.status().to_string(),
-        created: rfc3339(definition.created),
+        id: view.definition.id,
+        name: view.definition.name,
+        namespace: view.definition.namespace,
+        created: Some(view.definition.created),
         containers: view.containers.len(),
-        infra: definition.infra,
-        labels: definition.labels.clone(),
+        infra: view.definition.infra,
+        labels: view.definition.labels,
         front_door: FrontDoor::RustKata.to_string(),
     }
 }
