@@ -34,7 +34,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let mut child = command.args(&args).stdout(Stdio::null()).spawn()?;
         let ran = ended(&child)?;
         let took = since.elapsed();
-        let stolen = stolen()? - before;
+        // proc(5) does not promise that it never goes back.
+        let stolen = stolen()?.saturating_sub(before);
         let status = child.wait()?;
         if !status.success() {
             eprintln!("{program}: {status}");
