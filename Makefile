@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# auto: the tuned guest kernel when it is built, else Debian's; debian or tuned force one.
+# auto: the tuned guest kernel when it is built, else Debian's; debian or tuned force one; a path is a kernel of one's own.
 KERNEL ?= auto
 # End-to-end tests at a time: each has a containerd and virtual machines of its own.
 TEST_THREADS ?= 1
@@ -17,14 +17,15 @@ SUITE ?= smoke
 
 DIST := target/dist
 SHARE := $(DIST)/share/rust-kata
+# The demo's tree: unoptimised, so that a first look takes little time. The other one is what is used and installed.
+DEMO := target/demo
 BINARIES := containerd-shim-rust-kata-v2 rust-kata rust-kata-vmm
 
 TARGET := x86_64-unknown-linux-gnu
 AGENT := target/agent/$(TARGET)/agent/rust-kata-agent
-# The agent is PID 1 of an otherwise empty guest: static, libseccomp included.
+# The agent is PID 1 of an otherwise empty guest: static, libseccomp included (.cargo/config.toml).
 # It has a target directory of its own, for its flags are not those of the host's binaries.
-AGENT_ENV := CARGO_TARGET_DIR=target/agent RUSTFLAGS='-C target-feature=+crt-static' \
-	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu
+AGENT_ENV := CARGO_TARGET_DIR=target/agent RUSTFLAGS='-C target-feature=+crt-static'
 
 # place FROM TO MODE: copies when the contents differ, by a rename, so that a running binary is not in the way.
 define place
@@ -34,17 +35,21 @@ endef
 .DEFAULT_GOAL := build
 
 ## make                the same as make build
-## make setup          install what building, running and testing need (Debian 12, root); nothing when it is there
+## make setup          install what building, running and testing need (Debian, root); nothing when it is there
 .PHONY: setup
 setup:
-	@guest/setup
+	@guest/setup build run test
 
 ## make build          everything, in target/dist: put target/dist/bin in PATH and containerd finds the runtime
 .PHONY: build
 build: host guest
 
+.PHONY: setup-build
+setup-build:
+	@guest/setup build
+
 .PHONY: host
-host: setup
+host: setup-build
 	@$(CARGO) build --release -p rust-kata-shim -p rust-kata-hypervisor --bins
 	@$(place); for name in $(BINARIES); do place target/release/$$name $(DIST)/bin/$$name 755; done
 	@$(place); place runtime/config.toml $(SHARE)/config.toml 644
@@ -64,33 +69,55 @@ guest: agent
 	@$(MAKE) initrd
 
 .PHONY: agent
-agent: setup
+agent: setup-build
 	@$(AGENT_ENV) $(CARGO) build --profile agent --target $(TARGET) -p rust-kata-agent
 
 ## make initrd         kernel and initrd with the agent that is there (AGENT=path for another)
 .PHONY: initrd
-initrd: setup
-	@$(place); kernel=$$(guest/kernel $(KERNEL)); \
+initrd:
+	@$(place); kernel=$$(guest/kernel '$(KERNEL)'); \
 	mkdir -p $(SHARE); \
 	guest/make-initrd $(AGENT) "$$kernel" $(SHARE)/initrd.img; \
 	place "$$kernel/vmlinux" $(SHARE)/vmlinux 644
 
 ## make kernel         build the tuned guest kernel, once: it is kept in ~/.cache/rust-kata (RUST_KATA_CACHE)
 .PHONY: kernel
-kernel: setup
+kernel: setup-build
 	@guest/tuned-kernel
 
-## make demo           build, then run a container in a virtual machine and show what it says
+## make demo           build the least that runs a container, unoptimised, in target/demo; run one and show what it says
 .PHONY: demo
-demo: build
-	@guest/demo $(DIST)
+demo:
+	@guest/step packages 'what building and running need, from the distribution' guest/setup build run
+	@guest/step programs 'compiling the shim and the device server' $(CARGO) build $(DEMO_HOST)
+	@guest/step agent 'compiling the guest'"'"'s PID 1, static' $(CARGO) rustc $(DEMO_AGENT)
+	@guest/step guest 'kernel ($(KERNEL)) and initrd' $(MAKE) demo-tree
+	@guest/step container 'running one in a virtual machine' guest/demo $(DEMO)
+
+DEMO_HOST := -p rust-kata-shim --bin containerd-shim-rust-kata-v2 -p rust-kata-hypervisor --bin rust-kata-vmm
+# Only the program itself needs to know that it is static: so it shares what it depends on with the others.
+DEMO_AGENT := -p rust-kata-agent --bin rust-kata-agent -- -C target-feature=+crt-static
+
+.PHONY: demo-tree
+demo-tree:
+	@$(place); for name in containerd-shim-rust-kata-v2 rust-kata-vmm; do place target/debug/$$name $(DEMO)/bin/$$name 755; done
+	@$(place); place runtime/config.toml $(DEMO)/share/rust-kata/config.toml 644
+	@strip -o $(DEMO)/rust-kata-agent target/debug/rust-kata-agent
+	@$(MAKE) initrd SHARE=$(DEMO)/share/rust-kata AGENT=$(DEMO)/rust-kata-agent
 
 ## make test           build, then every test, the end-to-end ones too
 .PHONY: test
 test: build
+	@guest/setup test
+	@$(MAKE) test-scripts
 	@$(CARGO) test --workspace --exclude rust-kata-tests
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests --no-fail-fast -- --test-threads=$(TEST_THREADS)
 	@$(MAKE) test-kvm SUITE=smoke
+
+## make test-scripts   every script on a machine without a cache, and with each program that it uses failing
+.PHONY: test-scripts
+test-scripts:
+	@tests/scripts/test
 
 ## make test-kvm       build, then the tests that need KVM, in an emulated machine that has it (SUITE=smoke|all)
 .PHONY: test-kvm
@@ -106,7 +133,7 @@ bench: build
 
 ## make fuzz           run the fuzz targets (TARGET=name, SECONDS=60 each, JOBS=n at a time); tests/fuzz/README.md
 .PHONY: fuzz
-fuzz: setup
+fuzz: setup-build
 	@tests/fuzz/run --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),$(shell nproc)) \
 		$(if $(filter command,$(origin TARGET)),$(TARGET))
 
@@ -117,7 +144,7 @@ bench-kvm: build
 
 ## make lint           formatting, clippy, rustdoc
 .PHONY: lint
-lint: setup
+lint: setup-build
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy -p rust-kata-hypervisor --features fuzzing -- -D warnings
