@@ -106,6 +106,16 @@ pub enum Error {
         /// Where it is mounted.
         path: PathBuf,
     },
+    /// A mount is a peer of one outside of what is to be unmounted.
+    #[error(
+        "{} shares its mounts with others of the host, so that nothing below it can be unmounted without them; \
+         unmount what covers it, or make it private (mount --make-private)",
+        path.display()
+    )]
+    Propagates {
+        /// Where it is mounted.
+        path: PathBuf,
+    },
     /// Something is wrong with an image.
     #[error(transparent)]
     Image(#[from] Box<crate::engine::image::ImageError>),
@@ -173,7 +183,9 @@ impl Error {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-            Self::WrongState { .. } | Self::Busy { .. } => ErrorKind::FailedPrecondition,
+            Self::WrongState { .. } | Self::Busy { .. } | Self::Propagates { .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) | Self::Command { .. } => {
                 ErrorKind::InvalidArgument
             }

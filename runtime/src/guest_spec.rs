@@ -2,6 +2,8 @@
 //! paths of the share tree, namespaces of the host become those of the pod,
 //! and what only the host can do is taken out.
 
+mod propagation;
+
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -114,10 +116,14 @@ pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
     if let Some(root) = spec.root_mut() {
         root.set_path(guest_dir(at.id).join("rootfs"));
     }
+    let default = propagation::of_root(&mut spec)?;
     let mut sources = Vec::new();
     for (n, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
+        propagation::check(mount)?;
         if is_bind(mount) {
-            sources.push((n, host_bind(mount, at.bundle)?));
+            let bind = host_bind(mount, at.bundle, default)?;
+            propagation::leave_writable_below(mount, &bind)?;
+            sources.push((n, bind));
             mount.set_source(Some(guest_dir(at.id).join("mounts").join(n.to_string())));
         }
     }
@@ -190,22 +196,26 @@ pub(crate) fn is_bind(mount: &OciMount) -> bool {
 }
 
 /// The host's part of a bind mount. Read-only is enforced here as well: the
-/// guest's kernel is not to be trusted with it.
-fn host_bind(mount: &OciMount, bundle: &Path) -> Result<Mount> {
+/// guest's kernel is not to be trusted with it. Propagation is only here: what is
+/// mounted in the guest stays in the guest.
+/// `default` is the propagation of mounts that ask for none.
+fn host_bind(mount: &OciMount, bundle: &Path, default: Option<&str>) -> Result<Mount> {
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::Invalid(format!(
             "The bind mount on {} has no source",
             mount.destination().display()
         ))
     })?;
-    let options = mount.options().iter().flatten();
+    let given = mount.options().iter().flatten().map(String::as_str);
+    let kept = |o: &&str| matches!(*o, "bind" | "rbind" | "ro" | "rro") || propagation::is_one(o);
     Ok(Mount {
         kind: "bind".into(),
         source: bundle.join(source).to_string_lossy().into_owned(),
         target: String::new(),
-        options: options
-            .filter(|o| matches!(o.as_str(), "bind" | "rbind" | "ro"))
-            .cloned()
+        options: default
+            .into_iter()
+            .chain(given.filter(kept))
+            .map(str::to_owned)
             .collect(),
     })
 }
@@ -338,7 +348,7 @@ mod tests {
         assert_eq!(sources.len(), 1);
         let (n, bind) = &sources[0];
         assert_eq!((*n, bind.source.as_str()), (1, "/bundle/hosts"));
-        assert_eq!(bind.options, ["rbind", "ro"]);
+        assert_eq!(bind.options, ["rbind", "rprivate", "ro"]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod hooks;
 pub mod listing;
 mod lock;
 mod mount;
+mod mountinfo;
 mod overlay;
 mod paths;
 mod pod;

@@ -1,6 +1,7 @@
 //! Mounts on the host: option strings to flags, mounting with undo in mind,
 //! and unmounting everything below a path.
 
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::{Context, Error, Result};
+use crate::mountinfo::{self, MountInfo};
 use crate::overlay;
 
 /// A mount as containerd and the OCI spec describe it.
@@ -63,21 +65,53 @@ impl Mount {
 pub struct Options {
     /// Flags of mount(2), without propagation.
     pub flags: MsFlags,
+    /// Changes of the propagation, in order.
+    pub propagation: Vec<Propagation>,
+    /// Mounts below it are read-only, too (`rro`).
+    pub all_read_only: bool,
     /// What the filesystem itself is given.
     pub data: String,
 }
 
+/// A change of a bind mount's propagation, mount_namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagation {
+    /// Mounts made later at the source appear (slave), or not (private).
+    pub slave: bool,
+    /// It is for all mounts of the tree.
+    pub recursive: bool,
+}
+
+impl Propagation {
+    const fn private(recursive: bool) -> Self {
+        let slave = false;
+        Self { slave, recursive }
+    }
+
+    const fn slave(recursive: bool) -> Self {
+        let slave = true;
+        Self { slave, recursive }
+    }
+}
+
 impl Options {
+    /// Whether they ask for mounts that are made later at the source to appear.
+    pub fn is_slave(&self) -> bool {
+        self.propagation.last().is_some_and(|last| last.slave)
+    }
+
     /// Splits fstab(5)-like options into flags and the filesystem's own data.
-    /// Propagation options are the guest's business and dropped.
     pub fn parse<S: AsRef<str>>(options: &[S]) -> Self {
         let mut flags = MsFlags::empty();
+        let mut propagation = Vec::new();
+        let mut all_read_only = false;
         let mut data = Vec::new();
         for option in options.iter().map(AsRef::as_ref) {
             match option {
                 "bind" => flags |= MsFlags::MS_BIND,
                 "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
                 "ro" => flags |= MsFlags::MS_RDONLY,
+                "rro" => all_read_only = true,
                 "nosuid" => flags |= MsFlags::MS_NOSUID,
                 "nodev" => flags |= MsFlags::MS_NODEV,
                 "noexec" => flags |= MsFlags::MS_NOEXEC,
@@ -89,21 +123,29 @@ impl Options {
                 "dirsync" => flags |= MsFlags::MS_DIRSYNC,
                 "rw" | "suid" | "dev" | "exec" | "atime" | "diratime" | "norelatime"
                 | "nostrictatime" | "async" | "defaults" | "" => {}
-                "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
-                | "unbindable" | "runbindable" => {}
+                // Nothing can be bound from the share by a process of the host, so
+                // unbindable is private.
+                "private" | "unbindable" => propagation.push(Propagation::private(false)),
+                "rprivate" | "runbindable" => propagation.push(Propagation::private(true)),
+                "slave" => propagation.push(Propagation::slave(false)),
+                "rslave" => propagation.push(Propagation::slave(true)),
+                // `guest_spec` refuses these: a slave is the most that a VM can have.
+                "shared" | "rshared" => {}
                 own => data.push(own),
             }
         }
         Self {
             flags,
+            propagation,
+            all_read_only,
             data: data.join(","),
         }
     }
 }
 
-/// Binds `source` to `target`. The flags are set before the mount is attached: where
-/// it propagates to, a later change would not follow, and a guest's VMM would be left
-/// with a writable mount of what is read-only for the container.
+/// Binds `source` to `target`. Flags and propagation are set before the mount is
+/// attached: where it propagates to, a later change would not follow, and a guest's
+/// VMM would be left with a writable mount of what is read-only for the container.
 fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
     let fail = |e: rustix::io::Errno| match e {
         rustix::io::Errno::NOENT => {
@@ -115,24 +157,42 @@ fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
             target.display()
         )),
     };
-    let recursive = options.flags.contains(MsFlags::MS_REC);
+    let tree = clone_tree(source, options.flags.contains(MsFlags::MS_REC)).map_err(fail)?;
+    // As runc's default, and whatever the options say: what is mounted or unmounted
+    // in the clone must never reach the source.
+    let changes = [&[Propagation::slave(true)][..], &options.propagation].concat();
+    for change in changes {
+        set_propagation(&tree, change).on("set the propagation of", target)?;
+    }
+    let (own, all) = attributes(options);
+    set_attributes(&tree, own, 0).on("set the mount flags of", target)?;
+    set_attributes(&tree, all, libc::AT_RECURSIVE).on("set the mount flags of", target)?;
+    attach_tree(&tree, target).map_err(fail)
+}
+
+fn clone_tree(source: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     how.set(OpenTreeFlags::AT_RECURSIVE, recursive);
-    let tree = open_tree(CWD, source, how).map_err(fail)?;
-    let (own, all) = attributes(options.flags);
-    set_attributes(&tree, own, 0).on("set the mount flags of", target)?;
-    let at = if recursive { libc::AT_RECURSIVE } else { 0 };
-    set_attributes(&tree, all, at).on("set the mount flags of", target)?;
-    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&tree, "", CWD, target, how).map_err(fail)
+    open_tree(CWD, source, how)
+}
+
+fn attach_tree(tree: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
+    move_mount(
+        tree,
+        "",
+        CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
 }
 
 /// A change of a mount's attributes, mount_setattr(2): what is set, and what cleared.
 type Attributes = (u64, u64);
 
 /// Flags of mount(2) as attributes of the mount itself, and of all mounts in its tree.
-/// As with runc, those below keep whether they are writable.
-fn attributes(flags: MsFlags) -> (Attributes, Attributes) {
+/// As with runc, those below keep whether they are writable, but with `rro`.
+fn attributes(options: &Options) -> (Attributes, Attributes) {
+    let flags = options.flags;
     const RDONLY: u64 = 1;
     const NOSUID: u64 = 2;
     const NODEV: u64 = 4;
@@ -153,11 +213,14 @@ fn attributes(flags: MsFlags) -> (Attributes, Attributes) {
     ]);
     let atime =
         flags.intersects(MsFlags::MS_NOATIME | MsFlags::MS_STRICTATIME | MsFlags::MS_RELATIME);
-    let all = pick(&[
+    let mut all = pick(&[
         (MsFlags::MS_NOSUID, NOSUID),
         (MsFlags::MS_NODEV, NODEV),
         (MsFlags::MS_NOEXEC, NOEXEC),
     ]);
+    if options.all_read_only {
+        all |= RDONLY;
+    }
     ((own, if atime { ATIME } else { 0 }), (all, 0))
 }
 
@@ -168,6 +231,29 @@ fn set_attributes(tree: &OwnedFd, change: Attributes, at: libc::c_int) -> std::i
         propagation: 0,
         userns_fd: 0,
     };
+    mount_setattr(tree, &attr, at)
+}
+
+fn set_propagation(tree: &OwnedFd, change: Propagation) -> std::io::Result<()> {
+    let kind = match change.slave {
+        true => libc::MS_SLAVE,
+        false => libc::MS_PRIVATE,
+    };
+    let attr = libc::mount_attr {
+        attr_set: 0,
+        attr_clr: 0,
+        propagation: kind,
+        userns_fd: 0,
+    };
+    let at = if change.recursive {
+        libc::AT_RECURSIVE
+    } else {
+        0
+    };
+    mount_setattr(tree, &attr, at)
+}
+
+fn mount_setattr(tree: &OwnedFd, attr: &libc::mount_attr, at: libc::c_int) -> std::io::Result<()> {
     // SAFETY: the empty string and `attr` outlive the call.
     let result = unsafe {
         libc::syscall(
@@ -175,8 +261,8 @@ fn set_attributes(tree: &OwnedFd, change: Attributes, at: libc::c_int) -> std::i
             tree.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | at,
-            &raw const attr,
-            size_of_val(&attr),
+            std::ptr::from_ref(attr),
+            size_of_val(attr),
         )
     };
     if result < 0 {
@@ -192,20 +278,33 @@ fn set_attributes(tree: &OwnedFd, change: Attributes, at: libc::c_int) -> std::i
 /// [`Error::Io`] naming the directory.
 pub fn make_shared(dir: &Path) -> Result<()> {
     const NONE: Option<&str> = None;
-    sys_mount(Some(dir), dir, NONE, MsFlags::MS_BIND, NONE).on("bind", dir)?;
-    // Private first: a shared parent would otherwise get our mounts, too.
+    let bind = || -> std::io::Result<()> {
+        let tree = clone_tree(dir, false)?;
+        // A clone of a shared mount is its peer: unmounted again, it would take what
+        // lies at the same place of the others along.
+        set_propagation(&tree, Propagation::private(true))?;
+        Ok(attach_tree(&tree, dir)?)
+    };
+    bind().on("bind", dir)?;
+    // A shared parent has made it shared, with copies where the parent has peers.
+    // These need not get what is mounted below.
     sys_mount(NONE, dir, NONE, MsFlags::MS_PRIVATE, NONE).on("make private", dir)?;
     sys_mount(NONE, dir, NONE, MsFlags::MS_SHARED, NONE).on("share", dir)
 }
 
-/// Unmounts all that is mounted at or below `path`, last mounted first.
-/// Nothing there is fine. Lazily: a process that still has a file open must
-/// not hold the pod back.
+/// Unmounts all that is mounted at or below `path`, last mounted first, and
+/// nothing anywhere else. Nothing there is fine. Lazily: a process that still has
+/// a file open must not hold the pod back.
 ///
 /// # Errors
-/// [`Error::Io`] when the kernel refuses an unmount.
+/// [`Error::Io`] when the kernel refuses an unmount, [`Error::Propagates`] if an
+/// unmount could not be kept from reaching mounts elsewhere.
 pub fn unmount_below(path: &Path) -> Result<()> {
-    for point in mounts_below(path)?.into_iter().rev() {
+    let Some(path) = mountinfo::spelled(path)? else {
+        return Ok(());
+    };
+    sever(&path)?;
+    for point in mounts_below(&path)?.into_iter().rev() {
         match umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             // Gone in the meantime (with its parent, or by another process).
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
@@ -213,6 +312,38 @@ pub fn unmount_below(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes the mounts at or below `path` out of peer groups that have members
+/// elsewhere. An unmount propagates to all peers of the mount that it lies on:
+/// for a bind of the host's `/` these are the host's own mounts.
+fn sever(path: &Path) -> Result<()> {
+    for shared in shared_with_others(path)? {
+        const NONE: Option<&str> = None;
+        match sys_mount(NONE, &shared, NONE, MsFlags::MS_PRIVATE, NONE) {
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(e) => return Err(e).on("make private", &shared),
+        }
+    }
+    // One mount may cover another.
+    match shared_with_others(path)?.into_iter().next() {
+        Some(path) => Err(Error::Propagates { path }),
+        None => Ok(()),
+    }
+}
+
+/// The mount points at or below `path` of mounts that have peers elsewhere.
+fn shared_with_others(path: &Path) -> Result<Vec<PathBuf>> {
+    let mounts = mountinfo::read()?;
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        mounts.into_iter().partition(|m| m.point.starts_with(path));
+    let groups: HashSet<u64> = outside.iter().filter_map(|m| m.shared).collect();
+    let leaks = |mount: &MountInfo| mount.shared.is_some_and(|group| groups.contains(&group));
+    Ok(inside
+        .into_iter()
+        .filter(leaks)
+        .map(|mount| mount.point)
+        .collect())
 }
 
 /// Unmounts `path`, if nobody uses anything of it.
@@ -229,60 +360,25 @@ pub fn unmount_unused(path: &Path) -> Result<()> {
 /// The mount points at or below `path`, in the order they were mounted.
 ///
 /// # Errors
-/// [`Error::Io`] if `/proc/self/mountinfo` cannot be read.
+/// [`Error::Io`] if mountinfo cannot be read.
 pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
-    const MOUNTINFO: &str = "/proc/self/mountinfo";
-    let text = std::fs::read(MOUNTINFO).on("read", MOUNTINFO)?;
-    Ok(text
-        .split(|b| *b == b'\n')
-        .filter_map(mount_point)
-        .filter(|point| point.starts_with(path))
-        .collect())
+    let Some(path) = mountinfo::spelled(path)? else {
+        return Ok(Vec::new());
+    };
+    let points = mountinfo::read()?.into_iter().map(|mount| mount.point);
+    Ok(points.filter(|point| point.starts_with(&path)).collect())
 }
 
-/// Field 5 of a line of mountinfo, proc(5), with its octal escapes undone.
-fn mount_point(line: &[u8]) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStringExt;
-    let field = line.split(|b| *b == b' ').nth(4)?;
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escaped = (byte == b'\\').then(|| tail.get(..3)).flatten();
-        let code = escaped
-            .and_then(|d| std::str::from_utf8(d).ok())
-            .and_then(|d| u8::from_str_radix(d, 8).ok());
-        match code {
-            Some(code) => {
-                path.push(code);
-                rest = &tail[3..];
-            }
-            None => {
-                path.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
+/// Whether something is mounted on `path`.
+///
+/// # Errors
+/// [`Error::Io`] if mountinfo cannot be read.
+pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
+    let Some(path) = mountinfo::spelled(path)? else {
+        return Ok(false);
+    };
+    Ok(mountinfo::read()?.iter().any(|mount| mount.point == path))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_split_into_flags_and_data() {
-        let o = Options::parse(&["rbind", "ro", "rprivate", "lowerdir=/a:/b", "upperdir=/c"]);
-        assert_eq!(
-            o.flags,
-            MsFlags::MS_BIND | MsFlags::MS_REC | MsFlags::MS_RDONLY
-        );
-        assert_eq!(o.data, "lowerdir=/a:/b,upperdir=/c");
-    }
-
-    #[test]
-    fn mount_points_lose_their_escapes() {
-        let line = br"36 35 98:0 /mnt1 /mnt\0402\134x rw,noatime master:1 - ext3 /dev/root rw";
-        assert_eq!(mount_point(line).unwrap(), Path::new(r"/mnt 2\x"));
-        assert_eq!(mount_point(b""), None);
-    }
-}
+mod tests;

@@ -53,7 +53,7 @@ impl ShareTree {
             let bind = Mount {
                 kind: "bind".into(),
                 source: directory.to_string_lossy().into_owned(),
-                options: vec!["rbind".into()],
+                options: vec!["rbind".into(), "rprivate".into()],
                 ..Mount::default()
             };
             return harmless(&bind).attach(&target);

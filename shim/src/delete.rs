@@ -12,12 +12,10 @@
 //! containers of a pod at once when their shim has died.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::DeleteResponse;
-use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
 use protobuf::Message;
 use runtime::{Config, Exit, Found, Runtime};
 use tokio::time::timeout;
@@ -115,7 +113,7 @@ impl Deletion {
 
     async fn run(&self) -> Result<DeleteResponse> {
         let response = self.remove().await?;
-        unmount_all(&self.bundle.join("rootfs"))?;
+        runtime::unmount_below(&self.bundle.join("rootfs"))?;
         if !self.member {
             self.address.remove_if_dead();
         }
@@ -234,22 +232,6 @@ fn response(pid: u32, exit: Option<Exit>) -> DeleteResponse {
     }
 }
 
-/// Takes away every mount on `path`.
-fn unmount_all(path: &Path) -> Result<()> {
-    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-    loop {
-        match umount2(path, flags) {
-            Ok(()) => {}
-            // No mount point, or no such path: done.
-            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
-            Err(Errno::EBUSY) if !flags.contains(MntFlags::MNT_DETACH) => {
-                flags |= MntFlags::MNT_DETACH;
-            }
-            Err(error) => return Err(error).on("unmount", path),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,12 +246,5 @@ mod tests {
             at: SystemTime::UNIX_EPOCH,
         };
         assert_eq!(response(9, Some(exit)).exit_status, 3);
-    }
-
-    #[test]
-    fn unmounting_what_is_not_mounted() {
-        let dir = tempfile::tempdir().unwrap();
-        unmount_all(dir.path()).unwrap();
-        unmount_all(&dir.path().join("absent")).unwrap();
     }
 }

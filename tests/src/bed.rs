@@ -17,6 +17,7 @@ use crate::dist;
 use crate::events::EventLog;
 use crate::image;
 use crate::leak;
+use crate::mounts::Machine;
 use crate::process::{self, Process};
 use crate::run::{self, Input};
 
@@ -28,6 +29,9 @@ const DISABLED: [&str; 5] = [
     "io.containerd.snapshotter.v1.devmapper",
     "io.containerd.snapshotter.v1.zfs",
 ];
+
+/// What the names of beds' folders begin with.
+pub const PREFIX: &str = "rkt-";
 
 /// How a bed differs from the usual.
 #[derive(Default)]
@@ -48,6 +52,7 @@ pub struct Bed {
     pub events: EventLog,
     ids: RefCell<BTreeSet<String>>,
     made: Cell<u32>,
+    mounts: Machine,
 }
 
 impl Bed {
@@ -60,9 +65,10 @@ impl Bed {
     pub fn with(plan: Plan) -> Self {
         // Short and outside the checkout: Unix socket paths end at 108 bytes.
         let folder = tempfile::Builder::new()
-            .prefix("rkt-")
+            .prefix(PREFIX)
             .tempdir_in("/tmp")
             .expect("/tmp is writable");
+        let mounts = Machine::now();
         let path = plan.path.unwrap_or_else(usual_path);
         write_configs(folder.path(), &plan.config);
         let mut containerd = Command::new(program("containerd"))
@@ -87,6 +93,7 @@ impl Bed {
             events,
             ids: RefCell::default(),
             made: Cell::new(0),
+            mounts,
         };
         bed.await_subscription();
         let import = bed.ctr(&[
@@ -170,6 +177,11 @@ impl Bed {
     /// The environment that leads binaries under test to this bed.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         environment(self.dir(), &self.path)
+    }
+
+    /// The machine's mounts as they were when the bed was made.
+    pub fn machine_mounts(&self) -> &Machine {
+        &self.mounts
     }
 
     /// What containerd and the shims logged.

@@ -1,6 +1,7 @@
 //! What a test left behind: processes, mounts, state folders, bundles, sockets
 //! and cgroups of its bed. Only what bears the bed's name is looked at, for
-//! other tests run on the same machine.
+//! other tests run on the same machine; but for mounts: of the machine's own, none
+//! may be missing and none may be new.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bed::Bed;
 use crate::capture::hex;
+use crate::mounts;
 use crate::process;
 
 /// How often the kernel is asked where it gives no event (mounts, cgroups and
@@ -44,10 +46,11 @@ fn left_now(bed: &Bed) -> Vec<String> {
             .map(|p| format!("process {} {}", p.pid, p.command)),
     );
     left.extend(
-        mounts(bed.dir())
+        mounts::below(bed.dir())
             .iter()
             .map(|at| format!("mount {}", at.display())),
     );
+    left.extend(bed.machine_mounts().changes());
     left.extend(
         state(bed)
             .iter()
@@ -70,16 +73,6 @@ fn left_now(bed: &Bed) -> Vec<String> {
             .map(|at| format!("cgroup {}", at.display())),
     );
     left
-}
-
-/// Mount points at or below `folder`, innermost last.
-fn mounts(folder: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
-    let points = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from);
-    points.filter(|point| point.starts_with(folder)).collect()
 }
 
 /// What is in rust-kata's state root, the folders that all pods share aside,
@@ -212,12 +205,12 @@ pub fn tree(folder: &Path) -> Vec<(PathBuf, bool)> {
 }
 
 fn is_mount(path: &Path) -> bool {
-    mounts(path).iter().any(|point| point == path)
+    mounts::below(path).iter().any(|point| point == path)
 }
 
 /// Unmounts whatever is mounted at or below `folder`.
 pub fn unmount(folder: &Path) {
-    for point in mounts(folder).iter().rev() {
+    for point in mounts::below(folder).iter().rev() {
         let _ = umount2(point, MntFlags::MNT_DETACH);
     }
 }

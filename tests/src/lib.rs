@@ -5,7 +5,8 @@
 //! [`scene::Scene`] drives one runtime through `ctr`; [`oracle::compare`] plays
 //! the same scene under runc and under rust-kata and compares what was seen.
 //! When a bed ends, [`leak`] looks for whatever was left behind: a leftover
-//! fails the test.
+//! fails the test, and so does a mount of the machine that is missing. [`mounts`]
+//! makes all mounts shared, as systemd does.
 //!
 //! ```text
 //! test ── Bed ── containerd ── shim under test ── VM
@@ -29,6 +30,7 @@ pub mod images;
 pub mod initrd;
 pub mod layout;
 pub mod leak;
+pub mod mounts;
 pub mod oracle;
 pub mod pods;
 pub mod process;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use harness::bed::Bed;
@@ -67,11 +67,11 @@ fn folder(bed: &Bed, name: &str) -> PathBuf {
 }
 
 fn mounts(bed: &Bed) -> Vec<String> {
-    let data = bed.data();
-    let text = fs::read_to_string("/proc/self/mountinfo").expect("proc");
-    let points = text.lines().filter_map(|line| line.split(' ').nth(4));
-    let ours = points.filter(|point| Path::new(point).starts_with(&data));
-    ours.map(str::to_owned).collect()
+    let points = harness::mounts::below(&bed.data());
+    points
+        .iter()
+        .map(|point| point.display().to_string())
+        .collect()
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::definition::{ContainerDefinition, Rootfs};
 use super::home::ContainerHome;
 use super::record::ContainerState;
 use crate::error::{Context, Error, Result};
-use crate::mount::{Mount, mounts_below, unmount_below, unmount_unused};
+use crate::mount::{Mount, is_mount_point, unmount_below, unmount_unused};
 
 /// Where a container's root file system comes from when it is built.
 pub(crate) struct Root {
@@ -40,7 +40,7 @@ impl Root {
             }),
             Rootfs::Image { layers, .. } => Ok(Self {
                 directory: "rootfs".into(),
-                mounts: vec![if is_mounted(&home.rootfs())? {
+                mounts: vec![if is_mount_point(&home.rootfs())? {
                     bind(&home.rootfs())
                 } else {
                     overlay(layers, home)?
@@ -110,7 +110,7 @@ pub fn hold(
         Rootfs::Directory(path) => path.clone(),
         Rootfs::Image { layers, .. } => {
             let target = home.rootfs();
-            if !is_mounted(&target)? {
+            if !is_mount_point(&target)? {
                 // What was counted before has gone with a boot of the host.
                 state.mounts = 0;
                 fs::create_dir_all(&target).on("create", &target)?;
@@ -151,7 +151,7 @@ pub fn release(
     };
     if force {
         unmount_below(&home.rootfs())?;
-    } else if left == 0 && !Visit::is_going_on(home)? && is_mounted(&home.rootfs())? {
+    } else if left == 0 && !Visit::is_going_on(home)? && is_mount_point(&home.rootfs())? {
         unmount_unused(&home.rootfs())?;
     }
     state.mounts = left;
@@ -179,12 +179,12 @@ pub(super) fn moment<'a>(
     home: &'a ContainerHome,
     state: &ContainerState,
 ) -> Result<Moment<'a>> {
-    let before = is_mounted(&home.rootfs())?;
+    let before = is_mount_point(&home.rootfs())?;
     let path = hold(definition, home, None, User::Visitor, &mut state.clone())?;
     Ok(Moment {
         home,
         path,
-        mounted: !before && is_mounted(&home.rootfs())?,
+        mounted: !before && is_mount_point(&home.rootfs())?,
     })
 }
 
@@ -199,15 +199,11 @@ impl Drop for Moment<'_> {
     }
 }
 
-fn is_mounted(path: &Path) -> Result<bool> {
-    Ok(mounts_below(path)?.iter().any(|point| point == path))
-}
-
 fn bind(source: &Path) -> Mount {
     Mount {
         kind: "bind".into(),
         source: source.display().to_string(),
-        options: vec!["rbind".into()],
+        options: vec!["rbind".into(), "rprivate".into()],
         ..Mount::default()
     }
 }
@@ -261,6 +257,7 @@ fn create_upper(upper: &Path, below: Option<&PathBuf>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::engine::home::PodHome;
+    use crate::mount::mounts_below;
     use oci_spec::runtime::Spec;
 
     fn container(dir: &Path) -> (ContainerDefinition, ContainerHome) {
@@ -339,7 +336,7 @@ mod tests {
         );
         assert_eq!(state.mounts, 1);
         assert!(release(&home, User::Mount, true, &mut state).unwrap());
-        assert!(!is_mounted(&path).unwrap());
+        assert!(!is_mount_point(&path).unwrap());
         drop(open);
     }
 

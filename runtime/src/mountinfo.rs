@@ -1,0 +1,117 @@
+//! The mounts of this thread's namespace, as the kernel lists them.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Result};
+
+/// A thread's, not the process's: so a test can have mounts of its own.
+const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
+
+/// One mount: a line of mountinfo, proc_pid_mountinfo(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountInfo {
+    /// Where it is mounted.
+    pub(crate) point: PathBuf,
+    /// Its peer group, if it is shared.
+    pub(crate) shared: Option<u64>,
+}
+
+impl MountInfo {
+    /// Parses a line; `None` for what is none.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = unescape(fields.nth(4)?);
+        let shared = fields
+            .skip(1)
+            .take_while(|field| *field != b"-")
+            .find_map(|field| field.strip_prefix(b"shared:"))
+            .and_then(|group| std::str::from_utf8(group).ok()?.parse().ok());
+        Some(Self { point, shared })
+    }
+}
+
+/// All mounts, in the order in which the kernel lists them: a mount comes after
+/// the one that it lies on.
+///
+/// # Errors
+/// [`crate::Error::Io`] if mountinfo cannot be read.
+pub(crate) fn read() -> Result<Vec<MountInfo>> {
+    let text = std::fs::read(MOUNTINFO).on("read", MOUNTINFO)?;
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(MountInfo::parse).collect())
+}
+
+/// `path` as mountinfo spells it: links in its parent are resolved, a link in its
+/// last component is not followed. `None` if the parent does not exist.
+///
+/// # Errors
+/// [`crate::Error::Io`] if the parent cannot be resolved.
+pub(crate) fn spelled(path: &Path) -> Result<Option<PathBuf>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(Some(path.to_owned()));
+    };
+    match parent.canonicalize() {
+        Ok(parent) => Ok(Some(parent.join(name))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).on("resolve", parent),
+    }
+}
+
+/// Undoes the octal escapes of a field.
+fn unescape(field: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let escaped = (byte == b'\\').then(|| tail.get(..3)).flatten();
+        let code = escaped
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                path.push(code);
+                rest = &tail[3..];
+            }
+            None => {
+                path.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let parse = |line: &str| MountInfo::parse(line.as_bytes());
+        let line =
+            r"36 35 98:0 /mnt1 /mnt\0402\134x rw,noatime master:1 shared:27 - ext3 /dev/root rw";
+        let expected = MountInfo {
+            point: r"/mnt 2\x".into(),
+            shared: Some(27),
+        };
+        assert_eq!(parse(line), Some(expected));
+        // What follows the separator is the file system's, whatever it says.
+        let line = "36 35 98:0 / /mnt rw - fuse.x shared:5 rw";
+        assert_eq!(parse(line).unwrap().shared, None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn links_on_the_way_to_a_mount_are_resolved() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(real.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", real.join("link")).unwrap();
+
+        let of = |path: &str| spelled(&real.join(path)).unwrap();
+
+        assert_eq!(of("link/b"), Some(real.join("a/b")));
+        assert_eq!(of("link"), Some(real.join("link")));
+        assert_eq!(of("absent/b"), None);
+    }
+}
