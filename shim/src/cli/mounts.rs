@@ -14,7 +14,8 @@ use super::spec::internal;
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Mounts {
     /// A volume (NAME:DIR), a directory or file of the host (PATH:DIR), or a volume that goes with
-    /// the container (DIR) in it; then :ro, or :nocopy for one that is not to get what the image has
+    /// the container (DIR) in it; then :ro, :rslave for a directory of the host whose later mounts are to appear,
+    /// or :nocopy for a volume that is not to get what the image has
     #[arg(long, short, value_name = "VOLUME")]
     volume: Vec<String>,
 
@@ -100,8 +101,11 @@ fn volume(text: &str) -> Result<Source> {
     if target == Path::new("/") {
         return Err(bad("nothing can be mounted over the container's root"));
     }
+    let of_host = source.is_some_and(|source| source.starts_with(['/', '.']));
     let mut copy = true;
     let mut access = "rw";
+    let mut bind = "rbind";
+    let mut propagation = "rprivate";
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" | "rw" => access = option,
@@ -109,6 +113,18 @@ fn volume(text: &str) -> Result<Source> {
             "nocopy" => copy = false,
             // podman relabels for SELinux, whose rules our processes are not under.
             "z" | "Z" => {}
+            "shared" | "rshared" => {
+                return Err(bad(&format!(
+                    "{option} cannot be had: what is mounted in a virtual machine does not reach the host; use rslave or rprivate"
+                )));
+            }
+            "bind" | "rbind" if of_host => bind = option,
+            "private" | "rprivate" | "slave" | "rslave" if of_host => propagation = option,
+            other if of_host => {
+                return Err(bad(&format!(
+                    "{other:?} is none of ro, rw, bind, rbind, private, rprivate, slave and rslave"
+                )));
+            }
             other => {
                 return Err(bad(&format!(
                     "{other:?} is none of ro, rw, copy and nocopy"
@@ -119,11 +135,11 @@ fn volume(text: &str) -> Result<Source> {
     let options = vec![access.to_owned()];
     match source {
         None => Ok(Source::Volume(anonymous(target, options, copy))),
-        Some(path) if path.starts_with(['/', '.']) => {
+        Some(path) if of_host => {
             let path = Path::new(path)
                 .canonicalize()
                 .map_err(|e| bad(&format!("{path}: {e}")))?;
-            let options = format!("rbind,rprivate,{access}");
+            let options = format!("{bind},{propagation},{access}");
             let target = target.to_string_lossy();
             let bind = mount(&target, "bind", &path.to_string_lossy(), &options)?;
             Ok(Source::Host(bind))
@@ -224,14 +240,17 @@ mod tests {
     #[test]
     fn directories_of_the_host_and_volumes() {
         let given = given(
-            &["/tmp:/host:ro", "name:/named/:ro,nocopy", "/own"],
+            &["/tmp:/host:ro,rslave", "name:/named/:ro,nocopy", "/own"],
             &[],
             &[],
         )
         .unwrap();
         let host = given.mounts.last().unwrap();
         assert_eq!(host.destination(), Path::new("/host"));
-        assert!(host.options().as_ref().unwrap().contains(&"ro".to_owned()));
+        assert_eq!(
+            host.options().as_deref().unwrap(),
+            ["rbind", "rslave", "ro"]
+        );
         let [named, own] = &given.volumes[..] else {
             panic!("{given:?}");
         };
@@ -260,6 +279,8 @@ mod tests {
             "/nonexistent:/x",
             "/tmp:data",
             "/tmp:/x:weird",
+            "/tmp:/x:rshared",
+            "v:/x:rslave",
             "a b:/x",
             "/",
             "v:/.",
