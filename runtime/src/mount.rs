@@ -381,4 +381,4 @@ pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

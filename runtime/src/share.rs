@@ -9,7 +9,10 @@
 //! at any point leaves nothing that cannot be found.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::error::{Context, Result};
 use crate::mount::{self, Mount};
@@ -59,7 +62,11 @@ impl ShareTree {
             return harmless(&bind).attach(&target);
         }
         for mount in mounts {
-            harmless(mount).attach(&target.join(mount.target.trim_start_matches('/')))?;
+            let mount = harmless(mount);
+            match mount.target.trim_matches('/') {
+                "" => mount.attach(&target)?,
+                inside => attach_inside(&mount, &target, inside)?,
+            }
         }
         Ok(())
     }
@@ -101,6 +108,25 @@ impl ShareTree {
     }
 }
 
+/// Mounts onto a directory of the container's root file system. Links on the way are
+/// those of an image: they are resolved with its root as `/`, so that none leads to a
+/// directory of the host.
+fn attach_inside(mount: &Mount, root: &Path, inside: &str) -> Result<()> {
+    let open = || -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())?;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&root, inside, flags, Mode::empty(), how)
+    };
+    let target = open().map_err(std::io::Error::from);
+    let target = target.on("open the mount point", &root.join(inside))?;
+    // The descriptor is the directory, whatever its name leads to by now.
+    mount.attach(Path::new(&format!(
+        "/proc/self/fd/{}/.",
+        target.as_raw_fd()
+    )))
+}
+
 /// The mount as the share has it. The guest sees device nodes, set-user-id bits and
 /// programs all the same; but a VMM that a guest has taken over cannot open a device
 /// of the host's by a node that an image brought along, or run anything.
@@ -135,6 +161,30 @@ fn remove_placeholders(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mount::tests::on_shared_mounts;
+
+    #[test]
+    fn a_link_of_the_image_leads_no_mount_out_of_its_root() {
+        on_shared_mounts(|dir| {
+            let (root, host) = (dir.join("rootfs"), dir.join("host"));
+            fs::create_dir_all(root.join("data")).unwrap();
+            fs::create_dir_all(&host).unwrap();
+            std::os::unix::fs::symlink(&host, root.join("link")).unwrap();
+            std::os::unix::fs::symlink("/data", root.join("inside")).unwrap();
+            let mount = Mount {
+                kind: "tmpfs".into(),
+                source: "tmpfs".into(),
+                ..Mount::default()
+            };
+
+            let refused = attach_inside(&mount, &root, "link").unwrap_err();
+            attach_inside(&mount, &root, "inside").unwrap();
+
+            assert!(refused.to_string().contains("rootfs/link"), "{refused}");
+            let mounted = mount::mounts_below(dir).unwrap();
+            assert_eq!(mounted, [root.join("data")]);
+        });
+    }
 
     #[test]
     fn placeholders_go_and_data_stays() {

@@ -7,7 +7,7 @@ use super::*;
 const NONE: Option<&str> = None;
 
 /// Runs `work` in a mount namespace whose `/` is shared, as systemd makes it.
-fn on_shared_mounts(work: impl FnOnce(&Path) + Send) {
+pub(crate) fn on_shared_mounts(work: impl FnOnce(&Path) + Send) {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().canonicalize().unwrap();
     let enter = || {
