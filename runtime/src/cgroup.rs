@@ -2,6 +2,7 @@
 //! what a pod costs, and its limits as a whole. The containers' own limits are
 //! the guest's business.
 
+mod hierarchies;
 mod limits;
 
 use std::fs::{self, File};
@@ -13,17 +14,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use self::limits::CpuLimits;
 pub(crate) use self::limits::is_cpu_list;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
-/// cgroup v1 hierarchies that the pod's processes join: those that account.
-/// (cpuset would need its CPUs and nodes set first.)
-const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+/// So often a directory may go while the cgroup is being made: with the last pod of a
+/// parent that this one has, too.
+const TRIES: usize = 1000;
 
 /// The cgroup of one pod, in every hierarchy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostCgroup {
     dirs: Vec<PathBuf>,
-    /// What is not there yet, parents first.
+    /// Those of them, and of their parents, that were once not there, parents first.
     missing: Vec<PathBuf>,
     limits: CpuLimits,
 }
@@ -35,22 +36,13 @@ impl HostCgroup {
             return Self::default();
         };
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mut dirs: Vec<PathBuf> = hierarchies(&mounts, limits.cpuset.is_some())
-            .iter()
-            .map(|h| h.join(&relative))
-            .collect();
-        // cpu and cpuacct are one hierarchy on most hosts.
-        dirs.dedup();
-        let mut missing: Vec<PathBuf> = Vec::new();
-        for dir in &dirs {
-            let new: Vec<&Path> = dir.ancestors().take_while(|a| !a.exists()).collect();
-            missing.extend(new.into_iter().rev().map(Path::to_owned));
-        }
-        Self {
-            dirs,
-            missing,
+        let mut planned = Self {
+            dirs: hierarchies::directories(&mounts, &relative, limits.cpuset.is_some()),
+            missing: Vec::new(),
             limits: limits.clone(),
-        }
+        };
+        planned.look();
+        planned
     }
 
     /// The directories that [`HostCgroup::create`] makes: what to undo.
@@ -58,28 +50,63 @@ impl HostCgroup {
         &self.missing
     }
 
-    /// Makes the cgroup.
-    pub(crate) fn create(&self) -> Result<()> {
-        for dir in &self.missing {
-            match fs::create_dir(dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(e).on("create the cgroup", dir);
-                }
-                _ => {}
-            }
-            // v2 gives a child only the controllers that its parent hands on.
-            if let Some(parent) = dir.parent() {
-                let _ = fs::write(
-                    parent.join("cgroup.subtree_control"),
-                    "+cpu +memory +pids +io",
-                );
-                if self.limits.cpuset.is_some() {
-                    let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpuset");
+    /// Looks for what is not there; answers whether that is something.
+    fn look(&mut self) -> bool {
+        let mut found = false;
+        for dir in &self.dirs {
+            for new in dir.ancestors().take_while(|dir| !dir.exists()) {
+                found = true;
+                if !self.missing.iter().any(|dir| dir == new) {
+                    self.missing.push(new.to_owned());
                 }
             }
-            limits::inherit_cpuset(dir);
         }
-        self.limits.apply(&self.dirs)
+        // Parents first.
+        self.missing.sort_by_key(|dir| dir.components().count());
+        found
+    }
+
+    /// Makes the cgroup. A parent may go at any moment, with the last pod that has it: then
+    /// it is made as well, once `intend` has written down that it is to be undone.
+    pub(crate) fn create(&mut self, intend: impl Fn(&[PathBuf]) -> Result<()>) -> Result<()> {
+        for _ in 0..TRIES {
+            let made = self.make().and_then(|()| self.limits.apply(&self.dirs));
+            let before = self.missing.len();
+            match &made {
+                Err(Error::Io { source, .. }) if source.kind() != ErrorKind::NotFound => {
+                    return made;
+                }
+                Err(_) if self.look() => {}
+                _ => return made,
+            }
+            if self.missing.len() > before {
+                intend(&self.missing)?;
+            }
+        }
+        self.make()
+    }
+
+    fn make(&self) -> Result<()> {
+        self.missing.iter().try_for_each(|dir| self.make_one(dir))
+    }
+
+    fn make_one(&self, dir: &Path) -> Result<()> {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(e).on("create the cgroup", dir);
+            }
+            _ => {}
+        }
+        // v2 gives a child only the controllers that its parent hands on.
+        if let Some(parent) = dir.parent() {
+            let handed_on = parent.join("cgroup.subtree_control");
+            let _ = fs::write(&handed_on, "+cpu +memory +pids +io");
+            if self.limits.cpuset.is_some() {
+                let _ = fs::write(&handed_on, "+cpuset");
+            }
+        }
+        limits::inherit_cpuset(dir);
+        Ok(())
     }
 
     /// The directory in which processes can be born, if there is only one.
@@ -97,9 +124,24 @@ impl HostCgroup {
             if holds(dir, pid) {
                 continue;
             }
-            if let Err(e) = fs::write(dir.join("cgroup.procs"), pid.to_string()) {
+            if let Err(e) = self.enter(dir, pid) {
                 log::warn!("Cannot move process {pid} to {}: {e}", dir.display());
             }
+        }
+    }
+
+    /// Until a process is in it, others may take an empty cgroup away: one that was made
+    /// here is made again.
+    fn enter(&self, dir: &Path, pid: u32) -> std::io::Result<()> {
+        let enter = || fs::write(dir.join("cgroup.procs"), pid.to_string());
+        match enter() {
+            Err(e) if e.kind() == ErrorKind::NotFound && self.missing.iter().any(|d| d == dir) => {
+                if let Err(e) = self.make() {
+                    log::debug!("The cgroup is not made again: {e}");
+                }
+                enter()
+            }
+            entered => entered,
         }
     }
 }
@@ -158,35 +200,6 @@ fn wait_until_empty(dir: &Path) {
             Err(_) => return,
         }
     }
-}
-
-/// Mount points of the hierarchies to join: the v1 ones, with that of CPU sets
-/// if it is wanted, or else v2.
-fn hierarchies(mountinfo: &str, cpuset: bool) -> Vec<PathBuf> {
-    let mut v1 = Vec::new();
-    let mut v2 = Vec::new();
-    for line in mountinfo.lines() {
-        // proc(5): "... mount-point ... - type source super-options"
-        let Some((head, tail)) = line.split_once(" - ") else {
-            continue;
-        };
-        let Some(point) = head.split(' ').nth(4) else {
-            continue;
-        };
-        let mut tail = tail.split(' ');
-        match (tail.next(), tail.nth(1)) {
-            (Some("cgroup"), Some(options))
-                if options
-                    .split(',')
-                    .any(|o| V1_CONTROLLERS.contains(&o) || (cpuset && o == "cpuset")) =>
-            {
-                v1.push(PathBuf::from(point));
-            }
-            (Some("cgroup2"), _) => v2.push(PathBuf::from(point)),
-            _ => {}
-        }
-    }
-    if v1.is_empty() { v2 } else { v1 }
 }
 
 /// An OCI `cgroupsPath` below the mount point of a hierarchy: a cgroupfs path,
@@ -272,14 +285,57 @@ mod tests {
     }
 
     #[test]
-    fn v1_is_preferred_to_the_empty_v2_of_a_hybrid_host() {
-        let hybrid = "1 0 0:1 / /cg/memory rw - cgroup cgroup rw,memory\n\
-                      2 0 0:2 / /cg/systemd rw - cgroup cgroup rw,name=systemd\n\
-                      3 0 0:3 / /cg/unified rw - cgroup2 cgroup2 rw";
-        assert_eq!(hierarchies(hybrid, false), [PathBuf::from("/cg/memory")]);
-        assert_eq!(
-            hierarchies("3 0 0:3 / /cg rw - cgroup2 cgroup2 rw", true),
-            [PathBuf::from("/cg")]
-        );
+    fn a_parent_that_goes_while_the_cgroup_is_made_is_made_again() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let root = tempfile::tempdir().unwrap();
+        let [parent, other] = ["pods/deep", "pods/deep/other"].map(|dir| root.path().join(dir));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Another pod of the parent, which comes and goes.
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = fs::create_dir_all(&other);
+                    remove(&[root.path().join("pods"), parent.clone(), other.clone()]);
+                }
+            });
+            for n in 0..2000 {
+                let dir = parent.join(n.to_string());
+                let mut cgroup = HostCgroup {
+                    dirs: vec![dir.clone()],
+                    ..HostCgroup::default()
+                };
+                cgroup.look();
+                let intended = std::cell::RefCell::new(cgroup.new_dirs().to_vec());
+                let created = cgroup.create(|dirs| {
+                    *intended.borrow_mut() = dirs.to_vec();
+                    Ok(())
+                });
+                let made = dir.is_dir();
+                if created.is_err() || !made || *intended.borrow() != cgroup.new_dirs() {
+                    over.store(true, Ordering::Relaxed);
+                    panic!("{created:?}, made: {made}, intended: {intended:?}");
+                }
+                remove(cgroup.new_dirs());
+                assert!(!dir.exists());
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_cgroup_that_went_before_its_first_process_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("pods/a");
+        let mut cgroup = HostCgroup {
+            dirs: vec![dir.clone()],
+            ..HostCgroup::default()
+        };
+        cgroup.look();
+        cgroup.create(|_| Ok(())).unwrap();
+        fs::remove_dir_all(root.path().join("pods")).unwrap();
+
+        cgroup.enter(&dir, 42).unwrap();
+
+        assert_eq!(fs::read_to_string(dir.join("cgroup.procs")).unwrap(), "42");
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn spelled(path: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Undoes the octal escapes of a field.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -91,8 +91,8 @@ impl Runtime {
         let dir = PodDir::new(&config.root, &spec.namespace, &spec.id)?;
         let owner = self.claim(&dir, &spec).await?;
         let share = ShareTree::new(dir.shared());
-        let cgroup = HostCgroup::plan(spec.cgroups_path.as_deref(), &spec.cpu_limits);
-        match boot(&config, &spec, &dir, &share, cgroup.clone(), &progress).await {
+        let mut cgroup = HostCgroup::plan(spec.cgroups_path.as_deref(), &spec.cpu_limits);
+        match boot(&config, &spec, &dir, &share, &mut cgroup, &progress).await {
             Ok(booted) => Ok(Pod::new(dir, spec, owner, booted)),
             Err(e) => {
                 if let Err(left) = recovery::remove(&dir, &share, cgroup.new_dirs()) {
@@ -197,7 +197,7 @@ async fn boot(
     spec: &PodConfig,
     dir: &PodDir,
     share: &ShareTree,
-    cgroup: HostCgroup,
+    cgroup: &mut HostCgroup,
     progress: &Progress,
 ) -> Result<Booted> {
     let step = |name: &str| {
@@ -223,7 +223,14 @@ async fn boot(
         .on("create", &sockets)?;
     let containers = dir.containers();
     fs::create_dir_all(&containers).on("create", &containers)?;
-    cgroup.create()?;
+    cgroup.create(|dirs| {
+        let state = PodState {
+            cgroups: dirs.to_vec(),
+            ..state.clone()
+        };
+        record::save(dir, &dir.state(), &state)
+    })?;
+    state.cgroups = cgroup.new_dirs().to_vec();
     share.create()?;
     // Listening before the guest boots: its call is the sign that it is ready.
     let agent_port = listen(dir, AGENT_PORT)?;
@@ -279,7 +286,7 @@ async fn boot(
             can_attach,
             agent,
             streams,
-            cgroup,
+            cgroup: cgroup.clone(),
             state,
         }),
         Err(e) => {
