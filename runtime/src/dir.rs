@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Result};
-use crate::store;
+use crate::store::{self, Stored};
 
 /// What is read in it is of one directory, whatever has its name meanwhile; and the
 /// kernel does not walk to it again for each file.
@@ -82,7 +81,7 @@ impl Dir {
     ///
     /// # Errors
     /// As [`store::read`], with the whole path.
-    pub fn read<T: DeserializeOwned>(&self, name: &str, cure: impl Fn() -> String) -> Result<T> {
+    pub fn read<T: Stored>(&self, name: &str, cure: impl Fn() -> String) -> Result<T> {
         let path = || self.path.join(name);
         let flags = OFlags::from_bits_retain(store::OPEN_FLAGS as u32);
         let file = self.open_file(name, flags)?;
@@ -133,6 +132,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::fs;
+
+    impl Stored for BTreeMap<String, u32> {}
+    impl Stored for () {}
 
     #[test]
     fn what_is_held_stays_the_same_under_any_name() {

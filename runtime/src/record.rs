@@ -16,7 +16,7 @@ use crate::events::Exit;
 use crate::lock::PodLock;
 use crate::paths::PodDir;
 use crate::state::Status;
-use crate::store;
+use crate::store::{self, Stored};
 
 /// Who made a pod, and is asked to change it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,8 +192,13 @@ pub struct ProcessRecord {
     pub exit: Option<Exit>,
 }
 
+impl Stored for PodConfig {}
+impl Stored for PodState {}
+impl Stored for ContainerRecord {}
+impl Stored for ContainerState {}
+
 /// Writes a file of the pod under its lock.
-pub(crate) fn save<T: Serialize>(dir: &PodDir, path: &std::path::Path, value: &T) -> Result<()> {
+pub(crate) fn save<T: Stored>(dir: &PodDir, path: &std::path::Path, value: &T) -> Result<()> {
     let _lock = PodLock::exclusive(dir)?;
     store::write(path, value)
 }

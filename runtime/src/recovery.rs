@@ -16,7 +16,7 @@ use crate::lock::{self, Guarded, Owner, OwnerLock, PodLock};
 use crate::paths::{PodDir, check_id};
 use crate::record::{self, ContainerRecord, ContainerState, PodState};
 use crate::share::ShareTree;
-use crate::store;
+use crate::store::{self, Stored};
 
 /// A process that was lost with its VM, as one killed by SIGKILL.
 const LOST: u32 = 128 + libc::SIGKILL as u32;
@@ -200,14 +200,14 @@ pub(crate) fn kill_owner(pod: &str, owner: &Owner) -> Result<()> {
         .map_err(|e| Error::Internal(format!("The owner of pod {pod}: {e}")))
 }
 
-fn read<T: serde::de::DeserializeOwned>(dir: &PodDir, path: &Path) -> Option<T> {
+fn read<T: Stored>(dir: &PodDir, path: &Path) -> Option<T> {
     let _lock = PodLock::shared(dir).ok()?;
     read_unlocked(path)
 }
 
 /// What cannot be read is treated as not there: removal must work from
 /// whatever is left.
-fn read_unlocked<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+fn read_unlocked<T: Stored>(path: &Path) -> Option<T> {
     match store::read(path) {
         Ok(value) => Some(value),
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,

@@ -1,4 +1,12 @@
 //! State files: versioned JSON, replaced as a whole or not at all.
+//!
+//! What a build has written every later build reads, whatever it was about: a pod that
+//! runs, one that a crash left, an image. So for each kind of file ([`Stored`]):
+//! - A field that may be added without a new version is one whose absence means what the
+//!   build before did (`#[serde(default)]`), and that this one may lose: it passes over
+//!   what it does not know, and writes the file again without it.
+//! - Everything else is a new version, with a step that leads to it from the one before.
+//! - A version that is newer than the build is refused by name, with the way out.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -9,11 +17,24 @@ use std::path::{Path, PathBuf};
 use rustix::buffer::spare_capacity;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Context, Error, Result};
 
-/// The schema version that this build writes and reads.
-pub const VERSION: u32 = 1;
+/// What a kind of state file holds.
+pub trait Stored: Serialize + DeserializeOwned {
+    /// The version that this build writes. It reads all from 1 on.
+    const VERSION: u32 = 1;
+
+    /// Makes of a file of version `from`, which is below [`Stored::VERSION`], one of the
+    /// version after it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    fn upgrade(from: u32, _file: &mut Map<String, Value>) -> Result<(), String> {
+        Err(format!("nothing leads on from state version {from}"))
+    }
+}
 
 /// No state file is larger; a larger one is not ours.
 const MAX_BYTES: u64 = 16 << 20;
@@ -44,7 +65,7 @@ struct Version {
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.
-pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub fn write<T: Stored>(path: &Path, value: &T) -> Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::Internal(format!(
             "{} is not a file's path",
@@ -74,13 +95,13 @@ pub(crate) fn sweep_temps(dir: &Path) {
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.
-pub(crate) fn write_new<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub(crate) fn write_new<T: Stored>(path: &Path, value: &T) -> Result<()> {
     create(path, path, value)
 }
 
-fn create<T: Serialize>(file: &Path, of: &Path, value: &T) -> Result<()> {
+fn create<T: Stored>(file: &Path, of: &Path, value: &T) -> Result<()> {
     let text = serde_json::to_vec_pretty(&Versioned {
-        version: VERSION,
+        version: T::VERSION,
         value,
     })
     .map_err(|e| Error::Internal(format!("Cannot encode {}: {e}", of.display())))?;
@@ -122,8 +143,8 @@ pub(crate) fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read, [`Error::BadFile`] if it is torn, was
-/// written by another version, or is none of ours.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// written by a later build, or is none of ours.
+pub fn read<T: Stored>(path: &Path) -> Result<T> {
     const CURE: &str =
         "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container";
     read_or(path, || CURE.to_owned())
@@ -133,7 +154,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: impl Fn() -> String) -> Result<T> {
+pub(crate) fn read_or<T: Stored>(path: &Path, cure: impl Fn() -> String) -> Result<T> {
     let mut options = File::options();
     let opened = options.read(true).custom_flags(OPEN_FLAGS).open(path);
     read_file(&opened.on("read", path)?, || path.to_owned(), cure)
@@ -143,7 +164,7 @@ pub(crate) fn read_or<T: DeserializeOwned>(path: &Path, cure: impl Fn() -> Strin
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn read_file<T: DeserializeOwned>(
+pub(crate) fn read_file<T: Stored>(
     file: &File,
     path: impl Fn() -> PathBuf,
     cure: impl Fn() -> String,
@@ -170,8 +191,9 @@ pub(crate) fn read_file<T: DeserializeOwned>(
 }
 
 /// A state file's text, or what is wrong with it.
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+fn parse<T: Stored>(text: &[u8]) -> Result<T, String> {
     let none = |e: &dyn Display| format!("not a state file ({e})");
+    let damaged = |e: serde_json::Error| format!("damaged state file ({e})");
     // Once, not word by word.
     let text = std::str::from_utf8(text).map_err(|e| none(&e))?;
     let version = match first_version(text) {
@@ -181,13 +203,29 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
             told.version
         }
     };
-    if version != VERSION {
+    if version == T::VERSION {
+        return serde_json::from_str(text).map_err(damaged);
+    }
+    if version == 0 || version > T::VERSION {
         // The rest may be anything.
         return Err(format!(
-            "state version {version}, but this build reads {VERSION}; use the build that wrote it, or else"
+            "state version {version}, but this build reads {}; use the build that wrote it, or else",
+            up_to(T::VERSION)
         ));
     }
-    serde_json::from_str(text).map_err(|e| format!("damaged state file ({e})"))
+    let mut file: Map<String, Value> = serde_json::from_str(text).map_err(damaged)?;
+    for from in version..T::VERSION {
+        T::upgrade(from, &mut file).map_err(|e| format!("damaged state file ({e})"))?;
+    }
+    serde_json::from_value(Value::Object(file)).map_err(damaged)
+}
+
+/// The versions that can be read.
+fn up_to(version: u32) -> String {
+    match version {
+        1 => "1".to_owned(),
+        last => format!("1 to {last}"),
+    }
 }
 
 /// The version of a file that [`create`] wrote, which begins with it: to find it in
@@ -205,6 +243,76 @@ mod tests {
     #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
     struct Value {
         a: String,
+    }
+
+    impl Stored for Value {}
+
+    /// The third version of it: `a` became a number, then got a name.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Later {
+        length: usize,
+        #[serde(default)]
+        added: bool,
+    }
+
+    impl Stored for Later {
+        const VERSION: u32 = 3;
+
+        fn upgrade(from: u32, file: &mut Map<String, serde_json::Value>) -> Result<(), String> {
+            match from {
+                1 => {
+                    let a = file.get("a").and_then(|a| a.as_str());
+                    let length = a.ok_or("it has no a")?.len();
+                    file.insert("a".into(), length.into());
+                }
+                _ => {
+                    let length = file.remove("a").ok_or("it has no a")?;
+                    file.insert("length".into(), length);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_earlier_builds_wrote_is_read_and_what_later_ones_wrote_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let later = |length, added| Later { length, added };
+        for (text, expected) in [
+            (r#"{"version": 1, "a": "xyz"}"#, later(3, false)),
+            (r#"{"version": 2, "a": 3}"#, later(3, false)),
+            (
+                r#"{"version": 3, "length": 3, "added": true, "of a later build": 1}"#,
+                later(3, true),
+            ),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(read::<Later>(&path).unwrap(), expected, "{text}");
+        }
+        for (text, said) in [
+            (
+                r#"{"version": 4, "length": 3}"#,
+                "state version 4, but this build reads 1 to 3",
+            ),
+            (r#"{"version": 0, "length": 3}"#, "state version 0"),
+            (r#"{"version": 1}"#, "it has no a"),
+            (r#"{"version": 2, "a": "x"}"#, "damaged state file"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = read::<Later>(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(said) && error.contains("state.json"),
+                "{error}"
+            );
+        }
+        // It is written as this build has it.
+        write(&path, &later(1, false)).unwrap();
+        assert!(
+            fs::read_to_string(&path)
+                .unwrap()
+                .contains("\"version\": 3")
+        );
     }
 
     #[test]

@@ -133,11 +133,29 @@ pub fn remote(error: ttrpc::Error) -> Error {
         return Error::OwnerGone(error.to_string());
     };
     let code = status.code.value();
+    if code == Code::UNIMPLEMENTED as i32
+        && let Some(method) = status.message.strip_suffix(UNKNOWN_METHOD)
+    {
+        return earlier_build(method);
+    }
     // A shell's code for a command that cannot be run.
     let exit_code = status.details.iter().find_map(|detail| {
         (detail.type_url == protos::COMMAND_FAILURE).then(|| detail.value.first().copied())?
     });
     of_code(code, exit_code.unwrap_or(0), status.message)
+}
+
+/// What ttrpc's server says of a method that its service does not have, after its name.
+const UNKNOWN_METHOD: &str = " method";
+
+/// What an owner that runs since before a change of build cannot do.
+fn earlier_build(method: &str) -> Error {
+    Error::Remote {
+        kind: ErrorKind::Unimplemented,
+        message: format!(
+            "The pod's owner is of an earlier build, which does not know {method}: stop the pod and start it again for that"
+        ),
+    }
 }
 
 /// An error as it travels: its gRPC code, a shell's exit code if it has one,
@@ -239,7 +257,39 @@ pub fn to_outcome(results: api::Results) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use ttrpc::asynchronous::{Server, Service};
+
     use super::*;
+
+    /// An owner of a build in which the service had no method yet.
+    #[tokio::test]
+    async fn what_an_owner_of_an_earlier_build_does_not_know_is_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("owner");
+        let service = Service {
+            methods: HashMap::new(),
+            streams: HashMap::new(),
+        };
+        let name = "rust_kata.management.v1.Management".to_owned();
+        let mut server = Server::new()
+            .bind(&format!("unix://{}", socket.display()))
+            .unwrap()
+            .register_service(HashMap::from([(name, service)]));
+        server.start().await.unwrap();
+        let owner = OwnerClient::connect(&socket).await.unwrap();
+
+        let refused = owner.sync(api::ContainersRequest::new()).await.unwrap_err();
+
+        assert_eq!(refused.kind(), ErrorKind::Unimplemented);
+        let said = refused.to_string();
+        assert!(
+            said.contains("earlier build") && said.contains("Sync") && said.contains("stop"),
+            "{said}"
+        );
+        server.shutdown().await.unwrap();
+    }
 
     #[test]
     fn outcomes_travel() {

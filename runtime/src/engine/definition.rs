@@ -12,6 +12,10 @@ use super::restart::RestartPolicy;
 use crate::cgroup::{CpuLimits, is_cpu_list};
 use crate::error::{Error, Result};
 use crate::paths::check_id;
+use crate::store::Stored;
+
+impl Stored for PodDefinition {}
+impl Stored for ContainerDefinition {}
 
 /// A namespace that the containers of a pod can have in common
 /// (namespaces(7)). The mount namespace is always a container's own.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::ContainerStatus;
 use crate::descriptor::Direction;
+use crate::store::Stored;
 
 /// What a pod is whose removal was begun, in words that tell the cure.
 pub(crate) const REMOVING: &str = "being removed; `pod rm --force` ends what was begun";
@@ -101,6 +102,9 @@ pub struct PreservedFd {
     /// Which way its bytes go, as the process sees it.
     pub direction: Direction,
 }
+
+impl Stored for PodState {}
+impl Stored for ContainerState {}
 
 impl ContainerState {
     /// What it is after its VM went without anybody noting how it ended:

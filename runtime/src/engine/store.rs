@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use serde::de::DeserializeOwned;
-
 use super::definition::{ContainerDefinition, PodDefinition};
 use super::home::{self, ContainerHome, PodHome};
 use super::passing::{self, taken};
@@ -15,7 +13,7 @@ use crate::dir::Dir;
 pub(crate) use crate::dir::names as names_in;
 use crate::error::{Context, Error, Result};
 use crate::lock::{Guarded, PodLock};
-use crate::store;
+use crate::store::{self, Stored};
 
 /// Others than root may pass through the directories above pods, and no more.
 pub(super) const DIR_MODE: u32 = 0o711;
@@ -136,7 +134,7 @@ pub(super) fn cure(home: &PodHome) -> String {
     )
 }
 
-fn read<T: DeserializeOwned>(held: &Dir, name: &str, cure: impl Fn() -> String) -> Result<T> {
+fn read<T: Stored>(held: &Dir, name: &str, cure: impl Fn() -> String) -> Result<T> {
     held.read(name, &cure).map_err(|e| match e {
         Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {}", cure())),
         other => other,

@@ -20,7 +20,6 @@ use std::time::SystemTime;
 
 use fs2::FileExt;
 use oci_spec::image::ImageConfiguration;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -29,7 +28,7 @@ use crate::engine::journal::{Event, Journal, Kind};
 use crate::engine::passing;
 use crate::engine::store as files;
 use crate::error::{Context, Error, Result};
-use crate::store;
+use crate::store::{self, Stored};
 
 /// Hexadecimal digits of a layer's directory: short, as the paths of all layers
 /// of an image have to fit into a page. `layer.json` has the whole id.
@@ -75,6 +74,11 @@ impl Image {
         self.layers.iter().map(|layer| layer.size).sum()
     }
 }
+
+impl Stored for Layer {}
+impl Stored for Image {}
+impl Stored for Name {}
+impl Stored for Lease {}
 
 /// An image and its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -424,7 +428,7 @@ impl LayerDir {
 }
 
 /// Reads a record or a name.
-fn read<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T> {
+fn read<T: Stored>(dir: &Path, file: &str) -> Result<T> {
     let stem = file.trim_end_matches(".json");
     let cure = || format!("remove it with `rust-kata image rm --force {stem}`");
     store::read_or(&dir.join(file), cure)

@@ -17,7 +17,9 @@ use crate::engine::store as files;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Context, Error, Result};
 use crate::paths::check_id;
-use crate::store;
+use crate::store::{self, Stored};
+
+impl Stored for Volume {}
 
 /// A volume (`config.json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
