@@ -19,6 +19,7 @@ DIST := target/dist
 SHARE := $(DIST)/share/rust-kata
 # The demo's tree: unoptimised, so that a first look takes little time. The other one is what is used and installed.
 DEMO := target/demo
+TAR = target/rust-kata-$(shell sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)-x86_64.tar.gz
 BINARIES := containerd-shim-rust-kata-v2 rust-kata rust-kata-vmm
 
 TARGET := x86_64-unknown-linux-gnu
@@ -53,15 +54,13 @@ host: setup-build
 	@$(CARGO) build --release -p rust-kata-shim -p rust-kata-hypervisor --bins
 	@$(place); for name in $(BINARIES); do place target/release/$$name $(DIST)/bin/$$name 755; done
 	@$(place); place runtime/config.toml $(SHARE)/config.toml 644
-	@$(MAKE) man
-
-## make man            the man pages, in target/dist/share/man/man1 (with the build)
-.PHONY: man
-man:
-	@[ -x $(DIST)/bin/rust-kata ] || $(MAKE) host
 	@rm -rf $(DIST)/share/man/man1.new
 	@$(DIST)/bin/rust-kata man $(DIST)/share/man/man1.new
 	@rm -rf $(DIST)/share/man/man1 && mv $(DIST)/share/man/man1.new $(DIST)/share/man/man1
+
+## make man            the man pages, in target/dist/share/man/man1 (with the build)
+.PHONY: man
+man: host
 
 ## make guest          the guest alone: agent, kernel and initrd (KERNEL=auto|debian|tuned)
 .PHONY: guest
@@ -165,6 +164,17 @@ install:
 	@[ -d $(DIST)/share/man/man1 ] || $(MAKE) man
 	@install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	@install -m 644 $(DIST)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
+
+## make dist           build, then pack target/dist in one tar that runs on any x86-64 distribution with glibc 2.36 or later
+.PHONY: dist
+dist: build
+	@guest/dist $(DIST) $(TAR)
+
+## make test-dist      make dist, then run its tar in a root file system that has neither apt nor a compiler
+.PHONY: test-dist
+test-dist: dist
+	@guest/setup run
+	@KERNEL='$(KERNEL)' tests/dist/test $(TAR)
 
 ## make clean          remove what was built here (the kernels' cache stays)
 .PHONY: clean
