@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::control::ControlError;
+use crate::qemu::LayoutError;
 use crate::spec::{HypervisorKind, SpecError};
 use crate::vm::{Role, VmExit};
 
@@ -21,6 +22,21 @@ pub enum Error {
         /// The hypervisor that was asked for.
         kind: HypervisorKind,
         /// Why not, and what to do about it.
+        reason: String,
+    },
+
+    /// Kernel, initrd and firmware have no room beside each other in the guest's memory.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+
+    /// QEMU lacks the firmware that its VMs boot with.
+    #[error(
+        "QEMU has no firmware {name} ({reason}): install it, on Debian by apt install qemu-system-data"
+    )]
+    Firmware {
+        /// The file's name in QEMU's data directories.
+        name: &'static str,
+        /// What QEMU said.
         reason: String,
     },
 

@@ -34,6 +34,7 @@ pub use error::Error;
 pub use process::{
     KillRecordedError, ThreadState, Usage, kill_recorded, spawn, start_time, threads, usage,
 };
+pub use qemu::{FIRMWARE, Installed, LayoutError};
 pub use select::{choice, select};
 pub use spec::{HypervisorKind, Share, SpecError, ValidSpec, VmSpec};
 pub use vm::{Choice, ExitStatus, Extra, Role, Vm, VmExit, VmProcess, Vmm};

@@ -126,7 +126,7 @@ fn hypervisor(config: &Config) -> Vec<Requirement> {
         Ok(choice) => {
             all.push(Requirement::new("hypervisor", needed, &choice.reason));
             if choice.vmm.name() == "qemu" {
-                all.push(qemu(&config.qemu));
+                all.extend(qemu(&config.qemu));
             }
         }
         Err(error) => all.push(
@@ -140,17 +140,46 @@ fn hypervisor(config: &Config) -> Vec<Requirement> {
     all
 }
 
-fn qemu(name: &Path) -> Requirement {
-    let found = search(name);
-    let text = found.as_deref().map_or_else(
-        || format!("no {} in PATH", name.display()),
-        |path| path.display().to_string(),
+/// The oldest QEMU that VMs were tested with.
+const QEMU_VERSION: (u32, u32) = (7, 2);
+
+fn qemu(name: &Path) -> Vec<Requirement> {
+    let needed = format!(
+        "qemu-system-x86_64, {}.{} or later",
+        QEMU_VERSION.0, QEMU_VERSION.1
     );
-    Requirement::new("QEMU", "qemu-system-x86_64, 7.2 or later", text).unless(
-        found.is_some(),
-        Verdict::Missing,
-        "apt install qemu-system-x86, or name it by `qemu` in the configuration",
-    )
+    let program = |found: String| Requirement::new("QEMU", &*needed, found);
+    let cure = "apt install qemu-system-x86, or name it by `qemu` in the configuration";
+    let Some(path) = search(name) else {
+        let found = format!("no {} in PATH", name.display());
+        return vec![program(found).unless(false, Verdict::Missing, cure)];
+    };
+    let installed = match ::hypervisor::Installed::ask(&path) {
+        Ok(installed) => installed,
+        Err(error) => {
+            let found = format!("{}: {error}", path.display());
+            return vec![program(found).unless(false, Verdict::Missing, cure)];
+        }
+    };
+    let (major, minor, version) = installed.version;
+    let firmware = installed.firmware.as_deref();
+    vec![
+        program(format!("{} {version}", path.display())).unless(
+            (major, minor) >= QEMU_VERSION,
+            Verdict::Missing,
+            cure,
+        ),
+        Requirement::new(
+            "QEMU's firmware",
+            ::hypervisor::FIRMWARE,
+            firmware.map_or("none".into(), |path| path.display().to_string()),
+        )
+        .unless(
+            firmware.is_some(),
+            Verdict::Missing,
+            "it comes with QEMU: apt install --reinstall qemu-system-data",
+        ),
+    ]
 }
 
 fn directory(name: &'static str, path: &Path) -> Requirement {
@@ -276,6 +305,15 @@ mod tests {
         assert!(find("guest kernel").found.contains("/nonexistent/vmlinux"));
         for met in all.iter().filter(|r| r.verdict == Verdict::Good) {
             assert!(met.cure.is_empty(), "{met:?}");
+        }
+    }
+
+    #[test]
+    fn a_qemu_of_no_use_is_missing() {
+        for name in ["no-such-qemu", "/bin/true"] {
+            let all = qemu(Path::new(name));
+            assert_eq!(all[0].verdict, Verdict::Missing, "{all:?}");
+            assert!(all[0].cure.contains("qemu-system-x86"), "{all:?}");
         }
     }
 

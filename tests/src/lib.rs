@@ -21,6 +21,7 @@
 
 pub mod bed;
 pub mod capture;
+pub mod console;
 pub mod cut;
 pub mod dice;
 pub mod dist;

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use super::Accelerator;
+use super::layout::FIRMWARE;
 use crate::spec::ValidSpec;
 
 /// Descriptors that QEMU inherits, all connected sockets.
@@ -40,6 +41,8 @@ pub(super) fn build(
     );
 
     line.option("-machine", "microvm,acpi=on,memory-backend=ram");
+    // Never QEMU's default, which lays ACPI tables and initrd over each other.
+    line.option("-bios", FIRMWARE);
     match accelerator {
         Accelerator::Kvm => {
             line.option("-accel", "kvm");
@@ -160,6 +163,7 @@ mod tests {
             assert!(line.iter().any(|arg| arg == flag), "{flag}");
         }
         assert!(values(&line, "-sandbox")[0].starts_with("on,"));
+        assert_eq!(values(&line, "-bios"), ["qboot.rom"]);
     }
 
     #[test]

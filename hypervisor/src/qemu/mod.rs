@@ -6,6 +6,8 @@
 //! and initrd.
 
 mod command_line;
+mod installed;
+mod layout;
 mod qmp;
 mod tsc;
 mod vm;
@@ -15,6 +17,8 @@ use async_trait::async_trait;
 use crate::Error;
 use crate::spec::ValidSpec;
 use crate::vm::{Vm, Vmm};
+pub use installed::Installed;
+pub use layout::{FIRMWARE, LayoutError};
 use tsc::TscClock;
 use vm::QemuVm;
 

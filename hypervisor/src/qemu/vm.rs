@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::Accelerator;
 use super::command_line::{self, Sockets};
+use super::layout::{self, FIRMWARE};
 use super::qmp::{Connecting, Qmp};
 use crate::Error;
 use crate::control::{Client, DeviceConfig};
@@ -19,6 +21,9 @@ use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
 use crate::vmm_process;
+
+/// From the end of a process's sockets to the notice of its own.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(super) struct QemuVm {
@@ -41,6 +46,7 @@ impl QemuVm {
         accelerator: Accelerator,
         tsc_khz: Option<u64>,
     ) -> Result<QemuVm, Error> {
+        layout::check(&spec)?;
         let socket = |source| Error::Io {
             what: "make sockets for",
             path: spec.dir.clone(),
@@ -106,15 +112,16 @@ impl QemuVm {
         let connected = tokio::select! {
             biased;
             connected = connect => connected,
-            exit = processes.first_exit() => Err(Error::Exited(exit)),
+            exit = processes.first_exit() => Err(ended(exit)),
         };
         let qmp = match connected {
             Ok(((), qmp)) => qmp,
             Err(err) => {
-                // A process that is gone explains more than the socket that broke.
-                let exit = processes.vmm.exit().or(processes.qemu.exit());
+                // A process that is gone explains more than the socket that broke, which may be
+                // noticed first.
+                let exit = timeout(LAST_WORDS, processes.first_exit()).await.ok();
                 processes.kill().await;
-                return Err(exit.map_or(err, Error::Exited));
+                return Err(exit.map_or(err, ended));
             }
         };
 
@@ -237,6 +244,18 @@ async fn report_exit(
         exit.reason = causes.join("; ");
     }
     sender.send_replace(Some(exit));
+}
+
+/// The error for a process that ended before the machine was there.
+fn ended(exit: VmExit) -> Error {
+    // hw/i386/x86.c `x86_bios_rom_init`: "qemu: could not load PC BIOS 'qboot.rom'"
+    if exit.process == Role::Qemu && exit.reason.contains(FIRMWARE) {
+        return Error::Firmware {
+            name: FIRMWARE,
+            reason: exit.reason,
+        };
+    }
+    Error::Exited(exit)
 }
 
 fn fixed() -> Error {

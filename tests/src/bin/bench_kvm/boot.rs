@@ -4,19 +4,17 @@
 //! A boot lasts from the start of the VMM's process to the word of the init on
 //! the console (see [`harness::initrd`]).
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::capture::Capture;
+use harness::console;
 use harness::dist::{QEMU, VMM, binary, dist, patience};
 use harness::initrd::{WORD, arguments, with_init};
 use harness::run::{Input, Running};
 use hypervisor::{HypervisorKind, Share, VmSpec, select};
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
@@ -51,8 +49,7 @@ impl Boots {
         for name in ["sockets", "share"] {
             fs::create_dir(of(name)).expect("ours");
         }
-        mkfifo(&of("console.log"), Mode::S_IRWXU).expect("ours");
-        let console = Capture::of(Fifo::Path(of("console.log")));
+        let console = console::listen(&of("console.log"));
         let last = arguments();
         let words = WORDS.into_iter().chain(last.split(' '));
         let spec = VmSpec {
@@ -122,26 +119,5 @@ impl Boots {
         let machine = Running::spawn(command, Input::Null);
         machine.stdout.expect(WORD, patience(60.0));
         since.elapsed()
-    }
-}
-
-/// The console's log is a FIFO here, so that a word is seen when it comes. The
-/// first read waits for the writer.
-pub enum Fifo {
-    /// Not opened yet.
-    Path(PathBuf),
-    /// With its writer.
-    Open(File),
-}
-
-impl Read for Fifo {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Self::Path(path) = self {
-            *self = Self::Open(File::open(path)?);
-        }
-        match self {
-            Self::Open(file) => file.read(buffer),
-            Self::Path(_) => Ok(0),
-        }
     }
 }

@@ -16,17 +16,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::capture::Capture;
+use harness::console;
 use harness::dist::{QEMU, VMM, binary, dist, patience};
 use harness::initrd::with_files;
 use harness::run::{Input, Running, run};
 use harness::table::{Samples, Table};
 use hypervisor::{Extra, HypervisorKind, Share, VmSpec, select};
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
-use crate::boot::Fifo;
 use peers::Peer;
 
 /// Bytes that each task moves.
@@ -116,8 +114,7 @@ impl Bench {
         for name in ["sockets", "share"] {
             fs::create_dir(of(name)).expect("ours");
         }
-        mkfifo(&of("console.log"), Mode::S_IRWXU).expect("ours");
-        let console = Capture::of(Fifo::Path(of("console.log")));
+        let console = console::listen(&of("console.log"));
         for peer in [Peer::Sink, Peer::Source] {
             let socket = of(&format!("sockets/vsock_{}", peer.port()));
             peer.serve_unix(UnixListener::bind(socket).expect("ours"));
