@@ -2,6 +2,7 @@
 //! `create`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,7 @@ use protos::agent as api;
 
 use crate::agent;
 use crate::create::ContainerConfig;
+use crate::cri::Dialect;
 use crate::error::{Error, Result};
 use crate::events::{Event, Exit};
 use crate::guest_spec;
@@ -33,6 +35,8 @@ pub(crate) struct Container {
     limits: Mutex<Limits>,
     guest_pid: AtomicU32,
     oom: AtomicBool,
+    /// Where CRI-O looks for what containerd is told by an event.
+    oom_file: Option<PathBuf>,
     /// Its init has ended, though this has not been told of yet.
     ended: AtomicBool,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
@@ -60,6 +64,12 @@ impl Container {
             limits: Mutex::new(Limits::of(resources)),
             guest_pid: AtomicU32::new(0),
             oom: AtomicBool::new(false),
+            oom_file: spec
+                .annotations()
+                .as_ref()
+                .and_then(Dialect::of)
+                .filter(|dialect| dialect.is_cri_o())
+                .map(|_| config.bundle.join("oom")),
             ended: AtomicBool::new(false),
             execs: Mutex::default(),
         }
@@ -132,6 +142,11 @@ impl Container {
     /// Tells of memory pressure, once: before the exit that it leads to.
     pub(crate) fn report_oom(&self, pod: &Pod) {
         if !self.init.status().is_stopped() && !self.oom.swap(true, Ordering::Relaxed) {
+            if let Some(path) = &self.oom_file
+                && let Err(error) = std::fs::File::create(path)
+            {
+                log::warn!("Cannot create {}: {error}", path.display());
+            }
             pod.emit(Event::Oom {
                 container: self.record.id.clone(),
             });

@@ -11,6 +11,7 @@ use protos::agent as api;
 
 use crate::agent;
 use crate::container::Container;
+use crate::cri::Dialect;
 use crate::disks;
 use crate::error::{Context, Error, Result};
 use crate::events::Event;
@@ -22,9 +23,6 @@ use crate::pod::{Pod, lock};
 use crate::record;
 use crate::state::Step;
 use crate::stdio::ProcessIo;
-
-/// The annotation that tells a container's part in a CRI pod.
-const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 
 /// How long the guest has to let go of a container that has ended. The host's
 /// side of it goes in any case.
@@ -103,7 +101,7 @@ impl Pod {
         let placement = Placement {
             id,
             bundle: &config.bundle,
-            in_pod: annotations.is_some_and(|a| a.contains_key(CONTAINER_TYPE)),
+            in_pod: annotations.is_some_and(|a| Dialect::of(a).is_some()),
             sandbox_pid: self.sandbox_guest_pid(),
             share_pid: self.spec.share_pid,
         };

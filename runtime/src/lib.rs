@@ -16,6 +16,7 @@ mod cgroup;
 mod config;
 mod container;
 mod create;
+pub mod cri;
 mod descriptor;
 mod dir;
 mod disks;

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Context, Result};
 
 /// Fixed in containerd (`defaults.DefaultStateDir` + "s"), whatever its state
-/// directory.
-const SOCKET_DIR: &str = "/run/containerd/s";
+/// directory, unless it names another one (from 2.3 on).
+pub const SOCKET_DIR: &str = "/run/containerd/s";
 
 /// The socket of a pod's shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub struct Address(PathBuf);
 
 impl Address {
     /// The address by convention: `<dir>/sha256(<containerd>/<namespace>/<pod>)`.
-    pub fn of(containerd: &str, namespace: &str, pod: &str) -> Self {
+    pub fn of(dir: &Path, containerd: &str, namespace: &str, pod: &str) -> Self {
         let key = Path::new(containerd).join(namespace).join(pod);
         let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
         let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(Path::new(SOCKET_DIR).join(name))
+        Self(dir.join(name))
     }
 
     /// Reads the `unix://` form.
@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn convention() {
         // sha256 of "/run/containerd/containerd.sock/default/x1"
-        let address = Address::of("/run/containerd/containerd.sock", "default", "x1");
+        let dir = Path::new(SOCKET_DIR);
+        let address = Address::of(dir, "/run/containerd/containerd.sock", "default", "x1");
         let digest = Sha256::digest(b"/run/containerd/containerd.sock/default/x1");
         let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(

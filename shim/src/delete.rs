@@ -84,7 +84,7 @@ struct Deletion {
     bundle: PathBuf,
     /// In a pod with others, whose VM is not this container's to end.
     member: bool,
-    /// Where its pod's shim listens by convention.
+    /// Where its pod's shim listens.
     address: Address,
 }
 
@@ -106,7 +106,12 @@ impl Deletion {
             namespace: flags.namespace.clone(),
             id: flags.id.clone(),
             member: matches!(group, Group::Member(_)),
-            address: Address::of(&flags.address, &flags.namespace, group.pod(&flags.id)),
+            address: files::address(
+                &bundle,
+                &flags.address,
+                &flags.namespace,
+                group.pod(&flags.id),
+            ),
             bundle,
         })
     }

@@ -62,6 +62,9 @@ pub enum Error {
     /// The CRI annotations contradict each other.
     #[error("config.json: {0}")]
     Annotations(String),
+    /// containerd names a directory for the socket that would not be the same for each process.
+    #[error("The socket directory {} is not an absolute path", .0.display())]
+    SocketDir(PathBuf),
     /// The runtime options are no protobuf message.
     #[error("The runtime options on stdin cannot be read: {0}")]
     Options(protobuf::Error),

@@ -20,6 +20,8 @@ pub struct Flags {
     pub listener: String,
     /// Print the version and leave.
     pub version: bool,
+    /// Print what this runtime is and can do, and leave.
+    pub info: bool,
     /// `start`, `delete`, or empty: serve.
     pub action: String,
 }
@@ -62,6 +64,10 @@ impl Flags {
                 }
                 "v" | "version" => {
                     flags.version = switch(&word, inline)?;
+                    continue;
+                }
+                "info" => {
+                    flags.info = switch(&word, inline)?;
                     continue;
                 }
                 "namespace" => &mut flags.namespace,
@@ -137,6 +143,7 @@ mod tests {
     fn no_action_means_serve() {
         assert_eq!(parse("-id x").unwrap().action, "");
         assert!(parse("-v").unwrap().version);
+        assert!(parse("-info").unwrap().info);
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Which pod a container belongs to, by the annotations that containerd's CRI
-//! plugin writes.
+//! Which pod a container belongs to, by the annotations of containerd's CRI
+//! plugin or of CRI-O.
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result};
+use runtime::cri::Dialect;
 
-const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+use crate::error::{Error, Result};
 
 /// A container's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,17 +21,21 @@ pub enum Group {
 impl Group {
     /// Reads the annotations of a container.
     pub fn of(annotations: &HashMap<String, String>) -> Result<Self> {
-        match annotations.get(CONTAINER_TYPE).map(String::as_str) {
+        let Some(dialect) = Dialect::of(annotations) else {
+            return Ok(Self::Alone);
+        };
+        let (kind, sandbox) = (dialect.container_type, dialect.sandbox_id);
+        match annotations.get(kind).map(String::as_str) {
             None | Some("") => Ok(Self::Alone),
             Some("sandbox") => Ok(Self::Sandbox),
-            Some("container") => match annotations.get(SANDBOX_ID) {
+            Some("container") => match annotations.get(sandbox) {
                 Some(id) if !id.is_empty() => Ok(Self::Member(id.clone())),
                 _ => Err(Error::Annotations(format!(
-                    "the annotation {CONTAINER_TYPE}=container needs {SANDBOX_ID}"
+                    "the annotation {kind}=container needs {sandbox}"
                 ))),
             },
             Some(other) => Err(Error::Annotations(format!(
-                "the annotation {CONTAINER_TYPE} is \"sandbox\" or \"container\", not {other:?}"
+                "the annotation {kind} is \"sandbox\" or \"container\", not {other:?}"
             ))),
         }
     }
@@ -49,6 +52,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runtime::cri::{CONTAINERD, CRI_O};
 
     fn group(pairs: &[(&str, &str)]) -> Result<Group> {
         Group::of(
@@ -62,16 +66,27 @@ mod tests {
     #[test]
     fn kinds() {
         assert_eq!(group(&[]).unwrap().pod("c"), "c");
-        let sandbox = group(&[(CONTAINER_TYPE, "sandbox"), (SANDBOX_ID, "s")]).unwrap();
-        assert_eq!(sandbox, Group::Sandbox);
-        assert_eq!(sandbox.pod("s"), "s");
-        let member = group(&[(CONTAINER_TYPE, "container"), (SANDBOX_ID, "s")]).unwrap();
-        assert_eq!(member.pod("c"), "s");
+        for dialect in [CONTAINERD, CRI_O] {
+            let (kind, id) = (dialect.container_type, dialect.sandbox_id);
+            let sandbox = group(&[(kind, "sandbox"), (id, "s")]).unwrap();
+            assert_eq!(sandbox, Group::Sandbox);
+            assert_eq!(sandbox.pod("s"), "s");
+            let member = group(&[(kind, "container"), (id, "s")]).unwrap();
+            assert_eq!(member.pod("c"), "s");
+        }
     }
 
     #[test]
     fn contradictions_are_errors() {
-        assert!(group(&[(CONTAINER_TYPE, "container")]).is_err());
-        assert!(group(&[(CONTAINER_TYPE, "podlet")]).is_err());
+        for dialect in [CONTAINERD, CRI_O] {
+            assert!(group(&[(dialect.container_type, "container")]).is_err());
+            assert!(group(&[(dialect.container_type, "podlet")]).is_err());
+        }
+        // Each has its own name for the sandbox.
+        let mixed = [
+            (CRI_O.container_type, "container"),
+            (CONTAINERD.sandbox_id, "s"),
+        ];
+        assert!(group(&mixed).is_err());
     }
 }

@@ -14,6 +14,7 @@
 #![deny(missing_docs)]
 
 mod address;
+mod bootstrap;
 mod bundle;
 mod cli;
 mod client;
@@ -22,6 +23,7 @@ mod error;
 mod events;
 mod flags;
 mod group;
+mod info;
 mod leftovers;
 mod logger;
 mod manage;
@@ -58,6 +60,7 @@ Without containerd:
 
 Also:
   -v, --version                                 prints the version
+  -info                                         prints what it can do, as containerd asks for it (protobuf)
 
 The configuration is the first of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml
 and ../share/rust-kata/config.toml beside this binary's directory.
@@ -101,8 +104,11 @@ fn containerd(words: impl Iterator<Item = String>) -> error::Result<()> {
         println!("containerd-shim-rust-kata-v2 {}", env!("CARGO_PKG_VERSION"));
         return Ok(());
     }
+    if flags.info {
+        return info::run();
+    }
     match flags.action.as_str() {
-        "start" => start::run(&flags),
+        "start" => start::run(flags),
         "delete" => delete::run(&flags),
         "" => serve::run(&flags),
         other => Err(flags::FlagError::Extra(other.to_owned()).into()),

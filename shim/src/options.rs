@@ -1,54 +1,48 @@
-//! The runtime options: an `Any` with `runtimeoptions.v1.Options`, on stdin of
-//! `start` and in `CreateTaskRequest.options`. Only `config_path` is used. Of
-//! any other type (`ctr` sends runc's by itself) nothing is read.
+//! The runtime options: an `Any` with `runtimeoptions.v1.Options`, in what
+//! `start` reads on stdin and in `CreateTaskRequest.options`. They name a
+//! configuration file, or hold what would be in one: the TOML section of
+//! containerd's own configuration. Of any other type (`ctr` sends runc's by
+//! itself) nothing is read.
 
-use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
+use protobuf::CodedInputStream;
 use protobuf::well_known_types::any::Any;
-use protobuf::{CodedInputStream, Message};
-
-use crate::error::{Context, Error, Result};
 
 const TYPE: &str = "runtimeoptions.v1.Options";
 
-/// Field 2 (`config_path`), a length-delimited field (wire type 2).
+/// Fields 2 (`config_path`) and 3 (`config_body`), both length-delimited (wire type 2).
 const CONFIG_PATH: u32 = 2 << 3 | 2;
+const CONFIG_BODY: u32 = 3 << 3 | 2;
 
-/// More than any options ever are.
-const LIMIT: u64 = 1 << 20;
-
-/// The configuration file named on stdin, if there is one.
-pub fn from_stdin() -> Result<Option<PathBuf>> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    stdin
-        .lock()
-        .take(LIMIT)
-        .read_to_end(&mut bytes)
-        .doing("read the runtime options from stdin")?;
-    let any = Any::parse_from_bytes(&bytes).map_err(Error::Options)?;
-    config_path(&any).map_err(Error::Options)
+/// A configuration that the client gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// The file that it names.
+    Path(PathBuf),
+    /// The text itself.
+    Body(Vec<u8>),
 }
 
-/// The configuration file that the options name, if they do.
-pub fn config_path(any: &Any) -> protobuf::Result<Option<PathBuf>> {
+/// The configuration that the options give, if they do. A file goes first.
+pub fn configuration(any: &Any) -> protobuf::Result<Option<Given>> {
     if any.type_url.rsplit('/').next() != Some(TYPE) {
         return Ok(None);
     }
-    let mut path = None;
+    let (mut path, mut body) = (String::new(), Vec::new());
     let mut input = CodedInputStream::from_bytes(&any.value);
     while let Some(tag) = input.read_raw_tag_or_eof()? {
-        if tag == CONFIG_PATH {
-            path = Some(input.read_string()?).filter(|text| !text.is_empty());
-        } else {
-            skip(tag, &mut input)?;
+        match tag {
+            CONFIG_PATH => path = input.read_string()?,
+            CONFIG_BODY => body = input.read_bytes()?,
+            _ => skip(tag, &mut input)?,
         }
     }
-    Ok(path.map(PathBuf::from))
+    Ok(match (path.is_empty(), body.is_empty()) {
+        (false, _) => Some(Given::Path(path.into())),
+        (true, false) => Some(Given::Body(body)),
+        (true, true) => None,
+    })
 }
 
 /// Steps over a field that is not read.
@@ -73,25 +67,32 @@ mod tests {
     }
 
     #[test]
-    fn the_path_among_other_fields() {
-        // 1: "t", 2: "/c", 3: bytes
+    fn the_path_goes_before_the_body() {
+        // 1: "t", 2: "/c", 3: "x"
         let value = b"\x0a\x01t\x12\x02/c\x1a\x01x";
-        let path = config_path(&any(TYPE, value)).unwrap();
-        assert_eq!(path, Some(PathBuf::from("/c")));
+        let given = configuration(&any(TYPE, value)).unwrap();
+        assert_eq!(given, Some(Given::Path("/c".into())));
         let long = format!("types.googleapis.com/{TYPE}");
-        assert_eq!(config_path(&any(&long, value)).unwrap(), path);
+        assert_eq!(configuration(&any(&long, value)).unwrap(), given);
+    }
+
+    #[test]
+    fn the_body_alone() {
+        // 2: "", 3: "x"
+        let given = configuration(&any(TYPE, b"\x12\x00\x1a\x01x")).unwrap();
+        assert_eq!(given, Some(Given::Body(b"x".into())));
     }
 
     #[test]
     fn nothing_there() {
-        assert_eq!(config_path(&Any::default()).unwrap(), None);
-        assert_eq!(config_path(&any(TYPE, b"\x0a\x01t")).unwrap(), None);
+        assert_eq!(configuration(&Any::default()).unwrap(), None);
+        assert_eq!(configuration(&any(TYPE, b"\x0a\x01t")).unwrap(), None);
         let foreign = any("containerd.runc.v1.Options", b"\xff\xff");
-        assert_eq!(config_path(&foreign).unwrap(), None);
+        assert_eq!(configuration(&foreign).unwrap(), None);
     }
 
     #[test]
     fn broken_bytes_are_an_error() {
-        assert!(config_path(&any(TYPE, b"\x12\x7f/c")).is_err());
+        assert!(configuration(&any(TYPE, b"\x12\x7f/c")).is_err());
     }
 }

@@ -2,18 +2,23 @@
 //! Shutdown that finds it empty.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use containerd_shim_protos::api::CreateTaskRequest;
 use oci_spec::runtime::Spec;
 use runtime::{Config, ContainerConfig, Error, Pod, PodConfig, ProcessIo, Result, Runtime};
 use tokio::sync::{OnceCell, watch};
+use tokio::time::sleep;
 
 use crate::events::Requests;
 use crate::group::Group;
 use crate::publisher::{Publisher, Target};
 use crate::{bundle, manage, options, proto};
+
+/// How long a Shutdown may take that follows on the last Delete.
+const ASKED_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a serving shim knows from its start.
 pub struct Settings {
@@ -36,6 +41,8 @@ pub struct PodOwner {
     pod: OnceCell<Arc<Pod>>,
     publisher: Mutex<Option<Publisher>>,
     creating: AtomicUsize,
+    /// Somebody has asked for the end while there were containers.
+    unwanted: AtomicBool,
     ended: watch::Sender<bool>,
 }
 
@@ -48,6 +55,7 @@ impl PodOwner {
             pod: OnceCell::new(),
             publisher: Mutex::default(),
             creating: AtomicUsize::new(0),
+            unwanted: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         })
     }
@@ -103,9 +111,7 @@ impl PodOwner {
                 .pod()
                 .ok_or_else(|| Error::not_found("pod", &self.settings.pod))?,
             Group::Alone | Group::Sandbox => {
-                let config = options::config_path(&request.options)
-                    .map_err(|e| Error::Invalid(format!("The runtime options: {e}")))?
-                    .or_else(|| self.settings.config.clone());
+                let config = self.configuration(&request, &dir)?;
                 let make = || self.create_pod(&spec, config.as_deref());
                 self.pod.get_or_try_init(make).await?.clone()
             }
@@ -120,6 +126,17 @@ impl PodOwner {
         let pid = pod.create_container(config).await?;
         bundle::record_pid(&dir, pid);
         Ok(pid)
+    }
+
+    /// The configuration that the client gave with this call, or with `start`.
+    fn configuration(&self, request: &CreateTaskRequest, bundle: &Path) -> Result<Option<PathBuf>> {
+        let given = options::configuration(&request.options)
+            .map_err(|e| Error::Invalid(format!("The runtime options: {e}")))?;
+        let Some(given) = given else {
+            return Ok(self.settings.config.clone());
+        };
+        let file = bundle::record_config(bundle, given);
+        file.map(Some).map_err(|e| Error::Invalid(e.to_string()))
     }
 
     async fn create_pod(&self, spec: &Spec, config: Option<&Path>) -> Result<Arc<Pod>> {
@@ -158,13 +175,42 @@ impl PodOwner {
     /// served. A pod that is still being created has nobody who waits for it.
     pub async fn shutdown_if_unused(&self) -> Result<()> {
         match self.pod() {
-            Some(pod) if !pod.is_empty() => Ok(()),
+            Some(pod) if !pod.is_empty() => {
+                self.unwanted.store(true, Ordering::Release);
+                Ok(())
+            }
             Some(_) => self.shutdown().await,
             None => {
                 self.ended.send_replace(true);
                 Ok(())
             }
         }
+    }
+
+    /// Ends a pod whose last container was deleted and whose end was asked for before
+    /// that. containerd 2.0 to 2.3 does not ask again for shims of version 3; all others
+    /// do, and get [`ASKED_AGAIN`] for it.
+    pub fn deleted(self: &Arc<Self>) {
+        let done = |owner: &Self| {
+            owner.unwanted.load(Ordering::Acquire)
+                && owner.creating.load(Ordering::Acquire) == 0
+                && owner.pod().is_some_and(|pod| pod.is_empty())
+        };
+        if !done(self) {
+            return;
+        }
+        let owner = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = owner.ended() => return,
+                () = sleep(ASKED_AGAIN) => {}
+            }
+            if done(&owner)
+                && let Err(error) = owner.shutdown().await
+            {
+                log::error!("The pod did not end well: {error}");
+            }
+        });
     }
 
     /// Ends the pod with all that is in it.

@@ -46,6 +46,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Between two offers of one event: doubled from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// The environment variable that names containerd's ttrpc socket.
+pub const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
+
 /// Where events go.
 #[derive(Debug, Clone)]
 pub enum Target {
@@ -58,12 +61,16 @@ pub enum Target {
         /// containerd's gRPC socket.
         address: String,
     },
+    /// To nobody: CRI-O takes no events and says so by an empty `TTRPC_ADDRESS`.
+    /// Its own binary would be run for each, and fail.
+    Nobody,
 }
 
 impl Target {
     /// The socket if containerd named one, else the command.
-    pub fn new(ttrpc_address: Option<String>, binary: &str, address: &str) -> Self {
-        match ttrpc_address.filter(|text| !text.is_empty()) {
+    pub fn new(ttrpc_address: Option<&str>, binary: &str, address: &str) -> Self {
+        match ttrpc_address {
+            Some("") => Self::Nobody,
             Some(text) => Self::Socket(PathBuf::from(text.trim_start_matches("unix://"))),
             None => Self::Command {
                 binary: PathBuf::from(binary),
@@ -218,6 +225,7 @@ impl Delivery {
                     let run = publish(binary, address, envelope).await;
                     run.map_err(|error| Refusal::Command(binary.clone(), error))
                 }
+                Target::Nobody => Ok(()),
             }
         };
         let result = timeout(CALL, attempt)
@@ -301,7 +309,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let (events, receiver) = mpsc::unbounded_channel();
-        let target = Target::new(Some(path.display().to_string()), "", "");
+        let target = Target::new(path.to_str(), "", "");
         let publisher = Publisher::start(target, "ns".into(), receiver, Arc::default());
         events.send(started(1)).unwrap();
         events

@@ -16,7 +16,7 @@ use crate::flags::Flags;
 use crate::group::Group;
 use crate::leftovers::reap;
 use crate::owner::{PodOwner, Settings};
-use crate::publisher::Target;
+use crate::publisher::{TTRPC_ADDRESS, Target};
 use crate::task::TaskService;
 use crate::{bundle as files, logger};
 
@@ -38,7 +38,7 @@ pub fn run(flags: &Flags) -> Result<()> {
     let spec = runtime::load_spec(&bundle)?;
     let group = Group::of(&files::annotations(&spec))?;
     let pod = group.pod(&flags.id).to_owned();
-    let address = Address::of(&flags.address, &flags.namespace, &pod);
+    let address = files::address(&bundle, &flags.address, &flags.namespace, &pod);
     let config = files::recorded_config_path(&bundle);
     let owner = PodOwner::new(Settings {
         namespace: flags.namespace.clone(),
@@ -46,7 +46,7 @@ pub fn run(flags: &Flags) -> Result<()> {
         address: address.to_string(),
         config: config.clone(),
         target: Target::new(
-            std::env::var("TTRPC_ADDRESS").ok(),
+            std::env::var(TTRPC_ADDRESS).ok().as_deref(),
             &flags.publish_binary,
             &flags.address,
         ),

@@ -2,7 +2,7 @@
 //! after starting one if the container is not of a running pod.
 //!
 //! containerd reads stdout and stderr as one text: on success that is the
-//! address and nothing else, on failure one error.
+//! answer and nothing else, on failure one error.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,13 +15,15 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use runtime::Config;
 
 use crate::address::Address;
+use crate::bootstrap::Bootstrap;
 use crate::error::{Context, Error, Result};
 use crate::flags::Flags;
 use crate::group::Group;
-use crate::{bundle as files, logger, options};
+use crate::publisher::TTRPC_ADDRESS;
+use crate::{bundle as files, logger};
 
 /// Runs the action; the bundle is the working directory.
-pub fn run(flags: &Flags) -> Result<()> {
+pub fn run(mut flags: Flags) -> Result<()> {
     for (flag, value) in [("namespace", &flags.namespace), ("id", &flags.id)] {
         if value.is_empty() {
             let action = "start";
@@ -31,41 +33,48 @@ pub fn run(flags: &Flags) -> Result<()> {
     let bundle = std::env::current_dir().doing("find the working directory")?;
     let spec = runtime::load_spec(&bundle)?;
     let group = Group::of(&files::annotations(&spec))?;
-    let config = options::from_stdin()?;
-    Config::load(config.as_deref())?;
-    if let Some(path) = &config {
-        files::record_config_path(&bundle, path)?;
-    }
+    let bootstrap = Bootstrap::read(&flags)?;
+    bootstrap.complete(&mut flags);
+    let given = bootstrap.configuration()?;
+    let config = given.map(|given| files::record_config(&bundle, given));
+    Config::load(config.transpose()?.as_deref())?;
 
-    let address = Address::of(&flags.address, &flags.namespace, group.pod(&flags.id));
+    let address = Address::of(
+        &bootstrap.socket_dir()?,
+        &flags.address,
+        &flags.namespace,
+        group.pod(&flags.id),
+    );
     match group {
         Group::Member(sandbox) => {
             if !address.is_live() {
                 let address = address.to_string();
                 return Err(Error::NoSandbox { sandbox, address });
             }
-            files::write(&bundle, files::ADDRESS, &address.to_string())?;
+            files::write(&bundle, files::ADDRESS, address.to_string())?;
         }
-        Group::Alone | Group::Sandbox => launch(flags, &bundle, &address)?,
+        Group::Alone | Group::Sandbox => launch(&flags, &bootstrap, &bundle, &address)?,
     }
+    let answer = bootstrap.answer(&address)?;
     let mut stdout = io::stdout().lock();
-    write!(stdout, "{address}")
+    stdout
+        .write_all(&answer)
         .and_then(|()| stdout.flush())
         .doing("print the address")
 }
 
 /// Starts a server on a new socket.
-fn launch(flags: &Flags, bundle: &Path, address: &Address) -> Result<()> {
+fn launch(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, address: &Address) -> Result<()> {
     let Some(listener) = address.listen()? else {
         return Err(Error::Running {
             id: flags.id.clone(),
             address: address.to_string(),
         });
     };
-    let started = files::write(bundle, files::ADDRESS, &address.to_string())
-        .and_then(|()| spawn(flags, bundle, &listener))
+    let started = files::write(bundle, files::ADDRESS, address.to_string())
+        .and_then(|()| spawn(flags, bootstrap, bundle, &listener))
         .and_then(|mut child| {
-            files::write(bundle, files::SHIM_PID, &child.id().to_string()).inspect_err(|_| {
+            files::write(bundle, files::SHIM_PID, child.id().to_string()).inspect_err(|_| {
                 // It is ours and has served nobody.
                 let _ = child.kill().and_then(|()| child.wait());
             })
@@ -77,7 +86,7 @@ fn launch(flags: &Flags, bundle: &Path, address: &Address) -> Result<()> {
 }
 
 /// This binary again, detached from everything but the listening socket.
-fn spawn(flags: &Flags, bundle: &Path, listener: &OwnedFd) -> Result<Child> {
+fn spawn(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, listener: &OwnedFd) -> Result<Child> {
     let exe = std::env::current_exe().doing("find the running binary")?;
     let output = || -> Result<Stdio> {
         let null = || File::options().write(true).open("/dev/null");
@@ -97,6 +106,9 @@ fn spawn(flags: &Flags, bundle: &Path, listener: &OwnedFd) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(output()?)
         .stderr(output()?);
+    if let Some(address) = bootstrap.ttrpc_address() {
+        command.env(TTRPC_ADDRESS, address);
+    }
     // SAFETY: between fork and exec only async-signal-safe system calls are
     // made and nothing is allocated.
     unsafe {

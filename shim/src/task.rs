@@ -137,8 +137,13 @@ impl Task for TaskService {
 
     async fn delete(&self, _: &TtrpcContext, req: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
         let pod = self.pod(&req.id)?;
-        let (pid, exit) =
-            change(async move { pod.delete(&req.id, exec(&req.exec_id)).await }).await?;
+        let owner = self.0.clone();
+        let (pid, exit) = change(async move {
+            let deleted = pod.delete(&req.id, exec(&req.exec_id)).await?;
+            owner.deleted();
+            Ok(deleted)
+        })
+        .await?;
         Ok(DeleteResponse {
             pid,
             exit_status: exit.status,
