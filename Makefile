@@ -93,7 +93,8 @@ demo:
 	@guest/step guest 'kernel ($(KERNEL)) and initrd' $(MAKE) demo-tree
 	@guest/step container 'running one in a virtual machine' guest/demo $(DEMO)
 
-DEMO_HOST := -p rust-kata-shim --bin containerd-shim-rust-kata-v2 -p rust-kata-hypervisor --bin rust-kata-vmm
+# Without the command line, and so without registries and TLS.
+DEMO_HOST := --no-default-features -p rust-kata-shim --bin containerd-shim-rust-kata-v2 -p rust-kata-hypervisor --bin rust-kata-vmm
 # Only the program itself needs to know that it is static: so it shares what it depends on with the others.
 DEMO_AGENT := -p rust-kata-agent --bin rust-kata-agent -- -C target-feature=+crt-static
 
@@ -147,6 +148,7 @@ lint: setup-build
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy -p rust-kata-hypervisor --features fuzzing -- -D warnings
+	@$(CARGO) clippy -p rust-kata-shim --no-default-features -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
 
 ## make fmt            format the code

@@ -16,6 +16,7 @@
 mod address;
 mod bootstrap;
 mod bundle;
+#[cfg(feature = "cli")]
 mod cli;
 mod client;
 mod delete;
@@ -92,6 +93,7 @@ pub fn shim_main() -> ExitCode {
 }
 
 /// The whole of `rust-kata`.
+#[cfg(feature = "cli")]
 pub fn cli_main() -> ExitCode {
     cli::main()
 }

@@ -49,6 +49,7 @@ pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
 }
 
 /// From now on logs to a file, which begins anew.
+#[cfg(feature = "cli")]
 pub fn to_file(path: &Path, debug: bool) {
     let opened = OpenOptions::new()
         .write(true)

@@ -86,6 +86,7 @@ fn harmless(text: &str) -> Cow<'_, str> {
 }
 
 /// As [`harmless`], on one line. No longer and no shorter than it was.
+#[cfg(feature = "cli")]
 pub(crate) fn harmless_line(text: &str) -> Cow<'_, str> {
     without(text, char::is_control)
 }

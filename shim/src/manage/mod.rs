@@ -9,7 +9,9 @@
 //! | `own` | `rust-kata own`: the process that owns a pod of the engine |
 
 mod attach;
+#[cfg(feature = "cli")]
 mod engine;
+#[cfg(feature = "cli")]
 pub(crate) mod own;
 mod server;
 mod visit;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+#[cfg(feature = "pull")]
 use oci_client::errors::{OciDistributionError, OciError, OciErrorCode};
 
 use crate::error::{Error, ErrorKind};
@@ -135,6 +136,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// A registry refuses, or does not answer.
+    #[cfg(feature = "pull")]
     #[error("Cannot pull {image}: {}", whole(source))]
     Registry {
         /// The image.
@@ -181,6 +183,7 @@ impl ImageError {
                 ErrorKind::NotFound
             }
             Self::Read { .. } | Self::Unpack { .. } => ErrorKind::Internal,
+            #[cfg(feature = "pull")]
             Self::Registry { source, .. } => match &**source {
                 OciDistributionError::ImageManifestNotFoundError(_)
                 | OciDistributionError::ServerError { code: 404, .. } => ErrorKind::NotFound,
@@ -212,6 +215,7 @@ impl From<ImageError> for Error {
 
 /// An error with all that led to it: an HTTP client says no more than "error
 /// sending request" by itself.
+#[cfg(feature = "pull")]
 fn whole(error: &OciDistributionError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 
 use super::reference::ImageSource;
 use super::store::{BadImage, ImageView, Images, StoreLock, plain};

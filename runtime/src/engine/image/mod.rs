@@ -10,30 +10,43 @@
 //!                                                │
 //!                      overlay: layers below, the container's own above (owner)
 //! ```
+// Without taking images in, much of what serves it is idle.
+#![cfg_attr(not(feature = "pull"), allow(dead_code))]
 
 mod apply;
+#[cfg(feature = "pull")]
 mod content;
+#[cfg(feature = "pull")]
 mod credentials;
 mod digest;
 mod error;
 mod find;
+#[cfg(feature = "pull")]
 mod import;
+#[cfg(feature = "pull")]
 mod layer;
+#[cfg(feature = "pull")]
 mod layout;
+#[cfg(feature = "pull")]
 mod progress;
 mod reference;
+#[cfg(feature = "pull")]
 mod registry;
 mod removal;
 mod store;
 pub(crate) mod unpack;
 
 pub use apply::{Effective, Overrides, signal};
+#[cfg(feature = "pull")]
 pub use credentials::Credentials;
 pub use error::ImageError;
 pub use find::full_name;
+#[cfg(feature = "pull")]
 pub use import::HeldImage;
+#[cfg(feature = "pull")]
 pub use progress::{LayerProgress, LayerStep, Report, silent};
 pub use reference::ImageSource;
+#[cfg(feature = "pull")]
 pub use registry::RegistryOptions;
 pub use removal::Removed;
 pub use store::{BadImage, Image, ImageView, Images, Layer};
