@@ -217,6 +217,19 @@ fn check_process(process: &Process) -> Result<()> {
             process.cwd()
         )));
     }
+    let user = process.user();
+    let groups = user.additional_gids().iter().flatten();
+    // To setresuid(2) it means "as before": root.
+    if [user.uid(), user.gid()]
+        .iter()
+        .chain(groups)
+        .any(|id| *id == u32::MAX)
+    {
+        return Err(Error::Invalid(format!(
+            "process.user: {} is no user or group id",
+            u32::MAX
+        )));
+    }
     for limit in process.rlimits().iter().flatten() {
         if limit.soft() > limit.hard() {
             return Err(Error::Invalid(format!(
@@ -319,6 +332,15 @@ mod tests {
         assert!(message(r#","namespaces":[{"type":"user"}]"#, ARGS).contains("user namespaces"));
         let limits = r#","args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":9,"hard":6}]"#;
         assert!(message(NAMESPACES, limits).contains("RLIMIT_CPU"));
+        for user in [
+            r#"{"uid":4294967295,"gid":0}"#,
+            r#"{"uid":1,"gid":4294967295}"#,
+            r#"{"uid":1,"gid":2,"additionalGids":[4294967295]}"#,
+        ] {
+            let process = format!(r#"{{"user":{user},"cwd":"/","args":["id"]}}"#);
+            let refused = plan_exec(process.as_bytes(), &Stdio::new(), &Inherited::default());
+            assert!(refused.unwrap_err().to_string().contains("process.user"));
+        }
         let cut = plan("c1", b"{\"ociVersion\":", &Stdio::new()).unwrap_err();
         assert!(cut.to_string().contains("OCI spec"));
     }

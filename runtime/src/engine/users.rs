@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// No user database is larger; one that is, is not read.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Stands for "leave it" in setresuid(2) and chown(2): nobody's id.
+const NO_ID: u32 = u32::MAX;
+
 /// A user of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct User {
@@ -30,10 +33,11 @@ impl User {
     }
 }
 
-/// Finds `name`, `uid`, `name:group`, `uid:gid` … in a container's files.
+/// Finds `name`, `uid`, `name:group`, `uid:gid` … in a container's files. A number is
+/// an id, whatever names there are.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a name that is not there.
+/// [`Error::Invalid`] for a name that is not there, and for a number that is no id.
 pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
     let (user, group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -41,15 +45,18 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
     };
     let passwd = read(layers, "etc/passwd");
     let groups = read(layers, "etc/group");
-    let number = user.parse::<u32>().ok();
+    let uid = number(user)?;
     // passwd(5): name:password:UID:GID:GECOS:directory:shell
     let entry = passwd
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>());
     let entry = entry
         .filter(|fields| fields.len() >= 6)
-        .find(|f| f[0] == user || (number.is_some() && f[2].parse().ok() == number));
-    let mut found = match (&entry, number) {
+        .find(|f| match uid {
+            Some(uid) => f[2].parse() == Ok(uid),
+            None => f[0] == user,
+        });
+    let mut found = match (&entry, uid) {
         (Some(fields), _) => User {
             uid: id(fields[2], "passwd")?,
             gid: id(fields[3], "passwd")?,
@@ -73,11 +80,12 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
     let list: Vec<_> = list.filter(|fields| fields.len() >= 4).collect();
     match group {
         Some(group) => {
+            let given = number(group)?;
             let entry = list.iter().find(|f| f[0] == group);
-            found.gid = match (entry, group.parse()) {
-                (Some(fields), _) => id(fields[2], "group")?,
-                (None, Ok(gid)) => gid,
-                (None, Err(_)) => {
+            found.gid = match (given, entry) {
+                (Some(gid), _) => gid,
+                (None, Some(fields)) => id(fields[2], "group")?,
+                (None, None) => {
                     return Err(Error::Invalid(format!(
                         "Group {group:?} is not in /etc/group of the container: name one that is, or a number"
                     )));
@@ -90,7 +98,25 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
             found.groups = member.filter_map(|f| f[2].parse().ok()).collect();
         }
     }
+    // As podman and containerd have it: a process that changes its group keeps the right
+    // of the one it had, and one that a rule denies by that group stays denied.
+    found.groups.retain(|gid| *gid != found.gid);
+    found.groups.insert(0, found.gid);
     Ok(found)
+}
+
+/// What is meant by a word of digits alone.
+fn number(text: &str) -> Result<Option<u32>> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    let id = text.parse().ok().filter(|id| *id != NO_ID);
+    id.map(Some).ok_or_else(|| {
+        Error::Invalid(format!(
+            "{text} is no user or group id: from 0 to {}",
+            NO_ID - 1
+        ))
+    })
 }
 
 /// Gives a process this user, and its home if it has none.
@@ -112,8 +138,8 @@ pub(crate) fn apply(process: &mut Process, user: &User) {
 }
 
 fn id(text: &str, file: &str) -> Result<u32> {
-    text.parse()
-        .map_err(|_| Error::Invalid(format!("/etc/{file} of the container has the id {text:?}")))
+    let id = text.parse().ok().filter(|id| *id != NO_ID);
+    id.ok_or_else(|| Error::Invalid(format!("/etc/{file} of the container has the id {text:?}")))
 }
 
 /// A file of the uppermost layer that has it; links do not lead out.
@@ -172,12 +198,42 @@ mod tests {
             let user = look_up(&layers, text).unwrap();
             (user.uid, user.gid, user.groups)
         };
-        assert_eq!(found("web"), user(33, 34, &[50]));
-        assert_eq!(found("33"), user(33, 34, &[50]));
-        assert_eq!(found("web:root"), user(33, 0, &[]));
-        assert_eq!(found("1000"), user(1000, 0, &[]));
-        assert_eq!(found("1000:7"), user(1000, 7, &[]));
-        assert_eq!(found("0:www"), user(0, 34, &[]));
+        assert_eq!(found("web"), user(33, 34, &[34, 50]));
+        assert_eq!(found("33"), user(33, 34, &[34, 50]));
+        assert_eq!(found("web:root"), user(33, 0, &[0]));
+        assert_eq!(found("1000"), user(1000, 0, &[0]));
+        assert_eq!(found("1000:7"), user(1000, 7, &[7]));
+        assert_eq!(found("0:www"), user(0, 34, &[34]));
+    }
+
+    #[test]
+    fn a_number_is_an_id_whoever_is_called_so() {
+        let (_dir, layers) = layers();
+        let passwd = "1234:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\n";
+        fs::write(layers[0].join("etc/passwd"), passwd).unwrap();
+        let group = "77:x:0:\nwww:x:34:web\n";
+        fs::write(layers[0].join("etc/group"), group).unwrap();
+        let found = |text: &str| {
+            let user = look_up(&layers, text).unwrap();
+            (user.uid, user.gid, user.groups)
+        };
+        assert_eq!(found("1234"), (1234, 0, vec![0]));
+        assert_eq!(found("33:77"), (33, 77, vec![77]));
+        assert_eq!(found("web"), (33, 34, vec![34]));
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        let (_dir, layers) = layers();
+        // The last means "as before" to the kernel: root.
+        for text in ["99999999999", "4294967296", "4294967295", "0:4294967295"] {
+            let said = look_up(&layers, text).unwrap_err().to_string();
+            assert!(said.contains("is no user or group id"), "{said}");
+        }
+        let passwd = "minus:x:4294967295:0::/:/bin/sh\n";
+        fs::write(layers[0].join("etc/passwd"), passwd).unwrap();
+        let said = look_up(&layers, "minus").unwrap_err().to_string();
+        assert!(said.contains("4294967295"), "{said}");
     }
 
     #[test]

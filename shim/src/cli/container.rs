@@ -15,7 +15,7 @@ use super::output::print;
 use super::preserve::{Preserve, Preserved};
 use super::progress::patiently;
 use super::session;
-use super::spec::{Options, signal};
+use super::spec::{Options, environment, signal};
 use super::start::Start;
 use super::theirs::Theirs;
 use super::top::top;
@@ -194,8 +194,8 @@ pub(super) struct Exec {
     #[arg(long, short, conflicts_with_all = ["preserve_fds", "preserve_fd"])]
     detach: bool,
 
-    /// A variable of its environment
-    #[arg(long, short, value_name = "NAME=VALUE")]
+    /// A variable of its environment; without a value: ours, if we have it
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
 
     /// Its working directory [default: that of the container]
@@ -424,7 +424,7 @@ impl Exec {
         let request = api::CreateExecRequest {
             container: name.clone(),
             command: self.command,
-            env: self.env,
+            env: environment(&self.env)?,
             cwd: self.workdir.unwrap_or_default(),
             user: self.user.unwrap_or_default(),
             terminal: self.tty,

@@ -2,13 +2,14 @@
 //! that comes of them.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::path::PathBuf;
 
 use clap::Args;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
-    LinuxResourcesBuilder, Mount, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    get_default_maskedpaths, get_default_readonly_paths,
+    LinuxResourcesBuilder, Mount, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User,
+    UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
 use runtime::engine::capabilities;
 use runtime::engine::definition::{ContainerDefinition, Rootfs, STOP_TIMEOUT};
@@ -112,8 +113,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
 
-    /// A variable of its environment
-    #[arg(long, short, value_name = "NAME=VALUE")]
+    /// A variable of its environment; without a value: ours, if we have it
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
 
     /// Its working directory [default: that of the image, or /]
@@ -252,15 +253,10 @@ impl Options {
 
     /// What comes of the image and these words.
     fn effective(&self, image: Option<&HeldImage>) -> Result<Effective> {
-        let env = self.env.iter().map(|pair| match pair.split_once('=') {
-            Some(_) => pair.clone(),
-            // As podman: the caller's.
-            None => format!("{pair}={}", std::env::var(pair).unwrap_or_default()),
-        });
         let overrides = Overrides {
             entrypoint: self.entrypoint.as_deref().map(entrypoint),
             command: self.command.clone(),
-            env: env.collect(),
+            env: environment(&self.env)?,
             terminal: self.tty,
             workdir: self.workdir.clone(),
             user: self.user.clone(),
@@ -304,12 +300,39 @@ impl Options {
             .terminal(self.tty)
             .args(effective.args.clone())
             .env(effective.env.clone())
+            .user(root()?)
             .cwd(effective.workdir.clone())
             .capabilities(capabilities)
             .no_new_privileges(false)
             .build()
             .map_err(internal)
     }
+}
+
+/// Variables as they are given: `NAME=VALUE`, or `NAME` for the caller's value, if it
+/// has one.
+pub(super) fn environment(given: &[String]) -> Result<Vec<String>> {
+    let mut variables = Vec::with_capacity(given.len());
+    for pair in given {
+        let name = pair.split_once('=').map_or(pair.as_str(), |(name, _)| name);
+        if name.is_empty() {
+            return Err(Error::Invalid(format!("The variable {pair:?} has no name")));
+        }
+        if name.len() < pair.len() {
+            variables.push(pair.clone());
+            continue;
+        }
+        match std::env::var(name) {
+            Ok(value) => variables.push(format!("{name}={value}")),
+            Err(VarError::NotPresent) => {}
+            Err(VarError::NotUnicode(_)) => {
+                return Err(Error::Invalid(format!(
+                    "The value of the variable {name} is not UTF-8: a container's are"
+                )));
+            }
+        }
+    }
+    Ok(variables)
 }
 
 /// `NAME=VALUE` pairs.
@@ -323,6 +346,12 @@ pub(super) fn pairs(list: &[String], what: &str) -> Result<BTreeMap<String, Stri
             Ok((name.to_owned(), value.to_owned()))
         })
         .collect()
+}
+
+/// Who runs a process of nobody in particular.
+fn root() -> Result<User> {
+    let user = UserBuilder::default().uid(0u32).gid(0u32);
+    user.additional_gids(vec![0u32]).build().map_err(internal)
 }
 
 /// A number of bytes: `512m`, `2g`, `1048576`.
@@ -369,6 +398,18 @@ pub(super) fn internal(e: oci_spec::OciSpecError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_without_a_value_are_the_callers_or_none() {
+        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let path = std::env::var("PATH").unwrap();
+        let found = environment(&list("A=1 B= PATH RUST_KATA_NOT_SET C=x=y")).unwrap();
+        assert_eq!(found, ["A=1", "B=", &format!("PATH={path}"), "C=x=y"]);
+        for bad in ["=x", "="] {
+            let said = environment(&list(bad)).unwrap_err().to_string();
+            assert!(said.contains("no name"), "{said}");
+        }
+    }
 
     #[test]
     fn sizes_and_signals() {

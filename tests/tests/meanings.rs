@@ -1,0 +1,121 @@
+//! What words of a command line and of a spec mean: users and groups, variables, terminal
+//! sizes, hostnames, namespaces of the host.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use harness::bed::Bed;
+use harness::dist::subject_is_ours;
+use harness::oracle::compare;
+use harness::run::{Input, Output, run};
+use harness::scene::limit;
+use harness::spec::Spec;
+use serde_json::json;
+
+/// `rust-kata run` of this root file system, with these words before the command.
+fn kata_run(bed: &Bed, rootfs: &Path, words: &[&str], command: &[&str]) -> Command {
+    let mut args = vec!["run", "--rootfs", rootfs.to_str().expect("an ASCII path")];
+    args.extend_from_slice(words);
+    args.push("--");
+    args.extend_from_slice(command);
+    bed.cli(&args)
+}
+
+const IDS: &str = "id -u; id -g; grep ^Groups /proc/self/status | tr -s '\\t ' ' '";
+
+#[test]
+fn a_number_is_an_id_and_the_primary_group_is_among_the_groups() {
+    if !subject_is_ours("meanings") {
+        return;
+    }
+    let bed = Bed::new();
+    let rootfs = bed.rootfs();
+    let add = |file: &str, line: &str| {
+        let path = rootfs.join("etc").join(file);
+        let text = fs::read_to_string(&path).expect("the bed is ours");
+        fs::write(&path, format!("{line}\n{text}")).expect("the bed is ours");
+    };
+    // Taken for names, these would be root and its group.
+    add("passwd", "1234:x:0:0::/root:/bin/sh");
+    add("group", "77:x:0:");
+    let run_as = |words: &[&str]| -> Output {
+        let words = [&["--rm"], words].concat();
+        let command = kata_run(&bed, &rootfs, &words, &["sh", "-c", IDS]);
+        run(command, Input::Null, limit())
+    };
+
+    assert_eq!(run_as(&["-u", "1234"]).ok().out(), "1234\n0\nGroups: 0 \n");
+    let refused = run_as(&["-u", "4294967295"]).exits(125);
+    assert!(refused.err().contains("4294967295"), "{refused:?}");
+
+    // The others as execs, which come by another way to the same.
+    let sleep = ["-d", "--name", "c", "-u", "user"];
+    let sleep = kata_run(&bed, &rootfs, &sleep, &["sleep", "1000"]);
+    run(sleep, Input::Null, limit()).ok();
+    let exec_as = |words: &[&str]| {
+        let words = [&["exec"], words, &["c", "sh", "-c", IDS]].concat();
+        bed.rust_kata(&words).ok().out()
+    };
+    assert_eq!(exec_as(&[]), "1000\n1000\nGroups: 1000 2000 \n");
+    assert_eq!(exec_as(&["-u", "1234:77"]), "1234\n77\nGroups: 77 \n");
+    assert_eq!(exec_as(&["-u", "0"]), "0\n0\nGroups: 0 \n");
+    bed.rust_kata(&["container", "rm", "-f", "c"]).ok();
+
+    assert_eq!(run_as(&[]).ok().out(), "0\n0\nGroups: 0 \n");
+}
+
+#[test]
+fn a_user_by_number_has_its_group_among_its_groups_as_with_runc() {
+    compare(|scene| {
+        let output = scene.run("c", &["--user", "1000:1000"], &["sh", "-c", IDS]);
+        scene.see_output("identity", &output.ok());
+    });
+}
+
+#[test]
+fn a_user_that_is_no_id_does_not_run_as_root() {
+    compare(|scene| {
+        let spec = Spec::new(&scene.bed.rootfs(), &["id", "-u"])
+            .set("/process/user", json!({ "uid": u32::MAX, "gid": 0 }));
+
+        let output = scene.run_spec("c", &spec);
+
+        assert_ne!(output.code, 0, "{output:?}");
+        scene.see("stdout", output.out());
+    });
+}
+
+#[test]
+fn a_variable_without_a_value_is_the_callers_or_none() {
+    if !subject_is_ours("meanings") {
+        return;
+    }
+    let bed = Bed::new();
+    let words = ["HERE=x y", "EMPTY=", "MINE", "NOBODYS"].map(|word| ["-e", word]);
+    let words = words.concat();
+    let script = "env | grep -E '^(HERE|EMPTY|MINE|NOBODYS)' | sort";
+    let said = "EMPTY=\nHERE=x y\nMINE=of the caller\n";
+    let with = |mut command: Command| {
+        command.env("MINE", "of the caller").env_remove("NOBODYS");
+        run(command, Input::Null, limit())
+    };
+
+    let started = [&["-d", "--name", "c"], &words[..]].concat();
+    let started = kata_run(
+        &bed,
+        &bed.rootfs(),
+        &started,
+        &["sh", "-c", "env; sleep 1000"],
+    );
+    with(started).ok();
+    let exec = [&["exec"], &words[..], &["c", "sh", "-c", script]].concat();
+    assert_eq!(with(bed.cli(&exec)).ok().out(), said);
+    // The init's, which an exec has, too.
+    let inherited = bed.cli(&["exec", "c", "sh", "-c", script]);
+    assert_eq!(run(inherited, Input::Null, limit()).ok().out(), said);
+    let nameless = bed.cli(&["exec", "-e", "=x", "c", "true"]);
+    let nameless = run(nameless, Input::Null, limit()).exits(125);
+    assert!(nameless.err().contains("has no name"), "{nameless:?}");
+    bed.rust_kata(&["container", "rm", "-f", "c"]).ok();
+}
