@@ -41,6 +41,8 @@ pub struct Process {
     exec_id: String,
     phase: Mutex<Phase>,
     stdio: Mutex<Option<Arc<Stdio>>>,
+    /// Of its terminal, asked for before there was one. Locked after `stdio`.
+    size: Mutex<Option<(u16, u16)>>,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -55,6 +57,7 @@ impl Process {
             exec_id: exec_id.to_owned(),
             phase: Mutex::new(Phase::Recorded(connections)),
             stdio: Mutex::new(None),
+            size: Mutex::new(None),
             ended: watch::Sender::new(None),
         }
     }
@@ -131,7 +134,17 @@ impl Process {
         after: impl FnOnce() + Send + 'static,
     ) {
         let stdio = Arc::new(stdio);
-        *lock(&self.stdio) = Some(stdio.clone());
+        {
+            let mut slot = lock(&self.stdio);
+            // Asked for while the helper was at work; a terminal that has it already
+            // hears nothing of it.
+            if let Some((width, height)) = self.asked_size()
+                && let Err(e) = stdio.resize(width, height)
+            {
+                log::warn!("the terminal of {} keeps its size: {e}", self.name());
+            }
+            *slot = Some(stdio.clone());
+        }
         *lock(&self.phase) = Phase::Running {
             pid: started.pid,
             pidfd: started.pidfd,
@@ -202,12 +215,24 @@ impl Process {
         })
     }
 
+    /// The size that its terminal is to begin with, if that was told.
+    pub fn asked_size(&self) -> Option<(u16, u16)> {
+        *lock(&self.size)
+    }
+
+    /// Sets the size of its terminal; before the start: the one it begins with.
     pub fn resize(&self, width: u16, height: u16) -> Result<()> {
-        let stdio = lock(&self.stdio).clone();
-        let resized = match stdio {
+        let stdio = lock(&self.stdio);
+        let is_to_come = matches!(&*lock(&self.phase), Phase::Recorded(_) | Phase::Starting);
+        let resized = match &*stdio {
             Some(stdio) => stdio.resize(width, height).what("resize the terminal")?,
+            None if is_to_come => {
+                *lock(&self.size) = Some((width, height));
+                true
+            }
             None => false,
         };
+        drop(stdio);
         match resized {
             true => Ok(()),
             false => Err(Error::State {
@@ -248,5 +273,25 @@ fn send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_is_told_before_the_start_is_kept_for_it() {
+        let process = Process::new("c", "e", Connections::default());
+        assert_eq!(process.asked_size(), None);
+
+        process.resize(80, 24).unwrap();
+        let begun = process.begin().unwrap();
+        process.resize(132, 50).unwrap();
+
+        drop(begun);
+        assert_eq!(process.asked_size(), Some((132, 50)));
+        process.fail();
+        assert!(process.resize(80, 24).is_err());
     }
 }

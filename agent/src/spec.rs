@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    LinuxCapabilities, LinuxNamespaceType, LinuxResources, PosixRlimit, Process, Spec,
+    BoxBuilder, LinuxCapabilities, LinuxNamespaceType, LinuxResources, PosixRlimit, Process, Spec,
 };
 use protos::agent;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,16 @@ pub struct Launch {
     pub make_cwd: bool,
     /// What it keeps open beside its stdio.
     pub descriptors: Vec<u32>,
+}
+
+impl Launch {
+    /// Gives the process's terminal this size before the process begins.
+    pub fn begin_with_size(&mut self, width: u16, height: u16) -> Result<()> {
+        let size = BoxBuilder::default().width(width).height(height).build();
+        let size = size.map_err(|e| Error::Invalid(format!("terminal size: {e}")))?;
+        self.process.set_console_size(Some(size));
+        Ok(())
+    }
 }
 
 /// What execs inherit from their container where they say nothing themselves.

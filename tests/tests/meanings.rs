@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::bed::Bed;
-use harness::dist::subject_is_ours;
+use harness::dist::{patience, subject, subject_is_ours};
 use harness::oracle::compare;
+use harness::pty::Terminal;
 use harness::run::{Input, Output, run};
-use harness::scene::limit;
+use harness::scene::{Scene, limit};
 use harness::spec::Spec;
+use harness::task::{Bundle, Shim, Stdio};
 use serde_json::json;
 
 /// `rust-kata run` of this root file system, with these words before the command.
@@ -118,4 +120,88 @@ fn a_variable_without_a_value_is_the_callers_or_none() {
     let nameless = run(nameless, Input::Null, limit()).exits(125);
     assert!(nameless.err().contains("has no name"), "{nameless:?}");
     bed.rust_kata(&["container", "rm", "-f", "c"]).ok();
+}
+
+/// What a command on a terminal of 33 × 111 says first, which is `stty size`.
+#[track_caller]
+fn first_size(command: Command) {
+    let terminal = Terminal::spawn(command, 33, 111);
+    let output = terminal.finish(patience(60.0)).ok();
+    assert_eq!(output.out().trim(), "33 111", "{output:?}");
+}
+
+#[test]
+fn a_process_finds_its_terminals_size_at_its_first_look() {
+    if !subject_is_ours("meanings") {
+        return;
+    }
+    let bed = Bed::new();
+    let rootfs = bed.rootfs();
+    let size = ["stty", "size"];
+    first_size(kata_run(&bed, &rootfs, &["--rm", "-it"], &size));
+
+    let sleep = kata_run(&bed, &rootfs, &["-d", "--name", "c"], &["sleep", "1000"]);
+    run(sleep, Input::Null, limit()).ok();
+    for _ in 0..10 {
+        first_size(bed.cli(&["exec", "-it", "c", "stty", "size"]));
+    }
+    bed.rust_kata(&["container", "rm", "-f", "c"]).ok();
+
+    // A pod of containerd's.
+    let scene = Scene::subject(&bed);
+    scene.detach("theirs", &[], &["sleep", "1000"]);
+    for _ in 0..5 {
+        first_size(bed.cli(&["exec", "-it", "theirs", "stty", "size"]));
+    }
+    scene.task(&["kill", "-s", "KILL", "theirs"]).ok();
+    scene.await_event("theirs", "/tasks/exit");
+    scene.remove("theirs");
+}
+
+#[test]
+fn a_terminal_begins_with_the_size_of_the_spec() {
+    compare(|scene| {
+        let spec = Spec::new(&scene.bed.rootfs(), &["stty", "size"])
+            .terminal()
+            .set(
+                "/process/consoleSize",
+                json!({ "height": 40, "width": 120 }),
+            );
+        let command = scene.spec_command("c", &["--rm", "-t"], &spec);
+
+        // `ctr` sets its own terminal's size later, which is the same.
+        let output = Terminal::spawn(command, 40, 120).finish(limit()).ok();
+
+        assert_eq!(output.out().trim(), "40 120", "{output:?}");
+        scene.see("exit code", output.code);
+    });
+}
+
+#[test]
+fn a_size_that_is_told_before_the_start_of_an_exec_is_the_first_one() {
+    let bed = Bed::new();
+    let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["sleep", "1000"]));
+    let shim = Shim::start(&bed, &subject(), &bundle);
+    shim.create(&bundle, None, false).expect("create");
+    shim.start_process("c", "").expect("start");
+    let process = json!({
+        "args": ["stty", "size"], "cwd": "/", "env": ["PATH=/bin"],
+        "user": { "uid": 0, "gid": 0 }, "terminal": true
+    });
+
+    for turn in 0..5 {
+        let (exec, stdio) = (format!("e{turn}"), Stdio::new(&bed));
+        shim.exec("c", &exec, &process, Some(&stdio), true)
+            .expect("exec");
+        shim.resize("c", &exec, 111, 33).expect("resize");
+        shim.start_process("c", &exec).expect("start");
+        shim.wait("c", &exec).expect("wait");
+        stdio.out.expect("33 111", patience(10.0));
+        shim.delete("c", &exec).expect("delete");
+    }
+
+    shim.kill("c", "", 9, true).expect("kill");
+    shim.wait("c", "").expect("wait");
+    shim.delete("c", "").expect("delete");
+    let _ = shim.shutdown("c");
 }

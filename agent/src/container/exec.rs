@@ -41,13 +41,16 @@ impl Container {
                 .ok_or_else(|| self.no_process(exec_id))?;
             (exec.process.clone(), exec.plan.take(), exec.terminal)
         };
-        let Some((for_libcontainer, launch)) = plan else {
+        let Some((for_libcontainer, mut launch)) = plan else {
             return Err(Error::State {
                 what: process.name(),
                 state: "started already",
                 wanted: "not started",
             });
         };
+        if let Some((width, height)) = process.asked_size() {
+            launch.begin_with_size(width, height)?;
+        }
         let folder = self.exec_folder(exec_id);
         let request = Request::Exec {
             id: self.id.clone(),

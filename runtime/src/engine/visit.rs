@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use oci_spec::runtime::Process;
 use protos::management as api;
 use tokio::sync::{mpsc, watch};
 
-use super::owner::{ExecRequest, exec, guard, measure};
+use super::owner::{ExecRequest, Starter, exec, guard, measure};
 use super::record::ExecSession;
 use super::streams::{Piece, ProcessStreams};
 use crate::error::{Error, Result};
@@ -128,10 +127,11 @@ impl Visits {
     pub async fn start_exec(
         self: &Arc<Self>,
         exec: &str,
-        stdin: bool,
-        ends: Vec<UnixStream>,
+        starter: Starter,
     ) -> Result<(Arc<ProcessStreams>, mpsc::Receiver<Piece>)> {
         let session = self.session(exec)?;
+        let process = starter.begin(session.process.clone())?;
+        let Starter { stdin, ends, .. } = starter;
         let descriptors = exec::descriptors(exec, &session.exec.preserve_fds, ends)?;
         if std::mem::replace(&mut *guard(&session.started), true) {
             return Err(Error::WrongState {
@@ -146,7 +146,6 @@ impl Visits {
         let output = streams.listen();
         let container = &session.container;
         let started = async {
-            let process = session.process.clone();
             self.pod.add_exec(container, exec, process, io).await?;
             self.pod.start_exec(container, exec).await
         };

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
 use runtime::engine::log::Stream;
-use runtime::engine::owner::Owner;
+use runtime::engine::owner::{Owner, Starter};
 use runtime::engine::streams::{Piece, ProcessStreams};
 use runtime::engine::visit::Visits;
 use runtime::engine::{attachment, client};
@@ -56,6 +56,28 @@ fn exec_of(request: &api::AttachRequest) -> Option<&str> {
     Some(request.exec.as_str()).filter(|exec| !exec.is_empty())
 }
 
+/// Of the client's terminal, if it has one.
+fn size_of(request: &api::AttachRequest) -> Option<(u32, u32)> {
+    Some((request.width, request.height)).filter(|(width, height)| *width > 0 && *height > 0)
+}
+
+fn starter(request: &api::AttachRequest, ends: Vec<UnixEnd>) -> Starter {
+    Starter {
+        stdin: request.stdin,
+        ends,
+        size: size_of(request),
+    }
+}
+
+/// Gives a process's terminal the size of the client's.
+async fn fit(processes: &impl Processes, to: &api::AttachRequest) {
+    if let Some(size) = size_of(to)
+        && let Err(e) = processes.resize(to, size).await
+    {
+        log::debug!("The terminal of {} keeps its size: {e}", to.container);
+    }
+}
+
 #[async_trait]
 impl Processes for Owner {
     async fn connect(
@@ -68,7 +90,7 @@ impl Processes for Owner {
             self.attached(&name);
         }
         let (streams, output) = match (exec_of(to), to.start) {
-            (Some(exec), true) => self.start_exec(&name, exec, to.stdin, ends).await?,
+            (Some(exec), true) => self.start_exec(&name, exec, starter(to, ends)).await?,
             (None, true) => {
                 let container = [name.clone()];
                 let preserved: Vec<_> = to.preserve_fds.iter().map(preserved).collect();
@@ -80,6 +102,8 @@ impl Processes for Owner {
                     let _ = self.lend(&name, &[], Vec::new());
                     return Err(e);
                 }
+                // Its terminal is there, and it has not begun.
+                fit(&*self, to).await;
                 let streams = self.streams(&name, None)?;
                 let output = streams.listen();
                 one(self.start(&container, false).await?)?;
@@ -91,6 +115,7 @@ impl Processes for Owner {
                 )));
             }
             (exec, false) => {
+                fit(&*self, to).await;
                 let streams = self.streams(&name, exec)?;
                 let output = streams.listen();
                 (streams, output)
@@ -121,7 +146,7 @@ impl Processes for Visits {
             return Err(self.refusal(Some(&to.container)));
         };
         let exit = self.end_of(exec)?;
-        let (streams, output) = self.start_exec(exec, to.stdin, ends).await?;
+        let (streams, output) = self.start_exec(exec, starter(to, ends)).await?;
         Ok(Connected {
             streams,
             output,
@@ -189,12 +214,6 @@ async fn serve<P: Processes>(
         mut output,
         exit,
     } = owner.clone().connect(request, ends).await?;
-    if request.width > 0 && request.height > 0 {
-        let size = (request.width, request.height);
-        if let Err(e) = owner.resize(request, size).await {
-            log::debug!("The terminal of {} keeps its size: {e}", request.container);
-        }
-    }
     send(sender, attach_output::Kind::Attached(api::Empty::new())).await?;
 
     let input = read_input(owner.as_ref(), request, &streams, receiver);

@@ -7,7 +7,7 @@ use protos::management as api;
 use protos::management_ttrpc::Management;
 use runtime::engine::batch::parse_resources;
 use runtime::engine::client::to_results;
-use runtime::engine::owner::Owner;
+use runtime::engine::owner::{Owner, Starter};
 use runtime::engine::rootfs::User;
 use runtime::engine::time::nanos;
 use ttrpc::asynchronous::TtrpcContext;
@@ -187,7 +187,7 @@ impl Management for Service {
     async fn start_exec(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::Empty> {
         let owner = self.0.clone();
         answer(async move {
-            let started = owner.start_exec(&req.container, &req.exec, false, Vec::new());
+            let started = owner.start_exec(&req.container, &req.exec, Starter::default());
             started.await.map(|_| api::Empty::new())
         })
         .await

@@ -10,6 +10,7 @@ use protos::management as api;
 use protos::management_ttrpc::Management;
 use runtime::engine::attachment;
 use runtime::engine::client::to_results;
+use runtime::engine::owner::Starter;
 use runtime::engine::status::Outcome;
 use runtime::engine::time::nanos;
 use runtime::engine::visit::{Visits, is_visit};
@@ -203,7 +204,7 @@ impl Management for Service {
     async fn start_exec(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::Empty> {
         let visits = self.0.clone();
         answer(async move {
-            let started = visits.start_exec(&req.exec, false, Vec::new()).await;
+            let started = visits.start_exec(&req.exec, Starter::default()).await;
             started.map(|_| api::Empty::new())
         })
         .await

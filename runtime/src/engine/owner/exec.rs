@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::sync::mpsc;
 
 use super::build::root_layers;
@@ -61,6 +61,29 @@ impl ExecRequest {
             exit_code: None,
             finished: None,
         }
+    }
+}
+
+/// What comes along with the client that starts a process.
+#[derive(Debug, Default)]
+pub struct Starter {
+    /// It has a stdin for it.
+    pub stdin: bool,
+    /// The other ends of its preserved descriptors.
+    pub ends: Vec<UnixStream>,
+    /// Width and height of its terminal: the process finds its own so from the start.
+    pub size: Option<(u32, u32)>,
+}
+
+impl Starter {
+    /// The process as it begins for this client.
+    pub(crate) fn begin(&self, mut process: Process) -> Result<Process> {
+        if let Some((width, height)) = self.size {
+            let size = BoxBuilder::default().width(width).height(height).build();
+            let size = size.map_err(|e| Error::Internal(e.to_string()))?;
+            process.set_console_size(Some(size));
+        }
+        Ok(process)
     }
 }
 
@@ -152,9 +175,8 @@ impl Owner {
         Ok(id)
     }
 
-    /// Runs a recorded process. `stdin` says whether it has one, `ends` are the
-    /// other ends of its preserved descriptors. Answers its streams, and its
-    /// output from the first word on.
+    /// Runs a recorded process. Answers its streams, and its output from the first
+    /// word on.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before;
@@ -164,8 +186,7 @@ impl Owner {
         self: &Arc<Self>,
         name: &str,
         exec: &str,
-        stdin: bool,
-        ends: Vec<UnixStream>,
+        starter: Starter,
     ) -> Result<(Arc<ProcessStreams>, mpsc::Receiver<Piece>)> {
         let container = self.tracked(name)?;
         let session = session_of(&container, exec)?;
@@ -178,9 +199,9 @@ impl Owner {
             });
         }
         let pod = self.live_or("run a process in")?;
-        let process = self.exec_process(&container, &session)?;
-        let (mut io, streams) = ProcessStreams::new(session.terminal, stdin, None)?;
-        io.descriptors = descriptors(exec, &session.preserve_fds, ends)?;
+        let process = starter.begin(self.exec_process(&container, &session)?)?;
+        let (mut io, streams) = ProcessStreams::new(session.terminal, starter.stdin, None)?;
+        io.descriptors = descriptors(exec, &session.preserve_fds, starter.ends)?;
         let output = streams.listen();
         guard(&container.execs).insert(exec.to_owned(), streams.clone());
         let started = async {

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use exec::ExecRequest;
+pub use exec::{ExecRequest, Starter};
 use tokio::sync::watch;
 
 use super::Engine;
