@@ -170,13 +170,14 @@ fn mount_options(options: &[String]) -> (MsFlags, String) {
 fn make_namespaces(request: &CreatePodRequest) -> Result<()> {
     let folder = Path::new(GUEST_NAMESPACES);
     fs::create_dir_all(folder).path(folder)?;
+    // New UTS namespaces begin with it: the pod's, and those of containers of their own.
+    if !request.hostname.is_empty() {
+        nix::unistd::sethostname(&request.hostname)
+            .what(format!("set the hostname {:?}", request.hostname))?;
+    }
     let inside = || -> Result<()> {
         unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
             .what("make the pod's namespaces")?;
-        if !request.hostname.is_empty() {
-            nix::unistd::sethostname(&request.hostname)
-                .what(format!("set the hostname {:?}", request.hostname))?;
-        }
         for (key, value) in &request.sysctls {
             let path = Path::new("/proc/sys").join(key.replace('.', "/"));
             fs::write(&path, value).map_err(|e| Error::Io {

@@ -16,6 +16,7 @@ use crate::disks;
 use crate::error::{Context, Error, Result};
 use crate::events::Event;
 use crate::guest_spec::{self, Placement};
+use crate::host_namespaces::check_host_namespaces;
 use crate::lock::PodLock;
 use crate::mount::Mount;
 use crate::paths::check_id;
@@ -67,6 +68,7 @@ impl Pod {
         check_id("container id", &config.id)?;
         self.check_vm()?;
         let spec = guest_spec::load_spec(&config.bundle)?;
+        check_host_namespaces(&spec, config.sandbox)?;
         guest_spec::check_host_paths(&spec, &config.bundle, !config.rootfs.is_empty())?;
         let container = Arc::new(Container::new(&config, &spec));
         {

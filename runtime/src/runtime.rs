@@ -361,7 +361,7 @@ fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
         .unwrap_or_default();
     api::CreatePodRequest {
         pod_id: spec.id.clone(),
-        hostname: spec.hostname.clone().unwrap_or_default(),
+        hostname: spec.hostname.clone().unwrap_or_else(host_name),
         storages: vec![api::Storage {
             fstype: "virtiofs".into(),
             source: SHARE_TAG.into(),
@@ -374,6 +374,13 @@ fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
         share_pid: spec.share_pid,
         ..Default::default()
     }
+}
+
+/// The host's name, which a new UTS namespace begins with (uts_namespaces(7)); empty if
+/// it cannot be told.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.into_string().unwrap_or_default()
 }
 
 /// The end of the guest's console: why it does not do what it should.

@@ -106,6 +106,8 @@ impl PodOwner {
                 self.settings.pod
             )));
         }
+        // Before there is a VM.
+        runtime::check_host_namespaces(&spec, !matches!(group, Group::Member(_)))?;
         let pod = match group {
             Group::Member(_) => self
                 .pod()

@@ -153,6 +153,7 @@ impl Session {
             .canonicalize()
             .on("open the bundle", &args.bundle)?;
         let spec = runtime::load_spec(&bundle)?;
+        runtime::check_host_namespaces(&spec, true)?;
         let mut config = Config::load(args.config.as_deref())?;
         config.hypervisor = args.hypervisor.unwrap_or(config.hypervisor);
         if args.verbose {

@@ -33,6 +33,7 @@ pub fn run(mut flags: Flags) -> Result<()> {
     let bundle = std::env::current_dir().doing("find the working directory")?;
     let spec = runtime::load_spec(&bundle)?;
     let group = Group::of(&files::annotations(&spec))?;
+    runtime::check_host_namespaces(&spec, !matches!(group, Group::Member(_)))?;
     let bootstrap = Bootstrap::read(&flags)?;
     bootstrap.complete(&mut flags);
     let given = bootstrap.configuration()?;

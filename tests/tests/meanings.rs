@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::bed::Bed;
-use harness::dist::{patience, subject, subject_is_ours};
+use harness::dist::{SHIM, patience, subject, subject_is_ours};
 use harness::oracle::compare;
 use harness::pty::Terminal;
 use harness::run::{Input, Output, run};
@@ -204,4 +204,71 @@ fn a_size_that_is_told_before_the_start_of_an_exec_is_the_first_one() {
     shim.wait("c", "").expect("wait");
     shim.delete("c", "").expect("delete");
     let _ = shim.shutdown("c");
+}
+
+#[test]
+fn without_a_hostname_a_container_has_the_hosts() {
+    compare(|scene| {
+        let spec = Spec::new(&scene.bed.rootfs(), &["hostname"]);
+        assert!(spec.0.get("hostname").is_none(), "{spec:?}");
+
+        let output = scene.run_spec("c", &spec).ok();
+
+        scene.see_output("hostname", &output);
+        let host = nix::unistd::gethostname().expect("the host has one");
+        assert_eq!(output.out().trim(), host.to_str().expect("ASCII"));
+    });
+}
+
+#[test]
+fn namespaces_of_the_host_are_refused_by_name() {
+    if !subject_is_ours("meanings") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    let without = |kind: &str| {
+        let mut spec = Spec::new(&bed.rootfs(), &["true"]);
+        let list = spec.0["linux"]["namespaces"].as_array_mut();
+        list.expect("a list").retain(|one| one["type"] != kind);
+        spec
+    };
+    let own = |kind: &str, file: &str| {
+        // This process's, which is of the host; not everybody may look at those of process 1.
+        let path = format!("/proc/{}/ns/{file}", std::process::id());
+        Spec::new(&bed.rootfs(), &["true"]).namespace(kind, Some(path.as_ref()))
+    };
+    let cases = [
+        ("network", without("network")),
+        ("ipc", without("ipc")),
+        // As CRI asks for it.
+        ("pid", without("pid").sandbox("host-pid")),
+        // As Docker has it.
+        ("network", own("network", "net")),
+        ("ipc", own("ipc", "ipc")),
+    ];
+    for (n, (word, spec)) in cases.into_iter().enumerate() {
+        let output = scene.run_spec(&format!("c{n}"), &spec);
+        assert_ne!(output.code, 0, "{word}: {output:?}");
+        let said = output.err();
+        assert!(
+            said.contains("linux.namespaces") && said.contains(word) && said.contains("leave"),
+            "{word}: {said}"
+        );
+        bed.assert_clean();
+    }
+    let output = scene.run("by-flag", &["--net-host"], &["true"]);
+    assert_ne!(output.code, 0, "{output:?}");
+    assert!(output.err().contains("hostNetwork"), "{output:?}");
+    assert!(bed.named(SHIM).is_empty());
+
+    // Without containerd.
+    let bundle = Bundle::of(&bed, "by-run", &without("network"));
+    let mut command = Command::new(harness::task::binary(&subject()));
+    command
+        .envs(bed.environment())
+        .args(["run", "--bundle"])
+        .arg(&bundle.path);
+    let refused = run(command, Input::Null, limit()).exits(125);
+    assert!(refused.err().contains("linux.namespaces"), "{refused:?}");
 }
