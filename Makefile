@@ -125,6 +125,13 @@ test-kvm: build
 	@tests/kvm-host/selftest
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/test $(SUITE)
 
+## make test-compat    build, then start pods with the build before (tests/compat/BASE) and end them with this one
+.PHONY: test-compat
+test-compat: build
+	@base=$$(tests/compat/base); [ -z "$$base" ] || \
+		RUST_KATA_BASE_DIST=$$base RUST_KATA_DIST=$(CURDIR)/$(DIST) \
+		$(CARGO) test -p rust-kata-tests --test compat -- --ignored --test-threads=1
+
 ## make bench          build, then measure costs as ratios to references of the same run
 .PHONY: bench
 bench: build

@@ -33,6 +33,8 @@ mod lock;
 mod mount;
 mod mountinfo;
 mod overlay;
+#[cfg(test)]
+mod past;
 mod paths;
 mod pod;
 mod process;

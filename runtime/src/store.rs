@@ -5,7 +5,8 @@
 //! - A field that may be added without a new version is one whose absence means what the
 //!   build before did (`#[serde(default)]`), and that this one may lose: it passes over
 //!   what it does not know, and writes the file again without it.
-//! - Everything else is a new version, with a step that leads to it from the one before.
+//! - Everything else is a new version, with a step that leads to it from the one before,
+//!   and a file of the one before in `runtime/fixtures`, where all are kept.
 //! - A version that is newer than the build is refused by name, with the way out.
 
 use std::fmt::Display;

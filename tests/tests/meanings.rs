@@ -68,14 +68,6 @@ fn a_number_is_an_id_and_the_primary_group_is_among_the_groups() {
 }
 
 #[test]
-fn a_user_by_number_has_its_group_among_its_groups_as_with_runc() {
-    compare(|scene| {
-        let output = scene.run("c", &["--user", "1000:1000"], &["sh", "-c", IDS]);
-        scene.see_output("identity", &output.ok());
-    });
-}
-
-#[test]
 fn a_user_that_is_no_id_does_not_run_as_root() {
     compare(|scene| {
         let spec = Spec::new(&scene.bed.rootfs(), &["id", "-u"])
