@@ -21,6 +21,7 @@ use crate::lock::PodLock;
 use crate::mount::Mount;
 use crate::paths::check_id;
 use crate::pod::{Pod, lock};
+use crate::private;
 use crate::record;
 use crate::state::Step;
 use crate::stdio::ProcessIo;
@@ -114,7 +115,7 @@ impl Pod {
 
         // Intent first: from here on recovery finds the container.
         let dir = self.dir.container(id);
-        fs::create_dir_all(&dir).on("create", &dir)?;
+        private::make(&dir)?;
         record::save(&self.dir, &dir.join("config.json"), &container.record)?;
         container.save(self)?;
 

@@ -37,6 +37,7 @@ mod overlay;
 mod past;
 mod paths;
 mod pod;
+mod private;
 mod process;
 mod pump;
 mod record;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,6 +20,7 @@ use crate::events::{Event, Exit};
 use crate::lock::{self, Guarded, Owner, OwnerLock};
 use crate::paths::PodDir;
 use crate::pod::{Booted, Pod};
+use crate::private;
 use crate::record::{self, PodConfig, PodState, PodStatus};
 use crate::recovery::{self, Found};
 use crate::resize::Bounds;
@@ -42,11 +42,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::Io`] if the state directory cannot be made.
     pub fn new(mut config: Config) -> Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&config.root)
-            .on("create", &config.root)?;
+        private::make(&config.root)?;
         // As the kernel shows it among the mounts.
         config.root = fs::canonicalize(&config.root).on("resolve", &config.root)?;
         Ok(Self {
@@ -117,11 +113,8 @@ impl Runtime {
             }
         }
         let path = dir.path();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&path)
-            .on("create", &path)?;
+        private::make(&dir.namespace_dir())?;
+        private::make(&path)?;
         let pid = std::process::id();
         let owner = Owner {
             pid,
@@ -216,13 +209,8 @@ async fn boot(
     record::save(dir, &dir.state(), &state)?;
 
     let sockets = dir.sockets();
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&sockets)
-        .on("create", &sockets)?;
-    let containers = dir.containers();
-    fs::create_dir_all(&containers).on("create", &containers)?;
+    private::make(&sockets)?;
+    private::make(&dir.containers())?;
     cgroup.create(|dirs| {
         let state = PodState {
             cgroups: dirs.to_vec(),

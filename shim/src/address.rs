@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,11 @@ impl Address {
     /// made. `None`: a live process has it. A dead one's socket is replaced.
     pub fn listen(&self) -> Result<Option<OwnedFd>> {
         if let Some(dir) = self.0.parent() {
-            fs::create_dir_all(dir).on("create", dir)?;
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir);
+            made.on("create", dir)?;
         }
         let socket = socket::socket(
             AddressFamily::Unix,

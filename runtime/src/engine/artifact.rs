@@ -29,7 +29,7 @@ impl PodHandle {
     ) -> Result<()> {
         check_id("artifact name", artifact)?;
         let dir = self.artifacts(container)?;
-        fs::create_dir_all(&dir).on("create", &dir)?;
+        crate::private::make(&dir)?;
         passing::sweep(&dir);
         let placed = passing::place(&dir.join(artifact), &dir, |place| {
             let path = place.join(DATA);

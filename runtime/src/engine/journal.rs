@@ -175,7 +175,7 @@ impl Journal {
     }
 
     fn append_bounded(&self, mut event: Event, half: u64) -> Result<()> {
-        crate::store::make_dirs(&self.dir, 0o700)?;
+        crate::private::make(&self.dir)?;
         let lock = self.lock_file()?;
         FileExt::lock_exclusive(&lock).on("lock", self.dir.join("lock"))?;
         event.time = rfc3339(SystemTime::now());

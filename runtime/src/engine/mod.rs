@@ -70,6 +70,7 @@ use crate::config::Config;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::PodLock;
+use crate::private;
 use crate::runtime::Runtime;
 
 /// The namespace of pods for which no other is asked.
@@ -103,7 +104,7 @@ impl Engine {
     /// [`Error::Io`] if the directories cannot be made.
     pub fn new(config: Config, config_file: Option<&Path>) -> Result<Self> {
         for dir in [&config.root, &config.data_root] {
-            crate::store::make_dirs(dir, store::DIR_MODE)?;
+            private::make(dir)?;
         }
         Ok(Self {
             config: Arc::new(config),

@@ -13,10 +13,8 @@ use crate::dir::Dir;
 pub(crate) use crate::dir::names as names_in;
 use crate::error::{Context, Error, Result};
 use crate::lock::{Guarded, PodLock};
+use crate::private;
 use crate::store::{self, Stored};
-
-/// Others than root may pass through the directories above pods, and no more.
-pub(super) const DIR_MODE: u32 = 0o711;
 
 /// A container, as it is on disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,11 +167,11 @@ pub(crate) fn create_pod(
     definition: &PodDefinition,
     state: &PodState,
 ) -> Result<()> {
-    store::make_dirs(passing::parent(home.path())?, DIR_MODE)?;
+    private::make(passing::parent(home.path())?)?;
     passing::sweep(home.aside());
     passing::place(home.path(), home.aside(), |dir| {
         let containers = dir.join("containers");
-        fs::create_dir(&containers).on("create", &containers)?;
+        private::make(&containers)?;
         let lock = dir.join("lock");
         File::create(&lock).on("create", &lock)?;
         store::write_new(&dir.join("config.json"), definition)?;

@@ -28,6 +28,7 @@ use crate::engine::journal::{Event, Journal, Kind};
 use crate::engine::passing;
 use crate::engine::store as files;
 use crate::error::{Context, Error, Result};
+use crate::private;
 use crate::store::{self, Stored};
 
 /// Hexadecimal digits of a layer's directory: short, as the paths of all layers
@@ -145,7 +146,7 @@ impl Images {
         ];
         for dir in dirs {
             // Set-user-id programs of images are not for the host's users.
-            store::make_dirs(&dir, 0o700)?;
+            private::make(&dir)?;
         }
         Ok(images)
     }

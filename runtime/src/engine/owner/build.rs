@@ -20,6 +20,7 @@ use crate::engine::users;
 use crate::engine::volume;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
+use crate::private;
 
 impl Owner {
     /// Builds a container in the VM up to the point where its init waits.
@@ -28,7 +29,7 @@ impl Owner {
         let name = container.name();
         let home = self.home.container(name)?;
         let bundle = home.bundle();
-        fs::create_dir_all(&bundle).on("create", &bundle)?;
+        private::make(&bundle)?;
         let volumes = self.volumes(container, &home).await?;
         let root = Root::of(&definition.rootfs, &home)?;
         let spec = self.spec(container, &root, volumes)?;

@@ -17,6 +17,7 @@ use crate::engine::store as files;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Context, Error, Result};
 use crate::paths::check_id;
+use crate::private;
 use crate::store::{self, Stored};
 
 impl Stored for Volume {}
@@ -128,7 +129,7 @@ impl Volumes {
     }
 
     fn locked(&self, lock: impl Fn(&File) -> io::Result<()>) -> Result<VolumesLock> {
-        store::make_dirs(&self.root, 0o700)?;
+        private::make(&self.root)?;
         let path = self.root.join(".lock");
         let mut how = OpenOptions::new();
         how.read(true).write(true).create(true).truncate(false);
