@@ -50,10 +50,26 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 const SIZE_MAX: u32 = 1 << 20;
 /// Bytes of a request's data: what the driver can know from the two above.
 const MAX_DATA: usize = SEG_MAX as usize * SIZE_MAX as usize;
-/// Ranges of a discard, or of zeroes, in one request.
-const MAX_RANGES: usize = 16;
-/// Sectors of such a range: 1 GiB.
-const MAX_RANGE_SECTORS: u32 = 1 << 21;
+/// What a driver may ask for in one request beside reading and writing. A request is
+/// served to its end, also when the guest is to be paused, so this is what a pause may
+/// have to wait for.
+#[derive(Debug, Clone, Copy)]
+struct MostRanges {
+    count: usize,
+    /// In each.
+    sectors: u32,
+}
+
+/// Of discards: 1 GiB in all, which no data is moved for.
+const DISCARDS: MostRanges = MostRanges {
+    count: 16,
+    sectors: 1 << 17,
+};
+/// Of zeroes: 4 MiB, since a storage that knows no better has them written one by one.
+const ZEROES: MostRanges = MostRanges {
+    count: 1,
+    sectors: 1 << 13,
+};
 /// Threads that serve a queue: as many requests can wait for the storage.
 const THREADS: usize = 4;
 /// Queues that a device may have.
@@ -178,11 +194,11 @@ fn config(disk: &Disk, queues: u16, read_only: bool) -> [u8; CONFIG_LEN] {
     put(34, &queues.to_le_bytes());
     if !read_only {
         let alignment = disk.physical / SECTOR as u32;
-        put(36, &MAX_RANGE_SECTORS.to_le_bytes());
-        put(40, &(MAX_RANGES as u32).to_le_bytes());
+        put(36, &DISCARDS.sectors.to_le_bytes());
+        put(40, &(DISCARDS.count as u32).to_le_bytes());
         put(44, &alignment.to_le_bytes());
-        put(48, &MAX_RANGE_SECTORS.to_le_bytes());
-        put(52, &(MAX_RANGES as u32).to_le_bytes());
+        put(48, &ZEROES.sectors.to_le_bytes());
+        put(52, &(ZEROES.count as u32).to_le_bytes());
         put(56, &[1]);
     }
     config

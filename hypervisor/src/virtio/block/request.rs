@@ -19,7 +19,7 @@ use virtio_bindings::virtio_blk::{
 
 use super::super::buffers::{Buffers, LastByte, Span};
 use super::disk::{Disk, SECTOR, Wait};
-use super::{MAX_DATA, MAX_RANGE_SECTORS, MAX_RANGES};
+use super::{DISCARDS, MAX_DATA, MostRanges, ZEROES};
 
 /// Length of the header: type, reserved, sector.
 const HEADER_LEN: usize = 16;
@@ -58,8 +58,8 @@ enum Action<'m> {
     Write(Span<'m>, u64),
     Flush,
     Id(Span<'m>),
-    Discard([Range; MAX_RANGES], usize),
-    WriteZeroes([Range; MAX_RANGES], usize),
+    Discard([Range; DISCARDS.count], usize),
+    WriteZeroes([Range; DISCARDS.count], usize),
 }
 
 /// A request that has a place for its status.
@@ -185,12 +185,13 @@ fn action<'m>(
         }
         VIRTIO_BLK_T_DISCARD => {
             only(0, &writable)?;
-            let (ranges, count) = ranges(target, readable, 0)?;
+            let (ranges, count) = ranges(target, readable, DISCARDS, 0)?;
             Ok(Action::Discard(ranges, count))
         }
         VIRTIO_BLK_T_WRITE_ZEROES => {
             only(0, &writable)?;
-            let (ranges, count) = ranges(target, readable, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)?;
+            let known = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+            let (ranges, count) = ranges(target, readable, ZEROES, known)?;
             Ok(Action::WriteZeroes(ranges, count))
         }
         _ => Err(Status::Unsupported),
@@ -212,11 +213,12 @@ fn place(target: &Target, sector: u64, len: u64) -> Result<u64, Status> {
 fn ranges(
     target: &Target,
     mut data: Span<'_>,
+    most: MostRanges,
     known: u32,
-) -> Result<([Range; MAX_RANGES], usize), Status> {
-    let mut ranges = [Range::default(); MAX_RANGES];
+) -> Result<([Range; DISCARDS.count], usize), Status> {
+    let mut ranges = [Range::default(); DISCARDS.count];
     let count = data.len() / RANGE_LEN;
-    if count == 0 || count > MAX_RANGES || !data.len().is_multiple_of(RANGE_LEN) {
+    if count == 0 || count > most.count || !data.len().is_multiple_of(RANGE_LEN) {
         return Err(Status::IoError);
     }
     for range in &mut ranges[..count] {
@@ -228,7 +230,7 @@ fn ranges(
         if flags & !known != 0 {
             return Err(Status::Unsupported);
         }
-        if sectors == 0 || sectors > MAX_RANGE_SECTORS {
+        if sectors == 0 || sectors > most.sectors {
             return Err(Status::IoError);
         }
         let len = u64::from(sectors) * SECTOR;
