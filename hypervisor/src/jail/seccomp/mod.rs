@@ -25,9 +25,33 @@ pub(super) use violation::watch;
 
 /// Allows the calling thread what its kind needs, and nothing else from now on.
 pub(super) fn install(kind: ThreadKind) -> io::Result<()> {
-    let program = compile(kind).map_err(io::Error::other)?;
+    let programs = programs(kind).map_err(io::Error::other)?;
     violation::set_kind(kind);
-    seccompiler::apply_filter(&program).map_err(io::Error::other)
+    programs
+        .iter()
+        .try_for_each(|program| seccompiler::apply_filter(program))
+        .map_err(io::Error::other)
+}
+
+/// The filters of a kind; of what they say about a call, the strictest counts.
+fn programs(kind: ThreadKind) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    let list = compile(kind)?;
+    match kind {
+        ThreadKind::Spawner => Ok(vec![without_clone3()?, list]),
+        _ => Ok(vec![list]),
+    }
+}
+
+/// clone3(2) has its flags in memory, where no filter sees them. As from a kernel that
+/// does not know it, libc takes clone(2) then.
+fn without_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
+    SeccompFilter::new(
+        BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+        TargetArch::x86_64,
+    )?
+    .try_into()
 }
 
 fn compile(kind: ThreadKind) -> Result<BpfProgram, seccompiler::BackendError> {

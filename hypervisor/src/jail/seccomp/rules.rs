@@ -101,6 +101,17 @@ mod kvm {
     pub const SET_CPUID2: u64 = 0x4008_ae90;
     pub const ENABLE_CAP: u64 = 0x4068_aea3;
 }
+/// The flags with which libc starts a thread (clone(2)). None of them makes a process or
+/// a namespace.
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
 /// What the standard library, the allocator and the log need in any thread.
@@ -302,7 +313,8 @@ const FRONT_END: &[Rule] = table! {
 /// Starting threads, and confining them; by the spawner only.
 const THREADS: &[Rule] = table! {
     SYS_capset => "a thread gives up the capabilities that it does not need";
-    SYS_clone3 => "a thread";
+    SYS_clone if Is(0, THREAD) => "a thread, and nothing else";
+    SYS_clone3 => "answered with ENOSYS, so that libc takes clone";
     SYS_prctl if Is(0, libc::PR_SET_NAME as u64) => "its name";
     SYS_prctl if Is(0, libc::PR_SET_NO_NEW_PRIVS as u64) => "seccompiler, before each filter";
     SYS_rseq => "libc, in each thread";

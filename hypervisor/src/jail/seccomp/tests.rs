@@ -18,7 +18,7 @@ const LIVES: i32 = 7;
 /// Makes `call` in a child process with the filter of `kind`; returns how the process
 /// ended and what it wrote to its standard error.
 fn under_filter(kind: ThreadKind, call: Call) -> (WaitStatus, String) {
-    let program = compile(kind).unwrap();
+    let programs = programs(kind).unwrap();
     let (mut read, write) = io::pipe().unwrap();
     // SAFETY: the child makes system calls only.
     match unsafe { fork() }.unwrap() {
@@ -29,12 +29,16 @@ fn under_filter(kind: ThreadKind, call: Call) -> (WaitStatus, String) {
                 libc::dup2(write.as_raw_fd(), 2);
                 violation::watch().ok();
                 violation::set_kind(kind);
-                if seccompiler::apply_filter(&program).is_err() {
-                    libc::_exit(1);
+                for program in &programs {
+                    if seccompiler::apply_filter(program).is_err() {
+                        libc::_exit(1);
+                    }
                 }
                 let (number, [one, two, three]) = call;
-                libc::syscall(number, one, two, three);
-                libc::_exit(LIVES)
+                let result = libc::syscall(number, one, two, three);
+                // A call that would have made a process must fail.
+                let made = number == libc::SYS_clone3 && result >= 0;
+                libc::_exit(if made { 1 } else { LIVES })
             }
         }
         ForkResult::Parent { child } => {
@@ -131,6 +135,7 @@ fn every_rule_lets_pass_what_it_is_for() {
         libc::SYS_exit_group,
         libc::SYS_restart_syscall,
         libc::SYS_rt_sigreturn,
+        libc::SYS_clone,
         libc::SYS_clone3,
     ];
     for kind in ThreadKind::ALL {
@@ -178,6 +183,32 @@ fn arguments_are_looked_at() {
 }
 
 #[test]
+fn threads_are_all_that_can_be_made() {
+    let made_by = |flags: libc::c_int| (libc::SYS_clone, [flags.into(), 0, 0]);
+    for flags in [
+        0,
+        libc::SIGCHLD,
+        libc::CLONE_VM | libc::CLONE_VFORK,
+        libc::CLONE_NEWUSER | libc::SIGCHLD,
+        libc::CLONE_NEWNS,
+        libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_VM | libc::CLONE_NEWUSER,
+    ] {
+        dies(ThreadKind::Spawner, made_by(flags));
+    }
+    // Its flags cannot be seen, so it is not there at all.
+    let args = libc::clone_args {
+        flags: libc::CLONE_NEWUSER as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        // SAFETY: numbers only, for which zero means "none".
+        ..unsafe { std::mem::zeroed() }
+    };
+    let pointer = (&raw const args).addr().cast_signed() as libc::c_long;
+    let size = size_of_val(&args) as libc::c_long;
+    lives(ThreadKind::Spawner, (libc::SYS_clone3, [pointer, size, 0]));
+    dies(ThreadKind::Fs, (libc::SYS_clone3, [pointer, size, 0]));
+}
+
+#[test]
 fn kinds_differ() {
     let everybody_but = |allowed: &[ThreadKind], call: libc::c_long| {
         for kind in ThreadKind::ALL {
@@ -187,8 +218,9 @@ fn kinds_differ() {
         }
     };
     everybody_but(&[ThreadKind::Fs], libc::SYS_openat);
-    everybody_but(&[ThreadKind::Fs], libc::SYS_capset);
+    everybody_but(&[], libc::SYS_capset);
     everybody_but(&[ThreadKind::Vsock], libc::SYS_connect);
+    everybody_but(&[], libc::SYS_clone);
     everybody_but(&[], libc::SYS_clone3);
     everybody_but(&[], libc::SYS_seccomp);
 }
