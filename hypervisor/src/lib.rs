@@ -15,6 +15,7 @@
 
 pub mod control;
 mod error;
+mod fixed;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod jail;
@@ -31,6 +32,7 @@ mod vm;
 mod vmm_process;
 
 pub use error::Error;
+pub use fixed::open_read_only;
 pub use process::{
     KillRecordedError, ThreadState, Usage, kill_recorded, spawn, start_time, threads, usage,
 };

@@ -3,7 +3,7 @@
 //! ```text
 //!  owner: clone3 with namespaces of every kind ──▶ exec rust-kata-vmm ──▶ enter()
 //!                                                                          │
-//!    root:        /share  /vsock  /proc/self/{fd,mountinfo}, all else gone ┤
+//!    root:        /share  /vsock  /proc/self/fd, all else gone             ┤
 //!    privileges:  limits, no new privileges, capabilities dropped          ┤
 //!    spawner:     the one thread that starts threads ──▶ fs: capabilities  ┤
 //!                                                    └─▶ others: none      │
@@ -13,14 +13,18 @@
 //!
 //! `docs/security.md` tells what is stopped by which layer, and why it is built so.
 
+mod landlock;
 mod privileges;
 mod root;
 pub mod seccomp;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use privileges::most_open_files;
 pub use thread::{ThreadKind, run, spawn};
 
 /// Where the shared directory is in the jail.
@@ -75,6 +79,7 @@ impl Jail {
         }
         root::enter(&self.share, &self.sockets)?;
         privileges::limit()?;
+        landlock::restrict(SHARE, SOCKETS)?;
         privileges::keep_for_spawner()?;
         seccomp::watch().map_err(step("catch forbidden system calls"))?;
         thread::start_spawner()?;

@@ -6,6 +6,7 @@
 //! the one kind.
 
 use std::io;
+use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -43,6 +44,16 @@ const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 0b11 << 2;
 const SECBIT_KEEP_CAPS_LOCKED: libc::c_ulong = 0b10 << 4;
 const SECBIT_NO_CAP_AMBIENT_RAISE: libc::c_ulong = 0b11 << 6;
 
+/// How many descriptors this process may have.
+pub fn most_open_files() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        // Without an answer, what any process may have.
+        let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+        usize::try_from(most).unwrap_or(usize::MAX)
+    })
+}
+
 /// Limits, and what a process gives up whatever its capabilities.
 pub(super) fn limit() -> Result<(), JailError> {
     // Each file that the guest knows costs a descriptor.
@@ -51,6 +62,8 @@ pub(super) fn limit() -> Result<(), JailError> {
     if let Err(err) = raised {
         log::warn!("Cannot raise the limit of open files: {err}");
     }
+    // Asked now: threads of the jail may not.
+    most_open_files();
     // A core file would hold the guest's memory. Message queues and locked memory serve
     // nothing here.
     for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_MSGQUEUE] {

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::Error;
 use crate::control::{Client, DeviceConfig};
+use crate::fixed::open_read_only;
 use crate::jail;
 use crate::machine::{MachineConfig, MemoryConfig};
 use crate::process::{BoundedLog, Process, Tail};
@@ -175,13 +176,18 @@ async fn report_exit(
 }
 
 fn open(path: &Path, write: bool) -> Result<OwnedFd, Error> {
-    let file: Result<File, _> = OpenOptions::new().read(true).write(write).open(path);
+    let file = if write {
+        let file: Result<File, _> = OpenOptions::new().read(true).write(true).open(path);
+        file.map(OwnedFd::from)
+    } else {
+        open_read_only(path)
+    };
     let failed = |source| Error::Io {
         what: "open",
         path: path.to_owned(),
         source,
     };
-    file.map(OwnedFd::from).map_err(failed)
+    file.map_err(failed)
 }
 
 fn machine(spec: &ValidSpec) -> MachineConfig {
@@ -220,6 +226,7 @@ fn devices(spec: &ValidSpec) -> Vec<DeviceConfig> {
         DeviceConfig::Fs {
             tag: spec.share.tag.clone(),
             dir: jail::SHARE.into(),
+            files: spec.share.files,
         },
         DeviceConfig::Rng,
         DeviceConfig::Balloon,

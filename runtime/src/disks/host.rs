@@ -1,7 +1,6 @@
 //! Block devices as the host has them.
 
-use std::fs;
-use std::fs::OpenOptions;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,10 @@ pub(super) struct Open {
 
 /// The number of the block device whose node is at `path`, if one is.
 pub(super) fn number(path: &Path) -> Option<Number> {
-    let meta = fs::metadata(path).ok()?;
+    number_of(&fs::metadata(path).ok()?)
+}
+
+fn number_of(meta: &Metadata) -> Option<Number> {
     let device = meta.rdev();
     meta.file_type()
         .is_block_device()
@@ -41,12 +43,15 @@ pub(super) fn open(wanted: &Wanted) -> Result<Open> {
     let path = Path::new("/dev").join(name);
     let protected = fs::read_to_string(sys.join("ro")).is_ok_and(|ro| ro.trim() == "1");
     let read_only = wanted.read_only || protected;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(!read_only)
-        .open(&path)
-        .map_err(|e| fail(format!("cannot open {}: {e}", path.display())))?;
-    if number(&path) != Some(wanted.number) {
+    let opened = if read_only {
+        // The VMM may be the guest's one day, and must not make more of it.
+        hypervisor::open_read_only(&path).map(File::from)
+    } else {
+        OpenOptions::new().read(true).write(true).open(&path)
+    };
+    let cannot = |e| fail(format!("cannot open {}: {e}", path.display()));
+    let file = opened.map_err(cannot)?;
+    if number_of(&file.metadata().map_err(cannot)?) != Some(wanted.number) {
         return Err(fail(format!("{} is another device", path.display())));
     }
     Ok(Open {

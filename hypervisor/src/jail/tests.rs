@@ -1,0 +1,166 @@
+//! A VMM that was taken over, in the jail that its owner makes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+
+use super::*;
+use crate::process::{Launch, Namespaces};
+use crate::vm::{ExitStatus, Role};
+
+/// Says that mounts are seen by this process and its children alone.
+const OWN_MOUNTS: &str = "RUST_KATA_TEST_OWN_MOUNTS";
+const TEST: &str = "jail::tests::it_opens_nothing_to_write_but_what_is_shared";
+
+/// Runs the test of this name again.
+fn again(program: &mut Command) -> &mut Command {
+    program.arg(std::env::current_exe().unwrap());
+    program.args(["--exact", TEST, "--nocapture", "--test-threads=1"])
+}
+
+#[test]
+fn it_opens_nothing_to_write_but_what_is_shared() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    if std::process::id() == 1 {
+        taken_over();
+    } else if std::env::var_os(OWN_MOUNTS).is_some() {
+        owner();
+    } else {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]);
+        let output = again(&mut command).env(OWN_MOUNTS, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert!(said.contains("1 passed"), "{said}");
+    }
+}
+
+/// Starts the process as a VM's owner does, with files that it may read.
+fn owner() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    for dir in ["share/volume", "sockets", "volume/from", "volume/to"] {
+        fs::create_dir_all(path(dir)).unwrap();
+    }
+    for file in ["disk", "kernel"] {
+        fs::write(path(file), "content").unwrap();
+    }
+    fs::write(path("volume/from/file"), "").unwrap();
+    let (volume, target) = (path("volume"), path("share/volume"));
+    let none = None::<&str>;
+    mount(Some(&volume), &target, none, MsFlags::MS_BIND, none).unwrap();
+
+    let plain: OwnedFd = File::open(path("disk")).unwrap().into();
+    let fixed = crate::open_read_only(&path("kernel")).unwrap();
+    let dir: OwnedFd = File::open(place.path()).unwrap().into();
+    let launch = Launch {
+        role: Role::Vmm,
+        program: std::env::current_exe().unwrap(),
+        args: ["--exact", TEST, "--nocapture", "--test-threads=1"]
+            .map(Into::into)
+            .to_vec(),
+        log: path("log"),
+        namespaces: Namespaces::Own,
+        cgroup: None,
+        fds: vec![plain, fixed, dir],
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let exit = runtime.block_on(async { launch.start().await.unwrap().exited().await });
+
+    let said = fs::read_to_string(path("log")).unwrap();
+    assert_eq!(exit.status, ExitStatus::Code(0), "{said}");
+    assert!(said.contains("all was tried"), "{said}");
+    for file in ["disk", "kernel"] {
+        assert_eq!(fs::read_to_string(path(file)).unwrap(), "content");
+    }
+    assert!(path("volume/to/file").exists(), "the share is the guest's");
+}
+
+/// What descriptors of this process lead to.
+fn links() -> Vec<(i32, PathBuf)> {
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|fd| {
+            let path = fd.unwrap().path();
+            let number = path.file_name()?.to_str()?.parse().ok()?;
+            Some((number, fs::read_link(path).ok()?))
+        })
+        .collect()
+}
+
+/// What a guest that has taken over a thread of the file server can do.
+fn taken_over() {
+    let find = |is: &dyn Fn(&Path) -> bool| {
+        let links = links();
+        let mut found = links.into_iter().filter(|(_, path)| is(path));
+        found.next().unwrap()
+    };
+    let (disk, path) = find(&|path| path.ends_with("disk"));
+    // A file with a mount of its own is the root of it.
+    let (kernel, _) = find(&|path| path == Path::new("/"));
+    let dir = path.parent().unwrap().to_owned();
+    let jail = Jail {
+        share: dir.join("share"),
+        sockets: dir.join("sockets"),
+    };
+    jail.enter().unwrap();
+
+    run(ThreadKind::Fs, "taken-over", move || {
+        for fd in [disk, kernel] {
+            attack(Path::new(&format!("/proc/self/fd/{fd}")));
+        }
+        // Nor is anything made but below the share.
+        for path in ["/new", "/vsock/new", "/proc/new"] {
+            assert!(create(Path::new(path)).is_err(), "{path}");
+        }
+        let volume = Path::new("/share/volume");
+        create(&volume.join("new")).unwrap();
+        rename(&volume.join("from/file"), &volume.join("to/file"))
+    })
+    .unwrap();
+    eprintln!("all was tried");
+    // Without the test's own ending, which the filter does not know.
+    std::process::exit(0);
+}
+
+/// Tries to open what was given to read in each way that changes it.
+fn attack(link: &Path) {
+    for (write, flags) in [
+        (true, 0),
+        (true, libc::O_APPEND),
+        (true, libc::O_TRUNC),
+        (false, libc::O_TRUNC),
+    ] {
+        let mut options = OpenOptions::new();
+        options.read(true).write(write).custom_flags(flags);
+        let err = options.open(link).expect_err("it was opened");
+        let denied = [libc::EACCES, libc::EROFS].map(Some);
+        assert!(denied.contains(&err.raw_os_error()), "{err}");
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Without std, which takes a system call that no thread has.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let none = rustix::fs::RenameFlags::empty();
+    Ok(rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        from,
+        rustix::fs::CWD,
+        to,
+        none,
+    )?)
+}
