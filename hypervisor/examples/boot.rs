@@ -32,6 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         share: Share {
             tag: "rust-kata".into(),
             dir: share.into(),
+            files: Share::FILES,
         },
         vsock_uds: dir.join("sockets/vsock"),
         hypervisor: match std::env::var("HYPERVISOR") {

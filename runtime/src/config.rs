@@ -49,6 +49,8 @@ pub struct Config {
     pub max_memory_mib: u32,
     /// Whether a VM's memory lies on the host's reserved huge pages.
     pub hugepages: bool,
+    /// Files of the host that a VM may know at a time.
+    pub max_shared_files: u32,
     /// QEMU: a path, or a name looked up in PATH.
     pub qemu: PathBuf,
     /// `rust-kata-vmm`; beside the running binary if not set.
@@ -111,6 +113,7 @@ impl Default for Config {
             max_vcpus: 0,
             max_memory_mib: 0,
             hugepages: false,
+            max_shared_files: hypervisor::Share::FILES,
             qemu: "qemu-system-x86_64".into(),
             vmm: None,
             debug: false,

@@ -326,6 +326,7 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
         share: Share {
             tag: SHARE_TAG.to_owned(),
             dir: dir.shared(),
+            files: config.max_shared_files,
         },
         vsock_uds: dir.vsock(),
         hypervisor: config.hypervisor,

@@ -8,7 +8,7 @@ use crate::machine::{GuestExit, MachineConfig};
 
 /// Version of the messages below. Both sides come from one build; the number
 /// catches a binary left over from another.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// From the owner to the VMM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,8 @@ pub enum DeviceConfig {
         tag: String,
         /// The directory shown; the path in the jail.
         dir: PathBuf,
+        /// How many files of it the guest may know at a time.
+        files: u32,
     },
     /// A disk. It has one descriptor: the file or block device, open for what the
     /// guest may do.
@@ -209,6 +211,7 @@ mod tests {
                 DeviceConfig::Fs {
                     tag: "t".into(),
                     dir: "/share".into(),
+                    files: 1000,
                 },
             ],
         };

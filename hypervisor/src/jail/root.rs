@@ -4,11 +4,10 @@
 //! /share               the shared directory, read-only, with all mounts in it, as
 //!                      writable as they are, now and later
 //! /vsock               the Unix sockets by which the guest is reached
-//! /proc/self/fd        the passthrough opens files anew by these links, and
-//! /proc/self/mountinfo looks here what it serves
+//! /proc/self/fd        the file server opens files anew by these links
 //! ```
-//! The two of /proc are bound one by one: the process has the ids of the host's root,
-//! to whom a whole procfs would offer the host's sysctls.
+//! Of /proc this alone is bound: the process has the ids of the host's root, to whom a
+//! whole procfs would offer the host's sysctls.
 
 use std::fs;
 use std::io;
@@ -29,7 +28,6 @@ const STAGE: &str = "/proc";
 /// Builds the root and moves into it.
 pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
     let fd = clone_mount("/proc/self/fd")?;
-    let mountinfo = clone_mount("/proc/self/mountinfo")?;
     mount(
         Some("none"),
         STAGE,
@@ -45,10 +43,8 @@ pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
     bring(share, "share", MsFlags::MS_REC)?;
     bring(sockets, "vsock", MsFlags::empty())?;
     fs::create_dir_all("proc/self/fd").map_err(step("make /proc"))?;
-    fs::write("proc/self/mountinfo", "").map_err(step("make /proc"))?;
     place(&fd, "proc/self/fd")?;
-    place(&mountinfo, "proc/self/mountinfo")?;
-    drop((fd, mountinfo));
+    drop(fd);
 
     // pivot_root(2): "." twice puts the old root over the new one, from where it goes.
     nix::unistd::pivot_root(".", ".").map_err(step("change the root"))?;
@@ -62,7 +58,6 @@ pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
     restrict("/share", MOUNT_ATTR_RDONLY, false)?;
     restrict("/vsock", 0, false)?;
     restrict("/proc/self/fd", MOUNT_ATTR_RDONLY, false)?;
-    restrict("/proc/self/mountinfo", MOUNT_ATTR_RDONLY, false)?;
     restrict("/", MOUNT_ATTR_RDONLY, false)
 }
 

@@ -99,6 +99,7 @@ impl QemuVm {
                 DeviceConfig::Fs {
                     tag: spec.share.tag.clone(),
                     dir: jail::SHARE.into(),
+                    files: spec.share.files,
                 },
                 vec![fs],
             ),

@@ -33,9 +33,9 @@ pub fn make(
             let failed = |err| format!("Cannot listen on {}: {err}", uds.display());
             Box::new(Vsock::new(cid, &uds).map_err(failed)?)
         }
-        DeviceConfig::Fs { tag, dir } => {
+        DeviceConfig::Fs { tag, dir, files } => {
             let failed = |err| format!("Cannot share {}: {err}", dir.display());
-            Box::new(Fs::new(&tag, &dir).map_err(failed)?)
+            Box::new(Fs::new(&tag, &dir, files as usize).map_err(failed)?)
         }
         DeviceConfig::Block { read_only, id } => {
             let [file] = exactly(files)?;

@@ -109,6 +109,7 @@ fn fs_device() -> Attached {
     let config = DeviceConfig::Fs {
         tag: "t".into(),
         dir: "/".into(),
+        files: 1000,
     };
     (config, vec![fd()])
 }
@@ -312,7 +313,7 @@ fn order_and_count_are_checked() {
         &socket,
         format!(r#"{{"request":"hello","version":{VERSION}}}"#).as_bytes(),
     );
-    let start = br#"{"request":"serve","devices":[{"type":"fs","tag":"t","dir":"/"}]}"#;
+    let start = br#"{"request":"serve","devices":[{"type":"fs","tag":"t","dir":"/","files":9}]}"#;
     let response = exchange(&socket, start);
     assert!(matches!(response, Response::Error { message } if message.contains("0 descriptors")));
     let build = br#"{"request":"build","machine":{"vcpus":1,"max_vcpus":1,"cmdline":"","memory":{"mib":1,"hotplug_mib":0,"shared":true,"hugepages":false}},"devices":[]}"#;

@@ -158,8 +158,6 @@ const QUEUES: &[Rule] = table! {
 /// The FUSE server. Paths are names in directories that it has opened, or links in
 /// /proc/self/fd.
 const FILES: &[Rule] = table! {
-    SYS_capget => "is CAP_FSETID there? before a write that takes set-user-id bits away";
-    SYS_capset => "CAP_FSETID off and on again for such a write";
     SYS_dup => "FLUSH";
     SYS_fallocate => "FALLOCATE";
     SYS_fchmodat => "SETATTR";
@@ -176,7 +174,6 @@ const FILES: &[Rule] = table! {
     SYS_lseek => "LSEEK, READDIR";
     SYS_mkdirat => "MKDIR";
     SYS_mknodat => "MKNOD: FIFOs, sockets, files; devices are refused by the kernel";
-    SYS_newfstatat => "GETATTR, LOOKUP";
     SYS_openat => "LOOKUP, OPEN, CREATE";
     SYS_preadv => "READ";
     SYS_pwritev => "WRITE";
@@ -186,13 +183,12 @@ const FILES: &[Rule] = table! {
     SYS_setresgid => "new files belong to the guest's group";
     SYS_setresuid => "new files belong to the guest's user";
     SYS_fsetxattr => "SETXATTR";
-    SYS_statx => "LOOKUP: which file is it?";
+    SYS_statx => "LOOKUP: which file is it? GETATTR";
     SYS_symlinkat => "SYMLINK";
-    SYS_umask => "the passthrough, when it opens the share";
     SYS_unlinkat => "UNLINK, RMDIR";
     SYS_utimensat => "SETATTR";
     ; rare
-    SYS_fchmod => "SETATTR of an open file; Linux names the inode instead";
+    SYS_fchmod => "set-id bits that a write must not take away";
 };
 
 /// The socket device. Sockets are in /vsock.

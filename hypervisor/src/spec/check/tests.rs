@@ -31,6 +31,7 @@ pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
         share: Share {
             tag: "rust-kata".into(),
             dir: dir.join("shared"),
+            files: Share::FILES,
         },
         vsock_uds: dir.join("vsock.sock"),
         hypervisor: HypervisorKind::Qemu,

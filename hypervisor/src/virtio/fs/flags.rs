@@ -18,24 +18,20 @@ const OPEN_FLAGS: i32 = libc::O_ACCMODE
     | libc::O_SYNC
     | libc::O_TRUNC;
 
-/// What is offered to the guest's FUSE client beyond what the passthrough asks for.
+/// What is offered to the guest's FUSE client. Not among them: answering reads of what is
+/// not open, leaving writing to the guest's cache, mapping files into the guest.
 pub(super) const OPTIONS: FsOptions = FsOptions::from_bits_truncate(
     FsOptions::ASYNC_READ.bits()
         | FsOptions::ASYNC_DIO.bits()
         | FsOptions::ATOMIC_O_TRUNC.bits()
         | FsOptions::AUTO_INVAL_DATA.bits()
         | FsOptions::BIG_WRITES.bits()
+        | FsOptions::DO_READDIRPLUS.bits()
+        | FsOptions::HANDLE_KILLPRIV_V2.bits()
         | FsOptions::MAX_PAGES.bits()
-        | FsOptions::PARALLEL_DIROPS.bits(),
-);
-
-/// What the passthrough would do if it could: answer reads of what is not open, leave
-/// writing to the guest's cache, map files into the guest.
-pub(super) const UNWANTED: FsOptions = FsOptions::from_bits_truncate(
-    FsOptions::WRITEBACK_CACHE.bits()
-        | FsOptions::ZERO_MESSAGE_OPEN.bits()
-        | FsOptions::ZERO_MESSAGE_OPENDIR.bits()
-        | FsOptions::PERFILE_DAX.bits(),
+        | FsOptions::PARALLEL_DIROPS.bits()
+        | FsOptions::READDIRPLUS_AUTO.bits()
+        | FsOptions::SUBMOUNTS.bits(),
 );
 
 /// FUSE 7.35: closing needs no request. Unknown to fuse-backend-rs.
@@ -53,7 +49,8 @@ pub(super) fn io_flags(flags: u32) -> u32 {
 }
 
 /// How the guest may use an open file or directory.
-pub(super) fn opened(node: Node, flags: u32, mut options: OpenOptions) -> OpenOptions {
+pub(super) fn opened(node: Node, flags: u32) -> OpenOptions {
+    let mut options = OpenOptions::empty();
     if node.is_private() {
         options |= OpenOptions::KEEP_CACHE;
         if flags & libc::O_DIRECTORY as u32 != 0 {

@@ -165,7 +165,7 @@ impl Place {
         symlink("../outside/s", dir.join("l")).unwrap();
         symlink("../outside", dir.join("o")).unwrap();
         nix::unistd::mkfifo(&dir.join("p"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        FuseServer::new(Arc::new(Share::new(&dir).unwrap()))
+        FuseServer::new(Arc::new(Share::new(&dir, 1000).unwrap()))
     }
 
     /// What is outside is as it was.

@@ -2,21 +2,26 @@
 //!
 //! ```text
 //!   guest FUSE ── hiprio queue ──▶ 1 thread  ─┐
-//!              ── request queue ─▶ 4 threads ─┴▶ FUSE server ▶ Share ▶ passthrough
+//!              ── request queue ─▶ 4 threads ─┴▶ FUSE server ▶ Share ▶ the host's files
 //! ```
 //!
 //! The requests of a queue are served by a few threads, since a guest with two
 //! programs must not have the one wait for the other's `fsync`. Each takes a request,
 //! serves it and returns it by itself; FUSE does not ask for an order.
 
-mod descriptor;
+mod change;
 mod flags;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
-mod held;
+mod handles;
+mod host;
+mod listing;
 mod node;
+mod place;
+mod requests;
 mod server;
 mod share;
+mod table;
 mod xattr;
 
 use std::io;
@@ -54,18 +59,21 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// A device that shows `dir` under the name `tag`. It needs `dir` and `/proc` now,
-    /// and no path later.
-    pub fn new(tag: &str, dir: &Path) -> io::Result<Fs> {
+    /// A device that shows `dir` under the name `tag`, and lets the guest know so many
+    /// files at a time. It needs `dir` and `/proc` now, and no path later.
+    pub fn new(tag: &str, dir: &Path, files: usize) -> io::Result<Fs> {
+        let dir = dir.to_owned();
+        // Opening the share is for a thread of the kind that opens all in it.
+        let share = jail::run(ThreadKind::Fs, "fs-open", move || Share::new(&dir, files))?;
+        Fs::of(tag, Arc::new(share))
+    }
+
+    fn of(tag: &str, share: Arc<Share>) -> io::Result<Fs> {
         let mut bytes = [0; TAG_LEN];
         let Some(place) = bytes.get_mut(..tag.len()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "tag too long"));
         };
         place.copy_from_slice(tag.as_bytes());
-        let dir = dir.to_owned();
-        // Opening the share is for a thread of the kind that opens all in it.
-        let share = jail::run(ThreadKind::Fs, "fs-open", move || Share::new(&dir))?;
-        let share = Arc::new(share);
         Ok(Fs {
             tag: bytes,
             server: Arc::new(FuseServer::new(Arc::clone(&share))),

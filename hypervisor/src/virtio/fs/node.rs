@@ -7,7 +7,7 @@
 //! requests.
 //!
 //! The mark travels in the inode number that the guest is given, from a directory to
-//! what is looked up in it; the passthrough never sees it. A guest that forges marks
+//! what is looked up in it; the table of files never sees it. A guest that forges marks
 //! changes only what itself caches.
 
 use std::ffi::CStr;
@@ -22,7 +22,7 @@ const SHARED: Duration = Duration::ZERO;
 /// and for its own. Not for ever, so that a curious hand on the host is seen, too.
 const PRIVATE: Duration = Duration::from_secs(10);
 
-/// Numbers of the passthrough lie below these bits.
+/// Numbers in the table lie below these bits.
 const PRIVATE_BIT: u64 = 1 << 60;
 const CONTAINER_BIT: u64 = 1 << 61;
 const MARKS: u64 = PRIVATE_BIT | CONTAINER_BIT;
@@ -44,12 +44,12 @@ impl From<Node> for u64 {
 }
 
 impl Node {
-    /// The passthrough's number.
+    /// The number in the table of files.
     pub fn inner(self) -> u64 {
         self.0 & !MARKS
     }
 
-    /// The node for the passthrough's number of what is found under this name here.
+    /// The node for the number of what is found under this name here.
     pub fn child(self, name: &CStr, number: u64) -> Node {
         let mark = if self.is_private() {
             PRIVATE_BIT

@@ -1,8 +1,11 @@
 //! The device and its threads under a scripted FUSE client.
 
+mod bounds;
 mod client;
 mod escape;
 mod jail;
+mod set_id;
+mod submounts;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -48,7 +51,7 @@ fn config_is_tag_and_queue_count() {
     assert_eq!(config[36..], [1, 0, 0, 0, 0, 0, 0, 0]);
     client.device.read_config(usize::MAX, &mut config);
     assert_eq!(config, [0; 44]);
-    assert!(Fs::new(&"x".repeat(37), client.path()).is_err());
+    assert!(Fs::new(&"x".repeat(37), client.path(), 1000).is_err());
 }
 
 #[test]

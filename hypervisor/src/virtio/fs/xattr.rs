@@ -1,18 +1,14 @@
 //! Extended attributes of what is shared.
 //!
-//! The passthrough reaches them by a path below `/proc`. Here the file is
-//! [opened](super::descriptor) for a moment instead. Links and special files are not
-//! opened: they have no attributes.
+//! A file is opened for a moment for them: a held one has none to ask for. Links and
+//! special files are not opened: they have no attributes.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 use fuse_backend_rs::api::filesystem::{GetxattrReply, ListxattrReply};
-use fuse_backend_rs::passthrough::PassthroughFs;
-use rustix::fs::{XattrFlags, fgetxattr, fgetxattr_query, flistxattr, fremovexattr, fsetxattr};
-
-use super::descriptor;
+use rustix::fs::{fgetxattr, fgetxattr_query, flistxattr};
 
 /// The longest attribute and list of them (xattr(7)).
 const MAX: u32 = 64 << 10;
@@ -20,29 +16,15 @@ const MAX: u32 = 64 << 10;
 /// Attributes that the guest neither sees nor changes: those of the host's overlayfs.
 const HOST_ONLY: &[u8] = b"trusted.";
 
-pub(super) fn host_only(name: &CStr) -> bool {
-    name.to_bytes().starts_with(HOST_ONLY)
+/// Refuses attributes that are the host's.
+pub(super) fn for_guest(name: &CStr) -> io::Result<()> {
+    if name.to_bytes().starts_with(HOST_ONLY) {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    Ok(())
 }
 
-pub(super) fn set(
-    fs: &PassthroughFs,
-    inode: u64,
-    name: &CStr,
-    value: &[u8],
-    flags: u32,
-) -> io::Result<()> {
-    let flags = XattrFlags::from_bits_retain(flags);
-    let file = open(fs, inode, libc::EOPNOTSUPP)?;
-    Ok(fsetxattr(file, name, value, flags)?)
-}
-
-pub(super) fn get(
-    fs: &PassthroughFs,
-    inode: u64,
-    name: &CStr,
-    size: u32,
-) -> io::Result<GetxattrReply> {
-    let file = open(fs, inode, libc::ENODATA)?;
+pub(super) fn get(file: impl AsFd, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
     if size == 0 {
         return Ok(GetxattrReply::Count(fgetxattr_query(file, name)? as u32));
     }
@@ -52,9 +34,9 @@ pub(super) fn get(
     Ok(GetxattrReply::Value(value))
 }
 
-pub(super) fn list(fs: &PassthroughFs, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+pub(super) fn list(file: Option<impl AsFd>, size: u32) -> io::Result<ListxattrReply> {
     let mut names = vec![0; MAX as usize];
-    let len = match descriptor::open(fs, inode)? {
+    let len = match file {
         Some(file) => flistxattr(file, &mut names[..])?,
         None => 0,
     };
@@ -72,13 +54,4 @@ pub(super) fn list(fs: &PassthroughFs, inode: u64, size: u32) -> io::Result<List
     } else {
         Ok(ListxattrReply::Names(names))
     }
-}
-
-pub(super) fn remove(fs: &PassthroughFs, inode: u64, name: &CStr) -> io::Result<()> {
-    Ok(fremovexattr(open(fs, inode, libc::ENODATA)?, name)?)
-}
-
-/// Opens a file or directory; `special` is the error for what is neither.
-fn open(fs: &PassthroughFs, inode: u64, special: i32) -> io::Result<OwnedFd> {
-    descriptor::open(fs, inode)?.ok_or_else(|| io::Error::from_raw_os_error(special))
 }

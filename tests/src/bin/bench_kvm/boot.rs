@@ -68,6 +68,7 @@ impl Boots {
             share: Share {
                 tag: "rust-kata".into(),
                 dir: of("share"),
+                files: Share::FILES,
             },
             vsock_uds: of("sockets/vsock"),
             hypervisor: HypervisorKind::Kvm,

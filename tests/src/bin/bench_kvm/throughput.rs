@@ -135,6 +135,7 @@ impl Bench {
             share: Share {
                 tag: "rust-kata".into(),
                 dir: of("share"),
+                files: Share::FILES,
             },
             vsock_uds: of("sockets/vsock"),
             hypervisor: HypervisorKind::Kvm,

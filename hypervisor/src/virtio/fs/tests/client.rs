@@ -55,8 +55,8 @@ pub mod opcode {
 
 /// A device that shares a directory, and its driver.
 pub struct Client {
-    _temporary: Option<tempfile::TempDir>,
-    dir: PathBuf,
+    pub _temporary: Option<tempfile::TempDir>,
+    pub dir: PathBuf,
     pub device: Fs,
     pub mem: Memory,
     pub queue: DriverQueue,
@@ -84,7 +84,7 @@ impl Client {
     pub fn silent(dir: &Path) -> Client {
         let mem = memory();
         let queue = DriverQueue::new(&mem, 0);
-        let device = Fs::new("share", dir).unwrap();
+        let device = Fs::new("share", dir, 10_000).unwrap();
         let mut client = Client {
             _temporary: None,
             dir: dir.to_owned(),

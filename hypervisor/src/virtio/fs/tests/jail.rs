@@ -12,7 +12,7 @@ use crate::virtio::Device;
 /// Says to the test that it runs in a process of its own, and what it may use.
 const PLACE: &str = "RUST_KATA_TEST_PLACE";
 
-/// Capabilities that a jailed thread has not, though the passthrough would use them:
+/// Capabilities that a jailed thread has not, though an easier way would take them:
 /// `CAP_DAC_READ_SEARCH` and `CAP_MKNOD`.
 const MISSING: [libc::c_ulong; 2] = [2, 27];
 
@@ -117,7 +117,11 @@ fn works(client: &mut Client) {
     assert_eq!(client.exchange(&theirs)[4..8], [0; 4]);
     let head = [file as u32, 0];
     client.named(opcode::LINK, ROOT, &head, &["link"]).unwrap();
-    for name in ["made", "link"] {
+    let fifo = [libc::S_IFIFO | 0o600, 0, 0, 0];
+    client.named(opcode::MKNOD, ROOT, &fifo, &["fifo"]).unwrap();
+    let head = [client.node(&["fifo"]) as u32, 0];
+    client.named(opcode::LINK, ROOT, &head, &["fifo2"]).unwrap();
+    for name in ["made", "link", "fifo", "fifo2"] {
         client.named(opcode::UNLINK, ROOT, &[], &[name]).unwrap();
     }
     client.named(opcode::RMDIR, ROOT, &[], &["theirs"]).unwrap();

@@ -1,0 +1,195 @@
+//! Which of the host's mounts is which file system of the guest's.
+//!
+//! A share has many mounts in it: roots of containers, volumes, and what is mounted
+//! below them. Each is a *place*, which the guest's kernel shows as a file system of its
+//! own (fuse.h, `FUSE_ATTR_SUBMOUNT`): with a device number, a size and free space of its
+//! own, so that inode numbers of two file systems never meet. A btrfs subvolume, which
+//! has a device number but no mount, is one, too.
+//!
+//! A place is where something is mounted, not what: if a volume that was read-only is
+//! mounted once more on top, writable, its files stay the same for the guest, and are
+//! reached by the later mount from then on.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::host::Seen;
+
+/// Tells a file of the share from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    device: u64,
+    inode: u64,
+    place: u64,
+}
+
+impl Key {
+    pub fn new(seen: &Seen, place: &Place) -> Key {
+        Key {
+            device: seen.stat.st_dev,
+            inode: seen.stat.st_ino,
+            place: place.number,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Place {
+    number: u64,
+    /// The device number of most files in it.
+    device: u64,
+}
+
+impl Place {
+    /// The inode number that the guest is told. Files of a place that are of another
+    /// file system, such as a single file that is mounted, must not be taken for others
+    /// with the same number.
+    pub fn number_of(&self, device: u64, inode: u64) -> u64 {
+        if device == self.device {
+            inode
+        } else {
+            // Mounts of files are few; the middle bits are of no use to most file systems.
+            inode ^ device.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16 << 8
+        }
+    }
+}
+
+/// A mount by which files are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mount {
+    id: u64,
+    /// Mounts are counted as they are found: a later one lies on top.
+    turn: u64,
+}
+
+impl Mount {
+    /// Whether the kernel gives it this number.
+    pub fn is(self, id: u64) -> bool {
+        self.id == id
+    }
+
+    pub fn is_later_than(self, other: Mount) -> bool {
+        self.turn > other.turn
+    }
+}
+
+/// All places that the guest knows.
+pub(super) struct Places(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    last_place: u64,
+    last_turn: u64,
+    /// By the directory and the name in it.
+    by_name: HashMap<(Key, CString), Weak<Place>>,
+    /// By mount, and the place where it was found.
+    mounts: HashMap<u64, (Weak<Place>, Mount)>,
+    /// How many of both were left when they were last swept.
+    swept: usize,
+}
+
+/// Where the search for a name ended.
+pub(super) struct Found {
+    pub place: Arc<Place>,
+    pub mount: Mount,
+    /// It is the root of the place, or a file that is mounted by itself.
+    pub crossed: bool,
+}
+
+/// Forgotten places are swept when there are so many, and twice as many as were left.
+const SWEEP: usize = 64;
+
+impl Places {
+    /// The first place is the share itself.
+    pub fn new(root: &Seen) -> (Places, Found) {
+        let places = Places(Mutex::default());
+        let found = {
+            let mut inner = places.inner();
+            let place = inner.new_place(root.stat.st_dev);
+            let mount = inner.mount(root.mount, &place);
+            Found {
+                place,
+                mount,
+                crossed: false,
+            }
+        };
+        (places, found)
+    }
+
+    /// Tells where `seen` is, which was found under `name` in the directory `dir` of the
+    /// place `above`, which was reached by the mount `by`.
+    pub fn find(&self, above: &Arc<Place>, dir: Key, by: Mount, name: &CStr, seen: &Seen) -> Found {
+        let same_mount = seen.mount == by.id;
+        if same_mount && (seen.stat.st_dev == dir.device || !seen.kind().is_dir()) {
+            return Found {
+                place: Arc::clone(above),
+                mount: by,
+                crossed: false,
+            };
+        }
+        let mut inner = self.inner();
+        inner.sweep();
+        let by_name = (dir, name.to_owned());
+        let known = inner.by_name.get(&by_name).and_then(Weak::upgrade);
+        let place = known.unwrap_or_else(|| {
+            let device = if seen.kind().is_dir() {
+                seen.stat.st_dev
+            } else {
+                above.device
+            };
+            let place = inner.new_place(device);
+            inner.by_name.insert(by_name, Arc::downgrade(&place));
+            place
+        });
+        let mount = if same_mount {
+            by
+        } else {
+            inner.mount(seen.mount, &place)
+        };
+        Found {
+            place,
+            mount,
+            crossed: true,
+        }
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn new_place(&mut self, device: u64) -> Arc<Place> {
+        self.last_place += 1;
+        Arc::new(Place {
+            number: self.last_place,
+            device,
+        })
+    }
+
+    /// The mount of this number, found at this place.
+    fn mount(&mut self, id: u64, place: &Arc<Place>) -> Mount {
+        match self.mounts.get(&id) {
+            Some((at, mount)) if std::ptr::eq(at.as_ptr(), Arc::as_ptr(place)) => *mount,
+            _ => {
+                self.last_turn += 1;
+                let turn = self.last_turn;
+                let mount = Mount { id, turn };
+                self.mounts.insert(id, (Arc::downgrade(place), mount));
+                mount
+            }
+        }
+    }
+
+    /// Drops what nothing that the guest knows belongs to any more.
+    fn sweep(&mut self) {
+        if self.mounts.len() + self.by_name.len() < 2 * self.swept + SWEEP {
+            return;
+        }
+        self.by_name.retain(|_, place| place.strong_count() > 0);
+        self.mounts.retain(|_, (place, _)| place.strong_count() > 0);
+        self.swept = self.mounts.len() + self.by_name.len();
+    }
+}

@@ -1,0 +1,514 @@
+//! Each FUSE request, served.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use fuse_backend_rs::abi::fuse_abi::{
+    CreateIn, FOPEN_IN_KILL_SUIDGID, WRITE_KILL_PRIV, stat64, statvfs64,
+};
+use fuse_backend_rs::api::filesystem::{
+    Context, DirEntry, Entry, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
+    SetattrValid, ZeroCopyReader, ZeroCopyWriter,
+};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags, fallocate,
+    fdatasync, fremovexattr, fsetxattr, fsync, linkat, mkdirat, mknodat, openat, readlinkat,
+    renameat_with, seek, symlinkat, unlinkat,
+};
+
+use super::flags::{OPTIONS, io_flags, open_flags, opened};
+use super::handles::Handle;
+use super::host::{As, Links, keeping_set_id};
+use super::node::Node;
+use super::share::Share;
+use super::{change, xattr};
+
+type Opened = (Option<Handle>, OpenOptions, Option<u32>);
+type Created = (Entry, Option<Handle>, OpenOptions, Option<u32>);
+
+fn errno<T>(number: i32) -> io::Result<T> {
+    Err(io::Error::from_raw_os_error(number))
+}
+
+/// Refuses all but names of things in a directory.
+fn plain(name: &CStr) -> io::Result<()> {
+    match name.to_bytes() {
+        b"" | b"." | b".." => errno(libc::EINVAL),
+        bytes if bytes.contains(&b'/') => errno(libc::EINVAL),
+        _ => Ok(()),
+    }
+}
+
+/// A mode without its type.
+fn mode(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode & 0o7777)
+}
+
+impl Share {
+    /// Removes a name.
+    fn remove(&self, parent: Node, name: &CStr, flags: AtFlags) -> io::Result<()> {
+        plain(name)?;
+        let (dir, above) = self.held(parent)?;
+        self.table.keep(&dir, &above, name);
+        Ok(unlinkat(&above.file, name, flags)?)
+    }
+
+    /// Opens a file that is there, for the guest.
+    fn open_for(&self, node: Node, flags: u32, kill: bool) -> io::Result<OwnedFd> {
+        self.handles.make_room()?;
+        if flags & libc::O_TRUNC as u32 == 0 {
+            return self.reopen(node, flags);
+        }
+        let file = self.reopen(node, flags & !libc::O_TRUNC as u32)?;
+        keeping_set_id(&file, kill, || self.reopen(node, flags))
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+impl FileSystem for Share {
+    type Inode = Node;
+    type Handle = Handle;
+
+    fn init(&self, _: FsOptions) -> io::Result<FsOptions> {
+        Ok(OPTIONS)
+    }
+
+    fn destroy(&self) {
+        self.forget_all();
+    }
+
+    fn forget(&self, _: &Context, node: Node, count: u64) {
+        self.table.forget(node.inner(), count);
+    }
+
+    fn lookup(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<Entry> {
+        plain(name)?;
+        match self.entry(parent, name) {
+            // An entry without an inode says for how long there is none.
+            Err(err) if parent.is_private() && err.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(Entry {
+                    entry_timeout: parent.entry_timeout(),
+                    ..Entry::default()
+                })
+            }
+            result => result,
+        }
+    }
+
+    fn mkdir(
+        &self,
+        ctx: &Context,
+        parent: Node,
+        name: &CStr,
+        bits: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        plain(name)?;
+        let (_, above) = self.held(parent)?;
+        {
+            let _acting = As::user(ctx.uid, ctx.gid)?;
+            mkdirat(&above.file, name, mode(bits & !umask))?;
+        }
+        self.entry(parent, name)
+    }
+
+    fn mknod(
+        &self,
+        ctx: &Context,
+        parent: Node,
+        name: &CStr,
+        bits: u32,
+        rdev: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        plain(name)?;
+        let (_, above) = self.held(parent)?;
+        let kind = match FileType::from_raw_mode(bits) {
+            FileType::Unknown => FileType::RegularFile,
+            kind => kind,
+        };
+        {
+            let _acting = As::user(ctx.uid, ctx.gid)?;
+            mknodat(&above.file, name, kind, mode(bits & !umask), rdev.into())?;
+        }
+        self.entry(parent, name)
+    }
+
+    fn symlink(
+        &self,
+        ctx: &Context,
+        target: &CStr,
+        parent: Node,
+        name: &CStr,
+    ) -> io::Result<Entry> {
+        plain(name)?;
+        let (_, above) = self.held(parent)?;
+        {
+            let _acting = As::user(ctx.uid, ctx.gid)?;
+            symlinkat(target, &above.file, name)?;
+        }
+        self.entry(parent, name)
+    }
+
+    fn link(&self, _: &Context, node: Node, parent: Node, name: &CStr) -> io::Result<Entry> {
+        plain(name)?;
+        let (_, held) = self.held(node)?;
+        let (_, above) = self.held(parent)?;
+        // By the link to its descriptor: by the descriptor itself takes a capability
+        // (CAP_DAC_READ_SEARCH) that reads all of a file system.
+        let file = Links::name(&held.file);
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        linkat(self.links.dir(), file, &above.file, name, flags)?;
+        self.entry(parent, name)
+    }
+
+    fn unlink(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<()> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    fn rmdir(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<()> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn rename(
+        &self,
+        _: &Context,
+        old_parent: Node,
+        old_name: &CStr,
+        new_parent: Node,
+        new_name: &CStr,
+        flags: u32,
+    ) -> io::Result<()> {
+        plain(old_name)?;
+        plain(new_name)?;
+        let (old_dir, old) = self.held(old_parent)?;
+        let (new_dir, new) = self.held(new_parent)?;
+        self.table.keep(&new_dir, &new, new_name);
+        let flags = RenameFlags::from_bits_retain(flags);
+        renameat_with(&old.file, old_name, &new.file, new_name, flags)?;
+        self.table.renamed(&new_dir, &new, new_name);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.table.renamed(&old_dir, &old, old_name);
+        }
+        Ok(())
+    }
+
+    fn readlink(&self, _: &Context, node: Node) -> io::Result<Vec<u8>> {
+        let (_, held) = self.held(node)?;
+        Ok(readlinkat(&held.file, c"", Vec::new())?.into_bytes())
+    }
+
+    fn getattr(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Option<Handle>,
+    ) -> io::Result<(stat64, Duration)> {
+        let stat = match handle {
+            Some(handle) => {
+                let open = self.handles.get(node.inner(), handle)?;
+                self.look(&*self.table.get(node.inner())?, &open.file)?
+            }
+            None => {
+                let (inode, held) = self.held(node)?;
+                self.look(&inode, &held.file)?
+            }
+        };
+        Ok((stat, node.attr_timeout()))
+    }
+
+    fn setattr(
+        &self,
+        ctx: &Context,
+        node: Node,
+        attr: stat64,
+        handle: Option<Handle>,
+        valid: SetattrValid,
+    ) -> io::Result<(stat64, Duration)> {
+        let (inode, held) = self.held(node)?;
+        match handle {
+            Some(handle) => {
+                let open = self.handles.get(node.inner(), handle)?;
+                change::open_file(&open.file, &attr, valid)?;
+            }
+            None => change::held_file(&self.links, &held.file, inode.kind, &attr, valid)?,
+        }
+        self.getattr(ctx, node, handle)
+    }
+
+    fn open(&self, _: &Context, node: Node, flags: u32, fuse_flags: u32) -> io::Result<Opened> {
+        let flags = open_flags(flags) & !libc::O_EXCL as u32;
+        let kill = fuse_flags & FOPEN_IN_KILL_SUIDGID != 0;
+        let file = self.open_for(node, flags, kill)?;
+        let handle = self.handles.insert(node.inner(), file, flags);
+        Ok((Some(handle), opened(node, flags), None))
+    }
+
+    fn opendir(
+        &self,
+        _: &Context,
+        node: Node,
+        flags: u32,
+    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+        let flags = open_flags(flags) & !(libc::O_EXCL | libc::O_TRUNC) as u32;
+        let flags = flags | libc::O_DIRECTORY as u32;
+        let file = self.open_for(node, flags, false)?;
+        let handle = self.handles.insert(node.inner(), file, flags);
+        Ok((Some(handle), opened(node, flags)))
+    }
+
+    fn create(
+        &self,
+        ctx: &Context,
+        parent: Node,
+        name: &CStr,
+        args: CreateIn,
+    ) -> io::Result<Created> {
+        plain(name)?;
+        self.handles.make_room()?;
+        let flags = open_flags(args.flags);
+        let (_, above) = self.held(parent)?;
+        let made = {
+            let _acting = As::user(ctx.uid, ctx.gid)?;
+            let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let how = OFlags::from_bits_retain(flags) | new;
+            openat(
+                &above.file,
+                name,
+                how,
+                mode(args.mode & !(args.umask & 0o777)),
+            )
+        };
+        let is_exclusive = flags & libc::O_EXCL as u32 != 0;
+        let made = match made {
+            Ok(file) => Some(file),
+            Err(rustix::io::Errno::EXIST) if !is_exclusive => None,
+            Err(err) => return Err(err.into()),
+        };
+        let entry = self.entry(parent, name)?;
+        let node = Node::from(entry.inode);
+        let file = match made {
+            Some(file) => Ok(file),
+            None => {
+                let kill = args.fuse_flags & FOPEN_IN_KILL_SUIDGID != 0;
+                self.open_for(node, flags, kill)
+            }
+        };
+        let file = file.inspect_err(|_| self.table.forget(node.inner(), 1))?;
+        let handle = self.handles.insert(node.inner(), file, flags);
+        Ok((entry, Some(handle), opened(node, flags), None))
+    }
+
+    fn read(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Handle,
+        w: &mut dyn ZeroCopyWriter,
+        size: u32,
+        offset: u64,
+        _owner: Option<u64>,
+        flags: u32,
+    ) -> io::Result<usize> {
+        let open = self.handles.get(node.inner(), handle)?;
+        open.set_flags(io_flags(flags))?;
+        w.write_from(&mut *borrowed(&open.file), size as usize, offset)
+    }
+
+    fn write(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Handle,
+        r: &mut dyn ZeroCopyReader,
+        size: u32,
+        offset: u64,
+        _owner: Option<u64>,
+        _delayed: bool,
+        flags: u32,
+        fuse_flags: u32,
+    ) -> io::Result<usize> {
+        let open = self.handles.get(node.inner(), handle)?;
+        open.set_flags(io_flags(flags))?;
+        keeping_set_id(&open.file, fuse_flags & WRITE_KILL_PRIV != 0, || {
+            r.read_to(&mut *borrowed(&open.file), size as usize, offset)
+        })
+    }
+
+    fn fallocate(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        let open = self.handles.get(node.inner(), handle)?;
+        // The guest's kernel has taken the bits away where it had to.
+        keeping_set_id(&open.file, false, || {
+            let mode = FallocateFlags::from_bits_retain(mode);
+            Ok(fallocate(&open.file, mode, offset, length)?)
+        })
+    }
+
+    fn lseek(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Handle,
+        offset: u64,
+        whence: u32,
+    ) -> io::Result<u64> {
+        let open = self.handles.get(node.inner(), handle)?;
+        let signed = offset.cast_signed();
+        let to = match whence.cast_signed() {
+            libc::SEEK_SET => SeekFrom::Start(offset),
+            libc::SEEK_CUR => SeekFrom::Current(signed),
+            libc::SEEK_END => SeekFrom::End(signed),
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return errno(libc::EINVAL),
+        };
+        let _guard = open.lock_position();
+        Ok(seek(&open.file, to)?)
+    }
+
+    fn flush(&self, _: &Context, node: Node, handle: Handle, _owner: u64) -> io::Result<()> {
+        // What a file system tells at close(2), it tells for a copy of the descriptor.
+        let open = self.handles.get(node.inner(), handle)?;
+        let copy = rustix::io::dup(&open.file)?;
+        // SAFETY: the descriptor is ours, and given away here.
+        match unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(copy)) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn fsync(&self, _: &Context, node: Node, data: bool, handle: Handle) -> io::Result<()> {
+        let open = self.handles.get(node.inner(), handle)?;
+        let file = open.file.as_fd();
+        Ok(if data { fdatasync(file) } else { fsync(file) }?)
+    }
+
+    fn fsyncdir(&self, ctx: &Context, node: Node, data: bool, handle: Handle) -> io::Result<()> {
+        self.fsync(ctx, node, data, handle)
+    }
+
+    fn release(
+        &self,
+        _: &Context,
+        node: Node,
+        _flags: u32,
+        handle: Handle,
+        _flush: bool,
+        _flock_release: bool,
+        _owner: Option<u64>,
+    ) -> io::Result<()> {
+        self.handles.remove(node.inner(), handle)
+    }
+
+    fn releasedir(&self, _: &Context, node: Node, _flags: u32, handle: Handle) -> io::Result<()> {
+        self.handles.remove(node.inner(), handle)
+    }
+
+    fn readdir(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Handle,
+        _size: u32,
+        offset: u64,
+        add_entry: &mut dyn FnMut(DirEntry) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        self.list(node, handle, offset, add_entry)
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Context,
+        node: Node,
+        handle: Handle,
+        _size: u32,
+        offset: u64,
+        add_entry: &mut dyn FnMut(DirEntry, Entry) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        self.list_found(node, handle, offset, add_entry)
+    }
+
+    fn statfs(&self, _: &Context, node: Node) -> io::Result<statvfs64> {
+        let (_, held) = self.held(node)?;
+        // SAFETY: numbers only, for which zero is valid.
+        let mut out: statvfs64 = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel fills in `out`, which outlives the call.
+        match unsafe { libc::fstatvfs64(held.file.as_raw_fd(), &raw mut out) } {
+            0 => Ok(out),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _: &Context,
+        node: Node,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+    ) -> io::Result<()> {
+        xattr::for_guest(name)?;
+        let file = self.reopen_or(node, libc::EOPNOTSUPP)?;
+        let flags = XattrFlags::from_bits_retain(flags);
+        Ok(fsetxattr(file, name, value, flags)?)
+    }
+
+    fn getxattr(
+        &self,
+        _: &Context,
+        node: Node,
+        name: &CStr,
+        size: u32,
+    ) -> io::Result<GetxattrReply> {
+        xattr::for_guest(name)?;
+        xattr::get(self.reopen_or(node, libc::ENODATA)?, name, size)
+    }
+
+    fn listxattr(&self, _: &Context, node: Node, size: u32) -> io::Result<ListxattrReply> {
+        xattr::list(self.reopen_some(node)?, size)
+    }
+
+    fn removexattr(&self, _: &Context, node: Node, name: &CStr) -> io::Result<()> {
+        xattr::for_guest(name)?;
+        Ok(fremovexattr(self.reopen_or(node, libc::ENODATA)?, name)?)
+    }
+}
+
+impl Share {
+    /// Opens a file or directory to read; `None` for what is neither.
+    fn reopen_some(&self, node: Node) -> io::Result<Option<OwnedFd>> {
+        let (inode, held) = self.held(node)?;
+        match inode.kind {
+            FileType::RegularFile | FileType::Directory => {
+                let flags = libc::O_NONBLOCK as u32;
+                self.links.reopen(&held.file, inode.kind, flags).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens a file or directory to read; `special` is the error for what is neither.
+    fn reopen_or(&self, node: Node, special: i32) -> io::Result<OwnedFd> {
+        let file = self.reopen_some(node)?;
+        file.ok_or_else(|| io::Error::from_raw_os_error(special))
+    }
+}
+
+/// The file as fuse-backend-rs wants it, which is not closed when this goes.
+fn borrowed(file: &File) -> ManuallyDrop<File> {
+    // SAFETY: the descriptor is open while `file` is borrowed by the caller, and is not
+    // closed here.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(file.as_raw_fd()) })
+}

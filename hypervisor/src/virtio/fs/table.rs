@@ -1,0 +1,419 @@
+//! The files that the guest knows, each with a number, and what they cost the host.
+//!
+//! The guest says when it forgets a file; a hostile one never does. So files are
+//! bounded, and so are the descriptors that hold them, of which a process has few: of
+//! files that were not used lately the descriptor is given back, and opened again by
+//! directory and name when the guest comes back to the file. What cannot be found again
+//! that way, such as an unlinked file, keeps its descriptor.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fuse_backend_rs::api::filesystem::ROOT_ID;
+use rustix::fs::FileType;
+
+use super::host::{self, Seen};
+use super::place::{Key, Mount, Place};
+
+/// How much the guest may know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Files.
+    pub files: usize,
+    /// Descriptors of them.
+    pub descriptors: usize,
+}
+
+/// How many files are tried to find one whose descriptor can be given back.
+const TRIES: usize = 32;
+
+/// So many requests may have made room before the first of them uses it.
+const SERVED_AT_ONCE: usize = 8;
+
+/// How many directories up one is looked for that is open.
+const DEPTH: usize = 128;
+
+/// How a file is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// `O_PATH`.
+    pub file: OwnedFd,
+    /// By what it was reached.
+    pub mount: Mount,
+}
+
+/// A file that the guest knows.
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub number: u64,
+    pub key: Key,
+    pub kind: FileType,
+    pub place: Arc<Place>,
+    /// It was reached by crossing into its place, and is never let go of.
+    pub crossed: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    held: Option<Arc<Held>>,
+    /// Where it was last found: the number of a directory, and the name.
+    parent: u64,
+    name: CString,
+    /// Since it was last looked at as one to let go of.
+    used: bool,
+}
+
+impl Inode {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> Option<Arc<Held>> {
+        let mut state = self.state();
+        state.used = true;
+        state.held.clone()
+    }
+}
+
+/// Of what something new is known.
+pub(super) struct New<'a> {
+    pub seen: &'a Seen,
+    pub place: Arc<Place>,
+    pub crossed: bool,
+    pub held: Held,
+    pub parent: u64,
+    pub name: &'a CStr,
+}
+
+/// See the module.
+pub(super) struct Table {
+    limits: Limits,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    last: u64,
+    by_number: HashMap<u64, Slot>,
+    by_key: HashMap<Key, u64>,
+    /// How many have a descriptor.
+    open: usize,
+    /// Numbers of those that may have one, in the order in which they are looked at as
+    /// ones to let go of. Some are stale.
+    queue: VecDeque<u64>,
+}
+
+struct Slot {
+    inode: Arc<Inode>,
+    /// How often the guest was told of it, and has not said that it forgot.
+    count: u64,
+}
+
+impl Table {
+    /// A table of the root alone, which is never forgotten.
+    pub fn new(limits: Limits, root: New<'_>) -> Table {
+        let table = Table {
+            limits,
+            inner: Mutex::new(Inner {
+                last: ROOT_ID - 1,
+                by_number: HashMap::new(),
+                by_key: HashMap::new(),
+                open: 0,
+                queue: VecDeque::new(),
+            }),
+        };
+        table.inner().insert(root);
+        table
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of this number.
+    pub fn get(&self, number: u64) -> io::Result<Arc<Inode>> {
+        let inner = self.inner();
+        let slot = inner.by_number.get(&number);
+        let unknown = || io::Error::from_raw_os_error(libc::EBADF);
+        slot.map(|slot| Arc::clone(&slot.inode)).ok_or_else(unknown)
+    }
+
+    /// The guest is told of a file. `ENFILE` if it knows too many.
+    pub fn tell(&self, new: New<'_>) -> io::Result<Arc<Inode>> {
+        let key = Key::new(new.seen, &new.place);
+        let mut inner = self.inner();
+        let known = inner.by_key.get(&key).copied();
+        if let Some(slot) = known.and_then(|number| inner.by_number.get_mut(&number)) {
+            // A device number that another file has got meanwhile, of another kind.
+            if slot.inode.kind == new.seen.kind() {
+                slot.count = slot.count.saturating_add(1);
+                let inode = Arc::clone(&slot.inode);
+                let opened = inode.found_again(new);
+                if opened {
+                    inner.opened(inode.number);
+                }
+                return Ok(inode);
+            }
+        }
+        let open = self.limits.descriptors + SERVED_AT_ONCE;
+        if inner.by_number.len() >= self.limits.files || inner.open >= open {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
+        Ok(inner.insert(new))
+    }
+
+    /// The guest forgets what it was told, so many times.
+    pub fn forget(&self, number: u64, count: u64) {
+        // Closed without the lock: with the last descriptor of an unlinked file all of
+        // its data go, which may take its time.
+        let forgotten = match number {
+            ROOT_ID => None,
+            _ => self.inner().forget(number, count),
+        };
+        drop(forgotten);
+    }
+
+    /// The guest forgets all but the root.
+    pub fn forget_all(&self) {
+        let numbers: Vec<u64> = self.inner().by_number.keys().copied().collect();
+        for number in numbers {
+            self.forget(number, u64::MAX);
+        }
+    }
+
+    /// Holds a file, again if need be. `ESTALE` if it is not where it was.
+    pub fn hold(&self, inode: &Arc<Inode>) -> io::Result<Arc<Held>> {
+        let mut chain: Vec<Arc<Inode>> = Vec::new();
+        let mut next = Arc::clone(inode);
+        let mut above = loop {
+            if let Some(held) = next.held() {
+                break held;
+            }
+            if chain.len() >= DEPTH {
+                return Err(stale());
+            }
+            let parent = next.state().parent;
+            chain.push(next);
+            next = self.get(parent).map_err(|_| stale())?;
+        };
+        while let Some(inode) = chain.pop() {
+            let file = inode.look_up(&above)?;
+            let mount = above.mount;
+            let held = Arc::new(Held { file, mount });
+            self.make_room()?;
+            let mut inner = self.inner();
+            let mut state = inode.state();
+            above = match &state.held {
+                Some(held) => Arc::clone(held),
+                None => {
+                    state.held = Some(Arc::clone(&held));
+                    if inner.by_number.contains_key(&inode.number) {
+                        inner.opened(inode.number);
+                    }
+                    held
+                }
+            };
+        }
+        Ok(above)
+    }
+
+    /// Sees to it that one more descriptor can be had, if it can be. To be called
+    /// without a lock.
+    pub fn make_room(&self) -> io::Result<()> {
+        for _ in 0..TRIES {
+            let (inode, parent) = {
+                let mut inner = self.inner();
+                if inner.open < self.limits.descriptors {
+                    return Ok(());
+                }
+                let Some(inode) = inner.next_unused() else {
+                    break;
+                };
+                let parent = inner.by_number.get(&inode.state().parent);
+                let parent = parent.map(|slot| Arc::clone(&slot.inode));
+                (inode, parent)
+            };
+            let can = parent.is_some_and(|parent| inode.can_be_let_go(&parent));
+            self.let_go_if(can, &inode);
+        }
+        let full = self.inner().open >= self.limits.descriptors;
+        if full {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
+        Ok(())
+    }
+
+    /// Lets go of what was taken off the queue, or puts it back.
+    fn let_go_if(&self, can: bool, inode: &Inode) {
+        let mut inner = self.inner();
+        if !inner.by_number.contains_key(&inode.number) {
+            return;
+        }
+        let mut state = inode.state();
+        if can && !state.used && state.held.take().is_some() {
+            inner.open -= 1;
+        } else if state.held.is_some() {
+            inner.queue.push_back(inode.number);
+        }
+    }
+
+    /// Whether some files are known without a descriptor, so that names matter.
+    fn has_let_go(&self) -> bool {
+        let inner = self.inner();
+        inner.open < inner.by_number.len()
+    }
+
+    /// A name is about to go: what has it is held, as it cannot be found by name then.
+    pub fn keep(&self, dir: &Inode, above: &Held, name: &CStr) {
+        if !self.has_let_go() {
+            return;
+        }
+        if let Some(inode) = self.known_at(dir, above, name) {
+            // Without a descriptor it is stale from then on, which the guest bears.
+            let _ = self.hold(&inode);
+        }
+    }
+
+    /// A file has got this name.
+    pub fn renamed(&self, dir: &Inode, above: &Held, name: &CStr) {
+        if !self.has_let_go() {
+            return;
+        }
+        if let Some(inode) = self.known_at(dir, above, name) {
+            let mut state = inode.state();
+            state.parent = dir.number;
+            state.name = name.to_owned();
+        }
+    }
+
+    fn known_at(&self, dir: &Inode, above: &Held, name: &CStr) -> Option<Arc<Inode>> {
+        let file = host::hold(&above.file, name).ok()?;
+        let seen = host::look(&file).ok()?;
+        let inner = self.inner();
+        let number = inner.by_key.get(&Key::new(&seen, &dir.place))?;
+        let slot = inner.by_number.get(number)?;
+        Some(Arc::clone(&slot.inode))
+    }
+
+    /// Files known, and descriptors of them.
+    #[cfg(test)]
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.inner();
+        (inner.by_number.len(), inner.open)
+    }
+}
+
+impl Inner {
+    fn insert(&mut self, new: New<'_>) -> Arc<Inode> {
+        self.last += 1;
+        let inode = Arc::new(Inode {
+            number: self.last,
+            key: Key::new(new.seen, &new.place),
+            kind: new.seen.kind(),
+            place: new.place,
+            crossed: new.crossed,
+            state: Mutex::new(State {
+                held: Some(Arc::new(new.held)),
+                parent: new.parent,
+                name: new.name.to_owned(),
+                used: true,
+            }),
+        });
+        let slot = Slot {
+            inode: Arc::clone(&inode),
+            count: 1,
+        };
+        self.by_number.insert(inode.number, slot);
+        self.by_key.insert(inode.key, inode.number);
+        self.opened(inode.number);
+        inode
+    }
+
+    /// Takes the first off the queue that was not used since it was last looked at.
+    fn next_unused(&mut self) -> Option<Arc<Inode>> {
+        for _ in 0..=self.queue.len() {
+            let number = self.queue.pop_front()?;
+            let Some(slot) = self.by_number.get(&number) else {
+                continue;
+            };
+            if !std::mem::take(&mut slot.inode.state().used) {
+                return Some(Arc::clone(&slot.inode));
+            }
+            self.queue.push_back(number);
+        }
+        None
+    }
+
+    fn opened(&mut self, number: u64) {
+        self.open += 1;
+        if self.queue.len() > 2 * self.by_number.len() + 64 {
+            let known = &self.by_number;
+            self.queue.retain(|number| known.contains_key(number));
+        }
+        self.queue.push_back(number);
+    }
+
+    fn forget(&mut self, number: u64, count: u64) -> Option<Slot> {
+        let slot = self.by_number.get_mut(&number)?;
+        slot.count = slot.count.saturating_sub(count);
+        if slot.count > 0 {
+            return None;
+        }
+        let slot = self.by_number.remove(&number)?;
+        let key = slot.inode.key;
+        if self.by_key.get(&key) == Some(&number) {
+            self.by_key.remove(&key);
+        }
+        if slot.inode.state().held.is_some() {
+            self.open -= 1;
+        }
+        Some(slot)
+    }
+}
+
+impl Inode {
+    /// Takes over where it was found. True if it had no descriptor.
+    fn found_again(&self, new: New<'_>) -> bool {
+        let mut state = self.state();
+        state.used = true;
+        state.parent = new.parent;
+        if *state.name != *new.name {
+            state.name = new.name.to_owned();
+        }
+        let had = state.held.as_ref().map(|held| held.mount);
+        if had.is_none_or(|mount| new.held.mount.is_later_than(mount)) {
+            state.held = Some(Arc::new(new.held));
+        }
+        had.is_none()
+    }
+
+    /// Whether it would be found again by its name.
+    fn can_be_let_go(&self, parent: &Inode) -> bool {
+        if self.crossed || self.number == ROOT_ID {
+            return false;
+        }
+        let above = parent.state().held.clone();
+        above.is_some_and(|above| self.look_up(&above).is_ok())
+    }
+
+    /// Opens it by its name.
+    fn look_up(&self, above: &Held) -> io::Result<OwnedFd> {
+        let name = self.state().name.clone();
+        let file = host::hold(&above.file, &name).map_err(|err| match err.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => stale(),
+            _ => err,
+        })?;
+        let seen = host::look(&file)?;
+        let same = Key::new(&seen, &self.place) == self.key
+            && seen.kind() == self.kind
+            && above.mount.is(seen.mount);
+        if same { Ok(file) } else { Err(stale()) }
+    }
+}
+
+fn stale() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESTALE)
+}
