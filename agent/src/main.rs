@@ -32,6 +32,7 @@ mod pump;
 mod reaper;
 mod seccomp;
 mod service;
+mod share;
 mod spawn;
 mod spec;
 mod stall;

@@ -1,7 +1,7 @@
 //! What the containers of the pod share: mounts, namespaces, clock; and the
 //! table of containers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use protos::agent::{CreatePodRequest, Storage};
 
 use crate::container::{Container, Environment, check_id};
 use crate::error::{Context, Error, Result};
-use crate::pid_namespace;
+use crate::{pid_namespace, share};
 
 /// A name in the table: its container, or that it is being created.
 enum Slot {
@@ -26,16 +26,22 @@ enum Slot {
 
 pub struct Pod {
     pub environment: Environment,
+    /// What of the share its containers have.
+    pub share: share::Uses,
     containers: Mutex<HashMap<String, Slot>>,
     set_up: Mutex<bool>,
+    /// Where storages of containers are mounted.
+    mounted: Mutex<HashSet<String>>,
 }
 
 impl Pod {
     pub fn new(environment: Environment) -> Pod {
         Pod {
             environment,
+            share: share::Uses::default(),
             containers: Mutex::default(),
             set_up: Mutex::new(false),
+            mounted: Mutex::default(),
         }
     }
 
@@ -65,6 +71,18 @@ impl Pod {
             pid_namespace::make(&Path::new(GUEST_NAMESPACES).join("pid"))?;
         }
         *set_up = true;
+        Ok(())
+    }
+
+    /// Mounts what the pod's containers share, unless it is mounted. Blocks.
+    pub fn mount_once(&self, storages: &[Storage]) -> Result<()> {
+        let mut mounted = self.mounted.lock().unwrap_or_else(|e| e.into_inner());
+        for storage in storages {
+            if !mounted.contains(&storage.target) {
+                mount_storage(storage)?;
+                mounted.insert(storage.target.clone());
+            }
+        }
         Ok(())
     }
 

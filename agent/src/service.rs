@@ -18,7 +18,7 @@ use ttrpc::r#async::TtrpcContext;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
-use crate::{attach, hotplug, spec};
+use crate::{attach, hotplug, share, spec};
 
 pub struct Service {
     pub pod: Arc<Pod>,
@@ -117,9 +117,16 @@ impl agent_ttrpc::Agent for Service {
                 let id = &request.container_id;
                 let made = async {
                     let plan = spec::plan(id, &request.spec, &request.stdio)?;
+                    let (shared, storages) = (pod.clone(), request.storages);
+                    share::blocking(move || shared.mount_once(&storages)).await?;
+                    let used = share::used_by(&plan.spec);
+                    pod.share.begin(id, used, request.submounts).await?;
                     Container::create(&pod.environment, id, plan, &request.stdio).await
                 };
                 let made = made.await;
+                if made.is_err() {
+                    pod.share.end(id).await;
+                }
                 pod.settle(id, made.as_ref().ok().cloned());
                 made
             })
@@ -155,6 +162,7 @@ impl agent_ttrpc::Agent for Service {
         self.on("RemoveContainer", &request.container_id, |c| async move {
             c.remove().await?;
             pod.forget(&id);
+            pod.share.end(&id).await;
             // The host is about to unmount what the guest has seen: give the
             // inodes of the share back.
             let drop = || std::fs::write("/proc/sys/vm/drop_caches", "2");

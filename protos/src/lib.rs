@@ -66,6 +66,9 @@ pub const SHARE_TAG: &str = "rust-kata";
 /// Where the guest mounts the share tree.
 pub const GUEST_SHARE: &str = "/run/rust-kata/shared";
 
+/// Where the guest has what it mounts for `/dev/shm` of the pod.
+pub const GUEST_SHM: &str = "/run/rust-kata/shm";
+
 /// Where the agent keeps the pod's namespaces (`ipc`, `uts`) for containers
 /// that are to join them by path.
 pub const GUEST_NAMESPACES: &str = "/run/rust-kata/ns";

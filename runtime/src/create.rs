@@ -2,12 +2,12 @@
 //! host, its streams, its init in the guest.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::Spec;
-use protos::agent as api;
+use protos::{GUEST_SHARE, agent as api};
 
 use crate::agent;
 use crate::container::Container;
@@ -126,11 +126,12 @@ impl Pod {
             guest_spec::root_directory(spec, &config.bundle),
             guest.sources,
         );
-        tokio::task::spawn_blocking(move || {
+        let below = tokio::task::spawn_blocking(move || {
             share.attach_rootfs(&name, &rootfs, &directory)?;
             sources
                 .iter()
-                .try_for_each(|(n, mount)| share.attach_source(&name, *n, mount))
+                .try_for_each(|(n, mount)| share.attach_source(&name, *n, mount))?;
+            share.below(&name)
         })
         .await
         .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
@@ -143,6 +144,8 @@ impl Pod {
             container_id: id.clone(),
             spec: serde_json::to_vec(&guest.spec).map_err(|e| Error::Internal(e.to_string()))?,
             stdio: Some(pending.request()).into(),
+            storages: guest.storages,
+            submounts: below.iter().filter_map(|path| guest_path(path)).collect(),
             ..Default::default()
         };
         // The host waits a while to move the holder to its cgroup, and the guest need not.
@@ -222,4 +225,13 @@ impl Pod {
             .find(|c| c.record.sandbox && !c.init.status().is_stopped())?;
         Some(sandbox.guest_pid()).filter(|pid| *pid != 0)
     }
+}
+
+/// A path of the share tree, in the guest. Without those that are not UTF-8: the guest
+/// mounts what is there when a container comes to it.
+fn guest_path(path: &Path) -> Option<String> {
+    Path::new(GUEST_SHARE)
+        .join(path)
+        .to_str()
+        .map(str::to_owned)
 }

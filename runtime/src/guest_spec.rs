@@ -2,13 +2,15 @@
 //! paths of the share tree, namespaces of the host become those of the pod,
 //! and what only the host can do is taken out.
 
-mod propagation;
+pub(crate) mod propagation;
+mod shm;
 
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{
     LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount as OciMount, Spec,
 };
+use protos::agent::Storage;
 use protos::{GUEST_NAMESPACES, GUEST_SHARE};
 
 use crate::error::{Error, Result};
@@ -37,6 +39,8 @@ pub struct Translated {
     pub spec: Spec,
     /// The sources to bind into the share tree, with their number in the spec.
     pub sources: Vec<(usize, Mount)>,
+    /// What the guest mounts by itself, for all containers of the pod.
+    pub storages: Vec<Storage>,
 }
 
 /// Reads and checks `config.json` of a bundle.
@@ -117,10 +121,16 @@ pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
         root.set_path(guest_dir(at.id).join("rootfs"));
     }
     let default = propagation::of_root(&mut spec)?;
-    let mut sources = Vec::new();
+    let (mut sources, mut storages) = (Vec::new(), Vec::new());
     for (n, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
         propagation::check(mount)?;
-        if is_bind(mount) {
+        if !is_bind(mount) {
+            continue;
+        }
+        if let Some(shm) = shm::of(mount, at.bundle)? {
+            mount.set_source(Some(PathBuf::from(&shm.target)));
+            storages.push(shm);
+        } else {
             let bind = host_bind(mount, at.bundle, default)?;
             propagation::leave_writable_below(mount, &bind)?;
             sources.push((n, bind));
@@ -152,7 +162,11 @@ pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
             guest_resources(resources);
         }
     }
-    Ok(Translated { spec, sources })
+    Ok(Translated {
+        spec,
+        sources,
+        storages,
+    })
 }
 
 /// Takes out of a resource description what only the host has: devices by
@@ -313,7 +327,7 @@ mod tests {
                     {"type": "mount"}]}
         }));
 
-        let Translated { spec, sources } = translate(&given, &at("web")).unwrap();
+        let Translated { spec, sources, .. } = translate(&given, &at("web")).unwrap();
 
         let json = serde_json::to_value(&spec).unwrap();
         assert_eq!(json["root"]["path"], "/run/rust-kata/shared/web/rootfs");

@@ -369,6 +369,20 @@ pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(points.filter(|point| point.starts_with(&path)).collect())
 }
 
+/// Whether what is mounted on `path`, at the top, is a writable mount; `None` if nothing
+/// is. Whether its file system is writable is not asked.
+///
+/// # Errors
+/// [`Error::Io`] if mountinfo cannot be read.
+pub(crate) fn is_writable(path: &Path) -> Result<Option<bool>> {
+    let Some(path) = mountinfo::spelled(path)? else {
+        return Ok(None);
+    };
+    let mounts = mountinfo::read()?;
+    let mut above = mounts.iter().rev().filter(|mount| mount.point == path);
+    Ok(above.next().map(|mount| !mount.read_only))
+}
+
 /// Whether something is mounted on `path`.
 ///
 /// # Errors

@@ -12,6 +12,8 @@ const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 pub(crate) struct MountInfo {
     /// Where it is mounted.
     pub(crate) point: PathBuf,
+    /// Nobody writes by it, whatever its file system allows.
+    pub(crate) read_only: bool,
     /// Its peer group, if it is shared.
     pub(crate) shared: Option<u64>,
 }
@@ -21,12 +23,19 @@ impl MountInfo {
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let point = unescape(fields.nth(4)?);
+        let read_only = fields
+            .next()?
+            .split(|byte| *byte == b',')
+            .any(|option| option == b"ro");
         let shared = fields
-            .skip(1)
             .take_while(|field| *field != b"-")
             .find_map(|field| field.strip_prefix(b"shared:"))
             .and_then(|group| std::str::from_utf8(group).ok()?.parse().ok());
-        Some(Self { point, shared })
+        Some(Self {
+            point,
+            read_only,
+            shared,
+        })
     }
 }
 
@@ -92,12 +101,23 @@ mod tests {
             r"36 35 98:0 /mnt1 /mnt\0402\134x rw,noatime master:1 shared:27 - ext3 /dev/root rw";
         let expected = MountInfo {
             point: r"/mnt 2\x".into(),
+            read_only: false,
             shared: Some(27),
         };
         assert_eq!(parse(line), Some(expected));
         // What follows the separator is the file system's, whatever it says.
         let line = "36 35 98:0 / /mnt rw - fuse.x shared:5 rw";
         assert_eq!(parse(line).unwrap().shared, None);
+        assert!(
+            !parse("36 35 98:0 / /mnt rw - ext4 /dev/x ro")
+                .unwrap()
+                .read_only
+        );
+        assert!(
+            parse("36 35 98:0 / /mnt ro,noatime - ext4 /dev/x rw")
+                .unwrap()
+                .read_only
+        );
         assert_eq!(parse(""), None);
     }
 

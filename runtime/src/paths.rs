@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/<namespace>/<pod>/  lock owner config.json state.json
 //!                            containers/<id>/{config.json,state.json}
-//!                            shared/<id>/{rootfs,mounts/<n>}
+//!                            shared/<id>/{rootfs,mounts/<n>} shared/.sources/<source>
 //! <root>/.vm/<hash>/         console log; sockets/ is what the VMM sees
 //! ```
 //! The VM's directory is apart and hashed: namespaces of 76 and ids of 64

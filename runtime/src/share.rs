@@ -3,19 +3,35 @@
 //!
 //! ```text
 //! shared/<container>/rootfs       the root filesystem
-//! shared/<container>/mounts/<n>   the source of the n-th mount of the spec
+//! shared/<container>/mounts/<n>   a link: the source of the n-th mount of the spec
+//! shared/.sources/<source>        a source, for all containers of the pod that have it
 //! ```
-//! What is mounted is read back from the kernel when it is undone, so a crash
-//! at any point leaves nothing that cannot be found.
+//! A source is mounted once, so that its files are the same for all containers:
+//! what one maps, locks or listens at is there for the others. It is read-only as long as
+//! all have it so. For the first that writes it is mounted again, on top; the guest
+//! keeps the others from writing from then on.
+//!
+//! What is mounted is read back from the kernel when it is undone, and who has a source
+//! from the links, so a crash at any point leaves nothing that cannot be found.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::guest_spec::propagation;
 use crate::mount::{self, Mount};
+
+/// Where sources are; no container's id begins with a dot.
+const SOURCES: &str = ".sources";
+/// Where a container has its links to them.
+const LINKS: &str = "mounts";
 
 /// The share tree of one pod.
 #[derive(Debug, Clone)]
@@ -76,16 +92,68 @@ impl ShareTree {
     /// # Errors
     /// [`crate::Error::Invalid`] if the source does not exist.
     pub fn attach_source(&self, container: &str, n: usize, mount: &Mount) -> Result<()> {
-        let source = Path::new(&mount.source);
-        let target = self.dir.join(container).join("mounts").join(n.to_string());
-        if source.is_dir() {
-            fs::create_dir_all(&target).on("create", &target)?;
-        } else {
-            let parent = target.parent().unwrap_or(&self.dir);
-            fs::create_dir_all(parent).on("create", parent)?;
-            fs::File::create(&target).on("create", &target)?;
+        let name = source_name(mount)?;
+        let links = self.dir.join(container).join(LINKS);
+        fs::create_dir_all(&links).on("create", &links)?;
+        let link = links.join(n.to_string());
+        symlink(Path::new("../..").join(SOURCES).join(&name), &link).on("create", &link)?;
+
+        let target = self.sources().join(&name);
+        let writes = !mount.options.iter().any(|option| is_read_only(option));
+        match mount::is_writable(&target)? {
+            Some(true) => return Ok(()),
+            Some(false) if !writes => return Ok(()),
+            // What is there is the source: it must not be opened.
+            Some(false) => {}
+            None if Path::new(&mount.source).is_dir() => {
+                fs::create_dir_all(&target).on("create", &target)?;
+            }
+            None => {
+                let parent = self.sources();
+                fs::create_dir_all(&parent).on("create", &parent)?;
+                let mut placeholder = fs::File::options();
+                let made = placeholder.append(true).create(true).open(&target);
+                made.on("create", &target)?;
+            }
         }
         harmless(mount).attach(&target)
+    }
+
+    /// What is mounted below a container's rootfs and sources, as paths of the tree.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if mountinfo cannot be read.
+    pub fn below(&self, container: &str) -> Result<Vec<PathBuf>> {
+        let sources = self.sources_of(&self.dir.join(container))?;
+        let sources = sources.iter().map(|source| self.sources().join(source));
+        let mut found = Vec::new();
+        for dir in sources.chain([self.rootfs(container)]) {
+            let below = mount::mounts_below(&dir)?.into_iter();
+            let below = below.filter(|point| *point != dir);
+            found
+                .extend(below.filter_map(|point| Some(point.strip_prefix(&self.dir).ok()?.into())));
+        }
+        Ok(found)
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.dir.join(SOURCES)
+    }
+
+    /// The sources that a container has.
+    fn sources_of(&self, container: &Path) -> Result<BTreeSet<OsString>> {
+        let links = container.join(LINKS);
+        let entries = match fs::read_dir(&links) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            entries => entries.on("read", &links)?,
+        };
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let link = entry.on("read", &links)?.path();
+            let target = fs::read_link(&link).on("read", &link)?;
+            names.extend(target.file_name().map(OsString::from));
+        }
+        Ok(names)
     }
 
     /// Undoes a container's part of the tree, as far as it exists.
@@ -94,8 +162,19 @@ impl ShareTree {
     /// [`crate::Error::Io`]; it can be called again.
     pub fn detach(&self, container: &str) -> Result<()> {
         let dir = self.dir.join(container);
+        let mut unused = self.sources_of(&dir)?;
         mount::unmount_below(&dir)?;
-        remove_placeholders(&dir)
+        remove_placeholders(&dir)?;
+        for other in fs::read_dir(&self.dir).into_iter().flatten() {
+            let used = self.sources_of(&other.on("read", &self.dir)?.path())?;
+            unused.retain(|source| !used.contains(source));
+        }
+        for source in unused {
+            let target = self.sources().join(source);
+            mount::unmount_below(&target)?;
+            remove_placeholders(&target)?;
+        }
+        Ok(())
     }
 
     /// Undoes the whole tree.
@@ -137,7 +216,47 @@ fn harmless(mount: &Mount) -> Mount {
     mount
 }
 
-/// Removes a tree of empty directories and empty files: mount points. Anything
+fn is_read_only(option: &str) -> bool {
+    matches!(option, "ro" | "rro")
+}
+
+/// The name of a mount's source: the same for what is the same file, by the same mount,
+/// with the same options but for who may write, if the guest can keep the others from it.
+fn source_name(mount: &Mount) -> Result<String> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let found = statx(CWD, &mount.source, AtFlags::empty(), wanted);
+    let found = found.map_err(|e| match e {
+        rustix::io::Errno::NOENT => {
+            Error::Invalid(format!("Mount source {} does not exist", mount.source))
+        }
+        e => Error::Invalid(format!("Mount source {}: {e}", mount.source)),
+    })?;
+    let guest_refuses = !propagation::host_alone_refuses(mount)?;
+    let options = mount.options.iter();
+    let options = options.filter(|option| !(guest_refuses && *option == "ro"));
+    let options: BTreeSet<&str> = options.map(String::as_str).collect();
+    let mut hash = Sha256::new();
+    for number in [
+        found.stx_dev_major.into(),
+        found.stx_dev_minor.into(),
+        found.stx_ino,
+        found.stx_mnt_id,
+    ] {
+        let number: u64 = number;
+        hash.update(number.to_ne_bytes());
+    }
+    for option in options {
+        hash.update(option);
+        hash.update([0]);
+    }
+    Ok(hash.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+/// Removes a tree of empty directories, empty files and links: mount points. Anything
 /// else is somebody's data under a mount that did not come off; it stays, and
 /// is an error.
 fn remove_placeholders(path: &Path) -> Result<()> {
@@ -151,7 +270,7 @@ fn remove_placeholders(path: &Path) -> Result<()> {
             remove_placeholders(&entry.on("read", path)?.path())?;
         }
         fs::remove_dir(path).on("remove", path)
-    } else if kind.is_file() && kind.len() == 0 {
+    } else if kind.is_symlink() || kind.is_file() && kind.len() == 0 {
         fs::remove_file(path).on("remove", path)
     } else {
         Err(std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty)).on("remove", path)
@@ -191,8 +310,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("shared");
         fs::create_dir_all(tree.join("c/rootfs")).unwrap();
-        fs::create_dir_all(tree.join("c/mounts/0")).unwrap();
-        fs::write(tree.join("c/mounts/1"), "").unwrap();
+        fs::create_dir_all(tree.join("c/mounts")).unwrap();
+        fs::create_dir_all(tree.join(".sources/a")).unwrap();
+        fs::write(tree.join(".sources/b"), "").unwrap();
+        symlink("../../.sources/a", tree.join("c/mounts/0")).unwrap();
         remove_placeholders(&tree).unwrap();
         assert!(!tree.exists());
 

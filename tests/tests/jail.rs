@@ -100,8 +100,8 @@ fn root_holds_nothing_but_what_is_served() {
     };
     assert_eq!(names(root.clone()), list(&["proc", "share", "vsock"]));
     assert_eq!(names(root.join("proc")), list(&["self"]));
-    assert_eq!(names(root.join("proc/self")), list(&["fd", "mountinfo"]));
-    assert_eq!(names(root.join("share")), list(&["c"]));
+    assert_eq!(names(root.join("proc/self")), list(&["fd"]));
+    assert_eq!(names(root.join("share")), list(&[".sources", "c"]));
     assert_eq!(
         names(root.join("vsock")),
         list(&["vsock", "vsock_1024", "vsock_1025"])
@@ -126,7 +126,7 @@ fn root_holds_nothing_but_what_is_served() {
     assert!(flags["/share/c/rootfs"].contains(&"rw"), "{mounts}");
     let volume = flags
         .iter()
-        .find(|(point, _)| point.starts_with("/share/c/mounts/"))
+        .find(|(point, _)| point.starts_with("/share/.sources/"))
         .unwrap_or_else(|| panic!("no volume in {mounts}"));
     assert!(volume.1.contains(&"ro"), "the volume is writable: {mounts}");
     scene.remove("c");

@@ -72,20 +72,28 @@ fn refused(what: &str, shared: &str) -> Error {
 /// # Errors
 /// [`Error::Io`] if mountinfo cannot be read.
 pub(super) fn leave_writable_below(mount: &mut OciMount, bind: &Mount) -> Result<()> {
-    let options = Options::parse(&bind.options);
-    let read_only = options.flags.contains(nix::mount::MsFlags::MS_RDONLY);
-    let recursive = options.flags.contains(nix::mount::MsFlags::MS_REC);
-    if !read_only || !recursive || options.all_read_only {
-        return Ok(());
-    }
-    let source = std::fs::canonicalize(&bind.source).unwrap_or_else(|_| (&bind.source).into());
-    let below = mounts_below(&source)?.iter().any(|at| *at != source);
-    if (below || options.is_slave())
+    if host_alone_refuses(bind)?
         && let Some(options) = mount.options_mut()
     {
         options.retain(|option| option != "ro");
     }
     Ok(())
+}
+
+/// Whether a bind is read-only on the host alone; see [`leave_writable_below`].
+///
+/// # Errors
+/// [`Error::Io`] if mountinfo cannot be read.
+pub(crate) fn host_alone_refuses(bind: &Mount) -> Result<bool> {
+    let options = Options::parse(&bind.options);
+    let read_only = options.flags.contains(nix::mount::MsFlags::MS_RDONLY);
+    let recursive = options.flags.contains(nix::mount::MsFlags::MS_REC);
+    if !read_only || !recursive || options.all_read_only {
+        return Ok(false);
+    }
+    let source = std::fs::canonicalize(&bind.source).unwrap_or_else(|_| (&bind.source).into());
+    let below = mounts_below(&source)?.iter().any(|at| *at != source);
+    Ok(below || options.is_slave())
 }
 
 #[cfg(test)]

@@ -1,0 +1,175 @@
+//! The host's mounts in the share, each a file system of its own in the guest.
+//!
+//! The guest's kernel mounts such a file system by itself when a path leads into it, and
+//! in the mount namespace of the process that walks there. Two that walk apart get a
+//! mount each, and files of their own: no common mappings, locks, sockets. So the agent
+//! walks first, where all containers begin, and what it mounts is theirs.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::Spec;
+use protos::GUEST_SHARE;
+
+use crate::error::{Context, Result};
+
+/// The directories of the share that a container has: its root and sources of mounts.
+pub fn used_by(spec: &Spec) -> BTreeSet<PathBuf> {
+    let root = spec.root().iter().map(|root| root.path().clone());
+    let mounts = spec.mounts().iter().flatten();
+    let sources = mounts.filter_map(|mount| mount.source().clone());
+    let share = Path::new(GUEST_SHARE);
+    let in_share = |path: &PathBuf| path.starts_with(share) && path != share;
+    root.chain(sources).filter(in_share).collect()
+}
+
+/// Which containers use what of the share.
+#[derive(Default)]
+pub struct Uses(Mutex<HashMap<String, BTreeSet<PathBuf>>>);
+
+impl Uses {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<PathBuf>>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Makes what a container uses ready for it. To be called before it has mounts of
+    /// its own.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Io`] naming the path.
+    pub async fn begin(
+        &self,
+        id: &str,
+        paths: BTreeSet<PathBuf>,
+        below: Vec<String>,
+    ) -> Result<()> {
+        let paths = blocking(move || resolve(paths)).await?;
+        // Noted first: another container that ends must not unmount what this one enters.
+        self.table().insert(id.to_owned(), paths.clone());
+        blocking(move || {
+            paths.iter().try_for_each(|path| enter(path))?;
+            let below = below.iter().map(PathBuf::from);
+            // What is asked for beyond is the container's to come to by itself.
+            let below = below.filter(|path| paths.iter().any(|used| path.starts_with(used)));
+            below.into_iter().try_for_each(|path| enter(&path))
+        })
+        .await
+    }
+
+    /// Lets go of what only this container used.
+    pub async fn end(&self, id: &str) {
+        let unused = {
+            let mut table = self.table();
+            let Some(mut paths) = table.remove(id) else {
+                return;
+            };
+            paths.retain(|path| !table.values().any(|other| other.contains(path)));
+            paths
+        };
+        let left = blocking(move || {
+            leave(&unused);
+            Ok(())
+        });
+        if let Err(e) = left.await {
+            log::warn!("leave the share: {e}");
+        }
+    }
+}
+
+/// Does `work` where it may block.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(std::io::Error::other)
+        .what("prepare the files of a container")?
+}
+
+/// Follows links: several containers may have the same directory, by links of their own.
+fn resolve(paths: BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+    let real = |path: PathBuf| fs::canonicalize(&path).path(path);
+    paths.into_iter().map(real).collect()
+}
+
+/// Has the kernel mount what a path leads to.
+fn enter(path: &Path) -> Result<()> {
+    // A file cannot be mounted so, and is not; what the host has unmounted is gone.
+    if path.is_dir() {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        open(path, flags, Mode::empty()).path(path)?;
+    }
+    Ok(())
+}
+
+/// Unmounts what is mounted at and below these paths, so that the host is told that the
+/// guest has forgotten all of it.
+fn leave(paths: &BTreeSet<PathBuf>) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for point in mounted_below(&table, paths) {
+        // A mount below that a path led to goes with it.
+        if let Err(e) = umount2(&point, MntFlags::MNT_DETACH) {
+            log::debug!("unmount {}: {e}", point.display());
+        }
+    }
+}
+
+/// Mount points of a mountinfo(5), the last mounted first. Paths of the share have no
+/// characters that are escaped there.
+fn mounted_below(table: &str, paths: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let below = |point: &PathBuf| paths.iter().any(|path| point.starts_with(path));
+    let mut points: Vec<PathBuf> = points.map(PathBuf::from).filter(below).collect();
+    points.reverse();
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_sources_of_the_share_are_found() {
+        let spec: Spec = serde_json::from_value(serde_json::json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "/run/rust-kata/shared/c/rootfs"},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/v", "source": "/run/rust-kata/shared/.sources/0"},
+                {"destination": "/w", "source": "/run/rust-kata/sharedx"}
+            ]
+        }))
+        .unwrap();
+
+        let used = used_by(&spec);
+
+        let used: Vec<_> = used.iter().filter_map(|path| path.to_str()).collect();
+        assert_eq!(
+            used,
+            [
+                "/run/rust-kata/shared/.sources/0",
+                "/run/rust-kata/shared/c/rootfs"
+            ]
+        );
+    }
+
+    #[test]
+    fn mounts_at_and_below_go_the_last_first() {
+        let table = "\
+            1 0 0:1 / / rw - rootfs rootfs rw\n\
+            2 1 0:2 / /share rw - virtiofs share rw\n\
+            3 2 0:3 / /share/c/rootfs rw - virtiofs none rw\n\
+            4 3 0:4 / /share/c/rootfs/sub rw - virtiofs none rw\n\
+            5 2 0:5 / /share/cc/rootfs rw - virtiofs none rw\n";
+        let paths = BTreeSet::from([PathBuf::from("/share/c/rootfs")]);
+
+        let points = mounted_below(table, &paths);
+
+        let expected = ["/share/c/rootfs/sub", "/share/c/rootfs"];
+        assert_eq!(points, expected.map(PathBuf::from));
+    }
+}
