@@ -118,7 +118,9 @@ impl Error {
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> ttrpc::Error {
         let kind = error.kind();
-        let mut status = ttrpc::get_status(kind.into(), error.to_string());
+        let mut text = error.to_string();
+        crate::faults::truncate(&mut text, protos::MAX_ERROR);
+        let mut status = ttrpc::get_status(kind.into(), text);
         let command = match kind {
             Kind::NoSuchCommand => Some(protos::COMMAND_NOT_FOUND),
             Kind::NotExecutable => Some(protos::COMMAND_NOT_EXECUTABLE),
@@ -158,6 +160,15 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_no_more_than_the_host_takes() {
+        let long = Error::Invalid("ü".repeat(1 << 20));
+        let ttrpc::Error::RpcStatus(status) = long.into() else {
+            panic!("no status");
+        };
+        assert_eq!(status.message.len(), protos::MAX_ERROR + "...".len());
+    }
 
     #[test]
     fn a_value_refused_by_the_kernel_is_the_callers_fault() {

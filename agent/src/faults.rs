@@ -109,7 +109,8 @@ impl Collected {
     }
 }
 
-fn truncate(text: &mut String, most: usize) {
+/// Cuts a text to about `most` bytes, between two characters.
+pub fn truncate(text: &mut String, most: usize) {
     if text.len() > most {
         let end = (0..=most).rev().find(|i| text.is_char_boundary(*i));
         text.truncate(end.unwrap_or(0));

@@ -3,16 +3,45 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use protos::MAX_PROCESS_LIST;
 use protos::agent::Process;
 
-/// As much of a command line as is passed on, in bytes.
+use crate::error::{Error, Result};
+use crate::faults::truncate;
+
+/// As much of a command line as is passed on at the most, in bytes.
 const COMMAND: usize = 4096;
+
+/// And at the least, in a list of very many.
+const SHORT_COMMAND: usize = 32;
+
+/// What a process takes in an answer beside its command: seven tags, five numbers
+/// of at most ten bytes, two lengths, and the sign that it was cut.
+const NUMBERS: usize = 72;
 
 /// Clock ticks a second: `USER_HZ` of Linux on x86.
 const TICKS: u64 = 100;
 
-/// A process, unless it has ended.
-pub fn of(pid: u32) -> Option<Process> {
+/// Those of `pids` that have not ended, in an answer that the host takes.
+pub fn list(pids: &[u32]) -> Result<Vec<Process>> {
+    let most = command_length(pids.len())?;
+    Ok(pids.iter().filter_map(|pid| of(*pid, most)).collect())
+}
+
+/// How long the command of each of `count` processes may be.
+fn command_length(count: usize) -> Result<usize> {
+    let each = MAX_PROCESS_LIST / count.max(1);
+    match each.checked_sub(NUMBERS) {
+        Some(room) if room >= SHORT_COMMAND => Ok(room.min(COMMAND)),
+        _ => Err(Error::Unsupported(format!(
+            "a list of {count} processes: at most {} can be listed",
+            MAX_PROCESS_LIST / (NUMBERS + SHORT_COMMAND)
+        ))),
+    }
+}
+
+/// A process, unless it has ended, with as much of its command as `most` bytes.
+fn of(pid: u32, most: usize) -> Option<Process> {
     let dir = format!("/proc/{pid}");
     let stat = fs::read_to_string(format!("{dir}/stat")).ok()?;
     let mut process = parse(&stat)?;
@@ -21,8 +50,10 @@ pub fn of(pid: u32) -> Option<Process> {
     let words = fs::read(format!("{dir}/cmdline")).ok()?;
     let words = words.strip_suffix(&[0]).unwrap_or(&words);
     if !words.is_empty() {
-        let words = &words[..words.len().min(COMMAND)];
+        let words = &words[..words.len().min(most)];
         process.command = String::from_utf8_lossy(words).replace('\0', " ");
+        // What is no UTF-8 is longer as what stands for it.
+        truncate(&mut process.command, most);
     }
     Some(process)
 }
@@ -49,10 +80,40 @@ mod tests {
 
     #[test]
     fn we_ourselves_are_seen() {
-        let us = of(std::process::id()).unwrap();
+        let us = of(std::process::id(), COMMAND).unwrap();
         assert_eq!(us.pid, std::process::id());
         assert!(us.parent > 0 && us.resident_bytes > 0 && !us.command.starts_with('['));
-        assert!(of(u32::MAX - 1).is_none());
+        assert!(of(u32::MAX - 1, COMMAND).is_none());
+        assert_eq!(list(&[us.pid, u32::MAX - 1]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_list_is_as_long_as_the_host_takes() {
+        use protobuf::Message;
+
+        let longest = |count: usize| {
+            let process = Process {
+                pid: u32::MAX,
+                parent: u32::MAX,
+                uid: u32::MAX,
+                cpu_ms: u64::MAX,
+                resident_bytes: u64::MAX,
+                command: "x".repeat(command_length(count).unwrap() + "...".len()),
+                ..Default::default()
+            };
+            let answer = protos::agent::ListProcessesResponse {
+                processes: vec![process; count],
+                ..Default::default()
+            };
+            answer.compute_size() as usize
+        };
+        for count in [1, 100, 1000, 5041] {
+            let length = longest(count);
+            // ttrpc puts a status around it.
+            assert!(length + 64 <= MAX_PROCESS_LIST, "{count}: {length}");
+        }
+        let problem = command_length(5042).unwrap_err().to_string();
+        assert!(problem.contains("at most 5041"), "{problem}");
     }
 
     #[test]

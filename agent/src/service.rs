@@ -229,10 +229,7 @@ impl agent_ttrpc::Agent for Service {
     ) -> Reply<agent::ListProcessesResponse> {
         let pids = self.container(&request.container_id)?.processes()?;
         Ok(agent::ListProcessesResponse {
-            processes: pids
-                .into_iter()
-                .filter_map(crate::process_info::of)
-                .collect(),
+            processes: crate::process_info::list(&pids)?,
             ..Default::default()
         })
     }

@@ -26,6 +26,7 @@ mod process;
 mod qemu;
 mod select;
 pub mod spec;
+pub mod text;
 pub mod transport;
 pub mod virtio;
 mod vm;

@@ -52,6 +52,12 @@ pub const HIGHEST_DESCRIPTOR: u32 = 1023;
 /// `type_url` of the `Status.details` entry of an agent's INVALID_ARGUMENT that
 /// means: the command cannot be run. Its value is one byte, the exit code that a
 /// shell has for it: [`COMMAND_NOT_FOUND`] or [`COMMAND_NOT_EXECUTABLE`].
+/// As much as the agent says of an error, in bytes; the host cuts it there, too.
+pub const MAX_ERROR: usize = 4096;
+
+/// The longest answer to `ListProcesses`, in bytes; commands are cut to fit.
+pub const MAX_PROCESS_LIST: usize = 512 << 10;
+
 pub const COMMAND_FAILURE: &str = "rust-kata/command-failure";
 
 /// A shell's exit code for a command that does not exist (POSIX, sh, 2.8.2).

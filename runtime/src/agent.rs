@@ -1,14 +1,21 @@
 //! The agent in the guest, as the host calls it: each call has a deadline, and
-//! an answer that is an error keeps its class.
+//! an answer that is an error keeps its class. What comes from it is bounded
+//! (`frames`), and its words are made harmless here.
+
+mod frames;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
+use hypervisor::text::one_line;
 use protos::agent as api;
 use protos::agent_ttrpc::AgentClient;
-use protos::{COMMAND_NOT_EXECUTABLE, COMMAND_NOT_FOUND};
+use protos::{COMMAND_NOT_EXECUTABLE, COMMAND_NOT_FOUND, MAX_ERROR};
 use tokio::net::UnixStream;
 use ttrpc::Code;
 use ttrpc::asynchronous::Client;
+use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
 use crate::config::Timeouts;
@@ -67,7 +74,8 @@ calls! {
 
 impl Agent {
     pub(crate) fn new(stream: UnixStream, timeouts: Timeouts) -> Self {
-        let client = AgentClient::new(Client::new(stream.into()));
+        let checked = Socket::new(frames::Checked::new(stream));
+        let client = AgentClient::new(Client::new(checked));
         Self { client, timeouts }
     }
 
@@ -102,9 +110,10 @@ fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
     let ttrpc::Error::RpcStatus(status) = e else {
         return Error::Agent {
             kind: ErrorKind::Unavailable,
-            message: format!("Agent call {call}: {e}"),
+            message: one_line(&format!("Agent call {call}: {e}"), MAX_ERROR),
         };
     };
+    let message = one_line(&status.message, MAX_ERROR);
     let failure = status
         .details
         .iter()
@@ -113,10 +122,7 @@ fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
     if let Some(&[exit_code @ (COMMAND_NOT_FOUND | COMMAND_NOT_EXECUTABLE)]) =
         failure.map(|d| d.value.as_slice())
     {
-        return Error::Command {
-            exit_code,
-            message: status.message,
-        };
+        return Error::Command { exit_code, message };
     }
     let kind = match status.code() {
         Code::NOT_FOUND => ErrorKind::NotFound,
@@ -133,10 +139,7 @@ fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
         }
         _ => ErrorKind::Internal,
     };
-    Error::Agent {
-        kind,
-        message: status.message().to_owned(),
-    }
+    Error::Agent { kind, message }
 }
 
 /// Addresses a process of the guest.

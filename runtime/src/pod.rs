@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hypervisor::text::one_line;
 use hypervisor::{Extra, Vm};
 use protos::agent as api;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,12 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(2);
 const NOTICED: Duration = Duration::from_secs(10);
 
 /// A process of the host that stands for one of the guest.
+/// Between two events that the agent is asked for: it decides how many there are.
+const EVENT_PAUSE: Duration = Duration::from_millis(20);
+
+/// As much of a process's command line as is told.
+const MAX_COMMAND: usize = 4096;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PidInfo {
     /// Its pid.
@@ -238,14 +245,19 @@ impl Pod {
             .await
     }
 
-    /// The processes of a container, as the guest numbers them.
+    /// The processes of a container, as the guest numbers them and says what they
+    /// run.
     ///
     /// # Errors
     /// [`Error::NotFound`]; the agent's.
     pub async fn processes(&self, container: &str) -> Result<api::ListProcessesResponse> {
         self.container(container)?;
         let request = crate::agent::container(container);
-        self.unless_gone(self.agent.list_processes(request)).await
+        let mut listed = self.unless_gone(self.agent.list_processes(request)).await?;
+        for process in &mut listed.processes {
+            process.command = one_line(&process.command, MAX_COMMAND);
+        }
+        Ok(listed)
     }
 
     /// Has the guest forget what it remembers of files, since some were changed on
@@ -444,7 +456,10 @@ impl Pod {
     async fn watch_agent(self: Arc<Self>) -> String {
         loop {
             match self.agent.next_event().await {
-                Ok(event) => self.agent_event(event),
+                Ok(event) => {
+                    self.agent_event(event);
+                    tokio::time::sleep(EVENT_PAUSE).await;
+                }
                 Err(e) => {
                     // The VM's own end, if that is the cause, says more.
                     let more =

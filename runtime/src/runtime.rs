@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hypervisor::text::one_line;
 use hypervisor::{Share, VmSpec};
 use protos::agent as api;
 use protos::{AGENT_PORT, GUEST_SHARE, SHARE_TAG, STDIO_PORT};
@@ -28,6 +29,9 @@ use crate::share::ShareTree;
 use crate::stdio::Streams;
 
 /// Told of each step of a pod's start as it ends.
+/// As much of what the guest says it runs as is told.
+const MAX_VERSION: usize = 128;
+
 pub type Progress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
 
 /// Makes and finds pods. Cheap to clone.
@@ -261,7 +265,8 @@ async fn boot(
         };
         step(&format!(
             "pod set up (guest kernel {}, agent {})",
-            info.kernel_release, info.agent_version
+            one_line(&info.kernel_release, MAX_VERSION),
+            one_line(&info.agent_version, MAX_VERSION)
         ));
         state.status = PodStatus::Running;
         record::save(dir, &dir.state(), &state)?;
@@ -405,7 +410,7 @@ fn last_words(console: &[u8]) -> String {
     let from = failure.map_or(usual, |at| at.min(usual));
     let to = console.len().min(from + MOST);
     let end = String::from_utf8_lossy(&console[from..to]);
-    end.replace('\r', "").trim().to_owned()
+    hypervisor::text::lines(end.replace('\r', "").trim(), MOST)
 }
 
 #[cfg(test)]

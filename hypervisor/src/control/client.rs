@@ -11,9 +11,12 @@ use tokio::time::timeout;
 use super::packet::{receive, send};
 use super::{ControlError, DeviceConfig, Request, Response, VERSION, VmmStatus};
 use crate::machine::{GuestExit, MachineConfig};
+use crate::text::one_line;
 
 /// How long the VMM may take for any one request.
 const LIMIT: Duration = Duration::from_secs(10);
+/// As much of a refusal as is told, in bytes.
+const MAX_REASON: usize = 4096;
 /// How long it may take to build a machine: gigabytes of huge pages have to be found.
 const BUILD_LIMIT: Duration = Duration::from_secs(60);
 
@@ -181,7 +184,9 @@ impl Client {
                 limit,
             })??;
         match response {
-            Response::Error { message } => Err(ControlError::Refused(message)),
+            Response::Error { message } => {
+                Err(ControlError::Refused(one_line(&message, MAX_REASON)))
+            }
             other => Ok(other),
         }
     }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 
+use crate::text::one_line;
 /// Size at which a log is put aside and begun anew.
 const MAX_LOG: u64 = 256 << 10;
 /// How much of the end of a log is remembered for error messages.
@@ -116,7 +117,7 @@ impl Tail {
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&text)
             .lines()
-            .map(|line| line.trim().to_owned())
+            .map(|line| one_line(line.trim(), TAIL))
             .filter(|line| !line.is_empty())
             .collect()
     }

@@ -1,0 +1,64 @@
+//! Text from a guest, or from a process that may have been taken over by one, made
+//! fit for errors and logs: where it comes in, not where it is shown.
+
+/// One line without anything that steers a terminal, of at most `most` bytes: what
+/// is left out is told.
+pub fn one_line(text: &str, most: usize) -> String {
+    harmless(text, most, steers)
+}
+
+/// As [`one_line`], with the ends of lines as they are.
+pub fn lines(text: &str, most: usize) -> String {
+    harmless(text, most, |c| c != '\n' && steers(c))
+}
+
+/// Control characters, and those that turn the direction of writing (Unicode's
+/// Bidi_Control) or end a line.
+fn steers(c: char) -> bool {
+    let turns = '\u{202a}'..='\u{202e}';
+    let isolates = '\u{2066}'..='\u{2069}';
+    c.is_control()
+        || turns.contains(&c)
+        || isolates.contains(&c)
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}'
+        )
+}
+
+fn harmless(text: &str, most: usize, steers: impl Fn(char) -> bool) -> String {
+    let mut kept = String::with_capacity(text.len().min(most));
+    for (at, c) in text.char_indices() {
+        let before = kept.len();
+        match c {
+            c if steers(c) => kept.extend(c.escape_default()),
+            c => kept.push(c),
+        }
+        if kept.len() > most {
+            kept.truncate(before);
+            return format!("{kept}… ({} bytes more)", text.len() - at);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_is_shown_and_what_is_too_long_is_told() {
+        assert_eq!(one_line("a\x1b]0;x\x07\nü", 99), "a\\u{1b}]0;x\\u{7}\\nü");
+        assert_eq!(
+            one_line("txt.\u{202e}exe\u{9b}2J", 99),
+            "txt.\\u{202e}exe\\u{9b}2J"
+        );
+        assert_eq!(lines("one\r\ntwo", 99), "one\\r\ntwo");
+        assert_eq!(one_line("0123456789", 4), "0123… (6 bytes more)");
+        assert_eq!(one_line("üüü", 3), "ü… (4 bytes more)");
+        // An escape is whole or not at all.
+        assert_eq!(one_line("a\x1b", 5), "a… (1 bytes more)");
+        let long = one_line(&"\x1b".repeat(4 << 20), 4096);
+        assert!(long.len() < 4200, "{}", long.len());
+    }
+}
