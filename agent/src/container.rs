@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use oci_spec::runtime::{Hook, LinuxResources};
 use protos::agent;
 
+use crate::arrivals::Arrivals;
 use crate::cgroup::Cgroup;
 use crate::descriptor::Ends;
 use crate::error::{Context, Error, Result};
@@ -38,6 +39,7 @@ const STATE: &str = "/run/rust-kata/state";
 pub struct Environment {
     pub spawner: Arc<Spawner>,
     pub events: Arc<Events>,
+    pub arrivals: Arc<Arrivals>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +131,7 @@ impl Container {
             let path = Path::new("/proc/sys").join(key.replace('.', "/"));
             fs::write(&path, value).path(path)?;
         }
-        let connections = Connections::dial(stdio).await?;
+        let connections = Connections::take(&environment.arrivals, stdio).await?;
         plan.cgroup.create()?;
         let build = async {
             plan.cgroup.apply(&plan.resources)?;

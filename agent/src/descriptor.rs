@@ -14,6 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use protos::agent::{self, Direction};
 use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR, MAX_DESCRIPTORS};
 
+use crate::arrivals::Arrivals;
 use crate::error::{Context, Error, Result};
 use crate::pump::{End, Input, Output};
 use crate::stream::{Stream, pipe};
@@ -65,12 +66,13 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Dials the stream of one that has passed [`numbers`].
-    pub async fn dial(wanted: &agent::Descriptor) -> Result<Descriptor> {
+    /// Takes the stream of one that has passed [`numbers`].
+    pub async fn take(arrivals: &Arrivals, wanted: &agent::Descriptor) -> Result<Descriptor> {
+        let stream = arrivals.take(wanted.token).await?;
         Ok(Descriptor {
             number: wanted.number,
             direction: wanted.direction.enum_value_or_default(),
-            stream: Stream::dial(wanted.token).await?,
+            stream: stream.ok_or_else(|| Error::Invalid("a descriptor without a token".into()))?,
         })
     }
 

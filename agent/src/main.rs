@@ -9,6 +9,7 @@
 //! One tokio thread runs everything but the helpers, one process for each
 //! container or exec that is to be started, forked off a `zygote`.
 
+mod arrivals;
 mod attach;
 mod boot_mark;
 mod cgroup;
@@ -50,6 +51,7 @@ use protos::{AGENT_PORT, agent_ttrpc};
 use tokio::sync::Notify;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
+use crate::arrivals::Arrivals;
 use crate::container::Environment;
 use crate::error::Error;
 use crate::oom::Events;
@@ -107,6 +109,7 @@ fn serve(zygote: Zygote) -> anyhow::Result<()> {
         let environment = Environment {
             spawner: Arc::new(Spawner { zygote, reaper }),
             events: Arc::new(Events::new()),
+            arrivals: Arrivals::listen()?,
         };
         let destroyed = Arc::new(Notify::new());
         let service = Service {

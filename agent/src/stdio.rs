@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use nix::pty::Winsize;
 use protos::agent;
 
+use crate::arrivals::Arrivals;
 use crate::descriptor::{self, Descriptor, Numbered, Served};
 use crate::error::{Context, Result};
 use crate::pump::{End, Input, Output};
@@ -42,18 +43,15 @@ pub struct Written {
 }
 
 impl Connections {
-    /// Dials every stream that the request asks for.
-    pub async fn dial(wanted: &agent::Stdio) -> Result<Connections> {
-        let dial = async |token: u64| match token {
-            0 => Ok(None),
-            token => Stream::dial(token).await.map(Some),
-        };
+    /// Takes every stream that the request names; the host opens them meanwhile.
+    pub async fn take(arrivals: &Arrivals, wanted: &agent::Stdio) -> Result<Connections> {
         descriptor::numbers(&wanted.descriptors)?;
-        let descriptors = wanted.descriptors.iter().map(Descriptor::dial);
+        let descriptors = wanted.descriptors.iter();
+        let descriptors = descriptors.map(|one| Descriptor::take(arrivals, one));
         let (stdin, stdout, stderr, descriptors) = futures::try_join!(
-            dial(wanted.stdin),
-            dial(wanted.stdout),
-            dial(wanted.stderr),
+            arrivals.take(wanted.stdin),
+            arrivals.take(wanted.stdout),
+            arrivals.take(wanted.stderr),
             futures::future::try_join_all(descriptors),
         )?;
         Ok(Connections {

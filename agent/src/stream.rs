@@ -5,15 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, VsockAddr, connect, getsockopt, shutdown, socket,
-    sockopt,
-};
-use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR, STDIO_PORT};
+use nix::sys::socket::{Shutdown, shutdown};
+use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-use crate::error::{Context, Result};
 
 /// An open file in non-blocking mode, registered with the event loop.
 pub struct Stream(AsyncFd<OwnedFd>);
@@ -30,34 +25,6 @@ impl Stream {
         let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
         fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(())
-    }
-
-    /// Dials the host and says whose stream this is.
-    pub async fn dial(token: u64) -> Result<Stream> {
-        let what = || format!("dial stdio stream {token}");
-        let fd = socket(
-            AddressFamily::Vsock,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            None,
-        )
-        .what(what())?;
-        let host = VsockAddr::new(libc::VMADDR_CID_HOST, STDIO_PORT);
-        let pending = match connect(fd.as_raw_fd(), &host) {
-            Ok(()) => false,
-            Err(nix::errno::Errno::EINPROGRESS) => true,
-            Err(e) => return Err(e).what(what()),
-        };
-        let stream = Stream::new(fd).what(what())?;
-        if pending {
-            stream.0.writable().await.what(what())?.retain_ready();
-            match getsockopt(stream.0.get_ref(), sockopt::SocketError).what(what())? {
-                0 => {}
-                error => return Err(io::Error::from_raw_os_error(error)).what(what()),
-            }
-        }
-        stream.write_all(&token.to_le_bytes()).await.what(what())?;
-        Ok(stream)
     }
 
     /// Waits until a read would not block: data, end of file or an error.
@@ -96,6 +63,17 @@ impl Stream {
                 Ok(nix::unistd::read(fd, &mut *buffer)?)
             })
             .await
+    }
+
+    /// Reads until the buffer is full.
+    pub async fn read_exact(&self, mut buffer: &mut [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read(buffer).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => buffer = &mut buffer[n..],
+            }
+        }
+        Ok(())
     }
 
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {

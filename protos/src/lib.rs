@@ -35,9 +35,12 @@ pub mod management_ttrpc {
 /// Vsock port of the host on which the agent's one ttrpc connection arrives.
 pub const AGENT_PORT: u32 = 1024;
 
-/// Vsock port of the host on which stdio streams arrive, each opened by an
-/// 8-byte little-endian token (see `Stdio` in `agent.proto`).
+/// Vsock port of the guest on which the agent takes stdio streams, each opened by
+/// the host with an 8-byte little-endian token (see `Stdio` in `agent.proto`).
 pub const STDIO_PORT: u32 = 1025;
+
+/// How long, in seconds, either side has for its part in the opening of a stream.
+pub const STREAM_DEADLINE: u64 = 10;
 
 /// The most descriptors that a process can have beside stdin, stdout and stderr,
 /// each a stream of its own (see `Descriptor` in `agent.proto`).
@@ -49,15 +52,15 @@ pub const FIRST_DESCRIPTOR: u32 = 3;
 /// The highest number that one can have: what a shell's usual limit allows.
 pub const HIGHEST_DESCRIPTOR: u32 = 1023;
 
-/// `type_url` of the `Status.details` entry of an agent's INVALID_ARGUMENT that
-/// means: the command cannot be run. Its value is one byte, the exit code that a
-/// shell has for it: [`COMMAND_NOT_FOUND`] or [`COMMAND_NOT_EXECUTABLE`].
 /// As much as the agent says of an error, in bytes; the host cuts it there, too.
 pub const MAX_ERROR: usize = 4096;
 
 /// The longest answer to `ListProcesses`, in bytes; commands are cut to fit.
 pub const MAX_PROCESS_LIST: usize = 512 << 10;
 
+/// `type_url` of the `Status.details` entry of an agent's INVALID_ARGUMENT that
+/// means: the command cannot be run. Its value is one byte, the exit code that a
+/// shell has for it: [`COMMAND_NOT_FOUND`] or [`COMMAND_NOT_EXECUTABLE`].
 pub const COMMAND_FAILURE: &str = "rust-kata/command-failure";
 
 /// A shell's exit code for a command that does not exist (POSIX, sh, 2.8.2).

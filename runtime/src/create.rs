@@ -149,14 +149,16 @@ impl Pod {
             ..Default::default()
         };
         // The host waits a while to move the holder to its cgroup, and the guest need not.
-        // Both go on to their ends: what they have made is then taken back in order.
-        let (signals, answer) = tokio::join!(
+        // All go on to their ends: what they have made is then taken back in order.
+        let (signals, answer, stdio) = tokio::join!(
             self.start_holder(&container.init, id),
             self.unless_gone(self.agent.create_container(request)),
+            self.unless_gone(pending.connect()),
         );
-        let (signals, answer) = (signals?, answer?);
+        // The agent's words tell more than a stream that it does not take.
+        let (signals, answer, stdio) = (signals?, answer?, stdio?);
         container.set_guest_pid(answer.pid);
-        container.init.set_stdio(pending.connect().await?);
+        container.init.set_stdio(stdio);
 
         let pid = container.init.pid();
         container.hooks.created(id, pid, &config.bundle).await?;

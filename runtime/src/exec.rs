@@ -57,8 +57,12 @@ impl Pod {
                     stdio: Some(pending.request()).into(),
                     ..Default::default()
                 };
-                pod.unless_gone(pod.agent.exec_process(request)).await?;
-                added.set_stdio(pending.connect().await?);
+                let (answer, stdio) = tokio::join!(
+                    pod.unless_gone(pod.agent.exec_process(request)),
+                    pod.unless_gone(pending.connect()),
+                );
+                answer?;
+                added.set_stdio(stdio?);
                 added.step(Step::Built, "create")
             }
             .await;

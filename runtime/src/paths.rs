@@ -141,7 +141,7 @@ mod tests {
             &"p".repeat(64),
         )
         .unwrap();
-        let socket = format!("{}_1025", dir.vsock().display());
+        let socket = format!("{}_1024", dir.vsock().display());
         assert!(socket.len() < 70, "{socket}");
     }
 

@@ -14,7 +14,7 @@ use std::task::{self, Poll};
 
 use bytes::BytesMut;
 use rustix::net::Shutdown;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::sync::oneshot;
@@ -36,6 +36,8 @@ pub(crate) enum Sink {
     Pipe(pipe::Sender),
     /// One way of a socket; dropped, it is shut down.
     Socket(OwnedWriteHalf),
+    /// Somebody in this process.
+    Stream(DuplexStream),
     /// Anything that the kernel cannot poll, and the descriptors of others.
     File(tokio::fs::File),
 }
@@ -45,6 +47,7 @@ impl Sink {
         match end {
             Endpoint::None => Self::open_path(Path::new("/dev/null"), false),
             Endpoint::Fd(fd) => Ok(Sink::File(file(fd))),
+            Endpoint::Stream(stream) => Ok(Sink::Stream(stream)),
             Endpoint::Path(path) => match path.to_str() {
                 Some(uri) if uri.starts_with("file://") => {
                     Self::open_path(Path::new(&uri["file://".len()..]), true)
@@ -87,6 +90,7 @@ impl AsyncWrite for Sink {
         match self.get_mut() {
             Sink::Pipe(p) => Pin::new(p).poll_write(cx, data),
             Sink::Socket(s) => Pin::new(s).poll_write(cx, data),
+            Sink::Stream(s) => Pin::new(s).poll_write(cx, data),
             Sink::File(f) => Pin::new(f).poll_write(cx, data),
         }
     }
@@ -95,6 +99,7 @@ impl AsyncWrite for Sink {
         match self.get_mut() {
             Sink::Pipe(p) => Pin::new(p).poll_flush(cx),
             Sink::Socket(s) => Pin::new(s).poll_flush(cx),
+            Sink::Stream(s) => Pin::new(s).poll_flush(cx),
             Sink::File(f) => Pin::new(f).poll_flush(cx),
         }
     }
@@ -116,6 +121,8 @@ pub(crate) enum Source {
     Pipe(pipe::Receiver, Option<OwnedFd>),
     /// One way of a socket.
     Socket(OwnedReadHalf),
+    /// Somebody in this process.
+    Stream(DuplexStream),
     /// Anything that the kernel cannot poll, and the descriptors of others.
     File(tokio::fs::File),
 }
@@ -124,6 +131,7 @@ impl Source {
     pub(crate) fn open(end: Endpoint) -> Result<Self> {
         let path = match end {
             Endpoint::Fd(fd) => return Ok(Source::File(file(fd))),
+            Endpoint::Stream(stream) => return Ok(Source::Stream(stream)),
             Endpoint::None => Path::new("/dev/null").to_owned(),
             Endpoint::Path(path) => path,
         };
@@ -158,6 +166,7 @@ impl AsyncRead for Source {
             Source::Fifo(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Source::Pipe(p, _) => Pin::new(p).poll_read(cx, buf),
             Source::Socket(s) => Pin::new(s).poll_read(cx, buf),
+            Source::Stream(s) => Pin::new(s).poll_read(cx, buf),
             Source::File(f) => Pin::new(f).poll_read(cx, buf),
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hypervisor::text::one_line;
 use hypervisor::{Share, VmSpec};
 use protos::agent as api;
-use protos::{AGENT_PORT, GUEST_SHARE, SHARE_TAG, STDIO_PORT};
+use protos::{AGENT_PORT, GUEST_SHARE, SHARE_TAG};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
@@ -226,7 +226,6 @@ async fn boot(
     share.create()?;
     // Listening before the guest boots: its call is the sign that it is ready.
     let agent_port = listen(dir, AGENT_PORT)?;
-    let streams = Streams::serve(listen(dir, STDIO_PORT)?);
 
     let mut vm_spec = vm_spec(config, spec, dir);
     vm_spec.cgroup = cgroup.birthplace().map(Path::to_owned);
@@ -254,6 +253,8 @@ async fn boot(
             }
         };
         if progress.is_some() {
+        // As long as no other program runs in the guest.
+        let streams = Streams::new(&dir.vsock())?;
             step(&guest_ready(vm.boot_mark().await.ok().flatten()));
         }
         let agent = Agent::new(connection, config.timeouts);
@@ -270,10 +271,10 @@ async fn boot(
         ));
         state.status = PodStatus::Running;
         record::save(dir, &dir.state(), &state)?;
-        Ok(agent)
+        Ok((agent, streams))
     };
     match started.await {
-        Ok(agent) => Ok(Booted {
+        Ok((agent, streams)) => Ok(Booted {
             vm,
             bounds,
             can_attach,

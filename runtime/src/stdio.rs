@@ -5,23 +5,29 @@
 //! ```text
 //! client ── FIFO ── pump ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe ── process
 //! ```
-//! The agent dials each stream and opens it with the token that the host made
-//! up for it; [`Streams`] hands the connection to whoever asked for the token.
+//! The host opens each stream with a token that it made up, and names the tokens to
+//! the agent in the call that makes the process. The host listens for none: nothing
+//! in the guest but the agent has a part in it.
 //! There is no message per chunk, and back-pressure runs through all of it.
 
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protos::agent::WaitProcessResponse;
-use tokio::io::AsyncReadExt;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use protos::{STDIO_PORT, STREAM_DEADLINE};
+use rustix::fs::{FileType, Mode, OFlags};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 
 use crate::descriptor::{self, Descriptor, DescriptorPumps};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::pump::{InputPump, OutputPump, Progress, Sink, Source};
 
 /// One end that the client gave for a stream.
@@ -35,6 +41,8 @@ pub enum Endpoint {
     Path(PathBuf),
     /// An open descriptor.
     Fd(OwnedFd),
+    /// Somebody in this process.
+    Stream(DuplexStream),
 }
 
 /// How a process is connected.
@@ -66,48 +74,39 @@ impl Endpoint {
     }
 }
 
-/// How long the agent has to send the token of a stream that it dialled, and
-/// the host to find a stream that the agent says it dialled.
-const TOKEN_DEADLINE: Duration = Duration::from_secs(5);
+/// Streams that are opened at a time.
+const MAX_OPENING: usize = 64;
 
-/// Streams that were dialled and have not sent their token yet. The guest may
-/// dial as often as it likes; it costs no more than this.
-const MAX_UNNAMED: usize = 64;
+/// The longest answer to a `CONNECT`: `OK`, a number and the end of the line.
+const MAX_ANSWER: usize = 16;
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<UnixStream>>>>;
-
-/// Takes in the streams that the agent dials.
-#[derive(Debug)]
+/// Opens streams to the agent of one VM.
+#[derive(Debug, Clone)]
 pub struct Streams {
-    waiting: Waiting,
-    accept: tokio::task::JoinHandle<()>,
+    /// The socket that leads to the guest, by descriptor: beside it, a VMM that was
+    /// taken over could put a link to another one.
+    vsock: Arc<OwnedFd>,
+    opening: Arc<Semaphore>,
 }
 
 impl Streams {
-    /// Serves the listening socket of the stdio port.
-    pub fn serve(listener: UnixListener) -> Self {
-        let waiting = Waiting::default();
-        let accept = tokio::spawn(accept(listener, waiting.clone()));
-        Self { waiting, accept }
+    /// Finds the socket by which the VM's guest is reached. To be called before any
+    /// program runs in the guest that the host does not trust.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::BadFile`] if there is no socket.
+    pub fn new(vsock: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::open(vsock, flags, Mode::empty()).on("open", vsock)?;
+        let stat = rustix::fs::fstat(&found).on("look at", vsock)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+            return Err(Error::bad_file(vsock, "it is no socket"));
+        }
+        Ok(Self {
+            vsock: Arc::new(found),
+            opening: Arc::new(Semaphore::new(MAX_OPENING)),
+        })
     }
-
-    /// A token that the agent cannot have seen, and its stream to come.
-    fn expect(&self) -> Result<(u64, oneshot::Receiver<UnixStream>)> {
-        let token = random_token()?;
-        let (sender, stream) = oneshot::channel();
-        lock(&self.waiting).insert(token, sender);
-        Ok((token, stream))
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        self.accept.abort();
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn random_token() -> Result<u64> {
@@ -128,42 +127,55 @@ fn random_token() -> Result<u64> {
     }
 }
 
-async fn accept(listener: UnixListener, waiting: Waiting) {
-    let unnamed = Arc::new(Semaphore::new(MAX_UNNAMED));
-    while let Ok(permit) = unnamed.clone().acquire_owned().await {
-        let mut stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(e) => {
-                // Out of descriptors, at the worst: the streams that end free some.
-                log::warn!("Cannot accept a stdio stream: {e}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+impl Streams {
+    /// Opens the stream that `token` stands for.
+    async fn open(&self, token: u64) -> Result<UnixStream> {
+        // It is never closed.
+        let _permit = self.opening.acquire().await;
+        let deadline = Duration::from_secs(STREAM_DEADLINE);
+        match tokio::time::timeout(deadline, self.dial(token)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) => Err(Error::Internal(format!(
+                "The guest does not take a stdio stream: {e}"
+            ))),
+            Err(_) => Err(Error::AgentTimeout {
+                call: "the opening of a stdio stream",
+                seconds: STREAM_DEADLINE,
+            }),
+        }
+    }
+
+    /// As Firecracker's vsock does it: `CONNECT <port>`, answered by `OK <number>`
+    /// once the guest has accepted. The token follows at once.
+    async fn dial(&self, token: u64) -> io::Result<UnixStream> {
+        let path = format!("/proc/self/fd/{}", self.vsock.as_raw_fd());
+        let mut stream = UnixStream::connect(path).await?;
+        let mut hello = format!("CONNECT {STDIO_PORT}\n").into_bytes();
+        hello.extend(token.to_le_bytes());
+        stream.write_all(&hello).await?;
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') {
+            if answer.len() == MAX_ANSWER {
+                return Err(io::ErrorKind::InvalidData.into());
             }
-        };
-        let waiting = waiting.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            match tokio::time::timeout(TOKEN_DEADLINE, stream.read_u64_le()).await {
-                Ok(Ok(token)) => match lock(&waiting).remove(&token) {
-                    Some(taker) => drop(taker.send(stream)),
-                    None => log::warn!("The guest opened a stdio stream that nobody expects"),
-                },
-                Ok(Err(e)) => log::warn!("A stdio stream ended before its token: {e}"),
-                Err(_) => log::warn!("A stdio stream sent no token"),
-            }
-        });
+            // Byte by byte: the process's output may follow.
+            answer.push(stream.read_u8().await?);
+        }
+        match answer.starts_with(b"OK ") {
+            true => Ok(stream),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 
 /// The streams of a process whose creation is under way.
 #[derive(Debug)]
 pub struct Pending {
-    waiting: Waiting,
+    door: Streams,
+    /// Of stdin, stdout and stderr; 0 for what is not connected.
     tokens: [u64; 3],
-    streams: [Option<oneshot::Receiver<UnixStream>>; 3],
     /// Those of the further descriptors, in their order.
     further: Vec<u64>,
-    further_streams: Vec<oneshot::Receiver<UnixStream>>,
     io: ProcessIo,
 }
 
@@ -175,32 +187,19 @@ impl Streams {
     /// [`Error::Invalid`] for descriptors that cannot be.
     pub fn prepare(&self, io: ProcessIo) -> Result<Pending> {
         descriptor::check(io.descriptors.iter().map(|one| one.number))?;
-        let mut pending = Pending {
-            waiting: self.waiting.clone(),
-            tokens: [0; 3],
-            streams: [None, None, None],
-            further: Vec::new(),
-            further_streams: Vec::new(),
-            io,
-        };
-        let wanted = [
-            pending.io.stdin.is_some(),
-            pending.io.stdout.is_some(),
-            pending.io.stderr.is_some() && !pending.io.terminal,
+        let token = |wanted: bool| if wanted { random_token() } else { Ok(0) };
+        let tokens = [
+            token(io.stdin.is_some())?,
+            token(io.stdout.is_some())?,
+            token(io.stderr.is_some() && !io.terminal)?,
         ];
-        for (n, wanted) in wanted.into_iter().enumerate() {
-            if wanted {
-                let (token, stream) = self.expect()?;
-                pending.tokens[n] = token;
-                pending.streams[n] = Some(stream);
-            }
-        }
-        for _ in 0..pending.io.descriptors.len() {
-            let (token, stream) = self.expect()?;
-            pending.further.push(token);
-            pending.further_streams.push(stream);
-        }
-        Ok(pending)
+        let further = io.descriptors.iter().map(|_| random_token());
+        Ok(Pending {
+            door: self.clone(),
+            tokens,
+            further: further.collect::<Result<_>>()?,
+            io,
+        })
     }
 }
 
@@ -220,55 +219,49 @@ impl Pending {
         }
     }
 
-    /// Starts the pumps, once the agent says that it has dialled.
+    /// Opens the streams and starts the pumps, while the agent is told of them: its
+    /// call does not answer before they are there.
     ///
     /// # Errors
     /// [`Error::BadFile`] if the client's end cannot be opened,
-    /// [`Error::Internal`] if the agent did not dial after all.
-    pub async fn connect(mut self) -> Result<Stdio> {
-        let mut io = std::mem::take(&mut self.io);
-        let [stdin, stdout, stderr] = std::mem::take(&mut self.streams);
+    /// [`Error::AgentTimeout`] and [`Error::Internal`] if the guest does not take them.
+    pub async fn connect(self) -> Result<Stdio> {
+        let Self {
+            door,
+            tokens: [stdin, stdout, stderr],
+            further,
+            mut io,
+        } = self;
+        let open = async |token| match token {
+            0 => Ok(None),
+            token => door.open(token).await.map(Some),
+        };
+        let descriptors = io.descriptors.into_iter().zip(further);
+        let descriptors =
+            descriptors.map(async |(one, token)| one.connect(door.open(token).await?));
+        let (stdin, stdout, stderr, descriptors) = futures::try_join!(
+            open(stdin),
+            open(stdout),
+            open(stderr),
+            futures::future::try_join_all(descriptors),
+        )?;
         let mut connected = Stdio {
             stdin: None,
             outputs: [None, None],
-            descriptors: Vec::new(),
+            descriptors,
         };
-        let further = std::mem::take(&mut self.further_streams);
-        for (descriptor, stream) in io.descriptors.drain(..).zip(further) {
-            let pumps = descriptor.connect(dialled(stream).await?)?;
-            connected.descriptors.push(pumps);
-        }
         if let Some(stream) = stdin {
             let source = Source::open(std::mem::take(&mut io.stdin))?;
-            connected.stdin = Some(InputPump::new(source, dialled(stream).await?));
+            connected.stdin = Some(InputPump::new(source, stream));
         }
-        if let Some(stream) = stdout {
-            let sink = Sink::open(std::mem::take(&mut io.stdout))?;
-            connected.outputs[0] = Some(OutputPump::start(dialled(stream).await?, sink));
-        }
-        if let Some(stream) = stderr {
-            let sink = Sink::open(std::mem::take(&mut io.stderr))?;
-            connected.outputs[1] = Some(OutputPump::start(dialled(stream).await?, sink));
+        let ends = [io.stdout, io.stderr];
+        let outputs = [stdout, stderr].into_iter().zip(ends);
+        for (output, (stream, end)) in connected.outputs.iter_mut().zip(outputs) {
+            if let Some(stream) = stream {
+                *output = Some(OutputPump::start(stream, Sink::open(end)?));
+            }
         }
         Ok(connected)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let mut waiting = lock(&self.waiting);
-        for token in self.tokens.iter().chain(&self.further) {
-            waiting.remove(token);
-        }
-    }
-}
-
-async fn dialled(stream: oneshot::Receiver<UnixStream>) -> Result<UnixStream> {
-    match tokio::time::timeout(TOKEN_DEADLINE, stream).await {
-        Ok(Ok(stream)) => Ok(stream),
-        _ => Err(Error::Internal(
-            "The agent did not open a stdio stream that it was asked for".into(),
-        )),
     }
 }
 

@@ -15,7 +15,7 @@ impl Container {
             return Err(exists());
         }
         let plan = spec::plan_exec(json, stdio, &self.inherited)?;
-        let connections = Connections::dial(stdio).await?;
+        let connections = Connections::take(&self.environment.arrivals, stdio).await?;
         let mut execs = lock(&self.execs);
         if execs.contains_key(exec_id) {
             return Err(exists());

@@ -201,12 +201,12 @@ const SOCKETS: &[Rule] = table! {
     SYS_recvfrom => "the CONNECT line of a host program";
     SYS_recvmsg => "data, into the guest's buffers";
     SYS_sendmsg => "data, from the guest's buffers";
+    SYS_sendto => "the answer to a host program that reached a listener in the guest";
     SYS_shutdown => "one direction ends";
     SYS_socket if Is(0, AF_UNIX) => "no other family";
     SYS_timerfd_create => "a busy listener is tried again";
     SYS_unlink => "a socket that was left over";
     ; rare
-    SYS_sendto => "the answer to a host program that reached a listener in the guest";
     SYS_timerfd_settime => "the listener that a guest program wants is busy";
 };
 
