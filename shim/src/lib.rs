@@ -20,6 +20,7 @@ mod bundle;
 mod cli;
 mod client;
 mod delete;
+mod descriptors;
 mod error;
 mod events;
 mod flags;

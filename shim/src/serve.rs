@@ -18,7 +18,7 @@ use crate::leftovers::reap;
 use crate::owner::{PodOwner, Settings};
 use crate::publisher::{TTRPC_ADDRESS, Target};
 use crate::task::TaskService;
-use crate::{bundle as files, logger};
+use crate::{bundle as files, descriptors, logger};
 
 /// A shim whose containerd died between `start` and Create is of no use.
 const IDLE: Duration = Duration::from_secs(300);
@@ -36,6 +36,7 @@ pub fn run(flags: &Flags) -> Result<()> {
     logger::to_fifo(&bundle, &flags.namespace, &flags.id, flags.debug);
     stand_behind_containerd();
     let spec = runtime::load_spec(&bundle)?;
+    descriptors::allow_all();
     let group = Group::of(&files::annotations(&spec))?;
     let pod = group.pod(&flags.id).to_owned();
     let address = files::address(&bundle, &flags.address, &flags.namespace, &pod);

@@ -2,25 +2,21 @@
 //! the clients that are attached to it.
 //!
 //! ```text
-//! process ── pump ── pipe ── reader ─┬─ log
-//!                                    └─ each attached client, in turn
+//! process ── pump ── reader ─┬─ log
+//!                            └─ each attached client, in turn
 //! ```
+//! A stream is a task and some memory, no thread and no pipe: a pod may have hundreds.
 //! A client that does not read holds the process back, as a terminal does, and
 //! nothing is dropped while it is there.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::pipe;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 
 use super::log::{LogWriter, Stream};
-use crate::error::{Context, Result};
 use crate::stdio::{Endpoint, ProcessIo};
 
 /// Pieces of output that wait for one client.
@@ -35,7 +31,7 @@ pub type Piece = (Stream, Bytes);
 /// The streams of one process.
 #[derive(Debug)]
 pub struct ProcessStreams {
-    stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
+    stdin: tokio::sync::Mutex<Option<DuplexStream>>,
     clients: Arc<Mutex<Option<Vec<mpsc::Sender<Piece>>>>>,
     open: watch::Receiver<usize>,
 }
@@ -47,10 +43,10 @@ impl ProcessStreams {
         terminal: bool,
         stdin: bool,
         log: Option<LogWriter>,
-    ) -> Result<(ProcessIo, Arc<Self>)> {
+    ) -> (ProcessIo, Arc<Self>) {
         let (open, opened) = watch::channel(0);
         let open = Arc::new(open);
-        let log = Arc::new(Mutex::new(log));
+        let log = log.map(|log| Arc::new(Mutex::new(log)));
         let clients = Arc::new(Mutex::new(Some(Vec::new())));
         let mut io = ProcessIo {
             terminal,
@@ -58,18 +54,16 @@ impl ProcessStreams {
         };
         let mut ours = None;
         if stdin {
-            let (theirs, sender) = new_pipe()?;
-            io.stdin = Endpoint::Fd(theirs);
-            ours = Some(pipe::Sender::from_owned_fd(nonblocking(sender)?).on("use", "a pipe")?);
+            let (theirs, sender) = duplex(PIECE);
+            io.stdin = Endpoint::Stream(theirs);
+            ours = Some(sender);
         }
-        let listen = |stream| -> Result<Endpoint> {
-            let (reader, theirs) = new_pipe()?;
+        let listen = |stream| {
+            let (reader, theirs) = duplex(PIECE);
             open.send_modify(|open| *open += 1);
             let (log, clients, open) = (log.clone(), clients.clone(), open.clone());
-            let handle = tokio::runtime::Handle::current();
-            // A thread of the pool: the log's file is written in it, too.
-            handle.clone().spawn_blocking(move || {
-                read_all(reader.into(), stream, &log, &clients, &handle);
+            tokio::spawn(async move {
+                read_all(reader, stream, log, &clients).await;
                 let mut last = false;
                 open.send_modify(|open| {
                     *open -= 1;
@@ -80,18 +74,18 @@ impl ProcessStreams {
                     lock(&clients).take();
                 }
             });
-            Ok(Endpoint::Fd(theirs))
+            Endpoint::Stream(theirs)
         };
-        io.stdout = listen(Stream::Stdout)?;
+        io.stdout = listen(Stream::Stdout);
         if !terminal {
-            io.stderr = listen(Stream::Stderr)?;
+            io.stderr = listen(Stream::Stderr);
         }
         let streams = Self {
             stdin: tokio::sync::Mutex::new(ours),
             clients,
             open: opened,
         };
-        Ok((io, Arc::new(streams)))
+        (io, Arc::new(streams))
     }
 
     /// All output from now on; ends after the last piece.
@@ -127,36 +121,31 @@ impl ProcessStreams {
 }
 
 /// Reads one stream to its end.
-fn read_all(
-    mut reader: File,
+async fn read_all(
+    mut reader: DuplexStream,
     stream: Stream,
-    log: &Mutex<Option<LogWriter>>,
+    log: Option<Arc<Mutex<LogWriter>>>,
     clients: &Mutex<Option<Vec<mpsc::Sender<Piece>>>>,
-    handle: &tokio::runtime::Handle,
 ) {
     let mut buffer = vec![0; PIECE];
     loop {
-        let piece = match reader.read(&mut buffer) {
+        let piece = match reader.read(&mut buffer).await {
             Ok(0) => return,
-            Ok(n) => &buffer[..n],
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Ok(n) => Bytes::copy_from_slice(&buffer[..n]),
             Err(e) => {
                 log::warn!("The output of a process cannot be read: {e}");
                 return;
             }
         };
-        if let Some(writer) = lock(log).as_mut()
-            && let Err(e) = writer.write(stream, piece, SystemTime::now())
-        {
-            log::warn!("Output is missing from a container's log: {e}");
+        if let Some(log) = &log {
+            keep(log.clone(), stream, piece.clone()).await;
         }
         let listening = lock(clients).clone().unwrap_or_default();
         if listening.is_empty() {
             continue;
         }
-        let piece = Bytes::copy_from_slice(piece);
         for client in &listening {
-            let _ = handle.block_on(client.send((stream, piece.clone())));
+            let _ = client.send((stream, piece.clone())).await;
         }
         if let Some(clients) = lock(clients).as_mut() {
             clients.retain(|client| !client.is_closed());
@@ -164,13 +153,14 @@ fn read_all(
     }
 }
 
-fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
-    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).on("make", "a pipe")
-}
-
-fn nonblocking(fd: OwnedFd) -> Result<OwnedFd> {
-    rustix::io::ioctl_fionbio(&fd, true).on("set the mode of", "a pipe")?;
-    Ok(fd)
+/// Writes a piece to the log, in a thread that has nothing else to wait for.
+async fn keep(log: Arc<Mutex<LogWriter>>, stream: Stream, piece: Bytes) {
+    let now = SystemTime::now();
+    let write = move || lock(&log).write(stream, &piece, now);
+    let written = tokio::task::spawn_blocking(write).await;
+    if let Err(e) = written.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+        log::warn!("Output is missing from a container's log: {e}");
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -180,11 +170,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
-    fn end(endpoint: &mut Endpoint) -> File {
+    fn end(endpoint: &mut Endpoint) -> DuplexStream {
         match std::mem::take(endpoint) {
-            Endpoint::Fd(fd) => fd.into(),
+            Endpoint::Stream(stream) => stream,
             other => panic!("{other:?}"),
         }
     }
@@ -194,13 +183,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = LogWriter::open(&path, 8 << 20).unwrap();
-        let (mut io, streams) = ProcessStreams::new(false, false, Some(log)).unwrap();
+        let (mut io, streams) = ProcessStreams::new(false, false, Some(log));
         let mut clients = [streams.listen(), streams.listen()];
         let (mut out, err) = (end(&mut io.stdout), end(&mut io.stderr));
         drop(err);
-        let writer = std::thread::spawn(move || {
+        let writer = tokio::spawn(async move {
             for _ in 0..100 {
-                out.write_all(&[b'x'; 10_000]).unwrap();
+                out.write_all(&[b'x'; 10_000]).await.unwrap();
             }
         });
         for client in &mut clients {
@@ -214,7 +203,7 @@ mod tests {
             assert_eq!(stream, Stream::Stdout);
             heard += piece.len();
         }
-        writer.join().unwrap();
+        writer.await.unwrap();
         streams.drained().await;
         assert!((900_000..1_000_000).contains(&heard), "{heard}");
         assert!(std::fs::metadata(&path).unwrap().len() > 1_000_000);
@@ -224,18 +213,40 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn input_arrives_and_ends() {
-        let (mut io, streams) = ProcessStreams::new(true, true, None).unwrap();
+        let (mut io, streams) = ProcessStreams::new(true, true, None);
         let mut stdin = end(&mut io.stdin);
-        let reader = std::thread::spawn(move || {
+        let reader = tokio::spawn(async move {
             let mut text = String::new();
-            stdin.read_to_string(&mut text).unwrap();
+            stdin.read_to_string(&mut text).await.unwrap();
             text
         });
         streams.write(b"hello ").await;
         streams.write(b"there").await;
         streams.end_input().await;
-        assert_eq!(reader.join().unwrap(), "hello there");
+        assert_eq!(reader.await.unwrap(), "hello there");
         // To nobody, without harm.
         streams.write(b"x").await;
+    }
+
+    /// More than the threads that tokio has for what waits (512 by default), and more
+    /// than one of them each.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_thousand_streams_that_say_nothing_hold_nobody_up() {
+        let silent: Vec<_> = (0..500)
+            .map(|_| ProcessStreams::new(false, true, None))
+            .collect();
+        let waits = async {
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let log = LogWriter::open(&dir.path().join("log"), 8 << 20).unwrap();
+            let (mut io, streams) = ProcessStreams::new(true, false, Some(log));
+            let mut client = streams.listen();
+            end(&mut io.stdout).write_all(b"heard").await.unwrap();
+            client.recv().await.unwrap()
+        };
+        let deadline = std::time::Duration::from_secs(10);
+        let (_, piece) = tokio::time::timeout(deadline, waits).await.unwrap();
+        assert_eq!(&piece[..], b"heard");
+        drop(silent);
     }
 }

@@ -141,7 +141,7 @@ impl Visits {
                 state: "started already".into(),
             });
         }
-        let (mut io, streams) = ProcessStreams::new(session.exec.terminal, stdin, None)?;
+        let (mut io, streams) = ProcessStreams::new(session.exec.terminal, stdin, None);
         io.descriptors = descriptors;
         let output = streams.listen();
         let container = &session.container;

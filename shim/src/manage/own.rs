@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::engine::Service;
 use super::{attach, server};
 use crate::error::{Context, Error, Result};
-use crate::logger;
+use crate::{descriptors, logger};
 
 /// An owner that nobody asks for anything is of no use.
 const IDLE: Duration = Duration::from_secs(60);
@@ -45,6 +45,7 @@ pub(crate) fn run(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
         &owner.home().path().join("owner.log"),
         engine.config().debug,
     );
+    descriptors::allow_all();
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -40,7 +40,7 @@ impl Owner {
 
         let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
         let stdin = definition.stdin_open;
-        let (mut io, streams) = ProcessStreams::new(definition.terminal(), stdin, Some(log))?;
+        let (mut io, streams) = ProcessStreams::new(definition.terminal(), stdin, Some(log));
         io.descriptors = std::mem::take(&mut *guard(&container.lent));
         // Intent: from here on it may be in the VM.
         self.change(container, |state| {

@@ -200,7 +200,7 @@ impl Owner {
         }
         let pod = self.live_or("run a process in")?;
         let process = starter.begin(self.exec_process(&container, &session)?)?;
-        let (mut io, streams) = ProcessStreams::new(session.terminal, starter.stdin, None)?;
+        let (mut io, streams) = ProcessStreams::new(session.terminal, starter.stdin, None);
         io.descriptors = descriptors(exec, &session.preserve_fds, starter.ends)?;
         let output = streams.listen();
         guard(&container.execs).insert(exec.to_owned(), streams.clone());
