@@ -3,23 +3,39 @@
 //! containerd reads the bundle's `log` FIFO. It is opened for reading *and*
 //! writing, non-blocking: a write then never waits and never raises SIGPIPE,
 //! whether containerd reads, is away, or comes back.
+//!
+//! Whatever a guest makes us say, it fills no disk: lines are limited by the place
+//! that they come from (`limit`), and a file of ours by its size (`file`).
+
+mod file;
+mod limit;
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Metadata, Record};
+
+use self::file::BoundedFile;
+use self::limit::Limiter;
 
 /// A write to a FIFO is whole or not at all up to PIPE_BUF (pipe(7)).
 const LINE_MAX: usize = libc::PIPE_BUF;
 
 /// Lines to a file, each with the same fields.
 struct Logfmt {
-    sink: File,
+    sink: Sink,
     fields: String,
+    limiter: Limiter,
+}
+
+enum Sink {
+    Fifo(File),
+    File(Mutex<BoundedFile>),
 }
 
 /// Opens the bundle's log FIFO, if containerd made one.
@@ -45,23 +61,27 @@ pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
     for (name, value) in [("namespace", namespace), ("id", id)] {
         let _ = write!(fields, " {name}={}", quoted(value));
     }
-    install(Box::new(Logfmt { sink, fields }), debug);
+    let sink = Sink::Fifo(sink);
+    let limiter = Limiter::default();
+    install(
+        Box::new(Logfmt {
+            sink,
+            fields,
+            limiter,
+        }),
+        debug,
+    );
 }
 
 /// From now on logs to a file, which begins anew.
 #[cfg(feature = "cli")]
 pub fn to_file(path: &Path, debug: bool) {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
-    match opened {
-        Ok(sink) => install(
+    match BoundedFile::create(path) {
+        Ok(file) => install(
             Box::new(Logfmt {
-                sink,
+                sink: Sink::File(Mutex::new(file)),
                 fields: String::new(),
+                limiter: Limiter::default(),
             }),
             debug,
         ),
@@ -71,7 +91,7 @@ pub fn to_file(path: &Path, debug: bool) {
 
 /// From now on logs to stderr, for `run --verbose`.
 pub fn to_stderr(debug: bool) {
-    install(Box::new(Plain), debug);
+    install(Box::new(Plain(Limiter::default())), debug);
 }
 
 fn install(logger: Box<dyn log::Log>, debug: bool) {
@@ -97,15 +117,19 @@ impl log::Log for Logfmt {
     }
 
     fn log(&self, record: &Record) {
-        if self.enabled(record.metadata()) {
-            let line = logfmt(
-                SystemTime::now(),
-                record.level(),
-                &record.args().to_string(),
-                &self.fields,
-            );
+        if self.enabled(record.metadata())
+            && let Some(left_out) = self.limiter.pass(record)
+        {
+            let message = message(record, left_out);
+            let line = logfmt(SystemTime::now(), record.level(), &message, &self.fields);
             // A log that cannot be written has nowhere to say so.
-            let _ = (&self.sink).write(line.as_bytes());
+            let _ = match &self.sink {
+                Sink::Fifo(fifo) => (&*fifo).write(line.as_bytes()).map(drop),
+                Sink::File(file) => {
+                    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                    file.append(line.as_bytes())
+                }
+            };
         }
     }
 
@@ -113,7 +137,7 @@ impl log::Log for Logfmt {
 }
 
 /// `rust-kata: message` on stderr.
-struct Plain;
+struct Plain(Limiter);
 
 impl log::Log for Plain {
     fn enabled(&self, metadata: &Metadata) -> bool {
@@ -121,13 +145,22 @@ impl log::Log for Plain {
     }
 
     fn log(&self, record: &Record) {
-        if self.enabled(record.metadata()) {
+        if self.enabled(record.metadata())
+            && let Some(left_out) = self.0.pass(record)
+        {
             let level = record.level().as_str().to_lowercase();
-            crate::terminal::say(&format!("{level}: {}", record.args()));
+            crate::terminal::say(&format!("{level}: {}", message(record, left_out)));
         }
     }
 
     fn flush(&self) {}
+}
+
+fn message(record: &Record, left_out: u32) -> String {
+    match left_out {
+        0 => record.args().to_string(),
+        n => format!("{} ({n} more like this were left out)", record.args()),
+    }
 }
 
 fn logfmt(at: SystemTime, level: Level, message: &str, fields: &str) -> String {

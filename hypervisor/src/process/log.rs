@@ -11,17 +11,23 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Error;
-
 use crate::text::one_line;
+
 /// Size at which a log is put aside and begun anew.
 const MAX_LOG: u64 = 256 << 10;
+/// How much is written at once, and how much in a second after that: a guest may talk
+/// for ever.
+const BURST: u64 = 1 << 20;
+/// See [`BURST`].
+const RATE: u64 = 256 << 10;
 /// How much of the end of a log is remembered for error messages.
 const TAIL: usize = 4096;
 /// How many lines of it are told.
@@ -41,6 +47,8 @@ pub(crate) struct BoundedLog {
 pub(crate) struct Tail {
     text: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,
+    /// The writer is gone: what it left is read as fast as can be.
+    hurry: watch::Sender<bool>,
 }
 
 impl BoundedLog {
@@ -64,12 +72,19 @@ impl BoundedLog {
             written: 0,
         };
         let text = Arc::default();
-        let task = tokio::spawn(log.pump(socket, Arc::clone(&text)));
-        Ok((theirs.into(), Tail { text, task }))
+        let (hurry, hurried) = watch::channel(false);
+        let task = tokio::spawn(log.pump(socket, Arc::clone(&text), hurried));
+        Ok((theirs.into(), Tail { text, task, hurry }))
     }
 
-    async fn pump(mut self, mut socket: UnixStream, tail: Arc<Mutex<Vec<u8>>>) {
+    async fn pump(
+        mut self,
+        mut socket: UnixStream,
+        tail: Arc<Mutex<Vec<u8>>>,
+        mut hurry: watch::Receiver<bool>,
+    ) {
         let mut buffer = vec![0; 4096];
+        let mut pace = Pace::default();
         while let Ok(len @ 1..) = socket.read(&mut buffer).await {
             let bytes = &buffer[..len];
             {
@@ -81,6 +96,14 @@ impl BoundedLog {
             if let Err(err) = self.append(bytes) {
                 // The reader must go on, or the writer would stand still.
                 log::warn!("Cannot write {}: {err}", self.path.display());
+            }
+            // Meanwhile the writer finds its socket full.
+            let wait = pace.after(len as u64, Instant::now());
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    _ = hurry.wait_for(|hurry| *hurry) => {}
+                }
             }
         }
     }
@@ -99,6 +122,28 @@ impl BoundedLog {
     }
 }
 
+/// Holds back what goes on for too long.
+#[derive(Default)]
+struct Pace {
+    /// Written beyond [`RATE`], as of `at`.
+    ahead: u64,
+    at: Option<Instant>,
+}
+
+impl Pace {
+    /// How long to wait after `len` bytes more.
+    fn after(&mut self, len: u64, now: Instant) -> Duration {
+        let since = now.duration_since(*self.at.get_or_insert(now));
+        let paid = since.as_millis() as u64 * RATE / 1000;
+        if paid > 0 {
+            self.ahead = self.ahead.saturating_sub(paid);
+            self.at = Some(now);
+        }
+        self.ahead += len;
+        Duration::from_millis(self.ahead.saturating_sub(BURST) * 1000 / RATE)
+    }
+}
+
 impl Tail {
     /// The last lines, once the writer is gone.
     pub async fn last_lines(self) -> String {
@@ -113,6 +158,7 @@ impl Tail {
     }
 
     async fn lines(mut self) -> Vec<String> {
+        self.hurry.send_replace(true);
         let _ = tokio::time::timeout(DRAIN, &mut self.task).await;
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&text)
@@ -126,6 +172,20 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_is_free_and_what_goes_on_is_slow() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let mut told = 0;
+        let end = now + Duration::from_secs(10);
+        while now < end {
+            now += pace.after(4096, now) + Duration::from_micros(10);
+            told += 4096;
+        }
+        let most = BURST + 10 * RATE;
+        assert!((most * 9 / 10..most * 11 / 10).contains(&told), "{told}");
+    }
 
     #[tokio::test]
     async fn log_stays_small_and_keeps_the_end() {
