@@ -12,6 +12,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+mod blocking;
 mod cgroup;
 mod config;
 mod container;

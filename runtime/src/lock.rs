@@ -15,6 +15,7 @@ use fs2::FileExt;
 use rustix::fs::{FileType, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::blocking;
 use crate::dir::Dir;
 use crate::error::{Context, Error, Result};
 
@@ -79,6 +80,13 @@ impl PodLock {
     }
 
     fn take(dir: &impl Guarded, lock: impl Fn(&File) -> std::io::Result<()>) -> Result<Self> {
+        blocking(|| Self::take_at_once(dir, lock))
+    }
+
+    fn take_at_once(
+        dir: &impl Guarded,
+        lock: impl Fn(&File) -> std::io::Result<()>,
+    ) -> Result<Self> {
         let path = dir.lock();
         let file = open(&path, false).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::not_found("pod", dir.pod()),

@@ -17,6 +17,7 @@ use protos::agent as api;
 use tokio::sync::{mpsc, watch};
 
 use crate::agent::Agent;
+use crate::blocking::blocking;
 use crate::cgroup::HostCgroup;
 use crate::container::Container;
 use crate::disks::Disks;
@@ -298,7 +299,7 @@ impl Pod {
             for container in pod.containers() {
                 container.settle_after_vm().await;
             }
-            crate::recovery::remove(&pod.dir, &pod.share, &pod.cgroup_paths())
+            blocking(|| crate::recovery::remove(&pod.dir, &pod.share, &pod.cgroup_paths()))
         })
         .await
     }

@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use crate::agent::Agent;
+use crate::blocking::blocking;
 use crate::cgroup::HostCgroup;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
@@ -28,10 +29,10 @@ use crate::resize::Bounds;
 use crate::share::ShareTree;
 use crate::stdio::Streams;
 
-/// Told of each step of a pod's start as it ends.
 /// As much of what the guest says it runs as is told.
 const MAX_VERSION: usize = 128;
 
+/// Told of each step of a pod's start as it ends.
 pub type Progress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
 
 /// Makes and finds pods. Cheap to clone.
@@ -95,7 +96,8 @@ impl Runtime {
         match boot(&config, &spec, &dir, &share, &mut cgroup, &progress).await {
             Ok(booted) => Ok(Pod::new(dir, spec, owner, booted)),
             Err(e) => {
-                if let Err(left) = recovery::remove(&dir, &share, cgroup.new_dirs()) {
+                let remove = || recovery::remove(&dir, &share, cgroup.new_dirs());
+                if let Err(left) = blocking(remove) {
                     log::warn!("Pod {}: {left}", dir.pod());
                 }
                 Err(e)
@@ -213,17 +215,19 @@ async fn boot(
     record::save(dir, &dir.state(), &state)?;
 
     let sockets = dir.sockets();
-    private::make(&sockets)?;
-    private::make(&dir.containers())?;
-    cgroup.create(|dirs| {
-        let state = PodState {
-            cgroups: dirs.to_vec(),
-            ..state.clone()
-        };
-        record::save(dir, &dir.state(), &state)
+    blocking(|| {
+        private::make(&sockets)?;
+        private::make(&dir.containers())?;
+        cgroup.create(|dirs| {
+            let state = PodState {
+                cgroups: dirs.to_vec(),
+                ..state.clone()
+            };
+            record::save(dir, &dir.state(), &state)
+        })?;
+        share.create()
     })?;
     state.cgroups = cgroup.new_dirs().to_vec();
-    share.create()?;
     // Listening before the guest boots: its call is the sign that it is ready.
     let agent_port = listen(dir, AGENT_PORT)?;
 
@@ -238,7 +242,7 @@ async fn boot(
     state.hypervisor = choice.reason;
     state.processes = vm.processes();
     record::save(dir, &dir.state(), &state)?;
-    state.processes.iter().for_each(|p| cgroup.add(p.pid));
+    blocking(|| state.processes.iter().for_each(|p| cgroup.add(p.pid)));
     step("VM processes started");
 
     let started = async {
@@ -252,9 +256,9 @@ async fn boot(
                 return Err(Error::AgentTimeout { call: "boot", seconds: config.timeouts.boot.as_secs() });
             }
         };
-        if progress.is_some() {
         // As long as no other program runs in the guest.
         let streams = Streams::new(&dir.vsock())?;
+        if progress.is_some() {
             step(&guest_ready(vm.boot_mark().await.ok().flatten()));
         }
         let agent = Agent::new(connection, config.timeouts);

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 
 /// What a kind of state file holds.
@@ -74,9 +75,11 @@ pub fn write<T: Stored>(path: &Path, value: &T) -> Result<()> {
         )));
     };
     let temp = dir.join(format!(".{}.tmp", name.to_string_lossy()));
-    create(&temp, path, value)?;
-    fs::rename(&temp, path).on("replace", path)?;
-    sync_dir(dir)
+    blocking(|| {
+        create(&temp, path, value)?;
+        fs::rename(&temp, path).on("replace", path)?;
+        sync_dir(dir)
+    })
 }
 
 /// Removes what writers have left that were killed. The caller sees to it that
@@ -97,7 +100,7 @@ pub(crate) fn sweep_temps(dir: &Path) {
 /// # Errors
 /// [`Error::Io`] naming the file.
 pub(crate) fn write_new<T: Stored>(path: &Path, value: &T) -> Result<()> {
-    create(path, path, value)
+    blocking(|| create(path, path, value))
 }
 
 fn create<T: Stored>(file: &Path, of: &Path, value: &T) -> Result<()> {
@@ -116,7 +119,8 @@ fn create<T: Stored>(file: &Path, of: &Path, value: &T) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] naming the directory.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).on("sync", dir)
+    let synced = || File::open(dir).and_then(|d| d.sync_all());
+    blocking(synced).on("sync", dir)
 }
 
 /// Makes a directory and those above it that are missing, such that they last.

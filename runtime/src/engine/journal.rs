@@ -27,6 +27,7 @@ pub use self::filter::Filter;
 pub use self::follow::{Follower, Reader};
 use super::definition::{ContainerDefinition, PodDefinition};
 use super::time::rfc3339;
+use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 
 /// Bytes of each of the two files.
@@ -171,7 +172,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`].
     pub fn append(&self, event: Event) -> Result<()> {
-        self.append_bounded(event, HALF)
+        blocking(|| self.append_bounded(event, HALF))
     }
 
     fn append_bounded(&self, mut event: Event, half: u64) -> Result<()> {
