@@ -24,6 +24,9 @@ use crate::resize::Limits;
 use crate::state::{Status, Step};
 use crate::stdio::Stdio;
 
+/// How long a process has to end that was killed.
+pub(crate) const KILLED: Duration = Duration::from_secs(20);
+
 /// A container of a pod that this process owns.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -191,6 +194,34 @@ impl Container {
 }
 
 impl Pod {
+    /// Ends a container that was not started. A guest that does not do so is ended
+    /// with its VM, unless other containers live in it.
+    async fn kill_created(self: &Arc<Self>, container: &Container) -> Result<()> {
+        let id = &container.record.id;
+        match self.kill(id, None, libc::SIGKILL as u32, true).await {
+            // It has ended by itself.
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        if tokio::time::timeout(KILLED, container.init.ended())
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        let late = || Error::NotEnded {
+            what: format!("Container {id}"),
+            seconds: KILLED.as_secs(),
+        };
+        if self.others_live(id) {
+            return Err(late());
+        }
+        self.kill_vm("the guest did not end a container that was killed")
+            .await;
+        let ended = tokio::time::timeout(KILLED, container.init.ended()).await;
+        ended.map_err(|_| late())?.map(drop)
+    }
+
     /// Releases the init of a created container.
     ///
     /// # Errors
@@ -339,9 +370,7 @@ impl Pod {
         let found = self.container(container)?;
         self.detached(|pod| async move {
             if found.init.status() == Status::Created {
-                pod.kill(&found.record.id, None, libc::SIGKILL as u32, true)
-                    .await?;
-                found.init.ended().await?;
+                pod.kill_created(&found).await?;
             }
             let _op = pod.op.lock().await;
             let id = &found.record.id;

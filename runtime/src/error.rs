@@ -164,6 +164,16 @@ pub enum Error {
         /// The deadline.
         seconds: u64,
     },
+    /// A process that was killed is still there.
+    #[error(
+        "{what} was killed and has not ended within {seconds} s: the guest may be stuck; remove the pod to end it"
+    )]
+    NotEnded {
+        /// The process.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The VM ended (or never came up).
     #[error("The VM of pod {pod:?} is gone: {reason}")]
     VmGone {
@@ -192,7 +202,7 @@ impl Error {
             Self::Image(e) => e.kind(),
             Self::Unsupported(_) => ErrorKind::Unimplemented,
             Self::Agent { kind, .. } | Self::Remote { kind, .. } => *kind,
-            Self::AgentTimeout { .. } => ErrorKind::DeadlineExceeded,
+            Self::AgentTimeout { .. } | Self::NotEnded { .. } => ErrorKind::DeadlineExceeded,
             Self::VmGone { .. } | Self::OwnerGone(_) | Self::OwnerLeaving => ErrorKind::Unavailable,
             Self::Io { .. } | Self::Hypervisor(_) | Self::Internal(_) => ErrorKind::Internal,
         }

@@ -37,13 +37,13 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the end of a VM may go unnoticed after its agent has hung up.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// A process of the host that stands for one of the guest.
 /// Between two events that the agent is asked for: it decides how many there are.
 const EVENT_PAUSE: Duration = Duration::from_millis(20);
 
 /// As much of a process's command line as is told.
 const MAX_COMMAND: usize = 4096;
 
+/// A process of the host that stands for one of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PidInfo {
     /// Its pid.

@@ -26,6 +26,7 @@ pub mod cut;
 pub mod dice;
 pub mod dist;
 pub mod events;
+pub mod guest;
 pub mod image;
 pub mod images;
 pub mod initrd;

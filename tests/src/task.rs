@@ -68,6 +68,8 @@ pub struct Bundle {
     pub id: String,
     /// Where it is.
     pub path: PathBuf,
+    /// What its shim logs.
+    pub log: Capture,
 }
 
 impl Bundle {
@@ -79,7 +81,7 @@ impl Bundle {
         fs::create_dir_all(&path).expect("the bed is ours");
         let log = fifo(&path, "log");
         // The shim waits for a reader of its log.
-        Capture::of(
+        let log = Capture::of(
             File::options()
                 .read(true)
                 .write(true)
@@ -92,6 +94,7 @@ impl Bundle {
         Self {
             id: id.to_owned(),
             path,
+            log,
         }
     }
 

@@ -293,11 +293,13 @@ fn what_makes_no_sense_is_an_invalid_argument() {
     let bad = Bundle {
         id: "../escape".into(),
         path: bundle.path.clone(),
+        log: harness::capture::Capture::default(),
     };
     refused(shim.create(&bad, None, false), Code::INVALID_ARGUMENT);
     let unnamed = Bundle {
         id: String::new(),
         path: bundle.path.clone(),
+        log: harness::capture::Capture::default(),
     };
     refused(shim.create(&unnamed, None, false), Code::INVALID_ARGUMENT);
     let request = CheckpointTaskRequest {

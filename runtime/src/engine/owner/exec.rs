@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::build::root_layers;
 use super::{Owner, Tracked, guard};
+use crate::container::KILLED;
 use crate::descriptor::{self, Descriptor};
 use crate::engine::capabilities;
 use crate::engine::record::{ExecSession, PreservedFd};
@@ -310,7 +311,11 @@ impl Owner {
             let pod = self.live_or("kill a process in")?;
             pod.kill(name, Some(exec), libc::SIGKILL as u32, false)
                 .await?;
-            self.wait(name, Some(exec)).await?;
+            let ended = tokio::time::timeout(KILLED, self.wait(name, Some(exec))).await;
+            ended.map_err(|_| Error::NotEnded {
+                what: format!("Exec {exec} of container {name}"),
+                seconds: KILLED.as_secs(),
+            })??;
         }
         self.change(&container, |state| {
             state.execs.remove(exec);
