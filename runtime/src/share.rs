@@ -198,7 +198,7 @@ fn attach_inside(mount: &Mount, root: &Path, inside: &str) -> Result<()> {
         rustix::fs::openat2(&root, inside, flags, Mode::empty(), how)
     };
     let target = open().map_err(std::io::Error::from);
-    let target = target.on("open the mount point", &root.join(inside))?;
+    let target = target.on("open the mount point", root.join(inside))?;
     // The descriptor is the directory, whatever its name leads to by now.
     mount.attach(Path::new(&format!(
         "/proc/self/fd/{}/.",

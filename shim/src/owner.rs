@@ -9,7 +9,7 @@ use std::time::Duration;
 use containerd_shim_protos::api::CreateTaskRequest;
 use oci_spec::runtime::Spec;
 use runtime::{Config, ContainerConfig, Error, Pod, PodConfig, ProcessIo, Result, Runtime};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::time::sleep;
 
 use crate::events::Requests;
@@ -46,6 +46,22 @@ pub struct PodOwner {
     ended: watch::Sender<bool>,
 }
 
+/// Counts a creation that is under way, to its end or until it is given up.
+struct Creating<'a>(&'a AtomicUsize);
+
+impl<'a> Creating<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl PodOwner {
     /// An owner without a pod yet.
     pub fn new(settings: Settings) -> Arc<Self> {
@@ -65,9 +81,10 @@ impl PodOwner {
         self.pod.get().cloned()
     }
 
-    /// Neither a pod nor one on its way.
+    /// Neither a container nor one on its way.
     pub fn is_idle(&self) -> bool {
-        self.pod.get().is_none() && self.creating.load(Ordering::Acquire) == 0
+        let empty = self.pod.get().is_none_or(|pod| pod.is_empty());
+        empty && self.creating.load(Ordering::Acquire) == 0
     }
 
     /// Resolves when there is nothing more to serve.
@@ -76,9 +93,47 @@ impl PodOwner {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// Creates a container for `caller`. If that goes away meanwhile (containerd was
+    /// killed), nobody knows of the container, and nobody would remove it: it is
+    /// taken back, and with the last one the pod ends.
+    pub async fn create_for(
+        &self,
+        request: CreateTaskRequest,
+        io: ProcessIo,
+        mut caller: oneshot::Sender<Result<u32>>,
+    ) {
+        let id = request.id.clone();
+        let created = {
+            let create = self.create(request, io);
+            tokio::pin!(create);
+            tokio::select! {
+                created = &mut create => created,
+                () = caller.closed() => match self.pod() {
+                    // A pod that is half made is undone after the runtime has stopped.
+                    None => Err(self.ending()),
+                    Some(_) => create.await,
+                }
+            }
+        };
+        let Err(created) = caller.send(created) else {
+            return;
+        };
+        log::warn!("Container {id}: whoever created it has gone: it is taken back");
+        if let (Ok(_), Some(pod)) = (created, self.pod())
+            && let Err(error) = pod.delete(&id, None).await
+        {
+            log::error!("Container {id} could not be taken back: {error}");
+        }
+        if self.is_idle()
+            && let Err(error) = self.shutdown().await
+        {
+            log::error!("The pod did not end well: {error}");
+        }
+    }
+
     /// Creates a container, and before the first one the pod. Answers its pid.
-    pub async fn create(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
-        self.creating.fetch_add(1, Ordering::AcqRel);
+    async fn create(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
+        let _creating = Creating::new(&self.creating);
         let first = self.requests.remember(&request);
         let id = request.id.clone();
         let result = tokio::select! {
@@ -89,7 +144,6 @@ impl PodOwner {
         if first && result.is_err() {
             self.requests.forget(&id);
         }
-        self.creating.fetch_sub(1, Ordering::AcqRel);
         result
     }
 

@@ -20,8 +20,9 @@ use crate::publisher::{TTRPC_ADDRESS, Target};
 use crate::task::TaskService;
 use crate::{bundle as files, descriptors, logger};
 
-/// A shim whose containerd died between `start` and Create is of no use.
-const IDLE: Duration = Duration::from_secs(300);
+/// A shim without a container is of no use: its containerd died before it created
+/// one, or could not tell that it is done. Looked at twice.
+const IDLE: Duration = Duration::from_secs(120);
 
 /// For an orderly end on SIGTERM; systemd gives ten times as much.
 const SHUTDOWN: Duration = Duration::from_secs(9);
@@ -35,8 +36,8 @@ pub fn run(flags: &Flags) -> Result<()> {
     let bundle = std::env::current_dir().doing("find the working directory")?;
     logger::to_fifo(&bundle, &flags.namespace, &flags.id, flags.debug);
     stand_behind_containerd();
-    let spec = runtime::load_spec(&bundle)?;
     descriptors::allow_all();
+    let spec = runtime::load_spec(&bundle)?;
     let group = Group::of(&files::annotations(&spec))?;
     let pod = group.pod(&flags.id).to_owned();
     let address = files::address(&bundle, &flags.address, &flags.namespace, &pod);
@@ -90,7 +91,10 @@ async fn serve(listener: OwnedFd, owner: &Arc<PodOwner>, address: &Address) -> R
 
     tokio::select! {
         () = owner.ended() => {}
-        () = idle(owner) => log::warn!("Nobody created a container: leaving"),
+        () = idle(owner) => {
+            log::warn!("There is no container, and nobody creates one: leaving");
+            orderly_end(owner, "No container").await;
+        }
         _ = terminate.recv() => orderly_end(owner, "SIGTERM").await,
         _ = interrupt.recv() => orderly_end(owner, "SIGINT").await,
     }
@@ -106,11 +110,14 @@ async fn serve(listener: OwnedFd, owner: &Arc<PodOwner>, address: &Address) -> R
 }
 
 async fn idle(owner: &PodOwner) {
+    let mut before = false;
     loop {
         sleep(IDLE).await;
-        if owner.is_idle() {
+        let idle = owner.is_idle();
+        if idle && before {
             return;
         }
+        before = idle;
     }
 }
 

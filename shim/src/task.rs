@@ -22,6 +22,7 @@ use protobuf::MessageField;
 use protobuf::well_known_types::empty::Empty;
 use runtime::Pod;
 use runtime::engine::visit::is_visit;
+use tokio::sync::oneshot;
 use ttrpc::Code;
 use ttrpc::r#async::{Service, TtrpcContext};
 use ttrpc::error::get_rpc_status;
@@ -113,7 +114,10 @@ impl Task for TaskService {
         }
         let io = io(&req.stdin, &req.stdout, &req.stderr, req.terminal).map_err(status::invalid)?;
         let owner = self.0.clone();
-        let pid = change(async move { owner.create(req, io).await }).await?;
+        let (caller, created) = oneshot::channel();
+        tokio::spawn(async move { owner.create_for(req, io, caller).await });
+        let broke_off = |_| get_rpc_status(Code::INTERNAL, "The creation broke off");
+        let pid = created.await.map_err(broke_off)?.map_err(status::of)?;
         Ok(CreateTaskResponse {
             pid,
             ..CreateTaskResponse::default()

@@ -46,8 +46,8 @@ pub struct Plan {
 pub struct Bed {
     folder: TempDir,
     path: OsString,
-    containerd: Child,
-    log: Capture,
+    containerd: RefCell<Child>,
+    log: RefCell<Vec<Capture>>,
     /// Everything containerd publishes.
     pub events: EventLog,
     ids: RefCell<BTreeSet<String>>,
@@ -71,25 +71,13 @@ impl Bed {
         let mounts = Machine::now();
         let path = plan.path.unwrap_or_else(usual_path);
         write_configs(folder.path(), &plan.config);
-        let mut containerd = Command::new(program("containerd"))
-            .arg("--config")
-            .arg(folder.path().join("containerd.toml"))
-            .envs(environment(folder.path(), &path))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("cannot start containerd (package containerd): {error}")
-            });
-        let log = Capture::of(containerd.stderr.take().expect("piped"));
-        log.expect("containerd successfully booted", dist::patience(20.0));
+        let (containerd, log) = start_containerd(folder.path(), &path);
         let events = EventLog::subscribe(client(folder.path(), &["events"]));
         let bed = Self {
             folder,
             path,
-            containerd,
-            log,
+            containerd: RefCell::new(containerd),
+            log: RefCell::new(vec![log]),
             events,
             ids: RefCell::default(),
             made: Cell::new(0),
@@ -186,7 +174,22 @@ impl Bed {
 
     /// What containerd and the shims logged.
     pub fn log(&self) -> String {
-        self.log.now().text()
+        let logs = self.log.borrow();
+        logs.iter().map(|log| log.now().text()).collect()
+    }
+
+    /// Kills containerd; shims and pods stay, and nobody listens to events any more.
+    pub fn kill_containerd(&self) {
+        let mut containerd = self.containerd.borrow_mut();
+        process::signal(containerd.id(), Signal::SIGKILL);
+        let _ = containerd.wait();
+    }
+
+    /// Starts containerd again.
+    pub fn restart_containerd(&self) {
+        let (containerd, log) = start_containerd(self.dir(), &self.path);
+        *self.containerd.borrow_mut() = containerd;
+        self.log.borrow_mut().push(log);
     }
 
     /// A `ctr` command line in the test's namespace.
@@ -222,7 +225,11 @@ impl Bed {
     /// The processes that belong to this bed, containerd and its clients aside.
     pub fn processes(&self) -> Vec<Process> {
         let marker = self.dir().to_str().expect("an ASCII path");
-        let own = [self.containerd.id(), self.events.pid(), std::process::id()];
+        let own = [
+            self.containerd.borrow().id(),
+            self.events.pid(),
+            std::process::id(),
+        ];
         process::marked(marker)
             .into_iter()
             .filter(|process| !own.contains(&process.pid))
@@ -268,8 +275,7 @@ impl Drop for Bed {
             leak::left_after(self, dist::patience(10.0))
         };
         self.sweep();
-        process::signal(self.containerd.id(), Signal::SIGKILL);
-        let _ = self.containerd.wait();
+        self.kill_containerd();
         if failed || !left.is_empty() {
             eprintln!("containerd and shims said:\n{}", tell(&self.log()));
             eprintln!("{}", logs(&self.state()));
@@ -313,6 +319,22 @@ fn program(name: &str) -> PathBuf {
         .into_iter()
         .find(|file| file.is_file())
         .unwrap_or_else(|| name.into())
+}
+
+/// A containerd that serves, and what it logs.
+fn start_containerd(folder: &Path, path: &OsString) -> (Child, Capture) {
+    let mut containerd = Command::new(program("containerd"))
+        .arg("--config")
+        .arg(folder.join("containerd.toml"))
+        .envs(environment(folder, path))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start containerd (package containerd): {error}"));
+    let log = Capture::of(containerd.stderr.take().expect("piped"));
+    log.expect("containerd successfully booted", dist::patience(20.0));
+    (containerd, log)
 }
 
 fn usual_path() -> OsString {

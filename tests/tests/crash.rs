@@ -1,5 +1,6 @@
 //! One process of a pod dies or hangs: containerd is told, and all is cleaned.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use harness::bed::Bed;
@@ -10,7 +11,7 @@ use harness::process::{self, Process};
 use harness::run::{Input, Running, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
-use harness::task::{Answer, Bundle, Code, Shim};
+use harness::task::{Answer, Bundle, Code, Shim, fifo};
 use nix::sys::signal::Signal;
 
 /// The one process of this name, as soon as there is one.
@@ -136,6 +137,57 @@ fn qemu_dies_while_creating() {
 fn the_shim_dies_while_creating() {
     // Before there is a VM, the one that serves cannot be told from `start`.
     dies_while_creating(SHIM, VMM);
+}
+
+/// Kills containerd while it waits for the creation of a container, at a moment that
+/// the container's hook holds, or while the guest boots. Nobody is left to remove the
+/// container.
+fn containerd_dies_while_creating(held: bool) {
+    if !subject_is_ours("containerd dies while a pod is made") {
+        return;
+    }
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    let (reached, gate) = (bed.fresh("reached"), fifo(bed.dir(), "gate"));
+    let hook = format!("echo > {}; cat {}", reached.display(), gate.display());
+    let hooks = serde_json::json!({
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", hook]}],
+    });
+    let spec = Spec::new(&bed.rootfs(), &["sleep", "1000"]).set("/hooks", hooks);
+    let creating = Running::spawn(scene.spec_command("c", &[], &spec), Input::Null);
+    let vmm = await_named(&bed, VMM, limit());
+    let shim = await_named(&bed, SHIM, limit());
+    let deadline = Instant::now() + limit();
+    while held && !reached.exists() {
+        assert!(Instant::now() < deadline, "the hook does not run");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+
+    bed.kill_containerd();
+    if held {
+        // It goes on: the container is made, and its creation succeeds.
+        drop(File::options().write(true).open(gate).expect("our fifo"));
+    }
+
+    assert_ne!(creating.finish(patience(20.0)).code, 0);
+    for process in [&vmm, &shim] {
+        let gone = process::wait_gone(process.pid, patience(30.0));
+        assert!(gone, "nobody owns {process:?}");
+    }
+    bed.restart_containerd();
+    scene.remove("c");
+    bed.assert_clean();
+    assert_eq!(scene.shell("c", &[], "echo again").ok().out(), "again\n");
+}
+
+#[test]
+fn containerd_dies_while_a_container_is_made() {
+    containerd_dies_while_creating(true);
+}
+
+#[test]
+fn containerd_dies_while_a_guest_boots() {
+    containerd_dies_while_creating(false);
 }
 
 /// Stops `victim` under a running container.
