@@ -139,7 +139,7 @@ pub struct PodDefinition {
     pub vcpus: Option<u32>,
     /// `auto`, `kvm` or `qemu`, instead of the configured.
     pub hypervisor: Option<hypervisor::HypervisorKind>,
-    /// It was made for its one container by `run` and goes with it.
+    /// It was made for a container by `run` and goes with its last one.
     pub single: bool,
 }
 

@@ -79,18 +79,8 @@ impl PodHandle {
     /// went wrong, though the pod is gone.
     pub async fn remove(&self, force: bool, seconds: Option<u32>) -> Result<()> {
         if !force {
-            let view = self.view()?;
-            if !view.containers.is_empty() {
-                return Err(Error::WrongState {
-                    what: "pod",
-                    id: self.name().to_owned(),
-                    operation: "remove",
-                    state: format!(
-                        "in use by {} container(s): remove them first, or use --force",
-                        view.containers.len()
-                    ),
-                });
-            }
+            // Told at once, and looked at again where nothing can come between.
+            check_empty(self.name(), self.view()?.containers.len())?;
         }
         if force {
             let there = fs::symlink_metadata(self.home.path());
@@ -103,6 +93,10 @@ impl PodHandle {
         for _ in 0..TRIES {
             match self.authority().await {
                 Ok(Authority::Files(held)) => {
+                    if !force {
+                        let containers = store::names_in(&self.home.containers())?;
+                        check_empty(self.name(), containers.len())?;
+                    }
                     let removed = self.remove_files(&held);
                     return first.map_or(removed, Err);
                 }
@@ -110,7 +104,11 @@ impl PodHandle {
                     self.kill_owner()?;
                 }
                 Ok(Authority::Owner(owner)) => {
-                    let stopped = owner.shutdown(stop_request(&[], seconds)).await;
+                    let request = api::StopRequest {
+                        if_empty: !force,
+                        ..stop_request(&[], seconds)
+                    };
+                    let stopped = owner.shutdown(request).await;
                     let outcome = stopped.map(client::to_outcome);
                     match outcome {
                         Ok(outcome) => {
@@ -118,6 +116,7 @@ impl PodHandle {
                             first = first.or(error);
                         }
                         Err(e) if e.kind() == ErrorKind::Unavailable => {}
+                        Err(e) if !force => return Err(e),
                         Err(e) => first = Some(e),
                     }
                     match self.owner_ended().await {
@@ -142,6 +141,29 @@ impl PodHandle {
             "Pod {} gets a new owner each time",
             self.name()
         )))
+    }
+
+    /// Removes the pod if it was made by `run` for a container and has none any more.
+    ///
+    /// # Errors
+    /// As [`PodHandle::remove`].
+    pub async fn remove_if_spent(&self) -> Result<()> {
+        // One that cannot be read is for `pod rm --force`.
+        if !self.view().is_ok_and(|view| view.definition.single) {
+            return Ok(());
+        }
+        match self.remove(false, None).await {
+            // It has containers, or somebody else has removed it.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::FailedPrecondition | ErrorKind::NotFound
+                ) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// A pod without its locks could not be removed, either.
@@ -220,6 +242,19 @@ impl PodHandle {
             ..owner
         })
     }
+}
+
+/// Refuses to remove a pod that has containers.
+pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
+    if containers == 0 {
+        return Ok(());
+    }
+    Err(Error::WrongState {
+        what: "pod",
+        id: pod.to_owned(),
+        operation: "remove",
+        state: format!("in use by {containers} container(s): remove them first, or use --force"),
+    })
 }
 
 /// Whether an owner answers at all; to stop a pod may take it any time.

@@ -51,16 +51,12 @@ impl Engine {
 }
 
 impl PodHandle {
-    /// Removes a container, and its pod if that was made for it alone.
+    /// Removes a container, and its pod if that was made for one and has none left.
     pub(super) async fn remove_with_own(&self, container: &str) -> Result<()> {
-        let single = self.view().map(|view| view.definition.single);
-        if matches!(single, Ok(true)) {
-            return self.remove(true, None).await;
-        }
         let names = [container.to_owned()];
         let removed = self.remove_containers(&names, true, None).await;
         match removed?.errors.into_values().next() {
-            None | Some(Error::NotFound { .. }) => Ok(()),
+            None | Some(Error::NotFound { .. }) => self.remove_if_spent().await,
             Some(e) => Err(e),
         }
     }

@@ -460,12 +460,9 @@ impl Rm {
     async fn run(self, context: &Context) -> CliResult<()> {
         let (force, time) = (self.force, self.time);
         let remove = async |pod: &PodHandle, names: &[String]| {
-            // A pod that was made for its one container goes with it.
-            let single = pod.view().is_ok_and(|view| view.definition.single);
             let outcome = pod.remove_containers(names, force, time).await?;
-            if single && outcome.errors.is_empty() {
-                pod.remove(true, time).await?;
-            }
+            // A pod that was made for a container goes with its last one.
+            pod.remove_if_spent().await?;
             Ok(outcome)
         };
         let which = self.which.named(context)?;

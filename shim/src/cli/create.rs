@@ -54,7 +54,7 @@ async fn create_named(
     };
     if let Err(error) = pod.create_container(&definition).await {
         if own {
-            pod.remove(true, None).await?;
+            pod.remove_if_spent().await?;
         }
         return Err(error.into());
     }

@@ -45,9 +45,14 @@ pub(super) async fn run(context: &Context, args: Args) -> CliResult<u8> {
         ..Attach::default()
     };
     let code = attach(&pod, how).await;
-    if args.options.rm && args.pod.is_none() {
-        // The container has gone by itself; the pod was for it alone.
-        pod.remove(true, Some(0)).await?;
+    if args.options.rm {
+        // One that ended has gone or is about to, one that never began has not, and one
+        // that was detached from stays.
+        let names = std::slice::from_ref(&name);
+        if let Err(error) = pod.remove_containers(names, false, None).await {
+            log::debug!("Container {name}: {error}");
+        }
+        pod.remove_if_spent().await?;
     }
     code
 }

@@ -134,7 +134,14 @@ impl Management for Service {
 
     async fn shutdown(&self, _: &TtrpcContext, req: api::StopRequest) -> Answer<api::Results> {
         let owner = self.0.clone();
-        answer(async move { owner.stop_pod(req.timeout).await.map(to_results) }).await
+        answer(async move {
+            let stopped = match req.if_empty {
+                true => owner.stop_empty_pod().await,
+                false => owner.stop_pod(req.timeout).await,
+            };
+            stopped.map(to_results)
+        })
+        .await
     }
 
     async fn wait(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::WaitResponse> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::{Owner, Tracked};
+use super::{Owner, Tracked, guard};
+use crate::engine::removal;
 use crate::engine::status::{ContainerStatus, Operation, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -167,6 +168,18 @@ impl Owner {
         let outcome = self.stop_locked(&[], seconds).await;
         self.end("the pod was stopped").await;
         outcome
+    }
+
+    /// As [`Owner::stop_pod`], of a pod without containers.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] if it has any.
+    pub async fn stop_empty_pod(self: &Arc<Self>) -> Result<Outcome> {
+        let _op = self.op.lock().await;
+        let count = guard(&self.containers).len();
+        removal::check_empty(self.home.name(), count)?;
+        self.end("the pod is removed").await;
+        Ok(Outcome::default())
     }
 
     /// Waits until a container, or a further process of it, has ended; answers

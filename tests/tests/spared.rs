@@ -1,0 +1,124 @@
+//! What is not to be removed stays: containers that others put into a pod that `run`
+//! made.
+
+use harness::bed::Bed;
+use harness::dist::subject_is_ours;
+use harness::layout::{Layout, Packing, Tar};
+use harness::pods::inspect;
+use harness::run::{Input, Running, run};
+use harness::scene::limit;
+use serde_json::json;
+
+const SLEEP: [&str; 3] = [
+    "sh",
+    "-c",
+    "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+];
+
+/// `rust-kata run -d` of a script that waits.
+fn run_detached(bed: &Bed, words: &[&str]) {
+    let args = [&["run", "-d"], words, &["--"], &SLEEP[..]].concat();
+    run(bed.cli(&args), Input::Null, limit()).ok();
+}
+
+fn runs(bed: &Bed, name: &str) -> bool {
+    inspect(bed, "container", name)["state"]["status"] == "running"
+}
+
+fn is_gone(bed: &Bed, what: &str, name: &str) {
+    let gone = bed.rust_kata(&[what, "inspect", name]).exits(125);
+    assert!(gone.err().contains("not found"), "{gone:?}");
+}
+
+#[test]
+fn containers_that_nobody_named_stay_and_the_pod_goes_with_the_last() {
+    if !subject_is_ours("containers") {
+        return;
+    }
+    let bed = Bed::new();
+    let rootfs = bed.rootfs();
+    let root = rootfs.to_str().expect("an ASCII path");
+    let layout = Layout::new(bed.fresh("layout"));
+    let layer = layout.layer(&Tar::busybox().finish(), Packing::Gzip);
+    let image = layout.image(&[layer], &json!({}));
+    layout.index(&[(&image, None)]);
+    let image = layout.reference();
+
+    // The pod is of `first`, which is gone by the name of its image.
+    run_detached(&bed, &["--name", "first", "--image", &image]);
+    let in_first = ["--pod", "first", "--rootfs", root];
+    let run_in_first = |words: &[&str]| run_detached(&bed, &[&in_first[..], words].concat());
+    run_in_first(&["--name", "second", "-v", "v:/v"]);
+    run_in_first(&["--name", "third"]);
+    run_in_first(&["--name", "fourth"]);
+    let refused = bed.rust_kata(&["pod", "rm", "first"]).exits(125);
+    assert!(refused.err().contains("4 container(s)"), "{refused:?}");
+    let id = inspect(&bed, "container", "first")["image"].clone();
+    let id = id.as_str().map_or_else(
+        || {
+            let ls = bed.rust_kata(&["image", "ls", "--quiet"]).ok().out();
+            ls.trim().to_owned()
+        },
+        str::to_owned,
+    );
+    bed.rust_kata(&["image", "rm", "--force", &id]).ok();
+    is_gone(&bed, "container", "first");
+    for name in ["second", "third", "fourth"] {
+        assert!(runs(&bed, name), "{name} after image rm");
+    }
+
+    bed.rust_kata(&["volume", "rm", "--force", "v"]).ok();
+    is_gone(&bed, "container", "second");
+    assert!(runs(&bed, "third") && runs(&bed, "fourth"));
+
+    bed.rust_kata(&["container", "rm", "-f", "third"]).ok();
+    is_gone(&bed, "container", "third");
+    assert!(runs(&bed, "fourth"), "after container rm");
+
+    bed.rust_kata(&["container", "rm", "-f", "fourth"]).ok();
+    is_gone(&bed, "pod", "first");
+}
+
+#[test]
+fn a_run_that_ends_takes_its_own_container_alone() {
+    if !subject_is_ours("containers") {
+        return;
+    }
+    let bed = Bed::new();
+    let rootfs = bed.rootfs();
+    let root = rootfs.to_str().expect("an ASCII path");
+    let words = [
+        "run",
+        "--rm",
+        "-i",
+        "--name",
+        "first",
+        "--rootfs",
+        root,
+        "--",
+        "sh",
+        "-c",
+        "echo up; cat",
+    ];
+    let mut first = Running::spawn(bed.cli(&words), Input::Open);
+    first.stdout.expect("up\n", limit());
+    run_detached(
+        &bed,
+        &["--pod", "first", "--name", "second", "--rootfs", root],
+    );
+    first.close_stdin();
+    first.finish(limit()).ok();
+    is_gone(&bed, "container", "first");
+    assert!(runs(&bed, "second"), "after the run has ended");
+
+    // The last one takes the pod, though it was started by another.
+    let words = [
+        "run", "--rm", "--pod", "first", "--name", "third", "--rootfs", root,
+    ];
+    let words = [&words[..], &["--", "true"]].concat();
+    run(bed.cli(&words), Input::Null, limit()).ok();
+    assert!(runs(&bed, "second"), "after another run has ended");
+    bed.rust_kata(&["container", "stop", "second"]).ok();
+    bed.rust_kata(&["container", "rm", "second"]).ok();
+    is_gone(&bed, "pod", "first");
+}
