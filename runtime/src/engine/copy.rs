@@ -13,10 +13,10 @@ mod place;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use self::place::{Place, below_mounts, bound, open_root};
-use super::archive::{Holes, Packer, extract};
+pub use super::archive::LeftOut;
+use super::archive::{Broken, Packer, Side, extract, transfer};
 use super::mounting::Visited;
 use super::pod::PodHandle;
 use super::volume;
@@ -55,16 +55,18 @@ pub enum Target {
 }
 
 /// Copies. What comes into a container becomes its user's, what goes out of it the
-/// caller's, unless `keep_owner`.
+/// caller's, unless `keep_owner`. On the host, bind mounts of containers included, no
+/// device node, set-id bit or file capability is made; answers what was left out.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a container that is not there; [`Error::Invalid`] naming the
 /// path and what is wrong with it.
-pub async fn copy(source: Source, target: Target, keep_owner: bool) -> Result<()> {
+pub async fn copy(source: Source, target: Target, keep_owner: bool) -> Result<LeftOut> {
     let mut visits = Visits::default();
     let result = copy_in(&mut visits, source, target, keep_owner).await;
     let ended = visits.end().await;
-    result.and(ended)
+    let left_out = result?;
+    ended.map(|()| left_out)
 }
 
 /// Writes a container's root file system as an archive. Its volumes are not in it.
@@ -78,7 +80,7 @@ pub async fn export(pod: &PodHandle, container: &str, out: Box<dyn Write + Send>
     visits.0.push((pod.clone(), visited, false));
     let result = blocking(move || {
         let root = open_root(&path)?;
-        let mut packer = Packer::new(out, Holes::Kept);
+        let mut packer = Packer::new(out);
         let packed = packer.contents(root.as_fd(), Path::new(""));
         packed.and_then(|()| packer.finish()).on("export", &path)
     })
@@ -92,7 +94,7 @@ async fn copy_in(
     source: Source,
     target: Target,
     keep_owner: bool,
-) -> Result<()> {
+) -> Result<LeftOut> {
     let (source_end, archive_in) = match source {
         Source::Path(end) => (Some(visits.open(end, false).await?), None),
         Source::Archive(reader) => (None, Some(reader)),
@@ -106,13 +108,14 @@ async fn copy_in(
             let owner = to.owner(keep_owner);
             let into = to.directory()?;
             let reader = archive_in.unwrap_or_else(|| Box::new(io::empty()));
-            extract(reader, &into.path(), owner).on("copy to", &to.shown)
+            extract(reader, into.0, owner, to.side).on("copy to", &to.shown)
         }
         (Some(from), None) => {
             let writer = archive_out.unwrap_or_else(|| Box::new(io::sink()));
             let found = from.source()?;
             let name = found.name_for_archive();
-            found.pack(writer, &name).on("copy", &from.shown)
+            let packed = found.pack(writer, &name).on("copy", &from.shown);
+            packed.map(|()| LeftOut::default())
         }
         (Some(from), Some(to)) => between(&from, &to, keep_owner),
         (None, None) => Err(Error::Invalid(
@@ -122,24 +125,15 @@ async fn copy_in(
     .await
 }
 
-fn between(from: &Place, to: &Place, keep_owner: bool) -> Result<()> {
+fn between(from: &Place, to: &Place, keep_owner: bool) -> Result<LeftOut> {
     let found = from.source()?;
     let (into, name) = to.target_for(&found)?;
     let owner = to.owner(keep_owner);
-    let (reader, writer) = io::pipe().on("make", "a pipe")?;
-    let packer = thread::Builder::new()
-        .name("cp".into())
-        .spawn(move || found.pack(writer, &name));
-    let packer = packer.on("start a thread for", &from.shown)?;
-    let extracted = extract(reader, &into.path(), owner);
-    let packed = packer
-        .join()
-        .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-    match (packed, extracted) {
-        // Who writes fails, too, when the reader has gone.
-        (Err(e), Err(_)) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).on("copy", &from.shown),
-        (_, Err(e)) => Err(e).on("copy to", &to.shown),
-        (packed, Ok(())) => packed.on("copy", &from.shown),
+    let pack = |writer| found.pack(writer, &name);
+    match transfer(pack, into.0, owner, to.side) {
+        Ok(left_out) => Ok(left_out),
+        Err(Broken::Source(e)) => Err(e).on("copy", &from.shown),
+        Err(Broken::Target(e)) => Err(e).on("copy to", &to.shown),
     }
 }
 
@@ -166,15 +160,19 @@ impl Visits {
         };
         let definition = pod.view()?.container(&container)?.definition.clone();
         let home = pod.home().container(&container)?;
-        let mut places = volume::places(&pod.engine.volumes(), &definition, &home)?;
+        let volumes = volume::places(&pod.engine.volumes(), &definition, &home)?;
+        let volumes = volumes.into_iter();
+        let mut places: Vec<_> = volumes
+            .map(|(place, source)| (place, source, Side::Container))
+            .collect();
         let mounts = definition.spec.mounts().as_deref().unwrap_or(&[]);
         let visited = pod.visit(&container).await?;
         let root = visited.path().to_owned();
         self.0.push((pod, visited, written));
         places.extend(mounts.iter().filter_map(bound));
         let all = mounts.iter().map(|mount| mount.destination().as_path());
-        let (below, path_there) = below_mounts(&places, all, root.clone(), &path)?;
-        Place::container(&definition, &root, below, path_there, path)
+        let below = below_mounts(&places, all, root.clone(), &path)?;
+        Place::container(&definition, &root, below, path)
     }
 
     /// Ends all uses; those that were written to are told of it.

@@ -215,7 +215,14 @@ impl Cp {
             "-" => Target::Archive(archive_out()?),
             path => Target::Path(end(context, path)?),
         };
-        Ok(copy(source, target, !self.archive).await?)
+        let left_out = copy(source, target, !self.archive).await?;
+        if left_out.devices > 0 {
+            crate::terminal::say(&format!(
+                "{} device node(s) were left out, as nothing for the host; the first is {}",
+                left_out.devices, left_out.first
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -10,62 +10,56 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, major, minor, openat, readlinkat, statat,
-};
+use rustix::fs::{Dir, FileType, Stat, major, minor};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
+use super::inode::Inode;
 use super::sparse;
-use crate::engine::image::unpack::{Attributes, XATTR, path_of};
+use crate::engine::image::unpack::{Attributes, XATTR, time_record};
 
 /// Directories within each other; each costs a descriptor while it is read.
 const MAX_DEPTH: usize = 400;
 
-/// How holes in files are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holes {
-    /// As holes, which GNU tar and libarchive know.
-    Kept,
-    /// As zeroes.
-    Filled,
-}
-
-/// Writes trees into an archive.
-pub(crate) struct Packer<W: Write> {
+/// Writes trees into an archive. Holes in files stay holes, in a form that GNU tar,
+/// Go and libarchive know.
+pub(in crate::engine) struct Packer<W: Write> {
     archive: Builder<W>,
-    holes: Holes,
     /// Names of files that have several, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
 impl<W: Write> Packer<W> {
-    pub(crate) fn new(out: W, holes: Holes) -> Self {
+    pub(in crate::engine) fn new(out: W) -> Self {
         Self {
             archive: Builder::new(out),
-            holes,
             links: HashMap::new(),
         }
     }
 
     /// Writes the archive's end.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    pub(in crate::engine) fn finish(self) -> io::Result<()> {
         self.archive.into_inner()?.flush()
     }
 
     /// Writes what is in the directory `dir`, as if `path` were its name.
-    pub(crate) fn contents(&mut self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    pub(in crate::engine) fn contents(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+    ) -> io::Result<()> {
         self.children(dir, path, 0)
     }
 
     /// Writes `name` of the directory `dir` and all below it, called `path`.
-    pub(crate) fn tree(
+    pub(in crate::engine) fn tree(
         &mut self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
         path: &Path,
     ) -> io::Result<()> {
-        self.entry(dir, name, path, 0)
+        let inode = Inode::at(dir, name).map_err(|e| at(path, e.into()))?;
+        self.entry(inode, path, 0)
     }
 
     fn children(&mut self, dir: BorrowedFd<'_>, path: &Path, depth: usize) -> io::Result<()> {
@@ -85,91 +79,70 @@ impl<W: Write> Packer<W> {
         // The same tree makes the same archive.
         names.sort();
         for name in names {
-            self.entry(dir, &name, &path.join(&name), depth)?;
+            let path = path.join(&name);
+            match Inode::at(dir, &name) {
+                Ok(inode) => self.entry(inode, &path, depth)?,
+                // Removed since its name was read.
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(at(&path, e.into())),
+            }
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &Path,
-        depth: usize,
-    ) -> io::Result<()> {
-        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            // Removed since its name was read.
-            Err(Errno::NOENT) if depth > 0 || !self.links.is_empty() => return Ok(()),
-            other => other.map_err(|e| at(e.into()))?,
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
+    fn entry(&mut self, inode: Inode, path: &Path, depth: usize) -> io::Result<()> {
+        let at = |e| at(path, e);
+        match inode.kind() {
             FileType::Directory => {
-                let inside = openat(dir, name, reading(OFlags::DIRECTORY), Mode::empty());
-                let inside = inside.map_err(|e| at(e.into()))?;
-                self.plain(dir, name, path, &stat, EntryType::Directory)?;
+                let inside = inode.read().map_err(|e| at(e.into()))?;
+                self.plain(&inode, path, EntryType::Directory)?;
+                drop(inode);
                 self.children(inside.as_fd(), path, depth + 1)
             }
-            FileType::RegularFile => self.file(dir, name, path).map_err(at),
+            FileType::RegularFile => self.file(&inode, path).map_err(at),
             FileType::Symlink => {
-                let target = readlinkat(dir, name, Vec::new()).map_err(|e| at(e.into()))?;
-                let target = OsStr::from_bytes(target.to_bytes()).to_owned();
-                let mut header = self.head(dir, name, &stat)?;
+                let target = inode.link().map_err(|e| at(e.into()))?;
+                let mut header = self.head(&inode)?;
                 header.set_entry_type(EntryType::Symlink);
-                self.archive.append_link(&mut header, path, &target)
+                self.archive
+                    .append_link(&mut header, path, OsStr::from_bytes(&target))
             }
-            FileType::CharacterDevice => self.plain(dir, name, path, &stat, EntryType::Char),
-            FileType::BlockDevice => self.plain(dir, name, path, &stat, EntryType::Block),
-            FileType::Fifo => self.plain(dir, name, path, &stat, EntryType::Fifo),
+            FileType::CharacterDevice => self.plain(&inode, path, EntryType::Char),
+            FileType::BlockDevice => self.plain(&inode, path, EntryType::Block),
+            FileType::Fifo => self.plain(&inode, path, EntryType::Fifo),
             // A socket is of no use to anybody but who listens on it.
             _ => Ok(()),
         }
     }
 
     /// Something without content.
-    fn plain(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &Path,
-        stat: &Stat,
-        kind: EntryType,
-    ) -> io::Result<()> {
-        let mut header = self.head(dir, name, stat)?;
+    fn plain(&mut self, inode: &Inode, path: &Path, kind: EntryType) -> io::Result<()> {
+        let mut header = self.head(inode)?;
         header.set_entry_type(kind);
         if matches!(kind, EntryType::Char | EntryType::Block) {
-            header.set_device_major(major(stat.st_rdev))?;
-            header.set_device_minor(minor(stat.st_rdev))?;
+            header.set_device_major(major(inode.stat().st_rdev))?;
+            header.set_device_minor(minor(inode.stat().st_rdev))?;
         }
         self.archive.append_data(&mut header, path, io::empty())
     }
 
-    fn file(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> io::Result<()> {
-        // Somebody may have put a FIFO there meanwhile.
-        let file = openat(dir, name, reading(OFlags::NONBLOCK), Mode::empty())?;
-        let stat = fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("it was replaced while it was read"));
-        }
+    fn file(&mut self, inode: &Inode, path: &Path) -> io::Result<()> {
+        let stat = inode.stat();
         if stat.st_nlink > 1 {
-            let inode = (stat.st_dev, stat.st_ino);
-            if let Some(first) = self.links.get(&inode) {
-                let mut header = header_of(&stat);
+            let number = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&number) {
+                let mut header = header_of(stat);
                 header.set_entry_type(EntryType::Link);
                 return self.archive.append_link(&mut header, path, first);
             }
-            self.links.insert(inode, path.to_owned());
+            self.links.insert(number, path.to_owned());
         }
-        let file = File::from(file);
+        let file = File::from(inode.read()?);
         let size = stat.st_size as u64;
-        let parts = match self.holes {
-            Holes::Kept => sparse::parts(&file, size)?,
-            Holes::Filled => None,
-        };
-        let mut records = records(dir, name)?;
-        let mut header = header_of(&stat);
+        let mut records = records(inode)?;
+        let mut header = header_of(stat);
         header.set_entry_type(EntryType::Regular);
-        let Some(parts) = parts else {
+        let Some(parts) = sparse::parts(&file, size)? else {
             self.extend(&records)?;
             header.set_size(size);
             let content = Content::new(&[], &file, vec![(0, size)]);
@@ -183,7 +156,7 @@ impl<W: Write> Packer<W> {
             ("name", path.as_os_str().as_bytes().to_vec()),
             ("realsize", size.to_string().into_bytes()),
         ] {
-            records.push((format!("GNU.sparse.{key}"), value));
+            records.push((format!("{}{key}", sparse::RECORD), value));
         }
         self.extend(&records)?;
         header.set_size(map.len() as u64 + there);
@@ -191,10 +164,10 @@ impl<W: Write> Packer<W> {
         self.archive.append_data(&mut header, path, content)
     }
 
-    /// The header of what has no content, its extended attributes before it.
-    fn head(&mut self, dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<Header> {
-        self.extend(&records(dir, name)?)?;
-        Ok(header_of(stat))
+    /// The header of what has no content, what it has no room for before it.
+    fn head(&mut self, inode: &Inode) -> io::Result<Header> {
+        self.extend(&records(inode)?)?;
+        Ok(header_of(inode.stat()))
     }
 
     fn extend(&mut self, records: &[(String, Vec<u8>)]) -> io::Result<()> {
@@ -203,8 +176,8 @@ impl<W: Write> Packer<W> {
     }
 }
 
-fn reading(further: OFlags) -> OFlags {
-    OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | further
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn header_of(stat: &Stat) -> Header {
@@ -218,15 +191,16 @@ fn header_of(stat: &Stat) -> Header {
     header
 }
 
-/// Extended attributes as records of a pax header.
-fn records(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let attributes = Attributes::read(&path_of(dir, name)).map_err(io::Error::from)?;
-    let named = attributes.xattrs().map(|(key, value)| {
+/// Extended attributes, and a time that is no whole second, as records of a pax
+/// header.
+fn records(inode: &Inode) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let attributes = Attributes::read(inode).map_err(io::Error::from)?;
+    let named = attributes.xattrs().filter_map(|(key, value)| {
         // Others cannot be written: the key is text.
         let key = key.to_str().ok()?;
         Some((format!("{XATTR}{key}"), value.to_vec()))
     });
-    Ok(named.flatten().collect())
+    Ok(named.chain(time_record(attributes.mtime())).collect())
 }
 
 /// A map, and parts of a file: exactly so many bytes, zeroes for those that the

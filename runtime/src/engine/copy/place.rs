@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::engine::archive::{Holes, Owner, Packer};
+use crate::engine::archive::{Owner, Packer, Side};
 use crate::engine::definition::ContainerDefinition;
 use crate::engine::users;
 use crate::error::{Context, Error, Result};
@@ -29,6 +29,8 @@ pub(super) struct Place {
     pub(super) shown: PathBuf,
     /// Whose files become that come here.
     pub(super) owner: Owner,
+    /// What may come here.
+    pub(super) side: Side,
 }
 
 impl Place {
@@ -51,14 +53,14 @@ impl Place {
             path: path.into(),
             shown,
             owner: Owner::Is(uid.as_raw(), gid.as_raw()),
+            side: Side::Host,
         })
     }
 
     pub(super) fn container(
         definition: &ContainerDefinition,
         rootfs: &PathBuf,
-        root: PathBuf,
-        path: PathBuf,
+        below: BelowMounts,
         shown: PathBuf,
     ) -> Result<Self> {
         let process = definition.spec.process().as_ref();
@@ -67,10 +69,11 @@ impl Place {
             owner = users::look_up(std::slice::from_ref(rootfs), wanted)?.ids();
         }
         Ok(Self {
-            root,
-            path,
+            root: below.root,
+            path: below.path,
             shown,
             owner: Owner::Is(owner.0, owner.1),
+            side: below.side,
         })
     }
 
@@ -173,6 +176,10 @@ impl Place {
     pub(super) fn target_for(&self, source: &Found) -> Result<(Directory, PathBuf)> {
         let found = self.find()?;
         let is_directory = source.kind == Some(FileType::Directory);
+        let node = |kind: FileType| kind.is_char_device() || kind.is_block_device();
+        if self.side == Side::Host && source.kind.is_some_and(node) {
+            return Err(self.invalid("a device node of a container is not made on the host"));
+        }
         match found.kind {
             Some(FileType::Directory) => {
                 let into = found.open().on("open", &self.shown)?;
@@ -219,7 +226,7 @@ impl Found {
 
     /// Writes it, called `name`; empty: what is in it.
     pub(super) fn pack(&self, out: impl Write, name: &Path) -> io::Result<()> {
-        let mut packer = Packer::new(out, Holes::Filled);
+        let mut packer = Packer::new(out);
         if name.as_os_str().is_empty() {
             packer.contents(self.open()?.0.as_fd(), name)?;
         } else {
@@ -231,13 +238,6 @@ impl Found {
 
 /// An open directory.
 pub(super) struct Directory(pub(super) OwnedFd);
-
-impl Directory {
-    /// A path that leads to it as long as it is open, whatever happens to its name.
-    pub(super) fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
-    }
-}
 
 pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
     Ok(File::open(path).on("open", path)?.into())
@@ -259,34 +259,50 @@ pub(super) fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     )
 }
 
-/// Place and source of a bind mount.
-pub(super) fn bound(mount: &Mount) -> Option<(PathBuf, PathBuf)> {
+/// What a container sees at a place of its own, where the host sees it, and whose it is.
+pub(super) type Mounted = (PathBuf, PathBuf, Side);
+
+/// A bind mount, whose files are the host's.
+pub(super) fn bound(mount: &Mount) -> Option<Mounted> {
     let says = |options: &Vec<String>| options.iter().any(|o| o == "bind" || o == "rbind");
     let is_bind =
         mount.typ().as_deref() == Some("bind") || mount.options().as_ref().is_some_and(says);
     let source = mount.source().clone().filter(|_| is_bind)?;
-    Some((mount.destination().clone(), source))
+    Some((mount.destination().clone(), source, Side::Host))
+}
+
+/// Where a container's path is on the host.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BelowMounts {
+    pub(super) root: PathBuf,
+    /// Below that.
+    pub(super) path: PathBuf,
+    pub(super) side: Side,
 }
 
 /// Where a container's path is on the host: in a volume or a bind mount (`places`), or
 /// in its root file system. `mounts` are the places of all mounts.
 pub(super) fn below_mounts<'a>(
-    places: &'a [(PathBuf, PathBuf)],
+    places: &'a [Mounted],
     mounts: impl Iterator<Item = &'a Path>,
     root: PathBuf,
     path: &Path,
-) -> Result<(PathBuf, PathBuf)> {
+) -> Result<BelowMounts> {
     let plain = normal(path);
     let deepest = places
         .iter()
-        .map(|(place, _)| place.as_path())
+        .map(|(place, ..)| place.as_path())
         .chain(mounts)
         .filter(|place| plain.starts_with(normal(place)))
         .max_by_key(|place| normal(place).components().count());
     let Some(deepest) = deepest else {
-        return Ok((root, path.to_owned()));
+        return Ok(BelowMounts {
+            root,
+            path: path.to_owned(),
+            side: Side::Container,
+        });
     };
-    let Some((_, source)) = places.iter().find(|(place, _)| place == deepest) else {
+    let Some((_, source, side)) = places.iter().find(|(place, ..)| place == deepest) else {
         return Err(Error::Invalid(format!(
             "{}: {} is a file system of the virtual machine, which the host does not see; let a process of the \
              container copy it (container exec)",
@@ -294,11 +310,16 @@ pub(super) fn below_mounts<'a>(
             deepest.display(),
         )));
     };
+    let below = |root: &Path, path: PathBuf| BelowMounts {
+        root: root.to_owned(),
+        path,
+        side: *side,
+    };
     if !source.is_dir() {
         // A mounted file: a name in its directory.
         let parent = source.parent().unwrap_or(Path::new("/"));
         let name = source.file_name().unwrap_or_default();
-        return Ok((parent.to_owned(), name.into()));
+        return Ok(below(parent, name.into()));
     }
     let rest = plain.strip_prefix(normal(deepest)).unwrap_or(&plain);
     let mut rest = rest.as_os_str().to_owned();
@@ -309,7 +330,7 @@ pub(super) fn below_mounts<'a>(
     {
         rest.push(end);
     }
-    Ok((source.clone(), rest.into()))
+    Ok(below(source, rest.into()))
 }
 
 /// Without `.`, `..` and the leading `/`, by the text alone.

@@ -1,7 +1,7 @@
 //! Copies between a container's files and the host's, by the names that podman gives them.
 
 use super::*;
-use crate::engine::archive::Owner;
+use crate::engine::archive::{Owner, Side};
 use oci_spec::runtime::MountBuilder;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -28,6 +28,7 @@ impl Scene {
             path: path.into(),
             shown: path.into(),
             owner: Owner::Is(7, 8),
+            side: Side::Container,
         }
     }
 
@@ -41,7 +42,7 @@ impl Scene {
     }
 }
 
-fn refused(result: Result<()>) -> String {
+fn refused<T: std::fmt::Debug>(result: Result<T>) -> String {
     match result {
         Err(Error::Invalid(text)) => text,
         other => panic!("{other:?}"),
@@ -150,14 +151,93 @@ fn volumes_are_where_they_are_mounted() {
         let all = mounts.iter().map(|mount| mount.destination().as_path());
         below_mounts(&places, all, root.clone(), Path::new(path))
     };
-    let (at, rest) = place("/data/../data/x/").unwrap();
-    assert_eq!((at, rest), (host.clone(), "x/".into()));
-    assert_eq!(place("data/dir/y").unwrap(), (deeper, "y".into()));
-    assert_eq!(place("/etc/hosts").unwrap(), (host, "file".into()));
-    assert_eq!(place("/database").unwrap().0, root);
+    let of_host = |path: &str| {
+        let below = place(path).unwrap();
+        assert_eq!(below.side, Side::Host, "{path}");
+        (below.root, below.path)
+    };
+    assert_eq!(of_host("/data/../data/x/"), (host.clone(), "x/".into()));
+    assert_eq!(of_host("data/dir/y"), (deeper, "y".into()));
+    assert_eq!(of_host("/etc/hosts"), (host, "file".into()));
+    let own = place("/database").unwrap();
+    assert_eq!((own.root, own.side), (root.clone(), Side::Container));
     let refused = place("/run/x").unwrap_err().to_string();
     assert!(
         refused.contains("/run is a file system of the virtual machine"),
         "{refused}"
     );
+}
+
+#[test]
+fn nothing_comes_out_that_has_rights_on_the_host() {
+    use rustix::fs::{XattrFlags, lgetxattr, setxattr};
+    use std::os::unix::fs::PermissionsExt;
+    let scene = Scene::new();
+    let root = scene.dir.path().join("root/dir");
+    let mode = |path: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(root.join(path), mode).unwrap();
+    };
+    mode("a", 0o6755);
+    mode("sub", 0o2775);
+    mode("", 0o1777);
+    // Version 2, permitted: CAP_SYS_ADMIN (linux/capability.h, vfs_cap_data).
+    let mut capability = [0u8; 20];
+    capability[3] = 2;
+    capability[6] = 0x20;
+    let set = |name: &str, value: &[u8]| {
+        setxattr(root.join("sub/b"), name, value, XattrFlags::empty()).unwrap();
+    };
+    set("security.capability", &capability);
+    set("user.note", b"kept");
+    let null = nix::sys::stat::makedev(1, 3);
+    let kind = nix::sys::stat::SFlag::S_IFCHR;
+    let rw = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    nix::sys::stat::mknod(&root.join("sub/null"), kind, rw, null).unwrap();
+
+    for keep_owner in [false, true] {
+        let to = format!("out{keep_owner}");
+        let left = between(&scene.inside("/dir"), &scene.host(&to), keep_owner).unwrap();
+        assert_eq!(
+            (left.devices, &*left.first),
+            (1, &*format!("{to}/sub/null"))
+        );
+        let out = scene.dir.path().join("host").join(to);
+        let mode = |path: &str| fs::metadata(out.join(path)).unwrap().mode() & 0o7777;
+        assert_eq!((mode(""), mode("a"), mode("sub")), (0o1777, 0o755, 0o775));
+        let has = |name: &str| lgetxattr(out.join("sub/b"), name, &mut [0u8; 64][..]).is_ok();
+        assert!(has("user.note") && !has("security.capability"));
+        assert!(!out.join("sub/null").exists());
+    }
+    let said = refused(between(
+        &scene.inside("/dir/sub/null"),
+        &scene.host("n"),
+        false,
+    ));
+    assert!(said.contains("device node"), "{said}");
+    // To another container, and into an archive, all of it goes.
+    between(&scene.inside("/dir"), &scene.inside("/etc"), true).unwrap();
+    let inside = scene.dir.path().join("root/etc/dir");
+    assert_eq!(
+        fs::metadata(inside.join("a")).unwrap().mode() & 0o7777,
+        0o6755
+    );
+    assert!(inside.join("sub/null").exists());
+    let has = lgetxattr(
+        inside.join("sub/b"),
+        "security.capability",
+        &mut [0u8; 64][..],
+    );
+    assert_eq!(has, Ok(20));
+}
+
+#[test]
+fn files_keep_their_holes() {
+    let scene = Scene::new();
+    let file = fs::File::create(scene.dir.path().join("root/etc/holes")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", 1 << 42).unwrap();
+    between(&scene.inside("/etc/holes"), &scene.host("out"), false).unwrap();
+    let data = fs::metadata(scene.dir.path().join("host/out")).unwrap();
+    assert_eq!(data.len(), (1 << 42) + 3);
+    assert!(data.blocks() < 1000, "{} blocks", data.blocks());
 }

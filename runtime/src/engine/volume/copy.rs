@@ -1,106 +1,62 @@
 //! Copying a tree as it is: owners, modes, times, extended attributes, links and
-//! devices. No link is followed.
+//! devices. Other containers may change it meanwhile: no link is followed.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, linkat, mknodat};
-
+use crate::engine::archive::{Broken, Inode, Owner, Packer, Side, transfer};
 use crate::engine::image::Attributes;
 use crate::error::{Context, Error, Result};
 
-/// As deep as directories may be in each other.
-const MAX_DEPTH: usize = 512;
-
-/// Copies what is in the directory `from` into the empty directory `to`, which
-/// gets the attributes of `from`.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
-    Copy::default().directory(from, to, 0)
-}
-
-#[derive(Default)]
-struct Copy {
-    /// Files with several names, by device and inode.
-    links: HashMap<(u64, u64), PathBuf>,
-}
-
-impl Copy {
-    fn directory(&mut self, from: &Path, to: &Path, depth: usize) -> Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(Error::Invalid(format!(
-                "{} is deeper than {MAX_DEPTH} directories",
-                from.display()
-            )));
-        }
-        for entry in fs::read_dir(from).on("read", from)? {
-            let entry = entry.on("read", from)?;
-            self.entry(&entry.path(), &to.join(entry.file_name()), depth)?;
-        }
-        // Last: what is put into it changes its time.
-        attributes(from, to)
-    }
-
-    fn entry(&mut self, from: &Path, to: &Path, depth: usize) -> Result<()> {
-        let data = fs::symlink_metadata(from).on("look at", from)?;
-        let kind = data.file_type();
-        if kind.is_dir() {
-            fs::create_dir(to).on("create", to)?;
-            return self.directory(from, to, depth + 1);
-        }
-        if data.nlink() > 1 {
-            let key = (data.dev(), data.ino());
-            if let Some(first) = self.links.get(&key) {
-                return linkat(CWD, first, CWD, to, rustix::fs::AtFlags::empty()).on("link", to);
-            }
-            self.links.insert(key, to.to_owned());
-        }
-        if kind.is_symlink() {
-            let target = fs::read_link(from).on("read", from)?;
-            std::os::unix::fs::symlink(target, to).on("link", to)?;
-        } else if kind.is_file() {
-            file(from, to).on("copy", from)?;
-        } else {
-            let (kind, device) = if kind.is_char_device() {
-                (FileType::CharacterDevice, data.rdev())
-            } else if kind.is_block_device() {
-                (FileType::BlockDevice, data.rdev())
-            } else if kind.is_fifo() {
-                (FileType::Fifo, 0)
-            } else {
-                // A socket is of the process that listens.
-                return Ok(());
-            };
-            mknodat(CWD, to, kind, Mode::RUSR | Mode::WUSR, device).on("create", to)?;
-        }
-        attributes(from, to)
-    }
-}
-
-fn file(from: &Path, to: &Path) -> io::Result<()> {
-    let mut how = fs::OpenOptions::new();
-    let mut from = how.read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
-    io::copy(&mut from, &mut File::create_new(to)?).map(drop)
-}
-
-/// Gives `to` the attributes of `from`.
-pub(super) fn attributes(from: &Path, to: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
-        return Err(Error::Internal(format!("{} has no parent", to.display())));
+/// Copies what is in the directory `from`, called `shown`, into the empty directory
+/// `to`, which gets the attributes of `from`.
+pub(super) fn copy(from: &OwnedFd, shown: &Path, to: &Path) -> Result<()> {
+    let into = File::open(to).on("open", to)?;
+    let pack = |writer| {
+        let mut packer = Packer::new(writer);
+        let name = Path::new(".");
+        packer.tree(from.as_fd(), OsStr::new("."), name)?;
+        packer.finish()
     };
-    let dir = File::open(parent).on("open", parent)?;
-    let apply = |name: &OsStr| Attributes::read(from)?.apply(dir.as_fd(), name);
-    apply(name).map_err(|failure| failure.on(to))
+    let copied = transfer(pack, into.into(), Owner::Archived, Side::Container);
+    copied.map(drop).map_err(|broken| {
+        let (action, path, source) = match broken {
+            Broken::Source(source) => ("copy", shown, source),
+            Broken::Target(source) => ("copy to", to, source),
+        };
+        Error::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+/// Gives the directory `to` the attributes of `from`.
+pub(super) fn attributes(from: &Path, to: &Path) -> Result<()> {
+    let inode = |path: &Path| {
+        let file = File::open(path).on("open", path)?;
+        Inode::of(file.into()).on("look at", path)
+    };
+    let read = Attributes::read(&inode(from)?).map_err(|failure| failure.on(from))?;
+    let to_inode = inode(to)?;
+    read.apply(&to_inode).map_err(|failure| failure.on(to))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    fn copy_of(from: &Path, to: &Path) -> Result<()> {
+        copy(&File::open(from).unwrap().into(), from, to)
+    }
 
     #[test]
     fn a_copy_is_as_what_was_copied() {
@@ -115,7 +71,7 @@ mod tests {
         fs::set_permissions(from.join("b"), fs::Permissions::from_mode(0o4750)).unwrap();
         fs::set_permissions(&from, fs::Permissions::from_mode(0o1777)).unwrap();
 
-        copy(&from, &to).unwrap();
+        copy_of(&from, &to).unwrap();
 
         let data = |name: &str| fs::symlink_metadata(to.join(name)).unwrap();
         assert_eq!(fs::read(to.join("sub/a")).unwrap(), b"content");
@@ -127,5 +83,50 @@ mod tests {
         assert!(data("l").is_symlink());
         assert_eq!(data("").mode() & 0o7777, 0o1777);
         assert_eq!(data("").mtime(), fs::metadata(&from).unwrap().mtime());
+    }
+    /// Another container of the same root file system changes names meanwhile.
+    #[test]
+    fn what_is_swapped_for_a_link_does_not_lead_to_the_hosts_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("root/data/sub")).unwrap();
+        fs::create_dir(at("host")).unwrap();
+        for name in ["root/data/sub/key", "root/data/file"] {
+            fs::write(at(name), "own").unwrap();
+        }
+        for name in ["host/key", "key"] {
+            fs::write(at(name), "secret").unwrap();
+        }
+        symlink(at("host"), at("root/link")).unwrap();
+        symlink(at("key"), at("root/file")).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for (a, b) in [("data/sub", "link"), ("data/file", "file")] {
+                        let (a, b) = (at("root").join(a), at("root").join(b));
+                        renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+                    }
+                }
+            });
+            for turn in 0..300 {
+                let to = at(&format!("copy{turn}"));
+                fs::create_dir(&to).unwrap();
+                // It may also fail, for what it read has gone.
+                let _ = copy_of(&at("root/data"), &to);
+                let sub = fs::symlink_metadata(to.join("sub"));
+                let sub = sub.is_ok_and(|sub| sub.is_dir());
+                let file = fs::symlink_metadata(to.join("file"));
+                let file = file.is_ok_and(|file| file.is_file());
+                for (there, name) in [(sub, "sub/key"), (file, "file")] {
+                    let text = fs::read(to.join(name)).unwrap_or_default();
+                    if there && text == b"secret" {
+                        done.store(true, Ordering::Relaxed);
+                        panic!("the host's file was copied as {name} in turn {turn}");
+                    }
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 }

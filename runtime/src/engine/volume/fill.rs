@@ -7,7 +7,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
@@ -131,9 +130,8 @@ fn copy_aside(root: &Path, target: &Path, owner: (u32, u32), dir: &VolumeDir) ->
         let (uid, gid) = owner;
         return chown(&data, Some(uid), Some(gid)).on("give its owner to", &data);
     };
-    let from = PathBuf::from(format!("/proc/self/fd/{}/.", found.as_raw_fd()));
     passing::place(&dir.copied(), dir.path(), |to| {
-        copy::copy(&from, to)?;
+        copy::copy(&found, target, to)?;
         let to = File::open(to).on("open", to)?;
         rustix::fs::syncfs(&to).on("sync", dir.path())
     })

@@ -1,17 +1,16 @@
 //! What an entry has besides its content: owner, mode, time, extended attributes.
 
-use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::ffi::CString;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, lgetxattr,
-    llistxattr, lsetxattr, statat, utimensat,
+    AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, getxattr,
+    listxattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 
 use super::entries::Entry;
 use super::tree::Failure;
+use crate::engine::archive::{Inode, sparse};
 
 /// How GNU tar, Go and libarchive name extended attributes in pax headers.
 pub(in crate::engine) const XATTR: &str = "SCHILY.xattr.";
@@ -19,8 +18,15 @@ pub(in crate::engine) const XATTR: &str = "SCHILY.xattr.";
 /// Overlayfs's own: a layer that brings them could show what is elsewhere.
 const OVERLAY: &str = "trusted.overlay.";
 
-/// Sparse files in pax headers, which would come out as something else.
-const GNU_SPARSE: &str = "GNU.sparse.";
+/// Of the kernel's own: capabilities, labels, and overlayfs's notes.
+const KERNELS: [&[u8]; 2] = [b"security.", b"trusted."];
+
+/// Set-user-id and set-group-id.
+const SET_ID: u32 = 0o6000;
+
+/// As many bytes of extended attributes are read of one file: more would not fit into
+/// the header of an archive, either (`MAX_EXTENSION`).
+const MAX_XATTRS: usize = 512 << 10;
 
 /// The owner, mode, time and extended attributes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,16 +58,18 @@ impl Attributes {
             xattrs: Vec::new(),
         };
         for (key, value) in &entry.records {
-            attributes.extend(key, value)?;
+            attributes.extend(key, value, entry.sparse.is_some())?;
         }
         Ok(attributes)
     }
 
-    fn extend(&mut self, key: &str, value: &[u8]) -> Result<(), Failure> {
+    fn extend(&mut self, key: &str, value: &[u8], sparse: bool) -> Result<(), Failure> {
         if key == "mtime" {
             self.mtime = time(value).ok_or(Failure::Refused("its time is no number"))?;
-        } else if key.starts_with(GNU_SPARSE) {
-            return Err(Failure::Refused("it is a sparse file in pax format"));
+        } else if key.starts_with(sparse::RECORD) && !sparse {
+            return Err(Failure::Refused(
+                "it is a sparse file of another form than GNU's 1.0",
+            ));
         } else if let Some(name) = key.strip_prefix(XATTR) {
             if name.starts_with(OVERLAY) {
                 return Err(Failure::Refused("it has an attribute of overlayfs's own"));
@@ -73,15 +81,17 @@ impl Attributes {
         Ok(())
     }
 
-    /// Of a directory that is there.
-    pub(in crate::engine) fn read(path: &Path) -> Result<Self, Failure> {
-        let stat = rustix::fs::lstat(path).map_err(|e| Failure::io("look at", e))?;
+    /// Of a file that is there.
+    pub(in crate::engine) fn read(inode: &Inode) -> Result<Self, Failure> {
+        let (stat, path) = (inode.stat(), inode.path());
         let mut names = vec![0; 64 << 10]; // XATTR_LIST_MAX, xattr(7)
-        let size = match llistxattr(path, &mut names[..]) {
+        let size = match listxattr(&path, &mut names[..]) {
             Err(Errno::NOTSUP) => 0,
             other => other.map_err(|e| Failure::io("list the attributes of", e))?,
         };
         let mut xattrs = Vec::new();
+        let mut total = 0;
+        let mut value = Vec::new();
         for name in names[..size].split(|byte| *byte == 0) {
             if name.is_empty() || name.starts_with(OVERLAY.as_bytes()) {
                 continue;
@@ -89,11 +99,19 @@ impl Attributes {
             let Ok(name) = CString::new(name) else {
                 continue;
             };
-            let mut value = vec![0; 64 << 10]; // XATTR_SIZE_MAX, xattr(7)
-            let read = lgetxattr(path, &name, &mut value[..]);
-            let size = read.map_err(|e| Failure::io("read an attribute of", e))?;
-            value.truncate(size);
-            xattrs.push((name, value));
+            value.resize(64 << 10, 0); // XATTR_SIZE_MAX, xattr(7)
+            let size = match getxattr(&path, &name, &mut value[..]) {
+                // Removed since its name was read.
+                Err(Errno::NODATA) => continue,
+                read => read.map_err(|e| Failure::io("read an attribute of", e))?,
+            };
+            total += name.count_bytes() + size;
+            if total > MAX_XATTRS {
+                return Err(Failure::Refused(
+                    "it has more than 512 KiB of extended attributes",
+                ));
+            }
+            xattrs.push((name, value[..size].to_vec()));
         }
         Ok(Self {
             uid: stat.st_uid,
@@ -109,54 +127,56 @@ impl Attributes {
         Self { uid, gid, ..self }
     }
 
+    /// The same without what gives rights to who runs it, or is the kernel's.
+    pub(super) fn harmless(mut self) -> Self {
+        self.mode &= !SET_ID;
+        self.xattrs.retain(|(name, _)| {
+            let name = name.to_bytes();
+            !KERNELS.iter().any(|kernels| name.starts_with(kernels))
+        });
+        self
+    }
+
+    /// A new directory's that nothing is said of.
+    pub(super) fn set_mode(inode: &Inode, mode: u32) -> Result<(), Failure> {
+        chmod(inode.path(), Mode::from_raw_mode(mode))
+            .map_err(|e| Failure::io("set the mode of", e))
+    }
+
     /// Its extended attributes.
     pub(in crate::engine) fn xattrs(&self) -> impl Iterator<Item = (&CString, &[u8])> {
         self.xattrs.iter().map(|(name, value)| (name, &**value))
     }
 
     /// When it was last changed.
-    pub(super) fn mtime(&self) -> (i64, i64) {
+    pub(in crate::engine) fn mtime(&self) -> (i64, i64) {
         self.mtime
     }
 
-    /// Gives them to `name` in `dir`. The mode comes after the owner, whose
-    /// change clears set-id bits, and so do file capabilities.
-    pub(in crate::engine) fn apply(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-    ) -> Result<(), Failure> {
+    /// Gives them to a file. The mode comes after the owner, whose change clears
+    /// set-id bits, and so do file capabilities.
+    pub(in crate::engine) fn apply(&self, inode: &Inode) -> Result<(), Failure> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        let link = AtFlags::SYMLINK_NOFOLLOW;
-        chownat(dir, name, Some(uid), Some(gid), link)
+        chownat(inode.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
             .map_err(|e| Failure::io("give its owner to", e))?;
-        let kind = statat(dir, name, link).map_err(|e| Failure::io("look at", e))?;
-        let symlink = rustix::fs::FileType::from_raw_mode(kind.st_mode).is_symlink();
-        if !symlink {
-            let mode = Mode::from_raw_mode(self.mode);
-            chmodat(dir, name, mode, AtFlags::empty())
-                .map_err(|e| Failure::io("set the mode of", e))?;
+        // A link has none of its own.
+        if !inode.kind().is_symlink() {
+            Self::set_mode(inode, self.mode)?;
         }
-        let path = path_of(dir, name);
+        let path = inode.path();
         for (name, value) in &self.xattrs {
-            match lsetxattr(&path, name, value, XattrFlags::empty()) {
+            match setxattr(&path, name, value, XattrFlags::empty()) {
                 Ok(()) => {}
-                Err(Errno::NOTSUP) => {
-                    log::warn!("{}: no attribute {name:?} can be set here", path.display());
-                }
+                Err(Errno::NOTSUP) => log::warn!("No attribute {name:?} can be set here"),
                 Err(e) => return Err(Failure::io("set an attribute of", e)),
             }
         }
-        set_time(dir, name, self.mtime)
+        set_time(inode, self.mtime)
     }
 }
 
-/// Sets when `name` in `dir` was last changed.
-pub(super) fn set_time(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    (seconds, nanos): (i64, i64),
-) -> Result<(), Failure> {
+/// Sets when a file was last changed.
+pub(super) fn set_time(inode: &Inode, (seconds, nanos): (i64, i64)) -> Result<(), Failure> {
     let at = Timespec {
         tv_sec: seconds,
         tv_nsec: nanos as _,
@@ -165,15 +185,19 @@ pub(super) fn set_time(
         last_access: at,
         last_modification: at,
     };
-    utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    utimensat(CWD, inode.path(), &times, AtFlags::empty())
         .map_err(|e| Failure::io("set the time of", e))
 }
 
-/// A path to `name` in `dir`, for calls that take no descriptor.
-pub(in crate::engine) fn path_of(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
-    Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(name)
+/// A time that a plain header has no room for, as a record of a pax header.
+pub(in crate::engine) fn time_record((seconds, nanos): (i64, i64)) -> Option<(String, Vec<u8>)> {
+    let text = match (seconds, nanos) {
+        (0.., 0) => return None,
+        (0.., nanos) => format!("{seconds}.{nanos:09}"),
+        (seconds, 0) => seconds.to_string(),
+        (seconds, nanos) => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
+    };
+    Some(("mtime".to_owned(), text.into_bytes()))
 }
 
 /// Seconds with a fraction, as pax headers have them (pax(1), "mtime").
@@ -209,6 +233,10 @@ mod tests {
         assert_eq!(time(b"-1.25"), Some((-2, 750_000_000)));
         for bad in [&b"x"[..], b"", b"1.x", b"1.-5"] {
             assert_eq!(time(bad), None);
+        }
+        for kept in [(12, 500_000_000), (-1, 0), (-1, 1), (-2, 999_999_999)] {
+            let (_, text) = time_record(kept).unwrap();
+            assert_eq!(time(&text), Some(kept));
         }
     }
 }

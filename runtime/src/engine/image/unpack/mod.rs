@@ -11,15 +11,18 @@ mod attributes;
 mod entries;
 mod path;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod tests;
 mod tree;
 
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
-pub(in crate::engine) use self::attributes::{Attributes, XATTR, path_of};
+pub(in crate::engine) use self::attributes::{Attributes, XATTR, time_record};
 use self::entries::{Entries, Entry};
 use self::path::EntryPath;
 use self::tree::{Failure, Tree};
@@ -48,7 +51,7 @@ pub(super) fn unpack(
         source,
     };
     let mut entries = Entries::new(reader);
-    let mut tree = Tree::open(into, lower).map_err(|failure| failure.of(layer, "."))?;
+    let mut tree = Tree::of_layer(into, lower).map_err(|failure| failure.of(layer, "."))?;
     let mut size = 0;
     while let Some(entry) = entries.next().map_err(sound)? {
         let made = make(&mut tree, &entry, &mut entries);
@@ -70,25 +73,60 @@ pub(in crate::engine) enum Owner {
     Is(u32, u32),
 }
 
+/// Whose files are made: what a container may have, the host may not have of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Side {
+    /// A container's: all that the archive has.
+    Container,
+    /// The host's: no device nodes, no set-id bits, no attributes of the kernel's own
+    /// such as file capabilities.
+    Host,
+}
+
+/// What was not made, for it is nothing for the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// So many device nodes.
+    pub devices: u64,
+    /// The name of the first of them.
+    pub first: String,
+}
+
 /// Unpacks the archive `reader` into the directory `into`, which others may use
 /// meanwhile. What is in the way is replaced, but for directories, which are
 /// joined.
-pub(in crate::engine) fn extract(reader: impl Read, into: &Path, owner: Owner) -> io::Result<()> {
+pub(in crate::engine) fn extract(
+    reader: impl Read,
+    into: OwnedFd,
+    owner: Owner,
+    side: Side,
+) -> io::Result<LeftOut> {
     let mut entries = Entries::new(reader);
-    let mut tree = Tree::open(into, &[])?;
+    let mut tree = Tree::new(into);
+    let mut left_out = LeftOut::default();
     while let Some(entry) = entries.next()? {
-        let made = Attributes::of(&entry).and_then(|attributes| {
-            let attributes = match owner {
-                Owner::Archived => attributes,
-                Owner::Is(uid, gid) => attributes.owned_by(uid, gid),
-            };
+        let name = || String::from_utf8_lossy(&entry.name);
+        if side == Side::Host && matches!(entry.kind, EntryType::Char | EntryType::Block) {
+            if left_out.devices == 0 {
+                left_out.first = name().into_owned();
+            }
+            left_out.devices += 1;
+            continue;
+        }
+        let made = Attributes::of(&entry).and_then(|mut attributes| {
+            if let Owner::Is(uid, gid) = owner {
+                attributes = attributes.owned_by(uid, gid);
+            }
+            if side == Side::Host {
+                attributes = attributes.harmless();
+            }
             let path = EntryPath::parse(&entry.name)?;
             make_entry(&mut tree, &entry, &path, &attributes, &mut entries)
         });
-        made.map_err(|failure| failure.at(&String::from_utf8_lossy(&entry.name)))?;
+        made.map_err(|failure| failure.at(&name()))?;
     }
     tree.finish()?;
-    Ok(())
+    Ok(left_out)
 }
 
 /// Makes one entry of a layer; answers the bytes of its content.
@@ -111,7 +149,10 @@ fn make_entry(
     match entry.kind {
         EntryType::Directory => tree.directory(path, attributes)?,
         EntryType::Regular | EntryType::Continuous => {
-            return tree.file(path, content, attributes);
+            return match &entry.sparse {
+                Some(sparse) => tree.sparse_file(path, content, sparse, attributes),
+                None => tree.file(path, content, attributes),
+            };
         }
         EntryType::Symlink => tree.symlink(path, &entry.link, attributes)?,
         EntryType::Link => tree.hard_link(path, &EntryPath::parse(&entry.link)?)?,

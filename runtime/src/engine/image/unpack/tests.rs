@@ -279,6 +279,59 @@ fn descriptions_without_end_are_not_kept() {
 }
 
 #[test]
+fn files_with_holes_have_holes() {
+    let sparse = |map: &[u8], content: &[u8], size: &[u8]| {
+        let mut archived = map.to_vec();
+        archived.resize(512, 0);
+        archived.extend(content);
+        let archived = String::from_utf8(archived).unwrap();
+        let mut layer = Layer::new();
+        let records = [
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"d/file"),
+            ("GNU.sparse.realsize", size),
+        ];
+        layer.0.append_pax_extensions(records).unwrap();
+        layer.file("GNUSparseFile.0/file", &archived)
+    };
+    let (_dir, into) = place();
+    // As large as files may be: nothing of it is on the disk.
+    let unpacked = sparse(
+        b"2\n8388608\n6\n4398046511104\n0\n",
+        b"middle",
+        b"4398046511104",
+    )
+    .unpack(&into, &[])
+    .unwrap();
+    assert_eq!(unpacked.size, 6);
+    let data = fs::metadata(into.join("d/file")).unwrap();
+    assert_eq!((data.len(), data.uid()), (1 << 42, 7));
+    assert!(data.blocks() < 1000, "{}", data.blocks());
+    let mut middle = [0; 8];
+    let file = fs::File::open(into.join("d/file")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut middle, (8 << 20) - 1).unwrap();
+    assert_eq!(&middle, b"\0middle\0");
+
+    for (map, content, size) in [
+        (&b"1\n0\n6\n"[..], &b"more than the map"[..], &b"6"[..]),
+        (b"1\n0\n60\n", b"less", b"60"),
+        (b"1\n0\n6\n", b"beyond", b"5"),
+        (b"1\n0\n6\n", b"nobody", b"x"),
+    ] {
+        let (_dir, into) = place();
+        assert!(sparse(map, content, size).unpack(&into, &[]).is_err());
+    }
+    // The forms before that one do not say all in their header.
+    let said = refused(
+        Layer::new()
+            .pax("GNU.sparse.numblocks", b"1")
+            .file("a", "x"),
+    );
+    assert!(said.contains("sparse"), "{said}");
+}
+
+#[test]
 fn what_is_cut_off_is_an_error() {
     let bytes = Layer::new()
         .file("a", &"x".repeat(2000))

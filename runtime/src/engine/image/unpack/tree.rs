@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, linkat, lsetxattr, makedev,
-    mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, linkat, makedev, mkdirat,
+    mknodat, openat, openat2, setxattr, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use super::attributes::{Attributes, path_of, set_time};
+use super::attributes::{Attributes, set_time};
+use super::entries::Sparse;
 use super::path::{EntryPath, Hidden};
+use crate::engine::archive::Inode;
 use crate::engine::image::error::ImageError;
 use crate::error::Error;
 
@@ -103,7 +105,8 @@ enum There {
     Other,
 }
 
-/// A layer's directory, which nobody else uses yet.
+/// The directory that an archive is unpacked into. A container may use it meanwhile:
+/// what is made is opened once, and given its attributes by that descriptor.
 pub(super) struct Tree {
     root: OwnedFd,
     /// The layers below, uppermost first.
@@ -116,21 +119,36 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// The empty directory `path`; it gets the attributes of the root below.
-    pub(super) fn open(path: &Path, lower: &[PathBuf]) -> Made<Self> {
-        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, how, Mode::empty()).map_err(|e| Failure::io("open", e))?;
-        let tree = Self {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self {
             root,
-            lower: lower.iter().rev().cloned().collect(),
+            lower: Vec::new(),
             times: BTreeMap::new(),
             opaque: false,
             buffer: vec![0; BUFFER].into_boxed_slice(),
-        };
+        }
+    }
+
+    /// The empty directory `path` of a layer; it gets the attributes of the root below.
+    pub(super) fn of_layer(path: &Path, lower: &[PathBuf]) -> Made<Self> {
+        let open = |path| Self::directory_at(CWD, path, OFlags::empty());
+        let mut tree = Self::new(open(path)?);
+        tree.lower = lower.iter().rev().cloned().collect();
         if let Some(below) = tree.lower.first() {
-            Attributes::read(below)?.apply(tree.root.as_fd(), OsStr::new("."))?;
+            let attributes = Attributes::read(&inode_of(open(below)?)?)?;
+            attributes.apply(&tree.itself()?)?;
         }
         Ok(tree)
+    }
+
+    /// Opens a directory.
+    fn directory_at(dir: impl AsFd, path: &Path, further: OFlags) -> Made<OwnedFd> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | further;
+        openat(dir, path, how, Mode::empty()).map_err(|e| Failure::io("open", e))
+    }
+
+    fn itself(&self) -> Made<Inode> {
+        inode(self.root.as_fd(), OsStr::new("."), FileType::Directory)
     }
 
     /// Sets what is to be set last. Answers whether nothing below is seen.
@@ -138,9 +156,9 @@ impl Tree {
         for (path, time) in &self.times {
             // One that was replaced by something else has its own time.
             if path.as_os_str().is_empty() {
-                set_time(self.root.as_fd(), OsStr::new("."), *time)?;
+                set_time(&self.itself()?, *time)?;
             } else if let Ok(dir) = self.resolve(path) {
-                set_time(dir.as_fd(), OsStr::new("."), *time)?;
+                set_time(&inode_of(dir)?, *time)?;
             }
         }
         Ok(self.opaque)
@@ -150,11 +168,10 @@ impl Tree {
     pub(super) fn directory(&mut self, path: &EntryPath, attributes: &Attributes) -> Made<()> {
         let Some((parent, name)) = path.split() else {
             self.remember(PathBuf::new(), attributes)?;
-            return attributes.apply(self.root.as_fd(), OsStr::new("."));
+            return attributes.apply(&self.itself()?);
         };
         let dir = self.parent(parent)?;
-        self.make_directory(dir.as_fd(), name)?;
-        attributes.apply(dir.as_fd(), name)?;
+        attributes.apply(&self.make_directory(dir.as_fd(), name)?)?;
         self.remember(parent.join(name), attributes)
     }
 
@@ -165,24 +182,53 @@ impl Tree {
         content: &mut impl Read,
         attributes: &Attributes,
     ) -> Made<u64> {
+        let mut file = self.create(path)?;
+        let written = self.fill(&mut file, content)?;
+        attributes.apply(&inode_of(file.into())?)?;
+        Ok(written)
+    }
+
+    /// Makes a file with holes, whose parts are in `content` one after the other.
+    /// Answers how much they have.
+    pub(super) fn sparse_file(
+        &mut self,
+        path: &EntryPath,
+        content: &mut impl Read,
+        sparse: &Sparse,
+        attributes: &Attributes,
+    ) -> Made<u64> {
+        let mut file = self.create(path)?;
+        let mut written = 0;
+        for (start, len) in &sparse.parts {
+            let there = file.seek(SeekFrom::Start(*start));
+            there.map_err(|e| Failure::io("write", e))?;
+            written += self.fill(&mut file, &mut content.take(*len))?;
+        }
+        let sized = file.set_len(sparse.size);
+        sized.map_err(|e| Failure::io("set the size of", e))?;
+        attributes.apply(&inode_of(file.into())?)?;
+        Ok(written)
+    }
+
+    fn create(&mut self, path: &EntryPath) -> Made<File> {
         let (dir, name) = self.place(path)?;
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = openat(&dir, name, how, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Failure::io("create", e))?;
-        let mut file = File::from(file);
+        let file = openat(&dir, name, how, Mode::RUSR | Mode::WUSR);
+        Ok(file.map_err(|e| Failure::io("create", e))?.into())
+    }
+
+    fn fill(&mut self, file: &mut File, content: &mut impl Read) -> Made<u64> {
         let mut written = 0;
         loop {
             let read = content.read(&mut self.buffer);
             let read = read.map_err(|e| Failure::io("read", e))?;
             if read == 0 {
-                break;
+                return Ok(written);
             }
             let part = file.write_all(&self.buffer[..read]);
             part.map_err(|e| Failure::io("write", e))?;
             written += read as u64;
         }
-        attributes.apply(dir.as_fd(), name)?;
-        Ok(written)
     }
 
     /// Makes a symbolic link. Where it leads to is the container's business.
@@ -194,7 +240,7 @@ impl Tree {
     ) -> Made<()> {
         let (dir, name) = self.place(path)?;
         symlinkat(OsStr::from_bytes(target), &dir, name).map_err(|e| Failure::io("link", e))?;
-        attributes.apply(dir.as_fd(), name)
+        attributes.apply(&inode(dir.as_fd(), name, FileType::Symlink)?)
     }
 
     /// Makes a further name of a file of this layer.
@@ -246,7 +292,7 @@ impl Tree {
         let (dir, name) = self.place(path)?;
         mknodat(&dir, name, file, Mode::RUSR | Mode::WUSR, device)
             .map_err(|e| Failure::io("make", e))?;
-        attributes.apply(dir.as_fd(), name)
+        attributes.apply(&inode(dir.as_fd(), name, file)?)
     }
 
     /// Hides what layers below have. What this layer has stays, wherever in the
@@ -261,14 +307,13 @@ impl Tree {
                 self.opaque = true;
                 Ok(())
             }
-            Hidden::Directory => {
-                let dir = self.parent(parent)?;
-                make_opaque(dir.as_fd(), OsStr::new("."))
-            }
+            Hidden::Directory => make_opaque(&inode_of(self.parent(parent)?)?),
             Hidden::Name(name) => {
                 let dir = self.parent(parent)?;
                 match there(dir.as_fd(), name)? {
-                    There::Directory => make_opaque(dir.as_fd(), name),
+                    There::Directory => {
+                        make_opaque(&inode(dir.as_fd(), name, FileType::Directory)?)
+                    }
                     There::Whiteout | There::Other => Ok(()),
                     There::Nothing => {
                         mknodat(&dir, name, FileType::CharacterDevice, Mode::empty(), 0)
@@ -311,15 +356,13 @@ impl Tree {
             if there(dir.as_fd(), part)? == There::Other {
                 return Err(Failure::Refused("what it is to be in is no directory"));
             }
-            self.make_directory(dir.as_fd(), part)?;
+            let made = self.make_directory(dir.as_fd(), part)?;
             if let Some(below) = self.below(&above.join(part)) {
-                let attributes = Attributes::read(&below)?;
-                attributes.apply(dir.as_fd(), part)?;
+                let attributes = Attributes::read(&inode_of(below)?)?;
+                attributes.apply(&made)?;
                 self.remember(done.clone(), &attributes)?;
             } else {
-                let mode = Mode::from_raw_mode(0o755);
-                rustix::fs::chmodat(&dir, part, mode, AtFlags::empty())
-                    .map_err(|e| Failure::io("set the mode of", e))?;
+                Attributes::set_mode(&made, 0o755)?;
             }
         }
         self.resolve(path)
@@ -343,7 +386,7 @@ impl Tree {
     }
 
     /// The directory `path` of the uppermost layer below that has it.
-    fn below(&self, path: &Path) -> Option<PathBuf> {
+    fn below(&self, path: &Path) -> Option<OwnedFd> {
         for layer in &self.lower {
             let root = File::open(layer).ok()?;
             let found = openat2(
@@ -354,7 +397,7 @@ impl Tree {
                 ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
             );
             match found {
-                Ok(_) => return Some(layer.join(path)),
+                Ok(found) => return Some(found),
                 Err(Errno::NOENT) => {}
                 // Something else is there, which hides what is below.
                 Err(_) => return None,
@@ -363,17 +406,17 @@ impl Tree {
         None
     }
 
-    fn make_directory(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
+    fn make_directory(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Made<Inode> {
         let before = there(dir, name)?;
-        if before == There::Directory {
-            return Ok(());
+        if before != There::Directory {
+            clear(dir, name)?;
+            mkdirat(dir, name, Mode::RWXU).map_err(|e| Failure::io("create", e))?;
         }
-        clear(dir, name)?;
-        mkdirat(dir, name, Mode::RWXU).map_err(|e| Failure::io("create", e))?;
+        let made = inode(dir, name, FileType::Directory)?;
         if before == There::Whiteout {
-            make_opaque(dir, name)?;
+            make_opaque(&made)?;
         }
-        Ok(())
+        Ok(made)
     }
 
     fn remember(&mut self, path: PathBuf, attributes: &Attributes) -> Made<()> {
@@ -404,8 +447,11 @@ fn there(dir: BorrowedFd<'_>, name: &OsStr) -> Made<There> {
 fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
     let removed = match there(dir, name)? {
         There::Nothing => Ok(()),
-        // std's does not follow links.
-        There::Directory => std::fs::remove_dir_all(path_of(dir, name)),
+        // std's opens all below beneath that, and follows no link.
+        There::Directory => {
+            let dir = format!("/proc/self/fd/{}", dir.as_raw_fd());
+            std::fs::remove_dir_all(Path::new(&dir).join(name))
+        }
         There::Whiteout | There::Other => {
             unlinkat(dir, name, AtFlags::empty()).map_err(io::Error::from)
         }
@@ -413,7 +459,22 @@ fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
     removed.map_err(|e| Failure::io("replace", e))
 }
 
-fn make_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
-    lsetxattr(path_of(dir, name), OPAQUE, b"y", XattrFlags::empty())
+/// What was just made or found at `name` in `dir`.
+fn inode(dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> Made<Inode> {
+    let inode = Inode::at(dir, name).map_err(|e| Failure::io("open", e))?;
+    if inode.kind() != kind {
+        return Err(Failure::Refused(
+            "something else was put in its place meanwhile",
+        ));
+    }
+    Ok(inode)
+}
+
+fn inode_of(fd: OwnedFd) -> Made<Inode> {
+    Inode::of(fd).map_err(|e| Failure::io("look at", e))
+}
+
+fn make_opaque(inode: &Inode) -> Made<()> {
+    setxattr(inode.path(), OPAQUE, b"y", XattrFlags::empty())
         .map_err(|e| Failure::io("make opaque", e))
 }
