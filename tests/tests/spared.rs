@@ -1,5 +1,8 @@
 //! What is not to be removed stays: containers that others put into a pod that `run`
-//! made.
+//! made, and files and nodes that a command did not make.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
@@ -121,4 +124,60 @@ fn a_run_that_ends_takes_its_own_container_alone() {
     bed.rust_kata(&["container", "stop", "second"]).ok();
     bed.rust_kata(&["container", "rm", "second"]).ok();
     is_gone(&bed, "pod", "first");
+}
+
+#[test]
+fn an_export_that_fails_leaves_what_was_there() {
+    if !subject_is_ours("export") {
+        return;
+    }
+    let bed = Bed::new();
+    let rootfs = bed.rootfs();
+    let root = rootfs.to_str().expect("an ASCII path");
+    let create = ["container", "create", "--name", "c", "--rootfs", root];
+    bed.rust_kata(&[&create[..], &["--", "true"]].concat()).ok();
+    // Too deep to be packed: it fails when all before it has been written.
+    fs::create_dir_all(rootfs.join("zz").join("d/".repeat(450))).expect("ours");
+    let out = bed.fresh("out");
+    fs::create_dir(&out).expect("ours");
+    let (file, fifo, device) = (out.join("file"), out.join("fifo"), out.join("null"));
+    fs::write(&file, "the archive of yesterday").expect("ours");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("ours");
+    let rw = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    nix::unistd::mkfifo(&fifo, rw).expect("ours");
+    let null = nix::sys::stat::makedev(1, 3);
+    let kind = nix::sys::stat::SFlag::S_IFCHR;
+    nix::sys::stat::mknod(&device, kind, rw, null).expect("root makes devices");
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read(fifo).expect("a FIFO").len()
+    });
+    let export = |to: &std::path::Path| {
+        let to = to.to_str().expect("text");
+        run(
+            bed.cli(&["container", "export", "-o", to, "c"]),
+            Input::Null,
+            limit(),
+        )
+    };
+
+    for to in [&file, &fifo, &device, &out.join("fresh")] {
+        let failed = export(to).exits(125);
+        assert!(failed.err().contains("400 directories"), "{failed:?}");
+    }
+
+    assert!(reader.join().expect("it reads") > 1 << 20);
+    let kind = |path| fs::symlink_metadata(path).expect("it is there").file_type();
+    assert!(kind(&fifo).is_fifo() && kind(&device).is_char_device());
+    let kept = fs::read_to_string(&file).expect("it is there");
+    assert_eq!(kept, "the archive of yesterday");
+    assert_eq!(fs::read_dir(&out).expect("ours").count(), 3);
+
+    fs::remove_dir_all(rootfs.join("zz")).expect("ours");
+    export(&file).ok();
+    let data = fs::metadata(&file).expect("it is there");
+    assert!(data.len() > 1 << 20);
+    assert_eq!(data.mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_dir(&out).expect("ours").count(), 3);
+    bed.rust_kata(&["container", "rm", "c"]).ok();
 }

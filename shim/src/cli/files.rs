@@ -13,6 +13,7 @@ use serde_json::json;
 use super::Context;
 use super::error::CliResult;
 use super::output::{Format, json as print_json, print, table};
+use super::written::Written;
 use crate::error::Context as _;
 
 /// `rust-kata container mount`.
@@ -49,7 +50,7 @@ pub(super) struct Export {
     /// A container by name, POD/NAME, id or the beginning of an id
     container: String,
 
-    /// The file that it is written to [default: stdout]
+    /// The file that it is written to, which is as it was before until all is there [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -195,13 +196,10 @@ impl Export {
         let Some(path) = self.output else {
             return Ok(export(&pod, &name, archive_out()?).await?);
         };
-        let file = File::create(&path).on("create", &path)?;
-        let exported = export(&pod, &name, Box::new(file)).await;
-        if exported.is_err() {
-            // Half of it is of no use.
-            let _ = std::fs::remove_file(&path);
-        }
-        Ok(exported?)
+        let file = Written::open(&path).on("create", &path)?;
+        let writer = file.writer().on("create", &path)?;
+        export(&pod, &name, Box::new(writer)).await?;
+        file.keep().on("create", &path)
     }
 }
 

@@ -37,6 +37,7 @@ mod top;
 mod update;
 mod volume;
 mod wait;
+mod written;
 
 use std::io::Write;
 use std::path::PathBuf;
