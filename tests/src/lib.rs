@@ -27,6 +27,7 @@ pub mod dice;
 pub mod dist;
 pub mod events;
 pub mod guest;
+pub mod hostile;
 pub mod image;
 pub mod images;
 pub mod initrd;

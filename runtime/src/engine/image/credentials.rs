@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use serde::Deserialize;
 
 use super::error::ImageError;

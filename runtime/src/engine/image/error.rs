@@ -3,8 +3,7 @@
 use std::io;
 
 #[cfg(feature = "pull")]
-use oci_client::errors::{OciDistributionError, OciError, OciErrorCode};
-
+use super::registry::RegistryError;
 use crate::error::{Error, ErrorKind};
 
 /// An error about an image.
@@ -137,12 +136,12 @@ pub enum ImageError {
     },
     /// A registry refuses, or does not answer.
     #[cfg(feature = "pull")]
-    #[error("Cannot pull {image}: {}", whole(source))]
+    #[error("Cannot pull {image}: {source}")]
     Registry {
         /// The image.
         image: String,
         /// Why.
-        source: Box<OciDistributionError>,
+        source: Box<RegistryError>,
     },
     /// The file of credentials cannot be used.
     #[error("Credentials in {file}: {problem}")]
@@ -184,24 +183,7 @@ impl ImageError {
             }
             Self::Read { .. } | Self::Unpack { .. } => ErrorKind::Internal,
             #[cfg(feature = "pull")]
-            Self::Registry { source, .. } => match &**source {
-                OciDistributionError::ImageManifestNotFoundError(_)
-                | OciDistributionError::ServerError { code: 404, .. } => ErrorKind::NotFound,
-                OciDistributionError::RequestError(_) => ErrorKind::Unavailable,
-                OciDistributionError::RegistryError { envelope, .. } => {
-                    let unknown = |e: &OciError| {
-                        matches!(
-                            e.code,
-                            OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown
-                        )
-                    };
-                    match envelope.errors.iter().any(unknown) {
-                        true => ErrorKind::NotFound,
-                        false => ErrorKind::FailedPrecondition,
-                    }
-                }
-                _ => ErrorKind::FailedPrecondition,
-            },
+            Self::Registry { source, .. } => source.kind(),
             _ => ErrorKind::InvalidArgument,
         }
     }
@@ -211,20 +193,4 @@ impl From<ImageError> for Error {
     fn from(error: ImageError) -> Self {
         Self::Image(Box::new(error))
     }
-}
-
-/// An error with all that led to it: an HTTP client says no more than "error
-/// sending request" by itself.
-#[cfg(feature = "pull")]
-fn whole(error: &OciDistributionError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -127,7 +127,10 @@ impl Images {
 /// What the layout itself calls it comes before what its path suggests.
 fn name_of(asked: Option<String>, resolved: &Resolved, fallback: String) -> String {
     let own = || {
-        let own = resolved.name.as_deref()?.parse::<oci_client::Reference>();
+        let own = resolved
+            .name
+            .as_deref()?
+            .parse::<oci_spec::distribution::Reference>();
         own.ok().map(|reference| reference.whole())
     };
     asked.or_else(own).unwrap_or(fallback)

@@ -47,7 +47,7 @@ pub use import::HeldImage;
 pub use progress::{LayerProgress, LayerStep, Report, silent};
 pub use reference::ImageSource;
 #[cfg(feature = "pull")]
-pub use registry::RegistryOptions;
+pub use registry::{RegistryError, RegistryOptions};
 pub use removal::Removed;
 pub use store::{BadImage, Image, ImageView, Images, Layer};
 pub(super) use unpack::Attributes;

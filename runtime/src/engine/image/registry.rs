@@ -1,22 +1,20 @@
 //! Copying an image from a registry into a private OCI layout, from which it is
 //! taken in like any other: there every digest is checked.
 
+mod auth;
+mod client;
+mod error;
+
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
-use oci_client::Reference;
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-};
-use oci_client::secrets::RegistryAuth;
+use futures::{StreamExt, TryStreamExt, stream};
+use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use tokio::io::AsyncWriteExt;
 
+use self::client::{Client, Trust, is_local};
+pub use self::error::RegistryError;
 use super::content::{MAX_DOCUMENT, blob_path};
 use super::credentials::{self, Credentials};
 use super::digest::{check, sha256};
@@ -28,17 +26,15 @@ use crate::error::{Context, Error, Result};
 /// Layers that are copied at the same time.
 const AT_ONCE: usize = 3;
 
-/// A registry that says nothing for so long has gone.
-const SILENCE: Duration = Duration::from_secs(60);
-
 /// As deep as indexes may be in each other.
 const MAX_DEPTH: usize = 4;
 
+/// Image spec, "media-types.md"; the others are docker's.
 const MANIFESTS: [&str; 4] = [
-    OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-    IMAGE_MANIFEST_MEDIA_TYPE,
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
 /// How registries are spoken to.
@@ -56,38 +52,25 @@ pub struct RegistryOptions {
 /// Copies one image.
 pub(super) struct Puller {
     reference: Reference,
-    auth: RegistryAuth,
     client: Client,
-    /// Without TLS, for when there is none.
-    plain: Option<Client>,
 }
 
 impl Puller {
     pub(super) fn new(reference: &Reference, options: &RegistryOptions) -> Result<Self> {
-        let verify = options
-            .tls_verify
-            .unwrap_or_else(|| !is_local(reference.registry()));
+        let trust = match options.tls_verify {
+            Some(true) => Trust::Checked,
+            Some(false) => Trust::Any,
+            None if is_local(reference.registry()) => Trust::Local,
+            None => Trust::Checked,
+        };
         let credentials = match &options.credentials {
             Some(given) => Some(given.clone()),
             None => credentials::find(reference, options.auth_file.as_deref())?,
         };
-        let auth = match credentials {
-            None => RegistryAuth::Anonymous,
-            Some(who) => RegistryAuth::Basic(who.user, who.password),
-        };
-        let client = |protocol| {
-            let built = Client::try_from(config(protocol, verify));
-            built.map_err(|e| failed(reference, e))
-        };
-        // Fails only if there is one already, which will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::new(reference, credentials, trust);
         Ok(Self {
             reference: reference.clone(),
-            auth,
-            client: client(ClientProtocol::Https)?,
-            plain: (!verify)
-                .then(|| client(ClientProtocol::Http))
-                .transpose()?,
+            client: client.map_err(|e| failed(reference, e))?,
         })
     }
 
@@ -128,19 +111,22 @@ impl Puller {
     }
 
     async fn manifest(&mut self, reference: &Reference) -> Result<(Vec<u8>, Descriptor)> {
+        let version = reference.digest().or(reference.tag());
+        let version = version.unwrap_or("latest");
         let pull = async |client: &Client| {
             client
-                .pull_manifest_raw(reference, &self.auth, &MANIFESTS)
+                .manifest(version, &MANIFESTS, MAX_DOCUMENT as usize)
                 .await
         };
         let mut pulled = pull(&self.client).await;
-        if let (Err(OciDistributionError::RequestError(_)), Some(plain)) = (&pulled, &self.plain) {
-            pulled = pull(plain).await;
-            if pulled.is_ok() {
-                self.client = plain.clone();
-            }
+        if pulled.as_ref().is_err_and(RegistryError::is_no_answer)
+            && self.client.trust != Trust::Checked
+        {
+            self.client.set_plain(true);
+            pulled = pull(&self.client).await;
+            self.client.set_plain(pulled.is_ok());
         }
-        let (text, _) = pulled.map_err(|e| failed(reference, e))?;
+        let text = pulled.map_err(|e| failed(reference, e))?;
         let digest = match reference.digest() {
             // It is what was asked for, or of no use.
             Some(asked) => {
@@ -152,7 +138,7 @@ impl Puller {
         };
         let size = text.len() as u64;
         Ok((
-            text.to_vec(),
+            text,
             Descriptor::new(MediaType::ImageManifest, size, digest),
         ))
     }
@@ -168,7 +154,7 @@ impl Puller {
         wanted.sort_by_key(|descriptor| descriptor.digest().to_string());
         wanted.dedup_by_key(|descriptor| descriptor.digest().to_string());
         let copies = wanted.into_iter().map(|blob| self.blob(dir, blob, report));
-        let copied = futures::stream::iter(copies).buffer_unordered(AT_ONCE);
+        let copied = stream::iter(copies).buffer_unordered(AT_ONCE);
         copied.try_collect::<Vec<()>>().await.map(drop)
     }
 
@@ -185,16 +171,13 @@ impl Puller {
         };
         tell(0);
         let mut file = tokio::fs::File::create(&path).await.on("create", &path)?;
-        let pulled = self
-            .client
-            .pull_blob_stream(&self.reference, digest.as_ref());
-        let mut stream = pulled.await.map_err(|e| failed(&self.reference, e))?.stream;
+        let pulled = self.client.blob(digest.as_ref()).await;
+        let mut answer = pulled.map_err(|e| failed(&self.reference, e))?;
         let mut count = 0;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|source| ImageError::Read {
-                what: format!("{digest} of {}", self.reference.whole()),
-                source,
-            })?;
+        while let Some(chunk) = answer.chunk().await.map_err(|source| ImageError::Read {
+            what: format!("{digest} of {}", self.reference.whole()),
+            source: std::io::Error::other(source),
+        })? {
             count += chunk.len() as u64;
             if count > blob.size() {
                 break;
@@ -211,36 +194,6 @@ impl Puller {
         }
         file.flush().await.on("write", &path)
     }
-}
-
-fn config(protocol: ClientProtocol, verify: bool) -> ClientConfig {
-    let proxy = |names: [&str; 2]| {
-        let mut found = names
-            .into_iter()
-            .filter_map(|name| std::env::var(name).ok());
-        found.find(|value| !value.is_empty())
-    };
-    ClientConfig {
-        protocol,
-        accept_invalid_certificates: !verify,
-        read_timeout: Some(SILENCE),
-        connect_timeout: Some(SILENCE),
-        user_agent: concat!("rust-kata/", env!("CARGO_PKG_VERSION")),
-        https_proxy: proxy(["https_proxy", "HTTPS_PROXY"]),
-        http_proxy: proxy(["http_proxy", "HTTP_PROXY"]),
-        no_proxy: proxy(["no_proxy", "NO_PROXY"]),
-        ..ClientConfig::default()
-    }
-}
-
-/// Whether a registry is on this machine.
-fn is_local(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    let address = host.parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn digest_of(text: &str) -> Result<Digest> {
@@ -261,25 +214,10 @@ fn write(dir: &Path, digest: &Digest, text: &[u8]) -> Result<()> {
     fs::write(&path, text).on("write", &path)
 }
 
-fn failed(reference: &Reference, source: OciDistributionError) -> Error {
+fn failed(reference: &Reference, source: RegistryError) -> Error {
     ImageError::Registry {
         image: reference.whole(),
         source: Box::new(source),
     }
     .into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_may_go_without_tls() {
-        for local in ["localhost", "localhost:5000", "127.0.0.1:1", "[::1]:5000"] {
-            assert!(is_local(local), "{local}");
-        }
-        for other in ["localhost.example:1", "quay.io", "128.0.0.1:1", "[fe80::1]"] {
-            assert!(!is_local(other), "{other}");
-        }
-    }
 }

@@ -1,0 +1,158 @@
+//! A registry that is played: each request is answered as a test says.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Path and query.
+    pub path: String,
+    /// `Authorization`, if there is one.
+    pub authorization: Option<String>,
+}
+
+/// What is answered.
+#[derive(Default)]
+pub struct Reply {
+    /// HTTP's code.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// All of it, or what is said again and again.
+    pub body: Vec<u8>,
+    /// The body never ends.
+    pub endless: bool,
+}
+
+impl Reply {
+    /// An answer that comes to an end.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            ..Self::default()
+        }
+    }
+
+    /// An answer without end.
+    pub fn endless(status: u16) -> Self {
+        Self {
+            endless: true,
+            ..Self::new(status, vec![b' '; 64 << 10])
+        }
+    }
+
+    /// The same with a header.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// A registry on this machine that answers as it is told, without TLS. Its threads end
+/// with the test.
+pub struct Played {
+    address: String,
+    seen: Arc<Mutex<Vec<Request>>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Played {
+    /// Starts one.
+    pub fn start(answer: impl Fn(&Request, &str) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (seen, sent) = (Arc::default(), Arc::default());
+        let played = Self {
+            address: address.clone(),
+            seen: Arc::clone(&seen),
+            sent: Arc::clone(&sent),
+        };
+        let answer = Arc::new(answer);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answer, seen, sent) = (answer.clone(), seen.clone(), sent.clone());
+                let address = address.clone();
+                thread::spawn(move || {
+                    // A client may go at any time.
+                    let _ = serve(&stream, &seen, &sent, |request| answer(request, &address));
+                });
+            }
+        });
+        played
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// All that was asked so far.
+    pub fn seen(&self) -> Vec<Request> {
+        let seen = self.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of bodies that were taken so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+fn serve(
+    stream: &TcpStream,
+    seen: &Mutex<Vec<Request>>,
+    sent: &AtomicU64,
+    answer: impl Fn(&Request) -> Reply,
+) -> std::io::Result<()> {
+    // TLS, which is tried first, begins with another byte (RFC 8446, section 5.1).
+    let mut byte = [0];
+    if stream.peek(&mut byte)? == 0 || byte != *b"G" {
+        return Ok(());
+    }
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    let mut request = Request {
+        path: first.split(' ').nth(1).unwrap_or_default().to_owned(),
+        authorization: None,
+    };
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            request.authorization = Some(value.to_owned());
+        }
+    }
+    let mut all = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(request.clone());
+    drop(all);
+    let reply = answer(&request);
+    let mut out = stream;
+    write!(
+        out,
+        "HTTP/1.1 {} Played\r\nConnection: close\r\n",
+        reply.status
+    )?;
+    for (name, value) in &reply.headers {
+        write!(out, "{name}: {value}\r\n")?;
+    }
+    if !reply.endless {
+        write!(out, "Content-Length: {}\r\n", reply.body.len())?;
+    }
+    out.write_all(b"\r\n")?;
+    loop {
+        out.write_all(&reply.body)?;
+        sent.fetch_add(reply.body.len() as u64, Ordering::Relaxed);
+        if !reply.endless {
+            return Ok(());
+        }
+    }
+}
