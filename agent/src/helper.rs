@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Kind;
 use crate::faults::{self, Fault, Faults};
+use crate::mount_point;
 use crate::spec::Launch;
 use crate::stream::duplicate_aside;
 use crate::workload::Workload;
@@ -123,6 +124,9 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), F
             terminal,
         } => {
             let workload = workload(folder, faults, true)?;
+            let spec = fs::read(folder.join(SPEC_FILE)).map_err(internal)?;
+            let spec: Spec = serde_json::from_slice(&spec).map_err(internal)?;
+            mount_point::prepare(&spec).map_err(internal)?;
             let console = Console::listen(folder, *terminal)?;
             let container = builder(id, state, workload, &console)?
                 .as_init(folder)

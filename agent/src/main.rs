@@ -23,6 +23,7 @@ mod hotplug;
 mod init;
 mod logging;
 mod modules;
+mod mount_point;
 mod oom;
 mod pid_namespace;
 mod pod;

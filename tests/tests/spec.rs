@@ -50,6 +50,36 @@ fn bind_mounts_of_folders_and_files_read_and_write() {
 }
 
 #[test]
+fn mounts_below_links_to_nothing_are_where_the_links_lead() {
+    compare(|scene| {
+        let host = scene.bed.fresh("host");
+        fs::create_dir(&host).expect("ours");
+        fs::write(host.join("file"), "given\n").expect("ours");
+        let root = scene.bed.rootfs();
+        fs::create_dir_all(root.join("var")).expect("ours");
+        symlink("/nowhere/deep", root.join("absolute")).expect("ours");
+        symlink("../../../up", root.join("var/up")).expect("ours");
+        symlink("missing-file", root.join("name")).expect("ours");
+        let script = "cat /absolute/file /nowhere/deep/file /up/sub/file /name /missing-file
+            readlink /absolute /var/up /name; ls -d /nowhere/deep /up/sub";
+        let spec = Spec::new(&root, &["sh", "-c", script])
+            .mount("bind", &host, "/absolute", &["rbind", "ro"])
+            .mount("bind", &host, "/var/up/sub", &["rbind", "ro"])
+            .mount("bind", &host.join("file"), "/name", &["bind", "ro"]);
+
+        let output = scene.run_spec("c", &spec).ok();
+
+        scene.see("stdout", output.out());
+        let given = output.out().matches("given\n").count();
+        assert_eq!(given, 5, "{output:?}");
+        assert!(
+            !std::path::Path::new("/nowhere").exists(),
+            "made on the host"
+        );
+    });
+}
+
+#[test]
 fn writes_are_seen_on_both_sides_at_once() {
     compare(|scene| {
         let host = scene.bed.fresh("host");

@@ -1,0 +1,238 @@
+//! Places of mounts that the image has as links to nothing. What such a link leads to
+//! is made inside of the root, as runc does; libcontainer refuses it. All other places
+//! are libcontainer's to make.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use oci_spec::runtime::{Mount, Spec};
+
+/// Links that are followed in a path, as by the kernel (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Makes the places of a container's mounts that are links to nothing.
+///
+/// # Errors
+/// The kernel's, naming the place.
+pub fn prepare(spec: &Spec) -> io::Result<()> {
+    let Some(root) = spec.root() else {
+        return Ok(());
+    };
+    let how = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open(root.path(), how, Mode::empty())?;
+    let mut covered = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        let named = |e: io::Error| {
+            let place = mount.destination().display();
+            io::Error::new(e.kind(), format!("the mount point {place}: {e}"))
+        };
+        let place = follow(&root, mount.destination(), &covered).map_err(named)?;
+        if place.dangling {
+            make(&root, &place.path, is_file(mount)).map_err(named)?;
+        }
+        covered.push(place.path);
+    }
+    Ok(())
+}
+
+/// Whether the mount is one of a file.
+fn is_file(mount: &Mount) -> bool {
+    let mut options = mount.options().iter().flatten();
+    let binds =
+        mount.typ().as_deref() == Some("bind") || options.any(|o| o == "bind" || o == "rbind");
+    let source = mount.source().as_deref().filter(|_| binds);
+    source.is_some_and(|source| source.exists() && !source.is_dir())
+}
+
+/// Where a path leads to below a root.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Without links, relative to the root.
+    path: PathBuf,
+    /// A link led to it, and it is not there.
+    dangling: bool,
+}
+
+/// Follows a path; no link in it leads out of `root`, and what is missing has no links.
+/// Below what is `covered` by mounts there will be other files.
+fn follow(root: &OwnedFd, destination: &Path, covered: &[PathBuf]) -> io::Result<Place> {
+    let mut rest: VecDeque<OsString> = parts(destination).collect();
+    let mut path = PathBuf::new();
+    let (mut links, mut missing) = (0, false);
+    while let Some(part) = rest.pop_front() {
+        if part == ".." {
+            path.pop();
+            continue;
+        }
+        let next = path.join(part);
+        if covered.contains(&next) && !rest.is_empty() {
+            path = next;
+            path.extend(rest);
+            return Ok(Place {
+                path,
+                dangling: false,
+            });
+        }
+        match at(root, &next)? {
+            There::Link(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::ELOOP.into());
+                }
+                if target.is_absolute() {
+                    path.clear();
+                }
+                let before: Vec<OsString> = parts(&target).collect();
+                for part in before.into_iter().rev() {
+                    rest.push_front(part);
+                }
+            }
+            There::Other => path = next,
+            There::Nothing => {
+                missing = true;
+                path = next;
+            }
+        }
+    }
+    Ok(Place {
+        path,
+        dangling: links > 0 && missing,
+    })
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
+}
+
+enum There {
+    Nothing,
+    Link(PathBuf),
+    Other,
+}
+
+/// What is at a path without links in its directories.
+fn at(root: &OwnedFd, path: &Path) -> io::Result<There> {
+    let found = match below(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(There::Nothing),
+        found => found?,
+    };
+    let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFLNK {
+        return Ok(There::Other);
+    }
+    Ok(There::Link(readlinkat(&found, "")?.into()))
+}
+
+fn below(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .mode(match flags.contains(OFlag::O_CREAT) {
+            true => Mode::from_bits_truncate(0o644),
+            false => Mode::empty(),
+        })
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root.as_fd(), path, how)
+}
+
+/// Makes a directory or an empty file, and the directories above it.
+fn make(root: &OwnedFd, path: &Path, file: bool) -> io::Result<()> {
+    let (above, name) = match (file, path.parent(), path.file_name()) {
+        (true, Some(above), Some(name)) => (above, Some(name)),
+        _ => (path, None),
+    };
+    let mut done = PathBuf::new();
+    for part in above {
+        let dir = below(root, &done, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        match mkdirat(
+            &dir,
+            OsStr::from_bytes(part.as_bytes()),
+            Mode::from_bits_truncate(0o755),
+        ) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        done.push(part);
+    }
+    if let Some(name) = name {
+        let how = OFlag::O_CREAT | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        below(root, &above.join(name), how)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (tempfile::TempDir, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("root/var")).unwrap();
+        let fd = open(
+            &dir.path().join("root"),
+            OFlag::O_PATH | OFlag::O_DIRECTORY,
+            Mode::empty(),
+        );
+        (dir, fd.unwrap())
+    }
+
+    #[test]
+    fn what_a_link_to_nothing_leads_to_is_made_in_the_root() {
+        let (dir, fd) = root();
+        let at = |name: &str| dir.path().join("root").join(name);
+        symlink("/run/deep", at("var/run")).unwrap();
+        symlink("../../../../../up", at("up")).unwrap();
+        symlink("var/run/conf", at("conf")).unwrap();
+        for (place, file, made) in [
+            ("/var/run/lock", false, "run/deep/lock"),
+            ("/up", false, "up"),
+            ("/conf", true, "run/deep/conf"),
+        ] {
+            let found = follow(&fd, Path::new(place), &[]);
+            if place == "/up" {
+                // It leads to itself: as the kernel, with the root as its root.
+                assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+                continue;
+            }
+            let found = found.unwrap();
+            let dangling = Place {
+                path: made.into(),
+                dangling: true,
+            };
+            assert_eq!(found, dangling);
+            make(&fd, &found.path, file).unwrap();
+            assert_eq!(at(made).is_file(), file);
+            assert!(!follow(&fd, Path::new(place), &[]).unwrap().dangling);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_libcontainer_makes_or_another_mount_covers_is_left_alone() {
+        let (dir, fd) = root();
+        symlink("/none", dir.path().join("root/var/link")).unwrap();
+        let dangling = |place: &str, covered: &[PathBuf]| {
+            follow(&fd, Path::new(place), covered).unwrap().dangling
+        };
+        assert!(!dangling("/var/missing/dir", &[]));
+        assert!(dangling("/var/link/x", &[]));
+        assert!(!dangling("/var/link/x", &["var".into()]));
+    }
+}
