@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use harness::bed::Bed;
-use harness::dist::subject_is_ours;
+use harness::dist::{self, subject_is_ours};
 use harness::layout::{Layout, Packing, Tar};
 use harness::pods::inspect;
+use harness::process;
 use harness::run::{Input, Running, run};
 use harness::scene::limit;
 use serde_json::json;
@@ -124,6 +125,15 @@ fn a_run_that_ends_takes_its_own_container_alone() {
     bed.rust_kata(&["container", "stop", "second"]).ok();
     bed.rust_kata(&["container", "rm", "second"]).ok();
     is_gone(&bed, "pod", "first");
+
+    // Nobody waits for this one: its owner sees to it.
+    let words = ["run", "-d", "--rm", "--name", "alone", "--rootfs", root];
+    let words = [&words[..], &["--", "true"]].concat();
+    run(bed.cli(&words), Input::Null, limit()).ok();
+    for process in bed.named(dist::CLI) {
+        assert!(process::wait_gone(process.pid, limit()), "its owner stays");
+    }
+    is_gone(&bed, "pod", "alone");
 }
 
 #[test]

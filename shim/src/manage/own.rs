@@ -60,7 +60,22 @@ pub(crate) fn run(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
         .try_for_each(|path| fs::remove_file(path).on("remove", path));
     tokio.shutdown_timeout(Duration::from_secs(1));
     drop(owner);
-    served.and(removed)
+    let spent = remove_if_spent(engine, namespace, pod);
+    served.and(removed).and(spent)
+}
+
+/// Removes the pod if it was for a container that has gone by itself, and nobody waited
+/// for that.
+fn remove_if_spent(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing("start a thread")?;
+    match engine.pod(namespace, pod) {
+        Ok(pod) => Ok(tokio.block_on(pod.remove_if_spent())?),
+        // Somebody did wait.
+        Err(_) => Ok(()),
+    }
 }
 
 /// The sockets of an owner: for calls, and for attachments.
