@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, UserBuilder};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::Errno;
 
+use super::archive::Inode;
 use crate::error::{Error, Result};
 
 /// No user database is larger; one that is, is not read.
@@ -151,19 +151,24 @@ fn read(layers: &[PathBuf], path: &str) -> String {
         let opened = openat2(
             &dir,
             path,
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            OFlags::PATH | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         );
-        let file = match opened.map(File::from) {
-            // A whiteout: it has been removed.
-            Err(Errno::NXIO) => break,
-            Err(_) => continue,
-            Ok(file) => file,
+        let Ok(found) = opened.and_then(Inode::of) else {
+            continue;
         };
-        if !file.metadata().is_ok_and(|data| data.is_file()) {
+        // A whiteout: it has been removed. An image's device is the host's: to open one
+        // may do anything.
+        if found.kind().is_char_device() || found.kind().is_block_device() {
+            break;
+        }
+        if !found.kind().is_file() {
             continue;
         }
+        let Ok(file) = found.read().map(File::from) else {
+            continue;
+        };
         let mut text = String::new();
         if file.take(MAX_BYTES).read_to_string(&mut text).is_ok() {
             return text;
@@ -251,6 +256,11 @@ mod tests {
         let (_dir, layers) = layers();
         let path = layers[0].join("etc/passwd");
         mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        assert!(look_up(&layers, "web").is_err());
+        // Nor is another device opened (this one is /dev/null).
+        fs::remove_file(&path).unwrap();
+        let null = rustix::fs::makedev(1, 3);
+        mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), null).unwrap();
         assert!(look_up(&layers, "web").is_err());
     }
 
