@@ -21,12 +21,21 @@ use crate::engine::image::unpack::{Attributes, XATTR, time_record};
 /// Directories within each other; each costs a descriptor while it is read.
 const MAX_DEPTH: usize = 400;
 
+/// As many bytes of names are kept: those of the directories that are being read, and of
+/// files that have several.
+const MAX_NAMES: usize = 256 << 20;
+
+/// What a name takes beside its bytes.
+const NAME: usize = 64;
+
 /// Writes trees into an archive. Holes in files stay holes, in a form that GNU tar,
 /// Go and libarchive know.
 pub(in crate::engine) struct Packer<W: Write> {
     archive: Builder<W>,
     /// Names of files that have several, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
+    /// For names, in bytes.
+    pub(super) room: usize,
 }
 
 impl<W: Write> Packer<W> {
@@ -34,6 +43,7 @@ impl<W: Write> Packer<W> {
         Self {
             archive: Builder::new(out),
             links: HashMap::new(),
+            room: MAX_NAMES,
         }
     }
 
@@ -70,12 +80,20 @@ impl<W: Write> Packer<W> {
             )));
         }
         let mut names: Vec<OsString> = Vec::new();
+        let mut taken = 0;
         for entry in Dir::read_from(dir)? {
             let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
+            if name == b"." || name == b".." {
+                continue;
             }
+            taken += name.len() + NAME;
+            if taken > self.room {
+                let problem = "more names in a tree than can be kept in memory";
+                return Err(at(path, io::Error::other(problem)));
+            }
+            names.push(OsString::from_vec(name));
         }
+        self.room -= taken;
         // The same tree makes the same archive.
         names.sort();
         for name in names {
@@ -87,6 +105,7 @@ impl<W: Write> Packer<W> {
                 Err(e) => return Err(at(&path, e.into())),
             }
         }
+        self.room += taken;
         Ok(())
     }
 
@@ -135,7 +154,12 @@ impl<W: Write> Packer<W> {
                 header.set_entry_type(EntryType::Link);
                 return self.archive.append_link(&mut header, path, first);
             }
-            self.links.insert(number, path.to_owned());
+            // Without room its other names become files of their own.
+            let taken = path.as_os_str().len() + NAME;
+            if let Some(room) = self.room.checked_sub(taken) {
+                self.room = room;
+                self.links.insert(number, path.to_owned());
+            }
         }
         let file = File::from(inode.read()?);
         let size = stat.st_size as u64;

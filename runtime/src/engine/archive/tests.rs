@@ -145,6 +145,29 @@ fn a_file_that_loses_its_end_does_not_damage_the_archive() {
 }
 
 #[test]
+fn names_are_kept_as_long_as_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "text").unwrap();
+    fs::hard_link(dir.path().join("file"), dir.path().join("again")).unwrap();
+    let root = File::open(dir.path()).unwrap();
+    let pack = |room| {
+        let mut bytes = Vec::new();
+        let mut packer = Packer::new(&mut bytes);
+        packer.room = room;
+        let packed = packer.contents(root.as_fd(), Path::new(""));
+        packed.and_then(|()| packer.finish()).map(|()| bytes)
+    };
+    assert!(pack(100).unwrap_err().to_string().contains("more names"));
+    for (room, names) in [(1000, 2), (150, 1)] {
+        let to = tempfile::tempdir().unwrap();
+        extracted(&pack(room).unwrap(), to.path());
+        let data = fs::metadata(to.path().join("file")).unwrap();
+        assert_eq!(data.nlink(), names, "{room}");
+        assert_eq!(fs::read(to.path().join("again")).unwrap(), b"text");
+    }
+}
+
+#[test]
 fn trees_too_deep_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("d/".repeat(500));

@@ -22,8 +22,11 @@ use crate::engine::archive::Inode;
 use crate::engine::image::error::ImageError;
 use crate::error::Error;
 
-/// More directories than any image has; their times are kept until the end.
+/// More directories than any image has; their names and times are kept until the end.
 const MAX_DIRECTORIES: usize = 1 << 20;
+
+/// As many bytes those names have.
+const MAX_NAMES: usize = 256 << 20;
 
 const BUFFER: usize = 128 << 10;
 
@@ -113,6 +116,8 @@ pub(super) struct Tree {
     lower: Vec<PathBuf>,
     /// Times of directories, which are set last: entries in them change them.
     times: BTreeMap<PathBuf, (i64, i64)>,
+    /// Bytes of their names.
+    names: usize,
     opaque: bool,
     /// For contents on their way.
     buffer: Box<[u8]>,
@@ -124,6 +129,7 @@ impl Tree {
             root,
             lower: Vec::new(),
             times: BTreeMap::new(),
+            names: 0,
             opaque: false,
             buffer: vec![0; BUFFER].into_boxed_slice(),
         }
@@ -331,7 +337,10 @@ impl Tree {
         };
         let dir = self.parent(parent)?;
         clear(dir.as_fd(), name)?;
-        self.times.remove(&parent.join(name));
+        let path = parent.join(name);
+        if self.times.remove(&path).is_some() {
+            self.names -= path.as_os_str().len();
+        }
         Ok((dir, name))
     }
 
@@ -425,7 +434,15 @@ impl Tree {
                 "the layer has more than 1048576 directories",
             ));
         }
-        self.times.insert(path, attributes.mtime());
+        let length = path.as_os_str().len();
+        if self.names + length > MAX_NAMES {
+            return Err(Failure::Refused(
+                "the names of its directories have more than 256 MiB",
+            ));
+        }
+        if self.times.insert(path, attributes.mtime()).is_none() {
+            self.names += length;
+        }
         Ok(())
     }
 }
