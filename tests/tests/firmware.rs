@@ -69,6 +69,7 @@ impl Boots {
             share: Share {
                 tag: "rust-kata".into(),
                 dir: of("share"),
+                files: Share::FILES,
             },
             vsock_uds: of("sockets/vsock"),
             hypervisor: HypervisorKind::Qemu,

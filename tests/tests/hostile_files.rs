@@ -98,7 +98,7 @@ fn what_is_copied_out_has_no_rights_and_its_holes() {
     exec(
         &bed,
         "mkdir -p /out/dir; echo x > /out/suid; chmod 6755 /out/suid; chmod 2775 /out/dir
-         echo tail > /out/holes; truncate -s 1T /out/holes; mkfifo /out/fifo",
+         echo tail > /out/holes; truncate -s 1024G /out/holes; mkfifo /out/fifo",
     );
     // The guest cannot make one, but an image may bring it along.
     let kind = nix::sys::stat::SFlag::S_IFBLK;
