@@ -116,9 +116,10 @@ impl agent_ttrpc::Agent for Service {
             change(async move {
                 let id = &request.container_id;
                 let made = async {
-                    let plan = spec::plan(id, &request.spec, &request.stdio)?;
+                    // First, for the plan looks for the sources of all mounts.
                     let (shared, storages) = (pod.clone(), request.storages);
                     share::blocking(move || shared.mount_once(&storages)).await?;
+                    let plan = spec::plan(id, &request.spec, &request.stdio)?;
                     let used = share::used_by(&plan.spec);
                     pod.share.begin(id, used, request.submounts).await?;
                     Container::create(&pod.environment, id, plan, &request.stdio).await
