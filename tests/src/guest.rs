@@ -76,8 +76,7 @@ impl Agent {
         let vms = bed.state().join(".vm");
         let machines = || bed.named(machine());
         let sockets = await_some(limit, "pod", || sockets(&vms));
-        // The VMM has made its socket when its guest has a machine; the guest takes
-        // a while until it dials.
+        // Its guest takes a while until it dials.
         let machines = await_some(limit, "machine", || {
             Some(machines()).filter(|found| !found.is_empty())
         });
@@ -121,11 +120,13 @@ fn await_some<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T
     }
 }
 
-/// The folder of sockets of the VM whose owner waits for its agent.
+/// The folder of sockets of the VM whose owner waits for its agent, once the VMM has
+/// made its own there: it would put that in the place of ours.
 fn sockets(vms: &Path) -> Option<PathBuf> {
     let paths = leak::tree(vms).into_iter().map(|(path, _)| path);
     let mut paths = paths.filter(|path| path.ends_with("sockets/vsock_1024"));
-    Some(paths.next()?.parent()?.to_owned())
+    let folder = paths.next()?.parent()?.to_owned();
+    folder.join("vsock").exists().then_some(folder)
 }
 
 /// Puts a socket in place of the VMM's, which takes every stream and says nothing on it.
