@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::sync::mpsc;
@@ -139,6 +139,10 @@ const UNKNOWN: u8 = 125;
 /// As many sessions a container can have: ended ones are kept for `inspect`.
 const SESSIONS: usize = 256;
 
+/// How long a session is sure to be kept for its start. Its client starts it at once;
+/// one that has died meanwhile never does.
+const STARTED_WITHIN: Duration = Duration::from_secs(600);
+
 impl Owner {
     /// Records a further process of a container that runs. Answers its id.
     ///
@@ -170,7 +174,7 @@ impl Owner {
         let process = container.definition.spec.process().clone();
         let session = request.session(&process.unwrap_or_default());
         self.change(&container, |state| {
-            forget_oldest(&mut state.execs);
+            forget_oldest(&mut state.execs, SystemTime::now());
             state.execs.insert(id.clone(), session);
         })?;
         Ok(id)
@@ -385,13 +389,18 @@ fn merged(first: &[String], second: &[String]) -> Vec<String> {
     merged
 }
 
-/// Makes room for one more session: the oldest that has ended goes.
-fn forget_oldest(execs: &mut BTreeMap<String, ExecSession>) {
+/// Makes room for one more session: the oldest goes that has ended, or that nobody
+/// has started.
+fn forget_oldest(execs: &mut BTreeMap<String, ExecSession>, now: SystemTime) {
+    let is_over = |session: &ExecSession| match session.status {
+        ContainerStatus::Configured => now
+            .duration_since(session.created)
+            .is_ok_and(|age| age > STARTED_WITHIN),
+        status => !status.is_live(),
+    };
     while execs.len() >= SESSIONS {
-        let ended = execs
-            .iter()
-            .filter(|(_, session)| !session.status.is_live());
-        let oldest = ended.min_by_key(|(_, session)| session.created);
+        let over = execs.iter().filter(|(_, session)| is_over(session));
+        let oldest = over.min_by_key(|(_, session)| session.created);
         let Some(id) = oldest.map(|(id, _)| id.clone()) else {
             return;
         };
@@ -424,7 +433,7 @@ mod tests {
             preserve_fds: Vec::new(),
             status,
             pid: 0,
-            created: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n),
+            created: SystemTime::UNIX_EPOCH + Duration::from_secs(n),
             exit_code: None,
             finished: None,
         };
@@ -437,8 +446,19 @@ mod tests {
             };
             execs.insert(format!("{n:04}"), session(status, n));
         }
-        forget_oldest(&mut execs);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(SESSIONS as u64);
+        forget_oldest(&mut execs, now);
         assert!(execs.contains_key("0000") && !execs.contains_key("0001"));
         assert_eq!(execs.len(), SESSIONS - 1);
+
+        // One that is about to be started is not in the way, however many there are.
+        for session in execs.values_mut() {
+            session.status = ContainerStatus::Configured;
+        }
+        execs.insert("0001".into(), session(ContainerStatus::Running, 1));
+        forget_oldest(&mut execs, now);
+        assert_eq!(execs.len(), SESSIONS);
+        forget_oldest(&mut execs, now + STARTED_WITHIN);
+        assert!(execs.len() < SESSIONS && execs.contains_key("0001"));
     }
 }
