@@ -49,7 +49,11 @@ fn three_hundred_execs_live_at_once_and_all_answer() {
         });
         let wave: Vec<Running> = wave.collect();
         for exec in &wave {
-            exec.stdout.expect("ready\n", long);
+            let ready = exec
+                .stdout
+                .wait(long, |said| (said.text() == "ready\n").then_some(()));
+            let (count, said) = (execs.len(), exec.stderr.now().text());
+            assert!(ready.is_some(), "beside {count} others: {said}");
         }
         execs.extend(wave);
     }
