@@ -132,6 +132,13 @@ test-compat: build
 		RUST_KATA_BASE_DIST=$$base RUST_KATA_DIST=$(CURDIR)/$(DIST) \
 		$(CARGO) test -p rust-kata-tests --test compat -- --ignored --test-threads=1
 
+## make test-hosts     every door in a root file system of another distribution, built there (HOST=debian12|debian13|sid, all)
+HOST ?= debian12 debian13 sid
+.PHONY: test-hosts
+test-hosts:
+	@guest/setup hosts
+	@for host in $(HOST); do tests/hosts/run $$host; done
+
 ## make bench          build, then measure costs as ratios to references of the same run
 .PHONY: bench
 bench: build

@@ -72,7 +72,7 @@ pub(super) fn build(
     line.option("-append", kernel_command_line(spec, tsc_khz));
 
     line.socket("qmp", sockets.qmp);
-    line.option("-mon", "chardev=qmp,mode=control");
+    line.option("-qmp", "chardev:qmp");
     line.socket("console", sockets.console);
     line.option("-serial", "chardev:console");
 
