@@ -89,8 +89,11 @@ impl Processes for Owner {
         if to.exec.is_empty() {
             self.attached(&name);
         }
-        let (streams, output) = match (exec_of(to), to.start) {
-            (Some(exec), true) => self.start_exec(&name, exec, starter(to, ends)).await?,
+        let (streams, output, exit) = match (exec_of(to), to.start) {
+            (Some(exec), true) => {
+                let (streams, output) = self.start_exec(&name, exec, starter(to, ends)).await?;
+                (streams, output, self.watch_end(&name, Some(exec))?)
+            }
             (None, true) => {
                 let container = [name.clone()];
                 let preserved: Vec<_> = to.preserve_fds.iter().map(preserved).collect();
@@ -106,8 +109,10 @@ impl Processes for Owner {
                 fit(&*self, to).await;
                 let streams = self.streams(&name, None)?;
                 let output = streams.listen();
+                // It may have ended and removed itself before all its output is read.
+                let exit = self.watch_end(&name, None)?;
                 one(self.start(&container, false).await?)?;
-                (streams, output)
+                (streams, output, exit)
             }
             (_, false) if !ends.is_empty() => {
                 return Err(Error::Invalid(format!(
@@ -118,15 +123,13 @@ impl Processes for Owner {
                 fit(&*self, to).await;
                 let streams = self.streams(&name, exec)?;
                 let output = streams.listen();
-                (streams, output)
+                (streams, output, self.watch_end(&name, exec)?)
             }
         };
-        let exec = exec_of(to).map(str::to_owned);
-        let exit = Box::pin(async move { self.wait(&name, exec.as_deref()).await });
         Ok(Connected {
             streams,
             output,
-            exit,
+            exit: Box::pin(exit),
         })
     }
 

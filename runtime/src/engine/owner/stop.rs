@@ -188,7 +188,25 @@ impl Owner {
     /// # Errors
     /// [`Error::NotFound`], also when it is removed meanwhile.
     pub async fn wait(&self, name: &str, exec: Option<&str>) -> Result<crate::Exit> {
+        self.end_of(&self.tracked(name)?, exec).await
+    }
+
+    /// As [`Owner::wait`], for the container that has the name now: its end is known
+    /// even if it is removed before it is asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], at once if there is no such container.
+    pub fn watch_end(
+        self: &Arc<Self>,
+        name: &str,
+        exec: Option<&str>,
+    ) -> Result<impl Future<Output = Result<crate::Exit>> + Send + use<>> {
         let container = self.tracked(name)?;
+        let (owner, exec) = (self.clone(), exec.map(str::to_owned));
+        Ok(async move { owner.end_of(&container, exec.as_deref()).await })
+    }
+
+    async fn end_of(&self, container: &Arc<Tracked>, exec: Option<&str>) -> Result<crate::Exit> {
         let mut state = container.state.subscribe();
         let missing = || Error::not_found("exec", exec.unwrap_or_default());
         loop {
@@ -205,11 +223,12 @@ impl Owner {
             {
                 return Ok(crate::Exit { status, at });
             }
+            // Only now: one that is removed as it ends has ended all the same.
+            if !self.has(container) {
+                return Err(Error::not_found("container", container.name()));
+            }
             // The sender lives in `container`: this cannot fail.
             let _ = state.changed().await;
-            if !self.has(&container) {
-                return Err(Error::not_found("container", name));
-            }
         }
     }
 }
