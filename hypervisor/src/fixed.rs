@@ -20,8 +20,8 @@ const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_NOEXEC: u64 = 8;
 
-/// Opens a file or block device to read; who is given the descriptor cannot make more of
-/// it. Takes `CAP_SYS_ADMIN`, and `/proc`.
+/// Opens a file or block device to read; the receiver of the descriptor cannot make more
+/// of it. Takes `CAP_SYS_ADMIN`, and `/proc`.
 ///
 /// # Errors
 /// What the system says.

@@ -118,7 +118,7 @@ impl PodOwner {
         let Err(created) = caller.send(created) else {
             return;
         };
-        log::warn!("Container {id}: whoever created it has gone: it is taken back");
+        log::warn!("Container {id}: its creator has gone: it is taken back");
         if let (Ok(_), Some(pod)) = (created, self.pod())
             && let Err(error) = pod.delete(&id, None).await
         {

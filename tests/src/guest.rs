@@ -99,7 +99,7 @@ impl Agent {
 
     /// Waits until the owner has hung up.
     pub fn hung_up(mut self) -> Vec<String> {
-        // Whoever waits for a stream is woken.
+        // This wakes the thread that waits for a stream.
         rustix::net::shutdown(&self.streams, Shutdown::Both).expect("it listens");
         for thread in self.threads.drain(..) {
             thread.join().expect("no panic");

@@ -310,7 +310,7 @@ fn cri_o_gets_files_instead_of_events() {
     let told = |bundle: &Bundle| bundle.path.join("oom").exists();
     assert!(told(&app), "no oom file");
     assert!(!told(&infra));
-    // Signal 0 asks who lives.
+    // Signal 0 asks whether a process lives.
     shim.kill("pod", "", 0, false)
         .expect("the infra container lives");
     let dead = shim.kill("app", "", 0, false).expect_err("it is dead");

@@ -348,7 +348,7 @@ pub(super) fn pairs(list: &[String], what: &str) -> Result<BTreeMap<String, Stri
         .collect()
 }
 
-/// Who runs a process of nobody in particular.
+/// The user of a process for which none is named.
 fn root() -> Result<User> {
     let user = UserBuilder::default().uid(0u32).gid(0u32);
     user.additional_gids(vec![0u32]).build().map_err(internal)

@@ -88,7 +88,7 @@ impl FileSystem for Share {
     fn lookup(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<Entry> {
         plain(name)?;
         match self.entry(parent, name) {
-            // An entry without an inode says for how long there is none.
+            // An entry without an inode tells how long the name stays unused.
             Err(err) if parent.is_private() && err.raw_os_error() == Some(libc::ENOENT) => {
                 Ok(Entry {
                     entry_timeout: parent.entry_timeout(),

@@ -48,7 +48,7 @@ pub(in crate::engine) fn transfer(
         )
     });
     match (packed, extracted) {
-        // Who writes fails, too, when the reader has gone.
+        // The writer fails, too, when the reader has gone.
         (Err(e), Err(_)) if e.kind() != io::ErrorKind::BrokenPipe => Err(Broken::Source(e)),
         (_, Err(e)) => Err(Broken::Target(e)),
         (packed, Ok(left_out)) => packed.map(|()| left_out).map_err(Broken::Source),

@@ -1,4 +1,4 @@
-//! Who we are to a registry (distribution's "Token Authentication Specification";
+//! Authentication at a registry (distribution's "Token Authentication Specification";
 //! RFC 7617 and 6750). Tokens are fetched from where the registry says, but by TLS
 //! unless it is spared that itself.
 
@@ -167,7 +167,7 @@ async fn fetch(
         .map_err(|e| RegistryError::Token(format!("it is no JSON that has one: {e}")))?;
     let life = Duration::from_secs(token.expires_in.unwrap_or(DEFAULT_LIFE).min(86_400));
     let text = token.token.or(token.access_token);
-    let text = text.ok_or_else(|| RegistryError::Token("there is none in the answer".into()))?;
+    let text = text.ok_or_else(|| RegistryError::Token("the answer has no token".into()))?;
     Ok(Authorization {
         header: format!("Bearer {text}"),
         until: Some(Instant::now() + life),
