@@ -15,6 +15,44 @@ const OTHERS: u32 = 0o077;
 /// A directory in which others may make files is not for state.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// What `root` and `data_root` have at the top, beside namespaces.
+const OURS: [&str; 6] = [".vm", ".owners", "pods", "images", "volumes", "events"];
+
+/// As [`make`], for a directory that the configuration names. It may be one that
+/// others need, such as `/var/lib`: it is closed to them only if it is empty or has
+/// state of ours in it, and nothing of others.
+///
+/// # Errors
+/// As [`make`]; [`Error::Invalid`] for one with other things in it.
+pub(crate) fn make_root(dir: &Path) -> Result<()> {
+    store::make_dirs(dir, MODE)?;
+    let mode = fs::metadata(dir).on("look at", dir)?.mode();
+    if mode & OTHERS != 0 && !is_ours(dir)? {
+        return Err(Error::Invalid(format!(
+            "{} cannot hold state: others may enter it, and it has other things than state in it; \
+             give state a directory of its own, or close this one (chmod 700)",
+            dir.display()
+        )));
+    }
+    make(dir)
+}
+
+fn is_ours(dir: &Path) -> Result<bool> {
+    let entries = fs::read_dir(dir).on("read", dir)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.on("read", dir)?.file_name());
+    }
+    // Namespaces of running pods have names of any kind, and their VMs `.vm`.
+    let has_vms = names.iter().any(|name| name == OURS[0] || name == OURS[1]);
+    let known = |name: &std::ffi::OsString| {
+        OURS.iter().any(|ours| name == ours)
+            || name.to_string_lossy().starts_with(".new-")
+            || name.to_string_lossy().starts_with(".gone-")
+    };
+    Ok(has_vms || names.iter().all(known))
+}
+
 /// Makes a directory of state and those above it that are missing. One that is there and
 /// lets others in is closed to them: earlier builds made it so.
 ///
@@ -84,6 +122,35 @@ mod tests {
             make(&dir).unwrap();
 
             assert_eq!(mode(&dir), 0o700, "{wide:o}");
+        }
+    }
+
+    #[test]
+    fn a_directory_with_things_of_others_is_not_closed() {
+        let place = tempfile::tempdir().unwrap();
+        let with = |name: &str, entries: &[&str]| {
+            let dir = place.path().join(name);
+            for entry in entries {
+                fs::create_dir_all(dir.join(entry)).unwrap();
+            }
+            fs::create_dir_all(&dir).unwrap();
+            set_mode(&dir, 0o755);
+            dir
+        };
+        for ours in [
+            with("empty", &[]),
+            with("root", &["k8s.io", ".vm"]),
+            with("data", &["pods", "images", ".gone-1-2-x"]),
+        ] {
+            make_root(&ours).unwrap();
+            assert_eq!(mode(&ours), 0o700, "{}", ours.display());
+        }
+        for theirs in [with("lib", &["dpkg"]), with("srv", &["images", "www"])] {
+            let error = make_root(&theirs).unwrap_err().to_string();
+            assert!(error.contains("chmod 700"), "{error}");
+            assert_eq!(mode(&theirs), 0o755, "{}", theirs.display());
+            set_mode(&theirs, 0o700);
+            make_root(&theirs).unwrap();
         }
     }
 

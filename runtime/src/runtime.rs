@@ -47,7 +47,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::Io`] if the state directory cannot be made.
     pub fn new(mut config: Config) -> Result<Self> {
-        private::make(&config.root)?;
+        private::make_root(&config.root)?;
         // As the kernel shows it among the mounts.
         config.root = fs::canonicalize(&config.root).on("resolve", &config.root)?;
         Ok(Self {

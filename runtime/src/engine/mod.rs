@@ -104,7 +104,7 @@ impl Engine {
     /// [`Error::Io`] if the directories cannot be made.
     pub fn new(config: Config, config_file: Option<&Path>) -> Result<Self> {
         for dir in [&config.root, &config.data_root] {
-            private::make(dir)?;
+            private::make_root(dir)?;
         }
         Ok(Self {
             config: Arc::new(config),
