@@ -7,19 +7,22 @@
 //! Whatever a guest makes us say, it fills no disk: lines are limited by the place
 //! that they come from (`limit`), and a file of ours by its size (`file`).
 
+#[cfg(feature = "cli")]
 mod file;
 mod limit;
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+#[cfg(feature = "cli")]
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Metadata, Record};
 
+#[cfg(feature = "cli")]
 use self::file::BoundedFile;
 use self::limit::Limiter;
 
@@ -33,10 +36,8 @@ struct Logfmt {
     limiter: Limiter,
 }
 
-enum Sink {
-    Fifo(File),
-    File(Mutex<BoundedFile>),
-}
+/// Writes one line.
+type Sink = Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
 
 /// Opens the bundle's log FIFO, if containerd made one.
 pub fn open_fifo(bundle: &Path) -> Option<File> {
@@ -54,14 +55,42 @@ pub fn open_fifo(bundle: &Path) -> Option<File> {
 
 /// From now on logs to the bundle's FIFO. Without one nothing is logged.
 pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
-    let Some(sink) = open_fifo(bundle) else {
+    let Some(fifo) = open_fifo(bundle) else {
         return;
     };
     let mut fields = String::new();
     for (name, value) in [("namespace", namespace), ("id", id)] {
         let _ = write!(fields, " {name}={}", quoted(value));
     }
-    let sink = Sink::Fifo(sink);
+    to_sink(
+        Box::new(move |line| (&fifo).write(line).map(drop)),
+        fields,
+        debug,
+    );
+}
+
+/// From now on logs to a file, which begins anew.
+#[cfg(feature = "cli")]
+pub fn to_file(path: &Path, debug: bool) {
+    match BoundedFile::create(path) {
+        Ok(file) => {
+            let file = Mutex::new(file);
+            let append = move |line: &[u8]| {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.append(line)
+            };
+            to_sink(Box::new(append), String::new(), debug);
+        }
+        Err(error) => eprintln!("rust-kata: no log at {}: {error}", path.display()),
+    }
+}
+
+/// From now on logs to stderr, for `run --verbose`.
+pub fn to_stderr(debug: bool) {
+    install(Box::new(Plain(Limiter::default())), debug);
+}
+
+fn to_sink(sink: Sink, fields: String, debug: bool) {
     let limiter = Limiter::default();
     install(
         Box::new(Logfmt {
@@ -71,27 +100,6 @@ pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
         }),
         debug,
     );
-}
-
-/// From now on logs to a file, which begins anew.
-#[cfg(feature = "cli")]
-pub fn to_file(path: &Path, debug: bool) {
-    match BoundedFile::create(path) {
-        Ok(file) => install(
-            Box::new(Logfmt {
-                sink: Sink::File(Mutex::new(file)),
-                fields: String::new(),
-                limiter: Limiter::default(),
-            }),
-            debug,
-        ),
-        Err(error) => eprintln!("rust-kata: no log at {}: {error}", path.display()),
-    }
-}
-
-/// From now on logs to stderr, for `run --verbose`.
-pub fn to_stderr(debug: bool) {
-    install(Box::new(Plain(Limiter::default())), debug);
 }
 
 fn install(logger: Box<dyn log::Log>, debug: bool) {
@@ -123,13 +131,7 @@ impl log::Log for Logfmt {
             let message = message(record, left_out);
             let line = logfmt(SystemTime::now(), record.level(), &message, &self.fields);
             // A log that cannot be written has nowhere to say so.
-            let _ = match &self.sink {
-                Sink::Fifo(fifo) => (&*fifo).write(line.as_bytes()).map(drop),
-                Sink::File(file) => {
-                    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                    file.append(line.as_bytes())
-                }
-            };
+            let _ = (self.sink)(line.as_bytes());
         }
     }
 
