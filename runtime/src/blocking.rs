@@ -22,8 +22,8 @@ mod tests {
 
     use fs2::FileExt;
 
-    use crate::lock::{self, Guarded, PodLock};
-    use crate::paths::PodDir;
+    use crate::state_dir::lock::{self, Guarded, PodLock};
+    use crate::state_dir::paths::PodDir;
 
     /// A process that was stopped while it held the pod's lock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
-use crate::listing;
-use crate::recovery;
+use crate::engine::foreign;
+use crate::pod::recovery;
 
 /// One of the builds: `run` and `data`, as below `/run/rust-kata` and `/var/lib/rust-kata`.
 struct Left {
@@ -105,7 +105,7 @@ fn pods_of_other_front_doors_are_read_and_reaped() {
     let mut seen = 0;
     for left in Left::all() {
         let (name, run) = (&left.name, left.run());
-        for pod in listing::foreign(&run, None).unwrap() {
+        for pod in foreign::foreign(&run, None).unwrap() {
             let pod = pod.unwrap_or_else(|bad| panic!("{name}: {}", bad.error));
             for (container, files) in &pod.containers {
                 let files = files.as_ref();
@@ -118,7 +118,7 @@ fn pods_of_other_front_doors_are_read_and_reaped() {
             let exits = exits.unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(exits.len(), pod.containers.len(), "{name}");
         }
-        assert!(listing::foreign(&run, None).unwrap().is_empty(), "{name}");
+        assert!(foreign::foreign(&run, None).unwrap().is_empty(), "{name}");
     }
     assert!(seen > 0);
 }

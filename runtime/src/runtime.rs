@@ -15,18 +15,18 @@ use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::blocking::blocking;
-use crate::cgroup::HostCgroup;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::events::{Event, Exit};
-use crate::lock::{self, Guarded, Owner, OwnerLock};
-use crate::paths::PodDir;
+use crate::host::cgroup::HostCgroup;
+use crate::pod::recovery::{self, Found};
+use crate::pod::resize::Bounds;
+use crate::pod::share::ShareTree;
 use crate::pod::{Booted, Pod};
-use crate::private;
-use crate::record::{self, PodConfig, PodState, PodStatus};
-use crate::recovery::{self, Found};
-use crate::resize::Bounds;
-use crate::share::ShareTree;
+use crate::state_dir::lock::{self, Guarded, Owner, OwnerLock};
+use crate::state_dir::paths::PodDir;
+use crate::state_dir::private;
+use crate::state_dir::record::{self, PodConfig, PodState, PodStatus};
 use crate::stdio::Streams;
 
 /// As much of what the guest says it runs as is told.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use runtime::cri::Dialect;
+use runtime::container::cri::Dialect;
 
 use crate::error::{Error, Result};
 
@@ -52,7 +52,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::cri::{CONTAINERD, CRI_O};
+    use runtime::container::cri::{CONTAINERD, CRI_O};
 
     fn group(pairs: &[(&str, &str)]) -> Result<Group> {
         Group::of(

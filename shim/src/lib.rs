@@ -72,7 +72,7 @@ and ../share/rust-kata/config.toml beside this binary's directory.
 pub fn shim_main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
     match words.peek().map(String::as_str) {
-        Some("hold") => runtime::holder::main(),
+        Some("hold") => runtime::container::pid_proxy::main(),
         Some("run") => return ExitCode::from(run::run(words)),
         None | Some("help" | "-h" | "-help" | "--help") => {
             // `| head` is no failure.

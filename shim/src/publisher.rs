@@ -20,7 +20,7 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use protobuf::{Message, MessageField};
 use runtime::Event;
-use runtime::engine::visit::is_visit;
+use runtime::engine::foreign::exec::is_visit;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::definition::{ContainerDefinition, PodDefinition, Rootfs};
+use super::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use super::{Engine, PodHandle};
 use crate::error::{Error, Result};
-use crate::lock::Guarded;
+use crate::state_dir::lock::Guarded;
 
 /// What can be wrong with a file.
 #[derive(Debug, Clone)]

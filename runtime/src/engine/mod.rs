@@ -10,68 +10,48 @@
 //! A pod's files outlive its VM. While it is started, one process owns it:
 //! the process holds the `owner` lock, and all changes go through it.
 
-pub(crate) mod archive;
-pub mod artifact;
-pub mod attachment;
-mod authority;
-pub mod batch;
 pub mod capabilities;
-mod cleanup;
-pub mod client;
-pub mod copy;
 #[cfg(test)]
 mod damage;
-pub mod definition;
+pub mod files;
+pub mod foreign;
 pub mod graph;
-pub mod home;
-pub mod hooks;
+pub mod handle;
 pub mod image;
 pub mod journal;
-mod limits;
-pub mod log;
 #[cfg(test)]
 mod model;
-pub mod mounting;
 mod names;
 pub mod owner;
-pub(crate) mod passing;
-mod pod;
-pub mod record;
-mod removal;
+pub mod records;
 pub mod restart;
-pub mod rootfs;
-mod spawn;
 pub mod status;
-pub mod store;
-pub mod streams;
 pub mod time;
 mod users;
 mod uses;
-pub mod view;
-pub mod visit;
 pub mod volume;
-mod waiting;
+pub mod wire;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-pub use names::{TRIES as NAME_TRIES, name_for, new_id, new_name};
-pub use pod::PodHandle;
-pub use spawn::OWN;
+pub use self::handle::PodHandle;
+pub use self::handle::spawn::OWN;
+pub use names::{TRIES as NAME_TRIES, name_for, new_name};
 
-use self::definition::{ContainerDefinition, PodDefinition};
-use self::home::PodHome;
 use self::journal::{Event, Journal};
-use self::record::PodState;
-use self::view::PodView;
 use crate::config::Config;
-use crate::dir::Dir;
+use crate::engine::records::definition::{ContainerDefinition, PodDefinition};
+use crate::engine::records::paths::PodHome;
+use crate::engine::records::record::PodState;
+use crate::engine::records::view::PodView;
 use crate::error::{Error, Result};
-use crate::lock::PodLock;
-use crate::private;
 use crate::runtime::Runtime;
+use crate::state_dir::dir::Dir;
+use crate::state_dir::lock::PodLock;
+use crate::state_dir::private;
 
 /// The namespace of pods for which no other is asked.
 pub const NAMESPACE: &str = "local";
@@ -151,7 +131,7 @@ impl Engine {
         namespace: Option<&str>,
         seen: impl Fn(PodView) -> T + Sync,
     ) -> Result<Vec<Result<T, Unreadable>>> {
-        let homes = store::homes(&self.config.data_root, namespace)?;
+        let homes = self::records::homes(&self.config.data_root, namespace)?;
         if homes.len() <= ALONE {
             return Ok(read(&homes, &seen));
         }
@@ -179,7 +159,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Io`] if the directory of pods cannot be read.
     pub fn pod_names(&self, namespace: Option<&str>) -> Result<Vec<PodHandle>> {
-        let homes = store::homes(&self.config.data_root, namespace)?;
+        let homes = self::records::homes(&self.config.data_root, namespace)?;
         Ok(homes
             .into_iter()
             .map(|home| PodHandle::new(self, home))
@@ -204,7 +184,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
     pub fn find_pod(&self, namespace: Option<&str>, wanted: &str) -> Result<PodHandle> {
-        let homes = store::homes(&self.config.data_root, namespace)?;
+        let homes = self::records::homes(&self.config.data_root, namespace)?;
         let named: Vec<PodHome> = homes
             .iter()
             .filter(|home| home.name() == wanted)
@@ -243,8 +223,8 @@ impl Engine {
         }
         let mut by_name = Vec::new();
         let mut by_id = Vec::new();
-        for home in store::homes(&self.config.data_root, namespace)? {
-            let names = store::names_in(&home.containers())?;
+        for home in self::records::homes(&self.config.data_root, namespace)? {
+            let names = self::records::names_in(&home.containers())?;
             if names.iter().any(|name| name == wanted) {
                 by_name.push((home.clone(), wanted.to_owned()));
             }
@@ -284,11 +264,11 @@ impl Engine {
                 &definition.name,
             )?;
             let state = PodState {
-                boot: store::boot_id()?,
+                boot: self::records::boot_id()?,
                 infra: definition.infra.then(|| definition.id.clone()),
                 ..PodState::default()
             };
-            match store::create_pod(&home, &definition, &state) {
+            match self::records::create_pod(&home, &definition, &state) {
                 Err(Error::AlreadyExists { .. }) if generated => {}
                 other => {
                     other?;
@@ -321,13 +301,13 @@ pub(crate) fn add_container(
 ) -> Result<()> {
     definition.check()?;
     // Not the files of its containers: there may be many, and others wait.
-    let (pod, state) = store::read_own(home)?;
+    let (pod, state) = self::records::read_own(home)?;
     if state.removing {
         return Err(Error::WrongState {
             what: "pod",
             id: home.name().to_owned(),
             operation: "create a container in",
-            state: record::REMOVING.into(),
+            state: self::records::record::REMOVING.into(),
         });
     }
     for on in &definition.depends_on {
@@ -339,7 +319,7 @@ pub(crate) fn add_container(
             )));
         }
     }
-    store::create_container(home, definition, held)?;
+    self::records::create_container(home, definition, held)?;
     let created = Event::container(&pod, definition, "create");
     home.journal().tell(created);
     Ok(())
@@ -416,7 +396,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::below(dir.path());
         // All the usual names are taken.
-        let pods = home::pods(&engine.config.data_root).join(NAMESPACE);
+        let pods = self::records::paths::pods(&engine.config.data_root).join(NAMESPACE);
         for name in names::all() {
             std::fs::create_dir_all(pods.join(name).join("containers")).unwrap();
         }

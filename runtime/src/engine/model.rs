@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci_spec::runtime::Spec;
 use proptest::prelude::*;
 
-use super::definition::{ContainerDefinition, PodDefinition, Rootfs};
-use super::record::ContainerState;
+use super::records;
+use super::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
+use super::records::record::ContainerState;
 use super::status::{ContainerStatus, Fit, Operation, Outcome, PodStatus};
-use super::{Engine, PodHandle, store};
+use super::{Engine, PodHandle};
 use crate::error::{ErrorKind, Result};
-use crate::lock::PodLock;
+use crate::state_dir::lock::PodLock;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -253,7 +254,7 @@ fn die(pod: &PodHandle, container: &str, status: ContainerStatus) {
             pid: 7,
             ..ContainerState::default()
         };
-        store::write_container(&home, &state, &held).unwrap();
+        records::write_container(&home, &state, &held).unwrap();
     }
 }
 

@@ -1,6 +1,5 @@
-//! Ids and names.
+//! Names for pods and containers that were given none.
 
-use rand::RngExt;
 use rand::seq::IndexedRandom;
 
 /// As many as it takes: with 1,000 pods, a free name is found at the first try
@@ -26,13 +25,6 @@ const NOUNS: [&str; 64] = [
     "plover", "raven", "reef", "ridge", "river", "robin", "sparrow", "spruce", "stork", "swan",
     "tern", "willow", "wren",
 ];
-
-/// 64 random hexadecimal digits.
-pub fn new_id() -> String {
-    let mut bytes = [0u8; 32];
-    rand::rng().fill(&mut bytes[..]);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A name for people, as `brave_otter`.
 pub fn new_name() -> String {
@@ -60,13 +52,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_and_names_are_good_file_names() {
+    fn names_are_good_file_names() {
         for _ in 0..100 {
-            let id = new_id();
-            assert_eq!(id.len(), 64);
-            crate::check_id("id", &id).unwrap();
             crate::check_id("name", &new_name()).unwrap();
         }
-        assert_ne!(new_id(), new_id());
     }
 }

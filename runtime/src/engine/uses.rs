@@ -1,8 +1,9 @@
 //! Who uses what: the definitions of all containers, as those want them who are
 //! about to remove an image or a volume.
 
-use super::definition::ContainerDefinition;
-use super::{Engine, PodHandle, store};
+use super::records;
+use super::records::definition::ContainerDefinition;
+use super::{Engine, PodHandle};
 use crate::error::{Error, Result};
 
 /// Containers, and what is wrong with those that cannot be read.
@@ -15,11 +16,11 @@ impl Engine {
         let (mut found, mut bad) = (Vec::new(), Vec::new());
         for pod in self.pod_names(None)? {
             let containers = pod.home().containers();
-            let names = store::names_in(&containers)?;
+            let names = records::names_in(&containers)?;
             if names.is_empty() {
                 continue;
             }
-            let held = match store::hold(pod.home()) {
+            let held = match records::hold(pod.home()) {
                 Ok(held) => held,
                 // Removed between the two looks.
                 Err(_) if !pod.home().path().exists() => continue,
@@ -29,7 +30,7 @@ impl Engine {
                 }
             };
             for name in names {
-                match store::read_definition(pod.home(), &held, &name) {
+                match records::read_definition(pod.home(), &held, &name) {
                     Ok(definition) => found.push((pod.clone(), definition)),
                     // Removed between the two looks.
                     Err(_) if !containers.join(&name).exists() => {}

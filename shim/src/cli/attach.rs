@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
-use runtime::engine::{PodHandle, attachment, client};
+use runtime::engine::PodHandle;
+use runtime::engine::handle::client;
+use runtime::engine::wire;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -106,7 +108,7 @@ async fn talk(
     let pairs: io::Result<Vec<_>> = pairs.collect();
     let (ours, theirs): (Vec<_>, Vec<_>) = pairs.doing("make a socket")?.into_iter().unzip();
     let fds: Vec<_> = theirs.iter().map(Pair::as_fd).collect();
-    let sent = attachment::send_first(&mut stream, &request, &fds).await;
+    let sent = wire::attach::send_first(&mut stream, &request, &fds).await;
     if sent.is_err() {
         return Ok(None);
     }
@@ -159,7 +161,7 @@ async fn talk(
                     let size = api::ResizeRequest { width, height, ..Default::default() };
                     let resize = input(attach_input::Kind::Resize(size));
                     let sender = sender.clone();
-                    tokio::spawn(async move { attachment::send(&mut *sender.lock().await, &resize).await });
+                    tokio::spawn(async move { wire::attach::send(&mut *sender.lock().await, &resize).await });
                 }
                 (libc::SIGWINCH, _) => {}
                 // The terminal is gone: the process stays.
@@ -222,7 +224,7 @@ fn gone(how: &Attach) -> runtime::Error {
 fn outputs(mut receiver: OwnedReadHalf) -> mpsc::Receiver<api::AttachOutput> {
     let (sender, messages) = mpsc::channel(4);
     tokio::spawn(async move {
-        while let Ok(Some(message)) = attachment::receive(&mut receiver).await {
+        while let Ok(Some(message)) = wire::attach::receive(&mut receiver).await {
             if sender.send(message).await.is_err() {
                 return;
             }
@@ -237,7 +239,7 @@ async fn pass_on(mut detacher: Detacher, to: Arc<Mutex<OwnedWriteHalf>>, left: m
     while let Some(piece) = pieces.recv().await {
         let (pass, detached) = detacher.filter(&piece);
         let piece = input(attach_input::Kind::Stdin(pass));
-        if attachment::send(&mut *to.lock().await, &piece)
+        if wire::attach::send(&mut *to.lock().await, &piece)
             .await
             .is_err()
         {
@@ -249,7 +251,7 @@ async fn pass_on(mut detacher: Detacher, to: Arc<Mutex<OwnedWriteHalf>>, left: m
         }
     }
     let end = input(attach_input::Kind::StdinEnd(api::Empty::new()));
-    let _ = attachment::send(&mut *to.lock().await, &end).await;
+    let _ = wire::attach::send(&mut *to.lock().await, &end).await;
 }
 
 /// Our stdin, piece by piece, from a thread: a read of a terminal cannot be

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use runtime::engine::definition::ContainerDefinition;
-use runtime::engine::record::ContainerState;
-use runtime::listing::{FrontDoor, ListedContainer, ListedPod};
+use runtime::engine::foreign::{FrontDoor, ListedContainer, ListedPod};
+use runtime::engine::records::definition::ContainerDefinition;
+use runtime::engine::records::record::ContainerState;
 use serde::Serialize;
 
 use super::container::Containers;
@@ -156,11 +156,11 @@ impl Ls {
 }
 
 fn row(
-    pod: &runtime::engine::definition::PodDefinition,
+    pod: &runtime::engine::records::definition::PodDefinition,
     definition: &ContainerDefinition,
     state: &ContainerState,
 ) -> Row {
-    use runtime::engine::definition::Rootfs;
+    use runtime::engine::records::definition::Rootfs;
     use runtime::engine::status::ContainerStatus::{Exited, Running};
     let since = match state.status {
         Running => state.started,

@@ -1,7 +1,7 @@
 //! Making a container, and the pod for it if it is to have one of its own.
 
-use runtime::engine::definition::PodDefinition;
 use runtime::engine::image::HeldImage;
+use runtime::engine::records::definition::PodDefinition;
 use runtime::engine::{NAME_TRIES, PodHandle, name_for};
 
 use super::Context;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use runtime::Error;
-use runtime::engine::copy::{End, Source, Target, copy, export};
-use runtime::engine::definition::Rootfs;
+use runtime::engine::files::copy::{End, Source, Target, copy, export};
+use runtime::engine::records::definition::Rootfs;
 use serde_json::json;
 
 use super::Context;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use runtime::engine::PodHandle;
-use runtime::engine::log::{LogLine, Stream, older};
+use runtime::engine::owner::log::{LogLine, Stream, older};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 

@@ -126,8 +126,8 @@ struct Context {
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(runtime::holder::ARGUMENT) {
-        runtime::holder::main();
+    if std::env::args().nth(1).as_deref() == Some(runtime::container::pid_proxy::ARGUMENT) {
+        runtime::container::pid_proxy::main();
     }
     // Who asks for no help is not kept waiting until all of it has been put together.
     let parsed = parse(Cli::command()).or_else(|_| parse(help::with_examples(Cli::command())));
@@ -234,7 +234,7 @@ enum EitherPod {
     /// Of the engine's.
     Ours(runtime::engine::PodHandle),
     /// Of another front door.
-    Theirs(Box<runtime::listing::ListedPod>),
+    Theirs(Box<runtime::engine::foreign::ListedPod>),
 }
 
 impl Context {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use oci_spec::runtime::{Mount, MountBuilder};
-use runtime::engine::definition::VolumeUse;
-use runtime::engine::new_id;
+use runtime::engine::records::definition::VolumeUse;
+use runtime::new_id;
 use runtime::{Error, Result, check_id};
 
 use super::spec::internal;

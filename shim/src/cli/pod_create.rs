@@ -8,7 +8,7 @@ use hypervisor::HypervisorKind;
 use oci_spec::runtime::{Hook, HookBuilder};
 use runtime::Error;
 use runtime::engine::PodHandle;
-use runtime::engine::definition::{ExitPolicy, PodDefinition, SharedNamespace};
+use runtime::engine::records::definition::{ExitPolicy, PodDefinition, SharedNamespace};
 
 use super::Context;
 use super::error::CliResult;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use runtime::engine::PodHandle;
-use runtime::engine::log::{LogLine, Stream, older};
+use runtime::engine::owner::log::{LogLine, Stream, older};
 
 use super::Context;
 use super::error::CliResult;

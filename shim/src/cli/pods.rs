@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use clap::Args;
-use runtime::engine::definition::PodDefinition;
+use runtime::engine::foreign::FrontDoor;
+use runtime::engine::records::definition::PodDefinition;
+use runtime::engine::records::view::PodView;
 use runtime::engine::time::rfc3339;
-use runtime::engine::view::PodView;
-use runtime::listing::FrontDoor;
 use serde::{Serialize, Serializer};
 
 use super::Context;
@@ -159,7 +159,7 @@ struct Inspected<'a> {
     path: String,
     #[serde(flatten)]
     definition: &'a PodDefinition,
-    state: &'a runtime::engine::record::PodState,
+    state: &'a runtime::engine::records::record::PodState,
     containers: Vec<InspectedContainer<'a>>,
 }
 

@@ -4,7 +4,7 @@
 use clap::{Args, Subcommand};
 use protos::management as api;
 use runtime::Error;
-use runtime::engine::record::ExecSession;
+use runtime::engine::records::record::ExecSession;
 use serde::Serialize;
 
 use super::Context;

@@ -12,8 +12,8 @@ use oci_spec::runtime::{
     UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
 use runtime::engine::capabilities;
-use runtime::engine::definition::{ContainerDefinition, Rootfs, STOP_TIMEOUT};
 use runtime::engine::image::{Effective, HeldImage, Overrides};
+use runtime::engine::records::definition::{ContainerDefinition, Rootfs, STOP_TIMEOUT};
 use runtime::engine::restart::RestartPolicy;
 use runtime::{Error, Result};
 

@@ -4,8 +4,8 @@
 use std::mem::discriminant;
 
 use clap::Args;
+use runtime::engine::records::ContainerFiles;
 use runtime::engine::restart::RestartPolicy;
-use runtime::engine::store::ContainerFiles;
 
 use super::Context;
 use super::attach::{Attach, attach};

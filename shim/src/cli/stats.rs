@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use protobuf::Message;
 use protos::agent::StatsResponse;
-use runtime::engine::client::OwnerClient;
+use runtime::engine::handle::client::OwnerClient;
 use serde::Serialize;
 
 use super::error::CliResult;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use protos::management as api;
-use runtime::engine::attachment;
-use runtime::engine::client::{OwnerClient, to_outcome};
+use runtime::engine::foreign::{self, ListedPod};
+use runtime::engine::handle::client::{OwnerClient, to_outcome};
 use runtime::engine::status::Outcome;
 use runtime::engine::time::rfc3339;
-use runtime::listing::{self, ListedPod};
+use runtime::engine::wire::attach;
 use runtime::{Error, ErrorKind};
 use serde::Serialize;
 use tokio::net::UnixStream;
@@ -28,11 +28,11 @@ pub(super) struct Theirs {
 /// told and left out.
 pub(super) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
     let root = &context.engine.config().root;
-    let listed = listing::foreign(root, context.namespace.as_deref())?;
+    let listed = foreign::foreign(root, context.namespace.as_deref())?;
     Ok(listed
         .into_iter()
         .filter_map(|pod| {
-            let unreadable = |bad: &listing::Unreadable| {
+            let unreadable = |bad: &foreign::Unreadable| {
                 crate::terminal::say(&format!("{}/{}: {}", bad.namespace, bad.pod, bad.error));
             };
             pod.inspect_err(unreadable).ok()
@@ -139,7 +139,7 @@ impl Theirs {
 
     /// A connection for the streams of a process.
     pub(super) async fn attachment(&self) -> CliResult<UnixStream> {
-        let address = attachment::address_of(&self.pod.management());
+        let address = attach::address_of(&self.pod.management());
         UnixStream::connect(&address)
             .await
             .on("connect to", &address)
@@ -241,8 +241,8 @@ struct InspectedPod<'a> {
     owner_pid: Option<u32>,
     path: String,
     labels: BTreeMap<&'a String, &'a String>,
-    config: &'a listing::PodConfig,
-    state: &'a listing::PodState,
+    config: &'a foreign::PodConfig,
+    state: &'a foreign::PodState,
     containers: Vec<Part<'a>>,
 }
 

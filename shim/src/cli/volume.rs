@@ -1,8 +1,8 @@
 //! `rust-kata volume`.
 
 use clap::{Args, Subcommand};
-use runtime::engine::new_id;
 use runtime::engine::volume::{Volume, VolumeView};
+use runtime::new_id;
 
 use super::Context;
 use super::error::CliResult;

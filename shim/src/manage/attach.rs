@@ -13,11 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
-use runtime::engine::log::Stream;
+use runtime::engine::foreign::exec::Visits;
+use runtime::engine::handle::client;
+use runtime::engine::owner::log::Stream;
+use runtime::engine::owner::streams::{Piece, ProcessStreams};
 use runtime::engine::owner::{Owner, Starter};
-use runtime::engine::streams::{Piece, ProcessStreams};
-use runtime::engine::visit::Visits;
-use runtime::engine::{attachment, client};
+use runtime::engine::wire;
 use runtime::{Error, Exit, Result};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -247,7 +248,7 @@ async fn serve<P: Processes>(
 }
 
 async fn first(stream: &mut UnixStream) -> Result<Option<(api::AttachRequest, Vec<UnixEnd>)>> {
-    let first = attachment::receive_first::<api::AttachInput>(stream).await;
+    let first = wire::attach::receive_first::<api::AttachInput>(stream).await;
     match first {
         Ok(Some((input, fds))) => match input.kind {
             Some(attach_input::Kind::Request(request)) => Ok(Some((
@@ -270,7 +271,7 @@ async fn read_input<P: Processes>(
     mut receiver: Receiver,
 ) -> bool {
     loop {
-        let input = attachment::receive::<api::AttachInput>(&mut receiver).await;
+        let input = wire::attach::receive::<api::AttachInput>(&mut receiver).await;
         let Ok(Some(input)) = input else {
             return true;
         };
@@ -293,7 +294,7 @@ async fn send(sender: &mut Sender, kind: attach_output::Kind) -> Result<()> {
         ..Default::default()
     };
     let gone = |e: std::io::Error| Error::Internal(format!("The attached client has gone: {e}"));
-    attachment::send(sender, &message).await.map_err(gone)
+    wire::attach::send(sender, &message).await.map_err(gone)
 }
 
 /// The error of an operation on one container.

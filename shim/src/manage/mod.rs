@@ -18,9 +18,9 @@ mod visit;
 
 use std::future::Future;
 
-use runtime::engine::client::code_of_error;
+use runtime::engine::handle::client::code_of_error;
 use runtime::engine::owner::ExecRequest;
-use runtime::engine::record::PreservedFd;
+use runtime::engine::records::record::PreservedFd;
 use runtime::{Error, Result};
 
 pub(crate) use self::visit::welcome;

@@ -8,9 +8,10 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::engine::home::PodHome;
+use runtime::engine::Engine;
 use runtime::engine::owner::Owner;
-use runtime::engine::{Engine, attachment};
+use runtime::engine::records::paths::PodHome;
+use runtime::engine::wire;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -54,7 +55,7 @@ pub(crate) fn run(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
     let served = tokio.block_on(serve(&owner, listeners));
     // First the path, so that nobody connects to a server that leaves; the
     // lock, which says that there is an owner, goes last.
-    let sockets = [attachment::address_of(&address), address];
+    let sockets = [wire::attach::address_of(&address), address];
     let removed = sockets
         .iter()
         .try_for_each(|path| fs::remove_file(path).on("remove", path));
@@ -87,7 +88,7 @@ fn claim(engine: &Engine, namespace: &str, pod: &str) -> Result<(Arc<Owner>, Lis
     let listen = || {
         Ok::<_, Error>([
             server::listen(&address)?,
-            server::listen(&attachment::address_of(&address))?,
+            server::listen(&wire::attach::address_of(&address))?,
         ])
     };
     Owner::claim(engine, &home, &address, listen)

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use protos::management as api;
 use protos::management_ttrpc::Management;
-use runtime::engine::attachment;
-use runtime::engine::client::to_results;
+use runtime::engine::foreign::exec::{Visits, is_visit};
+use runtime::engine::handle::client::to_results;
 use runtime::engine::owner::Starter;
 use runtime::engine::status::Outcome;
 use runtime::engine::time::nanos;
-use runtime::engine::visit::{Visits, is_visit};
+use runtime::engine::wire;
 use runtime::{Pod, Status};
 use tokio::sync::watch;
 use ttrpc::asynchronous::TtrpcContext;
@@ -26,7 +26,7 @@ type Answer<T> = ttrpc::Result<T>;
 /// The sockets are in the pod's directory, and go with it.
 pub(crate) async fn welcome(pod: &Arc<Pod>, address: &Path) -> crate::error::Result<()> {
     let listener = server::listen(address)?;
-    let attachments = server::listen(&attachment::address_of(address))?;
+    let attachments = server::listen(&wire::attach::address_of(address))?;
     let visits = Visits::new(pod.clone());
     let mut server = server::start(listener, Service(visits.clone())).await?;
     let open = Arc::new(watch::Sender::new(0));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::error::ImageError;
 use super::find::names_for;
 use super::store::{ImageView, Images, StoreLock};
-use crate::engine::definition::Rootfs;
+use crate::engine::records::definition::Rootfs;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Error, Result};
 

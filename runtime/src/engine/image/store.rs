@@ -25,11 +25,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::digest::hex;
 use crate::engine::journal::{Event, Journal, Kind};
-use crate::engine::passing;
-use crate::engine::store as files;
+use crate::engine::records as files;
 use crate::error::{Context, Error, Result};
-use crate::private;
-use crate::store::{self, Stored};
+use crate::state_dir;
+use crate::state_dir::Stored;
+use crate::state_dir::private;
+use crate::state_dir::staging;
 
 /// Hexadecimal digits of a layer's directory: short, as the paths of all layers
 /// of an image have to fit into a page. `layer.json` has the whole id.
@@ -203,13 +204,13 @@ impl Images {
 
     /// Locks the store for changes, and removes what the dead have left.
     pub(super) fn exclusive(&self) -> Result<StoreLock> {
-        passing::sweep(&self.layers());
-        passing::sweep(&self.pulls());
+        staging::sweep(&self.layers());
+        staging::sweep(&self.pulls());
         let held = self.locked(FileExt::lock_exclusive)?;
         // Files are written by who has the lock, and that is us.
         [self.names(), self.records()]
             .iter()
-            .for_each(|dir| store::sweep_temps(dir));
+            .for_each(|dir| state_dir::sweep_temps(dir));
         Ok(held)
     }
 
@@ -230,7 +231,7 @@ impl Images {
 
     /// A place for an image on its way. Its lease is empty.
     pub(super) fn stage(&self) -> Result<Staging> {
-        let path = self.pulls().join(passing::passing_name()?);
+        let path = self.pulls().join(staging::passing_name()?);
         let staging = Staging { path };
         fs::create_dir_all(staging.layers()).on("create", staging.layers())?;
         Ok(staging)
@@ -263,11 +264,11 @@ impl Images {
 
     /// Layers that have come in are there after a power cut.
     pub(super) fn sync_layers(&self) -> Result<()> {
-        store::sync_dir(&self.layers())
+        state_dir::sync_dir(&self.layers())
     }
 
     pub(super) fn write(&self, image: &Image, _held: &StoreLock) -> Result<()> {
-        store::write(&self.record_file(&image.id), image)
+        state_dir::write(&self.record_file(&image.id), image)
     }
 
     /// Gives an image a name, which another may have had.
@@ -276,7 +277,7 @@ impl Images {
             name: name.to_owned(),
             id: id.to_owned(),
         };
-        store::write(&self.name_file(name), &named)
+        state_dir::write(&self.name_file(name), &named)
     }
 
     pub(super) fn forget_name(&self, name: &str, _held: &StoreLock) -> Result<()> {
@@ -303,9 +304,9 @@ impl Images {
     /// What living processes hold.
     pub(super) fn leases(&self, _held: &StoreLock) -> Result<Vec<Lease>> {
         let mut leases = Vec::new();
-        for name in passing::living_in(&self.pulls())? {
+        for name in staging::living_in(&self.pulls())? {
             let path = self.pulls().join(name).join(LEASE);
-            match store::read(&path) {
+            match state_dir::read(&path) {
                 Ok(lease) => leases.push(lease),
                 // It holds nothing yet, or has just gone.
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
@@ -334,7 +335,7 @@ impl Images {
         let unneeded = files::names_in(&self.layers())?;
         let unneeded = unneeded.into_iter().filter(|name| !needed.contains(name));
         unneeded
-            .map(|name| passing::hide(&self.layers().join(name), &self.layers()))
+            .map(|name| staging::hide(&self.layers().join(name), &self.layers()))
             .collect()
     }
 }
@@ -363,7 +364,7 @@ impl Staging {
 
     /// From now on the store keeps what the lease says.
     pub(super) fn lease(&self, lease: &Lease, _held: &StoreLock) -> Result<()> {
-        store::write(&self.path.join(LEASE), lease)
+        state_dir::write(&self.path.join(LEASE), lease)
     }
 
     /// Frees the room, and keeps the lease.
@@ -415,7 +416,7 @@ impl LayerDir {
         let file = self.path.join("layer.json");
         const CURE: &str =
             "remove the images that have it with `rust-kata image rm`, and pull them again";
-        let layer: Layer = store::read_or(&file, || CURE.to_owned())?;
+        let layer: Layer = state_dir::read_or(&file, || CURE.to_owned())?;
         if layer.chain_id != self.chain_id {
             let problem = format!("it is of {}, not of {}", layer.chain_id, self.chain_id);
             return Err(Error::bad_file(file, problem));
@@ -424,7 +425,7 @@ impl LayerDir {
     }
 
     pub(super) fn write(&self, layer: &Layer) -> Result<()> {
-        store::write(&self.path.join("layer.json"), layer)
+        state_dir::write(&self.path.join("layer.json"), layer)
     }
 }
 
@@ -432,7 +433,7 @@ impl LayerDir {
 fn read<T: Stored>(dir: &Path, file: &str) -> Result<T> {
     let stem = file.trim_end_matches(".json");
     let cure = || format!("remove it with `rust-kata image rm --force {stem}`");
-    store::read_or(&dir.join(file), cure)
+    state_dir::read_or(&dir.join(file), cure)
 }
 
 /// A digest without its algorithm.

@@ -132,7 +132,7 @@ impl Follower {
     /// [`crate::Error::Io`].
     pub fn new(journal: &Journal) -> Result<Self> {
         let dir = &journal.dir;
-        crate::private::make(dir)?;
+        crate::state_dir::private::make(dir)?;
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).on("watch", dir)?;
         let changes = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, dir, changes).on("watch", dir)?;

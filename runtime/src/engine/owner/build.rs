@@ -8,19 +8,19 @@ use std::sync::Arc;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Mount, Spec};
 
 use super::{Owner, Tracked, guard};
-use crate::create::ContainerConfig;
-use crate::engine::definition::{ContainerDefinition, Rootfs, SharedNamespace};
-use crate::engine::home::{ContainerHome, PodHome};
-use crate::engine::limits::put_over;
-use crate::engine::log::LogWriter;
-use crate::engine::rootfs::Root;
+use crate::engine::files::rootfs::Root;
+use crate::engine::handle::update::put_over;
+use crate::engine::owner::log::LogWriter;
+use crate::engine::owner::streams::ProcessStreams;
+use crate::engine::records::definition::{ContainerDefinition, Rootfs, SharedNamespace};
+use crate::engine::records::paths::{ContainerHome, PodHome};
 use crate::engine::status::ContainerStatus;
-use crate::engine::streams::ProcessStreams;
 use crate::engine::users;
 use crate::engine::volume;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
-use crate::private;
+use crate::pod::create::ContainerConfig;
+use crate::state_dir::private;
 
 impl Owner {
     /// Builds a container in the VM up to the point where its init waits.

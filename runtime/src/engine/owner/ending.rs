@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{Owner, Tracked, guard};
-use crate::engine::definition::ExitPolicy;
 use crate::engine::journal;
+use crate::engine::records::definition::ExitPolicy;
 use crate::engine::restart::{RECOVERED, back_off};
 use crate::engine::status::ContainerStatus;
 use crate::error::Result;
@@ -281,7 +281,13 @@ impl Owner {
         status: &str,
     ) -> Result<()> {
         let labels: BTreeMap<_, _> = self.definition.labels.clone();
-        crate::hooks::run_for_pod(hooks, &self.definition.id, status, self.home.path(), labels)
-            .await
+        crate::container::hooks::run_for_pod(
+            hooks,
+            &self.definition.id,
+            status,
+            self.home.path(),
+            labels,
+        )
+        .await
     }
 }

@@ -13,16 +13,16 @@ use tokio::sync::mpsc;
 use super::build::root_layers;
 use super::{Owner, Tracked, guard};
 use crate::container::KILLED;
-use crate::descriptor::{self, Descriptor};
 use crate::engine::capabilities;
-use crate::engine::record::{ExecSession, PreservedFd};
+use crate::engine::owner::streams::{Piece, ProcessStreams};
+use crate::engine::records::record::{ExecSession, PreservedFd};
 use crate::engine::status::ContainerStatus;
-use crate::engine::streams::{Piece, ProcessStreams};
 use crate::engine::users;
 use crate::error::{Error, Result};
 use crate::events::Exit;
-use crate::paths::check_id;
 use crate::pod::Pod;
+use crate::state_dir::id::check_id;
+use crate::stdio::descriptor::{self, Descriptor};
 
 /// A further process, as it is asked for.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +152,7 @@ impl Owner {
     pub fn create_exec(&self, name: &str, request: ExecRequest) -> Result<String> {
         let container = self.tracked(name)?;
         let id = match request.id.as_str() {
-            "" => crate::engine::new_id()[..12].to_owned(),
+            "" => crate::state_dir::id::new_id()[..12].to_owned(),
             given => given.to_owned(),
         };
         check_id("exec id", &id)?;

@@ -9,11 +9,13 @@ mod build;
 mod ending;
 pub(crate) mod exec;
 mod files;
+pub mod log;
 pub(crate) mod measure;
 mod operations;
 mod remove;
 mod start;
 mod stop;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,18 +26,18 @@ use std::time::Duration;
 pub use exec::{ExecRequest, Starter};
 use tokio::sync::watch;
 
+use self::streams::ProcessStreams;
 use super::Engine;
-use super::definition::{ContainerDefinition, PodDefinition};
-use super::home::PodHome;
 use super::journal::Event;
-use super::record::{self, ContainerState, PodState};
-use super::store;
-use super::streams::ProcessStreams;
-use super::view::PodView;
-use crate::descriptor::Descriptor;
+use super::records;
+use super::records::definition::{ContainerDefinition, PodDefinition};
+use super::records::paths::PodHome;
+use super::records::record::{self, ContainerState, PodState};
+use super::records::view::PodView;
 use crate::error::{Context, Error, Result};
-use crate::lock::{self, OwnerLock, PodLock};
 use crate::pod::Pod;
+use crate::state_dir::lock::{self, OwnerLock, PodLock};
+use crate::stdio::descriptor::Descriptor;
 
 /// A pod, as its owner has it.
 #[derive(Debug)]
@@ -140,9 +142,9 @@ impl Owner {
         };
         let listening = listen()?;
         let mut state = view.state.clone();
-        state.boot = store::boot_id()?;
+        state.boot = records::boot_id()?;
         state.problem = None;
-        store::write_pod(home, &state, &held)?;
+        records::write_pod(home, &state, &held)?;
         let lock = OwnerLock::take_locked(home, &owner, &held)?;
         let mut containers = BTreeMap::new();
         for (name, files) in view.containers {
@@ -266,7 +268,7 @@ impl Owner {
             return Ok(());
         }
         let home = self.home.container(container.name())?;
-        let written = store::write_container(&home, &state, &held);
+        let written = records::write_container(&home, &state, &held);
         container.state.send_replace(state);
         written
     }
@@ -318,7 +320,7 @@ impl Owner {
         let held = PodLock::exclusive(&self.home)?;
         let mut state = guard(&self.state).clone();
         change(&mut state);
-        store::write_pod(&self.home, &state, &held)?;
+        records::write_pod(&self.home, &state, &held)?;
         *guard(&self.state) = state;
         Ok(())
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Owner, Tracked, guard};
-use crate::engine::removal;
+use crate::engine::handle::remove;
+use crate::engine::records::view::PodView;
 use crate::engine::status::Outcome;
-use crate::engine::view::PodView;
 use crate::error::{Error, Result};
-use crate::lock::PodLock;
+use crate::state_dir::lock::PodLock;
 
 impl Owner {
     /// Takes in a container that was put into the pod's directory.
@@ -55,7 +55,7 @@ impl Owner {
             .partition(|name| force && self.is_unread(name));
         for name in &unread {
             let held = PodLock::exclusive(&self.home)?;
-            outcome.add(name, removal::container(&self.home, name, &held));
+            outcome.add(name, remove::container(&self.home, name, &held));
         }
         let chosen = match (names.is_empty(), unread.is_empty()) {
             (true, false) => Vec::new(),
@@ -117,7 +117,7 @@ impl Owner {
 
     fn forget(&self, container: &Arc<Tracked>) -> Result<()> {
         let held = PodLock::exclusive(&self.home)?;
-        removal::container(&self.home, container.name(), &held)?;
+        remove::container(&self.home, container.name(), &held)?;
         guard(&self.containers).remove(container.name());
         // Whoever waits for it hears that it is gone.
         container.state.send_modify(|_| {});

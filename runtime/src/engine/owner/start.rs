@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::{Owner, Tracked, guard};
-use crate::engine::definition::SharedNamespace;
+use crate::engine::records::definition::SharedNamespace;
 use crate::engine::status::{ContainerStatus, Fit, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::pod::Pod;
-use crate::record::PodConfig;
+use crate::state_dir::record::PodConfig;
 
 impl Owner {
     /// Builds containers up to the point where their inits wait.

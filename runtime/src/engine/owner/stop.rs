@@ -9,7 +9,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::{Owner, Tracked, guard};
-use crate::engine::removal;
+use crate::engine::handle::remove;
 use crate::engine::status::{ContainerStatus, Operation, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -177,7 +177,7 @@ impl Owner {
     pub async fn stop_empty_pod(self: &Arc<Self>) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let count = guard(&self.containers).len();
-        removal::check_empty(self.home.name(), count)?;
+        remove::check_empty(self.home.name(), count)?;
         self.end("the pod is removed").await;
         Ok(Outcome::default())
     }

@@ -16,12 +16,12 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat
 
 use super::copy;
 use super::store::{Volume, VolumeDir, Volumes};
-use crate::engine::definition::{ContainerDefinition, VolumeUse};
-use crate::engine::home::ContainerHome;
-use crate::engine::passing;
-use crate::engine::record::ContainerState;
-use crate::engine::rootfs::{self, Moment};
+use crate::engine::files::rootfs::{self, Moment};
+use crate::engine::records::definition::{ContainerDefinition, VolumeUse};
+use crate::engine::records::paths::ContainerHome;
+use crate::engine::records::record::ContainerState;
 use crate::error::{Context, Error, Result};
+use crate::state_dir::staging;
 
 /// The bind mounts of a container's volumes; those that are new are filled, or
 /// given to `owner`, the container's user, where the image has nothing for them.
@@ -104,7 +104,7 @@ fn fill<'a>(
     if volume.filled {
         return Ok(());
     }
-    passing::sweep(dir.path());
+    staging::sweep(dir.path());
     if !dir.copied().is_dir() && is_empty(&dir.data())? {
         let root = root()?;
         copy_aside(root.path(), target, owner, dir)?;
@@ -130,7 +130,7 @@ fn copy_aside(root: &Path, target: &Path, owner: (u32, u32), dir: &VolumeDir) ->
         let (uid, gid) = owner;
         return chown(&data, Some(uid), Some(gid)).on("give its owner to", &data);
     };
-    passing::place(&dir.copied(), dir.path(), |to| {
+    staging::place(&dir.copied(), dir.path(), |to| {
         copy::copy(&found, target, to)?;
         let to = File::open(to).on("open", to)?;
         rustix::fs::syncfs(&to).on("sync", dir.path())
@@ -152,7 +152,7 @@ fn move_in(dir: &VolumeDir) -> Result<()> {
         }
     }
     copy::attributes(&from, &to)?;
-    passing::remove(&from, dir.path())
+    staging::remove(&from, dir.path())
 }
 
 fn is_empty(dir: &Path) -> Result<bool> {
@@ -163,9 +163,9 @@ fn is_empty(dir: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::definition::{Rootfs, VolumeUse};
-    use crate::engine::home::PodHome;
-    use crate::engine::store as files;
+    use crate::engine::records as files;
+    use crate::engine::records::definition::{Rootfs, VolumeUse};
+    use crate::engine::records::paths::PodHome;
     use oci_spec::runtime::Spec;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

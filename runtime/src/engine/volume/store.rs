@@ -10,15 +10,16 @@ use std::time::SystemTime;
 use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::journal::{Event, Journal, Kind};
-use crate::engine::passing;
-use crate::engine::store as files;
+use crate::engine::records as files;
+use crate::engine::records::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Context, Error, Result};
-use crate::paths::check_id;
-use crate::private;
-use crate::store::{self, Stored};
+use crate::state_dir;
+use crate::state_dir::Stored;
+use crate::state_dir::id::check_id;
+use crate::state_dir::private;
+use crate::state_dir::staging;
 
 impl Stored for Volume {}
 
@@ -88,16 +89,16 @@ impl VolumeDir {
 
     pub(super) fn read(&self) -> Result<Volume> {
         const CURE: &str = "remove it with `rust-kata volume rm --force`";
-        store::read_or(&self.0.join("config.json"), || CURE.to_owned())
+        state_dir::read_or(&self.0.join("config.json"), || CURE.to_owned())
     }
 
     pub(super) fn write(&self, volume: &Volume) -> Result<()> {
-        store::write(&self.0.join("config.json"), volume)
+        state_dir::write(&self.0.join("config.json"), volume)
     }
 
     /// Makes it, whole.
     pub(super) fn create(&self, volume: &Volume) -> Result<()> {
-        passing::place(&self.0, passing::parent(&self.0)?, |dir| {
+        staging::place(&self.0, staging::parent(&self.0)?, |dir| {
             let data = dir.join("_data");
             fs::create_dir(&data).on("create", &data)?;
             Self(dir.to_owned()).write(volume)
@@ -148,7 +149,7 @@ impl Volumes {
 
     fn exclusive(&self) -> Result<VolumesLock> {
         let held = self.locked(FileExt::lock_exclusive)?;
-        passing::sweep(&self.root);
+        staging::sweep(&self.root);
         Ok(held)
     }
 
@@ -160,7 +161,7 @@ impl Volumes {
         let dir = self.dir(&volume.name)?;
         let _held = self.exclusive()?;
         dir.create(volume)
-            .map_err(|e| passing::taken(e, "volume", &volume.name))?;
+            .map_err(|e| staging::taken(e, "volume", &volume.name))?;
         self.tell("create", &volume.name);
         Ok(())
     }
@@ -290,7 +291,7 @@ impl Engine {
         if !users.is_empty() {
             return Ok(users);
         }
-        let gone = passing::hide(dir.path(), &volumes.root)?;
+        let gone = staging::hide(dir.path(), &volumes.root)?;
         volumes.tell("remove", name);
         drop(held);
         fs::remove_dir_all(&gone).on("remove", &gone)?;
@@ -310,7 +311,7 @@ impl Engine {
         for name in files::names_in(&volumes.root)? {
             if users(&containers, &name).next().is_none() {
                 let dir = volumes.dir(&name)?;
-                gone.push(passing::hide(dir.path(), &volumes.root)?);
+                gone.push(staging::hide(dir.path(), &volumes.root)?);
                 volumes.tell("remove", &name);
                 removed.push(name);
             }

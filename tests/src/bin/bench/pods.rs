@@ -11,7 +11,7 @@ use harness::run::{Input, run};
 use harness::scene::limit;
 use harness::table::{Samples, Table};
 use runtime::engine::Engine;
-use runtime::engine::definition::PodDefinition;
+use runtime::engine::records::definition::PodDefinition;
 use runtime::{Config, PodLock};
 
 /// So often a lock is taken for one sample.

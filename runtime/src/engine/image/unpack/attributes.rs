@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use super::entries::Entry;
 use super::tree::Failure;
-use crate::engine::archive::{Inode, sparse};
+use crate::engine::files::archive::Inode;
+use crate::engine::files::archive::sparse;
 
 /// How GNU tar, Go and libarchive name extended attributes in pax headers.
 pub(in crate::engine) const XATTR: &str = "SCHILY.xattr.";

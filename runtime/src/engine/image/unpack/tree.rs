@@ -18,7 +18,7 @@ use tar::{EntryType, Header};
 use super::attributes::{Attributes, set_time};
 use super::entries::Sparse;
 use super::path::{EntryPath, Hidden};
-use crate::engine::archive::Inode;
+use crate::engine::files::archive::Inode;
 use crate::engine::image::error::ImageError;
 use crate::error::Error;
 

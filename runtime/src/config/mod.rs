@@ -1,0 +1,198 @@
+//! The configuration: one documented TOML file (`runtime/config.toml` holds
+//! the defaults), drop-ins over it, and the pod annotations that may override
+//! parts of it.
+
+mod load;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hypervisor::HypervisorKind;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use self::load::Loaded;
+use crate::error::{Error, Result};
+
+/// Names a configuration file instead of the standard places.
+pub const CONFIG_ENV: &str = "RUST_KATA_CONFIG";
+
+/// The shipped file: every key with its default and what it is for.
+pub const DEFAULT_CONFIG: &str = include_str!("../../config.toml");
+
+/// Where an operator's configuration lives.
+pub const SYSTEM_CONFIG: &str = "/etc/rust-kata/config.toml";
+
+/// Everything that can be configured. See `config.toml` for each key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The state directory of what runs.
+    pub root: PathBuf,
+    /// Pods, images and volumes of `rust-kata`: what outlives a reboot.
+    pub data_root: PathBuf,
+    /// Which hypervisor runs the VMs.
+    pub hypervisor: HypervisorKind,
+    /// The guest kernel, ELF with a PVH entry.
+    pub kernel: PathBuf,
+    /// The guest's initrd.
+    pub initrd: PathBuf,
+    /// Further words for the kernel command line.
+    pub kernel_args: Vec<String>,
+    /// Memory of a VM without its containers' limits, in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs of a VM, at the least.
+    pub vcpus: u32,
+    /// Virtual CPUs that a VM can grow to; 0: no more than it starts with.
+    pub max_vcpus: u32,
+    /// Memory that a VM can grow to, in MiB; 0: no more than it starts with.
+    pub max_memory_mib: u32,
+    /// Whether a VM's memory lies on the host's reserved huge pages.
+    pub hugepages: bool,
+    /// Files of the host that a VM may know at a time.
+    pub max_shared_files: u32,
+    /// QEMU: a path, or a name looked up in PATH.
+    pub qemu: PathBuf,
+    /// `rust-kata-vmm`; beside the running binary if not set.
+    pub vmm: Option<PathBuf>,
+    /// Kernel and agent messages on the console, verbose logs.
+    pub debug: bool,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+}
+
+/// Deadlines, in whole seconds in the file.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// From the start of the VM until the agent reports.
+    #[serde(deserialize_with = "seconds", serialize_with = "to_seconds")]
+    pub boot: Duration,
+    /// An agent call that builds or starts something.
+    #[serde(deserialize_with = "seconds", serialize_with = "to_seconds")]
+    pub create: Duration,
+    /// Any other agent call.
+    #[serde(deserialize_with = "seconds", serialize_with = "to_seconds")]
+    pub call: Duration,
+}
+
+fn seconds<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Duration, D::Error> {
+    match u64::deserialize(d)? {
+        n @ 1..=3600 => Ok(Duration::from_secs(n)),
+        n => Err(serde::de::Error::custom(format!(
+            "{n} is not a number of seconds from 1 to 3600"
+        ))),
+    }
+}
+
+fn to_seconds<S: serde::Serializer>(d: &Duration, s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.serialize_u64(d.as_secs())
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(120),
+            create: Duration::from_secs(60),
+            call: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/run/rust-kata".into(),
+            data_root: "/var/lib/rust-kata".into(),
+            hypervisor: HypervisorKind::Auto,
+            kernel: "vmlinux".into(),
+            initrd: "initrd.img".into(),
+            kernel_args: Vec::new(),
+            memory_mib: 256,
+            vcpus: 1,
+            max_vcpus: 0,
+            max_memory_mib: 0,
+            hugepages: false,
+            max_shared_files: hypervisor::Share::FILES,
+            qemu: "qemu-system-x86_64".into(),
+            vmm: None,
+            debug: false,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Config {
+    /// `rust-kata`, which owns pods: beside the running binary.
+    pub(crate) fn owner_program(&self) -> Result<PathBuf> {
+        let exe = std::env::current_exe()
+            .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
+        let program = exe.with_file_name("rust-kata");
+        if !program.exists() {
+            return Err(Error::Invalid(format!(
+                "{} is not there: install rust-kata beside {}",
+                program.display(),
+                exe.display()
+            )));
+        }
+        Ok(program)
+    }
+
+    /// Applies the annotations of a pod: `io.rust-kata.memory_mib`,
+    /// `io.rust-kata.vcpus`, or Kata's names for the same.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a value is not a number.
+    pub fn with_annotations(mut self, annotations: &HashMap<String, String>) -> Result<Self> {
+        let number = |names: [&str; 2]| -> Result<Option<u32>> {
+            let Some((name, value)) = names
+                .iter()
+                .find_map(|n| annotations.get(*n).map(|v| (*n, v)))
+            else {
+                return Ok(None);
+            };
+            value.trim().parse().map(Some).map_err(|_| {
+                Error::Invalid(format!(
+                    "Annotation {name}: {value:?} is not a whole number"
+                ))
+            })
+        };
+        if let Some(n) = number([
+            "io.rust-kata.memory_mib",
+            "io.katacontainers.config.hypervisor.default_memory",
+        ])? {
+            self.memory_mib = n;
+        }
+        if let Some(n) = number([
+            "io.rust-kata.vcpus",
+            "io.katacontainers.config.hypervisor.default_vcpus",
+        ])? {
+            self.vcpus = n;
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_holds_the_defaults() {
+        let shipped: Config = toml::from_str(DEFAULT_CONFIG).unwrap();
+        let text = |c: &Config| toml::to_string(c).unwrap();
+        assert_eq!(text(&shipped), text(&Config::default()));
+    }
+
+    #[test]
+    fn annotations_override_or_are_refused_by_name() {
+        let with = |k: &str, v: &str| {
+            Config::default().with_annotations(&HashMap::from([(k.to_owned(), v.to_owned())]))
+        };
+        let c = with("io.katacontainers.config.hypervisor.default_memory", "512").unwrap();
+        assert_eq!(c.memory_mib, 512);
+        assert_eq!(with("io.rust-kata.vcpus", "3").unwrap().vcpus, 3);
+        let error = with("io.rust-kata.vcpus", "many").unwrap_err().to_string();
+        assert!(error.contains("io.rust-kata.vcpus"), "{error}");
+    }
+}

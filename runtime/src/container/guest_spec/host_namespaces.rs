@@ -1,0 +1,143 @@
+//! Containers that are to be in namespaces of the host: they would be given the VM's, and
+//! nobody would be told. So they are refused by name.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
+
+use crate::container::cri::Dialect;
+use crate::error::{Error, Result};
+
+/// A namespace that a container may be asked to share with the host.
+struct Shared {
+    kind: Type,
+    /// Its word in `linux.namespaces`, and its name in `/proc/<pid>/ns`.
+    word: &'static str,
+    file: &'static str,
+    /// How Kubernetes, Docker and ctr ask for the host's.
+    asked_by: &'static str,
+}
+
+const SHARED: [Shared; 3] = [
+    Shared {
+        kind: Type::Network,
+        word: "network",
+        file: "net",
+        asked_by: "hostNetwork, --network host, --net-host",
+    },
+    Shared {
+        kind: Type::Ipc,
+        word: "ipc",
+        file: "ipc",
+        asked_by: "hostIPC, --ipc host",
+    },
+    Shared {
+        kind: Type::Pid,
+        word: "pid",
+        file: "pid",
+        asked_by: "hostPID, --pid host",
+    },
+];
+
+/// Checks that a container is not to be in the host's network, IPC or pid namespace: by
+/// having none of its own (OCI runtime specification, "Linux Namespaces"), or, where it is
+/// the `first` of its pod, by the path of the host's. Further containers join those of
+/// a process that stands for the pod on the host, whose are the host's where the pod was
+/// given none.
+///
+/// A pid namespace that is left out is refused of the CRI alone, where it can mean nothing
+/// else; elsewhere it has always been the VM's, which holds the pod and nobody else.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field and the way out.
+pub fn check_host_namespaces(spec: &Spec, first: bool) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let annotations = spec.annotations().as_ref();
+    let of_cri = annotations.is_some_and(|a| Dialect::of(a).is_some());
+    for shared in &SHARED {
+        let mut found = namespaces.into_iter().flatten();
+        let found = found.find(|namespace| namespace.typ() == shared.kind);
+        let how = match found.map(|namespace| namespace.path().as_deref()) {
+            None if shared.kind != Type::Pid || of_cri => "has no entry of type".to_owned(),
+            Some(Some(path)) if first && is_ours(path, shared.file) => {
+                format!("leads by {} to the host's", path.display())
+            }
+            _ => continue,
+        };
+        return Err(Error::Invalid(format!(
+            "linux.namespaces {how} {word}: the container is to share the host's {word} namespace ({}), \
+             which a virtual machine cannot give it; leave that out, or use another runtime for this container",
+            shared.asked_by,
+            word = shared.word,
+        )));
+    }
+    Ok(())
+}
+
+/// Whether a path is that of a namespace that this process is in: the shim's are the
+/// host's.
+fn is_ours(path: &Path, file: &str) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino()));
+    match (id(path), id(&Path::new("/proc/self/ns").join(file))) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::cri::CONTAINERD;
+    use serde_json::{Value, json};
+
+    fn spec(namespaces: Value, annotations: Value) -> Spec {
+        let spec = json!({
+            "ociVersion": "1.0.2",
+            "annotations": annotations,
+            "linux": {"namespaces": namespaces}
+        });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn refusal(namespaces: Value, annotations: Value, first: bool) -> Option<String> {
+        let checked = check_host_namespaces(&spec(namespaces, annotations), first);
+        checked.err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_with_the_way_out() {
+        let all = json!([{"type": "network"}, {"type": "ipc"}, {"type": "pid"}]);
+        let cri = json!({CONTAINERD.container_type: "sandbox"});
+        assert_eq!(refusal(all.clone(), cri.clone(), true), None);
+        for (n, word) in ["network", "ipc", "pid"].into_iter().enumerate() {
+            let mut some = all.clone();
+            some.as_array_mut().unwrap().remove(n);
+            let said = refusal(some.clone(), cri.clone(), true).unwrap();
+            assert!(said.contains(&format!("type {word}")), "{said}");
+            assert!(said.contains("leave that out"), "{said}");
+            // Without the CRI a pid namespace may be the VM's.
+            assert_eq!(refusal(some, json!({}), true).is_none(), word == "pid");
+        }
+        let none = spec(json!([]), json!({}));
+        assert!(check_host_namespaces(&none, true).is_err());
+    }
+
+    #[test]
+    fn a_path_to_the_hosts_is_refused_to_the_first_container() {
+        for (word, file) in [("network", "net"), ("ipc", "ipc"), ("pid", "pid")] {
+            let list = ["network", "ipc", "pid"].map(|kind| match kind == word {
+                true => json!({"type": kind, "path": format!("/proc/self/ns/{file}")}),
+                false => json!({"type": kind}),
+            });
+            let said = refusal(json!(list), json!({}), true).unwrap();
+            let path = format!("/proc/self/ns/{file}");
+            assert!(said.contains(&path) && said.contains(word), "{said}");
+            // What the holder of a pod without a namespace of its own leads to.
+            assert_eq!(refusal(json!(list), json!({}), false), None);
+        }
+        let gone = json!([{"type": "network", "path": "/no/such"}, {"type": "ipc"}]);
+        assert_eq!(refusal(gone, json!({}), true), None);
+    }
+}

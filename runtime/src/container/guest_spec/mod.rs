@@ -1,0 +1,447 @@
+//! The one translation of an OCI spec for the guest: paths of the host become
+//! paths of the share tree, namespaces of the host become those of the pod,
+//! and what only the host can do is taken out.
+
+pub(crate) mod host_namespaces;
+pub(crate) mod propagation;
+mod shm;
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{
+    LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount as OciMount, Spec,
+};
+use protos::agent::Storage;
+use protos::{GUEST_NAMESPACES, GUEST_SHARE};
+
+use crate::error::{Error, Result};
+use crate::host::mount::Mount;
+
+/// What the host has to know to place a container in its pod.
+#[derive(Debug)]
+pub struct Placement<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The container's bundle, for relative paths.
+    pub bundle: &'a Path,
+    /// It belongs to a pod of several containers (CRI), so that it shares the
+    /// pod's ipc and uts namespaces.
+    pub in_pod: bool,
+    /// The sandbox container's init in the guest, for a shared pid namespace.
+    pub sandbox_pid: Option<u32>,
+    /// The pod has a pid namespace of its own, which is the one that is shared.
+    pub share_pid: bool,
+}
+
+/// A spec for the guest, and the bind mounts that the host makes for it.
+#[derive(Debug)]
+pub struct Translated {
+    /// What the agent gets.
+    pub spec: Spec,
+    /// The sources to bind into the share tree, with their number in the spec.
+    pub sources: Vec<(usize, Mount)>,
+    /// What the guest mounts by itself, for all containers of the pod.
+    pub storages: Vec<Storage>,
+}
+
+/// Reads and checks `config.json` of a bundle.
+///
+/// # Errors
+/// [`Error::BadFile`] naming the file and what is wrong.
+pub fn load_spec(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let text = std::fs::read(&path)
+        .map_err(|e| Error::bad_file(&path, format!("cannot read the bundle's OCI spec: {e}")))?;
+    let spec: Spec = serde_json::from_slice(&text)
+        .map_err(|e| Error::bad_file(&path, format!("not a valid OCI spec: {e}")))?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::bad_file(&path, "the spec has no process to run"))?;
+    if process.args().as_ref().is_none_or(|a| a.is_empty()) {
+        return Err(Error::bad_file(
+            &path,
+            "process.args is empty: there is nothing to run",
+        ));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Error::bad_file(
+            &path,
+            "process.cwd must be an absolute path",
+        ));
+    }
+    if spec.root().is_none() {
+        return Err(Error::bad_file(&path, "the spec has no root"));
+    }
+    Ok(spec)
+}
+
+/// The host directory that `root.path` names.
+pub fn root_directory(spec: &Spec, bundle: &Path) -> PathBuf {
+    let path = spec
+        .root()
+        .as_ref()
+        .map(|r| r.path().clone())
+        .unwrap_or_default();
+    bundle.join(path)
+}
+
+/// Checks, before a VM is started, that what the spec names on the host is
+/// there.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the path.
+pub fn check_host_paths(spec: &Spec, bundle: &Path, has_rootfs_mounts: bool) -> Result<()> {
+    let root = root_directory(spec, bundle);
+    if !has_rootfs_mounts && !root.is_dir() {
+        return Err(Error::Invalid(format!(
+            "The root filesystem {} is not a directory: unpack an image there or correct root.path",
+            root.display()
+        )));
+    }
+    for mount in spec.mounts().iter().flatten().filter(|m| is_bind(m)) {
+        let source = bundle.join(mount.source().clone().unwrap_or_default());
+        if let Err(e) = std::fs::metadata(&source) {
+            return Err(Error::Invalid(format!(
+                "Mount source {} (for {}): {e}",
+                source.display(),
+                mount.destination().display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Translates a spec for the guest.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field that cannot be had in a VM.
+pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
+    let mut spec = spec.clone();
+    if let Some(root) = spec.root_mut() {
+        root.set_path(guest_dir(at.id).join("rootfs"));
+    }
+    let default = propagation::of_root(&mut spec)?;
+    let (mut sources, mut storages) = (Vec::new(), Vec::new());
+    for (n, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
+        propagation::check(mount)?;
+        if !is_bind(mount) {
+            continue;
+        }
+        if let Some(shm) = shm::of(mount, at.bundle)? {
+            mount.set_source(Some(PathBuf::from(&shm.target)));
+            storages.push(shm);
+        } else {
+            let bind = host_bind(mount, at.bundle, default)?;
+            propagation::leave_writable_below(mount, &bind)?;
+            sources.push((n, bind));
+            mount.set_source(Some(guest_dir(at.id).join("mounts").join(n.to_string())));
+        }
+    }
+    if let Some(process) = spec.process_mut() {
+        // The guest runs neither security module; the host's labels mean
+        // nothing there.
+        process.set_apparmor_profile(None);
+        process.set_selinux_label(None);
+    }
+    // The others run in the runtime's namespaces: on the host.
+    if let Some(hooks) = spec.hooks_mut() {
+        let create = hooks.create_container().clone();
+        let start = hooks.start_container().clone();
+        *hooks = Default::default();
+        hooks.set_create_container(create);
+        hooks.set_start_container(start);
+    }
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_cgroups_path(Some(guest_cgroup(linux.cgroups_path().as_deref(), at.id)));
+        linux.set_mount_label(None);
+        linux.set_intel_rdt(None);
+        if let Some(namespaces) = linux.namespaces_mut() {
+            *namespaces = guest_namespaces(namespaces, at)?;
+        }
+        if let Some(resources) = linux.resources_mut() {
+            guest_resources(resources);
+        }
+    }
+    Ok(Translated {
+        spec,
+        sources,
+        storages,
+    })
+}
+
+/// Takes out of a resource description what only the host has: devices by
+/// number, CPU and memory node numbers, cgroup v1 knobs.
+pub fn guest_resources(resources: &mut LinuxResources) {
+    resources
+        .set_rdma(None)
+        .set_network(None)
+        .set_hugepage_limits(None);
+    if let Some(cpu) = resources.cpu_mut() {
+        cpu.set_cpus(None).set_mems(None);
+        cpu.set_realtime_period(None).set_realtime_runtime(None);
+    }
+    if let Some(memory) = resources.memory_mut() {
+        *memory = {
+            let mut kept = oci_spec::runtime::LinuxMemory::default();
+            kept.set_limit(memory.limit());
+            kept.set_reservation(memory.reservation());
+            kept.set_swap(memory.swap());
+            kept
+        };
+    }
+    if let Some(io) = resources.block_io_mut() {
+        let weight = io.weight();
+        *io = Default::default();
+        io.set_weight(weight);
+    }
+}
+
+fn guest_dir(id: &str) -> PathBuf {
+    Path::new(GUEST_SHARE).join(id)
+}
+
+pub(crate) fn is_bind(mount: &OciMount) -> bool {
+    let by_option = mount
+        .options()
+        .iter()
+        .flatten()
+        .any(|o| o == "bind" || o == "rbind");
+    by_option || mount.typ().as_deref() == Some("bind")
+}
+
+/// The host's part of a bind mount. Read-only is enforced here as well: the
+/// guest's kernel is not to be trusted with it. Propagation is only here: what is
+/// mounted in the guest stays in the guest.
+/// `default` is the propagation of mounts that ask for none.
+fn host_bind(mount: &OciMount, bundle: &Path, default: Option<&str>) -> Result<Mount> {
+    let source = mount.source().as_ref().ok_or_else(|| {
+        Error::Invalid(format!(
+            "The bind mount on {} has no source",
+            mount.destination().display()
+        ))
+    })?;
+    let given = mount.options().iter().flatten().map(String::as_str);
+    let kept = |o: &&str| matches!(*o, "bind" | "rbind" | "ro" | "rro") || propagation::is_one(o);
+    Ok(Mount {
+        kind: "bind".into(),
+        source: bundle.join(source).to_string_lossy().into_owned(),
+        target: String::new(),
+        options: default
+            .into_iter()
+            .chain(given.filter(kept))
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
+/// The cgroup in the guest: the host's path where it is a plain one, so that
+/// the container sees the same in `/proc/self/cgroup`.
+fn guest_cgroup(path: Option<&Path>, id: &str) -> PathBuf {
+    let plain = |p: &&Path| {
+        p.is_absolute()
+            && p.components().count() > 1
+            && p.components()
+                .all(|c| matches!(c, Component::RootDir | Component::Normal(_)))
+    };
+    path.filter(plain)
+        .map_or_else(|| Path::new("/").join(id), Path::to_owned)
+}
+
+fn guest_namespaces(from: &[LinuxNamespace], at: &Placement) -> Result<Vec<LinuxNamespace>> {
+    use LinuxNamespaceType as Type;
+    let mut to = Vec::with_capacity(from.len());
+    for namespace in from {
+        let joins = namespace.path().is_some();
+        let path = match namespace.typ() {
+            // The VM is the pod's network namespace.
+            Type::Network if joins || at.in_pod => continue,
+            Type::Ipc if joins || at.in_pod => Some(Path::new(GUEST_NAMESPACES).join("ipc")),
+            Type::Uts if joins || at.in_pod => Some(Path::new(GUEST_NAMESPACES).join("uts")),
+            Type::Pid if joins && at.share_pid => Some(Path::new(GUEST_NAMESPACES).join("pid")),
+            Type::Pid if joins => Some(sandbox_namespace(at, "pid")?),
+            Type::User if joins => Some(sandbox_namespace(at, "user")?),
+            Type::Mount | Type::Cgroup | Type::Time if joins => {
+                return Err(Error::Invalid(format!(
+                    "linux.namespaces: a container in a VM cannot join the host's {:?} namespace {}",
+                    namespace.typ(),
+                    namespace.path().clone().unwrap_or_default().display()
+                )));
+            }
+            _ => None,
+        };
+        let mut namespace = namespace.clone();
+        namespace.set_path(path);
+        to.push(namespace);
+    }
+    Ok(to)
+}
+
+fn sandbox_namespace(at: &Placement, name: &str) -> Result<PathBuf> {
+    let pid = at.sandbox_pid.ok_or_else(|| {
+        Error::Invalid(format!(
+            "linux.namespaces: container {} is to share the {name} namespace, but its pod has no running sandbox",
+            at.id
+        ))
+    })?;
+    Ok(PathBuf::from(format!("/proc/{pid}/ns/{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: serde_json::Value) -> Spec {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn at(id: &str) -> Placement<'_> {
+        Placement {
+            id,
+            bundle: Path::new("/bundle"),
+            in_pod: true,
+            sandbox_pid: Some(77),
+            share_pid: false,
+        }
+    }
+
+    #[test]
+    fn a_cri_container_is_moved_into_the_guest() {
+        let given = spec(serde_json::json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "rootfs"},
+            "process": {"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+                        "apparmorProfile": "docker-default"},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/etc/hosts", "type": "bind", "source": "hosts",
+                 "options": ["rbind", "rprivate", "ro", "nosuid"]}],
+            "hooks": {"createRuntime": [{"path": "/host/hook"}],
+                      "startContainer": [{"path": "/in/container"}]},
+            "linux": {
+                "cgroupsPath": "/kubepods/a",
+                "resources": {"cpu": {"cpus": "3-4", "shares": 5}, "memory": {"limit": 9, "swappiness": 1}},
+                "namespaces": [
+                    {"type": "pid", "path": "/proc/1/ns/pid"},
+                    {"type": "ipc", "path": "/proc/1/ns/ipc"},
+                    {"type": "network", "path": "/proc/1/ns/net"},
+                    {"type": "mount"}]}
+        }));
+
+        let Translated { spec, sources, .. } = translate(&given, &at("web")).unwrap();
+
+        let json = serde_json::to_value(&spec).unwrap();
+        assert_eq!(json["root"]["path"], "/run/rust-kata/shared/web/rootfs");
+        assert_eq!(json["mounts"][0]["source"], "proc");
+        assert_eq!(
+            json["mounts"][1]["source"],
+            "/run/rust-kata/shared/web/mounts/1"
+        );
+        assert_eq!(json["process"].get("apparmorProfile"), None);
+        assert_eq!(json["hooks"].get("createRuntime"), None);
+        assert_eq!(json["hooks"]["startContainer"][0]["path"], "/in/container");
+        let linux = &json["linux"];
+        assert_eq!(linux["cgroupsPath"], "/kubepods/a");
+        assert_eq!(linux["resources"]["cpu"], serde_json::json!({"shares": 5}));
+        assert_eq!(
+            linux["resources"]["memory"],
+            serde_json::json!({"limit": 9})
+        );
+        let namespaces = linux["namespaces"].as_array().unwrap();
+        let paths: Vec<_> = namespaces
+            .iter()
+            .map(|n| (n["type"].as_str().unwrap(), n["path"].as_str()))
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                ("pid", Some("/proc/77/ns/pid")),
+                ("ipc", Some("/run/rust-kata/ns/ipc")),
+                ("mount", None)
+            ]
+        );
+        assert_eq!(sources.len(), 1);
+        let (n, bind) = &sources[0];
+        assert_eq!((*n, bind.source.as_str()), (1, "/bundle/hosts"));
+        assert_eq!(bind.options, ["rbind", "rprivate", "ro"]);
+    }
+
+    #[test]
+    fn a_lone_container_keeps_its_own_namespaces() {
+        let given = spec(serde_json::json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "linux": {"cgroupsPath": "system.slice:ctr:a",
+                      "namespaces": [{"type": "network"}, {"type": "uts"}]}
+        }));
+        let placement = Placement {
+            in_pod: false,
+            ..at("a")
+        };
+        let json = serde_json::to_value(translate(&given, &placement).unwrap().spec).unwrap();
+        assert_eq!(json["linux"]["cgroupsPath"], "/a");
+        assert_eq!(json["linux"]["namespaces"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_pods_own_pid_namespace_is_the_one_that_is_shared() {
+        let given = spec(serde_json::json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "linux": {"namespaces": [{"type": "pid", "path": "/pod"}]}
+        }));
+        let placement = Placement {
+            sandbox_pid: None,
+            share_pid: true,
+            ..at("a")
+        };
+        let json = serde_json::to_value(translate(&given, &placement).unwrap().spec).unwrap();
+        let joined = &json["linux"]["namespaces"][0]["path"];
+        assert_eq!(joined, "/run/rust-kata/ns/pid");
+    }
+
+    #[test]
+    fn what_cannot_be_joined_is_refused_by_name() {
+        let given = spec(serde_json::json!({
+            "ociVersion": "1.0.2",
+            "linux": {"namespaces": [{"type": "mount", "path": "/proc/1/ns/mnt"}]}
+        }));
+        let error = translate(&given, &at("a")).unwrap_err().to_string();
+        assert!(error.contains("/proc/1/ns/mnt"), "{error}");
+    }
+
+    #[test]
+    fn a_bundle_is_checked_before_anything_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let failure = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            load_spec(dir.path()).unwrap_err().to_string()
+        };
+        assert!(
+            load_spec(&dir.path().join("none"))
+                .unwrap_err()
+                .to_string()
+                .contains("none/config.json")
+        );
+        assert!(failure(r#"{"ociVersion": "1.0.2", "root"#).contains("config.json"));
+        assert!(failure(r#"{"ociVersion": "1.0.2"}"#).contains("no process"));
+        assert!(
+            failure(
+                r#"{"ociVersion":"1","process":{"args":[],"cwd":"/","user":{"uid":0,"gid":0}}}"#
+            )
+            .contains("args")
+        );
+
+        let given = spec(serde_json::json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "mounts": [{"destination": "/x", "type": "bind", "source": "/no/such"}]
+        }));
+        let error = check_host_paths(&given, dir.path(), false)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("rootfs"), "{error}");
+        let error = check_host_paths(&given, dir.path(), true)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/no/such"), "{error}");
+    }
+}

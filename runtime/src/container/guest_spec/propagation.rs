@@ -1,0 +1,158 @@
+//! Mount propagation (config.md of the OCI runtime spec, `mounts[].options` and
+//! `linux.rootfsPropagation`; mount_namespaces(7)): what the host mounts later
+//! reaches a container by a slave mount on the host, in the share tree. What a
+//! virtual machine mounts reaches nobody.
+
+use oci_spec::runtime::{Mount as OciMount, Spec};
+
+use crate::error::{Error, Result};
+use crate::host::mount::{Mount, Options, mounts_below};
+
+/// Whether an option of a mount is about propagation.
+pub(super) fn is_one(option: &str) -> bool {
+    let kind = option.strip_prefix('r').unwrap_or(option);
+    matches!(kind, "private" | "slave" | "shared" | "unbindable")
+}
+
+/// Takes the propagation of the root out of the spec, since libcontainer knows
+/// few of the words, and answers what bind mounts have that ask for none: as with
+/// runc, that of the root; `None` stands for slaves.
+///
+/// # Errors
+/// [`Error::Invalid`] for shared ones, and for what is no propagation.
+pub(super) fn of_root(spec: &mut Spec) -> Result<Option<&'static str>> {
+    let Some(linux) = spec.linux_mut() else {
+        return Ok(None);
+    };
+    let default = match linux.rootfs_propagation().as_deref() {
+        None | Some("" | "slave" | "rslave") => None,
+        Some("private" | "rprivate" | "unbindable" | "runbindable") => Some("rprivate"),
+        Some(shared @ ("shared" | "rshared")) => {
+            return Err(refused("linux.rootfsPropagation", shared));
+        }
+        Some(other) => {
+            return Err(Error::Invalid(format!(
+                "linux.rootfsPropagation: {other:?} is none of private, slave, shared and unbindable (or rprivate …)"
+            )));
+        }
+    };
+    linux.set_rootfs_propagation(None);
+    Ok(default)
+}
+
+/// Refuses a mount that is to be shared with the host.
+///
+/// # Errors
+/// [`Error::Invalid`] naming it.
+pub(super) fn check(mount: &OciMount) -> Result<()> {
+    let options = mount.options().iter().flatten();
+    match options
+        .into_iter()
+        .find(|o| matches!(o.as_str(), "shared" | "rshared"))
+    {
+        Some(shared) => {
+            let what = format!("The mount on {}", mount.destination().display());
+            Err(refused(&what, shared))
+        }
+        None => Ok(()),
+    }
+}
+
+fn refused(what: &str, shared: &str) -> Error {
+    Error::Invalid(format!(
+        "{what}: {shared} (Bidirectional in Kubernetes) cannot be had, for what is mounted in a virtual machine does not reach the host; \
+         use rslave (HostToContainer) or rprivate (None)"
+    ))
+}
+
+/// As with runc, `ro` is for the bound mount alone, and mounts below it keep
+/// whether they are writable. In the guest all of them may be one file system, so
+/// that `ro` there would be for all; the host's mounts refuse the writes then.
+///
+/// # Errors
+/// [`Error::Io`] if mountinfo cannot be read.
+pub(super) fn leave_writable_below(mount: &mut OciMount, bind: &Mount) -> Result<()> {
+    if host_alone_refuses(bind)?
+        && let Some(options) = mount.options_mut()
+    {
+        options.retain(|option| option != "ro");
+    }
+    Ok(())
+}
+
+/// Whether a bind is read-only on the host alone; see [`leave_writable_below`].
+///
+/// # Errors
+/// [`Error::Io`] if mountinfo cannot be read.
+pub(crate) fn host_alone_refuses(bind: &Mount) -> Result<bool> {
+    let options = Options::parse(&bind.options);
+    let read_only = options.flags.contains(nix::mount::MsFlags::MS_RDONLY);
+    let recursive = options.flags.contains(nix::mount::MsFlags::MS_REC);
+    if !read_only || !recursive || options.all_read_only {
+        return Ok(false);
+    }
+    let source = std::fs::canonicalize(&bind.source).unwrap_or_else(|_| (&bind.source).into());
+    let below = mounts_below(&source)?.iter().any(|at| *at != source);
+    Ok(below || options.is_slave())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn mount(options: &[&str]) -> OciMount {
+        let json =
+            json!({"destination": "/data", "type": "bind", "source": "/", "options": options});
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn spec(propagation: &str) -> Spec {
+        let json = json!({"ociVersion": "1.0.2", "linux": {"rootfsPropagation": propagation}});
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn shared_mounts_are_refused_by_name() {
+        for shared in ["shared", "rshared"] {
+            let error = check(&mount(&["rbind", shared])).unwrap_err().to_string();
+            assert!(error.contains("/data") && error.contains(shared), "{error}");
+            let error = of_root(&mut spec(shared)).unwrap_err().to_string();
+            assert!(error.contains("rootfsPropagation"), "{error}");
+        }
+        check(&mount(&["rbind", "rslave", "ro"])).unwrap();
+        assert!(of_root(&mut spec("sideways")).is_err());
+    }
+
+    #[test]
+    fn mounts_that_ask_for_nothing_have_what_the_root_has() {
+        for (given, default) in [("rslave", None), ("private", Some("rprivate")), ("", None)] {
+            let mut spec = spec(given);
+            assert_eq!(of_root(&mut spec).unwrap(), default, "{given}");
+            let left = spec.linux().as_ref().unwrap().rootfs_propagation();
+            assert_eq!(*left, None);
+        }
+    }
+
+    #[test]
+    fn read_only_is_not_for_mounts_below() {
+        let kept = |source: &str, options: &[&str]| {
+            let mut mount = mount(options);
+            let bind = Mount {
+                source: source.into(),
+                options: options.iter().map(|o| (*o).to_owned()).collect(),
+                ..Mount::default()
+            };
+            leave_writable_below(&mut mount, &bind).unwrap();
+            mount.options().clone().unwrap().contains(&"ro".to_owned())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().to_str().unwrap();
+        // `/proc` is mounted below `/`.
+        assert!(!kept("/", &["rbind", "ro"]));
+        assert!(kept("/", &["bind", "ro"]));
+        assert!(kept("/", &["rbind", "ro", "rro"]));
+        assert!(kept(plain, &["rbind", "ro", "rprivate"]));
+        assert!(!kept(plain, &["rbind", "ro", "rslave"]));
+    }
+}

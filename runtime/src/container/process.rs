@@ -1,0 +1,224 @@
+//! One process of a container, as the host sees it: where it stands, its
+//! holder, its streams. Its state is published; whoever asks never waits.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use crate::container::pid_proxy::Holder;
+use crate::error::{Error, Result};
+use crate::events::Exit;
+use crate::state::{Status, Step};
+use crate::state_dir::record::ProcessRecord;
+use crate::stdio::{ProcessIo, Stdio};
+
+/// A process, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessState {
+    /// Its container.
+    pub id: String,
+    /// Its exec id; `None` for the init.
+    pub exec: Option<String>,
+    /// The container's bundle.
+    pub bundle: PathBuf,
+    /// Its pid on the host.
+    pub pid: u32,
+    /// Where it stands.
+    pub status: Status,
+    /// How it ended, once it has.
+    pub exit: Option<Exit>,
+    /// It has a pty.
+    pub terminal: bool,
+    /// The path its stdin comes from; empty if none.
+    pub stdin: PathBuf,
+    /// The path its stdout goes to; empty if none.
+    pub stdout: PathBuf,
+    /// The path its stderr goes to; empty if none.
+    pub stderr: PathBuf,
+}
+
+/// A process of a container. The locks in it guard single fields and are held
+/// for moments.
+#[derive(Debug)]
+pub(crate) struct Process {
+    container: String,
+    exec: Option<String>,
+    terminal: bool,
+    paths: [PathBuf; 3],
+    now: watch::Sender<ProcessRecord>,
+    /// How it ended, from when that is known until it is published in `now`.
+    ending: Mutex<Option<Exit>>,
+    stdio: Mutex<Option<Stdio>>,
+    holder: Mutex<Option<Holder>>,
+}
+
+impl Process {
+    pub(crate) fn new(container: &str, exec: Option<&str>, io: &ProcessIo) -> Self {
+        let path =
+            |end: &crate::stdio::Endpoint| end.path().map(ToOwned::to_owned).unwrap_or_default();
+        Self {
+            container: container.to_owned(),
+            exec: exec.map(ToOwned::to_owned),
+            terminal: io.terminal,
+            paths: [path(&io.stdin), path(&io.stdout), path(&io.stderr)],
+            now: watch::Sender::new(ProcessRecord {
+                status: Status::Creating,
+                pid: 0,
+                exit: None,
+            }),
+            ending: Mutex::new(None),
+            stdio: Mutex::new(None),
+            holder: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn terminal(&self) -> bool {
+        self.terminal
+    }
+
+    pub(crate) fn exec(&self) -> Option<&str> {
+        self.exec.as_deref()
+    }
+
+    pub(crate) fn now(&self) -> ProcessRecord {
+        *self.now.borrow()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.now().status
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.now().pid
+    }
+
+    pub(crate) fn state(&self, bundle: PathBuf) -> ProcessState {
+        let ProcessRecord { status, pid, exit } = self.now();
+        let [stdin, stdout, stderr] = self.paths.clone();
+        ProcessState {
+            id: self.container.clone(),
+            exec: self.exec.clone(),
+            bundle,
+            pid,
+            status,
+            exit,
+            terminal: self.terminal,
+            stdin,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Takes a step of the state table, or tells why it does not fit.
+    pub(crate) fn step(&self, step: Step, operation: &'static str) -> Result<()> {
+        let mut refused = None;
+        self.now
+            .send_if_modified(|now| match now.status.after(step) {
+                Some(next) => {
+                    now.status = next;
+                    true
+                }
+                None => {
+                    refused = Some(now.status);
+                    false
+                }
+            });
+        match refused {
+            None => Ok(()),
+            Some(status) => Err(self.wrong_state(status, operation)),
+        }
+    }
+
+    pub(crate) fn wrong_state(&self, status: Status, operation: &'static str) -> Error {
+        let (what, id) = match &self.exec {
+            None => ("container", &self.container),
+            Some(exec) => ("exec", exec),
+        };
+        Error::WrongState {
+            what,
+            id: id.clone(),
+            operation,
+            state: status.to_string(),
+        }
+    }
+
+    /// Settles how the process ended, for the state on disk. Once; the exit
+    /// that stands.
+    pub(crate) fn decide_end(&self, status: u32) -> Exit {
+        *lock(&self.ending).get_or_insert_with(|| Exit {
+            status,
+            at: SystemTime::now(),
+        })
+    }
+
+    /// Publishes the end, and tells of it in the same moment: who hears of it
+    /// finds it so, and who sees it cannot be told of anything later before.
+    /// `tell` must not ask this process for its status or pid: they are locked.
+    pub(crate) fn end(&self, status: u32, tell: impl FnOnce(Exit)) {
+        let exit = self.decide_end(status);
+        self.now.send_modify(|now| {
+            now.exit = Some(exit);
+            now.status = Status::Stopped;
+            tell(exit);
+        });
+    }
+
+    /// What the state on disk says.
+    pub(crate) fn record(&self) -> ProcessRecord {
+        let mut record = self.now();
+        if let Some(exit) = *lock(&self.ending) {
+            record.exit = Some(exit);
+            record.status = Status::Stopped;
+        }
+        record
+    }
+
+    /// Waits for the end, also after it.
+    pub(crate) async fn ended(&self) -> Result<Exit> {
+        let mut now = self.now.subscribe();
+        let exit = now
+            .wait_for(|n| n.exit.is_some())
+            .await
+            .ok()
+            .and_then(|n| n.exit);
+        exit.ok_or_else(|| Error::not_found("process of container", self.container.as_str()))
+    }
+
+    /// Waits until a start that is under way has been answered, so that its
+    /// event comes before that of the end.
+    pub(crate) async fn settled(&self) {
+        let mut now = self.now.subscribe();
+        let _ = now.wait_for(|n| n.status != Status::Starting).await;
+    }
+
+    pub(crate) fn set_holder(&self, holder: Holder) {
+        self.now.send_modify(|now| now.pid = holder.pid());
+        *lock(&self.holder) = Some(holder);
+    }
+
+    /// Ends the host's stand-in; its pid is free when this returns.
+    pub(crate) fn drop_holder(&self) {
+        let holder = lock(&self.holder).take();
+        drop(holder);
+    }
+
+    pub(crate) fn set_stdio(&self, stdio: Stdio) {
+        *lock(&self.stdio) = Some(stdio);
+    }
+
+    /// Looks at the streams, if they are connected.
+    pub(crate) fn with_stdio<T>(&self, look: impl FnOnce(&mut Stdio) -> T) -> Option<T> {
+        lock(&self.stdio).as_mut().map(look)
+    }
+
+    pub(crate) fn drop_stdio(&self) {
+        let stdio = lock(&self.stdio).take();
+        drop(stdio);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

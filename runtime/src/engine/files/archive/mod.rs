@@ -1,0 +1,56 @@
+//! Directory trees as streams of tar(5): [`pack`] writes one, [`extract`] makes a
+//! tree of one. Neither follows a link out of the tree that it is given, and
+//! neither keeps contents in memory.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::thread;
+
+mod inode;
+mod pack;
+pub(in crate::engine) mod sparse;
+#[cfg(test)]
+mod tests;
+
+pub(in crate::engine) use self::inode::Inode;
+pub(in crate::engine) use self::pack::Packer;
+pub use crate::engine::image::unpack::LeftOut;
+pub(in crate::engine) use crate::engine::image::unpack::{Owner, Side, extract};
+
+/// Which side of a copy broke off.
+#[derive(Debug)]
+pub(in crate::engine) enum Broken {
+    /// What was read.
+    Source(io::Error),
+    /// What was written.
+    Target(io::Error),
+}
+
+/// Copies what `pack` writes as an archive into the directory `into`.
+pub(in crate::engine) fn transfer(
+    pack: impl FnOnce(io::PipeWriter) -> io::Result<()> + Send,
+    into: OwnedFd,
+    owner: Owner,
+    side: Side,
+) -> Result<LeftOut, Broken> {
+    let (reader, writer) = io::pipe().map_err(Broken::Target)?;
+    let (packed, extracted) = thread::scope(|scope| {
+        let packer = thread::Builder::new().name("pack".into());
+        let packer = match packer.spawn_scoped(scope, || pack(writer)) {
+            Ok(packer) => packer,
+            Err(e) => return (Err(e), Ok(LeftOut::default())),
+        };
+        let extracted = extract(reader, into, owner, side);
+        let packed = packer.join();
+        (
+            packed.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+            extracted,
+        )
+    });
+    match (packed, extracted) {
+        // The writer fails, too, when the reader has gone.
+        (Err(e), Err(_)) if e.kind() != io::ErrorKind::BrokenPipe => Err(Broken::Source(e)),
+        (_, Err(e)) => Err(Broken::Target(e)),
+        (packed, Ok(left_out)) => packed.map(|()| left_out).map_err(Broken::Source),
+    }
+}

@@ -1,0 +1,89 @@
+//! Artifacts: files that a user keeps with a container, of which the container sees
+//! nothing. They go with it.
+//!
+//! `containers/<name>/artifacts/<artifact>/data`: the directory comes and goes as a
+//! whole.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use crate::engine::handle::PodHandle;
+use crate::engine::records;
+use crate::error::{Context, Error, Result};
+use crate::state_dir::id::check_id;
+use crate::state_dir::staging;
+use crate::state_dir::sync_dir;
+
+const DATA: &str = "data";
+
+impl PodHandle {
+    /// Keeps what `content` says as an artifact of a container.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; [`Error::NotFound`] for no such container;
+    /// [`Error::Invalid`] for a name that is none.
+    pub fn add_artifact(
+        &self,
+        container: &str,
+        artifact: &str,
+        content: &mut dyn Read,
+    ) -> Result<()> {
+        check_id("artifact name", artifact)?;
+        let dir = self.artifacts(container)?;
+        crate::state_dir::private::make(&dir)?;
+        staging::sweep(&dir);
+        let placed = staging::place(&dir.join(artifact), &dir, |place| {
+            let path = place.join(DATA);
+            let mut file = File::create_new(&path).on("create", &path)?;
+            io::copy(content, &mut file).on("write", &path)?;
+            file.sync_all().on("sync", &path)?;
+            sync_dir(place)
+        });
+        placed.map_err(|e| staging::taken(e, "artifact", artifact))
+    }
+
+    /// Opens an artifact of a container to read it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn artifact(&self, container: &str, artifact: &str) -> Result<File> {
+        check_id("artifact name", artifact)?;
+        let path = self.artifacts(container)?.join(artifact).join(DATA);
+        match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(Error::not_found("artifact", artifact))
+            }
+            file => file.on("open", &path),
+        }
+    }
+
+    /// The names of a container's artifacts and their sizes in bytes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for no such container.
+    pub fn artifact_names(&self, container: &str) -> Result<Vec<(String, u64)>> {
+        let dir = self.artifacts(container)?;
+        let names = records::names_in(&dir)?.into_iter();
+        let sized = names.filter_map(|name| {
+            // Removed meanwhile.
+            let data = fs::metadata(dir.join(&name).join(DATA)).ok()?;
+            Some((name, data.len()))
+        });
+        Ok(sized.collect())
+    }
+
+    /// Removes an artifact of a container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_artifact(&self, container: &str, artifact: &str) -> Result<()> {
+        self.artifact(container, artifact)?;
+        let dir = self.artifacts(container)?;
+        staging::remove(&dir.join(artifact), &dir)
+    }
+
+    fn artifacts(&self, container: &str) -> Result<std::path::PathBuf> {
+        self.view()?.container(container)?;
+        Ok(self.home.container(container)?.artifacts())
+    }
+}

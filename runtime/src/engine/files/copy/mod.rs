@@ -1,0 +1,192 @@
+//! Copying files into containers, out of them, and between them (`cp`), and whole
+//! root file systems out of them (`export`).
+//!
+//! ```text
+//! source ── Packer ──▶ pipe ──▶ extract ──▶ target        on the host, by the kernel's
+//!  tree      (thread)   tar      (thread)    tree         openat2(2) with the tree as root
+//! ```
+//! A container's files are what its author made them: no link in it leads out of its
+//! root, and what it changes meanwhile does no harm but to its own copy.
+
+mod place;
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use self::place::{Place, below_mounts, bound, open_root};
+pub use super::archive::LeftOut;
+use super::archive::{Broken, Packer, Side, extract, transfer};
+use crate::engine::handle::PodHandle;
+use crate::engine::handle::mount::Visited;
+use crate::engine::volume;
+use crate::error::{Context, Error, Result};
+
+/// A path on the host, or in a container.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// On the host.
+    Host(PathBuf),
+    /// In a container.
+    Container {
+        /// Its pod.
+        pod: PodHandle,
+        /// Its name.
+        container: String,
+        /// Relative to its root.
+        path: PathBuf,
+    },
+}
+
+/// What is copied.
+pub enum Source {
+    /// A file or a directory.
+    Path(End),
+    /// An archive.
+    Archive(Box<dyn Read + Send>),
+}
+
+/// Where it is copied to.
+pub enum Target {
+    /// A directory that is there, or a new name.
+    Path(End),
+    /// An archive.
+    Archive(Box<dyn Write + Send>),
+}
+
+/// Copies. What comes into a container becomes its user's, what goes out of it the
+/// caller's, unless `keep_owner`. On the host, bind mounts of containers included, no
+/// device node, set-id bit or file capability is made; answers what was left out.
+///
+/// # Errors
+/// [`Error::NotFound`] for a container that is not there; [`Error::Invalid`] naming the
+/// path and what is wrong with it.
+pub async fn copy(source: Source, target: Target, keep_owner: bool) -> Result<LeftOut> {
+    let mut visits = Visits::default();
+    let result = copy_in(&mut visits, source, target, keep_owner).await;
+    let ended = visits.end().await;
+    let left_out = result?;
+    ended.map(|()| left_out)
+}
+
+/// Writes a container's root file system as an archive. Its volumes are not in it.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::Io`] if it cannot be read or written.
+pub async fn export(pod: &PodHandle, container: &str, out: Box<dyn Write + Send>) -> Result<()> {
+    let mut visits = Visits::default();
+    let visited = pod.visit(container).await?;
+    let path = visited.path().to_owned();
+    visits.0.push((pod.clone(), visited, false));
+    let result = blocking(move || {
+        let root = open_root(&path)?;
+        let mut packer = Packer::new(out);
+        let packed = packer.contents(root.as_fd(), Path::new(""));
+        packed.and_then(|()| packer.finish()).on("export", &path)
+    })
+    .await;
+    let ended = visits.end().await;
+    result.and(ended)
+}
+
+async fn copy_in(
+    visits: &mut Visits,
+    source: Source,
+    target: Target,
+    keep_owner: bool,
+) -> Result<LeftOut> {
+    let (source_end, archive_in) = match source {
+        Source::Path(end) => (Some(visits.open(end, false).await?), None),
+        Source::Archive(reader) => (None, Some(reader)),
+    };
+    let (target_end, archive_out) = match target {
+        Target::Path(end) => (Some(visits.open(end, true).await?), None),
+        Target::Archive(writer) => (None, Some(writer)),
+    };
+    blocking(move || match (source_end, target_end) {
+        (None, Some(to)) => {
+            let owner = to.owner(keep_owner);
+            let into = to.directory()?;
+            let reader = archive_in.unwrap_or_else(|| Box::new(io::empty()));
+            extract(reader, into.0, owner, to.side).on("copy to", &to.shown)
+        }
+        (Some(from), None) => {
+            let writer = archive_out.unwrap_or_else(|| Box::new(io::sink()));
+            let found = from.source()?;
+            let name = found.name_for_archive();
+            let packed = found.pack(writer, &name).on("copy", &from.shown);
+            packed.map(|()| LeftOut::default())
+        }
+        (Some(from), Some(to)) => between(&from, &to, keep_owner),
+        (None, None) => Err(Error::Invalid(
+            "One of both ends must be a path: - to - copies nothing".into(),
+        )),
+    })
+    .await
+}
+
+fn between(from: &Place, to: &Place, keep_owner: bool) -> Result<LeftOut> {
+    let found = from.source()?;
+    let (into, name) = to.target_for(&found)?;
+    let owner = to.owner(keep_owner);
+    let pack = |writer| found.pack(writer, &name);
+    match transfer(pack, into.0, owner, to.side) {
+        Ok(left_out) => Ok(left_out),
+        Err(Broken::Source(e)) => Err(e).on("copy", &from.shown),
+        Err(Broken::Target(e)) => Err(e).on("copy to", &to.shown),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::Internal(format!("Copying broke off: {e}")))?
+}
+
+/// Containers whose root file systems are in use.
+#[derive(Default)]
+struct Visits(Vec<(PodHandle, Visited, bool)>);
+
+impl Visits {
+    async fn open(&mut self, end: End, written: bool) -> Result<Place> {
+        let (pod, container, path) = match end {
+            End::Host(path) => return Place::host(path),
+            End::Container {
+                pod,
+                container,
+                path,
+            } => (pod, container, path),
+        };
+        let definition = pod.view()?.container(&container)?.definition.clone();
+        let home = pod.home().container(&container)?;
+        let volumes = volume::places(&pod.engine.volumes(), &definition, &home)?;
+        let volumes = volumes.into_iter();
+        let mut places: Vec<_> = volumes
+            .map(|(place, source)| (place, source, Side::Container))
+            .collect();
+        let mounts = definition.spec.mounts().as_deref().unwrap_or(&[]);
+        let visited = pod.visit(&container).await?;
+        let root = visited.path().to_owned();
+        self.0.push((pod, visited, written));
+        places.extend(mounts.iter().filter_map(bound));
+        let all = mounts.iter().map(|mount| mount.destination().as_path());
+        let below = below_mounts(&places, all, root.clone(), &path)?;
+        Place::container(&definition, &root, below, path)
+    }
+
+    /// Ends all uses; those that were written to are told of it.
+    async fn end(self) -> Result<()> {
+        let mut result = Ok(());
+        for (pod, visited, written) in self.0 {
+            if written {
+                result = result.and(pod.files_changed().await);
+            }
+            result = result.and(pod.end_visit(visited).await);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! Root file systems of containers: what the VM is given, and what the host
+//! sees of it when somebody wants to look (`mount`, `cp`, `export`).
+//!
+//! ```text
+//! layers/…/fs ─┐
+//! upper, work ─┴─ overlay ─▶ shared/<container>/rootfs      while it is in a VM
+//!                       └──▶ containers/<name>/rootfs       while somebody uses it on the host
+//! ```
+//! Two overlays of one upper directory would not know of each other, so there is
+//! one: whoever comes second gets a bind mount of it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use fs2::FileExt;
+
+use crate::engine::records::definition::{ContainerDefinition, Rootfs};
+use crate::engine::records::paths::ContainerHome;
+use crate::engine::records::record::ContainerState;
+use crate::error::{Context, Error, Result};
+use crate::host::mount::{Mount, is_mount_point, unmount_below, unmount_unused};
+
+/// Where a container's root file system comes from when it is built.
+pub(crate) struct Root {
+    /// `root.path` of the spec.
+    pub(crate) directory: PathBuf,
+    /// The mounts that make it; none: the directory itself.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Root {
+    /// The root of a container, its writable directories made.
+    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerHome) -> Result<Self> {
+        match rootfs {
+            Rootfs::Directory(path) => Ok(Self {
+                directory: path.clone(),
+                mounts: Vec::new(),
+            }),
+            Rootfs::Image { layers, .. } => Ok(Self {
+                directory: "rootfs".into(),
+                mounts: vec![if is_mount_point(&home.rootfs())? {
+                    bind(&home.rootfs())
+                } else {
+                    overlay(layers, home)?
+                }],
+            }),
+        }
+    }
+}
+
+/// Who uses a container's root file system on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// A person, from `mount` to `unmount`: counted on disk.
+    Mount,
+    /// A process that copies, with a [`Visit`] while it lives.
+    Visitor,
+}
+
+/// A process's use of a container's root file system: a lock, so that nothing is
+/// left of it when the process is killed.
+#[derive(Debug)]
+pub struct Visit {
+    _lock: File,
+}
+
+impl Visit {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the container's directory is gone.
+    pub fn begin(home: &ContainerHome) -> Result<Self> {
+        let path = home.visitors();
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.on("open", &path)?;
+        FileExt::lock_shared(&file).on("lock", &path)?;
+        Ok(Self { _lock: file })
+    }
+
+    fn is_going_on(home: &ContainerHome) -> Result<bool> {
+        let path = home.visitors();
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.on("open", &path)?,
+        };
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(()) => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(e) => Err(e).on("lock", &path),
+        }
+    }
+}
+
+/// Gives a container's root file system on the host. A [`User::Mount`] is counted
+/// in `state`, which the caller writes down. `live` is where the VM has it, if
+/// the container is in one. The caller holds the pod's lock, or is its owner.
+///
+/// # Errors
+/// [`Error::Invalid`] if a layer of its image is gone, or the kernel refuses.
+pub fn hold(
+    definition: &ContainerDefinition,
+    home: &ContainerHome,
+    live: Option<&Path>,
+    user: User,
+    state: &mut ContainerState,
+) -> Result<PathBuf> {
+    let path = match &definition.rootfs {
+        Rootfs::Directory(path) => path.clone(),
+        Rootfs::Image { layers, .. } => {
+            let target = home.rootfs();
+            if !is_mount_point(&target)? {
+                // What was counted before has gone with a boot of the host.
+                state.mounts = 0;
+                fs::create_dir_all(&target).on("create", &target)?;
+                let mut mount = match live {
+                    Some(live) => bind(live),
+                    None => overlay(layers, home)?,
+                };
+                // An image's device nodes and set-user-id programs are nothing
+                // to the host.
+                mount.options.extend(["nodev", "nosuid"].map(str::to_owned));
+                mount.attach(&target)?;
+            }
+            target
+        }
+    };
+    if user == User::Mount {
+        state.mounts += 1;
+    }
+    Ok(path)
+}
+
+/// Takes back one use of [`hold`], or all with `force`; after the last the mount
+/// goes. Answers whether there was any.
+///
+/// # Errors
+/// [`Error::Busy`] if a process on the host uses files in it, without `force`.
+pub fn release(
+    home: &ContainerHome,
+    user: User,
+    force: bool,
+    state: &mut ContainerState,
+) -> Result<bool> {
+    let used = state.mounts > 0;
+    let left = match user {
+        _ if force => 0,
+        User::Mount => state.mounts.saturating_sub(1),
+        User::Visitor => state.mounts,
+    };
+    if force {
+        unmount_below(&home.rootfs())?;
+    } else if left == 0 && !Visit::is_going_on(home)? && is_mount_point(&home.rootfs())? {
+        unmount_unused(&home.rootfs())?;
+    }
+    state.mounts = left;
+    Ok(used)
+}
+
+/// A container's root file system on the host, for as long as this lives. For
+/// one that is in no VM.
+pub(in crate::engine) struct Moment<'a> {
+    home: &'a ContainerHome,
+    path: PathBuf,
+    /// It was mounted for this.
+    mounted: bool,
+}
+
+impl Moment<'_> {
+    pub(in crate::engine) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Gives a container's root file system on the host for a moment, uncounted.
+pub(in crate::engine) fn moment<'a>(
+    definition: &ContainerDefinition,
+    home: &'a ContainerHome,
+    state: &ContainerState,
+) -> Result<Moment<'a>> {
+    let before = is_mount_point(&home.rootfs())?;
+    let path = hold(definition, home, None, User::Visitor, &mut state.clone())?;
+    Ok(Moment {
+        home,
+        path,
+        mounted: !before && is_mount_point(&home.rootfs())?,
+    })
+}
+
+impl Drop for Moment<'_> {
+    fn drop(&mut self) {
+        if self.mounted
+            && let Err(e) = unmount_below(&self.home.rootfs())
+        {
+            // The removal of the container unmounts what is in its directory.
+            log::warn!("{e}");
+        }
+    }
+}
+
+fn bind(source: &Path) -> Mount {
+    Mount {
+        kind: "bind".into(),
+        source: source.display().to_string(),
+        options: vec!["rbind".into(), "rprivate".into()],
+        ..Mount::default()
+    }
+}
+
+/// The overlay of an image's layers and a container's own.
+fn overlay(layers: &[PathBuf], home: &ContainerHome) -> Result<Mount> {
+    if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
+        return Err(Error::Invalid(format!(
+            "The layer {} of its image is gone: pull the image again",
+            missing.display()
+        )));
+    }
+    let (upper, work) = (home.upper(), home.work());
+    fs::create_dir_all(&work).on("create", &work)?;
+    if !upper.is_dir() {
+        create_upper(&upper, layers.last())?;
+    }
+    let lower: Vec<String> = layers
+        .iter()
+        .rev()
+        .map(|layer| layer.display().to_string())
+        .collect();
+    Ok(Mount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        options: vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", upper.display()),
+            format!("workdir={}", work.display()),
+        ],
+        ..Mount::default()
+    })
+}
+
+/// The root of an overlay is the upper one's: it gets the owner and mode of the
+/// image's.
+fn create_upper(upper: &Path, below: Option<&PathBuf>) -> Result<()> {
+    let made = upper.with_extension("new");
+    fs::create_dir_all(&made).on("create", &made)?;
+    if let Some(below) = below {
+        let data = fs::metadata(below).on("look at", below)?;
+        let owner = std::os::unix::fs::chown(&made, Some(data.uid()), Some(data.gid()));
+        owner.on("give its owner to", &made)?;
+        let mode = fs::Permissions::from_mode(data.mode() & 0o7777);
+        fs::set_permissions(&made, mode).on("set the mode of", &made)?;
+    }
+    fs::rename(&made, upper).on("create", upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::records::paths::PodHome;
+    use crate::host::mount::mounts_below;
+    use oci_spec::runtime::Spec;
+
+    fn container(dir: &Path) -> (ContainerDefinition, ContainerHome) {
+        let layers = ["one", "two"].map(|name| dir.join("layers").join(name));
+        for layer in &layers {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join("file"), layer.to_str().unwrap()).unwrap();
+        }
+        fs::set_permissions(&layers[1], fs::Permissions::from_mode(0o711)).unwrap();
+        let rootfs = Rootfs::Image {
+            reference: "x".into(),
+            id: "sha256:x".into(),
+            layers: layers.to_vec(),
+        };
+        let home = PodHome::new(dir, "local", "web").unwrap();
+        let home = home.container("c").unwrap();
+        fs::create_dir_all(home.path()).unwrap();
+        (ContainerDefinition::new("c", rootfs, Spec::default()), home)
+    }
+
+    #[test]
+    fn the_last_user_takes_the_mount_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let path = hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        assert_eq!(
+            hold(&definition, &home, None, User::Mount, &mut state).unwrap(),
+            path
+        );
+        assert_eq!(state.mounts, 2);
+        let seen = fs::read_to_string(path.join("file")).unwrap();
+        assert!(seen.ends_with("two"), "{seen}");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
+        fs::write(path.join("file"), "mine").unwrap();
+
+        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(path.join("file").exists());
+        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(!path.join("file").exists());
+        assert!(!release(&home, User::Mount, false, &mut state).unwrap());
+        assert_eq!(fs::read(home.upper().join("file")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_visitor_keeps_the_mount_only_while_it_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let visit = Visit::begin(&home).unwrap();
+        let path = hold(&definition, &home, None, User::Visitor, &mut state).unwrap();
+        assert_eq!(state.mounts, 0);
+        hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+
+        // The person goes first, then the process, as if killed.
+        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(path.join("file").exists());
+        drop(visit);
+        assert!(!release(&home, User::Visitor, false, &mut state).unwrap());
+        assert!(!path.join("file").exists());
+    }
+
+    #[test]
+    fn what_is_in_use_is_unmounted_by_force_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let path = hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        let open = File::open(path.join("file")).unwrap();
+
+        let refused = release(&home, User::Mount, false, &mut state).unwrap_err();
+
+        assert!(
+            matches!(&refused, Error::Busy { path: told } if *told == path),
+            "{refused}"
+        );
+        assert_eq!(state.mounts, 1);
+        assert!(release(&home, User::Mount, true, &mut state).unwrap());
+        assert!(!is_mount_point(&path).unwrap());
+        drop(open);
+    }
+
+    #[test]
+    fn there_is_one_overlay_for_the_vm_and_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let (definition, home) = container(dir.path());
+        let mut state = ContainerState::default();
+        let vm = dir.path().join("vm");
+        fs::create_dir(&vm).unwrap();
+        let root = Root::of(&definition.rootfs, &home).unwrap();
+        root.mounts[0].attach(&vm).unwrap();
+
+        let path = hold(&definition, &home, Some(&vm), User::Mount, &mut state).unwrap();
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        assert_eq!(device(&path), device(&vm));
+        // And the other way round, when it is started again meanwhile.
+        unmount_below(&vm).unwrap();
+        let root = Root::of(&definition.rootfs, &home).unwrap();
+        assert_eq!(root.mounts[0].kind, "bind");
+        root.mounts[0].attach(&vm).unwrap();
+        assert_eq!(device(&path), device(&vm));
+
+        unmount_below(&vm).unwrap();
+        release(&home, User::Mount, true, &mut state).unwrap();
+        assert_eq!(
+            (mounts_below(dir.path()).unwrap().len(), state.mounts),
+            (0, 0)
+        );
+    }
+}

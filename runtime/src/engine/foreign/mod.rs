@@ -1,0 +1,315 @@
+//! Pods as their front doors have written them down, for a front door that
+//! shows those of others.
+
+pub mod exec;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::engine::{self, status::ContainerStatus};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::Exit;
+use crate::pod::recovery;
+use crate::state::Status;
+use crate::state_dir;
+use crate::state_dir::lock::{self, Owner};
+use crate::state_dir::paths::PodDir;
+pub use crate::state_dir::record::{
+    ContainerRecord, ContainerState, FrontDoor, PodConfig, PodState, PodStatus, ProcessRecord,
+};
+
+/// A pod that has a VM, or had one and is not removed yet.
+#[derive(Debug)]
+pub struct ListedPod {
+    dir: PodDir,
+    /// What it was asked to be.
+    pub config: PodConfig,
+    /// Where it stands.
+    pub state: PodState,
+    /// Its containers, by id; those whose files cannot be read with why.
+    pub containers: BTreeMap<String, Result<ListedContainer>>,
+    /// The process that owns it, if that lives.
+    pub owner: Option<Owner>,
+}
+
+/// A container of such a pod.
+#[derive(Debug)]
+pub struct ListedContainer {
+    /// What it is.
+    pub record: ContainerRecord,
+    /// Where it stands.
+    pub state: ContainerState,
+}
+
+/// What CRI plugins annotate sandboxes and containers with (containerd,
+/// `pkg/cri/annotations`): Kubernetes' names.
+const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+
+impl ListedPod {
+    /// What people call it: Kubernetes' name, or its id. More than one may have it.
+    pub fn name(&self) -> &str {
+        let name = self.config.labels.get(SANDBOX_NAME);
+        name.unwrap_or(&self.config.id)
+    }
+
+    /// Reads a pod. Waits for nobody.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadFile`].
+    pub fn read(root: &Path, namespace: &str, pod: &str) -> Result<Self> {
+        let dir = PodDir::new(root, namespace, pod)?;
+        lock::glance(&dir, &lock::hold(&dir)?, |_, owner| Self::of(&dir, owner))
+    }
+
+    fn of(dir: &PodDir, owner: Option<Owner>) -> Result<Self> {
+        let mut containers = BTreeMap::new();
+        for id in crate::state_dir::record::container_ids(dir)? {
+            let path = dir.container(&id);
+            let container = read_container(&path, owner.is_some());
+            if container.is_ok() || path.exists() {
+                containers.insert(id, container);
+            }
+        }
+        Ok(Self {
+            config: state_dir::read(&dir.config())?,
+            state: state_dir::read(&dir.state())?,
+            containers,
+            owner,
+            dir: dir.clone(),
+        })
+    }
+
+    /// Where its owner serves `management.proto`.
+    pub fn management(&self) -> PathBuf {
+        self.dir.management()
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> engine::status::PodStatus {
+        let containers = self.containers.values();
+        let states =
+            containers.map(|container| container.as_ref().ok().map(ListedContainer::status));
+        engine::status::PodStatus::of(states, false)
+    }
+
+    /// What is said to those who would change a container of it from here.
+    pub fn refusal(&self, container: &str) -> Error {
+        refusal(self.config.front_door, &self.config.namespace, container)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path()
+    }
+}
+
+impl ListedContainer {
+    /// Where it stands.
+    pub fn status(&self) -> ContainerStatus {
+        match self.state.init.status {
+            Status::Creating => ContainerStatus::Configured,
+            Status::Created => ContainerStatus::Initialized,
+            Status::Starting | Status::Running => ContainerStatus::Running,
+            Status::Paused => ContainerStatus::Paused,
+            Status::Stopped => ContainerStatus::Exited,
+        }
+    }
+
+    /// What its bundle says of it; nothing if that is gone.
+    pub fn told(&self) -> Told {
+        let spec = crate::load_spec(&self.record.bundle).ok();
+        let annotations = spec.as_ref().and_then(|spec| spec.annotations().clone());
+        let annotations = annotations.unwrap_or_default();
+        let process = spec.and_then(|spec| spec.process().clone());
+        Told {
+            name: annotations.get(CONTAINER_NAME).cloned(),
+            image: annotations.get(IMAGE_NAME).cloned().unwrap_or_default(),
+            command: process.and_then(|p| p.args().clone()).unwrap_or_default(),
+            labels: annotations.into_iter().collect(),
+        }
+    }
+}
+
+/// What the bundle of a [`ListedContainer`] says of it.
+#[derive(Debug)]
+pub struct Told {
+    /// Kubernetes' name of it. A pod may have had more than one of it.
+    pub name: Option<String>,
+    /// The image that it was made of, if it says so.
+    pub image: String,
+    /// Its command.
+    pub command: Vec<String>,
+    /// Its annotations.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What is said to those who would change a container of another front door.
+pub(crate) fn refusal(front_door: FrontDoor, namespace: &str, container: &str) -> Error {
+    let message = match front_door {
+        FrontDoor::Run => format!(
+            "Container {container:?} is that of a `containerd-shim-rust-kata-v2 run`: it ends when that is sent SIGTERM"
+        ),
+        _ => format!(
+            "Container {container:?} is containerd's: change it by the client that made it, as with \
+             `ctr -n {namespace} task kill|pause|resume|delete {container}`"
+        ),
+    };
+    Error::Remote {
+        kind: ErrorKind::Unimplemented,
+        message,
+    }
+}
+
+fn read_container(dir: &Path, owned: bool) -> Result<ListedContainer> {
+    let mut container = ListedContainer {
+        record: state_dir::read(&dir.join("config.json"))?,
+        state: state_dir::read(&dir.join("state.json"))?,
+    };
+    let init = &mut container.state.init;
+    if !owned && init.status != Status::Stopped {
+        // Nothing of a pod outlives its owner.
+        *init = ProcessRecord {
+            status: Status::Stopped,
+            pid: 0,
+            exit: Some(Exit {
+                status: 128 + libc::SIGKILL as u32,
+                at: container.record.created,
+            }),
+        };
+    }
+    Ok(container)
+}
+
+/// A pod that could not be read, and why.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its id.
+    pub pod: String,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// The pods below a state directory that other front doors than the engine
+/// have made, of one namespace or of all. What is wrong with one pod is in its
+/// place.
+///
+/// # Errors
+/// [`Error::Io`] if a directory cannot be read.
+pub fn foreign(root: &Path, namespace: Option<&str>) -> Result<Vec<Result<ListedPod, Unreadable>>> {
+    let namespaces = match namespace {
+        Some(one) => vec![one.to_owned()],
+        None => crate::engine::records::names_in(root)?,
+    };
+    let mut found = Vec::new();
+    for namespace in namespaces {
+        let mut pods = recovery::pods(root, &namespace)?;
+        pods.sort();
+        for pod in pods {
+            let config = PodDir::new(root, &namespace, &pod)
+                .and_then(|dir| state_dir::read::<PodConfig>(&dir.config()));
+            if config.is_ok_and(|config| config.front_door == FrontDoor::RustKata) {
+                continue;
+            }
+            match ListedPod::read(root, &namespace, &pod) {
+                Ok(listed) => found.push(Ok(listed)),
+                // Removed between the two looks, or only just being made.
+                Err(Error::NotFound { .. }) => {}
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => found.push(Err(Unreadable {
+                    namespace: namespace.clone(),
+                    pod,
+                    error,
+                })),
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    fn pod(root: &Path, name: &str, front_door: FrontDoor) -> PodDir {
+        let dir = PodDir::new(root, "default", name).unwrap();
+        let container = dir.container("c");
+        std::fs::create_dir_all(&container).unwrap();
+        crate::state_dir::lock::create(&dir).unwrap();
+        let config = PodConfig {
+            namespace: "default".into(),
+            id: name.into(),
+            front_door,
+            ..PodConfig::default()
+        };
+        state_dir::write(&dir.config(), &config).unwrap();
+        let state = PodState {
+            status: PodStatus::Running,
+            hypervisor: "qemu".into(),
+            processes: Vec::new(),
+            reason: None,
+            cgroups: Vec::new(),
+        };
+        state_dir::write(&dir.state(), &state).unwrap();
+        let record = ContainerRecord {
+            id: "c".into(),
+            bundle: "/bundle".into(),
+            sandbox: true,
+            created: SystemTime::now(),
+        };
+        state_dir::write(&container.join("config.json"), &record).unwrap();
+        let running = ContainerState {
+            init: ProcessRecord {
+                status: Status::Running,
+                pid: 7,
+                exit: None,
+            },
+            guest_pid: 3,
+            execs: BTreeMap::new(),
+        };
+        state_dir::write(&container.join("state.json"), &running).unwrap();
+        dir
+    }
+
+    #[test]
+    fn those_of_others_are_listed_and_the_engines_own_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = pod(root.path(), "theirs", FrontDoor::Containerd);
+        pod(root.path(), "ours", FrontDoor::RustKata);
+        let broken = pod(root.path(), "broken", FrontDoor::Containerd);
+        std::fs::write(broken.state(), "").unwrap();
+        let owner = Owner {
+            pid: std::process::id(),
+            start_time: 1,
+            address: String::new(),
+        };
+        let _owned = lock::OwnerLock::take(&dir, &owner).unwrap();
+
+        let found = foreign(root.path(), None).unwrap();
+
+        let [Err(broken), Ok(theirs)] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(
+            (broken.pod.as_str(), theirs.config.id.as_str()),
+            ("broken", "theirs")
+        );
+        let init = theirs.containers["c"].as_ref().unwrap().state.init;
+        assert_eq!((init.status, init.pid), (Status::Running, 7));
+        assert!(foreign(root.path(), Some("other")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_dead_owner_left_has_ended_with_137() {
+        let root = tempfile::tempdir().unwrap();
+        pod(root.path(), "theirs", FrontDoor::Containerd);
+        let listed = ListedPod::read(root.path(), "default", "theirs").unwrap();
+        let init = listed.containers["c"].as_ref().unwrap().state.init;
+        assert_eq!(init.status, Status::Stopped);
+        assert_eq!(init.exit.map(|exit| exit.status), Some(137));
+    }
+}

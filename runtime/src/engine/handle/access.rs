@@ -1,0 +1,242 @@
+//! Who answers for a pod: its owner, which is asked, started, or waited for while it
+//! goes; or nobody, and its files may be changed under the pod's lock.
+
+use std::io::ErrorKind::{ConnectionRefused, NotFound};
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+
+use super::PodHandle;
+use super::client::OwnerClient;
+use super::spawn::start_owner;
+use crate::engine::records;
+use crate::engine::wire::attach;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::state_dir::lock::PodLock;
+
+/// An owner that is about to end may be met this often before one is there.
+pub(in crate::engine) const TRIES: usize = 20;
+
+/// For an owner that takes no more calls to be gone.
+const LEAVING: Duration = Duration::from_secs(20);
+
+/// After so long it is looked whether another owner answers already.
+const NEXT: Duration = Duration::from_secs(1);
+
+/// After so long it is looked whether who changes a pod's files goes on at all.
+const STOPPED: Duration = Duration::from_secs(2);
+
+/// Who answers for a pod.
+pub(in crate::engine) enum Authority {
+    /// Its living owner.
+    Owner(OwnerClient),
+    /// Nobody: its files may be changed by who holds this.
+    Files(PodLock),
+}
+
+impl PodHandle {
+    /// Its owner, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] if the owner lives and does not answer.
+    pub async fn owner(&self) -> Result<Option<OwnerClient>> {
+        Ok(match self.authority().await? {
+            Authority::Owner(owner) => Some(owner),
+            Authority::Files(_) => None,
+        })
+    }
+
+    /// Its owner, which is started if there is none.
+    ///
+    /// # Errors
+    /// What kept the owner from its work.
+    pub async fn ensure_owner(&self) -> Result<OwnerClient> {
+        for _ in 0..TRIES {
+            if let Authority::Owner(owner) = self.authority().await? {
+                return Ok(owner);
+            }
+            let engine = self.engine.clone();
+            let home = self.home.clone();
+            tokio::task::spawn_blocking(move || start_owner(&engine, &home))
+                .await
+                .map_err(|e| Error::Internal(format!("Starting an owner broke off: {e}")))??;
+        }
+        Err(self.restless())
+    }
+
+    /// Asks the owner, again if it ends meanwhile: what is asked for must be
+    /// such that twice does no harm. Without an owner: the lock under which the
+    /// files may be changed instead.
+    pub(in crate::engine) async fn ask<T>(
+        &self,
+        call: impl AsyncFn(&OwnerClient) -> Result<T>,
+    ) -> Result<std::result::Result<T, PodLock>> {
+        for _ in 0..TRIES {
+            match self.authority().await? {
+                Authority::Files(held) => return Ok(Err(held)),
+                Authority::Owner(owner) => match call(&owner).await {
+                    Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
+                    other => return other.map(Ok),
+                },
+            }
+        }
+        Err(self.restless())
+    }
+
+    /// As [`PodHandle::ask`], of an owner that is started if there is none.
+    pub(in crate::engine) async fn command<T>(
+        &self,
+        call: impl AsyncFn(&OwnerClient) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 0..TRIES {
+            let owner = self.ensure_owner().await?;
+            match call(&owner).await {
+                Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
+                other => return other,
+            }
+        }
+        Err(self.restless())
+    }
+
+    /// Waits until an owner that is on its way out has gone, or the next one is there.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] if it stays.
+    pub async fn owner_ended(&self) -> Result<()> {
+        let home = self.home.clone();
+        let mut waiting =
+            tokio::task::spawn_blocking(move || crate::state_dir::lock::wait_for_owner(&home));
+        let end = Instant::now() + LEAVING;
+        while Instant::now() < end {
+            match tokio::time::timeout(NEXT, &mut waiting).await {
+                Ok(Ok(left)) => return left,
+                Ok(Err(e)) => {
+                    let problem = format!("Waiting for an owner broke off: {e}");
+                    return Err(Error::Internal(problem));
+                }
+                Err(_) => {}
+            }
+            // On a busy machine the lock may have gone from one to the next before we
+            // were woken: this one is not on its way out.
+            let address = self.engine.owner_address(&self.home);
+            if OwnerClient::connect(&address).await.is_some() {
+                return Ok(());
+            }
+        }
+        let message = format!(
+            "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
+            self.name()
+        );
+        Err(Error::Remote {
+            kind: ErrorKind::Unavailable,
+            message,
+        })
+    }
+
+    pub(in crate::engine) fn restless(&self) -> Error {
+        Error::Internal(format!("The owner of pod {} ends each time", self.name()))
+    }
+
+    /// Connects to the owner for the streams of a process; to none if there is
+    /// no owner, unless one is to be started. The owner may go before it answers.
+    ///
+    /// # Errors
+    /// Those of [`PodHandle::owner`] or [`PodHandle::ensure_owner`].
+    pub async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
+        let address = attach::address_of(&self.engine.owner_address(&self.home));
+        for _ in 0..TRIES {
+            if start {
+                self.ensure_owner().await?;
+            } else if self.owner().await?.is_none() {
+                return Ok(None);
+            }
+            match UnixStream::connect(&address).await {
+                // It is leaving, and has answered somebody else meanwhile.
+                Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => {
+                    self.owner_ended().await?;
+                }
+                other => return other.map(Some).on("connect to", &address),
+            }
+        }
+        Err(self.restless())
+    }
+
+    /// Who answers for the pod now.
+    pub(in crate::engine) async fn authority(&self) -> Result<Authority> {
+        let address = self.engine.owner_address(&self.home);
+        for _ in 0..TRIES {
+            let held = self.locked().await?;
+            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
+                return Ok(Authority::Files(held));
+            }
+            drop(held);
+            // An owner listens before it is one: this one has left its socket
+            // and is about to leave its lock.
+            if let Some(client) = OwnerClient::connect(&address).await {
+                return Ok(Authority::Owner(client));
+            }
+            self.owner_ended().await?;
+        }
+        Err(self.restless())
+    }
+
+    /// The pod's lock, for changes. Who holds it works on files alone: one that
+    /// keeps it has been stopped.
+    pub(in crate::engine) async fn locked(&self) -> Result<PodLock> {
+        let home = self.home.clone();
+        let mut waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
+        loop {
+            match tokio::time::timeout(STOPPED, &mut waiting).await {
+                Ok(Ok(locked)) => return locked.map_err(|e| records::explain(&self.home, e)),
+                Ok(Err(e)) => {
+                    let problem = format!("Waiting for a lock broke off: {e}");
+                    return Err(Error::Internal(problem));
+                }
+                // Many may be at it, one after the other.
+                Err(_) => {}
+            }
+            if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.home)? {
+                let message = format!(
+                    "The files of pod {} are being changed by process {pid}, which is stopped: \
+                     continue it, or end it; `pod rm --force` ends the pod's owner",
+                    self.name()
+                );
+                return Err(Error::Remote {
+                    kind: ErrorKind::Unavailable,
+                    message,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::net::UnixListener;
+
+    use fs2::FileExt;
+
+    use crate::engine::Engine;
+    use crate::engine::records::definition::PodDefinition;
+    use crate::state_dir::lock::Guarded;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_an_owner_to_go_sees_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::below(dir.path());
+        let pod = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
+        // The lock goes from one to the next while nobody is awake to take it.
+        let lock = File::create(pod.home().owner()).unwrap();
+        lock.lock_exclusive().unwrap();
+        let address = engine.owner_address(pod.home());
+        std::fs::create_dir_all(address.parent().unwrap()).unwrap();
+        let _next = UnixListener::bind(&address).unwrap();
+
+        pod.owner_ended().await.unwrap();
+
+        // Or it is free.
+        drop(lock);
+        pod.owner_ended().await.unwrap();
+    }
+}

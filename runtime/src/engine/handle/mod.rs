@@ -1,0 +1,309 @@
+//! One pod, for those who do not own it: every operation asks the owner, or changes
+//! the files itself where there is none (`authority.rs`).
+
+pub(crate) mod access;
+pub mod batch;
+pub(crate) mod cleanup;
+pub mod client;
+pub mod mount;
+pub(crate) mod remove;
+pub(crate) mod spawn;
+pub(crate) mod update;
+pub(crate) mod wait;
+
+use protos::management as api;
+
+use self::access::TRIES;
+use super::records;
+use super::records::definition::ContainerDefinition;
+use super::records::paths::PodHome;
+use super::records::view::PodView;
+use super::status::{Fit, Operation, Outcome};
+use super::{Engine, add_container};
+use crate::error::{Error, ErrorKind, Result};
+use crate::state_dir::lock::PodLock;
+
+/// A pod of the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PodHandle {
+    pub(super) engine: Engine,
+    pub(super) home: PodHome,
+}
+
+impl PodHandle {
+    pub(crate) fn new(engine: &Engine, home: PodHome) -> Self {
+        Self {
+            engine: engine.clone(),
+            home,
+        }
+    }
+
+    /// The pod's name.
+    pub fn name(&self) -> &str {
+        self.home.name()
+    }
+
+    /// Where it is.
+    pub fn home(&self) -> &PodHome {
+        &self.home
+    }
+
+    /// The pod as it is now. Never waits for its VM. If its owner has died, what follows
+    /// is written down.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadFile`].
+    pub fn view(&self) -> Result<PodView> {
+        PodView::notice(&self.home)
+    }
+
+    /// Creates a container in the pod.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; [`Error::Invalid`] naming what is wrong;
+    /// [`Error::WrongState`] if the pod is being removed.
+    pub async fn create_container(&self, definition: &ContainerDefinition) -> Result<()> {
+        let name = definition.name.clone();
+        {
+            let held = self.locked().await?;
+            // Who has this lock takes no further one.
+            let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
+            add_container(&self.home, definition, &held)?;
+            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
+                // One that comes later finds it.
+                return Ok(());
+            }
+        }
+        let adopted = self.ask(async |owner| {
+            let container = api::ContainerRequest {
+                container: name.clone(),
+                ..Default::default()
+            };
+            owner.adopt(container).await
+        });
+        adopted.await.map(drop)
+    }
+
+    /// Builds containers up to the point where their inits wait.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn init(&self, containers: &[String]) -> Result<Outcome> {
+        let built = self.command(async |owner| owner.init(request(containers, false)).await);
+        built.await.map(client::to_outcome)
+    }
+
+    /// Starts containers, all if none is named; with `dependencies` those that
+    /// they depend on first.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn start(&self, containers: &[String], dependencies: bool) -> Result<Outcome> {
+        let view = self.view()?;
+        for name in view
+            .chosen(containers)?
+            .iter()
+            .filter(|_| !containers.is_empty())
+        {
+            view.container(name)?;
+        }
+        let started =
+            self.command(async |owner| owner.start(request(containers, dependencies)).await);
+        let mut outcome = started.await.map(client::to_outcome)?;
+        // One that cannot be read is none that the owner knows of.
+        for (name, files) in self.view()?.containers {
+            if let Err(error) = files
+                && containers.is_empty()
+            {
+                outcome.errors.insert(name, error);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Stops containers; all, and the VM with them, if none is named.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn stop(&self, containers: &[String], seconds: Option<u32>) -> Result<Outcome> {
+        let stopped = self.ask(async |owner| {
+            let request = stop_request(containers, seconds);
+            match containers {
+                [] => owner.shutdown(request).await,
+                _ => owner.stop(request).await,
+            }
+        });
+        let held = match stopped.await? {
+            Ok(results) => return Ok(client::to_outcome(results)),
+            Err(held) => held,
+        };
+        // Nothing runs; and nothing is to be started again by itself.
+        let mut view = PodView::read_locked(&self.home, &held)?;
+        view.settle(&held)?;
+        let mut outcome = Outcome::default();
+        for name in view.chosen(containers)? {
+            let files = view.container(&name)?;
+            let mut state = files.state.clone();
+            if !state.stopped_by_user && state.exit_code.is_some() {
+                state.stopped_by_user = true;
+                records::write_container(&self.home.container(&name)?, &state, &held)?;
+            }
+            outcome.ignored.push(name);
+        }
+        Ok(outcome)
+    }
+
+    /// Stops containers that run, and starts them all.
+    ///
+    /// # Errors
+    /// As [`PodHandle::stop`] and [`PodHandle::start`].
+    pub async fn restart(&self, containers: &[String], seconds: Option<u32>) -> Result<Outcome> {
+        self.view()?.chosen(containers)?;
+        let restarted =
+            self.command(async |owner| owner.restart(stop_request(containers, seconds)).await);
+        restarted.await.map(client::to_outcome)
+    }
+
+    /// Freezes containers that run.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn pause(&self, containers: &[String]) -> Result<Outcome> {
+        let paused = self.ask(async |owner| owner.pause(request(containers, false)).await);
+        match paused.await? {
+            Ok(results) => Ok(client::to_outcome(results)),
+            Err(held) => self.nothing_to(Operation::Pause, containers, &held),
+        }
+    }
+
+    /// Thaws containers that are paused.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn unpause(&self, containers: &[String]) -> Result<Outcome> {
+        let unpaused = self.ask(async |owner| owner.unpause(request(containers, false)).await);
+        match unpaused.await? {
+            Ok(results) => Ok(client::to_outcome(results)),
+            Err(held) => self.nothing_to(Operation::Unpause, containers, &held),
+        }
+    }
+
+    /// Sends a signal to containers that run: to their inits, or with `all` to
+    /// all of their processes.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn kill(&self, containers: &[String], signal: u32, all: bool) -> Result<Outcome> {
+        let killed = self.ask(async |owner| {
+            let request = api::KillRequest {
+                containers: containers.to_vec(),
+                signal,
+                all,
+                ..Default::default()
+            };
+            owner.kill(request).await
+        });
+        match killed.await? {
+            Ok(results) => Ok(client::to_outcome(results)),
+            Err(held) => self.nothing_to(Operation::Kill, containers, &held),
+        }
+    }
+
+    /// What an operation comes to that needs a VM, where there is none.
+    /// The caller holds the lock.
+    fn nothing_to(
+        &self,
+        operation: Operation,
+        asked: &[String],
+        held: &PodLock,
+    ) -> Result<Outcome> {
+        let view = PodView::read_locked(&self.home, held)?;
+        let mut outcome = Outcome::default();
+        for name in view.chosen(asked)? {
+            let status = view.container(&name)?.state.status;
+            let fine = matches!(operation.fits(status), Fit::Nothing { fine: true });
+            if fine || asked.is_empty() {
+                outcome.ignored.push(name);
+                continue;
+            }
+            let error = Error::WrongState {
+                what: "container",
+                id: name.clone(),
+                operation: operation.name(),
+                state: status.to_string(),
+            };
+            outcome.errors.insert(name, error);
+        }
+        Ok(outcome)
+    }
+
+    /// Waits until a container has ended; answers at once if it has. Its exit
+    /// code.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] for one that never ran and that nobody is about to
+    /// start.
+    pub async fn wait(&self, container: &str) -> Result<u32> {
+        for _ in 0..TRIES {
+            if let Some(owner) = self.owner().await? {
+                let process = api::ProcessRequest {
+                    container: container.to_owned(),
+                    ..Default::default()
+                };
+                match owner.wait(process).await {
+                    // It ended with the owner, which had nothing else to do.
+                    Err(e) if e.kind() == ErrorKind::Unavailable => {}
+                    other => return other.map(|answer| answer.exit_code),
+                }
+            }
+            let view = self.view()?;
+            if view.owner.is_some() {
+                continue;
+            }
+            let state = &view.container(container)?.state;
+            return state.exit_code.ok_or_else(|| Error::WrongState {
+                what: "container",
+                id: container.to_owned(),
+                operation: "wait for",
+                state: state.status.to_string(),
+            });
+        }
+        Err(Error::Internal(format!(
+            "The owner of pod {} ends each time",
+            self.name()
+        )))
+    }
+
+    /// The processes of a container, as the guest numbers them.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless it runs.
+    pub async fn processes(&self, container: &str) -> Result<Vec<protos::agent::Process>> {
+        let Some(owner) = self.owner().await? else {
+            let view = self.view()?;
+            return Err(Error::WrongState {
+                what: "container",
+                id: container.to_owned(),
+                operation: "list the processes of",
+                state: view.container(container)?.state.status.to_string(),
+            });
+        };
+        owner.list_processes(container).await
+    }
+}
+
+pub(super) fn request(containers: &[String], dependencies: bool) -> api::ContainersRequest {
+    api::ContainersRequest {
+        containers: containers.to_vec(),
+        dependencies,
+        ..Default::default()
+    }
+}
+
+pub(super) fn stop_request(containers: &[String], seconds: Option<u32>) -> api::StopRequest {
+    api::StopRequest {
+        containers: containers.to_vec(),
+        timeout: seconds,
+        ..Default::default()
+    }
+}

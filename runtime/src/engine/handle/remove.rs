@@ -1,0 +1,314 @@
+//! Removing containers and pods: first what runs of them, then what is on disk.
+
+use std::time::Duration;
+use std::{fs, io};
+
+use protos::management as api;
+
+use super::access::{Authority, TRIES};
+use super::client;
+use super::client::OwnerClient;
+use crate::engine::handle::{PodHandle, stop_request};
+use crate::engine::journal::{Event, Kind};
+use crate::engine::records;
+use crate::engine::records::paths::PodHome;
+use crate::engine::records::view::PodView;
+use crate::engine::status::Outcome;
+use crate::engine::wire::attach;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::mount::unmount_below;
+use crate::state_dir::lock::{self, PodLock};
+use crate::state_dir::staging;
+
+/// For an owner to answer what it need not work for; the call itself has a
+/// longer deadline.
+const WELL: Duration = Duration::from_secs(9);
+
+impl PodHandle {
+    /// Removes containers from the pod; those that run only with `force`.
+    ///
+    /// # Errors
+    /// What kept all of them; the rest is in the outcome.
+    pub async fn remove_containers(
+        &self,
+        containers: &[String],
+        force: bool,
+        seconds: Option<u32>,
+    ) -> Result<Outcome> {
+        let removed = self.ask(async |owner| {
+            let request = api::RemoveRequest {
+                containers: containers.to_vec(),
+                force,
+                timeout: seconds,
+                ..Default::default()
+            };
+            owner.remove(request).await
+        });
+        let held = match removed.await? {
+            Ok(results) => return Ok(client::to_outcome(results)),
+            Err(held) => held,
+        };
+        let view = PodView::read_locked(&self.home, &held)?;
+        let graph = view.graph()?;
+        let mut outcome = Outcome::default();
+        for name in view.chosen(containers)? {
+            let dependents = graph.dependents(&name);
+            let stays = dependents.iter().find(|d| !containers.contains(d));
+            // One that cannot be read may be what `force` is for.
+            let readable = view.container(&name).map(drop);
+            let result = match (stays, readable) {
+                (Some(dependent), _) => Err(Error::WrongState {
+                    what: "container",
+                    id: name.clone(),
+                    operation: "remove",
+                    state: format!("needed by {dependent}"),
+                }),
+                (None, Err(e)) if !force => Err(e),
+                (None, _) => container(&self.home, &name, &held),
+            };
+            outcome.add(&name, result);
+        }
+        Ok(outcome)
+    }
+
+    /// Removes the pod: refused while it has containers, unless `force`, which
+    /// stops and removes them. It also ends an owner that does not answer, and
+    /// removes a pod whose files cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] for a pod with containers; otherwise the first that
+    /// went wrong, though the pod is gone.
+    pub async fn remove(&self, force: bool, seconds: Option<u32>) -> Result<()> {
+        if !force {
+            // Told at once, and looked at again where nothing can come between.
+            check_empty(self.name(), self.view()?.containers.len())?;
+        }
+        if force {
+            let there = fs::symlink_metadata(self.home.path());
+            if there.is_ok_and(|data| !data.is_dir()) {
+                return staging::remove(self.home.path(), self.home.aside());
+            }
+            self.mend_locks()?;
+        }
+        let mut first = None;
+        for _ in 0..TRIES {
+            match self.authority().await {
+                Ok(Authority::Files(held)) => {
+                    if !force {
+                        let containers = records::names_in(&self.home.containers())?;
+                        check_empty(self.name(), containers.len())?;
+                    }
+                    let removed = self.remove_files(&held);
+                    return first.map_or(removed, Err);
+                }
+                Ok(Authority::Owner(owner)) if force && !is_well(&owner).await => {
+                    self.kill_owner()?;
+                }
+                Ok(Authority::Owner(owner)) => {
+                    let request = api::StopRequest {
+                        if_empty: !force,
+                        ..stop_request(&[], seconds)
+                    };
+                    let stopped = owner.shutdown(request).await;
+                    let outcome = stopped.map(client::to_outcome);
+                    match outcome {
+                        Ok(outcome) => {
+                            let error = outcome.errors.into_values().next();
+                            first = first.or(error);
+                        }
+                        Err(e) if e.kind() == ErrorKind::Unavailable => {}
+                        Err(e) if !force => return Err(e),
+                        Err(e) => first = Some(e),
+                    }
+                    match self.owner_ended().await {
+                        Err(e) if force => {
+                            log::warn!("{e}");
+                            self.kill_owner()?;
+                        }
+                        left => left?,
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Unavailable && force => {
+                    log::warn!("{e}");
+                    if !self.kill_owner()? {
+                        // Then it is not its owner that holds it up.
+                        return Err(e);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Error::Internal(format!(
+            "Pod {} gets a new owner each time",
+            self.name()
+        )))
+    }
+
+    /// Removes the pod if it was made by `run` for a container and has none any more.
+    ///
+    /// # Errors
+    /// As [`PodHandle::remove`].
+    pub async fn remove_if_spent(&self) -> Result<()> {
+        // One that cannot be read is for `pod rm --force`.
+        if !self.view().is_ok_and(|view| view.definition.single) {
+            return Ok(());
+        }
+        match self.remove(false, None).await {
+            // It has containers, or somebody else has removed it.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::FailedPrecondition | ErrorKind::NotFound
+                ) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// A pod without its locks could not be removed, either.
+    fn mend_locks(&self) -> Result<()> {
+        lock::clear(&self.home)?;
+        match lock::create(&self.home) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(Error::not_found("pod", self.name()))
+            }
+            other => other,
+        }
+    }
+
+    fn remove_files(&self, held: &PodLock) -> Result<()> {
+        // Intent: from here on nothing may come in, and whoever finds it goes on.
+        let mut view = PodView::read_locked(&self.home, held);
+        if let Ok(view) = &mut view {
+            view.state.removing = true;
+            view.state.infra = None;
+            records::write_pod(&self.home, &view.state, held)?;
+        }
+        self.reap_vm()?;
+        self.remove_sockets()?;
+        pod(&self.home, held)
+    }
+
+    /// Those of a killed owner: nobody else would come across them.
+    fn remove_sockets(&self) -> Result<()> {
+        let address = self.engine.owner_address(&self.home);
+        for path in [attach::address_of(&address), address] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).on("remove", &path);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed owner left of its VM. A pod of the same name that
+    /// lives is another front door's: nobody owns ours.
+    fn reap_vm(&self) -> Result<()> {
+        let (root, namespace) = (&self.engine.config.root, self.home.namespace());
+        match crate::pod::recovery::reap(root, namespace, self.home.name(), false) {
+            Ok(_) | Err(Error::WrongState { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Kills the owner; whether there was one.
+    fn kill_owner(&self) -> Result<bool> {
+        let Some(mut owner) = lock::OwnerLock::holder_unlocked(&self.home)? else {
+            return Ok(false);
+        };
+        if owner.pid == 0 {
+            // What it wrote down is damaged: its socket knows whose it is.
+            owner = self.listener(owner)?;
+        }
+        crate::pod::recovery::kill_owner(self.name(), &owner)?;
+        Ok(true)
+    }
+
+    /// Who listens where the owner does.
+    fn listener(&self, owner: lock::Owner) -> Result<lock::Owner> {
+        use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+        let address = self.engine.owner_address(&self.home);
+        let Ok(stream) = std::os::unix::net::UnixStream::connect(&address) else {
+            return Ok(owner);
+        };
+        let peer = getsockopt(&stream, PeerCredentials).on("look at", &address)?;
+        let pid = peer.pid() as u32;
+        Ok(lock::Owner {
+            pid,
+            start_time: hypervisor::start_time(pid).on("read", format!("/proc/{pid}/stat"))?,
+            ..owner
+        })
+    }
+}
+
+/// Refuses to remove a pod that has containers.
+pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
+    if containers == 0 {
+        return Ok(());
+    }
+    Err(Error::WrongState {
+        what: "pod",
+        id: pod.to_owned(),
+        operation: "remove",
+        state: format!("in use by {containers} container(s): remove them first, or use --force"),
+    })
+}
+
+/// Whether an owner answers at all; to stop a pod may take it any time.
+async fn is_well(owner: &OwnerClient) -> bool {
+    let asked = tokio::time::timeout(WELL, owner.status(api::Empty::default()));
+    // One that has gone meanwhile needs no killing.
+    asked.await.is_ok()
+}
+
+/// Removes a container's directory. The caller holds the pod's lock.
+pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()> {
+    let home = pod.container(name)?;
+    let definition = records::definition_of(&home);
+    let of = records::pod_definition_of(pod);
+    unmount_below(home.path())?;
+    staging::remove(home.path(), pod.path())?;
+    pod.journal().tell(match (of, definition) {
+        (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
+        // One whose files are damaged has its name.
+        _ => Event {
+            namespace: pod.namespace().to_owned(),
+            pod: pod.name().to_owned(),
+            ..Event::new(Kind::Container, "remove", name, "")
+        },
+    });
+    Ok(())
+}
+
+/// Removes a pod's directory, the containers in it first. The caller holds the
+/// pod's lock; nobody owns it.
+pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
+    let mut first = None;
+    let names = records::names_in(&home.containers()).unwrap_or_else(|e| {
+        log::warn!("{e}");
+        Vec::new()
+    });
+    for name in names {
+        if let Err(e) = container(home, &name, held) {
+            log::warn!("Container {name}: {e}");
+            first.get_or_insert(e);
+        }
+    }
+    // Whatever went wrong with a container: the pod goes.
+    let definition = records::pod_definition_of(home);
+    unmount_below(home.path())?;
+    staging::remove(home.path(), home.aside())?;
+    home.journal().tell(match definition {
+        Ok(definition) => Event::pod(&definition, "remove"),
+        Err(_) => Event {
+            namespace: home.namespace().to_owned(),
+            pod: home.name().to_owned(),
+            ..Event::new(Kind::Pod, "remove", home.name(), "")
+        },
+    });
+    first.map_or(Ok(()), Err)
+}

@@ -1,0 +1,402 @@
+//! What pods and containers are asked to be: written once, when they are
+//! created, and kept through stops, crashes and reboots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::restart::RestartPolicy;
+use crate::error::{Error, Result};
+use crate::host::cgroup::{CpuLimits, is_cpu_list};
+use crate::state_dir::Stored;
+use crate::state_dir::id::check_id;
+
+impl Stored for PodDefinition {}
+impl Stored for ContainerDefinition {}
+
+/// A namespace that the containers of a pod can have in common
+/// (namespaces(7)). The mount namespace is always a container's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharedNamespace {
+    /// The network of the VM. It cannot be had without: a pod has one.
+    Net,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// The host name.
+    Uts,
+    /// The processes: each container sees those of all.
+    Pid,
+}
+
+/// What happens to the VM when the last container has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExitPolicy {
+    /// A pod with an infra container stays up.
+    #[default]
+    Continue,
+    /// The pod is stopped.
+    Stop,
+}
+
+/// Limits of a pod as a whole, as in OCI `LinuxResources`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodResources {
+    /// CPU time in microseconds per period; none: no limit.
+    pub cpu_quota: Option<i64>,
+    /// The period in microseconds; 100,000 if not given.
+    pub cpu_period: Option<u64>,
+    /// Relative weight, 2 to 262,144.
+    pub cpu_shares: Option<u64>,
+    /// CPUs of the host that the VM may run on, as in `0-3,7`.
+    pub cpuset: Option<String>,
+    /// Bytes, all containers together.
+    pub memory: Option<u64>,
+}
+
+impl PodResources {
+    /// Those that its cgroup on the host keeps.
+    pub fn cpu_limits(&self) -> CpuLimits {
+        CpuLimits {
+            quota: self.cpu_quota,
+            period: self.cpu_period,
+            shares: self.cpu_shares,
+            cpuset: self.cpuset.clone(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |problem: String| Err(Error::Invalid(problem));
+        // cgroup v1, cpu.shares: MIN_SHARES and MAX_SHARES of the scheduler.
+        if let Some(shares) = self.cpu_shares
+            && !(2..=262_144).contains(&shares)
+        {
+            return bad(format!("CPU shares of {shares}: they are from 2 to 262144"));
+        }
+        // The kernel's sched-bwc.rst: 1 ms to 1 s, and a quota of 1 ms at least.
+        if let Some(period) = self.cpu_period
+            && !(1000..=1_000_000).contains(&period)
+        {
+            return bad(format!(
+                "A CPU period of {period} µs: it is from 1000 to 1000000"
+            ));
+        }
+        if let Some(quota) = self.cpu_quota
+            && quota < 1000
+            && quota != -1
+        {
+            return bad(format!(
+                "A CPU quota of {quota} µs: it is 1000 at least, or -1 for none"
+            ));
+        }
+        if let Some(cpus) = &self.cpuset
+            && !is_cpu_list(cpus)
+        {
+            return bad(format!("The CPU set {cpus:?}: it is a list as in 0-3,7"));
+        }
+        Ok(())
+    }
+}
+
+/// A pod, as it was defined (`config.json`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodDefinition {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Unique in its namespace; also the name of its directory.
+    pub name: String,
+    /// Keeps the pods of different users of the engine apart.
+    pub namespace: String,
+    /// Of the UTS namespace; the pod's name if not given.
+    pub hostname: Option<String>,
+    /// For people and programs to find it by.
+    pub labels: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: SystemTime,
+    /// The command line that created it, if one did.
+    pub create_command: Vec<String>,
+    /// The namespaces that its containers share. Needs `infra`.
+    pub share: BTreeSet<SharedNamespace>,
+    /// An infra container holds the shared namespaces and keeps the pod up
+    /// without others. In a VM it is no process: the VM is kept running.
+    pub infra: bool,
+    /// The cgroup on the host below which the pod's is made: a path for
+    /// cgroupfs, a slice for systemd.
+    pub cgroup_parent: Option<PathBuf>,
+    /// Limits of all containers together.
+    pub resources: PodResources,
+    /// What happens when the last container has ended.
+    pub exit_policy: ExitPolicy,
+    /// Host programs that are told of the pod's start and stop.
+    pub hooks: super::hooks::PodHooks,
+    /// Memory of the VM in MiB, instead of the configured.
+    pub memory_mib: Option<u32>,
+    /// Virtual CPUs of the VM, instead of the configured.
+    pub vcpus: Option<u32>,
+    /// `auto`, `kvm` or `qemu`, instead of the configured.
+    pub hypervisor: Option<hypervisor::HypervisorKind>,
+    /// It was made for a container by `run` and goes with its last one.
+    pub single: bool,
+}
+
+impl PodDefinition {
+    /// A pod with this name and podman's defaults: an infra container, and
+    /// network, IPC and UTS namespace shared.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        use SharedNamespace::{Ipc, Net, Uts};
+        Self {
+            id: crate::state_dir::id::new_id(),
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            hostname: None,
+            labels: BTreeMap::new(),
+            created: SystemTime::now(),
+            create_command: Vec::new(),
+            share: BTreeSet::from([Net, Ipc, Uts]),
+            infra: true,
+            cgroup_parent: None,
+            resources: PodResources::default(),
+            exit_policy: ExitPolicy::default(),
+            hooks: Default::default(),
+            memory_mib: None,
+            vcpus: None,
+            hypervisor: None,
+            single: false,
+        }
+    }
+
+    /// Its cgroup, as in an OCI spec; none if nothing asks for one.
+    pub fn cgroup_path(&self) -> Option<PathBuf> {
+        let limited = !self.resources.cpu_limits().is_empty();
+        match &self.cgroup_parent {
+            // systemd's way: `slice:prefix:name`.
+            Some(slice) if is_slice(slice) => {
+                Some(format!("{}:rust-kata:{}", slice.display(), self.id).into())
+            }
+            Some(parent) => Some(parent.join(&self.id)),
+            None => limited.then(|| format!("/rust-kata-{}", self.id).into()),
+        }
+    }
+
+    /// Checks what does not depend on anything else.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field and what would do.
+    pub fn check(&self) -> Result<()> {
+        check_id("namespace", &self.namespace)?;
+        check_id("pod name", &self.name)?;
+        if let Some(hostname) = &self.hostname {
+            check_hostname(hostname)?;
+        }
+        if !self.infra && !self.share.is_empty() {
+            return Err(Error::Invalid(
+                "Namespaces cannot be shared without an infra container: share none, or keep it"
+                    .into(),
+            ));
+        }
+        self.resources.check()?;
+        if let Some(parent) = &self.cgroup_parent {
+            check_cgroup_parent(parent)?;
+        }
+        Ok(())
+    }
+}
+
+/// The root file system of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rootfs {
+    /// A directory of the user's, written to in place.
+    Directory(PathBuf),
+    /// An image's layers, below a writable one of the container's own.
+    Image {
+        /// As the user named it.
+        reference: String,
+        /// Digest of the image's configuration.
+        id: String,
+        /// Directories of the unpacked layers, lowest first.
+        layers: Vec<PathBuf>,
+    },
+}
+
+/// A volume of the engine's that a container uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUse {
+    /// The volume's name.
+    pub name: String,
+    /// Made for this container, and gone with it.
+    pub anonymous: bool,
+    /// Where it is in the container.
+    pub target: PathBuf,
+    /// Options of the mount, as `ro`.
+    pub options: Vec<String>,
+    /// A new one gets what the image has there.
+    pub copy: bool,
+}
+
+/// A container, as it was defined (`containers/<name>/config.json`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerDefinition {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Unique in its pod; also the name of its directory.
+    pub name: String,
+    /// When it was created.
+    pub created: SystemTime,
+    /// The command line that created it, if one did.
+    pub create_command: Vec<String>,
+    /// For people and programs to find it by.
+    pub labels: BTreeMap<String, String>,
+    /// Containers of the pod that run before it does.
+    pub depends_on: BTreeSet<String>,
+    /// Where its files come from.
+    pub rootfs: Rootfs,
+    /// Its volumes, mounted besides what is in `spec`.
+    pub volumes: Vec<VolumeUse>,
+    /// All that the OCI runtime specification has a word for.
+    pub spec: Spec,
+    /// Its user as given, to be looked up in the container: `name`, `uid`,
+    /// either with `:group`.
+    pub user: Option<String>,
+    /// Its stdin stays open without a client.
+    pub stdin_open: bool,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// Seconds until a container that was asked to stop is killed; 0: at once.
+    pub stop_timeout: u32,
+    /// What happens when it ends.
+    pub restart: RestartPolicy,
+    /// It is removed when it has ended.
+    pub remove_at_exit: bool,
+    /// Bytes of its log before the older half goes.
+    pub log_size_max: u64,
+}
+
+/// Seconds that podman, too, gives a container to stop.
+pub const STOP_TIMEOUT: u32 = 10;
+
+/// Bytes of a container's log.
+pub const LOG_SIZE_MAX: u64 = 16 << 20;
+
+impl ContainerDefinition {
+    /// A container with this name, spec and podman's defaults.
+    pub fn new(name: &str, rootfs: Rootfs, spec: Spec) -> Self {
+        Self {
+            id: crate::state_dir::id::new_id(),
+            name: name.to_owned(),
+            created: SystemTime::now(),
+            create_command: Vec::new(),
+            labels: BTreeMap::new(),
+            depends_on: BTreeSet::new(),
+            rootfs,
+            volumes: Vec::new(),
+            spec,
+            user: None,
+            stdin_open: false,
+            stop_signal: libc::SIGTERM,
+            stop_timeout: STOP_TIMEOUT,
+            restart: RestartPolicy::No,
+            remove_at_exit: false,
+            log_size_max: LOG_SIZE_MAX,
+        }
+    }
+
+    /// Whether its init has a pty.
+    pub fn terminal(&self) -> bool {
+        let process = self.spec.process().as_ref();
+        process.and_then(|p| p.terminal()).unwrap_or(false)
+    }
+
+    /// Its command.
+    pub fn command(&self) -> &[String] {
+        let process = self.spec.process().as_ref();
+        process.and_then(|p| p.args().as_deref()).unwrap_or(&[])
+    }
+
+    /// Checks what does not depend on anything else.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field and what would do.
+    pub fn check(&self) -> Result<()> {
+        check_id("container name", &self.name)?;
+        if self.command().is_empty() {
+            return Err(Error::Invalid(format!(
+                "Container {}: there is no command to run, and its image has none",
+                self.name
+            )));
+        }
+        if !(1..=64).contains(&self.stop_signal) {
+            return Err(Error::Invalid(format!(
+                "Container {}: {} is no signal (1 to 64)",
+                self.name, self.stop_signal
+            )));
+        }
+        if let Rootfs::Directory(path) = &self.rootfs
+            && !path.is_dir()
+        {
+            return Err(Error::Invalid(format!(
+                "The root file system {} is not a directory",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// RFC 1123, section 2.1, and the kernel's limit (`__NEW_UTS_LEN`).
+fn check_hostname(name: &str) -> Result<()> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    if name.len() > 64 || !name.split('.').all(label) {
+        return Err(Error::Invalid(format!(
+            "{name:?} is no host name: up to 64 letters, digits and '-', in parts joined by '.'"
+        )));
+    }
+    Ok(())
+}
+
+fn is_slice(parent: &std::path::Path) -> bool {
+    parent.extension().is_some_and(|end| end == "slice")
+}
+
+/// A path for cgroupfs, or a slice for systemd: `/pods/web`, `web.slice`.
+fn check_cgroup_parent(parent: &std::path::Path) -> Result<()> {
+    let text = parent.to_string_lossy();
+    let bad = |problem: &str| {
+        Err(Error::Invalid(format!(
+            "The cgroup parent {text}: {problem}"
+        )))
+    };
+    if text.ends_with(".slice") {
+        if text.contains('/') {
+            return bad("a slice of systemd is named without its path, as in web-backend.slice");
+        }
+        // systemd.slice(5): dashes nest; none at the ends, no two in a row.
+        let stem = text.trim_end_matches(".slice");
+        if stem != "-" && (stem.is_empty() || stem.split('-').any(str::is_empty)) {
+            return bad("dashes nest slices: none at the ends and no two in a row");
+        }
+        return Ok(());
+    }
+    if !parent.is_absolute() {
+        return bad("a path of cgroupfs starts with /, a slice of systemd ends in .slice");
+    }
+    if parent
+        .components()
+        .any(|part| matches!(part, std::path::Component::ParentDir))
+    {
+        return bad("it must not contain ..");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! The engine's files: each is replaced as a whole, under the pod's lock.
+
+pub mod definition;
+pub mod hooks;
+pub mod paths;
+pub mod record;
+pub mod view;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use self::definition::{ContainerDefinition, PodDefinition};
+use self::paths::{ContainerHome, PodHome};
+use self::record::{ContainerState, PodState};
+use crate::error::{Context, Error, Result};
+use crate::state_dir;
+use crate::state_dir::Stored;
+use crate::state_dir::dir::Dir;
+pub(crate) use crate::state_dir::dir::names as names_in;
+use crate::state_dir::lock::{Guarded, PodLock};
+use crate::state_dir::private;
+use crate::state_dir::staging;
+use crate::state_dir::staging::taken;
+
+/// A container, as it is on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerFiles {
+    /// What it was defined to be.
+    pub definition: ContainerDefinition,
+    /// Where it stands.
+    pub state: ContainerState,
+}
+
+/// A pod, as it is on disk. What cannot be read is an error in its place: the
+/// rest is of use.
+#[derive(Debug)]
+pub struct PodFiles {
+    /// What it was defined to be.
+    pub definition: Result<PodDefinition>,
+    /// Where it stands.
+    pub state: Result<PodState>,
+    /// Its containers, by name.
+    pub containers: BTreeMap<String, Result<ContainerFiles>>,
+}
+
+/// Holds a pod's directory, for reading.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub(crate) fn hold(home: &PodHome) -> Result<Dir> {
+    Dir::open(home.path().to_owned()).map_err(|e| explain(home, e))
+}
+
+/// Reads all files of a pod.
+pub(crate) fn read_pod(home: &PodHome, held: &Dir) -> Result<PodFiles> {
+    let mut containers = BTreeMap::new();
+    for name in held.names("containers").map_err(|e| explain(home, e))? {
+        let files = read_container(home, held, &name);
+        if files.is_err() && held.stat(&format!("containers/{name}"))?.is_none() {
+            // Removed between the two looks.
+            continue;
+        }
+        containers.insert(name, files);
+    }
+    Ok(PodFiles {
+        definition: read_pod_definition(home, held),
+        state: read(held, "state.json", || cure(home)),
+        containers,
+    })
+}
+
+/// Reads the files of a pod alone, without its containers.
+pub(super) fn read_own(home: &PodHome) -> Result<(PodDefinition, PodState)> {
+    let held = hold(home)?;
+    Ok((
+        read_pod_definition(home, &held)?,
+        read(&held, "state.json", || cure(home))?,
+    ))
+}
+
+fn read_pod_definition(home: &PodHome, held: &Dir) -> Result<PodDefinition> {
+    let definition: PodDefinition = read(held, "config.json", || cure(home))?;
+    is_of(&home.config(), &definition.name, home.name(), || cure(home))?;
+    Ok(definition)
+}
+
+fn read_container(pod: &PodHome, held: &Dir, name: &str) -> Result<ContainerFiles> {
+    let state = format!("containers/{name}/state.json");
+    Ok(ContainerFiles {
+        definition: read_definition(pod, held, name)?,
+        state: read(held, &state, || container_cure(pod, name))?,
+    })
+}
+
+/// Reads what a container was defined to be.
+pub(crate) fn read_definition(
+    pod: &PodHome,
+    held: &Dir,
+    name: &str,
+) -> Result<ContainerDefinition> {
+    let path = pod.container(name)?.config();
+    let cure = || container_cure(pod, name);
+    let definition: ContainerDefinition =
+        read(held, &format!("containers/{name}/config.json"), cure)?;
+    is_of(&path, &definition.name, name, cure)?;
+    Ok(definition)
+}
+
+/// What to do about a container's bad file.
+fn container_cure(pod: &PodHome, name: &str) -> String {
+    format!(
+        "remove the container with `rust-kata container rm --force {}/{name}`",
+        pod.name()
+    )
+}
+
+/// Why a pod could not be looked at. A directory without a lock is no pod that
+/// has just gone.
+pub(super) fn explain(home: &PodHome, error: Error) -> Error {
+    let cure = cure(home);
+    match error {
+        Error::NotFound { .. } if home.path().is_dir() && !home.lock().exists() => {
+            Error::bad_file(home.lock(), format!("it is missing; {cure}"))
+        }
+        Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {cure}")),
+        Error::BadFile { path, problem } if !problem.contains(&cure) => {
+            Error::bad_file(path, format!("{problem}; {cure}"))
+        }
+        other => other,
+    }
+}
+
+/// What to do about a pod's bad file.
+pub(super) fn cure(home: &PodHome) -> String {
+    format!(
+        "remove the pod with `rust-kata pod rm --force {}`",
+        home.name()
+    )
+}
+
+fn read<T: Stored>(held: &Dir, name: &str, cure: impl Fn() -> String) -> Result<T> {
+    held.read(name, &cure).map_err(|e| match e {
+        Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {}", cure())),
+        other => other,
+    })
+}
+
+/// A file that came from elsewhere would lead to the directory of another.
+fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Result<()> {
+    if named == name {
+        return Ok(());
+    }
+    let problem = format!("it is of {named:?}, not of {name:?}; {}", cure());
+    Err(Error::bad_file(path, problem))
+}
+
+/// What a pod was defined to be.
+pub(crate) fn pod_definition_of(home: &PodHome) -> Result<PodDefinition> {
+    state_dir::read(&home.config())
+}
+
+/// What a container was defined to be.
+pub(crate) fn definition_of(home: &ContainerHome) -> Result<ContainerDefinition> {
+    state_dir::read(&home.config())
+}
+
+/// Puts a new pod into its place, whole.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] if the name is taken.
+pub(crate) fn create_pod(
+    home: &PodHome,
+    definition: &PodDefinition,
+    state: &PodState,
+) -> Result<()> {
+    private::make(staging::parent(home.path())?)?;
+    staging::sweep(home.aside());
+    staging::place(home.path(), home.aside(), |dir| {
+        let containers = dir.join("containers");
+        private::make(&containers)?;
+        let lock = dir.join("lock");
+        File::create(&lock).on("create", &lock)?;
+        state_dir::write_new(&dir.join("config.json"), definition)?;
+        state_dir::write_new(&dir.join("state.json"), state)
+    })
+    .map_err(|e| taken(e, "pod", home.name()))
+}
+
+/// Puts a new container into its pod, whole. The caller holds the pod's lock.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] if the name is taken.
+pub(crate) fn create_container(
+    pod: &PodHome,
+    definition: &ContainerDefinition,
+    _held: &PodLock,
+) -> Result<()> {
+    let home = pod.container(&definition.name)?;
+    staging::sweep(pod.path());
+    staging::place(home.path(), pod.path(), |dir| {
+        state_dir::write_new(&dir.join("config.json"), definition)?;
+        state_dir::write_new(&dir.join("state.json"), &ContainerState::default())
+    })
+    .map_err(|e| taken(e, "container", &definition.name))
+}
+
+/// Writes where a pod stands. The caller holds its lock.
+pub(crate) fn write_pod(home: &PodHome, state: &PodState, _held: &PodLock) -> Result<()> {
+    state_dir::write(&home.state(), state)
+}
+
+/// Writes where a container stands. The caller holds its pod's lock.
+pub(crate) fn write_container(
+    home: &ContainerHome,
+    state: &ContainerState,
+    _held: &PodLock,
+) -> Result<()> {
+    state_dir::write(&home.state(), state)
+}
+
+/// The homes of all pods, of one namespace or of all.
+pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<PodHome>> {
+    let namespaces = match namespace {
+        Some(one) => vec![one.to_owned()],
+        None => names_in(&paths::pods(data_root))?,
+    };
+    let mut homes = Vec::new();
+    for namespace in namespaces {
+        for name in names_in(&paths::pods(data_root).join(&namespace))? {
+            // A name that is none of ours is none of our pods.
+            homes.extend(PodHome::new(data_root, &namespace, &name));
+        }
+    }
+    Ok(homes)
+}
+
+/// The host's present boot.
+pub(crate) fn boot_id() -> Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    /// No process sees another.
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id.clone());
+    }
+    let text = fs::read_to_string(PATH).on("read", PATH)?;
+    Ok(ID.get_or_init(|| text.trim().to_owned()).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::records::definition::Rootfs;
+    use crate::state_dir::lock;
+    use oci_spec::runtime::Spec;
+
+    fn pod(root: &Path) -> PodHome {
+        let home = PodHome::new(root, "local", "web").unwrap();
+        let definition = PodDefinition::new("local", "web");
+        create_pod(&home, &definition, &PodState::default()).unwrap();
+        home
+    }
+
+    fn container(home: &PodHome, name: &str) -> Result<()> {
+        let lock = PodLock::exclusive(home).unwrap();
+        let root = Rootfs::Directory("/".into());
+        create_container(
+            home,
+            &ContainerDefinition::new(name, root, Spec::default()),
+            &lock,
+        )
+    }
+
+    #[test]
+    fn what_was_created_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        container(&home, "a").unwrap();
+        let files = read_pod(&home, &hold(&home).unwrap()).unwrap();
+        assert_eq!(files.definition.unwrap().name, "web");
+        let a = files.containers["a"].as_ref().unwrap();
+        assert_eq!(a.state, ContainerState::default());
+        assert_eq!(homes(root.path(), None).unwrap(), vec![home.clone()]);
+        assert!(homes(root.path(), Some("other")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn names_are_taken_once() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        let again = create_pod(
+            &home,
+            &PodDefinition::new("local", "web"),
+            &PodState::default(),
+        );
+        assert!(matches!(
+            again,
+            Err(Error::AlreadyExists { what: "pod", .. })
+        ));
+        container(&home, "a").unwrap();
+        let again = container(&home, "a");
+        assert!(matches!(
+            again,
+            Err(Error::AlreadyExists {
+                what: "container",
+                ..
+            })
+        ));
+        // And nothing half made is left.
+        let [there, beside] = [home.containers(), root.path().to_owned()]
+            .map(|dir| fs::read_dir(dir).unwrap().count());
+        assert_eq!((there, beside), (1, 1));
+    }
+
+    #[test]
+    fn a_bad_file_is_an_error_in_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        container(&home, "a").unwrap();
+        container(&home, "b").unwrap();
+        fs::write(home.container("a").unwrap().state(), "").unwrap();
+        let files = read_pod(&home, &hold(&home).unwrap()).unwrap();
+        assert!(files.containers["a"].is_err() && files.containers["b"].is_ok());
+    }
+
+    #[test]
+    fn removal_is_at_once_and_may_be_repeated() {
+        let root = tempfile::tempdir().unwrap();
+        let home = pod(root.path());
+        staging::remove(home.path(), home.aside()).unwrap();
+        assert!(homes(root.path(), None).unwrap().is_empty());
+        staging::remove(home.path(), home.aside()).unwrap();
+    }
+
+    #[test]
+    fn who_reads_a_pod_that_goes_sees_all_of_it_or_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        for (gone, seen) in [(false, Some(2)), (true, None)] {
+            let home = pod(root.path());
+            container(&home, "a").unwrap();
+            container(&home, "b").unwrap();
+            let read = lock::glance(&home, &lock::hold(&home).unwrap(), |held, _| {
+                let hidden = staging::hide(home.path(), home.aside())?;
+                if gone {
+                    staging::clear(&hidden.join("containers/b")).unwrap();
+                    // The first to go, before `b`.
+                    fs::remove_file(hidden.join("lock")).unwrap();
+                }
+                // Another of this name is not taken for it.
+                pod(root.path());
+                read_pod(&home, held)
+            });
+            let found = match read {
+                Ok(files) => Some(files.containers.len()),
+                Err(Error::NotFound { .. }) => None,
+                Err(e) => panic!("{e}"),
+            };
+            assert_eq!(found, seen);
+            staging::remove(home.path(), home.aside()).unwrap();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Where the engine keeps what is to outlive VMs, crashes and reboots.
+//!
+//! ```text
+//! <data_root>/pods/<namespace>/<pod>/  lock owner config.json state.json
+//!     containers/<name>/               config.json state.json
+//!                                      bundle/config.json  the OCI spec as it was last started
+//!                                      upper/ work/ rootfs/  of an image's container
+//!                                      log log.1             what it said
+//!                                      artifacts/
+//! <data_root>/images/  volumes/  events/
+//! ```
+//! Pods and containers appear and go as a whole (`passing.rs`): they are made as
+//! `.new-…`, and removed as `.gone-…`, of `<data_root>` and of the pod's directory.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::journal::Journal;
+use crate::error::Result;
+use crate::state_dir::id::check_id;
+use crate::state_dir::lock::Guarded;
+
+/// The paths of one pod of the engine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodHome {
+    data_root: PathBuf,
+    namespace: String,
+    name: String,
+    path: PathBuf,
+}
+
+impl PodHome {
+    /// The home of a pod.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] if a name is not a plain identifier.
+    pub fn new(data_root: &Path, namespace: &str, name: &str) -> Result<Self> {
+        check_id("namespace", namespace)?;
+        check_id("pod name", name)?;
+        Ok(Self {
+            data_root: data_root.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            path: pods(data_root).join(namespace).join(name),
+        })
+    }
+
+    /// The pod's namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The pod's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pod's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the pod's directory is made and removed.
+    pub(crate) fn aside(&self) -> &Path {
+        &self.data_root
+    }
+
+    /// Where it is told what happens to the pod.
+    pub fn journal(&self) -> Journal {
+        Journal::of(&self.data_root)
+    }
+
+    /// The pod's definition.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.json")
+    }
+
+    /// The pod's state.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state.json")
+    }
+
+    /// The directory of all containers.
+    pub fn containers(&self) -> PathBuf {
+        self.path.join("containers")
+    }
+
+    /// The paths of one container.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] if the name is not a plain identifier.
+    pub fn container(&self, name: &str) -> Result<ContainerHome> {
+        check_id("container name", name)?;
+        Ok(ContainerHome(self.containers().join(name)))
+    }
+}
+
+impl Guarded for PodHome {
+    fn pod(&self) -> &str {
+        &self.name
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
+/// The directory of all namespaces.
+pub fn pods(data_root: &Path) -> PathBuf {
+    data_root.join("pods")
+}
+
+/// The paths of one container of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerHome(PathBuf);
+
+impl ContainerHome {
+    /// The container's directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The container's definition.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    /// The container's state.
+    pub fn state(&self) -> PathBuf {
+        self.0.join("state.json")
+    }
+
+    /// The OCI bundle that it is started from.
+    pub fn bundle(&self) -> PathBuf {
+        self.0.join("bundle")
+    }
+
+    /// What it wrote over its image.
+    pub fn upper(&self) -> PathBuf {
+        self.0.join("upper")
+    }
+
+    /// Overlayfs's own directory.
+    pub fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    /// Where `mount` shows its root file system.
+    pub fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs")
+    }
+
+    /// Locked, shared, by every process that copies from or to its root file system.
+    pub fn visitors(&self) -> PathBuf {
+        self.0.join("visitors")
+    }
+
+    /// What it said; the older half is in `log.1`.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// Files that a user keeps with it.
+    pub fn artifacts(&self) -> PathBuf {
+        self.0.join("artifacts")
+    }
+}

@@ -1,0 +1,244 @@
+//! A pod as it shows itself to whoever asks: files and, where nobody owns it
+//! any more, what follows from that.
+
+use std::collections::BTreeMap;
+
+use super::definition::PodDefinition;
+use super::paths::PodHome;
+use super::record::{self, ContainerState, PodState};
+use crate::engine::graph::Graph;
+use crate::engine::journal::Event;
+use crate::engine::records;
+use crate::engine::records::ContainerFiles;
+use crate::engine::status::{ContainerStatus, PodStatus};
+use crate::error::{Error, Result};
+use crate::state_dir::dir::Dir;
+use crate::state_dir::lock::{self, Owner, OwnerLock, PodLock};
+
+/// Why containers ended of whose end nobody was told.
+const LOST: &str = "the pod's owner ended without a word";
+
+/// Why containers ended that ran before the host was started again.
+const REBOOTED: &str = "the host was started again";
+
+/// A pod, as it was at one moment.
+#[derive(Debug)]
+pub struct PodView {
+    /// Where it is.
+    pub home: PodHome,
+    /// What it was defined to be.
+    pub definition: PodDefinition,
+    /// Where it stands.
+    pub state: PodState,
+    /// Its containers, by name; those whose files cannot be read with why.
+    pub containers: BTreeMap<String, Result<ContainerFiles>>,
+    /// The process that owns it, if one does.
+    pub owner: Option<Owner>,
+    /// Containers whose state is not what their files say, since their owner
+    /// has died; and what ended with it.
+    changed: BTreeMap<String, Lost>,
+}
+
+/// What ran of a container when its owner died.
+#[derive(Debug)]
+struct Lost {
+    /// Its init.
+    ran: bool,
+    /// Its further processes.
+    execs: Vec<String>,
+}
+
+impl PodView {
+    /// Reads a pod. Waits for nobody and changes nothing: what follows from its
+    /// owner's death is shown, and left to whoever has to do with the pod itself.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
+    /// read.
+    pub fn read(home: &PodHome) -> Result<Self> {
+        Self::read_held(home, lock::hold(home))
+    }
+
+    /// As [`PodView::read`], of many pods: `parent` is the directory that theirs are in,
+    /// to which the kernel need not walk for each of them.
+    pub(crate) fn read_in(parent: &Dir, home: &PodHome) -> Result<Self> {
+        Self::read_held(home, lock::hold_in(parent, home.name(), home))
+    }
+
+    fn read_held(home: &PodHome, held: Result<Dir>) -> Result<Self> {
+        held.and_then(|held| lock::glance(home, &held, |held, owner| Self::of(home, held, owner)))
+            .map_err(|e| records::explain(home, e))
+    }
+
+    /// As [`PodView::read`]; who first sees that its owner has died writes down what
+    /// follows.
+    pub(crate) fn notice(home: &PodHome) -> Result<Self> {
+        let view = Self::read(home)?;
+        if view.is_settled() {
+            return Ok(view);
+        }
+        // Another that is at it does the same, or more.
+        if let Ok(Some(held)) = PodLock::try_exclusive(home) {
+            let mut view = Self::read_locked(home, &held)?;
+            if let Err(e) = view.settle(&held) {
+                ::log::warn!("Pod {}: {e}", home.name());
+            }
+            return Ok(view);
+        }
+        Ok(view)
+    }
+
+    /// The containers that stand as their files do not say.
+    pub(crate) fn unsettled(&self) -> Vec<String> {
+        self.changed.keys().cloned().collect()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.changed.is_empty() && (self.owner.is_some() || !self.state.started)
+    }
+
+    /// As [`PodView::read`], by one who holds the pod's lock: what it shows stays
+    /// so.
+    pub(crate) fn read_locked(home: &PodHome, _held: &PodLock) -> Result<Self> {
+        let owner = OwnerLock::holder_unlocked(home).map_err(|e| records::explain(home, e))?;
+        Self::of(home, &records::hold(home)?, owner)
+    }
+
+    fn of(home: &PodHome, held: &Dir, owner: Option<Owner>) -> Result<Self> {
+        let files = records::read_pod(home, held)?;
+        let mut view = Self {
+            home: home.clone(),
+            definition: files.definition?,
+            state: files.state?,
+            containers: files.containers,
+            owner,
+            changed: BTreeMap::new(),
+        };
+        if view.owner.is_none() {
+            view.without_owner()?;
+        }
+        Ok(view)
+    }
+
+    /// Nothing of an unowned pod runs, whatever its files say.
+    fn without_owner(&mut self) -> Result<()> {
+        let why = self.why_lost()?;
+        for (name, files) in &mut self.containers {
+            if let Ok(files) = files
+                && let Some(after) = files.state.lost(why)
+            {
+                let sessions = files.state.execs.iter();
+                let lost = Lost {
+                    ran: files.state.status.is_running(),
+                    execs: sessions
+                        .filter(|(_, session)| session.status.is_running())
+                        .map(|(id, _)| id.clone())
+                        .collect(),
+                };
+                files.state = after;
+                self.changed.insert(name.clone(), lost);
+            }
+        }
+        Ok(())
+    }
+
+    fn why_lost(&self) -> Result<&'static str> {
+        let same = self.state.boot.is_empty() || self.state.boot == records::boot_id()?;
+        Ok(if same { LOST } else { REBOOTED })
+    }
+
+    /// Where the pod stands.
+    pub fn status(&self) -> PodStatus {
+        let containers = self.containers.values();
+        let states = containers.map(|files| files.as_ref().ok().map(|files| files.state.status));
+        PodStatus::of(states, self.infra_runs())
+    }
+
+    /// Whether the infra container, that is the VM itself, is up.
+    pub fn infra_runs(&self) -> bool {
+        self.owner.is_some() && self.definition.infra && self.state.started
+    }
+
+    /// A container by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what is wrong with its files.
+    pub fn container(&self, name: &str) -> Result<&ContainerFiles> {
+        match self.containers.get(name) {
+            None => Err(Error::not_found("container", name)),
+            Some(Ok(files)) => Ok(files),
+            Some(Err(e)) => Err(Error::bad_file(self.home.containers().join(name), e)),
+        }
+    }
+
+    /// The names of its containers: all, or those asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for one that is not there.
+    pub fn chosen(&self, asked: &[String]) -> Result<Vec<String>> {
+        if asked.is_empty() {
+            return Ok(self.containers.keys().cloned().collect());
+        }
+        if let Some(missing) = asked
+            .iter()
+            .find(|name| !self.containers.contains_key(*name))
+        {
+            return Err(Error::not_found("container", missing));
+        }
+        Ok(asked.to_vec())
+    }
+
+    /// The dependencies of its containers. One whose files cannot be read has
+    /// none that are known.
+    ///
+    /// # Errors
+    /// As [`Graph::new`].
+    pub fn graph(&self) -> Result<Graph> {
+        let depends_on = |files: &Result<ContainerFiles>| {
+            let files = files.as_ref().ok();
+            files
+                .map(|f| f.definition.depends_on.clone())
+                .unwrap_or_default()
+        };
+        Graph::new(
+            self.containers
+                .iter()
+                .map(|(name, files)| (name.clone(), depends_on(files)))
+                .collect(),
+        )
+    }
+
+    /// The containers in one of these states.
+    pub fn in_state(&self, fits: impl Fn(ContainerStatus) -> bool) -> Vec<String> {
+        let names = self.containers.iter();
+        names
+            .filter(|(_, files)| files.as_ref().is_ok_and(|f| fits(f.state.status)))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Writes down what followed from the owner's death, so that it stays
+    /// true. The caller holds the pod's lock exclusively.
+    pub(crate) fn settle(&mut self, lock: &PodLock) -> Result<()> {
+        let journal = self.home.journal();
+        for (name, lost) in std::mem::take(&mut self.changed) {
+            let files = self.container(&name)?;
+            let state: &ContainerState = &files.state;
+            records::write_container(&self.home.container(&name)?, state, lock)?;
+            let event = |what| Event::container(&self.definition, &files.definition, what);
+            for exec in lost.execs {
+                let died = event("exec_died").with("exec", exec);
+                journal.tell(died.with("exit_code", record::KILLED));
+            }
+            if let Some(code) = state.exit_code.filter(|_| lost.ran) {
+                journal.tell(event("died").with("exit_code", code));
+            }
+        }
+        if self.owner.is_none() && self.state.started {
+            self.state.started = false;
+            records::write_pod(&self.home, &self.state, lock)?;
+            journal.tell(Event::pod(&self.definition, "died").with("reason", self.why_lost()?));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! What an owner and its callers send each other beside `management.proto`.
+
+pub mod attach;

@@ -1,0 +1,128 @@
+//! Overlay mounts of images with many layers: mount(2) takes one page of
+//! options, and the paths of about forty layers fill it. Shorter paths help:
+//! all layers lie in one directory of the snapshotter, so they are named
+//! relative to it, by a thread that has changed into it.
+
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::{Context, Error, Result};
+
+/// What mount(2) copies of its options: a page, the end mark included.
+const PAGE: usize = 4096;
+
+/// Whether the options are an overlay's and too long for mount(2).
+pub(crate) fn is_too_long(kind: &str, data: &str) -> bool {
+    kind == "overlay" && data.len() >= PAGE
+}
+
+/// Mounts an overlay whose options are too long as they are.
+///
+/// # Errors
+/// [`Error::Invalid`] if they are too long in any case, or the kernel refuses.
+pub(crate) fn attach(target: &Path, flags: MsFlags, data: &str) -> Result<()> {
+    let (dir, data) = shorten(data).ok_or_else(|| {
+        Error::Invalid(format!(
+            "The overlay for {} has more layers than mount(2) can be given: {} bytes of options",
+            target.display(),
+            data.len()
+        ))
+    })?;
+    // A thread of its own: the working directory is the process's otherwise.
+    let mounted = std::thread::scope(|scope| {
+        let work = || -> Result<()> {
+            unshare(CloneFlags::CLONE_FS).on("leave the working directory for", &dir)?;
+            nix::unistd::chdir(&dir).on("change to", &dir)?;
+            mount(
+                Some("overlay"),
+                target,
+                Some("overlay"),
+                flags,
+                Some(data.as_str()),
+            )
+            .map_err(|e| {
+                Error::Invalid(format!(
+                    "Cannot mount an overlay on {}: {e} ({data})",
+                    target.display()
+                ))
+            })
+        };
+        scope.spawn(work).join()
+    });
+    mounted.map_err(|_| Error::Internal("The thread that mounts an overlay broke off".into()))?
+}
+
+/// The directory that the layers have in common, and the options relative to
+/// it, if that makes them fit.
+fn shorten(data: &str) -> Option<(PathBuf, String)> {
+    let options: Vec<&str> = data.split(',').collect();
+    let lower = options.iter().find_map(|o| o.strip_prefix("lowerdir="))?;
+    let layers: Vec<&Path> = lower.split(':').map(Path::new).collect();
+    let first = layers.first()?;
+    let common = first
+        .ancestors()
+        .skip(1)
+        .find(|a| a.is_absolute() && layers.iter().all(|l| l.starts_with(a)))?;
+    let relative: Option<Vec<&str>> = layers
+        .iter()
+        .map(|l| l.strip_prefix(common).ok()?.to_str())
+        .collect();
+    let relative = format!("lowerdir={}", relative?.join(":"));
+    let options = options.into_iter().map(|o| {
+        if o.starts_with("lowerdir=") {
+            relative.as_str()
+        } else {
+            o
+        }
+    });
+    let short = options.collect::<Vec<_>>().join(",");
+    (short.len() < PAGE).then(|| (common.to_owned(), short))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::mount::{Mount, unmount_below};
+
+    #[test]
+    fn an_image_of_a_hundred_layers_is_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        let snapshots = root
+            .path()
+            .join("a-directory-with-a-long-name-as-snapshotters-have-them");
+        let layers: Vec<String> = (0..100)
+            .map(|n| {
+                let layer = snapshots.join(n.to_string()).join("fs");
+                std::fs::create_dir_all(&layer).unwrap();
+                std::fs::write(layer.join(format!("file{n}")), "").unwrap();
+                layer.to_str().unwrap().to_owned()
+            })
+            .collect();
+        let target = root.path().join("rootfs");
+        std::fs::create_dir(&target).unwrap();
+        let lower = format!("lowerdir={}", layers.join(":"));
+        assert!(is_too_long("overlay", &lower));
+        let before = std::env::current_dir().unwrap();
+
+        let overlay = Mount {
+            kind: "overlay".into(),
+            source: "overlay".into(),
+            target: String::new(),
+            options: vec![lower],
+        };
+        overlay.attach(&target).unwrap();
+
+        let seen = std::fs::read_dir(&target).unwrap().count();
+        unmount_below(&target).unwrap();
+        assert_eq!(seen, 100);
+        assert_eq!(std::env::current_dir().unwrap(), before);
+    }
+
+    #[test]
+    fn what_cannot_be_made_to_fit_is_refused() {
+        let lower = vec!["/x/".to_owned() + &"y".repeat(200); 30].join(":");
+        assert_eq!(shorten(&format!("lowerdir={lower}")), None);
+    }
+}

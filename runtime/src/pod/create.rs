@@ -1,0 +1,239 @@
+//! Making a container, and taking one back: its mounts, its stand-in on the
+//! host, its streams, its init in the guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci_spec::runtime::Spec;
+use protos::{GUEST_SHARE, agent as api};
+
+use crate::agent;
+use crate::container::Container;
+use crate::container::cri::Dialect;
+use crate::container::guest_spec::host_namespaces::check_host_namespaces;
+use crate::container::guest_spec::{self, Placement};
+use crate::error::{Context, Error, Result};
+use crate::events::Event;
+use crate::host::mount::Mount;
+use crate::pod::block;
+use crate::pod::{Pod, lock};
+use crate::state::Step;
+use crate::state_dir::id::check_id;
+use crate::state_dir::lock::PodLock;
+use crate::state_dir::private;
+use crate::state_dir::record;
+use crate::stdio::ProcessIo;
+
+/// How long the guest has to let go of a container that has ended. The host's
+/// side of it goes in any case.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What a container is asked to be.
+#[derive(Debug)]
+pub struct ContainerConfig {
+    /// Its id.
+    pub id: String,
+    /// Its OCI bundle, with `config.json`.
+    pub bundle: PathBuf,
+    /// The mounts that make its rootfs; empty: `root.path` of the spec.
+    pub rootfs: Vec<Mount>,
+    /// Its init's streams.
+    pub io: ProcessIo,
+    /// It is the pod's sandbox, or alone in its pod.
+    pub sandbox: bool,
+}
+
+impl Pod {
+    /// Where the root file system of one of its containers is on the host.
+    pub fn rootfs(&self, container: &str) -> std::path::PathBuf {
+        self.share.rootfs(container)
+    }
+
+    /// Builds a container up to the point where its init waits for
+    /// [`Pod::start`]. Returns the init's pid on the host.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bundle, by name; the agent's errors. Nothing
+    /// of the container is left then.
+    pub async fn create_container(self: &Arc<Self>, config: ContainerConfig) -> Result<u32> {
+        self.detached(|pod| async move {
+            let _op = pod.op.lock().await;
+            pod.create_locked(config).await
+        })
+        .await
+    }
+
+    async fn create_locked(self: &Arc<Self>, mut config: ContainerConfig) -> Result<u32> {
+        check_id("container id", &config.id)?;
+        self.check_vm()?;
+        let spec = guest_spec::load_spec(&config.bundle)?;
+        check_host_namespaces(&spec, config.sandbox)?;
+        guest_spec::check_host_paths(&spec, &config.bundle, !config.rootfs.is_empty())?;
+        let container = Arc::new(Container::new(&config, &spec));
+        {
+            let mut containers = lock(&self.containers);
+            if containers.contains_key(&config.id) {
+                return Err(Error::AlreadyExists {
+                    what: "container",
+                    id: config.id,
+                });
+            }
+            containers.insert(config.id.clone(), container.clone());
+        }
+        let io = std::mem::take(&mut config.io);
+        match self.build(&container, &config, &spec, io).await {
+            Ok(pid) => Ok(pid),
+            Err(e) => {
+                self.unbuild(&container).await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn build(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        config: &ContainerConfig,
+        spec: &Spec,
+        io: ProcessIo,
+    ) -> Result<u32> {
+        let id = &config.id;
+        let annotations = spec.annotations().as_ref();
+        let placement = Placement {
+            id,
+            bundle: &config.bundle,
+            in_pod: annotations.is_some_and(|a| Dialect::of(a).is_some()),
+            sandbox_pid: self.sandbox_guest_pid(),
+            share_pid: self.spec.share_pid,
+        };
+        let mut guest = guest_spec::translate(spec, &placement)?;
+        let disks = block::wanted(spec, &config.bundle);
+        let is_disk = |n: &usize| disks.iter().any(|disk| disk.mount == Some(*n));
+        guest.sources.retain(|(n, _)| !is_disk(n));
+
+        // Intent first: from here on recovery finds the container.
+        let dir = self.dir.container(id);
+        private::make(&dir)?;
+        record::save(&self.dir, &dir.join("config.json"), &container.record)?;
+        container.save(self)?;
+
+        let share = self.share.clone();
+        let (name, rootfs, directory, sources) = (
+            id.clone(),
+            config.rootfs.clone(),
+            guest_spec::root_directory(spec, &config.bundle),
+            guest.sources,
+        );
+        let below = tokio::task::spawn_blocking(move || {
+            share.attach_rootfs(&name, &rootfs, &directory)?;
+            sources
+                .iter()
+                .try_for_each(|(n, mount)| share.attach_source(&name, *n, mount))?;
+            share.below(&name)
+        })
+        .await
+        .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
+
+        if !disks.is_empty() {
+            self.attach_disks(id, &disks, &mut guest.spec).await?;
+        }
+        let pending = self.streams.prepare(io)?;
+        let request = api::CreateContainerRequest {
+            container_id: id.clone(),
+            spec: serde_json::to_vec(&guest.spec).map_err(|e| Error::Internal(e.to_string()))?,
+            stdio: Some(pending.request()).into(),
+            storages: guest.storages,
+            submounts: below.iter().filter_map(|path| guest_path(path)).collect(),
+            ..Default::default()
+        };
+        // The host waits a while to move the holder to its cgroup, and the guest need not.
+        // All go on to their ends: what they have made is then taken back in order.
+        let (signals, answer, stdio) = tokio::join!(
+            self.start_holder(&container.init, id),
+            self.unless_gone(self.agent.create_container(request)),
+            self.unless_gone(pending.connect()),
+        );
+        // The agent's words tell more than a stream that it does not take.
+        let (signals, answer, stdio) = (signals?, answer?, stdio?);
+        container.set_guest_pid(answer.pid);
+        container.init.set_stdio(stdio);
+
+        let pid = container.init.pid();
+        container.hooks.created(id, pid, &config.bundle).await?;
+        container.init.step(Step::Built, "create")?;
+        container.save(self)?;
+        self.emit(Event::Created {
+            container: id.clone(),
+            pid,
+        });
+        self.watch(container.clone(), container.init.clone());
+        self.forward_signals(container.clone(), container.init.clone(), signals);
+        Ok(pid)
+    }
+
+    /// Takes back whatever of a container was made.
+    async fn unbuild(&self, container: &Container) {
+        let id = &container.record.id;
+        // It may have got as far as the guest.
+        let _ = self.remove_from_guest(id).await;
+        self.detach_disks(id).await;
+        container.init.drop_stdio();
+        container.init.drop_holder();
+        if let Err(e) = self.forget(id).await {
+            log::warn!("Container {id} could not be taken back: {e}");
+        }
+        lock(&self.containers).remove(id);
+        // The others may have ended while this one counted as alive.
+        let unused = !self.is_empty() && !self.others_live(id);
+        if unused && !self.spec.outlives_containers {
+            self.stop_vm("its last container ended").await;
+        }
+    }
+
+    /// Removes the host's side of a container.
+    pub(crate) async fn forget(&self, id: &str) -> Result<()> {
+        let (share, pod_dir, name) = (self.share.clone(), self.dir.clone(), id.to_owned());
+        tokio::task::spawn_blocking(move || {
+            share.detach(&name)?;
+            let _lock = PodLock::exclusive(&pod_dir)?;
+            let dir = pod_dir.container(&name);
+            match fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).on("remove", &dir),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .map_err(|e| Error::Internal(format!("Removing container {id} broke off: {e}")))?
+    }
+
+    pub(crate) async fn remove_from_guest(&self, id: &str) -> Result<()> {
+        self.check_vm()?;
+        let call = self.unless_gone(self.agent.remove_container(agent::container(id)));
+        match tokio::time::timeout(REMOVE_DEADLINE, call).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(Error::AgentTimeout {
+                call: "remove_container",
+                seconds: REMOVE_DEADLINE.as_secs(),
+            }),
+        }
+    }
+
+    fn sandbox_guest_pid(&self) -> Option<u32> {
+        let containers = self.containers();
+        let sandbox = containers
+            .iter()
+            .find(|c| c.record.sandbox && !c.init.status().is_stopped())?;
+        Some(sandbox.guest_pid()).filter(|pid| *pid != 0)
+    }
+}
+
+/// A path of the share tree, in the guest. Without those that are not UTF-8: the guest
+/// mounts what is there when a container comes to it.
+fn guest_path(path: &Path) -> Option<String> {
+    Path::new(GUEST_SHARE)
+        .join(path)
+        .to_str()
+        .map(str::to_owned)
+}

@@ -1,0 +1,288 @@
+//! Further processes of a container, and what is done to any process: signals,
+//! stdin, pty size.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use protos::agent as api;
+
+use crate::agent;
+use crate::container::process::Process;
+use crate::error::{Error, Result};
+use crate::events::{Event, Exit};
+use crate::pod::Pod;
+use crate::state::{Status, Step};
+use crate::state_dir::id::check_id;
+use crate::stdio::{ProcessIo, Stdio};
+
+impl Pod {
+    /// Records a further process of a running container; [`Pod::start_exec`]
+    /// runs it.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if the id is taken, [`Error::WrongState`]
+    /// unless the container runs; the agent's.
+    pub async fn add_exec(
+        self: &Arc<Self>,
+        container: &str,
+        exec: &str,
+        process: oci_spec::runtime::Process,
+        io: ProcessIo,
+    ) -> Result<()> {
+        check_id("exec id", exec)?;
+        let found = self.container(container)?;
+        if process.args().as_ref().is_none_or(|a| a.is_empty()) {
+            return Err(Error::Invalid(format!(
+                "Exec {exec}: its args are empty: there is nothing to run"
+            )));
+        }
+        let mut process = process;
+        process.set_apparmor_profile(None);
+        process.set_selinux_label(None);
+        let exec = exec.to_owned();
+        self.detached(|pod| async move {
+            let status = found.init.status();
+            if status != Status::Running {
+                return Err(found.init.wrong_state(status, "run a process in"));
+            }
+            let added = Arc::new(Process::new(&found.record.id, Some(&exec), &io));
+            found.insert_exec(&exec, added.clone())?;
+            let result = async {
+                let pending = pod.streams.prepare(io)?;
+                let request = api::ExecProcessRequest {
+                    container_id: found.record.id.clone(),
+                    exec_id: exec.clone(),
+                    process: serde_json::to_vec(&process)
+                        .map_err(|e| Error::Internal(e.to_string()))?,
+                    stdio: Some(pending.request()).into(),
+                    ..Default::default()
+                };
+                let (answer, stdio) = tokio::join!(
+                    pod.unless_gone(pod.agent.exec_process(request)),
+                    pod.unless_gone(pending.connect()),
+                );
+                answer?;
+                added.set_stdio(stdio?);
+                added.step(Step::Built, "create")
+            }
+            .await;
+            if let Err(e) = result {
+                let _ = pod
+                    .agent
+                    .remove_process(agent::process(&found.record.id, Some(&exec)))
+                    .await;
+                found.remove_exec(&exec);
+                return Err(e);
+            }
+            found.save_or_warn(&pod);
+            pod.emit(Event::ExecAdded {
+                container: found.record.id.clone(),
+                exec,
+            });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs a recorded process. Returns its pid on the host.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless it was added and not started yet;
+    /// the agent's, e.g. for a command that does not exist.
+    pub async fn start_exec(self: &Arc<Self>, container: &str, exec: &str) -> Result<u32> {
+        let found = self.container(container)?;
+        let process = found.process(Some(exec))?;
+        let exec = exec.to_owned();
+        self.detached(|pod| async move {
+            let id = &found.record.id;
+            process.step(Step::Start, "start")?;
+            let started = async {
+                let signals = pod.start_holder(&process, id).await?;
+                process.with_stdio(Stdio::start_input);
+                let request = agent::process(id, Some(&exec));
+                pod.unless_gone(pod.agent.start_process(request)).await?;
+                Ok(signals)
+            }
+            .await;
+            let signals = match started {
+                Ok(signals) => signals,
+                Err(e) => {
+                    if matches!(e, Error::AgentTimeout { .. }) {
+                        pod.kill_unanswered(id, &exec);
+                    }
+                    // It never ran, as far as anybody was told; 255 is what
+                    // is left of an unknown end.
+                    process.end(255, |_| {});
+                    process.drop_stdio();
+                    process.drop_holder();
+                    found.save_or_warn(&pod);
+                    return Err(e);
+                }
+            };
+            let pid = process.pid();
+            pod.emit(Event::ExecStarted {
+                container: id.clone(),
+                exec,
+                pid,
+            });
+            let _ = process.step(Step::Started, "start");
+            found.save_or_warn(&pod);
+            pod.watch(found.clone(), process.clone());
+            pod.forward_signals(found.clone(), process, signals);
+            Ok(pid)
+        })
+        .await
+    }
+
+    /// Sees to it that an exec whose start was not answered in time does not
+    /// run on unseen. Nobody waits for it: the guest is slow at best.
+    fn kill_unanswered(self: &Arc<Self>, container: &str, exec: &str) {
+        let pod = self.clone();
+        let request = api::SignalProcessRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.to_owned(),
+            signal: libc::SIGKILL as u32,
+            ..Default::default()
+        };
+        tokio::spawn(async move {
+            if let Err(e) = pod.unless_gone(pod.agent.signal_process(request)).await {
+                log::warn!("An exec whose start was not answered: {e}");
+            }
+        });
+    }
+
+    pub(crate) async fn delete_exec(
+        self: &Arc<Self>,
+        container: &str,
+        exec: &str,
+    ) -> Result<(u32, Exit)> {
+        let found = self.container(container)?;
+        let process = found.process(Some(exec))?;
+        let exec = exec.to_owned();
+        self.detached(|pod| async move {
+            let status = process.status();
+            let exit = match (status, process.now().exit) {
+                (Status::Stopped, Some(exit)) => exit,
+                // Never started: there is nothing that could have failed.
+                (Status::Created, _) => Exit {
+                    status: 0,
+                    at: SystemTime::UNIX_EPOCH,
+                },
+                _ => return Err(process.wrong_state(status, "delete")),
+            };
+            let id = &found.record.id;
+            if pod.check_vm().is_ok() {
+                let request = agent::process(id, Some(&exec));
+                if let Err(e) = pod.unless_gone(pod.agent.remove_process(request)).await {
+                    log::debug!("Exec {exec} of container {id}: {e}");
+                }
+            }
+            pod.flush(&process).await;
+            process.drop_stdio();
+            found.remove_exec(&exec);
+            found.save_or_warn(&pod);
+            // No event: containerd is told of deleted containers only.
+            Ok((process.pid(), exit))
+        })
+        .await
+    }
+
+    /// Sends a signal to a process, or with `all` to every process of the
+    /// container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it has ended, [`Error::WrongState`] for an exec
+    /// that was not started. A guest that does not answer to SIGKILL is killed
+    /// with its VM, unless other containers live in it.
+    pub async fn kill(
+        self: &Arc<Self>,
+        container: &str,
+        exec: Option<&str>,
+        signal: u32,
+        all: bool,
+    ) -> Result<()> {
+        let found = self.container(container)?;
+        let process = found.process(exec)?;
+        match process.status() {
+            Status::Stopped => {
+                return Err(Error::not_found(
+                    "process (it has ended) of container",
+                    container,
+                ));
+            }
+            Status::Creating => return Err(process.wrong_state(Status::Creating, "kill")),
+            Status::Created if exec.is_some() => {
+                return Err(process.wrong_state(Status::Created, "kill"));
+            }
+            _ => {}
+        }
+        // kill(2): it only asks whether there is a process, as CRI-O does. The guest need not be.
+        if signal == 0 {
+            return Ok(());
+        }
+        let request = api::SignalProcessRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.unwrap_or_default().to_owned(),
+            signal,
+            all: all && exec.is_none(),
+            ..Default::default()
+        };
+        self.detached(|pod| async move {
+            let answer = pod.unless_gone(pod.agent.signal_process(request)).await;
+            match answer {
+                // What the signal was to bring about has come about.
+                Err(Error::VmGone { .. }) => Ok(()),
+                Err(e @ Error::AgentTimeout { .. }) if signal == libc::SIGKILL as u32 => {
+                    if pod.others_live(&found.record.id) {
+                        return Err(e);
+                    }
+                    pod.kill_vm("the guest did not answer to SIGKILL").await;
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
+        })
+        .await
+    }
+
+    /// Sets the size of a process's pty. Without a pty, or before the start of
+    /// an exec, nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; the agent's.
+    pub async fn resize_pty(
+        &self,
+        container: &str,
+        exec: Option<&str>,
+        width: u32,
+        height: u32,
+    ) -> Result<()> {
+        let process = self.container(container)?.process(exec)?;
+        if process.status().is_stopped() {
+            return Err(process.wrong_state(Status::Stopped, "resize"));
+        }
+        if !process.terminal() {
+            return Ok(());
+        }
+        let request = api::ResizePtyRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.unwrap_or_default().to_owned(),
+            width,
+            height,
+            ..Default::default()
+        };
+        self.unless_gone(self.agent.resize_pty(request))
+            .await
+            .map(drop)
+    }
+
+    /// Lets a process's stdin end after what the client has written.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn close_stdin(&self, container: &str, exec: Option<&str>) -> Result<()> {
+        let process = self.container(container)?.process(exec)?;
+        process.with_stdio(|stdio| stdio.close_stdin());
+        Ok(())
+    }
+}

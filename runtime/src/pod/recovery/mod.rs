@@ -1,0 +1,221 @@
+//! Finding and removing what a pod left, from what is on disk alone. Every
+//! step may be repeated, and may run in several processes at once.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Context, Error, Result};
+use crate::events::Exit;
+use crate::host::cgroup;
+use crate::pod::share::ShareTree;
+use crate::state_dir;
+use crate::state_dir::Stored;
+use crate::state_dir::id::check_id;
+use crate::state_dir::lock::{self, Guarded, Owner, OwnerLock, PodLock};
+use crate::state_dir::paths::PodDir;
+use crate::state_dir::record::{self, ContainerRecord, ContainerState, PodState};
+
+/// A process that was lost with its VM, as one killed by SIGKILL.
+const LOST: u32 = 128 + libc::SIGKILL as u32;
+
+/// Where a container or pod was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its pod.
+    pub pod: String,
+    /// The container is the pod's sandbox, or alone in it.
+    pub sandbox: bool,
+    /// The pod's living owner; `None` if it is dead.
+    pub owner: Option<Owner>,
+    /// How the container ended, if that is on record.
+    pub exit: Option<Exit>,
+    /// The container's pid on the host; 0 if there is none on record.
+    pub pid: u32,
+}
+
+/// Looks for a container in all pods of a namespace.
+pub(crate) fn find_container(root: &Path, namespace: &str, id: &str) -> Result<Option<Found>> {
+    check_id("container id", id)?;
+    for pod in pods(root, namespace)? {
+        let dir = PodDir::new(root, namespace, &pod)?;
+        if !dir.container(id).exists() {
+            continue;
+        }
+        let record = read::<ContainerRecord>(&dir, &dir.container(id).join("config.json"));
+        let state = read::<ContainerState>(&dir, &dir.container(id).join("state.json"));
+        return Ok(Some(Found {
+            // Unreadable: the name tells as much as CRI promises.
+            sandbox: record.map_or(pod == id, |r| r.sandbox),
+            owner: OwnerLock::holder(&dir)?,
+            exit: state.as_ref().and_then(|s| s.init.exit),
+            pid: state.map_or(0, |s| s.init.pid),
+            pod,
+        }));
+    }
+    Ok(None)
+}
+
+/// Looks for a pod.
+pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option<Found>> {
+    let dir = PodDir::new(root, namespace, pod)?;
+    if !dir.path().exists() {
+        return Ok(None);
+    }
+    Ok(Some(Found {
+        pod: pod.to_owned(),
+        sandbox: true,
+        owner: OwnerLock::holder(&dir)?,
+        exit: None,
+        pid: 0,
+    }))
+}
+
+/// The pods of a namespace.
+pub(crate) fn pods(root: &Path, namespace: &str) -> Result<Vec<String>> {
+    check_id("namespace", namespace)?;
+    let dir = root.join(namespace);
+    match fs::read_dir(&dir) {
+        Ok(entries) => Ok(entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).on("read", &dir),
+    }
+}
+
+/// The pods of a namespace whose owners have died. One that is only just being
+/// made has no owner file yet, and is not among them.
+pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for pod in pods(root, namespace)? {
+        let dir = PodDir::new(root, namespace, &pod)?;
+        if dir.owner().exists() && OwnerLock::holder(&dir)?.is_none() {
+            found.push(pod);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what a pod left. With `force` a living owner is killed first.
+pub(crate) fn reap(
+    root: &Path,
+    namespace: &str,
+    pod: &str,
+    force: bool,
+) -> Result<HashMap<String, Exit>> {
+    let dir = PodDir::new(root, namespace, pod)?;
+    lock::clear(&dir)?;
+    if let Some(owner) = OwnerLock::holder(&dir)? {
+        if !force {
+            return Err(Error::WrongState {
+                what: "pod",
+                id: pod.to_owned(),
+                operation: "remove",
+                state: format!("owned by process {}", owner.pid),
+            });
+        }
+        kill_owner(dir.pod(), &owner)?;
+    }
+    let _lock = match PodLock::exclusive(&dir) {
+        Ok(lock) => Some(lock),
+        // Never got as far as a lock, or is gone already.
+        Err(Error::NotFound { .. }) => None,
+        Err(e) => return Err(e),
+    };
+    let exits = exits(&dir);
+    let state = read_unlocked::<PodState>(&dir.state());
+    if let Some(state) = &state {
+        hypervisor::kill_recorded(&state.processes)
+            .map_err(|e| Error::Internal(format!("Pod {pod}: {e}")))?;
+    }
+    let cgroups = state.map(|s| s.cgroups).unwrap_or_default();
+    remove_locked(&dir, &ShareTree::new(dir.shared()), &cgroups)?;
+    Ok(exits)
+}
+
+/// Removes a pod's traces, the directory last. Its processes must be gone.
+pub(crate) fn remove(dir: &PodDir, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
+    let _lock = match PodLock::exclusive(dir) {
+        Ok(lock) => lock,
+        Err(Error::NotFound { .. }) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    remove_locked(dir, share, cgroups)
+}
+
+fn remove_locked(dir: &PodDir, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
+    share.remove()?;
+    cgroup::remove(cgroups);
+    remove_dir(&dir.vm())?;
+    remove_dir(&dir.path())?;
+    // Others may live there; the last one out closes the door.
+    let _ = fs::remove_dir(dir.namespace_dir());
+    let _ = dir.vm().parent().map(fs::remove_dir);
+    Ok(())
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).on("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// How the containers of a dead pod ended, as far as it is on record.
+fn exits(dir: &PodDir) -> HashMap<String, Exit> {
+    let lost = Exit {
+        status: LOST,
+        at: SystemTime::now(),
+    };
+    let ids = record::container_ids(dir).unwrap_or_default();
+    ids.into_iter()
+        .map(|id| {
+            let state = read_unlocked::<ContainerState>(&dir.container(&id).join("state.json"));
+            let exit = state.and_then(|s| s.init.exit).unwrap_or(lost);
+            (id, exit)
+        })
+        .collect()
+}
+
+/// Kills an owner that does not answer, and waits until its lock is free: its
+/// children die with it.
+pub(crate) fn kill_owner(pod: &str, owner: &Owner) -> Result<()> {
+    if owner.pid == 0 || owner.pid == std::process::id() {
+        return Err(Error::WrongState {
+            what: "pod",
+            id: pod.to_owned(),
+            operation: "remove",
+            state: "being created".into(),
+        });
+    }
+    let process = hypervisor::VmProcess {
+        role: hypervisor::Role::Vmm,
+        pid: owner.pid,
+        start_time: owner.start_time,
+    };
+    hypervisor::kill_recorded(&[process])
+        .map_err(|e| Error::Internal(format!("The owner of pod {pod}: {e}")))
+}
+
+fn read<T: Stored>(dir: &PodDir, path: &Path) -> Option<T> {
+    let _lock = PodLock::shared(dir).ok()?;
+    read_unlocked(path)
+}
+
+/// What cannot be read is treated as not there: removal must work from
+/// whatever is left.
+fn read_unlocked<T: Stored>(path: &Path) -> Option<T> {
+    match state_dir::read(path) {
+        Ok(value) => Some(value),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => {
+            log::warn!("{e}");
+            None
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Ids: the names of directories, sockets and cgroups.
+
+use rand::RngExt;
+
+use crate::error::{Error, Result};
+
+/// Checks that a name can be a file name: containerd's identifier rule.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `what`.
+pub fn check_id(what: &str, id: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if id.is_empty() || id.len() > 128 || id.starts_with(['.', '-']) || !id.chars().all(plain) {
+        return Err(Error::Invalid(format!(
+            "{what} {id:?} must be 1 to 128 letters, digits, '_', '-' or '.', not starting with '.' or '-'"
+        )));
+    }
+    Ok(())
+}
+
+/// 64 random hexadecimal digits.
+pub fn new_id() -> String {
+    let mut bytes = [0u8; 32];
+    rand::rng().fill(&mut bytes[..]);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_leave_the_directory_are_refused() {
+        for bad in ["", ".", "..", "a/b", ".vm", "a b", "-x", "a\0"] {
+            assert!(check_id("pod id", bad).is_err(), "{bad:?}");
+        }
+        check_id("pod id", "default").unwrap();
+        check_id("pod id", "a.b_c-1").unwrap();
+    }
+
+    #[test]
+    fn new_ids_are_good_file_names() {
+        let id = new_id();
+        assert_eq!(id.len(), 64);
+        check_id("id", &id).unwrap();
+        assert_ne!(id, new_id());
+    }
+}

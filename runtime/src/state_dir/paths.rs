@@ -1,0 +1,134 @@
+//! Where a pod's files are (see "State and locks" in `docs/architecture.md`).
+//!
+//! ```text
+//! <root>/<namespace>/<pod>/  lock owner config.json state.json
+//!                            containers/<id>/{config.json,state.json}
+//!                            shared/<id>/{rootfs,mounts/<n>} shared/.sources/<source>
+//! <root>/.vm/<hash>/         console log; sockets/ is what the VMM sees
+//! ```
+//! The VM's directory is apart and hashed: namespaces of 76 and ids of 64
+//! characters would not fit the 108 bytes of a Unix socket's path. No
+//! containerd namespace starts with a dot.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::state_dir::id::check_id;
+use crate::state_dir::lock::Guarded;
+
+/// The paths of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodDir {
+    root: PathBuf,
+    namespace: String,
+    pod: String,
+}
+
+impl PodDir {
+    /// The directory of a pod below the state directory `root`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a name is not a plain identifier.
+    pub fn new(root: &Path, namespace: &str, pod: &str) -> Result<Self> {
+        check_id("namespace", namespace)?;
+        check_id("pod id", pod)?;
+        Ok(Self {
+            root: root.to_owned(),
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+        })
+    }
+
+    /// The namespace's directory.
+    pub fn namespace_dir(&self) -> PathBuf {
+        self.root.join(&self.namespace)
+    }
+
+    /// The pod's directory.
+    pub fn path(&self) -> PathBuf {
+        self.namespace_dir().join(&self.pod)
+    }
+
+    /// The pod's configuration, written once.
+    pub fn config(&self) -> PathBuf {
+        self.path().join("config.json")
+    }
+
+    /// The pod's state.
+    pub fn state(&self) -> PathBuf {
+        self.path().join("state.json")
+    }
+
+    /// The directory of all containers.
+    pub fn containers(&self) -> PathBuf {
+        self.path().join("containers")
+    }
+
+    /// The directory of one container.
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    /// The tree that is exported to the guest.
+    pub fn shared(&self) -> PathBuf {
+        self.path().join("shared")
+    }
+
+    /// The VM's sockets and logs.
+    pub fn vm(&self) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(&self.namespace);
+        hash.update([0]);
+        hash.update(&self.pod);
+        let hex: String = hash.finalize()[..8]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        self.root.join(".vm").join(hex)
+    }
+
+    /// Where the owner serves `management.proto`, if it is none of the
+    /// engine's. The VMM does not see this directory.
+    pub fn management(&self) -> PathBuf {
+        self.vm().join("manage")
+    }
+
+    /// The vsock sockets, and nothing else: the VMM sees this directory.
+    pub fn sockets(&self) -> PathBuf {
+        self.vm().join("sockets")
+    }
+
+    /// The host end of vsock; port P is at this path plus `_P`.
+    pub fn vsock(&self) -> PathBuf {
+        self.sockets().join("vsock")
+    }
+}
+
+impl Guarded for PodDir {
+    fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.path()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_names_leave_room_for_a_socket() {
+        let dir = PodDir::new(
+            Path::new("/run/rust-kata"),
+            &"n".repeat(76),
+            &"p".repeat(64),
+        )
+        .unwrap();
+        let socket = format!("{}_1024", dir.vsock().display());
+        assert!(socket.len() < 70, "{socket}");
+    }
+}

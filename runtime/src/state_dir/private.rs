@@ -1,0 +1,178 @@
+//! Directories of state, which other users of the host may not enter: containers' files
+//! lie below, with modes that are meant for the container, and set-user-id programs.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::error::{Context, Error, Result};
+use crate::state_dir;
+
+/// What the owner alone may do.
+pub(crate) const MODE: u32 = 0o700;
+/// What others may do.
+const OTHERS: u32 = 0o077;
+/// A directory in which others may make files is not for state.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// What `root` and `data_root` have at the top, beside namespaces.
+const OURS: [&str; 6] = [".vm", ".owners", "pods", "images", "volumes", "events"];
+
+/// As [`make`], for a directory that the configuration names. It may be one that
+/// others need, such as `/var/lib`: it is closed to them only if it is empty or has
+/// state of ours in it, and nothing of others.
+///
+/// # Errors
+/// As [`make`]; [`Error::Invalid`] for one with other things in it.
+pub(crate) fn make_root(dir: &Path) -> Result<()> {
+    state_dir::make_dirs(dir, MODE)?;
+    let mode = fs::metadata(dir).on("look at", dir)?.mode();
+    if mode & OTHERS != 0 && !is_ours(dir)? {
+        return Err(Error::Invalid(format!(
+            "{} cannot hold state: others may enter it, and it has other things than state in it; \
+             give state a directory of its own, or close this one (chmod 700)",
+            dir.display()
+        )));
+    }
+    make(dir)
+}
+
+fn is_ours(dir: &Path) -> Result<bool> {
+    let entries = fs::read_dir(dir).on("read", dir)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.on("read", dir)?.file_name());
+    }
+    // Namespaces of running pods have names of any kind, and their VMs `.vm`.
+    let has_vms = names.iter().any(|name| name == OURS[0] || name == OURS[1]);
+    let known = |name: &std::ffi::OsString| {
+        OURS.iter().any(|ours| name == ours)
+            || name.to_string_lossy().starts_with(".new-")
+            || name.to_string_lossy().starts_with(".gone-")
+    };
+    Ok(has_vms || names.iter().all(known))
+}
+
+/// Makes a directory of state and those above it that are missing. One that is there and
+/// lets others in is closed to them: earlier builds made it so.
+///
+/// # Errors
+/// [`Error::Invalid`] for a directory that cannot be ours: of another user, writable by
+/// others, or of the first level, such as `/run`; [`Error::Io`].
+pub(crate) fn make(dir: &Path) -> Result<()> {
+    state_dir::make_dirs(dir, MODE)?;
+    let mut options = fs::File::options();
+    let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let held = options.read(true).custom_flags(flags).open(dir);
+    let held = held.on("open", dir)?;
+    let found = held.metadata().on("look at", dir)?;
+    let refuse = |why: String| {
+        Err(Error::Invalid(format!(
+            "{} cannot hold state: {why}; give state a directory of its own",
+            dir.display()
+        )))
+    };
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        return refuse(format!("it belongs to user {}", found.uid()));
+    }
+    if found.mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    if found.mode() & OTHERS_WRITE != 0 {
+        return refuse("others than its owner may write in it".into());
+    }
+    let path = fs::canonicalize(dir).on("resolve", dir)?;
+    if path.components().count() <= 2 {
+        return refuse("all of the host uses it".into());
+    }
+    let private = Permissions::from_mode(MODE);
+    held.set_permissions(private).on("close to others", dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_new_one_and_those_above_it_are_closed() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("a/b");
+
+        make(&dir).unwrap();
+
+        assert_eq!((mode(&dir), mode(dir.parent().unwrap())), (0o700, 0o700));
+    }
+
+    #[test]
+    fn one_of_an_earlier_build_is_closed() {
+        let place = tempfile::tempdir().unwrap();
+        for wide in [0o711, 0o755, 0o750] {
+            let dir = place.path().join(format!("{wide:o}"));
+            fs::create_dir(&dir).unwrap();
+            set_mode(&dir, wide);
+
+            make(&dir).unwrap();
+
+            assert_eq!(mode(&dir), 0o700, "{wide:o}");
+        }
+    }
+
+    #[test]
+    fn a_directory_with_things_of_others_is_not_closed() {
+        let place = tempfile::tempdir().unwrap();
+        let with = |name: &str, entries: &[&str]| {
+            let dir = place.path().join(name);
+            for entry in entries {
+                fs::create_dir_all(dir.join(entry)).unwrap();
+            }
+            fs::create_dir_all(&dir).unwrap();
+            set_mode(&dir, 0o755);
+            dir
+        };
+        for ours in [
+            with("empty", &[]),
+            with("root", &["k8s.io", ".vm"]),
+            with("data", &["pods", "images", ".gone-1-2-x"]),
+        ] {
+            make_root(&ours).unwrap();
+            assert_eq!(mode(&ours), 0o700, "{}", ours.display());
+        }
+        for theirs in [with("lib", &["dpkg"]), with("srv", &["images", "www"])] {
+            let error = make_root(&theirs).unwrap_err().to_string();
+            assert!(error.contains("chmod 700"), "{error}");
+            assert_eq!(mode(&theirs), 0o755, "{}", theirs.display());
+            set_mode(&theirs, 0o700);
+            make_root(&theirs).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_ours_is_refused_and_left_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        set_mode(place.path(), 0o1777);
+        let error = make(place.path()).unwrap_err().to_string();
+        assert!(error.contains("write in it"), "{error}");
+        assert_eq!(mode(place.path()), 0o1777);
+
+        let before = mode(Path::new("/usr"));
+        let error = make(Path::new("/usr")).unwrap_err().to_string();
+        assert!(error.contains("/usr cannot hold state"), "{error}");
+        assert_eq!(mode(Path::new("/usr")), before);
+
+        if nix::unistd::geteuid().is_root() {
+            let dir = place.path().join("theirs");
+            fs::create_dir(&dir).unwrap();
+            std::os::unix::fs::chown(&dir, Some(65534), None).unwrap();
+            let error = make(&dir).unwrap_err().to_string();
+            assert!(error.contains("user 65534"), "{error}");
+        }
+    }
+}

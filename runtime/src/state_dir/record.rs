@@ -1,0 +1,253 @@
+//! What is on disk about a pod: enough for any other process to list it, and
+//! to remove all of it after any crash.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use hypervisor::VmProcess;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::events::Exit;
+use crate::host::cgroup::CpuLimits;
+use crate::state::Status;
+use crate::state_dir;
+use crate::state_dir::Stored;
+use crate::state_dir::lock::PodLock;
+use crate::state_dir::paths::PodDir;
+
+/// Who made a pod, and is asked to change it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrontDoor {
+    /// The engine: `rust-kata`.
+    #[default]
+    RustKata,
+    /// containerd, through its shim.
+    Containerd,
+    /// `containerd-shim-rust-kata-v2 run`.
+    Run,
+}
+
+impl std::fmt::Display for FrontDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RustKata => "rust-kata",
+            Self::Containerd => "containerd",
+            Self::Run => "run",
+        })
+    }
+}
+
+/// What a pod is asked to be (`config.json`, written once).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodConfig {
+    /// containerd's namespace, or another name for the pods of one front door.
+    pub namespace: String,
+    /// The pod's id.
+    pub id: String,
+    /// Who made it.
+    #[serde(default)]
+    pub front_door: FrontDoor,
+    /// Where its owner serves the task API; empty if nowhere.
+    #[serde(skip)]
+    pub address: String,
+    /// The network namespace that the pod's processes run in.
+    pub netns: Option<PathBuf>,
+    /// Of the pod's UTS namespace.
+    pub hostname: Option<String>,
+    /// Of the pod's namespaces.
+    pub sysctls: HashMap<String, String>,
+    /// The host cgroup of the pod's processes, as in the OCI spec.
+    pub cgroups_path: Option<PathBuf>,
+    /// Annotations of the first container.
+    pub labels: HashMap<String, String>,
+    /// What the containers may use at the most, in bytes: added to the VM's
+    /// own memory.
+    pub memory_limit: Option<u64>,
+    /// The CPUs that the containers may use at the most.
+    pub cpus: Option<u32>,
+    /// Limits of its cgroup.
+    #[serde(default)]
+    pub cpu_limits: CpuLimits,
+    /// The containers that join a pid namespace share the pod's.
+    #[serde(default)]
+    pub share_pid: bool,
+    /// Its VM goes on when the last container has ended.
+    #[serde(default)]
+    pub outlives_containers: bool,
+}
+
+/// CRI annotations that size a sandbox, containerd `pkg/cri/annotations`.
+const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+
+impl PodConfig {
+    /// The pod that the first container of it describes: the CRI's sandbox, or
+    /// a container that is alone in its pod.
+    pub fn from_spec(namespace: &str, id: &str, address: &str, spec: &Spec) -> Self {
+        let labels = spec.annotations().clone().unwrap_or_default();
+        let linux = spec.linux().as_ref();
+        let resources = linux.and_then(|l| l.resources().as_ref());
+        let number = |key: &str| labels.get(key).and_then(|v| v.parse::<i64>().ok());
+
+        let own_memory = resources
+            .and_then(|r| r.memory().as_ref())
+            .and_then(|m| m.limit());
+        let memory = number(SANDBOX_MEMORY).or(own_memory).filter(|n| *n > 0);
+        let cpu = resources.and_then(|r| r.cpu().as_ref());
+        let quota = number(SANDBOX_CPU_QUOTA).or(cpu.and_then(|c| c.quota()));
+        let period = number(SANDBOX_CPU_PERIOD).or(cpu.and_then(|c| c.period()).map(|p| p as i64));
+        let cpus = match (quota, period) {
+            (Some(quota @ 1..), Some(period @ 1..)) => u32::try_from((quota - 1) / period + 1).ok(),
+            _ => None,
+        };
+        let netns = linux
+            .and_then(|l| l.namespaces().as_ref())
+            .into_iter()
+            .flatten()
+            .find(|n| n.typ() == LinuxNamespaceType::Network)
+            .and_then(|n| n.path().clone());
+        Self {
+            namespace: namespace.to_owned(),
+            id: id.to_owned(),
+            front_door: FrontDoor::Containerd,
+            address: address.to_owned(),
+            netns,
+            hostname: spec.hostname().clone(),
+            sysctls: HashMap::new(),
+            cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
+            labels,
+            memory_limit: memory.map(|n| n as u64),
+            cpus,
+            cpu_limits: CpuLimits::default(),
+            share_pid: false,
+            outlives_containers: false,
+        }
+    }
+}
+
+/// Where a pod stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodStatus {
+    /// Being made.
+    Creating,
+    /// Its VM runs.
+    Running,
+    /// Its VM has ended.
+    Stopped,
+}
+
+/// The state of a pod (`state.json`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodState {
+    /// Where it stands.
+    pub status: PodStatus,
+    /// The hypervisor and why it was chosen.
+    pub hypervisor: String,
+    /// The host processes of the VM.
+    pub processes: Vec<VmProcess>,
+    /// How the VM ended, if it did.
+    pub reason: Option<String>,
+    /// Host cgroup directories that were made for the pod.
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// What a container is (`containers/<id>/config.json`, written once).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Its id.
+    pub id: String,
+    /// Its OCI bundle.
+    pub bundle: PathBuf,
+    /// It is the pod's sandbox, or alone in its pod.
+    pub sandbox: bool,
+    /// When it was created.
+    pub created: SystemTime,
+}
+
+/// The state of a container (`containers/<id>/state.json`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Its init.
+    pub init: ProcessRecord,
+    /// The init's pid in the guest.
+    pub guest_pid: u32,
+    /// Its further processes, by exec id.
+    pub execs: BTreeMap<String, ProcessRecord>,
+}
+
+/// A process in a state file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Where it stands.
+    pub status: Status,
+    /// The pid of its holder on the host; 0 if it has none yet.
+    pub pid: u32,
+    /// How it ended.
+    pub exit: Option<Exit>,
+}
+
+impl Stored for PodConfig {}
+impl Stored for PodState {}
+impl Stored for ContainerRecord {}
+impl Stored for ContainerState {}
+
+/// Writes a file of the pod under its lock.
+pub(crate) fn save<T: Stored>(dir: &PodDir, path: &std::path::Path, value: &T) -> Result<()> {
+    let _lock = PodLock::exclusive(dir)?;
+    state_dir::write(path, value)
+}
+
+/// The ids of the containers that have a directory.
+pub(crate) fn container_ids(dir: &PodDir) -> Result<Vec<String>> {
+    let path = dir.containers();
+    let mut ids: Vec<String> = match fs::read_dir(&path) {
+        Ok(entries) => entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .collect(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(e).on("read", &path),
+    };
+    ids.sort();
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_sized_by_its_sandbox_or_its_only_container() {
+        let spec: Spec = serde_json::from_value(serde_json::json!({
+            "ociVersion": "1.0.2",
+            "hostname": "web",
+            "linux": {
+                "resources": {"memory": {"limit": 1048576}, "cpu": {"quota": 150000, "period": 100000}},
+                "namespaces": [{"type": "network", "path": "/var/run/netns/x"}]}
+        }))
+        .unwrap();
+        let lone = PodConfig::from_spec("default", "a", "", &spec);
+        assert_eq!((lone.memory_limit, lone.cpus), (Some(1 << 20), Some(2)));
+        assert_eq!(
+            lone.netns.as_deref(),
+            Some(std::path::Path::new("/var/run/netns/x"))
+        );
+
+        let mut cri = spec.clone();
+        cri.set_annotations(Some(HashMap::from([
+            (SANDBOX_MEMORY.to_owned(), "268435456".to_owned()),
+            (SANDBOX_CPU_QUOTA.to_owned(), "-1".to_owned()),
+        ])));
+        let sandbox = PodConfig::from_spec("k8s.io", "a", "", &cri);
+        assert_eq!(
+            (sandbox.memory_limit, sandbox.cpus),
+            (Some(256 << 20), None)
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! Descriptors of a process beside stdin, stdout and stderr: each a vsock stream
+//! of its own, carried to and from a socket that the client gave.
+//!
+//! ```text
+//! client ── socket ── pumps ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe or socket ── process
+//! ```
+//! The client is never the descriptor that is meant itself, but who serves it:
+//! so nothing here waits for, or steals from, an open file of somebody else.
+
+use std::fmt;
+use std::os::unix::net::UnixStream;
+
+use protos::agent as api;
+use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR, MAX_DESCRIPTORS};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::stdio::pump::{InputPump, OutputPump, Sink, Source};
+
+/// Which way the bytes of a descriptor go, as its process sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// It reads, from a pipe.
+    In,
+    /// It writes, to a pipe.
+    Out,
+    /// Both, on a socket, of which either way may be shut down.
+    Both,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Both => "both",
+        })
+    }
+}
+
+impl From<Direction> for api::Direction {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::In => Self::IN,
+            Direction::Out => Self::OUT,
+            Direction::Both => Self::BOTH,
+        }
+    }
+}
+
+impl From<api::Direction> for Direction {
+    fn from(direction: api::Direction) -> Self {
+        match direction {
+            api::Direction::IN => Self::In,
+            api::Direction::OUT => Self::Out,
+            api::Direction::BOTH => Self::Both,
+        }
+    }
+}
+
+/// A descriptor that a process is given.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// The number that the process knows it by.
+    pub number: u32,
+    /// Which way its bytes go.
+    pub direction: Direction,
+    /// Our end of it: the client has the other one.
+    pub client: UnixStream,
+}
+
+/// Checks the numbers of the descriptors of one process.
+///
+/// # Errors
+/// [`Error::Invalid`], with the number.
+pub fn check(numbers: impl IntoIterator<Item = u32>) -> Result<()> {
+    let mut seen = Vec::new();
+    for number in numbers {
+        if !(FIRST_DESCRIPTOR..=HIGHEST_DESCRIPTOR).contains(&number) {
+            return Err(Error::Invalid(format!(
+                "Descriptor {number} cannot be passed on: only {FIRST_DESCRIPTOR} to {HIGHEST_DESCRIPTOR} can"
+            )));
+        }
+        if seen.contains(&number) {
+            return Err(Error::Invalid(format!(
+                "Descriptor {number} is named twice: name it once"
+            )));
+        }
+        seen.push(number);
+    }
+    if seen.len() > MAX_DESCRIPTORS {
+        return Err(Error::Invalid(format!(
+            "{} descriptors are to be passed on: at most {MAX_DESCRIPTORS} can be",
+            seen.len()
+        )));
+    }
+    Ok(())
+}
+
+impl Descriptor {
+    pub(crate) fn request(&self, token: u64) -> api::Descriptor {
+        api::Descriptor {
+            number: self.number,
+            direction: api::Direction::from(self.direction).into(),
+            token,
+            ..Default::default()
+        }
+    }
+
+    /// Starts what the agent has dialled `stream` for; the process is fed once
+    /// it starts.
+    pub(crate) fn connect(self, stream: tokio::net::UnixStream) -> Result<DescriptorPumps> {
+        let number = self.number;
+        let unusable = |e| Error::Internal(format!("The client's end of descriptor {number}: {e}"));
+        self.client.set_nonblocking(true).map_err(unusable)?;
+        let client = tokio::net::UnixStream::from_std(self.client).map_err(unusable)?;
+        let (from, to) = client.into_split();
+        let mut pumps = DescriptorPumps::default();
+        match self.direction {
+            Direction::In => pumps.input = Some(InputPump::new(Source::Socket(from), stream)),
+            Direction::Out => pumps.output = Some(OutputPump::start(stream, Sink::Socket(to))),
+            Direction::Both => {
+                let (read, write) = stream.into_split();
+                pumps.input = Some(InputPump::of_socket(from, write));
+                pumps.output = Some(OutputPump::of_socket(read, to));
+            }
+        }
+        Ok(pumps)
+    }
+}
+
+/// The pumps of a descriptor. Dropped, they take nothing more in; but what came
+/// in is still given to the client, as fast as that reads it.
+#[derive(Debug, Default)]
+pub(crate) struct DescriptorPumps {
+    input: Option<InputPump>,
+    output: Option<OutputPump>,
+}
+
+impl DescriptorPumps {
+    pub(crate) fn start_input(&mut self) {
+        if let Some(input) = &mut self.input {
+            input.start();
+        }
+    }
+
+    pub(crate) fn stop_input(&mut self) {
+        self.input = None;
+    }
+
+    pub(crate) fn output(&self) -> Option<&OutputPump> {
+        self.output.as_ref()
+    }
+}
+
+impl Drop for DescriptorPumps {
+    fn drop(&mut self) {
+        if let Some(output) = self.output.take() {
+            output.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Running pumps, the client's end, and the guest's.
+    fn connected(direction: Direction) -> (DescriptorPumps, UnixStream, UnixStream) {
+        let (client, ours) = UnixStream::pair().unwrap();
+        let (guest, host) = UnixStream::pair().unwrap();
+        host.set_nonblocking(true).unwrap();
+        let descriptor = Descriptor {
+            number: 3,
+            direction,
+            client: ours,
+        };
+        let stream = tokio::net::UnixStream::from_std(host).unwrap();
+        let mut pumps = descriptor.connect(stream).unwrap();
+        pumps.start_input();
+        (pumps, client, guest)
+    }
+
+    fn all(mut from: UnixStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        all
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_named() {
+        check([3, 1023, 7]).unwrap();
+        let problem = |numbers: &[u32]| check(numbers.iter().copied()).unwrap_err().to_string();
+        assert!(problem(&[2]).contains("Descriptor 2 "));
+        assert!(problem(&[1024]).contains("Descriptor 1024 "));
+        assert!(problem(&[4, 5, 4]).contains("Descriptor 4 is named twice"));
+        let many: Vec<u32> = (3..=67).collect();
+        assert!(problem(&many).contains("65 descriptors"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn input_ends_where_the_client_ends() {
+        let (_pumps, mut client, guest) = connected(Direction::In);
+        let heard = tokio::task::spawn_blocking(move || all(guest));
+        client.write_all(b"words").unwrap();
+        drop(client);
+        assert_eq!(heard.await.unwrap(), b"words");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_process_that_reads_no_more_ends_what_the_client_writes() {
+        let (_pumps, mut client, guest) = connected(Direction::In);
+        drop(guest);
+        let error = tokio::task::spawn_blocking(move || {
+            loop {
+                if let Err(e) = client.write_all(&[0; 4096]) {
+                    return e.kind();
+                }
+            }
+        });
+        // The second if the pump had not read all when it ended.
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        assert!(matches!(error.await.unwrap(), BrokenPipe | ConnectionReset));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_way_of_a_socket_ends_by_itself() {
+        let (_pumps, client, guest) = connected(Direction::Both);
+        let pairs = [
+            (client.try_clone().unwrap(), guest.try_clone().unwrap()),
+            (guest, client),
+        ];
+        for (mut says, hears) in pairs {
+            let heard = tokio::task::spawn_blocking(move || all(hears));
+            says.write_all(b"words").unwrap();
+            says.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(heard.await.unwrap(), b"words");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_came_in_is_given_to_a_slow_client_after_the_process_is_gone() {
+        let (pumps, client, mut guest) = connected(Direction::Out);
+        let data: Vec<u8> = (0..3 << 20).map(|n: u32| n as u8).collect();
+        let total = data.len() as u64;
+        let mut progress = pumps.output().unwrap().progress();
+        let sent = data.clone();
+        // It stays open, as by a child of the process.
+        let writer = tokio::task::spawn_blocking(move || guest.write_all(&sent).map(|()| guest));
+        assert!(progress.received(total, SOON).await);
+        drop(pumps);
+        let heard = tokio::task::spawn_blocking(move || all(client));
+        assert!(heard.await.unwrap() == data);
+        drop(writer.await.unwrap().unwrap());
+    }
+}

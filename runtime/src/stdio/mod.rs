@@ -1,0 +1,326 @@
+//! A process's stdin, stdout, stderr and further descriptors: one vsock stream
+//! each, carried to and from what the client gave (FIFOs of containerd, files,
+//! descriptors; sockets for the further ones).
+//!
+//! ```text
+//! client ── FIFO ── pump ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe ── process
+//! ```
+//! The host opens each stream with a token that it made up, and names the tokens to
+//! the agent in the call that makes the process. The host listens for none: nothing
+//! in the guest but the agent has a part in it.
+//! There is no message per chunk, and back-pressure runs through all of it.
+
+pub(crate) mod descriptor;
+pub(crate) mod output;
+pub(crate) mod pump;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protos::agent::WaitProcessResponse;
+use protos::{STDIO_PORT, STREAM_DEADLINE};
+use rustix::fs::{FileType, Mode, OFlags};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+
+use crate::error::{Context, Error, Result};
+use crate::stdio::descriptor::{Descriptor, DescriptorPumps};
+use crate::stdio::pump::{InputPump, OutputPump, Progress, Sink, Source};
+
+/// One end that the client gave for a stream.
+#[derive(Debug, Default)]
+pub enum Endpoint {
+    /// Not connected: the process gets `/dev/null`.
+    #[default]
+    None,
+    /// A FIFO, a file or a device, opened here. `file:///path` is a file that
+    /// is appended to.
+    Path(PathBuf),
+    /// An open descriptor.
+    Fd(OwnedFd),
+    /// Somebody in this process.
+    Stream(DuplexStream),
+}
+
+/// How a process is connected.
+#[derive(Debug, Default)]
+pub struct ProcessIo {
+    /// What the process reads.
+    pub stdin: Endpoint,
+    /// What it writes.
+    pub stdout: Endpoint,
+    /// What it complains about. Unused with a terminal.
+    pub stderr: Endpoint,
+    /// The process gets a pty.
+    pub terminal: bool,
+    /// What it has open beside these.
+    pub descriptors: Vec<Descriptor>,
+}
+
+impl Endpoint {
+    /// The path, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Endpoint::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    fn is_some(&self) -> bool {
+        !matches!(self, Endpoint::None)
+    }
+}
+
+/// Streams that are opened at a time.
+const MAX_OPENING: usize = 64;
+
+/// The longest answer to a `CONNECT`: `OK`, a number and the end of the line.
+const MAX_ANSWER: usize = 16;
+
+/// Opens streams to the agent of one VM.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    /// The socket that leads to the guest, by descriptor: beside it, a VMM that was
+    /// taken over could put a link to another one.
+    vsock: Arc<OwnedFd>,
+    opening: Arc<Semaphore>,
+}
+
+impl Streams {
+    /// Finds the socket by which the VM's guest is reached. To be called before any
+    /// program runs in the guest that the host does not trust.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::BadFile`] if there is no socket.
+    pub fn new(vsock: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::open(vsock, flags, Mode::empty()).on("open", vsock)?;
+        let stat = rustix::fs::fstat(&found).on("look at", vsock)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+            return Err(Error::bad_file(vsock, "it is no socket"));
+        }
+        Ok(Self {
+            vsock: Arc::new(found),
+            opening: Arc::new(Semaphore::new(MAX_OPENING)),
+        })
+    }
+}
+
+fn random_token() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: the buffer is ours and of the length given.
+        let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        match u64::from_le_bytes(bytes) {
+            token if n == 8 && token != 0 => return Ok(token),
+            _ if n < 0 => {
+                let error = std::io::Error::last_os_error();
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    return Err(Error::Internal(format!("getrandom: {error}")));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Streams {
+    /// Opens the stream that `token` stands for.
+    async fn open(&self, token: u64) -> Result<UnixStream> {
+        // It is never closed.
+        let _permit = self.opening.acquire().await;
+        let deadline = Duration::from_secs(STREAM_DEADLINE);
+        match tokio::time::timeout(deadline, self.dial(token)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) => Err(Error::Internal(format!(
+                "The guest does not take a stdio stream: {e}"
+            ))),
+            Err(_) => Err(Error::AgentTimeout {
+                call: "the opening of a stdio stream",
+                seconds: STREAM_DEADLINE,
+            }),
+        }
+    }
+
+    /// As Firecracker's vsock does it: `CONNECT <port>`, answered by `OK <number>`
+    /// once the guest has accepted. The token follows at once.
+    async fn dial(&self, token: u64) -> io::Result<UnixStream> {
+        let path = format!("/proc/self/fd/{}", self.vsock.as_raw_fd());
+        let mut stream = UnixStream::connect(path).await?;
+        let mut hello = format!("CONNECT {STDIO_PORT}\n").into_bytes();
+        hello.extend(token.to_le_bytes());
+        stream.write_all(&hello).await?;
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') {
+            if answer.len() == MAX_ANSWER {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            // Byte by byte: the process's output may follow.
+            answer.push(stream.read_u8().await?);
+        }
+        match answer.starts_with(b"OK ") {
+            true => Ok(stream),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// The streams of a process whose creation is under way.
+#[derive(Debug)]
+pub struct Pending {
+    door: Streams,
+    /// Of stdin, stdout and stderr; 0 for what is not connected.
+    tokens: [u64; 3],
+    /// Those of the further descriptors, in their order.
+    further: Vec<u64>,
+    io: ProcessIo,
+}
+
+impl Streams {
+    /// Prepares the streams for `io`. The tokens go to the agent.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the system has no random numbers;
+    /// [`Error::Invalid`] for descriptors that cannot be.
+    pub fn prepare(&self, io: ProcessIo) -> Result<Pending> {
+        descriptor::check(io.descriptors.iter().map(|one| one.number))?;
+        let token = |wanted: bool| if wanted { random_token() } else { Ok(0) };
+        let tokens = [
+            token(io.stdin.is_some())?,
+            token(io.stdout.is_some())?,
+            token(io.stderr.is_some() && !io.terminal)?,
+        ];
+        let further = io.descriptors.iter().map(|_| random_token());
+        Ok(Pending {
+            door: self.clone(),
+            tokens,
+            further: further.collect::<Result<_>>()?,
+            io,
+        })
+    }
+}
+
+impl Pending {
+    /// What the agent is told.
+    pub fn request(&self) -> protos::agent::Stdio {
+        let [stdin, stdout, stderr] = self.tokens;
+        let descriptors = self.io.descriptors.iter().zip(&self.further);
+        let descriptors = descriptors.map(|(descriptor, token)| descriptor.request(*token));
+        protos::agent::Stdio {
+            stdin,
+            stdout,
+            stderr,
+            terminal: self.io.terminal,
+            descriptors: descriptors.collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Opens the streams and starts the pumps, while the agent is told of them: its
+    /// call does not answer before they are there.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] if the client's end cannot be opened,
+    /// [`Error::AgentTimeout`] and [`Error::Internal`] if the guest does not take them.
+    pub async fn connect(self) -> Result<Stdio> {
+        let Self {
+            door,
+            tokens: [stdin, stdout, stderr],
+            further,
+            mut io,
+        } = self;
+        let open = async |token| match token {
+            0 => Ok(None),
+            token => door.open(token).await.map(Some),
+        };
+        let descriptors = io.descriptors.into_iter().zip(further);
+        let descriptors =
+            descriptors.map(async |(one, token)| one.connect(door.open(token).await?));
+        let (stdin, stdout, stderr, descriptors) = futures::try_join!(
+            open(stdin),
+            open(stdout),
+            open(stderr),
+            futures::future::try_join_all(descriptors),
+        )?;
+        let mut connected = Stdio {
+            stdin: None,
+            outputs: [None, None],
+            descriptors,
+        };
+        if let Some(stream) = stdin {
+            let source = Source::open(std::mem::take(&mut io.stdin))?;
+            connected.stdin = Some(InputPump::new(source, stream));
+        }
+        let ends = [io.stdout, io.stderr];
+        let outputs = [stdout, stderr].into_iter().zip(ends);
+        for (output, (stream, end)) in connected.outputs.iter_mut().zip(outputs) {
+            if let Some(stream) = stream {
+                *output = Some(OutputPump::start(stream, Sink::open(end)?));
+            }
+        }
+        Ok(connected)
+    }
+}
+
+/// The running streams of a process. Dropped, they end; but what came in on
+/// further descriptors is still given to their client.
+#[derive(Debug)]
+pub struct Stdio {
+    stdin: Option<InputPump>,
+    outputs: [Option<OutputPump>; 2],
+    descriptors: Vec<DescriptorPumps>,
+}
+
+impl Stdio {
+    /// The process starts: its input is taken from now on.
+    pub fn start_input(&mut self) {
+        if let Some(stdin) = &mut self.stdin {
+            stdin.start();
+        }
+        self.descriptors
+            .iter_mut()
+            .for_each(DescriptorPumps::start_input);
+    }
+
+    /// Lets stdin end when the client's end does (containerd's `CloseIO`).
+    pub fn close_stdin(&mut self) {
+        if let Some(stdin) = &mut self.stdin {
+            stdin.close();
+        }
+    }
+
+    /// Stops feeding a process that has ended.
+    pub fn stop_input(&mut self) {
+        self.stdin = None;
+        self.descriptors
+            .iter_mut()
+            .for_each(DescriptorPumps::stop_input);
+    }
+
+    /// The progress of all outputs, to be awaited without holding on to this,
+    /// with the bytes that the agent says the process has written to each.
+    pub fn written(&self, answer: &WaitProcessResponse) -> Vec<(Progress, u64)> {
+        let totals = [answer.stdout_bytes, answer.stderr_bytes];
+        let stdio = self.outputs.iter().map(Option::as_ref).zip(totals);
+        // A number that is missing is that of an agent that does not know any.
+        let totals = answer.descriptor_bytes.iter().copied();
+        let descriptors = self.descriptors.iter().map(DescriptorPumps::output);
+        let descriptors = descriptors.zip(totals.chain(std::iter::repeat(0)));
+        stdio
+            .chain(descriptors)
+            .filter_map(|(output, total)| Some((output?.progress(), total)))
+            .collect()
+    }
+
+    /// The progress of stdout and stderr.
+    pub fn outputs(&self) -> Vec<Progress> {
+        let outputs = self.outputs.iter().flatten();
+        outputs.map(OutputPump::progress).collect()
+    }
+}

@@ -1,0 +1,308 @@
+//! The pumps between a vsock stream and the client's end of it.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use bytes::BytesMut;
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
+use tokio::sync::oneshot;
+
+pub(crate) use super::output::{OutputPump, Progress};
+use crate::error::{Error, Result};
+use crate::stdio::Endpoint;
+
+/// What a pump moves at a time, and holds back for a slow client.
+pub(super) const CHUNK: usize = 256 << 10;
+
+/// The pipe size asked for; the kernel's limit for unprivileged users.
+const PIPE_SIZE: libc::c_int = 1 << 20;
+
+/// Where the output of a process goes.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// A FIFO.
+    Pipe(pipe::Sender),
+    /// One way of a socket; dropped, it is shut down.
+    Socket(OwnedWriteHalf),
+    /// Somebody in this process.
+    Stream(DuplexStream),
+    /// Anything that the kernel cannot poll, and the descriptors of others.
+    File(tokio::fs::File),
+}
+
+impl Sink {
+    pub(crate) fn open(end: Endpoint) -> Result<Self> {
+        match end {
+            Endpoint::None => Self::open_path(Path::new("/dev/null"), false),
+            Endpoint::Fd(fd) => Ok(Sink::File(file(fd))),
+            Endpoint::Stream(stream) => Ok(Sink::Stream(stream)),
+            Endpoint::Path(path) => match path.to_str() {
+                Some(uri) if uri.starts_with("file://") => {
+                    Self::open_path(Path::new(&uri["file://".len()..]), true)
+                }
+                Some(uri) if uri.contains("://") => {
+                    Err(Error::Unsupported(format!("The stdio address {uri:?}")))
+                }
+                _ => Self::open_path(&path, false),
+            },
+        }
+    }
+
+    fn open_path(path: &Path, create: bool) -> Result<Self> {
+        if is_fifo(path) {
+            // For reading as well: opening then waits for nobody, and a reader
+            // that comes back (containerd was restarted) goes on where it was.
+            let sender = pipe::OpenOptions::new()
+                .read_write(true)
+                .open_sender(path)
+                .map_err(|e| bad_end(path, e))?;
+            enlarge(&sender);
+            return Ok(Sink::Pipe(sender));
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create(create)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| bad_end(path, e))?;
+        Ok(Sink::File(async_file(file)))
+    }
+}
+
+impl AsyncWrite for Sink {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Sink::Pipe(p) => Pin::new(p).poll_write(cx, data),
+            Sink::Socket(s) => Pin::new(s).poll_write(cx, data),
+            Sink::Stream(s) => Pin::new(s).poll_write(cx, data),
+            Sink::File(f) => Pin::new(f).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Sink::Pipe(p) => Pin::new(p).poll_flush(cx),
+            Sink::Socket(s) => Pin::new(s).poll_flush(cx),
+            Sink::Stream(s) => Pin::new(s).poll_flush(cx),
+            Sink::File(f) => Pin::new(f).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+/// Where the input of a process comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A FIFO that is opened when the process starts. The client writes, and
+    /// comes to its end, as soon as somebody reads; one that does so before it
+    /// knows the process (`ctr`) cannot say `CloseIO` any more.
+    Fifo(PathBuf),
+    /// A FIFO, and our own write end of it: while that is open there is no EOF,
+    /// so that a client may come and go until `CloseIO`.
+    Pipe(pipe::Receiver, Option<OwnedFd>),
+    /// One way of a socket.
+    Socket(OwnedReadHalf),
+    /// Somebody in this process.
+    Stream(DuplexStream),
+    /// Anything that the kernel cannot poll, and the descriptors of others.
+    File(tokio::fs::File),
+}
+
+impl Source {
+    pub(crate) fn open(end: Endpoint) -> Result<Self> {
+        let path = match end {
+            Endpoint::Fd(fd) => return Ok(Source::File(file(fd))),
+            Endpoint::Stream(stream) => return Ok(Source::Stream(stream)),
+            Endpoint::None => Path::new("/dev/null").to_owned(),
+            Endpoint::Path(path) => path,
+        };
+        if is_fifo(&path) {
+            return Ok(Source::Fifo(path));
+        }
+        let file = std::fs::File::open(&path).map_err(|e| bad_end(&path, e))?;
+        Ok(Source::File(async_file(file)))
+    }
+
+    fn reach(self) -> io::Result<Self> {
+        let Source::Fifo(path) = self else {
+            return Ok(self);
+        };
+        let receiver = pipe::OpenOptions::new().open_receiver(&path)?;
+        let writer = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)?;
+        enlarge(&receiver);
+        Ok(Source::Pipe(receiver, Some(writer.into())))
+    }
+}
+
+impl AsyncRead for Source {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Source::Fifo(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Source::Pipe(p, _) => Pin::new(p).poll_read(cx, buf),
+            Source::Socket(s) => Pin::new(s).poll_read(cx, buf),
+            Source::Stream(s) => Pin::new(s).poll_read(cx, buf),
+            Source::File(f) => Pin::new(f).poll_read(cx, buf),
+        }
+    }
+}
+
+fn is_fifo(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo())
+}
+
+fn bad_end(path: &Path, e: io::Error) -> Error {
+    Error::bad_file(path, format!("cannot open it for a process's stdio: {e}"))
+}
+
+fn file(fd: OwnedFd) -> tokio::fs::File {
+    async_file(std::fs::File::from(fd))
+}
+
+fn async_file(file: std::fs::File) -> tokio::fs::File {
+    let mut file = tokio::fs::File::from_std(file);
+    file.set_max_buf_size(CHUNK);
+    file
+}
+
+/// Best effort: a larger pipe means fewer switches, no more.
+fn enlarge(pipe: &impl std::os::fd::AsRawFd) {
+    // SAFETY: a plain system call on a descriptor that is open for the call.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_SIZE) };
+}
+
+/// The process's side of an input.
+#[derive(Debug)]
+struct Wire {
+    to: OwnedWriteHalf,
+    /// Where the agent sends nothing, what comes is its end. Without it, the
+    /// other direction is an output.
+    hangup: Option<OwnedReadHalf>,
+}
+
+impl Wire {
+    async fn hung_up(&mut self) {
+        match &mut self.hangup {
+            Some(hangup) => drop(hangup.read(&mut [0; 1]).await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// From the client to the process.
+#[derive(Debug)]
+pub(crate) struct InputPump {
+    waiting: Option<(Source, Wire, oneshot::Receiver<()>)>,
+    task: Option<tokio::task::JoinHandle<()>>,
+    close: Option<oneshot::Sender<()>>,
+}
+
+impl InputPump {
+    pub(crate) fn new(source: Source, stream: UnixStream) -> Self {
+        let (hangup, to) = stream.into_split();
+        let hangup = Some(hangup);
+        Self::on(source, Wire { to, hangup })
+    }
+
+    /// Of a stream whose other direction is an output.
+    pub(crate) fn of_socket(client: OwnedReadHalf, to: OwnedWriteHalf) -> Self {
+        Self::on(Source::Socket(client), Wire { to, hangup: None })
+    }
+
+    fn on(source: Source, wire: Wire) -> Self {
+        let (close, closed) = oneshot::channel();
+        Self {
+            waiting: Some((source, wire, closed)),
+            task: None,
+            close: Some(close),
+        }
+    }
+
+    /// The process starts: from now on its input is taken.
+    pub(crate) fn start(&mut self) {
+        if let Some((source, wire, closed)) = self.waiting.take() {
+            self.task = Some(tokio::spawn(async move {
+                match source.reach() {
+                    Ok(source) => feed(source, wire, closed).await,
+                    Err(e) => log::warn!("Cannot open a process's stdin: {e}"),
+                }
+            }));
+        }
+    }
+
+    /// The client will send no more than what is in the FIFO.
+    pub(crate) fn close(&mut self) {
+        if let Some(close) = self.close.take() {
+            let _ = close.send(());
+        }
+    }
+}
+
+impl Drop for InputPump {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn feed(mut source: Source, mut wire: Wire, mut closed: oneshot::Receiver<()>) {
+    let mut open = true;
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    loop {
+        buffer.clear();
+        tokio::select! {
+            biased;
+            _ = wire.hung_up() => return,
+            _ = &mut closed, if open => {
+                open = false;
+                if let Source::Pipe(_, writer) = &mut source {
+                    *writer = None;
+                }
+            }
+            read = source.read_buf(&mut buffer) => match read {
+                Ok(n) if n > 0 => {
+                    // Gone while we write: the process wants no more input.
+                    if wire.to.write_all(&buffer).await.is_err() {
+                        if let Source::Socket(client) = &source {
+                            let _ = rustix::net::shutdown(client.as_ref(), Shutdown::Read);
+                        }
+                        return;
+                    }
+                }
+                Ok(_) => break,
+                Err(e) => {
+                    log::warn!("Cannot read a process's input: {e}");
+                    break;
+                }
+            }
+        }
+    }
+    let _ = wire.to.shutdown().await;
+    // Hold the stream until the agent has taken what is on the way.
+    wire.hung_up().await;
+}
