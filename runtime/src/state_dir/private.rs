@@ -43,14 +43,25 @@ fn is_ours(dir: &Path) -> Result<bool> {
     for entry in entries {
         names.push(entry.on("read", dir)?.file_name());
     }
-    // Namespaces of running pods have names of any kind, and their VMs `.vm`.
-    let has_vms = names.iter().any(|name| name == OURS[0] || name == OURS[1]);
+    // Namespaces of running pods have names of any kind, their VMs `.vm`.
+    let has_pods = names
+        .iter()
+        .any(|name| name == OURS[0] || name == OURS[1] || is_namespace(&dir.join(name)));
     let known = |name: &std::ffi::OsString| {
         OURS.iter().any(|ours| name == ours)
             || name.to_string_lossy().starts_with(".new-")
             || name.to_string_lossy().starts_with(".gone-")
     };
-    Ok(has_vms || names.iter().all(known))
+    Ok(has_pods || names.iter().all(known))
+}
+
+/// Does the directory have a pod in it?
+fn is_namespace(dir: &Path) -> bool {
+    let is_pod = |pod: &Path| {
+        let files = [pod.join("lock"), pod.join("config.json")];
+        files.iter().all(|file| file.is_file())
+    };
+    fs::read_dir(dir).is_ok_and(|mut pods| pods.any(|pod| pod.is_ok_and(|pod| is_pod(&pod.path()))))
 }
 
 /// Makes a directory of state and those above it that are missing. One that is there and
@@ -137,15 +148,20 @@ mod tests {
             set_mode(&dir, 0o755);
             dir
         };
+        let with_pod = with("pods", &["k8s.io/pod"]);
+        for file in ["lock", "config.json"] {
+            fs::write(with_pod.join("k8s.io/pod").join(file), "").unwrap();
+        }
         for ours in [
             with("empty", &[]),
             with("root", &["k8s.io", ".vm"]),
             with("data", &["pods", "images", ".gone-1-2-x"]),
+            with_pod,
         ] {
             make_root(&ours).unwrap();
             assert_eq!(mode(&ours), 0o700, "{}", ours.display());
         }
-        for theirs in [with("lib", &["dpkg"]), with("srv", &["images", "www"])] {
+        for theirs in [with("lib", &["dpkg"]), with("srv", &["images", "www/x"])] {
             let error = make_root(&theirs).unwrap_err().to_string();
             assert!(error.contains("chmod 700"), "{error}");
             assert_eq!(mode(&theirs), 0o755, "{}", theirs.display());
