@@ -119,7 +119,7 @@ impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> ttrpc::Error {
         let kind = error.kind();
         let mut text = error.to_string();
-        crate::faults::truncate(&mut text, protos::MAX_ERROR);
+        crate::launch::faults::truncate(&mut text, protos::MAX_ERROR);
         let mut status = ttrpc::get_status(kind.into(), text);
         let command = match kind {
             Kind::NoSuchCommand => Some(protos::COMMAND_NOT_FOUND),

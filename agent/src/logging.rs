@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::stream::duplicate_aside;
+use crate::stdio::stream::duplicate_aside;
 
 const KEY: &str = "rust_kata.log";
 

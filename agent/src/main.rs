@@ -9,39 +9,15 @@
 //! One tokio thread runs everything but the helpers, one process for each
 //! container or exec that is to be started, forked off a `zygote`.
 
-mod arrivals;
-mod attach;
-mod boot_mark;
 mod cgroup;
-mod connection;
 mod container;
-mod descriptor;
 mod error;
-mod faults;
-mod helper;
-mod hotplug;
-mod init;
+pub(crate) mod guest;
+pub(crate) mod launch;
 mod logging;
-mod modules;
-mod mount_point;
-mod oom;
-mod pid_namespace;
 mod pod;
-mod power;
-mod process;
-mod process_info;
-mod pump;
-mod reaper;
-mod seccomp;
 mod service;
-mod share;
-mod spawn;
-mod spec;
-mod stall;
 mod stdio;
-mod stream;
-mod workload;
-mod zygote;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -52,15 +28,15 @@ use protos::{AGENT_PORT, agent_ttrpc};
 use tokio::sync::Notify;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
-use crate::arrivals::Arrivals;
+use crate::cgroup::oom::Events;
 use crate::container::Environment;
 use crate::error::Error;
-use crate::oom::Events;
+use crate::guest::reaper::Reaper;
+use crate::launch::spawn::Spawner;
+use crate::launch::zygote::Zygote;
 use crate::pod::Pod;
-use crate::reaper::Reaper;
 use crate::service::Service;
-use crate::spawn::Spawner;
-use crate::zygote::Zygote;
+use crate::stdio::listener::Arrivals;
 
 /// How long the host may take to hang up once it has its last answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -81,17 +57,17 @@ fn main() -> ExitCode {
 fn pid1() -> ! {
     std::panic::set_hook(Box::new(|panic| {
         log::error!("panic: {panic}");
-        power::off()
+        guest::power::off()
     }));
     if let Err(e) = live() {
         log::error!("fatal: {e:#}");
     }
-    power::off()
+    guest::power::off()
 }
 
 fn live() -> anyhow::Result<()> {
-    let marked = boot_mark::leave();
-    init::set_up().context("set the guest up")?;
+    let marked = guest::boot_mark::leave();
+    guest::init::set_up().context("set the guest up")?;
     if let Err(e) = marked {
         log::warn!("boot mark: {e}");
     }
@@ -120,7 +96,7 @@ fn serve(zygote: Zygote) -> anyhow::Result<()> {
         let host = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, AGENT_PORT))
             .await
             .map_err(Error::Dial)?;
-        let (listener, hung_up) = connection::only(host);
+        let (listener, hung_up) = service::connection::only(host);
         let mut server = ttrpc::r#async::Server::new()
             .add_listener(listener)
             .register_service(agent_ttrpc::create_agent(Arc::new(service)));

@@ -20,7 +20,6 @@ mod fixed;
 pub mod fuzz;
 pub mod jail;
 mod kvm;
-pub mod kvm_probe;
 pub mod machine;
 mod process;
 mod qemu;
@@ -30,7 +29,6 @@ pub mod text;
 pub mod transport;
 pub mod virtio;
 mod vm;
-mod vmm_process;
 
 pub use error::Error;
 pub use fixed::open_read_only;

@@ -2,7 +2,8 @@
 
 use crate::Error;
 use crate::kvm::KvmVmm;
-use crate::kvm_probe::{self, Kvm};
+use crate::kvm::probe;
+use crate::kvm::probe::Kvm;
 use crate::qemu::{Accelerator, Qemu};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{Choice, Vmm};
@@ -20,7 +21,7 @@ pub fn select(spec: &ValidSpec) -> Result<Choice, Error> {
 /// # Errors
 /// [`Error::Unsupported`] if KVM is asked for by name and cannot serve.
 pub fn choice(kind: HypervisorKind) -> Result<Choice, Error> {
-    choose(kind, kvm_probe::probe())
+    choose(kind, probe::probe())
 }
 
 fn choose(kind: HypervisorKind, kvm: Kvm) -> Result<Choice, Error> {

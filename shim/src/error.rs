@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The command line is wrong.
     #[error(transparent)]
-    Flags(#[from] crate::flags::FlagError),
+    Flags(#[from] crate::containerd::flags::FlagError),
     /// containerd (or a user) left out a flag.
     #[error("{action} needs the flag -{flag}")]
     MissingFlag {
@@ -86,7 +86,7 @@ pub enum Error {
     },
     /// A running shim's socket does not let anybody in.
     #[error("Nobody answers at {0}")]
-    NoAnswer(crate::address::Address),
+    NoAnswer(crate::containerd::address::Address),
     /// Something took longer than its deadline allows.
     #[error("{what} took more than {seconds:.1} s")]
     Deadline {

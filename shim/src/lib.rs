@@ -13,39 +13,22 @@
 //! ```
 #![deny(missing_docs)]
 
-mod address;
-mod bootstrap;
-mod bundle;
 #[cfg(feature = "cli")]
 mod cli;
-mod client;
-mod delete;
+pub(crate) mod containerd;
 mod descriptors;
 mod error;
-mod events;
-mod flags;
-mod group;
-mod info;
-mod leftovers;
 mod logger;
 mod manage;
-mod metrics;
-mod options;
-mod owner;
-mod proto;
-mod publisher;
+pub(crate) mod reap;
 mod run;
-mod serve;
 mod signals;
-mod start;
-mod status;
-mod task;
 mod terminal;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::flags::Flags;
+use crate::containerd::flags::Flags;
 
 const HELP: &str = "\
 containerd-shim-rust-kata-v2: containers in virtual machines, one for each pod
@@ -108,12 +91,12 @@ fn containerd(words: impl Iterator<Item = String>) -> error::Result<()> {
         return Ok(());
     }
     if flags.info {
-        return info::run();
+        return containerd::info::run();
     }
     match flags.action.as_str() {
-        "start" => start::run(flags),
-        "delete" => delete::run(&flags),
-        "" => serve::run(&flags),
-        other => Err(flags::FlagError::Extra(other.to_owned()).into()),
+        "start" => containerd::start::run(flags),
+        "delete" => containerd::delete::run(&flags),
+        "" => containerd::serve::run(&flags),
+        other => Err(containerd::flags::FlagError::Extra(other.to_owned()).into()),
     }
 }

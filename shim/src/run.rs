@@ -17,8 +17,8 @@ use runtime::{
 use tokio::time::{sleep_until, timeout};
 
 use crate::error::{Context, Error, Result};
-use crate::leftovers::{reap, reap_abandoned};
 use crate::logger;
+use crate::reap::{reap, reap_abandoned};
 use crate::signals::Signals;
 use crate::terminal::{self, Raw, say};
 

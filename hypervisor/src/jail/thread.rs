@@ -11,7 +11,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use super::{JailError, privileges, seccomp, step};
+use super::privileges;
+use super::seccomp;
+use super::{JailError, step};
 
 /// What a thread does; it may do no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

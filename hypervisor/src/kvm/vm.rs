@@ -14,10 +14,10 @@ use crate::control::{Client, DeviceConfig};
 use crate::fixed::open_read_only;
 use crate::jail;
 use crate::machine::{MachineConfig, MemoryConfig};
+use crate::process::vmm;
 use crate::process::{BoundedLog, Process, Tail};
 use crate::spec::ValidSpec;
 use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
-use crate::vmm_process;
 
 /// See the module.
 pub(super) struct KvmVm {
@@ -42,7 +42,7 @@ impl KvmVm {
             open(&spec.initrd, false)?,
             console,
         ];
-        let process = vmm_process::launch(&spec, theirs).start().await?;
+        let process = vmm::launch(&spec, theirs).start().await?;
         let built = async {
             control.hello().await?;
             control.build(machine(&spec), devices(&spec), &files).await

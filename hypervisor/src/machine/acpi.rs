@@ -20,7 +20,8 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{Error, layout};
+use super::Error;
+use super::layout;
 use crate::transport::mmio::SLOT_SIZE;
 
 const OEM: [u8; 6] = *b"RSTKTA";

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::Error;
 use super::exit::{Ending, GuestExit};
 use super::io_apic::{self, IoApic};
+use super::layout;
 use super::serial::Serial;
-use super::{Error, layout};
 use crate::transport::mmio::{self, Mmio};
 
 /// The devices, shared by all vCPUs.

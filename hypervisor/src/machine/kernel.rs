@@ -9,8 +9,9 @@ use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::Elf;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, ReadVolatile};
 
+use super::Error;
+use super::layout;
 use super::memory::{Range, ranges};
-use super::{Error, layout};
 
 /// "Undefined" in the list of boot loaders.
 const TYPE_OF_LOADER: u8 = 0xff;

@@ -5,8 +5,9 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use kvm_bindings::{KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
+use super::Error;
 use super::io_apic::{self, Message};
-use super::{Error, layout};
+use super::layout;
 
 /// The version of the API, fixed since Linux 2.6.22 (Documentation/virt/kvm/api.rst §4.1).
 const API_VERSION: i32 = 12;

@@ -14,7 +14,8 @@ use vm_memory::{
     MmapRegion, mmap::MmapRegionError,
 };
 
-use super::{Error, layout};
+use super::Error;
+use super::layout;
 
 /// How much memory, and on what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

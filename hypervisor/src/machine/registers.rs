@@ -8,7 +8,8 @@ use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{Error, layout};
+use super::Error;
+use super::layout;
 
 /// Model-specific registers (Intel SDM 4).
 const MSR_IA32_TSC: u32 = 0x10;

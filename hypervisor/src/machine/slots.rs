@@ -12,7 +12,8 @@ use kvm_ioctls::{IoEventAddress, VmFd};
 use nix::sys::eventfd::{self, EfdFlags};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Error, Machine, layout};
+use super::layout;
+use super::{Error, Machine};
 use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
 use crate::virtio::Device;
 

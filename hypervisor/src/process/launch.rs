@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use super::fork::{Fork, Forked, c_string, environment};
-use super::{BoundedLog, Process, spawner};
+use super::spawner;
+use super::{BoundedLog, Process};
 use crate::Error;
 use crate::vm::Role;
 

@@ -7,6 +7,7 @@ mod log;
 mod recorded;
 mod spawner;
 mod threads;
+pub(crate) mod vmm;
 mod watch;
 
 pub(crate) use launch::{Launch, Namespaces};

@@ -17,10 +17,10 @@ use super::qmp::{Connecting, Qmp};
 use crate::Error;
 use crate::control::{Client, DeviceConfig};
 use crate::jail;
+use crate::process::vmm;
 use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
-use crate::vmm_process;
 
 /// From the end of a process's sockets to the notice of its own.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ impl QemuVm {
             vsock: qemu_vsock.as_raw_fd(),
             fs: qemu_fs.as_raw_fd(),
         };
-        let vmm = vmm_process::launch(&spec, vmm_control);
+        let vmm = vmm::launch(&spec, vmm_control);
         let qemu = Launch {
             role: Role::Qemu,
             program: spec.qemu_binary.clone(),

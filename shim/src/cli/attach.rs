@@ -15,8 +15,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::error::CliResult;
+use super::foreign::Theirs;
 use super::preserve::Preserved;
-use super::theirs::Theirs;
 use crate::error::Context as _;
 use crate::signals::Signals;
 use crate::terminal::{self, Raw};

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::container::Containers;
 use super::error::CliResult;
 use super::filter::{Filter, has_label};
+use super::foreign;
 use super::output::{Format, ago, command, json, print, table, value};
-use super::theirs;
 use super::{Context, EitherPod};
 use crate::run::OWN_ERROR;
 
@@ -94,7 +94,7 @@ impl Ls {
             }
         }
         let others = match only {
-            None => theirs::pods(context)?,
+            None => foreign::pods(context)?,
             Some(EitherPod::Theirs(pod)) => vec![*pod],
             Some(EitherPod::Ours(_)) => Vec::new(),
         };

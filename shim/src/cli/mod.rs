@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod files;
 mod filter;
+pub(crate) mod foreign;
 mod help;
 mod image;
 mod logs;
@@ -32,7 +33,6 @@ mod session;
 mod spec;
 mod start;
 mod stats;
-mod theirs;
 mod top;
 mod update;
 mod volume;
@@ -226,7 +226,7 @@ enum Either {
     /// Of the engine's.
     Ours(runtime::engine::PodHandle, String),
     /// Of another front door.
-    Theirs(Box<theirs::Theirs>),
+    Theirs(Box<self::foreign::Theirs>),
 }
 
 /// A pod that was asked for.
@@ -255,7 +255,7 @@ impl Context {
     /// A pod of any front door.
     fn either_pod(&self, wanted: &str) -> CliResult<EitherPod> {
         match self.engine.find_pod(self.namespace.as_deref(), wanted) {
-            Err(e @ runtime::Error::NotFound { .. }) => match theirs::pod(self, wanted)? {
+            Err(e @ runtime::Error::NotFound { .. }) => match self::foreign::pod(self, wanted)? {
                 Some(pod) => Ok(EitherPod::Theirs(Box::new(pod))),
                 None => Err(e.into()),
             },
@@ -278,10 +278,12 @@ impl Context {
             .find_container(self.namespace.as_deref(), wanted);
         match found {
             Ok((pod, name)) => Ok(Either::Ours(pod, name)),
-            Err(e @ runtime::Error::NotFound { .. }) => match theirs::container(self, wanted)? {
-                Some(theirs) => Ok(Either::Theirs(Box::new(theirs))),
-                None => Err(e.into()),
-            },
+            Err(e @ runtime::Error::NotFound { .. }) => {
+                match self::foreign::container(self, wanted)? {
+                    Some(theirs) => Ok(Either::Theirs(Box::new(theirs))),
+                    None => Err(e.into()),
+                }
+            }
             Err(e) => Err(e.into()),
         }
     }

@@ -13,9 +13,9 @@ use serde::{Serialize, Serializer};
 use super::Context;
 use super::error::CliResult;
 use super::filter::{Filter, has_label};
+use super::foreign;
 use super::output::{Format, ago, json, print, table, value};
 use super::pod::Pods;
-use super::theirs;
 use crate::run::OWN_ERROR;
 
 /// `rust-kata pod ls`.
@@ -77,7 +77,7 @@ impl Ls {
                 }
             }));
         }
-        for pod in theirs::pods(context)? {
+        for pod in foreign::pods(context)? {
             let parts = pod.containers.values().flatten();
             rows.push(Row {
                 id: pod.config.id.clone(),
@@ -175,9 +175,9 @@ pub(super) fn inspect(context: &Context, pods: &Pods) -> CliResult<u8> {
     for pod in pods.handles(context) {
         let pod = match pod {
             Ok(pod) => pod,
-            Err((name, error)) => match theirs::pod(context, &name)? {
+            Err((name, error)) => match foreign::pod(context, &name)? {
                 Some(pod) => {
-                    all.push(theirs::inspect_pod(&pod)?);
+                    all.push(foreign::inspect_pod(&pod)?);
                     continue;
                 }
                 None => return Err(error),

@@ -11,8 +11,8 @@ use runtime::engine::handle::client::OwnerClient;
 use serde::Serialize;
 
 use super::error::CliResult;
+use super::foreign;
 use super::output::{Format, json, print, table};
-use super::theirs;
 use super::{Context, EitherPod};
 
 /// A terminal's cursor goes home and what is below goes away (ECMA-48, CUP and ED).
@@ -104,7 +104,7 @@ impl Stats {
         if self.pods.is_empty() {
             let ours = context.engine.pod_names(context.namespace.as_deref())?;
             pods.extend(ours.into_iter().map(EitherPod::Ours));
-            let others = theirs::pods(context)?.into_iter();
+            let others = foreign::pods(context)?.into_iter();
             pods.extend(others.map(|pod| EitherPod::Theirs(Box::new(pod))));
         }
         Ok(pods)
@@ -166,7 +166,7 @@ impl EitherPod {
     async fn owner(&self) -> CliResult<Option<OwnerClient>> {
         Ok(match self {
             Self::Ours(pod) => pod.owner().await?,
-            Self::Theirs(pod) => theirs::owner(pod).await,
+            Self::Theirs(pod) => foreign::owner(pod).await,
         })
     }
 

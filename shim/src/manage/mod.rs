@@ -9,12 +9,12 @@
 //! | `own` | `rust-kata own`: the process that owns a pod of the engine |
 
 mod attach;
-#[cfg(feature = "cli")]
-mod engine;
+pub(crate) mod foreign;
 #[cfg(feature = "cli")]
 pub(crate) mod own;
+#[cfg(feature = "cli")]
+pub(crate) mod owner;
 mod server;
-mod visit;
 
 use std::future::Future;
 
@@ -23,7 +23,7 @@ use runtime::engine::owner::ExecRequest;
 use runtime::engine::records::record::PreservedFd;
 use runtime::{Error, Result};
 
-pub(crate) use self::visit::welcome;
+pub(crate) use crate::manage::foreign::welcome;
 
 /// Does what a client asks for, to its end even if the client goes away.
 async fn answer<T: Send + 'static>(

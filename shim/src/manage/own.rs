@@ -16,10 +16,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::engine::Service;
-use super::{attach, server};
+use super::attach;
+use super::owner::Service;
+use super::server;
+use crate::descriptors;
 use crate::error::{Context, Error, Result};
-use crate::{descriptors, logger};
+use crate::logger;
 
 /// An owner that nobody asks for anything is of no use.
 const IDLE: Duration = Duration::from_secs(60);

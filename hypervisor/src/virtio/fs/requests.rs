@@ -20,12 +20,13 @@ use rustix::fs::{
     renameat_with, seek, symlinkat, unlinkat,
 };
 
+use super::change;
 use super::flags::{OPTIONS, io_flags, open_flags, opened};
 use super::handles::Handle;
 use super::host::{As, Links, keeping_set_id};
 use super::node::Node;
 use super::share::Share;
-use super::{change, xattr};
+use super::xattr;
 
 type Opened = (Option<Handle>, OpenOptions, Option<u32>);
 type Created = (Entry, Option<Handle>, OpenOptions, Option<u32>);

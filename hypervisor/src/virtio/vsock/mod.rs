@@ -19,7 +19,7 @@ mod handshake;
 pub(crate) mod header;
 mod host;
 mod muxer;
-mod rooms;
+pub(crate) mod rx_buffers;
 mod slices;
 
 use std::io;

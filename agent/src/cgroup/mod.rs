@@ -1,0 +1,295 @@
+//! The cgroup (v2) of one container: making and removing it, its processes,
+//! the freezer. Files are as in the kernel's
+//! Documentation/admin-guide/cgroup-v2.rst.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Context, Error, Result};
+
+pub mod devices;
+pub(crate) mod oom;
+pub mod resources;
+pub mod stats;
+
+/// Where the hierarchy is mounted.
+pub const ROOT: &str = "/sys/fs/cgroup";
+
+/// Freezing and killing take milliseconds; only a process that hangs inside
+/// the kernel can take longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The cgroup of a container.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// The cgroup at `path` below the root of the hierarchy.
+    pub fn new(path: &Path) -> Result<Cgroup> {
+        let mut full = PathBuf::from(ROOT);
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => full.push(name),
+                Component::RootDir | Component::CurDir => {}
+                _ => {
+                    return Err(Error::Invalid(format!(
+                        "cgroupsPath {} leaves the cgroup hierarchy",
+                        path.display()
+                    )));
+                }
+            }
+        }
+        if full == Path::new(ROOT) {
+            return Err(Error::Invalid(
+                "cgroupsPath is the root of the hierarchy".into(),
+            ));
+        }
+        Ok(Cgroup { path: full })
+    }
+
+    /// Its path as seen from the root of the hierarchy.
+    pub fn below_root(&self) -> PathBuf {
+        let below = self.path.strip_prefix(ROOT).unwrap_or(&self.path);
+        Path::new("/").join(below)
+    }
+
+    /// Makes it, with every controller, and its ancestors.
+    pub fn create(&self) -> Result<()> {
+        let mut path = PathBuf::from(ROOT);
+        let below = self.path.strip_prefix(ROOT).unwrap_or(&self.path);
+        let mut names = below.components().peekable();
+        while let Some(name) = names.next() {
+            path.push(name);
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.path(&path)?,
+            }
+            if names.peek().is_some() {
+                enable_controllers(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        let path = self.file(name);
+        fs::read_to_string(&path).path(path)
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<()> {
+        let path = self.file(name);
+        fs::write(&path, value).map_err(|e| Error::File {
+            path: format!("{} = {value:?}", path.display()).into(),
+            source: e,
+        })
+    }
+
+    /// All processes in it and below it.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        collect_processes(&self.path, &mut pids)?;
+        Ok(pids)
+    }
+
+    /// Sends a signal to all processes.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        if signal == Signal::SIGKILL as i32 {
+            return self.write("cgroup.kill", "1");
+        }
+        for pid in self.processes()? {
+            // SAFETY: no memory is involved. nix knows no real-time signals.
+            if unsafe { libc::kill(pid as i32, signal) } != 0 {
+                match Errno::last() {
+                    Errno::ESRCH => {}
+                    e => return Err(e).what(format!("signal {signal} to {pid}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills what is in it and waits until nothing is.
+    pub async fn kill(&self) -> Result<()> {
+        self.write("cgroup.kill", "1")?;
+        self.wait_event("populated", false).await
+    }
+
+    /// Stops or continues all processes; returns when it is so.
+    pub async fn freeze(&self, frozen: bool) -> Result<()> {
+        self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
+        self.wait_event("frozen", frozen).await
+    }
+
+    async fn wait_event(&self, key: &str, wanted: bool) -> Result<()> {
+        let events = Watched::open(self.file("cgroup.events"))?;
+        let wait = async {
+            loop {
+                let now = events.read()?;
+                if (now.get(key).copied() == Some(1)) == wanted {
+                    return Ok(());
+                }
+                events.changed().await?;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Deadline {
+                what: format!("{key} = {wanted} of {}", self.path.display()),
+                seconds: PATIENCE.as_secs(),
+            }),
+        }
+    }
+
+    /// Counts of memory.events, and a way to wait for changes.
+    pub fn memory_events(&self) -> Result<Watched> {
+        Watched::open(self.file("memory.events"))
+    }
+
+    /// Processes of it that the OOM killer has killed.
+    pub fn oom_kills(&self) -> u64 {
+        let events = fs::read_to_string(self.file("memory.events")).unwrap_or_default();
+        parse_flat(&events).get("oom_kill").copied().unwrap_or(0)
+    }
+
+    /// Kills what is left and removes it with all that is below it. A cgroup
+    /// that is gone already is fine.
+    pub async fn remove(&self) -> Result<()> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        self.kill().await?;
+        remove_tree(&self.path).path(&self.path)?;
+        // The pod's own cgroup goes with its last container.
+        if let Some(parent) = self.path.parent()
+            && parent != Path::new(ROOT)
+        {
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the children of a cgroup every controller that there is.
+pub fn enable_controllers(path: &Path) -> Result<()> {
+    let available = path.join("cgroup.controllers");
+    let available = fs::read_to_string(&available).path(available)?;
+    let control = path.join("cgroup.subtree_control");
+    for controller in available.split_ascii_whitespace() {
+        // One by one: a controller that cannot be delegated must not keep the
+        // others away. A limit that needs it fails with its file's name.
+        if let Err(e) = fs::write(&control, format!("+{controller}")) {
+            log::warn!("{}: +{controller}: {e}", control.display());
+        }
+    }
+    Ok(())
+}
+
+fn subfolders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+fn collect_processes(path: &Path, pids: &mut Vec<u32>) -> Result<()> {
+    let procs = path.join("cgroup.procs");
+    match fs::read_to_string(&procs) {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
+        // Removed meanwhile, or threaded.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).path(procs),
+    }
+    for child in subfolders(path).unwrap_or_default() {
+        collect_processes(&child, pids)?;
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for child in subfolders(path)? {
+        remove_tree(&child)?;
+    }
+    fs::remove_dir(path)
+}
+
+/// Parses "key value" lines.
+pub fn parse_flat(text: &str) -> HashMap<String, u64> {
+    text.lines()
+        .filter_map(|line| {
+            let (key, value) = line.split_once(' ')?;
+            Some((key.to_owned(), value.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+/// A "key value" file of a cgroup that tells when it changes: the kernel
+/// raises POLLPRI on it until it is read again.
+pub struct Watched {
+    path: PathBuf,
+    file: AsyncFd<OwnedFd>,
+}
+
+impl Watched {
+    fn open(path: PathBuf) -> Result<Watched> {
+        let file = File::open(&path).path(&path)?;
+        let file =
+            crate::stdio::stream::register(OwnedFd::from(file), Interest::PRIORITY).path(&path)?;
+        Ok(Watched { path, file })
+    }
+
+    /// What the file says now.
+    pub fn read(&self) -> Result<HashMap<String, u64>> {
+        let mut text = [0; 4096];
+        let n = nix::sys::uio::pread(self.file.get_ref(), &mut text, 0).path(&self.path)?;
+        Ok(parse_flat(&String::from_utf8_lossy(&text[..n])))
+    }
+
+    /// Waits until the file has changed since `read`.
+    pub async fn changed(&self) -> Result<()> {
+        let mut ready = self.file.ready(Interest::PRIORITY).await.path(&self.path)?;
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_the_root() {
+        let cgroup = Cgroup::new(Path::new("/pod/container")).unwrap();
+        assert_eq!(cgroup.path, Path::new("/sys/fs/cgroup/pod/container"));
+        let cgroup = Cgroup::new(Path::new("pod")).unwrap();
+        assert_eq!(cgroup.path, Path::new("/sys/fs/cgroup/pod"));
+        assert!(Cgroup::new(Path::new("/")).is_err());
+        assert!(Cgroup::new(Path::new("/a/../../b")).is_err());
+    }
+
+    #[test]
+    fn flat_files_are_parsed() {
+        let events = parse_flat("low 0\noom 1\noom_kill 3\n");
+        assert_eq!(events["oom_kill"], 3);
+        assert_eq!(events.len(), 3);
+    }
+}

@@ -1,0 +1,267 @@
+//! Devices that come and go while the pod runs.
+//!
+//! The VM has more virtio-mmio slots than devices, all of them known to the
+//! kernel from the boot on. One without a device is a platform device without
+//! a driver; binding the driver makes the kernel look again. What that finds is
+//! below the platform device:
+//!
+//! ```text
+//! /sys/bus/platform/devices/LNRO0005:05 ─ virtio3 ┬ block/vda   a disk
+//!                                                 └ net/eth0    or an interface
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use std::os::fd::AsFd;
+
+use crate::error::{Context, Error, Result};
+use crate::guest::modules;
+
+const DEVICES: &str = "bus/platform/devices";
+const DRIVER: &str = "bus/platform/drivers/virtio-mmio";
+/// The id in ACPI of a virtio-mmio slot.
+const SLOT_ID: &str = "LNRO0005:";
+
+/// How long a driver may take to make a disk or an interface of a device. It
+/// is done before `bind` returns, unless the kernel probes in the background.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// `KOBJ_UEVENT` of the kernel's netlink: what the kernel itself says.
+const KERNEL_GROUP: u32 = 1;
+
+/// What the driver made of a device.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Of the disk in `/dev`, or of the interface.
+    pub name: String,
+    /// Of a disk.
+    pub major: u32,
+    pub minor: u32,
+}
+
+/// Binds the driver to the device in `slot`; returns what came of it. Blocks.
+pub fn attach(sys: &Path, slot: u32) -> Result<Attached> {
+    let device = device_of(sys, slot)?;
+    modules::load_later();
+    // Before, so that no event is missed.
+    let events = kernel_events()?;
+    write_name(&sys.join(DRIVER).join("bind"), &device)?;
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(attached) = made_of(&device)? {
+            return Ok(attached);
+        }
+        if !happened(&events, end)? {
+            return Err(Error::Deadline {
+                what: format!("a driver for the device in slot {slot}"),
+                seconds: LIMIT.as_secs(),
+            });
+        }
+    }
+}
+
+/// Unbinds the driver from the device in `slot`, if it is bound. Blocks.
+pub fn detach(sys: &Path, slot: u32) -> Result<()> {
+    let device = device_of(sys, slot)?;
+    match write_name(&sys.join(DRIVER).join("unbind"), &device) {
+        Err(Error::File { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        result => result,
+    }
+}
+
+/// The platform device of a slot.
+fn device_of(sys: &Path, slot: u32) -> Result<PathBuf> {
+    let folder = sys.join(DEVICES);
+    for entry in fs::read_dir(&folder).path(&folder)? {
+        let entry = entry.path(&folder)?;
+        if !entry.file_name().to_string_lossy().starts_with(SLOT_ID) {
+            continue;
+        }
+        let uid = fs::read_to_string(entry.path().join("firmware_node/uid"));
+        if uid.is_ok_and(|uid| uid.trim().parse() == Ok(slot)) {
+            return Ok(entry.path());
+        }
+    }
+    Err(Error::Unsupported(format!(
+        "this machine has no device slot {slot}"
+    )))
+}
+
+fn write_name(file: &Path, device: &Path) -> Result<()> {
+    let name = device.file_name().unwrap_or_default();
+    fs::write(file, name.as_encoded_bytes()).path(file)
+}
+
+/// The disk or interface of a device whose driver has made one.
+fn made_of(device: &Path) -> Result<Option<Attached>> {
+    for virtio in entries(device)? {
+        if !name_of(&virtio).starts_with("virtio") {
+            continue;
+        }
+        if let Some(disk) = entries(&virtio.join("block"))?.first() {
+            let path = disk.join("dev");
+            let numbers = fs::read_to_string(&path).path(&path)?;
+            let (major, minor) = numbers
+                .trim()
+                .split_once(':')
+                .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+                .path(path)?;
+            let name = name_of(disk);
+            return Ok(Some(Attached { name, major, minor }));
+        }
+        if let Some(interface) = entries(&virtio.join("net"))?.first() {
+            let name = name_of(interface);
+            return Ok(Some(Attached {
+                name,
+                ..Attached::default()
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// What is in a folder; nothing if it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.path(folder)?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<io::Result<_>>().path(folder)
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// A socket that tells of devices that come and go.
+fn kernel_events() -> Result<OwnedFd> {
+    let events = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkKObjectUEvent,
+    )
+    .what("listen to the kernel's device events")?;
+    bind(events.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))
+        .what("listen to the kernel's device events")?;
+    Ok(events)
+}
+
+/// Waits for an event, whichever; false at the end of the time.
+fn happened(events: &OwnedFd, end: Instant) -> Result<bool> {
+    let left = end.saturating_duration_since(Instant::now());
+    let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+    let mut ready = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut ready, left) {
+        Ok(0) => return Ok(false),
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(e) => return Err(e).what("wait for the kernel's device events"),
+    }
+    // All that are there; how many were lost in a full socket does not matter.
+    while recv(events.as_raw_fd(), &mut [], MsgFlags::MSG_TRUNC).is_ok() {}
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use tempfile::TempDir;
+
+    /// A `/sys` with slots 0 and 5, whose names and numbers differ, and a driver.
+    fn sys() -> TempDir {
+        let sys = tempfile::tempdir().unwrap();
+        let make = |path: &str, content: &str| {
+            let path = sys.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        };
+        for (name, uid) in [("LNRO0005:00", "0\n"), ("LNRO0005:03", "5\n")] {
+            make(&format!("acpi/{name}/uid"), uid);
+            let device = sys.path().join(DEVICES).join(name);
+            fs::create_dir_all(&device).unwrap();
+            symlink(
+                sys.path().join("acpi").join(name),
+                device.join("firmware_node"),
+            )
+            .unwrap();
+        }
+        make("bus/platform/devices/ACPI0007:00/x", "");
+        make("bus/platform/drivers/virtio-mmio/bind", "");
+        make("bus/platform/drivers/virtio-mmio/unbind", "");
+        sys
+    }
+
+    fn read(sys: &TempDir, file: &str) -> String {
+        fs::read_to_string(sys.path().join(DRIVER).join(file)).unwrap()
+    }
+
+    #[test]
+    fn a_disk_is_found_in_the_slot_of_that_number() {
+        let sys = sys();
+        let disk = sys
+            .path()
+            .join(DEVICES)
+            .join("LNRO0005:03/virtio4/block/vdb");
+        fs::create_dir_all(&disk).unwrap();
+        fs::write(disk.join("dev"), "254:16\n").unwrap();
+
+        let attached = attach(sys.path(), 5).unwrap();
+
+        let expected = Attached {
+            name: "vdb".into(),
+            major: 254,
+            minor: 16,
+        };
+        assert_eq!(attached, expected);
+        assert_eq!(read(&sys, "bind"), "LNRO0005:03");
+    }
+
+    #[test]
+    fn an_interface_is_found_and_what_is_not_made_yet_is_not() {
+        let sys = sys();
+        let device = sys.path().join(DEVICES).join("LNRO0005:00");
+        fs::create_dir_all(device.join("virtio0")).unwrap();
+        assert_eq!(made_of(&device).unwrap(), None);
+
+        fs::create_dir_all(device.join("virtio0/net/eth0")).unwrap();
+
+        assert_eq!(made_of(&device).unwrap().unwrap().name, "eth0");
+    }
+
+    #[test]
+    fn a_slot_is_let_go_of_by_its_name() {
+        let sys = sys();
+        detach(sys.path(), 5).unwrap();
+        assert_eq!(read(&sys, "unbind"), "LNRO0005:03");
+    }
+
+    #[test]
+    fn slots_that_are_not_there_are_refused() {
+        let error = attach(sys().path(), 3).unwrap_err().to_string();
+        assert!(error.contains("slot 3"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_named() {
+        let sys = sys();
+        let device = sys.path().join(DEVICES).join("LNRO0005:00");
+        let disk = device.join("virtio0/block/vda");
+        fs::create_dir_all(&disk).unwrap();
+        fs::write(disk.join("dev"), "254").unwrap();
+        let error = made_of(&device).unwrap_err().to_string();
+        assert!(error.contains("vda/dev"), "{error}");
+    }
+}

@@ -1,0 +1,206 @@
+//! How the processes that libcontainer forks tell why they failed.
+//!
+//! libcontainer carries only the outermost words of an error out of its
+//! children ("failed to prepare rootfs") and says the rest through `tracing`.
+//! So the helper opens a pipe before it forks; our own last steps write
+//! finished faults to it, the tracing subscriber below adds the details of
+//! libcontainer's, and the helper makes one answer of what it finds there.
+
+use std::fmt::{self, Write as _};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tracing::field::{Field, Visit};
+use tracing::span;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::error::Kind;
+use crate::stdio::stream::Stream;
+
+/// A pipe takes what is no longer than this in one piece (PIPE_BUF).
+const LINE: usize = 4096;
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub kind: Kind,
+    pub message: String,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Line {
+    /// The reason, in words for the user.
+    Fault(Fault),
+    /// Something that libcontainer logged as an error.
+    Trace(String),
+}
+
+/// The writing side, copied into every forked process.
+#[derive(Clone)]
+pub struct Faults {
+    pipe: Arc<OwnedFd>,
+}
+
+/// The reading side, of the helper.
+pub struct Collected {
+    pipe: std::fs::File,
+}
+
+/// Makes both sides, and catches what libcontainer logs.
+pub fn collect() -> std::io::Result<(Faults, Collected)> {
+    let (read, write) = crate::stdio::stream::pipe()?;
+    // A full pipe must not block anybody; what does not fit is lost.
+    Stream::set_nonblocking(&write)?;
+    Stream::set_nonblocking(&read)?;
+    let faults = Faults {
+        pipe: Arc::new(write),
+    };
+    let _ = tracing::subscriber::set_global_default(Tracer(faults.clone()));
+    Ok((faults, Collected { pipe: read.into() }))
+}
+
+impl Faults {
+    /// Says why this process fails.
+    pub fn report(&self, kind: Kind, message: impl Into<String>) {
+        let mut message = message.into();
+        truncate(&mut message, LINE / 2);
+        self.write(&Line::Fault(Fault { kind, message }));
+    }
+
+    fn write(&self, line: &Line) {
+        if let Ok(mut json) = serde_json::to_vec(line) {
+            json.push(b'\n');
+            let _ = nix::unistd::write(&*self.pipe, &json);
+        }
+    }
+}
+
+impl Collected {
+    /// The best reason for a failure: our own words if there are any, or
+    /// `outermost` with what libcontainer logged on the way there.
+    pub fn explain(mut self, outermost: Fault) -> Fault {
+        let mut text = Vec::new();
+        // Ends with the error that the pipe is empty.
+        let _ = self.pipe.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let mut traces: Vec<String> = Vec::new();
+        for line in lines {
+            match line {
+                Line::Fault(fault) => return fault,
+                Line::Trace(trace) if !traces.contains(&trace) => traces.push(trace),
+                Line::Trace(_) => {}
+            }
+        }
+        // The first is the innermost, next to the system call.
+        let Fault { kind, mut message } = outermost;
+        if let Some(first) = traces.first() {
+            let _ = write!(message, ": {first}");
+        }
+        if let Some(second) = traces.get(1) {
+            let _ = write!(message, " ({second})");
+        }
+        truncate(&mut message, LINE);
+        Fault { kind, message }
+    }
+}
+
+/// Cuts a text to about `most` bytes, between two characters.
+pub fn truncate(text: &mut String, most: usize) {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i));
+        text.truncate(end.unwrap_or(0));
+        text.push_str("...");
+    }
+}
+
+/// Writes libcontainer's error events to the pipe.
+struct Tracer(Faults);
+
+impl Subscriber for Tracer {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::ERROR
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = EventText::default();
+        event.record(&mut text);
+        let mut line = text.message;
+        if !text.fields.is_empty() {
+            let _ = write!(line, " [{}]", text.fields.trim_end());
+        }
+        truncate(&mut line, LINE / 2);
+        self.0.write(&Line::Trace(line));
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[derive(Default)]
+struct EventText {
+    message: String,
+    fields: String,
+}
+
+impl Visit for EventText {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, "{name}={value:?} "),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // One test: the subscriber is global.
+    #[test]
+    fn own_words_win_and_traces_explain() {
+        let (_, collected) = collect().unwrap();
+        let errno = nix::errno::Errno::ENODEV;
+        tracing::error!(?errno, "failed to mount");
+        tracing::error!("failed to prepare rootfs");
+        let outer = |message: &str| Fault {
+            kind: Kind::Internal,
+            message: message.into(),
+        };
+        let fault = collected.explain(outer("create failed"));
+        assert_eq!(fault.kind, Kind::Internal);
+        assert_eq!(
+            fault.message,
+            "create failed: failed to mount [errno=ENODEV] (failed to prepare rootfs)"
+        );
+
+        let (read, write) = crate::stdio::stream::pipe().unwrap();
+        Stream::set_nonblocking(&read).unwrap();
+        let faults = Faults {
+            pipe: Arc::new(write),
+        };
+        let collected = Collected { pipe: read.into() };
+        faults.write(&Line::Trace("noise".into()));
+        faults.report(Kind::InvalidArgument, "no such file");
+        assert_eq!(
+            collected.explain(outer("outer")),
+            Fault {
+                kind: Kind::InvalidArgument,
+                message: "no such file".into()
+            }
+        );
+    }
+}

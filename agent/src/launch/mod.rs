@@ -1,0 +1,9 @@
+//! How a process of a container is started, from the call to execve.
+
+pub(crate) mod faults;
+pub(crate) mod helper;
+pub(crate) mod seccomp;
+pub(crate) mod spawn;
+pub(crate) mod spec;
+pub(crate) mod workload;
+pub(crate) mod zygote;

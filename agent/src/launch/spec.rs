@@ -1,0 +1,367 @@
+//! What the agent makes of an OCI spec before libcontainer sees it.
+//!
+//! Left to libcontainer: namespaces, mounts, devices, masked and read-only
+//! paths, sysctls, hooks, users, the terminal. Taken out of the spec and done
+//! by the agent instead: the cgroup (one code path for create and update) and
+//! the last steps before exec (`Launch`), where libcontainer 0.7 loses the
+//! order of the environment, runs exec'ed processes without seccomp, and runs
+//! its own synchronisation under the container's limits and filter.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    BoxBuilder, LinuxCapabilities, LinuxNamespaceType, LinuxResources, PosixRlimit, Process, Spec,
+};
+use protos::agent;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::launch::seccomp::Filter;
+use crate::stdio::descriptor;
+
+/// The last steps of a process on its way to exec, see `workload`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Launch {
+    /// The process as the host wants it.
+    pub process: Process,
+    pub seccomp: Option<Filter>,
+    /// Make the working directory if it is missing.
+    pub make_cwd: bool,
+    /// What it keeps open beside its stdio.
+    pub descriptors: Vec<u32>,
+}
+
+impl Launch {
+    /// Gives the process's terminal this size before the process begins.
+    pub fn begin_with_size(&mut self, width: u16, height: u16) -> Result<()> {
+        let size = BoxBuilder::default().width(width).height(height).build();
+        let size = size.map_err(|e| Error::Invalid(format!("terminal size: {e}")))?;
+        self.process.set_console_size(Some(size));
+        Ok(())
+    }
+}
+
+/// What execs inherit from their container where they say nothing themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Inherited {
+    capabilities: Option<LinuxCapabilities>,
+    rlimits: Option<Vec<PosixRlimit>>,
+    no_new_privileges: Option<bool>,
+    oom_score_adj: Option<i32>,
+    seccomp: Option<Filter>,
+}
+
+/// A container that can be created.
+#[derive(Debug)]
+pub struct Plan {
+    /// For libcontainer.
+    pub spec: Spec,
+    pub launch: Launch,
+    pub inherited: Inherited,
+    pub cgroup: Cgroup,
+    pub resources: LinuxResources,
+    /// Sysctls of the network, which the containers share with the guest.
+    pub net_sysctls: Vec<(String, String)>,
+    /// Its processes all die with its init.
+    pub private_pid_namespace: bool,
+}
+
+/// Reads and checks the spec of a container.
+pub fn plan(id: &str, json: &[u8], stdio: &agent::Stdio) -> Result<Plan> {
+    let mut spec: Spec = parse(json, "OCI spec")?;
+    check_root(&spec)?;
+    let mut process = spec
+        .process()
+        .clone()
+        .ok_or_else(|| Error::Invalid("the spec has no process".into()))?;
+    process.set_terminal(Some(stdio.terminal));
+    check_process(&process)?;
+    check_mounts(&spec)?;
+
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let namespace = |typ| {
+        linux
+            .namespaces()
+            .iter()
+            .flatten()
+            .find(|namespace| namespace.typ() == typ)
+    };
+    if namespace(LinuxNamespaceType::User).is_some() {
+        return Err(Error::Unsupported("user namespaces".into()));
+    }
+    if namespace(LinuxNamespaceType::Mount).is_none() {
+        return Err(Error::Invalid(
+            "a container needs a mount namespace of its own".into(),
+        ));
+    }
+    let private_pid_namespace = namespace(LinuxNamespaceType::Pid).is_some_and(|namespace| {
+        namespace
+            .path()
+            .as_ref()
+            .is_none_or(|path| path.as_os_str().is_empty())
+    });
+    let shares_network = namespace(LinuxNamespaceType::Network).is_none();
+
+    let default_path = PathBuf::from(id);
+    let cgroup = Cgroup::new(linux.cgroups_path().as_ref().unwrap_or(&default_path))?;
+    // libcontainer joins the cgroup by its path below the root.
+    linux.set_cgroups_path(Some(cgroup.below_root()));
+    let resources = linux.resources().clone().unwrap_or_default();
+    linux.set_resources(None);
+
+    let seccomp = linux.seccomp().as_ref().map(Filter::compile).transpose()?;
+    linux.set_seccomp(None);
+    linux.set_intel_rdt(None);
+    let mut net_sysctls = Vec::new();
+    if shares_network && let Some(mut sysctls) = linux.sysctl().clone() {
+        sysctls.retain(|key, value| {
+            let of_network = key.starts_with("net.") || key.starts_with("net/");
+            if of_network {
+                net_sysctls.push((key.clone(), value.clone()));
+            }
+            !of_network
+        });
+        linux.set_sysctl(Some(sysctls));
+    }
+
+    let inherited = Inherited {
+        capabilities: process.capabilities().clone(),
+        rlimits: process.rlimits().clone(),
+        no_new_privileges: process.no_new_privileges(),
+        oom_score_adj: process.oom_score_adj(),
+        seccomp: seccomp.clone(),
+    };
+    spec.set_process(Some(for_libcontainer(&process)));
+    spec.set_linux(Some(linux));
+    Ok(Plan {
+        spec,
+        launch: Launch {
+            process,
+            seccomp,
+            make_cwd: true,
+            descriptors: descriptor::numbers(&stdio.descriptors)?,
+        },
+        inherited,
+        cgroup,
+        resources,
+        net_sysctls,
+        private_pid_namespace,
+    })
+}
+
+/// Reads and checks the process of an exec: what libcontainer gets, and what
+/// is left to the last steps.
+pub fn plan_exec(
+    json: &[u8],
+    stdio: &agent::Stdio,
+    inherited: &Inherited,
+) -> Result<(Process, Launch)> {
+    let mut process: Process = parse(json, "OCI process")?;
+    process.set_terminal(Some(stdio.terminal));
+    check_process(&process)?;
+    if process.capabilities().is_none() {
+        process.set_capabilities(inherited.capabilities.clone());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(inherited.rlimits.clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(inherited.no_new_privileges);
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(inherited.oom_score_adj);
+    }
+    let launch = Launch {
+        seccomp: inherited.seccomp.clone(),
+        make_cwd: false,
+        descriptors: descriptor::numbers(&stdio.descriptors)?,
+        process,
+    };
+    Ok((for_libcontainer(&launch.process), launch))
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], what: &str) -> Result<T> {
+    serde_json::from_slice(json).map_err(|e| Error::Invalid(format!("{what}: {e}")))
+}
+
+/// The process without what `workload` does later.
+fn for_libcontainer(process: &Process) -> Process {
+    let mut process = process.clone();
+    process.set_cwd("/".into());
+    process.set_capabilities(None);
+    process.set_rlimits(None);
+    // Profiles and labels of the host; its kernel does not run here.
+    process.set_apparmor_profile(None);
+    process.set_selinux_label(None);
+    process
+}
+
+fn check_root(spec: &Spec) -> Result<()> {
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Error::Invalid("the spec has no root".into()))?;
+    if !root.path().is_absolute() {
+        return Err(Error::Invalid(format!(
+            "root.path {} is not absolute",
+            root.path().display()
+        )));
+    }
+    if !root.path().is_dir() {
+        return Err(Error::Invalid(format!(
+            "rootfs {} does not exist in the guest",
+            root.path().display()
+        )));
+    }
+    Ok(())
+}
+
+fn check_process(process: &Process) -> Result<()> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::Invalid("process.args is empty".into()));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Error::Invalid(format!(
+            "process.cwd {:?} is not absolute",
+            process.cwd()
+        )));
+    }
+    let user = process.user();
+    let groups = user.additional_gids().iter().flatten();
+    // To setresuid(2) it means "as before": root.
+    if [user.uid(), user.gid()]
+        .iter()
+        .chain(groups)
+        .any(|id| *id == u32::MAX)
+    {
+        return Err(Error::Invalid(format!(
+            "process.user: {} is no user or group id",
+            u32::MAX
+        )));
+    }
+    for limit in process.rlimits().iter().flatten() {
+        if limit.soft() > limit.hard() {
+            return Err(Error::Invalid(format!(
+                "{}: soft limit {} is above hard limit {}",
+                limit.typ(),
+                limit.soft(),
+                limit.hard()
+            )));
+        }
+    }
+    let args = process.args().iter().flatten();
+    if args
+        .chain(process.env().iter().flatten())
+        .any(|s| s.contains('\0'))
+    {
+        return Err(Error::Invalid("a NUL byte in process.args or env".into()));
+    }
+    Ok(())
+}
+
+fn check_mounts(spec: &Spec) -> Result<()> {
+    for mount in spec.mounts().iter().flatten() {
+        let options = mount.options().iter().flatten();
+        let binds = mount.typ().as_deref() == Some("bind")
+            || options.into_iter().any(|o| o == "bind" || o == "rbind");
+        let source = mount.source().as_deref().unwrap_or(Path::new(""));
+        if binds && !source.exists() {
+            return Err(Error::Invalid(format!(
+                "mount source {} for {} does not exist in the guest",
+                source.display(),
+                mount.destination().display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protos::agent::Stdio;
+
+    fn spec(linux: &str, process: &str) -> Vec<u8> {
+        format!(
+            r#"{{"ociVersion":"1.0.2","root":{{"path":"/"}},
+                "process":{{"user":{{"uid":0,"gid":0}},"cwd":"/tmp"{process}}},
+                "linux":{{"cgroupsPath":"/pod/c1"{linux}}}}}"#
+        )
+        .into_bytes()
+    }
+
+    const ARGS: &str = r#","args":["true"],"rlimits":[{"type":"RLIMIT_NOFILE","soft":5,"hard":6}]"#;
+    const NAMESPACES: &str = r#","namespaces":[{"type":"mount"},{"type":"pid"}]"#;
+
+    fn message(linux: &str, process: &str) -> String {
+        plan("c1", &spec(linux, process), &Stdio::new())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn cgroup_and_last_steps_are_kept_from_libcontainer() {
+        let linux = format!(
+            r#"{NAMESPACES},"resources":{{"pids":{{"limit":7}}}},
+               "sysctl":{{"net.ipv4.ip_forward":"1","kernel.msgmax":"9"}},
+               "seccomp":{{"defaultAction":"SCMP_ACT_ALLOW"}}"#
+        );
+        let terminal = Stdio {
+            terminal: true,
+            ..Default::default()
+        };
+        let plan = plan("c1", &spec(&linux, ARGS), &terminal).unwrap();
+        let linux = plan.spec.linux().as_ref().unwrap();
+        assert!(linux.resources().is_none() && linux.seccomp().is_none());
+        assert_eq!(plan.resources.pids().unwrap().limit(), 7);
+        assert_eq!(linux.sysctl().as_ref().unwrap().len(), 1);
+        assert_eq!(plan.net_sysctls.len(), 1);
+        assert!(plan.private_pid_namespace);
+        let process = plan.spec.process().as_ref().unwrap();
+        assert_eq!(process.cwd(), Path::new("/"));
+        assert!(process.rlimits().is_none());
+        assert_eq!(process.terminal(), Some(true));
+        assert_eq!(plan.launch.process.cwd(), Path::new("/tmp"));
+        assert!(plan.launch.seccomp.is_some());
+    }
+
+    #[test]
+    fn execs_inherit_what_they_do_not_say() {
+        let plan = plan("c1", &spec(NAMESPACES, ARGS), &Stdio::new()).unwrap();
+        let process = br#"{"user":{"uid":1,"gid":2},"cwd":"/","args":["id"]}"#;
+        let (_, launch) = plan_exec(process, &Stdio::new(), &plan.inherited).unwrap();
+        assert_eq!(launch.process.rlimits().as_ref().unwrap()[0].soft(), 5);
+        assert!(!launch.make_cwd);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_named() {
+        assert!(message("", ARGS).contains("mount namespace"));
+        assert!(message(NAMESPACES, "").contains("process.args"));
+        assert!(message(r#","namespaces":[{"type":"user"}]"#, ARGS).contains("user namespaces"));
+        let limits = r#","args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":9,"hard":6}]"#;
+        assert!(message(NAMESPACES, limits).contains("RLIMIT_CPU"));
+        for user in [
+            r#"{"uid":4294967295,"gid":0}"#,
+            r#"{"uid":1,"gid":4294967295}"#,
+            r#"{"uid":1,"gid":2,"additionalGids":[4294967295]}"#,
+        ] {
+            let process = format!(r#"{{"user":{user},"cwd":"/","args":["id"]}}"#);
+            let refused = plan_exec(process.as_bytes(), &Stdio::new(), &Inherited::default());
+            assert!(refused.unwrap_err().to_string().contains("process.user"));
+        }
+        let cut = plan("c1", b"{\"ociVersion\":", &Stdio::new()).unwrap_err();
+        assert!(cut.to_string().contains("OCI spec"));
+    }
+
+    #[test]
+    fn missing_bind_sources_are_named() {
+        let mut json: serde_json::Value = serde_json::from_slice(&spec(NAMESPACES, ARGS)).unwrap();
+        json["mounts"] = serde_json::json!([
+            {"destination": "/data", "type": "bind", "source": "/no/such", "options": ["rbind"]}
+        ]);
+        let error = plan("c1", json.to_string().as_bytes(), &Stdio::new()).unwrap_err();
+        assert!(error.to_string().contains("/no/such"), "{error}");
+    }
+}

@@ -1,0 +1,486 @@
+//! The last steps of a container's process, in the container: what runc does
+//! between entering the namespaces and execve, in its order and its words.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::Path;
+
+use caps::{CapSet, CapsHashSet};
+use libcontainer::capabilities::CapabilityExt;
+use libcontainer::syscall::syscall::create_syscall;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::fcntl::AtFlags;
+use nix::unistd::{AccessFlags, faccessat};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Spec};
+
+use crate::error::Kind;
+use crate::launch::faults::Faults;
+use crate::launch::spec::Launch;
+
+/// What libcontainer calls once a process stands in its container: as the
+/// right user, still with all capabilities.
+#[derive(Clone)]
+pub struct Workload {
+    launch: Launch,
+    faults: Faults,
+    /// Where the errors of `exec` go: to the helper for an exec, which waits
+    /// for them; a started init has only its stderr.
+    init: bool,
+    /// Found by `validate`.
+    executable: RefCell<Option<CString>>,
+}
+
+/// A failed step, in words for the user.
+struct Failure(Kind, String);
+
+impl Failure {
+    fn invalid(message: String) -> Failure {
+        Failure(Kind::InvalidArgument, message)
+    }
+
+    fn internal(what: &str, error: impl std::fmt::Display) -> Failure {
+        Failure(Kind::Internal, format!("{what}: {error}"))
+    }
+}
+
+impl Workload {
+    pub fn new(launch: Launch, faults: Faults, init: bool) -> Workload {
+        Workload {
+            launch,
+            faults,
+            init,
+            executable: RefCell::new(None),
+        }
+    }
+
+    /// Before the process is said to be ready: what can fail with a good
+    /// reason fails here.
+    fn prepare(&self) -> Result<(), Failure> {
+        let process = &self.launch.process;
+        own_streams(process.user().uid(), &self.launch.descriptors)?;
+        if let Some(size) = process.console_size() {
+            set_console_size(size.width(), size.height());
+        }
+        if self.launch.make_cwd {
+            make_folder(process.cwd())
+                .map_err(|e| Failure::internal(&format!("mkdir {}", process.cwd().display()), e))?;
+        }
+        nix::unistd::chdir(process.cwd()).map_err(|e| {
+            Failure::invalid(format!(
+                "chdir to cwd ({:?}) set in config.json failed: {}",
+                process.cwd(),
+                text(e)
+            ))
+        })?;
+        // Outside the root there is no path to it.
+        nix::unistd::getcwd().map_err(|e| {
+            Failure::invalid(format!(
+                "current working directory is outside of container mount namespace root: {}",
+                text(e)
+            ))
+        })?;
+        let name = process.args().iter().flatten().next();
+        let name = name.ok_or_else(|| Failure::invalid("process.args is empty".into()))?;
+        let found = self.unprivileged(|| look_up(name, &self.environment()))?;
+        self.executable.replace(Some(found?));
+        Ok(())
+    }
+
+    /// Does something with no more capabilities than the process will have.
+    fn unprivileged<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
+        let sets = complete(self.launch.process.capabilities().clone());
+        let wanted = sets.effective().iter().flatten();
+        let wanted: CapsHashSet = wanted.map(|capability| capability.to_cap()).collect();
+        let permitted = caps::read(None, CapSet::Permitted)
+            .map_err(|e| Failure::internal("read capabilities", e))?;
+        let set = |effective: &CapsHashSet| {
+            caps::set(None, CapSet::Effective, effective)
+                .map_err(|e| Failure::internal("set capabilities", e))
+        };
+        set(&(&wanted & &permitted))?;
+        let done = work();
+        set(&permitted)?;
+        Ok(done)
+    }
+
+    /// The environment in the spec's order; the last of several values counts.
+    fn environment(&self) -> Vec<(String, String)> {
+        let process = &self.launch.process;
+        let mut environment: Vec<(String, String)> = Vec::new();
+        for entry in process.env().iter().flatten() {
+            let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty())
+            else {
+                continue;
+            };
+            match environment.iter_mut().find(|(k, _)| k == key) {
+                Some((_, old)) => *old = value.to_owned(),
+                None => environment.push((key.to_owned(), value.to_owned())),
+            }
+        }
+        let has_home = environment
+            .iter()
+            .any(|(key, value)| key == "HOME" && !value.is_empty());
+        if !has_home {
+            environment.retain(|(key, _)| key != "HOME");
+            let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+            environment.push(("HOME".into(), home(&passwd, process.user().uid())));
+        }
+        environment
+    }
+
+    /// After the start: limits, privileges, filter, exec. Returns on failure.
+    fn launch(&self) -> Failure {
+        let process = &self.launch.process;
+        let environment: Vec<CString> = self
+            .environment()
+            .into_iter()
+            .filter_map(|(key, value)| CString::new(format!("{key}={value}")).ok())
+            .collect();
+        let args: Vec<CString> = process
+            .args()
+            .iter()
+            .flatten()
+            .filter_map(|arg| CString::new(arg.as_bytes()).ok())
+            .collect();
+        let executable = self.executable.take().unwrap_or_default();
+
+        let ready = keep_open(&self.launch.descriptors).and_then(|()| self.restrict());
+        if let Err(failure) = ready {
+            return failure;
+        }
+        reset_signals();
+        let Err(errno) = nix::unistd::execve(&executable, &args, &environment);
+        Failure(
+            Kind::NotExecutable,
+            format!("exec {}: {}", executable.to_string_lossy(), text(errno)),
+        )
+    }
+
+    fn restrict(&self) -> Result<(), Failure> {
+        let process = &self.launch.process;
+        for limit in process.rlimits().iter().flatten() {
+            set_limit(limit).map_err(|e| Failure::internal(&format!("set {}", limit.typ()), e))?;
+        }
+        // Without no_new_privs the filter needs privileges; with it, it comes
+        // as late as possible.
+        let no_new_privs = process.no_new_privileges() == Some(true);
+        let load = |wanted: bool| match &self.launch.seccomp {
+            Some(filter) if wanted => filter
+                .load()
+                .map_err(|e| Failure::internal("load the seccomp filter", e)),
+            _ => Ok(()),
+        };
+        load(!no_new_privs)?;
+        let capabilities = complete(process.capabilities().clone());
+        libcontainer::capabilities::drop_privileges(&capabilities, create_syscall().as_ref())
+            .map_err(|e| Failure::internal("set capabilities", format!("{e:?}")))?;
+        load(no_new_privs)
+    }
+}
+
+impl Executor for Workload {
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        self.prepare().map_err(|Failure(kind, message)| {
+            self.faults.report(kind, message.clone());
+            ExecutorValidationError::ArgValidationError(message)
+        })
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The environment goes to execve as it is, in its order.
+        Ok(())
+    }
+
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let Failure(kind, message) = self.launch();
+        if self.init {
+            eprintln!("{message}");
+            // SAFETY: ends the process; nothing of it is used any more.
+            unsafe { libc::_exit(1) }
+        }
+        self.faults.report(kind, message.clone());
+        Err(ExecutorError::Other(message))
+    }
+}
+
+/// Every signal as a new program expects it: the Rust runtime ignores SIGPIPE,
+/// and glibc's posix_spawn its internal signals, which its own functions do not
+/// let anybody set.
+fn reset_signals() {
+    const SET_SIZE: usize = 8;
+    // struct kernel_sigaction: handler (SIG_DFL), flags, restorer, mask.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the action lives through the call; for SIGKILL and SIGSTOP
+        // the kernel refuses it, which is as good.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SET_SIZE,
+            )
+        };
+    }
+    let none = nix::sys::signal::SigSet::empty();
+    // An empty set is always valid.
+    let _ = none.thread_set_mask();
+}
+
+/// An errno in the words of Go, which are runc's.
+fn text(errno: Errno) -> String {
+    errno.desc().to_lowercase()
+}
+
+/// Keeps descriptors open beyond exec, which libcontainer has all closed.
+fn keep_open(descriptors: &[u32]) -> Result<(), Failure> {
+    for number in descriptors {
+        // SAFETY: a plain system call; one that is not open is an error.
+        if unsafe { libc::fcntl(*number as RawFd, libc::F_SETFD, 0) } < 0 {
+            let what = format!("keep descriptor {number} open");
+            return Err(Failure::internal(&what, io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
+/// The user may reopen its streams by path (/dev/stdout, /dev/fd/3).
+fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Failure> {
+    let null = fs::metadata("/dev/null").map(|m| m.rdev()).ok();
+    for fd in (0..3).chain(descriptors.iter().copied()) {
+        // SAFETY: they are open: 0 to 2 libcontainer has checked, the others the
+        // helper has put there.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd as RawFd) };
+        let Ok(stat) = nix::sys::stat::fstat(fd) else {
+            continue;
+        };
+        if stat.st_uid == uid || Some(stat.st_rdev) == null {
+            continue;
+        }
+        match nix::unistd::fchown(fd, Some(uid.into()), None) {
+            // As runc has it: not every file can change hands.
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
+            Err(e) => return Err(Failure::internal("chown of a stream", text(e))),
+        }
+    }
+    Ok(())
+}
+
+fn set_console_size(width: u64, height: u64) {
+    let size = libc::winsize {
+        ws_row: height as u16,
+        ws_col: width as u16,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the size lives through the call; not a terminal is no harm.
+    unsafe { libc::ioctl(0, libc::TIOCSWINSZ, &size) };
+}
+
+/// Makes a folder and its parents, as root's.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folder(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o755).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
+    }
+    chown(path, Some(0), Some(0))
+}
+
+/// Finds the program as runc does.
+fn look_up(name: &str, environment: &[(String, String)]) -> Result<CString, Failure> {
+    let not_found = || {
+        Failure(
+            Kind::NoSuchCommand,
+            format!("exec: {name:?}: executable file not found in $PATH"),
+        )
+    };
+    let c = |path: &str| CString::new(path).map_err(|_| not_found());
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => c(name),
+            Err(Errno::ENOENT) => Err(Failure(
+                Kind::NoSuchCommand,
+                format!("exec: {name:?}: stat {name}: no such file or directory"),
+            )),
+            Err(e) if is_elsewhere(e) => Err(Failure(
+                Kind::NotExecutable,
+                format!("exec: {name:?}: {}", text(e)),
+            )),
+            Err(e) => Err(unknown(name, e)),
+        };
+    }
+    let path = environment.iter().find(|(key, _)| key == "PATH");
+    for folder in path.map_or("", |(_, value)| value).split(':') {
+        let folder = if folder.is_empty() { "." } else { folder };
+        let candidate = format!("{folder}/{name}");
+        match executable(Path::new(&candidate)) {
+            Ok(()) => return c(&candidate),
+            Err(e) if is_elsewhere(e) => {}
+            Err(e) => return Err(unknown(&candidate, e)),
+        }
+    }
+    Err(not_found())
+}
+
+/// Nobody knows whether it is there.
+fn unknown(path: &str, errno: Errno) -> Failure {
+    Failure::internal(&format!("look at {path}"), text(errno))
+}
+
+/// After which errors execvp(3) looks on: they are answers. Others, as EIO, are none.
+fn is_elsewhere(errno: Errno) -> bool {
+    use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+    matches!(
+        errno,
+        EACCES | EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR
+    )
+}
+
+fn executable(path: &Path) -> Result<(), Errno> {
+    let metadata =
+        fs::metadata(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    if metadata.is_dir() {
+        return Err(Errno::EISDIR);
+    }
+    if metadata.mode() & 0o111 == 0 {
+        return Err(Errno::EACCES);
+    }
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+}
+
+/// The home of a user in the container's passwd file.
+fn home(passwd: &str, uid: u32) -> String {
+    passwd
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let id: u32 = fields.nth(2)?.parse().ok()?;
+            (id == uid).then(|| fields.nth(2))?
+        })
+        .find(|home| !home.is_empty())
+        .unwrap_or("/")
+        .to_owned()
+}
+
+/// A set that is not given is an empty set.
+fn complete(capabilities: Option<LinuxCapabilities>) -> LinuxCapabilities {
+    let mut all = capabilities.unwrap_or_else(|| {
+        let mut none = LinuxCapabilities::default();
+        none.set_bounding(None);
+        none.set_effective(None);
+        none.set_permitted(None);
+        none.set_inheritable(None);
+        none.set_ambient(None);
+        none
+    });
+    let or_empty = |set: &Option<Capabilities>| Some(set.clone().unwrap_or_default());
+    all.set_bounding(or_empty(all.bounding()));
+    all.set_effective(or_empty(all.effective()));
+    all.set_permitted(or_empty(all.permitted()));
+    all.set_inheritable(or_empty(all.inheritable()));
+    all.set_ambient(or_empty(all.ambient()));
+    all
+}
+
+fn set_limit(limit: &PosixRlimit) -> io::Result<()> {
+    use PosixRlimitType::*;
+    let resource = match limit.typ() {
+        RlimitCpu => libc::RLIMIT_CPU,
+        RlimitFsize => libc::RLIMIT_FSIZE,
+        RlimitData => libc::RLIMIT_DATA,
+        RlimitStack => libc::RLIMIT_STACK,
+        RlimitCore => libc::RLIMIT_CORE,
+        RlimitRss => libc::RLIMIT_RSS,
+        RlimitNproc => libc::RLIMIT_NPROC,
+        RlimitNofile => libc::RLIMIT_NOFILE,
+        RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        RlimitAs => libc::RLIMIT_AS,
+        RlimitLocks => libc::RLIMIT_LOCKS,
+        RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        RlimitNice => libc::RLIMIT_NICE,
+        RlimitRtprio => libc::RLIMIT_RTPRIO,
+        RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    let value = libc::rlimit {
+        rlim_cur: limit.soft(),
+        rlim_max: limit.hard(),
+    };
+    // SAFETY: the value lives through the call.
+    match unsafe { libc::setrlimit(resource, &value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(path: &str) -> Vec<(String, String)> {
+        vec![("PATH".into(), path.into())]
+    }
+
+    fn failure(name: &str, path: &str) -> String {
+        look_up(name, &environment(path)).unwrap_err().1
+    }
+
+    #[test]
+    fn programs_are_found_like_runc_finds_them() {
+        let path = environment("/nowhere:/bin");
+        assert!(look_up("sh", &path).is_ok_and(|found| found.as_bytes() == b"/bin/sh"));
+        assert_eq!(
+            failure("no-such", "/bin"),
+            "exec: \"no-such\": executable file not found in $PATH"
+        );
+        assert_eq!(
+            failure("/no/such", "/bin"),
+            "exec: \"/no/such\": stat /no/such: no such file or directory"
+        );
+        assert_eq!(
+            failure("/etc/passwd", "/bin"),
+            "exec: \"/etc/passwd\": permission denied"
+        );
+        assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
+        // Neither is a folder.
+        assert!(look_up("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
+        // That is not to say that there is no such program.
+        for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
+            assert!(!is_elsewhere(errno));
+        }
+    }
+
+    #[test]
+    fn home_comes_from_the_containers_passwd() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nme:x:7:7::/home/me:/bin/sh\n";
+        assert_eq!(home(passwd, 0), "/root");
+        assert_eq!(home(passwd, 7), "/home/me");
+        assert_eq!(home(passwd, 8), "/");
+        assert_eq!(home("", 0), "/");
+    }
+
+    #[test]
+    fn missing_capability_sets_are_empty() {
+        let sets: LinuxCapabilities = serde_json::from_str(r#"{"bounding":["CAP_KILL"]}"#).unwrap();
+        let sets = complete(Some(sets));
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+        assert!(sets.effective().as_ref().unwrap().is_empty());
+        assert!(complete(None).bounding().as_ref().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,114 @@
+//! The process that the helpers are forked from.
+//!
+//! libcontainer forks and must do so in a process of one thread, so every
+//! container and exec is started by a helper of its own (`helper`). Helpers
+//! are forked, not executed: a fork costs a fraction of loading and relocating
+//! this binary again, which under emulation is most of the time of an exec.
+//! The zygote is forked off PID 1 before there is any other thread.
+//!
+//! ```text
+//! PID 1 ──control socket──▶ zygote ──fork──▶ helper
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{ForkResult, fork};
+
+use crate::launch::helper::{self, receive_with_fds, send_with_fds};
+
+/// The OOM killer takes anything else first. Helpers start at the default:
+/// what they run inherits it.
+const PROTECTED: &str = "-999";
+const DEFAULT: &str = "0";
+
+/// PID 1's line to the zygote.
+pub struct Zygote {
+    socket: OwnedFd,
+}
+
+impl Zygote {
+    /// Forks the zygote.
+    ///
+    /// # Safety
+    /// The process must have one thread only.
+    pub unsafe fn start() -> io::Result<Zygote> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        // SAFETY: no other thread holds a lock that would stay taken in the
+        // child.
+        match unsafe { fork() }? {
+            ForkResult::Parent { .. } => Ok(Zygote { socket: ours }),
+            ForkResult::Child => {
+                drop(ours);
+                serve(theirs)
+            }
+        }
+    }
+
+    /// Has a helper forked that serves the other end of `control`.
+    pub fn fork_helper(&self, control: OwnedFd) -> io::Result<()> {
+        send_with_fds(self.socket.as_raw_fd(), b"f", &[control.as_raw_fd()])
+    }
+}
+
+/// The life of the zygote: until PID 1 is gone.
+fn serve(requests: OwnedFd) -> ! {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("zygote: panic: {panic}");
+        std::process::exit(1)
+    }));
+    let _ = nix::sys::prctl::set_name(c"rust-kata-fork");
+    if let Err(e) = fs::write("/proc/self/oom_score_adj", PROTECTED) {
+        log::warn!("zygote: oom_score_adj: {e}");
+    }
+    // Nobody waits for helpers: they tell all there is to tell.
+    // SAFETY: no handler is installed.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    loop {
+        match next_control(requests.as_raw_fd()) {
+            Ok(Some(control)) => fork_one(control, &requests),
+            Ok(None) => std::process::exit(0),
+            Err(e) => log::error!("zygote: {e}"),
+        }
+    }
+}
+
+fn next_control(socket: RawFd) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0; 1];
+    match receive_with_fds(socket, &mut byte)? {
+        (0, _) => Ok(None),
+        (_, mut fds) => fds
+            .pop()
+            .map(Some)
+            .ok_or_else(|| io::Error::other("a request without a socket")),
+    }
+}
+
+fn fork_one(control: OwnedFd, requests: &OwnedFd) {
+    // SAFETY: the zygote has one thread.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { .. }) => {}
+        Ok(ForkResult::Child) => {
+            // SAFETY: the child never touches the zygote's line again: it
+            // ends inside this arm.
+            unsafe { libc::close(requests.as_raw_fd()) };
+            // The helper and libcontainer wait for their children.
+            // SAFETY: no handler is installed.
+            let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+            if let Err(e) = fs::write("/proc/self/oom_score_adj", DEFAULT) {
+                log::warn!("helper: oom_score_adj: {e}");
+            }
+            helper::main(control);
+        }
+        // The agent sees that its socket is closed.
+        Err(e) => log::error!("zygote: fork: {e}"),
+    }
+}

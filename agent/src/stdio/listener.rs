@@ -1,0 +1,204 @@
+//! The streams of processes as the host opens them: each begins with the token
+//! that the call of its process names.
+//!
+//! The agent listens rather than dials: a port of the host's could be dialled by
+//! every program in the guest. This one is taken before there are any, and who
+//! connects is known by its address.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept4, bind, getpeername, listen,
+    socket,
+};
+use protos::{STDIO_PORT, STREAM_DEADLINE};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::error::{Context, Error, Result};
+use crate::stdio::stream::{Stream, register};
+
+/// Streams that were opened, and calls that wait for theirs.
+pub struct Arrivals {
+    places: Mutex<HashMap<u64, Place>>,
+    deadline: Duration,
+}
+
+enum Place {
+    /// Opened, and asked for by no call yet.
+    Kept(Stream),
+    /// Asked for, and not opened yet.
+    Wanted(oneshot::Sender<Stream>),
+}
+
+impl Arrivals {
+    fn new(deadline: Duration) -> Arc<Arrivals> {
+        Arc::new(Arrivals {
+            places: Mutex::default(),
+            deadline,
+        })
+    }
+
+    /// Listens, from now on for ever.
+    pub fn listen() -> Result<Arc<Arrivals>> {
+        let what = || format!("listen on vsock port {STDIO_PORT}");
+        let fd = socket(
+            AddressFamily::Vsock,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+        .what(what())?;
+        let any = VsockAddr::new(libc::VMADDR_CID_ANY, STDIO_PORT);
+        bind(fd.as_raw_fd(), &any).what(what())?;
+        // The host opens the streams of many processes at once.
+        listen(&fd, Backlog::MAXALLOWABLE).what(what())?;
+        let listener = register(fd, Interest::READABLE).what(what())?;
+        let arrivals = Arrivals::new(Duration::from_secs(STREAM_DEADLINE));
+        tokio::spawn(arrivals.clone().accept(listener));
+        Ok(arrivals)
+    }
+
+    async fn accept(self: Arc<Self>, listener: AsyncFd<OwnedFd>) {
+        loop {
+            let accepted = listener.async_io(Interest::READABLE, accept_one).await;
+            match accepted {
+                Ok((fd, libc::VMADDR_CID_HOST)) => {
+                    let arrivals = self.clone();
+                    tokio::spawn(async move { arrivals.welcome(fd).await });
+                }
+                // From the guest itself, over its loopback.
+                Ok(_) => {}
+                Err(e) => {
+                    // Out of descriptors, at the worst: streams that end free some.
+                    log::warn!("a stream of the host cannot be accepted: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn welcome(self: Arc<Self>, fd: OwnedFd) {
+        let named = async {
+            let stream = Stream::new(fd)?;
+            let mut token = [0; 8];
+            stream.read_exact(&mut token).await?;
+            std::io::Result::Ok((u64::from_le_bytes(token), stream))
+        };
+        match tokio::time::timeout(self.deadline, named).await {
+            Ok(Ok((token, stream))) => self.arrive(token, stream).await,
+            Ok(Err(e)) => log::debug!("a stream ended before its token: {e}"),
+            Err(_) => log::warn!("a stream of the host sent no token"),
+        }
+    }
+
+    async fn arrive(&self, token: u64, stream: Stream) {
+        {
+            let mut places = self.lock();
+            if let Some(Place::Wanted(call)) = places.remove(&token) {
+                // A call that has gone wants it no more.
+                let _ = call.send(stream);
+                return;
+            }
+            places.insert(token, Place::Kept(stream));
+        }
+        // Its call has failed, or does not come.
+        tokio::time::sleep(2 * self.deadline).await;
+        let mut places = self.lock();
+        if let Some(Place::Kept(_)) = places.get(&token) {
+            places.remove(&token);
+        }
+    }
+
+    /// The stream that the host opens with `token`; `None` for 0.
+    pub async fn take(&self, token: u64) -> Result<Option<Stream>> {
+        if token == 0 {
+            return Ok(None);
+        }
+        let (call, arrived) = oneshot::channel();
+        {
+            let mut places = self.lock();
+            match places.remove(&token) {
+                Some(Place::Kept(stream)) => return Ok(Some(stream)),
+                _ => places.insert(token, Place::Wanted(call)),
+            };
+        }
+        if let Ok(Ok(stream)) = tokio::time::timeout(self.deadline, arrived).await {
+            return Ok(Some(stream));
+        }
+        self.lock().remove(&token);
+        Err(Error::Deadline {
+            what: "the host's opening of a stdio stream".into(),
+            seconds: self.deadline.as_secs(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Place>> {
+        self.places.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Accepts a connection, and tells the context id of its other end.
+fn accept_one(listener: &OwnedFd) -> std::io::Result<(OwnedFd, u32)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: accept4 has just opened it for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let peer: VsockAddr = getpeername(fd.as_raw_fd())?;
+    Ok((fd, peer.cid()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::stdio::stream::connection;
+
+    const TOKEN: u64 = 0x1122_3344_5566_7788;
+
+    /// A stream that says `token`, as the host opens it.
+    async fn opened(arrivals: &Arc<Arrivals>, token: u64) -> std::os::unix::net::UnixStream {
+        let (guest, mut host) = std::os::unix::net::UnixStream::pair().unwrap();
+        host.write_all(&token.to_le_bytes()).unwrap();
+        tokio::spawn(arrivals.clone().welcome(guest.into()));
+        host
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_found_before_and_after_its_call() {
+        let arrivals = Arrivals::new(Duration::from_secs(10));
+        assert!(arrivals.take(0).await.unwrap().is_none());
+
+        let mut host = opened(&arrivals, TOKEN).await;
+        host.write_all(b"early").unwrap();
+        tokio::task::yield_now().await;
+        let mut text = [0; 5];
+        let stream = arrivals.take(TOKEN).await.unwrap().unwrap();
+        stream.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"early");
+
+        let (taken, mut host) =
+            futures::join!(arrivals.take(TOKEN + 1), opened(&arrivals, TOKEN + 1));
+        host.write_all(b"later").unwrap();
+        taken.unwrap().unwrap().read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"later");
+        assert!(arrivals.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn neither_a_stream_nor_a_call_is_kept_for_ever() {
+        let arrivals = Arrivals::new(Duration::from_millis(20));
+        let problem = arrivals.take(TOKEN).await.err().unwrap().to_string();
+        assert!(problem.contains("stdio stream"), "{problem}");
+        assert!(arrivals.lock().is_empty());
+
+        let (stream, _host) = connection();
+        arrivals.arrive(TOKEN, stream).await;
+        assert!(arrivals.lock().is_empty());
+    }
+}

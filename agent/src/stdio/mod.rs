@@ -1,0 +1,255 @@
+//! What connects a process to its streams.
+//!
+//! ```text
+//! host ──vsock──▶ input pump  ──▶ pipe ──▶ stdin          no terminal
+//! host ◀──vsock── output pump ◀── pipe ◀── stdout, stderr
+//!
+//! host ──vsock──▶ input pump  ──▶ pty master              terminal
+//! host ◀──vsock── output pump ◀── pty master
+//! ```
+//! Descriptors beside these are served alike (`descriptor`). The container never
+//! holds a vsock socket, so that a process that outlives its container's init
+//! keeps nothing of the agent's open.
+
+pub(crate) mod descriptor;
+pub(crate) mod listener;
+pub(crate) mod pump;
+pub(crate) mod stream;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use nix::pty::Winsize;
+use protos::agent;
+
+use crate::error::{Context, Result};
+use crate::stdio::descriptor::{Descriptor, Numbered, Served};
+use crate::stdio::listener::Arrivals;
+use crate::stdio::pump::{End, Input, Output};
+use crate::stdio::stream::{Stream, duplicate, pipe};
+
+/// The connected vsock streams of a process that does not run yet.
+#[derive(Default)]
+pub struct Connections {
+    stdin: Option<Stream>,
+    stdout: Option<Stream>,
+    stderr: Option<Stream>,
+    descriptors: Vec<Descriptor>,
+}
+
+/// The bytes that a process has written to each of its streams.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    pub stdout: u64,
+    pub stderr: u64,
+    /// 0 for one that it only reads.
+    pub descriptors: Vec<u64>,
+}
+
+impl Connections {
+    /// Takes every stream that the request names; the host opens them meanwhile.
+    pub async fn take(arrivals: &Arrivals, wanted: &agent::Stdio) -> Result<Connections> {
+        descriptor::numbers(&wanted.descriptors)?;
+        let descriptors = wanted.descriptors.iter();
+        let descriptors = descriptors.map(|one| Descriptor::take(arrivals, one));
+        let (stdin, stdout, stderr, descriptors) = futures::try_join!(
+            arrivals.take(wanted.stdin),
+            arrivals.take(wanted.stdout),
+            arrivals.take(wanted.stderr),
+            futures::future::try_join_all(descriptors),
+        )?;
+        Ok(Connections {
+            stdin,
+            stdout,
+            stderr,
+            descriptors,
+        })
+    }
+
+    /// Makes the process's descriptors beside its stdio, and what serves them.
+    pub fn descriptors(&mut self) -> Result<(Vec<Numbered>, Vec<Served>)> {
+        let opened = self.descriptors.drain(..).map(Descriptor::open);
+        Ok(opened.collect::<Result<Vec<_>>>()?.into_iter().unzip())
+    }
+
+    /// Makes the pipes: the ends of the process, and what will pump once it
+    /// runs. `None` stands for /dev/null.
+    pub fn pipes(self) -> Result<([Option<OwnedFd>; 3], Stdio)> {
+        let mut stdio = Stdio::default();
+        let mut ends = [None, None, None];
+        if let Some(stream) = self.stdin {
+            let (read, write) = pipe().what("stdin pipe")?;
+            let write = Stream::new(write).what("stdin")?;
+            let input = Input::start(Arc::new(stream), Arc::new(write), End::Pipe);
+            stdio.stdin = Mutex::new(Some(input));
+            ends[0] = Some(read);
+        }
+        let outputs = [(self.stdout, 1), (self.stderr, 2)];
+        for (stream, i) in outputs {
+            let Some(stream) = stream else { continue };
+            let (read, write) = pipe().what("output pipe")?;
+            let read = Stream::new(read).what("output")?;
+            let output = Output::start(Arc::new(read), Some(Arc::new(stream)), End::Pipe);
+            ends[i] = Some(write);
+            match i {
+                1 => stdio.stdout = Some(output),
+                _ => stdio.stderr = Some(output),
+            }
+        }
+        Ok((ends, stdio))
+    }
+
+    /// Connects the streams to the two directions of a pty.
+    pub fn terminal(self, master: OwnedFd) -> Result<Stdio> {
+        let mut stdio = Stdio::default();
+        if let Some(stream) = self.stdin {
+            let write = duplicate(&master).what("pty master")?;
+            let write = Stream::new(write).what("stdin")?;
+            let input = Input::start(Arc::new(stream), Arc::new(write), End::Pty);
+            stdio.stdin = Mutex::new(Some(input));
+        }
+        // Read even when nobody listens, or the process would block.
+        let read = duplicate(&master).what("pty master")?;
+        let read = Stream::new(read).what("output")?;
+        let to = self.stdout.map(Arc::new);
+        stdio.stdout = Some(Output::start(Arc::new(read), to, End::Pty));
+        stdio.master = Some(master);
+        Ok(stdio)
+    }
+}
+
+/// The pumps of a running process; they stop when this is dropped.
+#[derive(Default)]
+pub struct Stdio {
+    stdin: Mutex<Option<Input>>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+    descriptors: Vec<Served>,
+    master: Option<OwnedFd>,
+}
+
+impl Stdio {
+    /// Adds what serves the process's descriptors.
+    pub fn with(mut self, descriptors: Vec<Served>) -> Stdio {
+        self.descriptors = descriptors;
+        self
+    }
+
+    /// Ends the input: a process on a pipe reads EOF.
+    pub fn close_stdin(&self) {
+        self.stdin.lock().unwrap_or_else(|e| e.into_inner()).take();
+    }
+
+    /// Ends that of its descriptors, too.
+    pub fn close_inputs(&self) {
+        self.close_stdin();
+        self.descriptors.iter().for_each(Served::close_input);
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.master.is_some()
+    }
+
+    /// Stops all pumps; a drain that waits for one returns.
+    pub fn stop(&self) {
+        self.close_inputs();
+        let descriptors = self.descriptors.iter().filter_map(Served::output);
+        let outputs = self.stdout.iter().chain(&self.stderr).chain(descriptors);
+        outputs.for_each(Output::stop);
+    }
+
+    /// The bytes that the process has written up to now to each stream, all of
+    /// which are on their way.
+    pub async fn drain(&self) -> Written {
+        let descriptors = self.descriptors.iter().map(|one| drain(one.output()));
+        let (stdout, stderr, descriptors) = futures::join!(
+            drain(self.stdout.as_ref()),
+            drain(self.stderr.as_ref()),
+            futures::future::join_all(descriptors),
+        );
+        Written {
+            stdout,
+            stderr,
+            descriptors,
+        }
+    }
+
+    /// Sets the size of the terminal; false if there is none.
+    pub fn resize(&self, width: u16, height: u16) -> io::Result<bool> {
+        match &self.master {
+            Some(master) => resize(master, width, height).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+fn resize(tty: &impl AsRawFd, width: u16, height: u16) -> io::Result<()> {
+    let size = Winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the terminal is open and the size lives through the call.
+    match unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+async fn drain(output: Option<&Output>) -> u64 {
+    match output {
+        Some(output) => output.drain().await,
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::stdio::stream::connection;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn input_ends_when_told_whatever_the_stream_holds() {
+        let (stream, mut host) = connection();
+        let connections = Connections {
+            stdin: Some(stream),
+            ..Default::default()
+        };
+        let (ends, stdio) = connections.pipes().unwrap();
+        let mut process = std::fs::File::from(ends.into_iter().next().flatten().unwrap());
+        host.write_all(b"line\n").unwrap();
+        let mut buffer = [0; 5];
+        let (mut process, line) = tokio::task::spawn_blocking(move || {
+            process.read_exact(&mut buffer).unwrap();
+            (process, buffer)
+        })
+        .await
+        .unwrap();
+        assert_eq!(&line, b"line\n");
+        stdio.close_stdin();
+        let rest = tokio::task::spawn_blocking(move || process.read(&mut [0; 8]));
+        assert_eq!(rest.await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_terminal_is_drained_without_an_end() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let (stream, mut host) = connection();
+        let connections = Connections {
+            stdout: Some(stream),
+            ..Default::default()
+        };
+        let stdio = connections.terminal(pty.master).unwrap();
+        let mut slave = std::fs::File::from(pty.slave);
+        slave.write_all(b"prompt").unwrap();
+        assert_eq!(stdio.drain().await.stdout, 6);
+        let mut text = [0; 6];
+        host.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"prompt");
+        assert!(stdio.resize(80, 25).unwrap());
+    }
+}

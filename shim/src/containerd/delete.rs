@@ -1,0 +1,256 @@
+//! `delete`: makes sure that nothing is left of a container, whatever state
+//! its shim is in, and prints how the container ended.
+//!
+//! | the shim | a container of a pod | the sandbox, or a lone container |
+//! |---|---|---|
+//! | lives, container gone | nothing to do | Shutdown (ignored while others remain) |
+//! | lives, container there | kill and remove it | the same, then Shutdown |
+//! | does not answer | left to the sandbox's `delete` | killed, the pod reaped |
+//! | is dead | the pod is reaped | the pod is reaped |
+//!
+//! containerd allows 5 s, calls this after every removal, and for all
+//! containers of a pod at once when their shim has died.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use containerd_shim_protos::api::DeleteResponse;
+use protobuf::Message;
+use runtime::{Config, Exit, Found, Runtime};
+use tokio::time::timeout;
+
+use crate::containerd::address::Address;
+use crate::containerd::bundle as files;
+use crate::containerd::client::{Process, Shim};
+use crate::containerd::flags::Flags;
+use crate::containerd::group::Group;
+use crate::containerd::proto::timestamp;
+use crate::error::{Context, Error, Result};
+use crate::logger;
+
+/// All of it.
+const DEADLINE: Duration = Duration::from_millis(4300);
+
+/// How long a living shim may take to say whether it has the container.
+const ANSWER: Duration = Duration::from_millis(1500);
+
+/// How long it may take to remove the container, call by call and altogether.
+const REMOVE: Duration = Duration::from_millis(1300);
+
+/// How long it may take to leave.
+const LEAVE: Duration = Duration::from_millis(1000);
+
+/// SIGKILL, as nobody knows better.
+const UNKNOWN_EXIT: u32 = 128 + libc::SIGKILL as u32;
+
+/// Runs the action.
+pub fn run(flags: &Flags) -> Result<()> {
+    for (flag, value) in [("namespace", &flags.namespace), ("id", &flags.id)] {
+        if value.is_empty() {
+            let action = "delete";
+            return Err(Error::MissingFlag { action, flag });
+        }
+    }
+    let bundle = if flags.bundle.is_empty() {
+        std::env::current_dir().doing("find the working directory")?
+    } else {
+        PathBuf::from(&flags.bundle)
+    };
+    logger::to_fifo(&bundle, &flags.namespace, &flags.id, flags.debug);
+    let deletion = Deletion::new(flags, bundle)?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing("start the runtime's thread")?;
+    let response = tokio.block_on(async {
+        let late = |_| Error::Deadline {
+            what: "Removing the container",
+            seconds: DEADLINE.as_secs_f32(),
+        };
+        timeout(DEADLINE, deletion.run()).await.map_err(late)?
+    });
+    tokio.shutdown_background();
+    let bytes = response?.write_to_bytes().map_err(Error::Answer)?;
+    std::io::stdout()
+        .write_all(&bytes)
+        .doing("print the answer")
+}
+
+/// One container on its way out.
+struct Deletion {
+    runtime: Runtime,
+    namespace: String,
+    id: String,
+    bundle: PathBuf,
+    /// In a pod with others, whose VM is not this container's to end.
+    member: bool,
+    /// Where its pod's shim listens.
+    address: Address,
+}
+
+impl Deletion {
+    fn new(flags: &Flags, bundle: PathBuf) -> Result<Self> {
+        // Cleaning up must work with a broken configuration, too.
+        let config = files::recorded_config_path(&bundle);
+        let config = Config::load(config.as_deref()).unwrap_or_else(|error| {
+            log::warn!("The defaults are used: {error}");
+            Config::default()
+        });
+        // A bundle that cannot be read is one of a task that never was: alone.
+        let group = runtime::load_spec(&bundle)
+            .ok()
+            .and_then(|spec| Group::of(&files::annotations(&spec)).ok())
+            .unwrap_or(Group::Alone);
+        Ok(Self {
+            runtime: Runtime::new(config)?,
+            namespace: flags.namespace.clone(),
+            id: flags.id.clone(),
+            member: matches!(group, Group::Member(_)),
+            address: files::address(
+                &bundle,
+                &flags.address,
+                &flags.namespace,
+                group.pod(&flags.id),
+            ),
+            bundle,
+        })
+    }
+
+    async fn run(&self) -> Result<DeleteResponse> {
+        let response = self.remove().await?;
+        runtime::unmount_below(&self.bundle.join("rootfs"))?;
+        if !self.member {
+            self.address.remove_if_dead();
+        }
+        Ok(response)
+    }
+
+    async fn remove(&self) -> Result<DeleteResponse> {
+        let Some(found) = self.find()? else {
+            self.dismiss_shim().await?;
+            return Ok(response(files::recorded_pid(&self.bundle), None));
+        };
+        let known = |exit: Option<Exit>| response(found.pid, exit.or(found.exit));
+        let Some(owner) = &found.owner else {
+            let exits = self.reap(&found, false).await?;
+            return Ok(known(exits.get(&self.id).copied()));
+        };
+        match self.ask(&Address::parse(&owner.address)).await {
+            Ok(answer) => Ok(answer.unwrap_or_else(|| known(None))),
+            Err(problem) if self.member && !found.sandbox => {
+                log::warn!("The pod's shim does not remove the container: {problem}");
+                Ok(known(None))
+            }
+            Err(problem) => {
+                // Without a socket it may be on its way out, cleaning up itself.
+                if matches!(problem, Error::NoAnswer(_))
+                    && let Some(process) = Process::open(owner.pid)
+                {
+                    process.ended(LEAVE)?;
+                }
+                log::warn!("The shim did not remove the container: {problem}");
+                let exits = self.reap(&found, true).await?;
+                Ok(known(exits.get(&self.id).copied()))
+            }
+        }
+    }
+
+    /// The pod that has this container, or is still to get it.
+    fn find(&self) -> Result<Option<Found>> {
+        let found = self.runtime.find_container(&self.namespace, &self.id)?;
+        Ok(match found {
+            None if !self.member => self.runtime.find_pod(&self.namespace, &self.id)?,
+            found => found,
+        })
+    }
+
+    async fn reap(
+        &self,
+        found: &Found,
+        force: bool,
+    ) -> Result<std::collections::HashMap<String, Exit>> {
+        let reaped = self.runtime.reap(&self.namespace, &found.pod, force).await;
+        Ok(reaped?)
+    }
+
+    /// Has a living shim remove the container and then leave, if it was the
+    /// last one. An error means that the shim does not do its work.
+    async fn ask(&self, address: &Address) -> Result<Option<DeleteResponse>> {
+        let late = |what, limit: Duration| Error::Deadline {
+            what,
+            seconds: limit.as_secs_f32(),
+        };
+        let asked = async {
+            let shim = Shim::connect(address)
+                .await
+                .ok_or_else(|| Error::NoAnswer(address.clone()))?;
+            let has = shim.has(&self.id, ANSWER).await?;
+            Ok::<_, Error>((shim, has))
+        };
+        let (shim, has) = timeout(ANSWER, asked)
+            .await
+            .map_err(|_| late("The shim's answer to State", ANSWER))??;
+        let mut removed = None;
+        if has {
+            removed = timeout(REMOVE, shim.remove(&self.id, REMOVE))
+                .await
+                .map_err(|_| late("Removing the container by its shim", REMOVE))??;
+        }
+        if !self.member {
+            shim.shutdown(&self.id, LEAVE).await?;
+        }
+        Ok(removed)
+    }
+
+    /// No pod was ever recorded: a shim may still wait for its first Create.
+    async fn dismiss_shim(&self) -> Result<()> {
+        if self.member {
+            return Ok(());
+        }
+        let process = Process::of_bundle(&self.bundle, &self.namespace, &self.id);
+        let asked = self.ask(&self.address).await;
+        let Some(process) = process else {
+            return Ok(());
+        };
+        if let Err(problem) = asked
+            && self.address.is_live()
+        {
+            log::warn!("The shim does not leave, so it is killed: {problem}");
+            process.kill()?;
+        }
+        process.ended(LEAVE)?;
+        Ok(())
+    }
+}
+
+/// What containerd is told; never a 0 that nobody has seen.
+fn response(pid: u32, exit: Option<Exit>) -> DeleteResponse {
+    let exit = exit.unwrap_or(Exit {
+        status: UNKNOWN_EXIT,
+        at: SystemTime::now(),
+    });
+    DeleteResponse {
+        pid,
+        exit_status: exit.status,
+        exited_at: timestamp(exit.at),
+        ..DeleteResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_exit_is_137() {
+        let unknown = response(0, None);
+        assert_eq!(unknown.exit_status, 137);
+        assert!(unknown.exited_at.seconds > 0);
+        let exit = Exit {
+            status: 3,
+            at: SystemTime::UNIX_EPOCH,
+        };
+        assert_eq!(response(9, Some(exit)).exit_status, 3);
+    }
+}

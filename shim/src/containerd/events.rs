@@ -1,0 +1,222 @@
+//! The pod's events as containerd's.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
+};
+use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::topics::*;
+use protobuf::{MessageField, MessageFull};
+use runtime::Event;
+
+use crate::containerd::proto::{any, timestamp};
+
+/// What `TaskCreate` says beyond the pod's own event: remembered from the
+/// request until the container is deleted.
+#[derive(Default)]
+pub struct Requests(Mutex<HashMap<String, CreateTaskRequest>>);
+
+impl Requests {
+    /// Remembers a request; false if one of this id is known already.
+    pub fn remember(&self, request: &CreateTaskRequest) -> bool {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = map.contains_key(&request.id);
+        if !known {
+            map.insert(request.id.clone(), request.clone());
+        }
+        !known
+    }
+
+    /// Forgets a container.
+    pub fn forget(&self, id: &str) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.remove(id);
+    }
+
+    fn of(&self, id: &str) -> CreateTaskRequest {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.get(id).cloned().unwrap_or_default()
+    }
+}
+
+/// containerd's event for one of the pod's, dated now.
+pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf::Result<Envelope> {
+    match event {
+        Event::Created { container, pid } => {
+            let request = requests.of(&container);
+            let io = TaskIO {
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                terminal: request.terminal,
+                ..TaskIO::default()
+            };
+            let event = TaskCreate {
+                container_id: container,
+                bundle: request.bundle,
+                rootfs: request.rootfs,
+                io: MessageField::some(io),
+                checkpoint: request.checkpoint,
+                pid,
+                ..TaskCreate::default()
+            };
+            wrap(namespace, TASK_CREATE_EVENT_TOPIC, &event)
+        }
+        Event::Started { container, pid } => {
+            let event = TaskStart {
+                container_id: container,
+                pid,
+                ..TaskStart::default()
+            };
+            wrap(namespace, TASK_START_EVENT_TOPIC, &event)
+        }
+        Event::ExecAdded { container, exec } => {
+            let event = TaskExecAdded {
+                container_id: container,
+                exec_id: exec,
+                ..TaskExecAdded::default()
+            };
+            wrap(namespace, TASK_EXEC_ADDED_EVENT_TOPIC, &event)
+        }
+        Event::ExecStarted {
+            container,
+            exec,
+            pid,
+        } => {
+            let event = TaskExecStarted {
+                container_id: container,
+                exec_id: exec,
+                pid,
+                ..TaskExecStarted::default()
+            };
+            wrap(namespace, TASK_EXEC_STARTED_EVENT_TOPIC, &event)
+        }
+        Event::Exited {
+            container,
+            exec,
+            pid,
+            exit,
+        } => {
+            // The id of an init is its container's: containerd tells them
+            // apart by it.
+            let event = TaskExit {
+                id: exec.unwrap_or_else(|| container.clone()),
+                container_id: container,
+                pid,
+                exit_status: exit.status,
+                exited_at: timestamp(exit.at),
+                ..TaskExit::default()
+            };
+            wrap(namespace, TASK_EXIT_EVENT_TOPIC, &event)
+        }
+        Event::Deleted {
+            container,
+            pid,
+            exit,
+        } => {
+            requests.forget(&container);
+            let event = TaskDelete {
+                container_id: container,
+                pid,
+                exit_status: exit.status,
+                exited_at: timestamp(exit.at),
+                ..TaskDelete::default()
+            };
+            wrap(namespace, TASK_DELETE_EVENT_TOPIC, &event)
+        }
+        Event::Paused { container } => {
+            let event = TaskPaused {
+                container_id: container,
+                ..TaskPaused::default()
+            };
+            wrap(namespace, TASK_PAUSED_EVENT_TOPIC, &event)
+        }
+        Event::Resumed { container } => {
+            let event = TaskResumed {
+                container_id: container,
+                ..TaskResumed::default()
+            };
+            wrap(namespace, TASK_RESUMED_EVENT_TOPIC, &event)
+        }
+        Event::Oom { container } => {
+            let event = TaskOOM {
+                container_id: container,
+                ..TaskOOM::default()
+            };
+            wrap(namespace, TASK_OOM_EVENT_TOPIC, &event)
+        }
+    }
+}
+
+fn wrap<M: MessageFull>(namespace: &str, topic: &str, event: &M) -> protobuf::Result<Envelope> {
+    Ok(Envelope {
+        timestamp: timestamp(SystemTime::now()),
+        namespace: namespace.to_owned(),
+        topic: topic.to_owned(),
+        event: MessageField::some(any(event)?),
+        ..Envelope::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protobuf::Message;
+    use runtime::Exit;
+
+    fn exit(exec: Option<&str>) -> TaskExit {
+        let event = Event::Exited {
+            container: "c".into(),
+            exec: exec.map(str::to_owned),
+            pid: 7,
+            exit: Exit {
+                status: 42,
+                at: SystemTime::now(),
+            },
+        };
+        let envelope = envelope("ns", event, &Requests::default()).unwrap();
+        assert_eq!(envelope.topic, "/tasks/exit");
+        assert_eq!(envelope.namespace, "ns");
+        assert_eq!(envelope.event.type_url, "containerd.events.TaskExit");
+        TaskExit::parse_from_bytes(&envelope.event.value).unwrap()
+    }
+
+    #[test]
+    fn an_exit_carries_the_process() {
+        assert_eq!(exit(None).id, "c");
+        let of_exec = exit(Some("e"));
+        assert_eq!(
+            (of_exec.container_id.as_str(), of_exec.id.as_str()),
+            ("c", "e")
+        );
+        assert_eq!((of_exec.pid, of_exec.exit_status), (7, 42));
+    }
+
+    #[test]
+    fn a_create_event_repeats_the_request() {
+        let requests = Requests::default();
+        requests.remember(&CreateTaskRequest {
+            id: "c".into(),
+            bundle: "/b".into(),
+            stdout: "/o".into(),
+            terminal: true,
+            ..CreateTaskRequest::default()
+        });
+        let created = Event::Created {
+            container: "c".into(),
+            pid: 3,
+        };
+
+        let envelope = envelope("ns", created, &requests).unwrap();
+
+        let event = TaskCreate::parse_from_bytes(&envelope.event.value).unwrap();
+        assert_eq!((event.bundle.as_str(), event.pid), ("/b", 3));
+        assert_eq!(event.io.stdout, "/o");
+        assert!(event.io.terminal);
+    }
+}

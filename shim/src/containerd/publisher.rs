@@ -1,0 +1,360 @@
+//! Events on their way to containerd, in order.
+//!
+//! ```text
+//! pod's events ──▶ forward: to an Envelope, dated ──▶ bounded queue ──▶ deliver: one
+//!                                                                      at a time, again
+//!                                                                      until it is there
+//! ```
+//! containerd may restart: an event is offered again until it is
+//! [`KEEP`] old, and at most [`QUEUE`] events wait. containerd asks for the
+//! state of every task when it comes back, so a lost event is not a lost exit.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_shim_protos::api::ForwardRequest;
+use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::shim_async::{Client, EventsClient};
+use protobuf::{Message, MessageField};
+use runtime::Event;
+use runtime::engine::foreign::exec::is_visit;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use ttrpc::asynchronous::transport::Socket;
+
+use crate::containerd::events::{Requests, envelope};
+
+/// Events that may wait for containerd.
+const QUEUE: usize = 2048;
+
+/// How long an event is offered.
+const KEEP: Duration = Duration::from_secs(120);
+
+/// How long one delivery may take.
+const CALL: Duration = Duration::from_secs(5);
+
+/// How long the last events may take when the shim ends.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Between two offers of one event: doubled from the first to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The environment variable that names containerd's ttrpc socket.
+pub const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
+
+/// Where events go.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// containerd's ttrpc socket (`TTRPC_ADDRESS`).
+    Socket(PathBuf),
+    /// A command that publishes one event from its stdin.
+    Command {
+        /// The binary.
+        binary: PathBuf,
+        /// containerd's gRPC socket.
+        address: String,
+    },
+    /// To nobody: CRI-O takes no events and says so by an empty `TTRPC_ADDRESS`.
+    /// Its own binary would be run for each, and fail.
+    Nobody,
+}
+
+impl Target {
+    /// The socket if containerd named one, else the command.
+    pub fn new(ttrpc_address: Option<&str>, binary: &str, address: &str) -> Self {
+        match ttrpc_address {
+            Some("") => Self::Nobody,
+            Some(text) => Self::Socket(PathBuf::from(text.trim_start_matches("unix://"))),
+            None => Self::Command {
+                binary: PathBuf::from(binary),
+                address: address.to_owned(),
+            },
+        }
+    }
+}
+
+/// The two tasks that publish a pod's events.
+pub struct Publisher {
+    forward: JoinHandle<()>,
+    deliver: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Publisher {
+    /// Starts publishing.
+    pub fn start(
+        target: Target,
+        namespace: String,
+        events: mpsc::UnboundedReceiver<Event>,
+        requests: Arc<Requests>,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (queue, queued) = mpsc::channel(QUEUE);
+        Self {
+            forward: tokio::spawn(forward(events, queue, namespace, requests, stopped)),
+            deliver: tokio::spawn(deliver(queued, Delivery::new(target))),
+            stop,
+        }
+    }
+
+    /// Publishes what has happened so far, within [`DRAIN`].
+    pub async fn finish(self) {
+        self.stop.send_replace(true);
+        let all = async {
+            let _ = self.forward.await;
+            let _ = self.deliver.await;
+        };
+        if timeout(DRAIN, all).await.is_err() {
+            log::warn!("Not all events could be handed to containerd");
+        }
+    }
+}
+
+async fn forward(
+    mut events: mpsc::UnboundedReceiver<Event>,
+    queue: mpsc::Sender<(Instant, Envelope)>,
+    namespace: String,
+    requests: Arc<Requests>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = events.recv() => event,
+            // What has been sent before still arrives after `close`.
+            _ = stopped.wait_for(|stop| *stop), if !events.is_closed() => {
+                events.close();
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
+        log::debug!("{event:?}");
+        if event.exec().is_some_and(is_visit) {
+            continue;
+        }
+        match envelope(&namespace, event, &requests) {
+            Ok(envelope) => {
+                if let Err(error) = queue.try_send((Instant::now(), envelope)) {
+                    log::error!("An event is lost: {error}");
+                }
+            }
+            Err(error) => log::error!("An event cannot be encoded: {error}"),
+        }
+    }
+}
+
+async fn deliver(mut queue: mpsc::Receiver<(Instant, Envelope)>, mut delivery: Delivery) {
+    while let Some((since, envelope)) = queue.recv().await {
+        let mut pause = PAUSE.0;
+        while let Err(refusal) = delivery.offer(&envelope).await {
+            let topic = &envelope.topic;
+            if refusal.is_final() || since.elapsed() > KEEP {
+                log::error!("Event {topic} is lost: {refusal}");
+                break;
+            }
+            log::debug!("Event {topic} waits: {refusal}");
+            sleep(pause).await;
+            pause = PAUSE.1.min(pause * 2);
+        }
+    }
+}
+
+/// Why an event was not taken.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("containerd cannot be reached: {0}")]
+    Connect(io::Error),
+    #[error("containerd did not answer in time")]
+    Timeout,
+    #[error("containerd answered: {0}")]
+    Answer(ttrpc::Error),
+    #[error("{0} failed: {1}")]
+    Command(PathBuf, String),
+}
+
+impl Refusal {
+    /// Would it be refused again?
+    fn is_final(&self) -> bool {
+        use ttrpc::Code;
+        matches!(
+            self,
+            Self::Answer(ttrpc::Error::RpcStatus(status))
+                if matches!(status.code(), Code::INVALID_ARGUMENT | Code::UNIMPLEMENTED)
+        )
+    }
+}
+
+/// The way to containerd; the connection is kept while it works.
+struct Delivery {
+    target: Target,
+    client: Option<EventsClient>,
+}
+
+impl Delivery {
+    fn new(target: Target) -> Self {
+        Self {
+            target,
+            client: None,
+        }
+    }
+
+    async fn offer(&mut self, envelope: &Envelope) -> Result<(), Refusal> {
+        let attempt = async {
+            match &self.target {
+                Target::Socket(path) => {
+                    let client = match &self.client {
+                        Some(client) => client,
+                        None => self.client.insert(connect(path).await?),
+                    };
+                    let request = ForwardRequest {
+                        envelope: MessageField::some(envelope.clone()),
+                        ..ForwardRequest::default()
+                    };
+                    let context = ttrpc::context::with_duration(CALL);
+                    let answer = client.forward(context, &request).await;
+                    answer.map(drop).map_err(Refusal::Answer)
+                }
+                Target::Command { binary, address } => {
+                    let run = publish(binary, address, envelope).await;
+                    run.map_err(|error| Refusal::Command(binary.clone(), error))
+                }
+                Target::Nobody => Ok(()),
+            }
+        };
+        let result = timeout(CALL, attempt)
+            .await
+            .unwrap_or(Err(Refusal::Timeout));
+        if result.is_err() {
+            self.client = None;
+        }
+        result
+    }
+}
+
+async fn connect(path: &PathBuf) -> Result<EventsClient, Refusal> {
+    let stream = UnixStream::connect(path).await.map_err(Refusal::Connect)?;
+    Ok(EventsClient::new(Client::new(Socket::from(stream))))
+}
+
+/// `<binary> -address A publish -topic T -namespace N`, the event on stdin.
+async fn publish(binary: &PathBuf, address: &str, envelope: &Envelope) -> Result<(), String> {
+    let event = envelope.event.write_to_bytes().map_err(|e| e.to_string())?;
+    let mut child = Command::new(binary)
+        .args(["-address", address, "publish"])
+        .args(["-topic", &envelope.topic])
+        .args(["-namespace", &envelope.namespace])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&event).await.map_err(|e| e.to_string())?;
+    }
+    let status = child.wait().await.map_err(|e| e.to_string())?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(status.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use containerd_shim_protos::shim_async::{Events, create_events};
+    use protobuf::well_known_types::empty::Empty;
+    use std::path::Path;
+    use std::sync::Mutex;
+    use ttrpc::r#async::{Server, TtrpcContext};
+
+    #[derive(Default)]
+    struct Containerd(Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Events for Containerd {
+        async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+            self.0.lock().unwrap().push(request.envelope.topic.clone());
+            Ok(Empty::new())
+        }
+    }
+
+    async fn serve(path: &Path, containerd: &Arc<Containerd>) -> Server {
+        let mut server = Server::new()
+            .bind(&format!("unix://{}", path.display()))
+            .unwrap()
+            .register_service(create_events(containerd.clone()));
+        server.start().await.unwrap();
+        server
+    }
+
+    fn started(pid: u32) -> Event {
+        Event::Started {
+            container: "c".into(),
+            pid,
+        }
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_containerd_and_keep_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let (events, receiver) = mpsc::unbounded_channel();
+        let target = Target::new(path.to_str(), "", "");
+        let publisher = Publisher::start(target, "ns".into(), receiver, Arc::default());
+        events.send(started(1)).unwrap();
+        events
+            .send(Event::Paused {
+                container: "c".into(),
+            })
+            .unwrap();
+        // Let the first offers fail.
+        tokio::task::yield_now().await;
+
+        let containerd = Arc::new(Containerd::default());
+        let mut server = serve(&path, &containerd).await;
+        events
+            .send(Event::Resumed {
+                container: "c".into(),
+            })
+            .unwrap();
+        publisher.finish().await;
+
+        let topics = containerd.0.lock().unwrap().clone();
+        assert_eq!(topics, ["/tasks/start", "/tasks/paused", "/tasks/resumed"]);
+        server.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_command_gets_the_event_on_stdin() {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("publish");
+        let out = dir.path().join("out");
+        let script = format!("#!/bin/sh\necho \"$@\" > {0}; cat >> {0}\n", out.display());
+        std::fs::write(&binary, script).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (events, receiver) = mpsc::unbounded_channel();
+        let target = Target::new(None, binary.to_str().unwrap(), "/c.sock");
+
+        let publisher = Publisher::start(target, "ns".into(), receiver, Arc::default());
+        events.send(started(1)).unwrap();
+        publisher.finish().await;
+
+        let text = String::from_utf8_lossy(&std::fs::read(&out).unwrap()).into_owned();
+        assert!(
+            text.starts_with("-address /c.sock publish -topic /tasks/start -namespace ns\n"),
+            "{text}"
+        );
+        assert!(text.contains("containerd.events.TaskStart"), "{text}");
+    }
+}
