@@ -19,7 +19,7 @@ pub mod streams;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use super::records::definition::{ContainerDefinition, PodDefinition};
 use super::records::paths::PodHome;
 use super::records::record::{self, ContainerState, PodState};
 use super::records::view::PodView;
+use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
 use crate::state_dir::lock::{self, OwnerLock, PodLock};
@@ -74,8 +75,9 @@ pub(crate) struct Tracked {
     pub(crate) execs: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
     /// What its init is given open beside its stdio, when it is built next.
     pub(crate) lent: Mutex<Vec<Descriptor>>,
-    /// It has been told that it runs, and not that it has ended.
-    told: AtomicBool,
+    /// The journal has its start, and not its end. Held while either is appended, so that
+    /// what follows from an end is appended after it.
+    start_told: Mutex<bool>,
 }
 
 impl Tracked {
@@ -86,7 +88,7 @@ impl Tracked {
             streams: Mutex::default(),
             execs: Mutex::default(),
             lent: Mutex::default(),
-            told: AtomicBool::new(false),
+            start_told: Mutex::new(false),
         })
     }
 
@@ -295,17 +297,24 @@ impl Owner {
 
     /// Tells that a container runs, once each time.
     pub(crate) fn tell_start(&self, container: &Tracked) {
-        if !container.told.swap(true, Ordering::Relaxed) {
-            self.tell_of(container, |event| event.action("start"));
-        }
+        blocking(|| {
+            let mut told = guard(&container.start_told);
+            if !std::mem::replace(&mut told, true) {
+                self.tell_of(container, |event| event.action("start"));
+            }
+        });
     }
 
-    /// Tells that a container has ended, if it was told to run.
+    /// Tells that a container has ended, if it was told to run. When this returns the journal
+    /// has it, also if another task tells it.
     pub(crate) fn tell_end(&self, container: &Tracked, exit_code: u32) {
-        if container.told.swap(false, Ordering::Relaxed) {
-            let died = |event: Event| event.action("died").with("exit_code", exit_code);
-            self.tell_of(container, died);
-        }
+        blocking(|| {
+            let mut told = guard(&container.start_told);
+            if std::mem::replace(&mut told, false) {
+                let died = |event: Event| event.action("died").with("exit_code", exit_code);
+                self.tell_of(container, died);
+            }
+        });
     }
 
     /// A client is about to be attached to a container.

@@ -103,11 +103,16 @@ impl Owner {
         self.ended_within(container, KILLED).await
     }
 
-    /// Waits until a container is out of the VM.
+    /// Waits until a container is out of the VM, and the journal has its end.
     async fn ended_within(&self, container: &Tracked, patience: Duration) -> Result<()> {
         let mut state = container.state.subscribe();
         match timeout(patience, state.wait_for(|state| !state.status.is_live())).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                if let Some(code) = container.now().exit_code {
+                    self.tell_end(container, code);
+                }
+                Ok(())
+            }
             Err(_) => Err(Error::WrongState {
                 what: "container",
                 id: container.name().to_owned(),
