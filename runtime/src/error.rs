@@ -117,8 +117,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// Something is wrong with an image.
-    #[error(transparent)]
-    Image(#[from] Box<crate::engine::image::ImageError>),
+    #[error("{source}")]
+    Image {
+        /// The class of the error.
+        kind: ErrorKind,
+        /// An [`ImageError`](crate::engine::image::ImageError).
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The hypervisor layer failed.
     #[error(transparent)]
     Hypervisor(#[from] hypervisor::Error),
@@ -199,9 +204,10 @@ impl Error {
             Self::Invalid(_) | Self::BadFile { .. } | Self::VmSpec(_) | Self::Command { .. } => {
                 ErrorKind::InvalidArgument
             }
-            Self::Image(e) => e.kind(),
             Self::Unsupported(_) => ErrorKind::Unimplemented,
-            Self::Agent { kind, .. } | Self::Remote { kind, .. } => *kind,
+            Self::Agent { kind, .. } | Self::Remote { kind, .. } | Self::Image { kind, .. } => {
+                *kind
+            }
             Self::AgentTimeout { .. } | Self::NotEnded { .. } => ErrorKind::DeadlineExceeded,
             Self::VmGone { .. } | Self::OwnerGone(_) | Self::OwnerLeaving => ErrorKind::Unavailable,
             Self::Io { .. } | Self::Hypervisor(_) | Self::Internal(_) => ErrorKind::Internal,

@@ -3,6 +3,8 @@
 
 use std::time::SystemTime;
 
+use tokio::sync::mpsc;
+
 /// How a process ended, on the host's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Exit {
@@ -59,5 +61,22 @@ impl Event {
             Self::Exited { exec, .. } => exec.as_deref(),
             _ => None,
         }
+    }
+}
+
+/// Where a pod's events go, in order. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Events(mpsc::UnboundedSender<Event>);
+
+impl Events {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Appends an event.
+    pub(crate) fn emit(&self, event: Event) {
+        // Nobody listens any more: the front door is on its way out.
+        let _ = self.0.send(event);
     }
 }

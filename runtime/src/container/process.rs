@@ -2,7 +2,7 @@
 //! holder, its streams. Its state is published; whoever asks never waits.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use crate::events::Exit;
 use crate::state::{Status, Step};
 use crate::state_dir::record::ProcessRecord;
 use crate::stdio::{ProcessIo, Stdio};
+use crate::sync::lock;
 
 /// A process, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,8 +218,4 @@ impl Process {
         let stdio = lock(&self.stdio).take();
         drop(stdio);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

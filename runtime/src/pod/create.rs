@@ -2,7 +2,7 @@
 //! host, its streams, its init in the guest.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,39 +11,25 @@ use protos::{GUEST_SHARE, agent as api};
 
 use crate::agent;
 use crate::container::Container;
+use crate::container::config::ContainerConfig;
 use crate::container::cri::Dialect;
 use crate::container::guest_spec::host_namespaces::check_host_namespaces;
 use crate::container::guest_spec::{self, Placement};
 use crate::error::{Context, Error, Result};
 use crate::events::Event;
-use crate::host::mount::Mount;
+use crate::pod::Pod;
 use crate::pod::block;
-use crate::pod::{Pod, lock};
 use crate::state::Step;
 use crate::state_dir::id::check_id;
 use crate::state_dir::lock::PodLock;
 use crate::state_dir::private;
 use crate::state_dir::record;
 use crate::stdio::ProcessIo;
+use crate::sync::lock;
 
 /// How long the guest has to let go of a container that has ended. The host's
 /// side of it goes in any case.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(3);
-
-/// What a container is asked to be.
-#[derive(Debug)]
-pub struct ContainerConfig {
-    /// Its id.
-    pub id: String,
-    /// Its OCI bundle, with `config.json`.
-    pub bundle: PathBuf,
-    /// The mounts that make its rootfs; empty: `root.path` of the spec.
-    pub rootfs: Vec<Mount>,
-    /// Its init's streams.
-    pub io: ProcessIo,
-    /// It is the pod's sandbox, or alone in its pod.
-    pub sandbox: bool,
-}
 
 impl Pod {
     /// Where the root file system of one of its containers is on the host.
@@ -67,11 +53,16 @@ impl Pod {
 
     async fn create_locked(self: &Arc<Self>, mut config: ContainerConfig) -> Result<u32> {
         check_id("container id", &config.id)?;
-        self.check_vm()?;
+        self.guest.check()?;
         let spec = guest_spec::load_spec(&config.bundle)?;
         check_host_namespaces(&spec, config.sandbox)?;
         guest_spec::check_host_paths(&spec, &config.bundle, !config.rootfs.is_empty())?;
-        let container = Arc::new(Container::new(&config, &spec));
+        let container = Arc::new(Container::new(
+            &config,
+            &spec,
+            self.dir.clone(),
+            self.events.clone(),
+        ));
         {
             let mut containers = lock(&self.containers);
             if containers.contains_key(&config.id) {
@@ -117,7 +108,7 @@ impl Pod {
         let dir = self.dir.container(id);
         private::make(&dir)?;
         record::save(&self.dir, &dir.join("config.json"), &container.record)?;
-        container.save(self)?;
+        container.save()?;
 
         let share = self.share.clone();
         let (name, rootfs, directory, sources) = (
@@ -137,7 +128,9 @@ impl Pod {
         .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
 
         if !disks.is_empty() {
-            self.attach_disks(id, &disks, &mut guest.spec).await?;
+            self.disks
+                .attach(&self.guest, id, &disks, &mut guest.spec)
+                .await?;
         }
         let pending = self.streams.prepare(io)?;
         let request = api::CreateContainerRequest {
@@ -152,8 +145,9 @@ impl Pod {
         // All go on to their ends: what they have made is then taken back in order.
         let (signals, answer, stdio) = tokio::join!(
             self.start_holder(&container.init, id),
-            self.unless_gone(self.agent.create_container(request)),
-            self.unless_gone(pending.connect()),
+            self.guest
+                .unless_gone(self.guest.agent.create_container(request)),
+            self.guest.unless_gone(pending.connect()),
         );
         // The agent's words tell more than a stream that it does not take.
         let (signals, answer, stdio) = (signals?, answer?, stdio?);
@@ -163,8 +157,8 @@ impl Pod {
         let pid = container.init.pid();
         container.hooks.created(id, pid, &config.bundle).await?;
         container.init.step(Step::Built, "create")?;
-        container.save(self)?;
-        self.emit(Event::Created {
+        container.save()?;
+        self.events.emit(Event::Created {
             container: id.clone(),
             pid,
         });
@@ -178,7 +172,7 @@ impl Pod {
         let id = &container.record.id;
         // It may have got as far as the guest.
         let _ = self.remove_from_guest(id).await;
-        self.detach_disks(id).await;
+        self.disks.detach(&self.guest, id).await;
         container.init.drop_stdio();
         container.init.drop_holder();
         if let Err(e) = self.forget(id).await {
@@ -188,7 +182,7 @@ impl Pod {
         // The others may have ended while this one counted as alive.
         let unused = !self.is_empty() && !self.others_live(id);
         if unused && !self.spec.outlives_containers {
-            self.stop_vm("its last container ended").await;
+            self.guest.stop("its last container ended").await;
         }
     }
 
@@ -209,8 +203,10 @@ impl Pod {
     }
 
     pub(crate) async fn remove_from_guest(&self, id: &str) -> Result<()> {
-        self.check_vm()?;
-        let call = self.unless_gone(self.agent.remove_container(agent::container(id)));
+        self.guest.check()?;
+        let call = self
+            .guest
+            .unless_gone(self.guest.agent.remove_container(agent::container(id)));
         match tokio::time::timeout(REMOVE_DEADLINE, call).await {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(Error::AgentTimeout {

@@ -58,8 +58,8 @@ impl Pod {
                     ..Default::default()
                 };
                 let (answer, stdio) = tokio::join!(
-                    pod.unless_gone(pod.agent.exec_process(request)),
-                    pod.unless_gone(pending.connect()),
+                    pod.guest.unless_gone(pod.guest.agent.exec_process(request)),
+                    pod.guest.unless_gone(pending.connect()),
                 );
                 answer?;
                 added.set_stdio(stdio?);
@@ -68,14 +68,15 @@ impl Pod {
             .await;
             if let Err(e) = result {
                 let _ = pod
+                    .guest
                     .agent
                     .remove_process(agent::process(&found.record.id, Some(&exec)))
                     .await;
                 found.remove_exec(&exec);
                 return Err(e);
             }
-            found.save_or_warn(&pod);
-            pod.emit(Event::ExecAdded {
+            found.save_or_warn();
+            pod.events.emit(Event::ExecAdded {
                 container: found.record.id.clone(),
                 exec,
             });
@@ -100,7 +101,9 @@ impl Pod {
                 let signals = pod.start_holder(&process, id).await?;
                 process.with_stdio(Stdio::start_input);
                 let request = agent::process(id, Some(&exec));
-                pod.unless_gone(pod.agent.start_process(request)).await?;
+                pod.guest
+                    .unless_gone(pod.guest.agent.start_process(request))
+                    .await?;
                 Ok(signals)
             }
             .await;
@@ -115,18 +118,18 @@ impl Pod {
                     process.end(255, |_| {});
                     process.drop_stdio();
                     process.drop_holder();
-                    found.save_or_warn(&pod);
+                    found.save_or_warn();
                     return Err(e);
                 }
             };
             let pid = process.pid();
-            pod.emit(Event::ExecStarted {
+            pod.events.emit(Event::ExecStarted {
                 container: id.clone(),
                 exec,
                 pid,
             });
             let _ = process.step(Step::Started, "start");
-            found.save_or_warn(&pod);
+            found.save_or_warn();
             pod.watch(found.clone(), process.clone());
             pod.forward_signals(found.clone(), process, signals);
             Ok(pid)
@@ -145,7 +148,11 @@ impl Pod {
             ..Default::default()
         };
         tokio::spawn(async move {
-            if let Err(e) = pod.unless_gone(pod.agent.signal_process(request)).await {
+            if let Err(e) = pod
+                .guest
+                .unless_gone(pod.guest.agent.signal_process(request))
+                .await
+            {
                 log::warn!("An exec whose start was not answered: {e}");
             }
         });
@@ -171,16 +178,20 @@ impl Pod {
                 _ => return Err(process.wrong_state(status, "delete")),
             };
             let id = &found.record.id;
-            if pod.check_vm().is_ok() {
+            if pod.guest.check().is_ok() {
                 let request = agent::process(id, Some(&exec));
-                if let Err(e) = pod.unless_gone(pod.agent.remove_process(request)).await {
+                if let Err(e) = pod
+                    .guest
+                    .unless_gone(pod.guest.agent.remove_process(request))
+                    .await
+                {
                     log::debug!("Exec {exec} of container {id}: {e}");
                 }
             }
             pod.flush(&process).await;
             process.drop_stdio();
             found.remove_exec(&exec);
-            found.save_or_warn(&pod);
+            found.save_or_warn();
             // No event: containerd is told of deleted containers only.
             Ok((process.pid(), exit))
         })
@@ -228,7 +239,10 @@ impl Pod {
             ..Default::default()
         };
         self.detached(|pod| async move {
-            let answer = pod.unless_gone(pod.agent.signal_process(request)).await;
+            let answer = pod
+                .guest
+                .unless_gone(pod.guest.agent.signal_process(request))
+                .await;
             match answer {
                 // What the signal was to bring about has come about.
                 Err(Error::VmGone { .. }) => Ok(()),
@@ -236,7 +250,7 @@ impl Pod {
                     if pod.others_live(&found.record.id) {
                         return Err(e);
                     }
-                    pod.kill_vm("the guest did not answer to SIGKILL").await;
+                    pod.guest.kill("the guest did not answer to SIGKILL").await;
                     Ok(())
                 }
                 other => other.map(drop),
@@ -271,7 +285,8 @@ impl Pod {
             height,
             ..Default::default()
         };
-        self.unless_gone(self.agent.resize_pty(request))
+        self.guest
+            .unless_gone(self.guest.agent.resize_pty(request))
             .await
             .map(drop)
     }

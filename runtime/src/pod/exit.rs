@@ -47,11 +47,15 @@ impl Pod {
     async fn see_to_the_end(self: &Arc<Self>, container: &Arc<Container>, process: &Arc<Process>) {
         let id = &container.record.id;
         let request = agent::process(id, process.exec());
-        let status = match self.unless_gone(self.agent.wait_process(request)).await {
+        let status = match self
+            .guest
+            .unless_gone(self.guest.agent.wait_process(request))
+            .await
+        {
             Ok(answer) => {
                 self.take_in(process, &answer).await;
                 if answer.oom_killed {
-                    container.report_oom(self);
+                    container.report_oom();
                 }
                 answer.exit_status
             }
@@ -74,10 +78,10 @@ impl Pod {
         }
         process.drop_holder();
         process.decide_end(status);
-        container.save_or_warn(self);
+        container.save_or_warn();
         let pid = process.pid();
         process.end(status, |exit| {
-            self.emit(Event::Exited {
+            self.events.emit(Event::Exited {
                 container: id.clone(),
                 exec: process.exec().map(ToOwned::to_owned),
                 pid,
@@ -97,14 +101,14 @@ impl Pod {
         });
         tokio::select! {
             _ = futures::future::join_all(received) => {}
-            _ = self.vm_gone() => {}
+            _ = self.guest.gone() => {}
         }
     }
 
     /// What goes with the init of a container.
     async fn end_container(self: &Arc<Self>, container: &Arc<Container>) {
         let id = &container.record.id;
-        if !container.own_pid_namespace && self.check_vm().is_ok() {
+        if !container.own_pid_namespace && self.guest.check().is_ok() {
             // Nothing in the guest's kernel ends the others.
             let all = api::SignalProcessRequest {
                 container_id: id.clone(),
@@ -112,7 +116,11 @@ impl Pod {
                 all: true,
                 ..Default::default()
             };
-            if let Err(e) = self.unless_gone(self.agent.signal_process(all)).await {
+            if let Err(e) = self
+                .guest
+                .unless_gone(self.guest.agent.signal_process(all))
+                .await
+            {
                 log::debug!("Container {id}: killing what its init left: {e}");
             }
         }
@@ -127,7 +135,7 @@ impl Pod {
             log::warn!("Container {id}: an exec outlives it");
         }
         if last && !self.spec.outlives_containers {
-            self.stop_vm("its last container ended").await;
+            self.guest.stop("its last container ended").await;
         }
     }
 

@@ -9,51 +9,19 @@
 //! (`max_vcpus`, `max_memory_mib`). Limits beyond that are the containers' own: their
 //! cgroups hold, and the VM stays at its largest.
 
-use std::sync::Arc;
+use std::sync::Mutex;
 
 use hypervisor::VmSpec;
-use oci_spec::runtime::LinuxResources;
 use protos::agent as api;
 
+use crate::container::limits::Limits;
 use crate::error::{Error, Result};
-use crate::pod::Pod;
+use crate::pod::vm::GuestVm;
+use crate::sync::lock;
 
 const MIB: u64 = 1 << 20;
 /// Linux plugs memory in blocks of this size.
 const BLOCK_MIB: u64 = 128;
-
-/// What a container may use at the most; 0 where nothing is said.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Whole CPUs.
-    pub(crate) cpus: u32,
-    /// In bytes.
-    pub(crate) memory: u64,
-}
-
-impl Limits {
-    /// Those of OCI resources.
-    pub(crate) fn of(resources: Option<&LinuxResources>) -> Self {
-        Self::default().updated(resources)
-    }
-
-    /// These, with what `resources` says anew.
-    pub(crate) fn updated(mut self, resources: Option<&LinuxResources>) -> Self {
-        let cpu = resources.and_then(|r| r.cpu().as_ref());
-        match cpu.map(|cpu| (cpu.quota(), cpu.period())) {
-            Some((Some(quota), Some(period))) if period > 0 => {
-                let quota = u64::try_from(quota).unwrap_or(0);
-                self.cpus = u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX);
-            }
-            _ => {}
-        }
-        let memory = resources.and_then(|r| r.memory().as_ref());
-        if let Some(limit) = memory.and_then(|memory| memory.limit()) {
-            self.memory = u64::try_from(limit).unwrap_or(0);
-        }
-        self
-    }
-}
 
 /// What a VM starts with, and may have.
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,24 +85,41 @@ impl Bounds {
     }
 }
 
-impl Pod {
+/// The size of a pod's VM, now and at the most.
+#[derive(Debug)]
+pub(crate) struct VmSize {
+    bounds: Bounds,
+    now: Mutex<Size>,
+}
+
+impl VmSize {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            now: Mutex::new(bounds.least()),
+        }
+    }
+
     /// Gives the VM the size that its containers' limits want. The caller holds the
     /// operation lock.
     ///
     /// # Errors
     /// The hypervisor's, the agent's; [`Error::Internal`] when the guest does not take
     /// or give back the memory.
-    pub(crate) async fn fit(self: &Arc<Self>) -> Result<()> {
-        let limits: Vec<_> = self.containers().iter().map(|c| c.limits()).collect();
-        let size = self.bounds.size(limits.into_iter());
-        let before = self.size();
+    pub(crate) async fn fit(
+        &self,
+        vm: &GuestVm,
+        limits: impl Iterator<Item = Limits>,
+    ) -> Result<()> {
+        let size = self.bounds.size(limits);
+        let before = *lock(&self.now);
         if size == before {
             return Ok(());
         }
         let memory = if size.plugged_mib == before.plugged_mib {
             Ok(())
         } else {
-            self.fit_memory(size.plugged_mib).await
+            self.fit_memory(vm, size.plugged_mib).await
         };
         // CPUs come and go whatever becomes of the memory.
         if size.vcpus != before.vcpus {
@@ -142,21 +127,15 @@ impl Pod {
                 cpus: size.vcpus,
                 ..Default::default()
             };
-            self.unless_gone(self.agent.online_cpu_mem(request)).await?;
-            self.set_size(Size {
-                vcpus: size.vcpus,
-                ..self.size()
-            });
+            vm.unless_gone(vm.agent.online_cpu_mem(request)).await?;
+            lock(&self.now).vcpus = size.vcpus;
         }
         memory
     }
 
-    async fn fit_memory(&self, wanted: u32) -> Result<()> {
-        let plugged = self.unless_gone(self.plug_memory(wanted)).await?;
-        self.set_size(Size {
-            plugged_mib: plugged,
-            ..self.size()
-        });
+    async fn fit_memory(&self, vm: &GuestVm, wanted: u32) -> Result<()> {
+        let plugged = vm.unless_gone(vm.plug_memory(wanted)).await?;
+        lock(&self.now).plugged_mib = plugged;
         if plugged == wanted {
             return Ok(());
         }
@@ -185,25 +164,6 @@ mod tests {
             cpus,
             memory: mib * MIB,
         }
-    }
-
-    fn resources(json: &str) -> LinuxResources {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn limits_are_read_and_what_is_not_said_stays() {
-        let first =
-            resources(r#"{"cpu":{"quota":150000,"period":100000},"memory":{"limit":1048576}}"#);
-        let memory = resources(r#"{"memory":{"limit":2097152}}"#);
-        let none = resources(r#"{"cpu":{"quota":-1,"period":100000},"memory":{"limit":-1}}"#);
-
-        let at_first = Limits::of(Some(&first));
-
-        assert_eq!(at_first, limits(2, 1));
-        assert_eq!(at_first.updated(Some(&memory)), limits(2, 2));
-        assert_eq!(at_first.updated(Some(&none)), limits(0, 0));
-        assert_eq!(at_first.updated(None), at_first);
     }
 
     #[test]

@@ -5,18 +5,18 @@ use std::time::Duration;
 use hypervisor::{ThreadState, threads};
 
 use crate::error::Error;
-use crate::pod::Pod;
-use crate::runtime::console_tail;
+use crate::pod::console::console_tail;
+use crate::pod::vm::GuestVm;
 
 /// Between two looks, which tell who runs all the time.
 const LOOK: Duration = Duration::from_millis(500);
 
-impl Pod {
+impl GuestVm {
     /// Logs what the VM's threads are at, and what the guest has said last: a vCPU that
     /// runs all the time, one that waits for ever, and a device that is stuck in the
     /// host's file system look the same from outside.
-    pub(crate) async fn tell_stall(&self, error: &Error) {
-        let pids = self.vm_pids();
+    pub(crate) async fn log_stall(&self, error: &Error) {
+        let pids = self.pids();
         let look = || pids.iter().map(|pid| threads(*pid).unwrap_or_default());
         let before: Vec<Vec<ThreadState>> = look().collect();
         tokio::time::sleep(LOOK).await;
@@ -27,7 +27,7 @@ impl Pod {
             .collect();
         log::warn!(
             "Pod {}: {error}. Threads of the VM: {}{}",
-            self.id(),
+            self.pod(),
             seen.join("; "),
             console_tail(&self.dir)
         );

@@ -15,12 +15,13 @@ use crate::container::guest_spec::load_spec;
 use crate::engine::owner::exec;
 use crate::engine::owner::measure;
 use crate::engine::owner::streams::{Piece, ProcessStreams};
-use crate::engine::owner::{ExecRequest, Starter, guard};
+use crate::engine::owner::{ExecRequest, Starter};
 use crate::engine::records::record::ExecSession;
 use crate::error::{Error, Result};
 use crate::events::Exit;
 use crate::pod::Pod;
 use crate::state::Status;
+use crate::sync::lock;
 
 /// What the ids of processes that visitors run begin with.
 const PREFIX: &str = "rust-kata.";
@@ -96,11 +97,11 @@ impl Visits {
         let layers = [self.pod.share.rootfs(container)];
         let process = exec::process_of(&session, base, session.user.as_ref(), &layers)?;
         let id = format!("{PREFIX}{}", &crate::state_dir::id::new_id()[..12]);
-        let mut sessions = guard(&self.sessions);
+        let mut sessions = lock(&self.sessions);
         // A client that went away before its process was started.
         let stale = sessions
             .iter()
-            .find(|(_, session)| !*guard(&session.started))
+            .find(|(_, session)| !*lock(&session.started))
             .map(|(id, _)| id.clone());
         if let Some(stale) = stale.filter(|_| sessions.len() >= SESSIONS) {
             sessions.remove(&stale);
@@ -135,7 +136,7 @@ impl Visits {
         let process = starter.begin(session.process.clone())?;
         let Starter { stdin, ends, .. } = starter;
         let descriptors = exec::descriptors(exec, &session.exec.preserve_fds, ends)?;
-        if std::mem::replace(&mut *guard(&session.started), true) {
+        if std::mem::replace(&mut *lock(&session.started), true) {
             return Err(Error::WrongState {
                 what: "exec",
                 id: exec.to_owned(),
@@ -153,7 +154,7 @@ impl Visits {
         };
         if let Err(e) = started.await {
             let _ = self.pod.delete(container, Some(exec)).await;
-            guard(&self.sessions).remove(exec);
+            lock(&self.sessions).remove(exec);
             return Err(e);
         }
         tokio::spawn(
@@ -179,7 +180,7 @@ impl Visits {
             status: 128 + libc::SIGKILL as u32,
             at: std::time::SystemTime::now(),
         })));
-        guard(&self.sessions).remove(&exec);
+        lock(&self.sessions).remove(&exec);
     }
 
     /// Takes back a recorded process, or kills it.
@@ -188,8 +189,8 @@ impl Visits {
     /// [`Error::NotFound`]; [`Error::WrongState`] while it runs, unless `force`.
     pub async fn remove_exec(&self, exec: &str, force: bool) -> Result<()> {
         let session = self.session(exec)?;
-        if !*guard(&session.started) {
-            guard(&self.sessions).remove(exec);
+        if !*lock(&session.started) {
+            lock(&self.sessions).remove(exec);
             return Ok(());
         }
         if !force {
@@ -254,7 +255,7 @@ impl Visits {
     }
 
     fn session(&self, exec: &str) -> Result<Arc<Session>> {
-        let sessions = guard(&self.sessions);
+        let sessions = lock(&self.sessions);
         let found = sessions.get(exec).cloned();
         found.ok_or_else(|| Error::not_found("exec", exec))
     }

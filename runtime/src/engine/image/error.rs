@@ -191,6 +191,9 @@ impl ImageError {
 
 impl From<ImageError> for Error {
     fn from(error: ImageError) -> Self {
-        Self::Image(Box::new(error))
+        Self::Image {
+            kind: error.kind(),
+            source: Box::new(error),
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Mount, Spec};
 
-use super::{Owner, Tracked, guard};
+use super::{Owner, Tracked};
+use crate::container::config::ContainerConfig;
 use crate::engine::files::rootfs::Root;
 use crate::engine::handle::update::put_over;
 use crate::engine::owner::log::LogWriter;
@@ -19,8 +20,8 @@ use crate::engine::users;
 use crate::engine::volume;
 use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
-use crate::pod::create::ContainerConfig;
 use crate::state_dir::private;
+use crate::sync::lock;
 
 impl Owner {
     /// Builds a container in the VM up to the point where its init waits.
@@ -41,13 +42,13 @@ impl Owner {
         let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
         let stdin = definition.stdin_open;
         let (mut io, streams) = ProcessStreams::new(definition.terminal(), stdin, Some(log));
-        io.descriptors = std::mem::take(&mut *guard(&container.lent));
+        io.descriptors = std::mem::take(&mut *lock(&container.lent));
         // Intent: from here on it may be in the VM.
         self.change(container, |state| {
             state.status = ContainerStatus::Initialized;
             state.problem = None;
         })?;
-        *guard(&container.streams) = Some(streams);
+        *lock(&container.streams) = Some(streams);
         let created = pod
             .create_container(ContainerConfig {
                 id: name.to_owned(),
@@ -83,7 +84,7 @@ impl Owner {
 
     /// Nothing of the container is in the VM, and it has not run.
     fn out_of_vm(&self, container: &Tracked, why: &Error) {
-        *guard(&container.streams) = None;
+        *lock(&container.streams) = None;
         self.note(container, |state| {
             let before = state.finished.is_some() || state.exit_code.is_some();
             state.status = if before {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::{Owner, Tracked, guard};
+use super::{Owner, Tracked};
 use crate::engine::journal;
 use crate::engine::records::definition::ExitPolicy;
 use crate::engine::restart::{RECOVERED, back_off};
@@ -16,6 +16,7 @@ use crate::engine::status::ContainerStatus;
 use crate::error::Result;
 use crate::events::{Event, Exit};
 use crate::pod::Pod;
+use crate::sync::lock;
 
 /// For what containers have said to be written down when their VM has gone.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -34,7 +35,7 @@ impl Owner {
                     Some(event) => self.hear(&pod, event).await,
                     None => return,
                 },
-                reason = pod.vm_gone() => {
+                reason = pod.guest.gone() => {
                     self.vm_gone(&pod, &mut events, reason).await;
                     return;
                 }
@@ -79,9 +80,9 @@ impl Owner {
         events: &mut mpsc::UnboundedReceiver<Event>,
         reason: String,
     ) {
-        self.note_end_of_vm(&pod.lost());
+        self.note_end_of_vm(&pod.guest.lost());
         let in_vm = || {
-            let containers = guard(&self.containers);
+            let containers = lock(&self.containers);
             containers.values().any(|c| c.now().status.is_live())
         };
         let deadline = tokio::time::Instant::now() + LAST_WORDS;
@@ -91,7 +92,7 @@ impl Owner {
                 _ => break,
             }
         }
-        let left: Vec<_> = guard(&self.containers).values().cloned().collect();
+        let left: Vec<_> = lock(&self.containers).values().cloned().collect();
         for container in left {
             let problem = format!("the VM ended: {reason}");
             if let Some(lost) = container.now().lost(&problem) {
@@ -111,7 +112,7 @@ impl Owner {
         let Ok(container) = self.tracked(name) else {
             return;
         };
-        let streams = guard(&container.streams).take();
+        let streams = lock(&container.streams).take();
         if let Some(streams) = streams {
             // To the log, before anybody is told.
             let _ = tokio::time::timeout(LAST_WORDS, streams.drained()).await;
@@ -120,7 +121,7 @@ impl Owner {
         if let Err(e) = pod.delete(name, None).await {
             ::log::debug!("Container {name}: {e}");
         }
-        guard(&container.execs).clear();
+        lock(&container.execs).clear();
         let before = container.now();
         let ran = before
             .started
@@ -205,13 +206,13 @@ impl Owner {
     }
 
     pub(in crate::engine) async fn end_if_unused_locked(&self) {
-        let live = guard(&self.containers)
+        let live = lock(&self.containers)
             .values()
             .any(|container| container.now().status.is_live());
         if live || *self.pending.borrow() > 0 {
             return;
         }
-        let started = guard(&self.state).started;
+        let started = lock(&self.state).started;
         let stays = self.definition.infra
             && started
             && self.definition.exit_policy == ExitPolicy::Continue
@@ -233,11 +234,11 @@ impl Owner {
 
     /// Ends the VM. Containers in it are told of by whoever listens to it.
     pub(super) async fn end_vm(&self, reason: &str) {
-        let pod = guard(&self.vm).take();
+        let pod = lock(&self.vm).take();
         if let Some(pod) = pod {
             ::log::info!("Pod {}: the VM ends: {reason}", self.home.name());
             // Before its end is asked for: it may have gone by itself.
-            let lost = pod.lost();
+            let lost = pod.guest.lost();
             if let Err(e) = pod.shutdown().await {
                 ::log::error!("Something may be left of the VM: {e}");
             }

@@ -11,8 +11,7 @@ use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::sync::mpsc;
 
 use super::build::root_layers;
-use super::{Owner, Tracked, guard};
-use crate::container::KILLED;
+use super::{Owner, Tracked};
 use crate::engine::capabilities;
 use crate::engine::owner::streams::{Piece, ProcessStreams};
 use crate::engine::records::record::{ExecSession, PreservedFd};
@@ -21,8 +20,10 @@ use crate::engine::users;
 use crate::error::{Error, Result};
 use crate::events::Exit;
 use crate::pod::Pod;
+use crate::pod::lifecycle::KILLED;
 use crate::state_dir::id::check_id;
 use crate::stdio::descriptor::{self, Descriptor};
+use crate::sync::lock;
 
 /// A further process, as it is asked for.
 #[derive(Debug, Clone, Default)]
@@ -208,7 +209,7 @@ impl Owner {
         let (mut io, streams) = ProcessStreams::new(session.terminal, starter.stdin, None);
         io.descriptors = descriptors(exec, &session.preserve_fds, starter.ends)?;
         let output = streams.listen();
-        guard(&container.execs).insert(exec.to_owned(), streams.clone());
+        lock(&container.execs).insert(exec.to_owned(), streams.clone());
         let started = async {
             pod.add_exec(name, exec, process, io).await?;
             self.change_exec(&container, exec, |session| {
@@ -231,7 +232,7 @@ impl Owner {
             }
             Err(e) => {
                 let _ = pod.delete(name, Some(exec)).await;
-                guard(&container.execs).remove(exec);
+                lock(&container.execs).remove(exec);
                 let told = session_of(&container, exec).is_ok_and(|s| s.status.is_live());
                 self.change(&container, |state| {
                     state.execs.remove(exec);
@@ -261,7 +262,7 @@ impl Owner {
         if !lent.is_empty() && container.now().status.is_live() {
             return Err(self.wrong_state(&container, "pass descriptors on to"));
         }
-        *guard(&container.lent) = lent;
+        *lock(&container.lent) = lent;
         Ok(())
     }
 
@@ -278,7 +279,7 @@ impl Owner {
         if let Err(e) = pod.delete(name, Some(exec)).await {
             ::log::debug!("Exec {exec} of container {name}: {e}");
         }
-        guard(&container.execs).remove(exec);
+        lock(&container.execs).remove(exec);
         let noted = self.change_exec(&container, exec, |session| {
             session.status = ContainerStatus::Exited;
             session.exit_code = Some(exit.status);
@@ -354,8 +355,8 @@ impl Owner {
     pub fn streams(&self, name: &str, exec: Option<&str>) -> Result<Arc<ProcessStreams>> {
         let container = self.tracked(name)?;
         let found = match exec {
-            None => guard(&container.streams).clone(),
-            Some(exec) => guard(&container.execs).get(exec).cloned(),
+            None => lock(&container.streams).clone(),
+            Some(exec) => lock(&container.execs).get(exec).cloned(),
         };
         found.ok_or_else(|| self.wrong_state(&container, "attach to"))
     }

@@ -20,7 +20,7 @@ pub mod streams;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use exec::{ExecRequest, Starter};
@@ -39,6 +39,7 @@ use crate::error::{Context, Error, Result};
 use crate::pod::Pod;
 use crate::state_dir::lock::{self, OwnerLock, PodLock};
 use crate::stdio::descriptor::Descriptor;
+use crate::sync::lock;
 
 /// A pod, as its owner has it.
 #[derive(Debug)]
@@ -188,7 +189,7 @@ impl Owner {
             let Ok(_op) = self.op.try_lock() else {
                 continue;
             };
-            if guard(&self.vm).is_none() && *self.pending.borrow() == 0 {
+            if lock(&self.vm).is_none() && *self.pending.borrow() == 0 {
                 self.ended.send_replace(true);
                 return;
             }
@@ -216,7 +217,7 @@ impl Owner {
 
     /// The names and states of all containers. Never waits.
     pub fn containers(&self) -> BTreeMap<String, ContainerState> {
-        let containers = guard(&self.containers);
+        let containers = lock(&self.containers);
         containers
             .iter()
             .map(|(name, c)| (name.clone(), c.now()))
@@ -225,13 +226,13 @@ impl Owner {
 
     /// Why the hypervisor was chosen; empty before the first VM.
     pub fn hypervisor(&self) -> String {
-        guard(&self.state).hypervisor.clone().unwrap_or_default()
+        lock(&self.state).hypervisor.clone().unwrap_or_default()
     }
 
     /// The VM, if it runs.
     pub(crate) fn live(&self) -> Option<Arc<Pod>> {
-        let vm = guard(&self.vm);
-        vm.as_ref().filter(|pod| pod.check_vm().is_ok()).cloned()
+        let vm = lock(&self.vm);
+        vm.as_ref().filter(|pod| pod.guest.check().is_ok()).cloned()
     }
 
     pub(crate) fn live_or(&self, operation: &'static str) -> Result<Arc<Pod>> {
@@ -244,7 +245,7 @@ impl Owner {
     }
 
     pub(crate) fn tracked(&self, name: &str) -> Result<Arc<Tracked>> {
-        let containers = guard(&self.containers);
+        let containers = lock(&self.containers);
         let found = containers.get(name).cloned();
         found.ok_or_else(|| Error::not_found("container", name))
     }
@@ -252,7 +253,7 @@ impl Owner {
     /// Those asked for, or all.
     pub(crate) fn chosen(&self, names: &[String]) -> Result<Vec<Arc<Tracked>>> {
         if names.is_empty() {
-            return Ok(guard(&self.containers).values().cloned().collect());
+            return Ok(lock(&self.containers).values().cloned().collect());
         }
         names.iter().map(|name| self.tracked(name)).collect()
     }
@@ -298,7 +299,7 @@ impl Owner {
     /// Tells that a container runs, once each time.
     pub(crate) fn tell_start(&self, container: &Tracked) {
         blocking(|| {
-            let mut told = guard(&container.start_told);
+            let mut told = lock(&container.start_told);
             if !std::mem::replace(&mut told, true) {
                 self.tell_of(container, |event| event.action("start"));
             }
@@ -309,7 +310,7 @@ impl Owner {
     /// has it, also if another task tells it.
     pub(crate) fn tell_end(&self, container: &Tracked, exit_code: u32) {
         blocking(|| {
-            let mut told = guard(&container.start_told);
+            let mut told = lock(&container.start_told);
             if std::mem::replace(&mut told, false) {
                 let died = |event: Event| event.action("died").with("exit_code", exit_code);
                 self.tell_of(container, died);
@@ -327,14 +328,10 @@ impl Owner {
     /// Changes where the pod stands, on disk first.
     pub(crate) fn change_pod(&self, change: impl FnOnce(&mut PodState)) -> Result<()> {
         let held = PodLock::exclusive(&self.home)?;
-        let mut state = guard(&self.state).clone();
+        let mut state = lock(&self.state).clone();
         change(&mut state);
         records::write_pod(&self.home, &state, &held)?;
-        *guard(&self.state) = state;
+        *lock(&self.state) = state;
         Ok(())
     }
-}
-
-pub(crate) fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Owner, Tracked, guard};
+use super::{Owner, Tracked};
 use crate::engine::handle::remove;
 use crate::engine::records::view::PodView;
 use crate::engine::status::Outcome;
 use crate::error::{Error, Result};
 use crate::state_dir::lock::PodLock;
+use crate::sync::lock;
 
 impl Owner {
     /// Takes in a container that was put into the pod's directory.
@@ -17,7 +18,7 @@ impl Owner {
     pub fn adopt(&self, name: &str) -> Result<()> {
         let view = PodView::read(&self.home)?;
         let files = view.container(name)?;
-        let mut containers = guard(&self.containers);
+        let mut containers = lock(&self.containers);
         containers
             .entry(name.to_owned())
             .or_insert_with(|| Tracked::new(files.definition.clone(), files.state.clone()));
@@ -118,7 +119,7 @@ impl Owner {
     fn forget(&self, container: &Arc<Tracked>) -> Result<()> {
         let held = PodLock::exclusive(&self.home)?;
         remove::container(&self.home, container.name(), &held)?;
-        guard(&self.containers).remove(container.name());
+        lock(&self.containers).remove(container.name());
         // Whoever waits for it hears that it is gone.
         container.state.send_modify(|_| {});
         Ok(())

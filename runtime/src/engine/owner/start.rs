@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::{Owner, Tracked, guard};
+use super::{Owner, Tracked};
 use crate::engine::records::definition::SharedNamespace;
 use crate::engine::status::{ContainerStatus, Fit, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::pod::Pod;
 use crate::state_dir::record::PodConfig;
+use crate::sync::lock;
 
 impl Owner {
     /// Builds containers up to the point where their inits wait.
@@ -157,14 +158,14 @@ impl Owner {
     pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
         // Who comes too late would get a VM that ends with this process.
         self.stays()?;
-        let before = guard(&self.vm).clone();
+        let before = lock(&self.vm).clone();
         if let Some(pod) = before {
-            if pod.check_vm().is_ok() {
+            if pod.guest.check().is_ok() {
                 return Ok(pod);
             }
             // What is left of the one before.
             pod.shutdown().await?;
-            *guard(&self.vm) = None;
+            *lock(&self.vm) = None;
         }
         let spec = self.pod_config();
         let (pod, events) = self
@@ -179,7 +180,7 @@ impl Owner {
             state.problem = None;
         })?;
         tokio::spawn(self.clone().listen(pod.clone(), events));
-        *guard(&self.vm) = Some(pod.clone());
+        *lock(&self.vm) = Some(pod.clone());
         self.vm_told.store(true, Ordering::Relaxed);
         *self.stop_hooks_due.lock().await = true;
         self.tell("start");
@@ -226,7 +227,7 @@ impl Owner {
     }
 
     pub(super) fn graph(&self) -> Result<crate::engine::graph::Graph> {
-        let containers = guard(&self.containers);
+        let containers = lock(&self.containers);
         let edges = containers.iter();
         crate::engine::graph::Graph::new(
             edges

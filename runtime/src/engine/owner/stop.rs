@@ -8,10 +8,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::{Owner, Tracked, guard};
+use super::{Owner, Tracked};
 use crate::engine::handle::remove;
 use crate::engine::status::{ContainerStatus, Operation, Outcome};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
 
 /// For a container to be gone after SIGKILL: the agent's deadline, the end of
 /// its output, its cleanup.
@@ -181,7 +182,7 @@ impl Owner {
     /// [`Error::WrongState`] if it has any.
     pub async fn stop_empty_pod(self: &Arc<Self>) -> Result<Outcome> {
         let _op = self.op.lock().await;
-        let count = guard(&self.containers).len();
+        let count = lock(&self.containers).len();
         remove::check_empty(self.home.name(), count)?;
         self.end("the pod is removed").await;
         Ok(Outcome::default())

@@ -9,7 +9,7 @@
 //! A client that does not read holds the process back, as a terminal does, and
 //! nothing is dropped while it is there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::log::{LogWriter, Stream};
 use crate::stdio::{Endpoint, ProcessIo};
+use crate::sync::lock;
 
 /// Pieces of output that wait for one client.
 const QUEUE: usize = 16;
@@ -161,10 +162,6 @@ async fn keep(log: Arc<Mutex<LogWriter>>, stream: Stream, piece: Bytes) {
     if let Err(e) = written.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
         log::warn!("Output is missing from a container's log: {e}");
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,13 +15,15 @@ mod host;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use hypervisor::Extra;
 use oci_spec::runtime::Spec;
 use protos::agent as api;
 
 use crate::error::{Error, Result};
-use crate::pod::{Pod, lock};
+use crate::pod::vm::GuestVm;
+use crate::sync::lock;
 
 pub(crate) use spec::{Wanted, wanted};
 
@@ -38,11 +40,12 @@ pub(crate) struct Disk {
 }
 
 /// The disks of a pod's VM, by the host's number.
-pub(crate) type Disks = BTreeMap<Number, Attached>;
+#[derive(Debug, Default)]
+pub(crate) struct Disks(Mutex<BTreeMap<Number, Attached>>);
 
 /// A block device of the host that the VM has.
 #[derive(Debug)]
-pub(crate) struct Attached {
+struct Attached {
     slot: u32,
     disk: Disk,
     read_only: bool,
@@ -50,37 +53,38 @@ pub(crate) struct Attached {
     users: BTreeSet<String>,
 }
 
-impl Pod {
+impl Disks {
     /// Gives the VM the block devices that a container's spec wants, and has the guest's
     /// spec, translated for the rest, name them as the guest does. The caller holds the
-    /// operation lock; [`Pod::detach_disks`] undoes it, also when this failed.
+    /// operation lock; [`Disks::detach`] undoes it, also when this failed.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if this VM cannot have more devices; [`Error::Invalid`],
     /// naming the device, if it cannot be used; the hypervisor's and the agent's.
-    pub(crate) async fn attach_disks(
+    pub(crate) async fn attach(
         &self,
+        vm: &GuestVm,
         container: &str,
         wanted: &[Wanted],
-        guest: &mut Spec,
+        spec: &mut Spec,
     ) -> Result<()> {
         let mut disks = BTreeMap::new();
         for device in wanted {
-            if !self.can_attach {
+            if !vm.can_attach {
                 return Err(Error::Unsupported(format!(
                     "A block device of the host ({}) in a VM that cannot be given devices (hypervisor = \"kvm\" can)",
                     device.path.display()
                 )));
             }
-            let disk = self.attach_disk(container, device).await?;
+            let disk = self.attach_one(vm, container, device).await?;
             disks.insert(device.number, disk);
         }
-        spec::translate(guest, wanted, &disks);
+        spec::translate(spec, wanted, &disks);
         Ok(())
     }
 
-    async fn attach_disk(&self, container: &str, wanted: &Wanted) -> Result<Disk> {
-        if let Some(there) = lock(&self.disks).get_mut(&wanted.number) {
+    async fn attach_one(&self, vm: &GuestVm, container: &str, wanted: &Wanted) -> Result<Disk> {
+        if let Some(there) = lock(&self.0).get_mut(&wanted.number) {
             if there.read_only && !wanted.read_only {
                 return Err(Error::Invalid(format!(
                     "Block device {} is read-only in another container of the pod",
@@ -93,7 +97,7 @@ impl Pod {
         let device = host::open(wanted)?;
         let read_only = device.read_only;
         let (major, minor) = wanted.number;
-        let slot = self
+        let slot = vm
             .attach(Extra::Block {
                 file: device.file,
                 read_only,
@@ -104,10 +108,10 @@ impl Pod {
             slot,
             ..Default::default()
         };
-        let found = self.unless_gone(self.agent.attach_device(request)).await;
+        let found = vm.unless_gone(vm.agent.attach_device(request)).await;
         let disk = found.and_then(|answer| checked(&answer));
         let Ok(disk) = disk else {
-            self.take_back(slot).await;
+            take_back(vm, slot).await;
             return disk;
         };
         log::info!("Block device {major}:{minor} of the host is {disk:?} in slot {slot}");
@@ -117,15 +121,15 @@ impl Pod {
             read_only,
             users: BTreeSet::from([container.to_owned()]),
         };
-        lock(&self.disks).insert(wanted.number, attached);
+        lock(&self.0).insert(wanted.number, attached);
         Ok(disk)
     }
 
     /// Takes away the disks that no container but this one uses. The caller holds the
     /// operation lock, and the container is gone from the guest.
-    pub(crate) async fn detach_disks(&self, container: &str) {
+    pub(crate) async fn detach(&self, vm: &GuestVm, container: &str) {
         let mut unused = Vec::new();
-        lock(&self.disks).retain(|_, attached| {
+        lock(&self.0).retain(|_, attached| {
             let used = attached.users.remove(container);
             let unneeded = used && attached.users.is_empty();
             if unneeded {
@@ -134,25 +138,25 @@ impl Pod {
             !unneeded
         });
         for slot in unused {
-            self.take_back(slot).await;
+            take_back(vm, slot).await;
         }
     }
+}
 
-    /// With a VM that is gone, its devices are, too.
-    async fn take_back(&self, slot: u32) {
-        if self.check_vm().is_err() {
-            return;
-        }
-        let request = api::DeviceRequest {
-            slot,
-            ..Default::default()
-        };
-        // A guest that does not let go of it loses it all the same.
-        let gone = self.unless_gone(self.agent.detach_device(request)).await;
-        let taken = self.detach(slot).await;
-        for error in [gone.map(drop).err(), taken.err()].into_iter().flatten() {
-            log::warn!("Pod {}: the disk in slot {slot}: {error}", self.id());
-        }
+/// With a VM that is gone, its devices are, too.
+async fn take_back(vm: &GuestVm, slot: u32) {
+    if vm.check().is_err() {
+        return;
+    }
+    let request = api::DeviceRequest {
+        slot,
+        ..Default::default()
+    };
+    // A guest that does not let go of it loses it all the same.
+    let gone = vm.unless_gone(vm.agent.detach_device(request)).await;
+    let taken = vm.detach(slot).await;
+    for error in [gone.map(drop).err(), taken.err()].into_iter().flatten() {
+        log::warn!("Pod {}: the disk in slot {slot}: {error}", vm.pod());
     }
 }
 

@@ -1,0 +1,69 @@
+//! What a container may use at the most.
+
+use oci_spec::runtime::LinuxResources;
+
+/// What a container may use at the most; 0 where nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Whole CPUs.
+    pub(crate) cpus: u32,
+    /// In bytes.
+    pub(crate) memory: u64,
+}
+
+impl Limits {
+    /// Those of OCI resources.
+    pub(crate) fn of(resources: Option<&LinuxResources>) -> Self {
+        Self::default().updated(resources)
+    }
+
+    /// These, with what `resources` says anew.
+    pub(crate) fn updated(mut self, resources: Option<&LinuxResources>) -> Self {
+        let cpu = resources.and_then(|r| r.cpu().as_ref());
+        match cpu.map(|cpu| (cpu.quota(), cpu.period())) {
+            Some((Some(quota), Some(period))) if period > 0 => {
+                let quota = u64::try_from(quota).unwrap_or(0);
+                self.cpus = u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX);
+            }
+            _ => {}
+        }
+        let memory = resources.and_then(|r| r.memory().as_ref());
+        if let Some(limit) = memory.and_then(|memory| memory.limit()) {
+            self.memory = u64::try_from(limit).unwrap_or(0);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn limits(cpus: u32, mib: u64) -> Limits {
+        Limits {
+            cpus,
+            memory: mib * MIB,
+        }
+    }
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn limits_are_read_and_what_is_not_said_stays() {
+        let first =
+            resources(r#"{"cpu":{"quota":150000,"period":100000},"memory":{"limit":1048576}}"#);
+        let memory = resources(r#"{"memory":{"limit":2097152}}"#);
+        let none = resources(r#"{"cpu":{"quota":-1,"period":100000},"memory":{"limit":-1}}"#);
+
+        let at_first = Limits::of(Some(&first));
+
+        assert_eq!(at_first, limits(2, 1));
+        assert_eq!(at_first.updated(Some(&memory)), limits(2, 2));
+        assert_eq!(at_first.updated(Some(&none)), limits(0, 0));
+        assert_eq!(at_first.updated(None), at_first);
+    }
+}
