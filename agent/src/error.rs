@@ -7,6 +7,8 @@ use protos::AGENT_PORT;
 use serde::{Deserialize, Serialize};
 use ttrpc::Code;
 
+use crate::text::truncate;
+
 /// The statuses of `agent.proto`. Serialised: the helper processes report
 /// their failures as a kind and a message, so that no text is ever parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +121,7 @@ impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> ttrpc::Error {
         let kind = error.kind();
         let mut text = error.to_string();
-        crate::launch::faults::truncate(&mut text, protos::MAX_ERROR);
+        truncate(&mut text, protos::MAX_ERROR);
         let mut status = ttrpc::get_status(kind.into(), text);
         let command = match kind {
             Kind::NoSuchCommand => Some(protos::COMMAND_NOT_FOUND),

@@ -18,6 +18,8 @@ mod logging;
 mod pod;
 mod service;
 mod stdio;
+mod sync;
+mod text;
 
 use std::process::ExitCode;
 use std::sync::Arc;

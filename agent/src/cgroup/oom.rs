@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::cgroup::{Cgroup, Watched};
 use crate::error::Result;
+use crate::sync::lock;
 
 /// Events kept while nobody asks; more are lost.
 const KEPT: usize = 1024;
@@ -71,7 +72,7 @@ impl OomWatch {
             task: Mutex::new(None),
         });
         let task = tokio::spawn(watch.clone().follow(changes));
-        *watch.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(task);
+        *lock(&watch.task) = Some(task);
         Ok(watch)
     }
 
@@ -106,7 +107,7 @@ impl OomWatch {
 
     /// Stops to watch.
     pub fn stop(&self) {
-        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let task = lock(&self.task).take();
         if let Some(task) = task {
             task.abort();
         }

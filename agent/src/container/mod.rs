@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use oci_spec::runtime::{Hook, LinuxResources};
 use protos::agent;
@@ -29,6 +29,7 @@ use crate::launch::spec::{self, Inherited, Plan};
 use crate::stdio::Connections;
 use crate::stdio::descriptor::Ends;
 use crate::stdio::listener::Arrivals;
+use crate::sync::lock;
 
 /// Bundles, one folder per container.
 const BUNDLES: &str = "/run/rust-kata/containers";
@@ -87,10 +88,6 @@ struct Exec {
     process: Arc<Process>,
     plan: Option<(oci_spec::runtime::Process, spec::Launch)>,
     terminal: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Ids become names of files.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::guest::reaper::Exit;
 use crate::launch::spawn::Started;
 use crate::stdio::{Connections, Stdio, Written};
+use crate::sync::lock;
 
 /// Of a process that never ran.
 const UNKNOWN: u32 = 255;
@@ -44,10 +45,6 @@ pub struct Process {
     /// Of its terminal, asked for before there was one. Locked after `stdio`.
     size: Mutex<Option<(u16, u16)>>,
     ended: watch::Sender<Option<Ended>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 impl Process {

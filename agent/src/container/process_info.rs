@@ -7,7 +7,7 @@ use protos::MAX_PROCESS_LIST;
 use protos::agent::Process;
 
 use crate::error::{Error, Result};
-use crate::launch::faults::truncate;
+use crate::text::truncate;
 
 /// As much of a command line as is passed on at the most, in bytes.
 const COMMAND: usize = 4096;

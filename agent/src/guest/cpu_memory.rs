@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Context, Error, Result};
+use crate::sync::lock;
 
 /// Where the kernel keeps what follows.
 pub const SYS: &str = "/sys";
@@ -57,7 +58,7 @@ pub fn set_policy(sys: &Path) {
 /// Brings CPUs on or off line until there are `cpus` of them (0: leaves them),
 /// and all memory on line that is there. Blocks.
 pub fn resize(sys: &Path, meminfo: &Path, cpus: usize) -> Result<OnLine> {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = lock(&TURN);
     online_memory(&sys.join(MEMORY))?;
     Ok(OnLine {
         cpus: set_cpus(&sys.join(CPUS), cpus)?,

@@ -16,8 +16,9 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::error::Kind;
-use crate::stdio::stream::Stream;
+use crate::error::{Error, Kind};
+use crate::stdio::stream::{self, Stream};
+use crate::text::truncate;
 
 /// A pipe takes what is no longer than this in one piece (PIPE_BUF).
 const LINE: usize = 4096;
@@ -27,6 +28,30 @@ const LINE: usize = 4096;
 pub struct Fault {
     pub kind: Kind,
     pub message: String,
+}
+
+impl Fault {
+    /// A request that cannot be carried out as it is.
+    pub fn invalid(message: impl Into<String>) -> Fault {
+        Fault {
+            kind: Kind::InvalidArgument,
+            message: message.into(),
+        }
+    }
+
+    /// A step that failed for no reason of the request's.
+    pub fn internal(what: &str, error: impl fmt::Display) -> Fault {
+        Fault {
+            kind: Kind::Internal,
+            message: format!("{what}: {error}"),
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(Fault { kind, message }: Fault) -> Error {
+        Error::Fault { kind, message }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,7 +75,7 @@ pub struct Collected {
 
 /// Makes both sides, and catches what libcontainer logs.
 pub fn collect() -> std::io::Result<(Faults, Collected)> {
-    let (read, write) = crate::stdio::stream::pipe()?;
+    let (read, write) = stream::pipe()?;
     // A full pipe must not block anybody; what does not fit is lost.
     Stream::set_nonblocking(&write)?;
     Stream::set_nonblocking(&read)?;
@@ -62,11 +87,10 @@ pub fn collect() -> std::io::Result<(Faults, Collected)> {
 }
 
 impl Faults {
-    /// Says why this process fails.
-    pub fn report(&self, kind: Kind, message: impl Into<String>) {
-        let mut message = message.into();
-        truncate(&mut message, LINE / 2);
-        self.write(&Line::Fault(Fault { kind, message }));
+    /// Writes why this process fails.
+    pub fn report(&self, mut fault: Fault) {
+        truncate(&mut fault.message, LINE / 2);
+        self.write(&Line::Fault(fault));
     }
 
     fn write(&self, line: &Line) {
@@ -106,15 +130,6 @@ impl Collected {
         }
         truncate(&mut message, LINE);
         Fault { kind, message }
-    }
-}
-
-/// Cuts a text to about `most` bytes, between two characters.
-pub fn truncate(text: &mut String, most: usize) {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i));
-        text.truncate(end.unwrap_or(0));
-        text.push_str("...");
     }
 }
 
@@ -187,14 +202,14 @@ mod tests {
             "create failed: failed to mount [errno=ENODEV] (failed to prepare rootfs)"
         );
 
-        let (read, write) = crate::stdio::stream::pipe().unwrap();
+        let (read, write) = stream::pipe().unwrap();
         Stream::set_nonblocking(&read).unwrap();
         let faults = Faults {
             pipe: Arc::new(write),
         };
         let collected = Collected { pipe: read.into() };
         faults.write(&Line::Trace("noise".into()));
-        faults.report(Kind::InvalidArgument, "no such file");
+        faults.report(Fault::invalid("no such file"));
         assert_eq!(
             collected.explain(outer("outer")),
             Fault {

@@ -29,9 +29,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Kind;
 use crate::launch::faults::{self, Fault, Faults};
+use crate::launch::mount_point;
 use crate::launch::spec::Launch;
 use crate::launch::workload::Workload;
-use crate::pod::mount_point;
+
 use crate::stdio::stream::duplicate_aside;
 
 /// The longest message on the control socket.
@@ -340,12 +341,13 @@ fn report_panics(faults: Faults, control: RawFd) {
     let helper = std::process::id();
     std::panic::set_hook(Box::new(move |panic| {
         let message = format!("panic: {panic}");
-        faults.report(Kind::Internal, message.clone());
+        let fault = Fault {
+            kind: Kind::Internal,
+            message,
+        };
+        faults.report(fault.clone());
         if std::process::id() == helper {
-            let answer: Answer = Err(Fault {
-                kind: Kind::Internal,
-                message,
-            });
+            let answer: Answer = Err(fault);
             if let Ok(json) = serde_json::to_vec(&answer) {
                 let _ = send_with_fds(control, &json, &[]);
             }

@@ -1,7 +1,9 @@
 //! How a process of a container is started, from the call to execve.
 
+pub(crate) mod executable;
 pub(crate) mod faults;
 pub(crate) mod helper;
+pub(crate) mod mount_point;
 pub(crate) mod seccomp;
 pub(crate) mod spawn;
 pub(crate) mod spec;

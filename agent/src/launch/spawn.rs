@@ -118,10 +118,7 @@ impl Helper {
             .what(what())?;
         match answer {
             Ok(done) => Ok((done.pid, fds.pop())),
-            Err(fault) => Err(Error::Fault {
-                kind: fault.kind,
-                message: fault.message,
-            }),
+            Err(fault) => Err(fault.into()),
         }
     }
 

@@ -17,13 +17,11 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
-use nix::fcntl::AtFlags;
-use nix::unistd::{AccessFlags, faccessat};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Spec};
 
 use crate::error::Kind;
-use crate::launch::faults::Faults;
+use crate::launch::executable::{self, text};
+use crate::launch::faults::{Fault, Faults};
 use crate::launch::spec::Launch;
 
 /// What libcontainer calls once a process stands in its container: as the
@@ -39,19 +37,6 @@ pub struct Workload {
     executable: RefCell<Option<CString>>,
 }
 
-/// A failed step, in words for the user.
-struct Failure(Kind, String);
-
-impl Failure {
-    fn invalid(message: String) -> Failure {
-        Failure(Kind::InvalidArgument, message)
-    }
-
-    fn internal(what: &str, error: impl std::fmt::Display) -> Failure {
-        Failure(Kind::Internal, format!("{what}: {error}"))
-    }
-}
-
 impl Workload {
     pub fn new(launch: Launch, faults: Faults, init: bool) -> Workload {
         Workload {
@@ -64,7 +49,7 @@ impl Workload {
 
     /// Before the process is said to be ready: what can fail with a good
     /// reason fails here.
-    fn prepare(&self) -> Result<(), Failure> {
+    fn prepare(&self) -> Result<(), Fault> {
         let process = &self.launch.process;
         own_streams(process.user().uid(), &self.launch.descriptors)?;
         if let Some(size) = process.console_size() {
@@ -72,10 +57,10 @@ impl Workload {
         }
         if self.launch.make_cwd {
             make_folder(process.cwd())
-                .map_err(|e| Failure::internal(&format!("mkdir {}", process.cwd().display()), e))?;
+                .map_err(|e| Fault::internal(&format!("mkdir {}", process.cwd().display()), e))?;
         }
         nix::unistd::chdir(process.cwd()).map_err(|e| {
-            Failure::invalid(format!(
+            Fault::invalid(format!(
                 "chdir to cwd ({:?}) set in config.json failed: {}",
                 process.cwd(),
                 text(e)
@@ -83,28 +68,28 @@ impl Workload {
         })?;
         // Outside the root there is no path to it.
         nix::unistd::getcwd().map_err(|e| {
-            Failure::invalid(format!(
+            Fault::invalid(format!(
                 "current working directory is outside of container mount namespace root: {}",
                 text(e)
             ))
         })?;
         let name = process.args().iter().flatten().next();
-        let name = name.ok_or_else(|| Failure::invalid("process.args is empty".into()))?;
-        let found = self.unprivileged(|| look_up(name, &self.environment()))?;
+        let name = name.ok_or_else(|| Fault::invalid("process.args is empty"))?;
+        let found = self.unprivileged(|| executable::find(name, &self.environment()))?;
         self.executable.replace(Some(found?));
         Ok(())
     }
 
     /// Does something with no more capabilities than the process will have.
-    fn unprivileged<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
+    fn unprivileged<T>(&self, work: impl FnOnce() -> T) -> Result<T, Fault> {
         let sets = complete(self.launch.process.capabilities().clone());
         let wanted = sets.effective().iter().flatten();
         let wanted: CapsHashSet = wanted.map(|capability| capability.to_cap()).collect();
         let permitted = caps::read(None, CapSet::Permitted)
-            .map_err(|e| Failure::internal("read capabilities", e))?;
+            .map_err(|e| Fault::internal("read capabilities", e))?;
         let set = |effective: &CapsHashSet| {
             caps::set(None, CapSet::Effective, effective)
-                .map_err(|e| Failure::internal("set capabilities", e))
+                .map_err(|e| Fault::internal("set capabilities", e))
         };
         set(&(&wanted & &permitted))?;
         let done = work();
@@ -138,7 +123,7 @@ impl Workload {
     }
 
     /// After the start: limits, privileges, filter, exec. Returns on failure.
-    fn launch(&self) -> Failure {
+    fn launch(&self) -> Fault {
         let process = &self.launch.process;
         let environment: Vec<CString> = self
             .environment()
@@ -154,21 +139,21 @@ impl Workload {
         let executable = self.executable.take().unwrap_or_default();
 
         let ready = keep_open(&self.launch.descriptors).and_then(|()| self.restrict());
-        if let Err(failure) = ready {
-            return failure;
+        if let Err(fault) = ready {
+            return fault;
         }
         reset_signals();
         let Err(errno) = nix::unistd::execve(&executable, &args, &environment);
-        Failure(
-            Kind::NotExecutable,
-            format!("exec {}: {}", executable.to_string_lossy(), text(errno)),
-        )
+        Fault {
+            kind: Kind::NotExecutable,
+            message: format!("exec {}: {}", executable.to_string_lossy(), text(errno)),
+        }
     }
 
-    fn restrict(&self) -> Result<(), Failure> {
+    fn restrict(&self) -> Result<(), Fault> {
         let process = &self.launch.process;
         for limit in process.rlimits().iter().flatten() {
-            set_limit(limit).map_err(|e| Failure::internal(&format!("set {}", limit.typ()), e))?;
+            set_limit(limit).map_err(|e| Fault::internal(&format!("set {}", limit.typ()), e))?;
         }
         // Without no_new_privs the filter needs privileges; with it, it comes
         // as late as possible.
@@ -176,21 +161,22 @@ impl Workload {
         let load = |wanted: bool| match &self.launch.seccomp {
             Some(filter) if wanted => filter
                 .load()
-                .map_err(|e| Failure::internal("load the seccomp filter", e)),
+                .map_err(|e| Fault::internal("load the seccomp filter", e)),
             _ => Ok(()),
         };
         load(!no_new_privs)?;
         let capabilities = complete(process.capabilities().clone());
         libcontainer::capabilities::drop_privileges(&capabilities, create_syscall().as_ref())
-            .map_err(|e| Failure::internal("set capabilities", format!("{e:?}")))?;
+            .map_err(|e| Fault::internal("set capabilities", format!("{e:?}")))?;
         load(no_new_privs)
     }
 }
 
 impl Executor for Workload {
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        self.prepare().map_err(|Failure(kind, message)| {
-            self.faults.report(kind, message.clone());
+        self.prepare().map_err(|fault| {
+            let message = fault.message.clone();
+            self.faults.report(fault);
             ExecutorValidationError::ArgValidationError(message)
         })
     }
@@ -201,13 +187,14 @@ impl Executor for Workload {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let Failure(kind, message) = self.launch();
+        let fault = self.launch();
         if self.init {
-            eprintln!("{message}");
+            eprintln!("{}", fault.message);
             // SAFETY: ends the process; nothing of it is used any more.
             unsafe { libc::_exit(1) }
         }
-        self.faults.report(kind, message.clone());
+        let message = fault.message.clone();
+        self.faults.report(fault);
         Err(ExecutorError::Other(message))
     }
 }
@@ -237,25 +224,20 @@ fn reset_signals() {
     let _ = none.thread_set_mask();
 }
 
-/// An errno in the words of Go, which are runc's.
-fn text(errno: Errno) -> String {
-    errno.desc().to_lowercase()
-}
-
 /// Keeps descriptors open beyond exec, which libcontainer has all closed.
-fn keep_open(descriptors: &[u32]) -> Result<(), Failure> {
+fn keep_open(descriptors: &[u32]) -> Result<(), Fault> {
     for number in descriptors {
         // SAFETY: a plain system call; one that is not open is an error.
         if unsafe { libc::fcntl(*number as RawFd, libc::F_SETFD, 0) } < 0 {
             let what = format!("keep descriptor {number} open");
-            return Err(Failure::internal(&what, io::Error::last_os_error()));
+            return Err(Fault::internal(&what, io::Error::last_os_error()));
         }
     }
     Ok(())
 }
 
 /// The user may reopen its streams by path (/dev/stdout, /dev/fd/3).
-fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Failure> {
+fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Fault> {
     let null = fs::metadata("/dev/null").map(|m| m.rdev()).ok();
     for fd in (0..3).chain(descriptors.iter().copied()) {
         // SAFETY: they are open: 0 to 2 libcontainer has checked, the others the
@@ -270,7 +252,7 @@ fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Failure> {
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
             // As runc has it: not every file can change hands.
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
-            Err(e) => return Err(Failure::internal("chown of a stream", text(e))),
+            Err(e) => return Err(Fault::internal("chown of a stream", text(e))),
         }
     }
     Ok(())
@@ -300,68 +282,6 @@ fn make_folder(path: &Path) -> io::Result<()> {
         other => other?,
     }
     chown(path, Some(0), Some(0))
-}
-
-/// Finds the program as runc does.
-fn look_up(name: &str, environment: &[(String, String)]) -> Result<CString, Failure> {
-    let not_found = || {
-        Failure(
-            Kind::NoSuchCommand,
-            format!("exec: {name:?}: executable file not found in $PATH"),
-        )
-    };
-    let c = |path: &str| CString::new(path).map_err(|_| not_found());
-    if name.contains('/') {
-        return match executable(Path::new(name)) {
-            Ok(()) => c(name),
-            Err(Errno::ENOENT) => Err(Failure(
-                Kind::NoSuchCommand,
-                format!("exec: {name:?}: stat {name}: no such file or directory"),
-            )),
-            Err(e) if is_elsewhere(e) => Err(Failure(
-                Kind::NotExecutable,
-                format!("exec: {name:?}: {}", text(e)),
-            )),
-            Err(e) => Err(unknown(name, e)),
-        };
-    }
-    let path = environment.iter().find(|(key, _)| key == "PATH");
-    for folder in path.map_or("", |(_, value)| value).split(':') {
-        let folder = if folder.is_empty() { "." } else { folder };
-        let candidate = format!("{folder}/{name}");
-        match executable(Path::new(&candidate)) {
-            Ok(()) => return c(&candidate),
-            Err(e) if is_elsewhere(e) => {}
-            Err(e) => return Err(unknown(&candidate, e)),
-        }
-    }
-    Err(not_found())
-}
-
-/// Nobody knows whether it is there.
-fn unknown(path: &str, errno: Errno) -> Failure {
-    Failure::internal(&format!("look at {path}"), text(errno))
-}
-
-/// After which errors execvp(3) looks on: they are answers. Others, as EIO, are none.
-fn is_elsewhere(errno: Errno) -> bool {
-    use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
-    matches!(
-        errno,
-        EACCES | EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR
-    )
-}
-
-fn executable(path: &Path) -> Result<(), Errno> {
-    let metadata =
-        fs::metadata(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
-    if metadata.is_dir() {
-        return Err(Errno::EISDIR);
-    }
-    if metadata.mode() & 0o111 == 0 {
-        return Err(Errno::EACCES);
-    }
-    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
 }
 
 /// The home of a user in the container's passwd file.
@@ -432,39 +352,6 @@ fn set_limit(limit: &PosixRlimit) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn environment(path: &str) -> Vec<(String, String)> {
-        vec![("PATH".into(), path.into())]
-    }
-
-    fn failure(name: &str, path: &str) -> String {
-        look_up(name, &environment(path)).unwrap_err().1
-    }
-
-    #[test]
-    fn programs_are_found_like_runc_finds_them() {
-        let path = environment("/nowhere:/bin");
-        assert!(look_up("sh", &path).is_ok_and(|found| found.as_bytes() == b"/bin/sh"));
-        assert_eq!(
-            failure("no-such", "/bin"),
-            "exec: \"no-such\": executable file not found in $PATH"
-        );
-        assert_eq!(
-            failure("/no/such", "/bin"),
-            "exec: \"/no/such\": stat /no/such: no such file or directory"
-        );
-        assert_eq!(
-            failure("/etc/passwd", "/bin"),
-            "exec: \"/etc/passwd\": permission denied"
-        );
-        assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
-        // Neither is a folder.
-        assert!(look_up("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
-        // That is not to say that there is no such program.
-        for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
-            assert!(!is_elsewhere(errno));
-        }
-    }
 
     #[test]
     fn home_comes_from_the_containers_passwd() {

@@ -1,7 +1,6 @@
 //! What the containers of the pod share: mounts, namespaces, clock; and the
 //! table of containers.
 
-pub(crate) mod mount_point;
 pub(crate) mod pid_namespace;
 pub(crate) mod share;
 
@@ -20,6 +19,7 @@ use protos::agent::{CreatePodRequest, Storage};
 
 use crate::container::{Container, Environment, check_id};
 use crate::error::{Context, Error, Result};
+use crate::sync::lock;
 
 /// A name in the table: its container, or that it is being created.
 enum Slot {
@@ -49,12 +49,12 @@ impl Pod {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
-        self.containers.lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.containers)
     }
 
     /// Sets up what the containers share. Blocks.
     pub fn create(&self, request: &CreatePodRequest) -> Result<()> {
-        let mut set_up = self.set_up.lock().unwrap_or_else(|e| e.into_inner());
+        let mut set_up = lock(&self.set_up);
         if *set_up {
             return Err(Error::State {
                 what: format!("pod {}", request.pod_id),
@@ -79,7 +79,7 @@ impl Pod {
 
     /// Mounts what the pod's containers share, unless it is mounted. Blocks.
     pub fn mount_once(&self, storages: &[Storage]) -> Result<()> {
-        let mut mounted = self.mounted.lock().unwrap_or_else(|e| e.into_inner());
+        let mut mounted = lock(&self.mounted);
         for storage in storages {
             if !mounted.contains(&storage.target) {
                 mount_storage(storage)?;

@@ -17,6 +17,7 @@ use oci_spec::runtime::Spec;
 use protos::GUEST_SHARE;
 
 use crate::error::{Context, Result};
+use crate::sync::lock;
 
 /// The directories of the share that a container has: its root and sources of mounts.
 pub fn used_by(spec: &Spec) -> BTreeSet<PathBuf> {
@@ -34,7 +35,7 @@ pub struct Uses(Mutex<HashMap<String, BTreeSet<PathBuf>>>);
 
 impl Uses {
     fn table(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<PathBuf>>> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.0)
     }
 
     /// Makes what a container uses ready for it. To be called before it has mounts of

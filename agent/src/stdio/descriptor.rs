@@ -18,6 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::stdio::listener::Arrivals;
 use crate::stdio::pump::{End, Input, Output};
 use crate::stdio::stream::{Stream, pipe};
+use crate::sync::lock;
 
 /// A descriptor of a process, by its number.
 pub type Numbered = (u32, OwnedFd);
@@ -120,7 +121,7 @@ pub struct Served {
 impl Served {
     /// Gives the process nothing more to read.
     pub fn close_input(&self) {
-        self.input.lock().unwrap_or_else(|e| e.into_inner()).take();
+        lock(&self.input).take();
     }
 
     /// What it has written to it.

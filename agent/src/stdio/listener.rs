@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Context, Error, Result};
 use crate::stdio::stream::{Stream, register};
+use crate::sync::lock;
 
 /// Streams that were opened, and calls that wait for theirs.
 pub struct Arrivals {
@@ -138,7 +139,7 @@ impl Arrivals {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Place>> {
-        self.places.lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.places)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::stdio::descriptor::{Descriptor, Numbered, Served};
 use crate::stdio::listener::Arrivals;
 use crate::stdio::pump::{End, Input, Output};
 use crate::stdio::stream::{Stream, duplicate, pipe};
+use crate::sync::lock;
 
 /// The connected vsock streams of a process that does not run yet.
 #[derive(Default)]
@@ -138,7 +139,7 @@ impl Stdio {
 
     /// Ends the input: a process on a pipe reads EOF.
     pub fn close_stdin(&self) {
-        self.stdin.lock().unwrap_or_else(|e| e.into_inner()).take();
+        lock(&self.stdin).take();
     }
 
     /// Ends that of its descriptors, too.

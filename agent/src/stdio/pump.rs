@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::stdio::stream::Stream;
+use crate::sync::lock;
 
 const BUFFER: usize = 128 << 10;
 
@@ -121,7 +122,7 @@ impl Output {
         if let (End::Pipe | End::Socket, Some(from)) = (self.end, self.from.upgrade()) {
             // The pipe tells what is in it: the pump need not get that far,
             // which it may not before somebody reads.
-            let read = self.read.lock().unwrap_or_else(|e| e.into_inner());
+            let read = lock(&self.read);
             return *read + from.pending().unwrap_or(0) as u64;
         }
         let (done, drained) = oneshot::channel();
@@ -205,7 +206,7 @@ impl OutputPump {
 
     /// One read, booked.
     fn take(&mut self) -> io::Result<usize> {
-        let mut read = self.read.lock().unwrap_or_else(|e| e.into_inner());
+        let mut read = lock(&self.read);
         let n = self.from.try_read(&mut self.buffer)?;
         *read += n as u64;
         Ok(n)

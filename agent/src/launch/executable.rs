@@ -1,0 +1,116 @@
+//! The look-up of the program of a process, as runc does it.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
+use crate::error::Kind;
+use crate::launch::faults::Fault;
+
+/// Finds the program as runc does.
+pub fn find(name: &str, environment: &[(String, String)]) -> Result<CString, Fault> {
+    let not_found = || Fault {
+        kind: Kind::NoSuchCommand,
+        message: format!("exec: {name:?}: executable file not found in $PATH"),
+    };
+    let c = |path: &str| CString::new(path).map_err(|_| not_found());
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => c(name),
+            Err(Errno::ENOENT) => Err(Fault {
+                kind: Kind::NoSuchCommand,
+                message: format!("exec: {name:?}: stat {name}: no such file or directory"),
+            }),
+            Err(e) if is_elsewhere(e) => Err(Fault {
+                kind: Kind::NotExecutable,
+                message: format!("exec: {name:?}: {}", text(e)),
+            }),
+            Err(e) => Err(unknown(name, e)),
+        };
+    }
+    let path = environment.iter().find(|(key, _)| key == "PATH");
+    for folder in path.map_or("", |(_, value)| value).split(':') {
+        let folder = if folder.is_empty() { "." } else { folder };
+        let candidate = format!("{folder}/{name}");
+        match executable(Path::new(&candidate)) {
+            Ok(()) => return c(&candidate),
+            Err(e) if is_elsewhere(e) => {}
+            Err(e) => return Err(unknown(&candidate, e)),
+        }
+    }
+    Err(not_found())
+}
+
+/// Neither "found" nor "not found".
+fn unknown(path: &str, errno: Errno) -> Fault {
+    Fault::internal(&format!("look at {path}"), text(errno))
+}
+
+/// Whether execvp(3) goes on to the next folder after this error. Others, as EIO, end the search.
+fn is_elsewhere(errno: Errno) -> bool {
+    use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+    matches!(
+        errno,
+        EACCES | EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR
+    )
+}
+
+fn executable(path: &Path) -> Result<(), Errno> {
+    let metadata =
+        fs::metadata(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    if metadata.is_dir() {
+        return Err(Errno::EISDIR);
+    }
+    if metadata.mode() & 0o111 == 0 {
+        return Err(Errno::EACCES);
+    }
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+}
+
+/// The text of an error as Go, and so runc, writes it.
+pub fn text(errno: Errno) -> String {
+    errno.desc().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(path: &str) -> Vec<(String, String)> {
+        vec![("PATH".into(), path.into())]
+    }
+
+    fn failure(name: &str, path: &str) -> String {
+        find(name, &environment(path)).unwrap_err().message
+    }
+
+    #[test]
+    fn programs_are_found_like_runc_finds_them() {
+        let path = environment("/nowhere:/bin");
+        assert!(find("sh", &path).is_ok_and(|found| found.as_bytes() == b"/bin/sh"));
+        assert_eq!(
+            failure("no-such", "/bin"),
+            "exec: \"no-such\": executable file not found in $PATH"
+        );
+        assert_eq!(
+            failure("/no/such", "/bin"),
+            "exec: \"/no/such\": stat /no/such: no such file or directory"
+        );
+        assert_eq!(
+            failure("/etc/passwd", "/bin"),
+            "exec: \"/etc/passwd\": permission denied"
+        );
+        assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
+        // Neither is a folder.
+        assert!(find("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
+        // These errors do not mean that there is no such program.
+        for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
+            assert!(!is_elsewhere(errno));
+        }
+    }
+}
