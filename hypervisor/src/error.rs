@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::control::ControlError;
-use crate::qemu::LayoutError;
 use crate::spec::{HypervisorKind, SpecError};
-use crate::vm::{Role, VmExit};
+use crate::vm_process::{Role, VmExit};
 
 /// An error of the hypervisor library.
 #[derive(Debug, thiserror::Error)]
@@ -87,4 +86,47 @@ pub enum Error {
     /// A process of the VM ended while something was asked of it.
     #[error("The virtual machine ended: {0}")]
     Exited(VmExit),
+}
+
+/// Why a kernel and an initrd cannot lie in a VM's memory.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// Kernel or initrd cannot be read.
+    #[error("{what} {path}: {source}; run `make guest`")]
+    Unreadable {
+        /// Which of the two.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The kernel wants to lie where the firmware and its ACPI tables are.
+    #[error(
+        "Guest kernel {path} lies at {start:#x}, where QEMU's firmware and the ACPI tables are: give one that is linked at 1 MiB or above"
+    )]
+    Low {
+        /// The kernel.
+        path: PathBuf,
+        /// Its lowest address.
+        start: u64,
+    },
+
+    /// Kernel and initrd do not fit side by side.
+    #[error(
+        "Guest memory of {memory_mib} MiB: kernel {kernel} ends at {kernel_end:#x} and initrd {initrd} would begin at {initrd_start:#x}: raise memory_mib"
+    )]
+    Overlap {
+        /// The VM's memory.
+        memory_mib: u32,
+        /// The kernel.
+        kernel: PathBuf,
+        /// The end of the kernel, its zeroed memory included.
+        kernel_end: u64,
+        /// The initrd.
+        initrd: PathBuf,
+        /// Where QEMU would put it.
+        initrd_start: i64,
+    },
 }

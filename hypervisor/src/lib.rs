@@ -21,21 +21,25 @@ pub mod fuzz;
 pub mod jail;
 mod kvm;
 pub mod machine;
+mod probe;
 mod process;
 mod qemu;
 mod select;
 pub mod spec;
+mod sync;
 pub mod text;
 pub mod transport;
 pub mod virtio;
 mod vm;
+mod vm_process;
 
-pub use error::Error;
+pub use error::{Error, LayoutError};
 pub use fixed::open_read_only;
 pub use process::{
     KillRecordedError, ThreadState, Usage, kill_recorded, spawn, start_time, threads, usage,
 };
-pub use qemu::{FIRMWARE, Installed, LayoutError};
+pub use qemu::{FIRMWARE, Installed};
 pub use select::{choice, select};
 pub use spec::{HypervisorKind, Share, SpecError, ValidSpec, VmSpec};
-pub use vm::{Choice, ExitStatus, Extra, Role, Vm, VmExit, VmProcess, Vmm};
+pub use vm::{Choice, Extra, Vm, Vmm};
+pub use vm_process::{ExitStatus, Role, VmExit, VmProcess};

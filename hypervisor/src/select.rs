@@ -2,8 +2,7 @@
 
 use crate::Error;
 use crate::kvm::KvmVmm;
-use crate::kvm::probe;
-use crate::kvm::probe::Kvm;
+use crate::probe::{self, Kvm};
 use crate::qemu::{Accelerator, Qemu};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{Choice, Vmm};

@@ -13,6 +13,7 @@
 //!
 //! `docs/security.md` tells what is stopped by which layer, and why it is built so.
 
+mod kind;
 mod landlock;
 mod privileges;
 mod root;
@@ -24,8 +25,9 @@ mod thread;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use kind::ThreadKind;
 pub use privileges::most_open_files;
-pub use thread::{ThreadKind, run, spawn};
+pub use thread::{run, spawn};
 
 /// Where the shared directory is in the jail.
 pub const SHARE: &str = "/share";

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::*;
 use crate::process::{Launch, Namespaces};
-use crate::vm::{ExitStatus, Role};
+use crate::vm_process::{ExitStatus, Role};
 
 /// Says that mounts are seen by this process and its children alone.
 const OWN_MOUNTS: &str = "RUST_KATA_TEST_OWN_MOUNTS";

@@ -5,73 +5,16 @@
 //! start its queue, which may be a vCPU. So one thread that keeps all that any kind may
 //! need, the spawner, starts all others, and does nothing else.
 
-use std::fmt;
 use std::io;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::thread::{Builder, JoinHandle};
 
+use super::kind::ThreadKind;
 use super::privileges;
 use super::seccomp;
 use super::{JailError, step};
-
-/// What a thread does; it may do no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ThreadKind {
-    /// The control channel.
-    Main,
-    /// Sets up a VM of our own.
-    Machine,
-    /// Runs a virtual CPU.
-    Vcpu,
-    /// Answers a vhost-user front end.
-    VhostUser,
-    /// Serves the file system device.
-    Fs,
-    /// Serves the socket device.
-    Vsock,
-    /// Serves a block device.
-    Block,
-    /// Serves a network device.
-    Net,
-    /// Serves a device that needs little: entropy, balloon, memory.
-    Simple,
-    /// Starts all others.
-    Spawner,
-}
-
-impl ThreadKind {
-    /// All kinds.
-    pub const ALL: [ThreadKind; 10] = [
-        ThreadKind::Main,
-        ThreadKind::Machine,
-        ThreadKind::Vcpu,
-        ThreadKind::VhostUser,
-        ThreadKind::Fs,
-        ThreadKind::Vsock,
-        ThreadKind::Block,
-        ThreadKind::Net,
-        ThreadKind::Simple,
-        ThreadKind::Spawner,
-    ];
-}
-
-impl fmt::Display for ThreadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ThreadKind::Main => "main",
-            ThreadKind::Machine => "machine",
-            ThreadKind::Vcpu => "vcpu",
-            ThreadKind::VhostUser => "vhost-user",
-            ThreadKind::Fs => "fs",
-            ThreadKind::Vsock => "vsock",
-            ThreadKind::Block => "block",
-            ThreadKind::Net => "net",
-            ThreadKind::Simple => "simple",
-            ThreadKind::Spawner => "spawner",
-        })
-    }
-}
+use crate::sync::lock;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -108,10 +51,7 @@ pub fn spawn<T: Send + 'static>(
         let _ = reply.send(started);
     });
     let gone = || io::Error::other("the spawner thread is gone");
-    let sent = spawner
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .send(job);
+    let sent = lock(spawner).send(job);
     sent.map_err(|_| gone())?;
     thread.recv().map_err(|_| gone())?
 }

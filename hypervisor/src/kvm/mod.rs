@@ -4,7 +4,6 @@
 //! The process is jailed and opens nothing: `/dev/kvm`, kernel and initrd are opened
 //! here and passed to it.
 
-pub mod probe;
 mod vm;
 
 use async_trait::async_trait;

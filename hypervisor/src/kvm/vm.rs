@@ -17,7 +17,8 @@ use crate::machine::{MachineConfig, MemoryConfig};
 use crate::process::vmm;
 use crate::process::{BoundedLog, Process, Tail};
 use crate::spec::ValidSpec;
-use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
+use crate::vm::{Extra, GUEST_CID, Vm};
+use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
 
 /// See the module.
 pub(super) struct KvmVm {

@@ -1,7 +1,7 @@
 //! What answers when a vCPU touches a port or an address that is not memory.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -11,6 +11,7 @@ use super::exit::{Ending, GuestExit};
 use super::io_apic::{self, IoApic};
 use super::layout;
 use super::serial::Serial;
+use crate::sync::lock;
 use crate::transport::mmio::{self, Mmio};
 
 /// The devices, shared by all vCPUs.
@@ -133,10 +134,6 @@ fn io_apic(address: u64) -> Option<u64> {
 fn com1(port: u16) -> Option<u8> {
     let register = port.checked_sub(layout::COM1)?;
     (register < layout::COM1_LEN).then_some(register as u8)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use kvm_ioctls::{IoEventAddress, VmFd};
 use nix::sys::eventfd::{self, EfdFlags};
@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::layout;
 use super::{Error, Machine};
+use crate::sync::lock;
 use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
 use crate::virtio::Device;
 
@@ -67,7 +68,7 @@ impl Machine {
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.wires)
     }
 }
 

@@ -13,7 +13,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use super::Error;
 use super::bus::Bus;
 use super::exit::{Ending, GuestExit};
 use crate::jail::{self, ThreadKind};
+use crate::sync::{lock, recover};
 
 /// How long a vCPU may take to leave the guest. It is microseconds but for a host
 /// whose own KVM hangs.
@@ -49,7 +50,7 @@ struct State {
 
 impl Gate {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Called by a vCPU: parks while it shall pause; false if it shall end.
@@ -58,10 +59,10 @@ impl Gate {
         if state.wanted == Wanted::Pause {
             state.parked += 1;
             self.changed.notify_all();
-            state = self
+            let resumed = self
                 .changed
-                .wait_while(state, |state| state.wanted == Wanted::Pause)
-                .unwrap_or_else(PoisonError::into_inner);
+                .wait_while(state, |state| state.wanted == Wanted::Pause);
+            state = recover(resumed);
             state.parked -= 1;
         }
         state.wanted == Wanted::Run
@@ -161,7 +162,7 @@ impl Vcpus {
                 return Err(Error::Stuck(PARK_LIMIT));
             }
             let waited = self.gate.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = recover(waited).0;
         }
         Ok(())
     }

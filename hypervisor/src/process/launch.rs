@@ -10,7 +10,7 @@ use super::fork::{Fork, Forked, c_string, environment};
 use super::spawner;
 use super::{BoundedLog, Process};
 use crate::Error;
-use crate::vm::Role;
+use crate::vm_process::Role;
 
 /// A process about to be started.
 ///
@@ -111,7 +111,7 @@ impl Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::ExitStatus;
+    use crate::vm_process::ExitStatus;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
     use std::path::Path;

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Error;
+use crate::sync::lock;
 use crate::text::one_line;
 
 /// Size at which a log is put aside and begun anew.
@@ -88,7 +89,7 @@ impl BoundedLog {
         while let Ok(len @ 1..) = socket.read(&mut buffer).await {
             let bytes = &buffer[..len];
             {
-                let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut tail = lock(&tail);
                 tail.extend_from_slice(bytes);
                 let surplus = tail.len().saturating_sub(TAIL);
                 tail.drain(..surplus);
@@ -160,7 +161,7 @@ impl Tail {
     async fn lines(mut self) -> Vec<String> {
         self.hurry.send_replace(true);
         let _ = tokio::time::timeout(DRAIN, &mut self.task).await;
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = lock(&self.text);
         String::from_utf8_lossy(&text)
             .lines()
             .map(|line| one_line(line.trim(), TAIL))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::vm::VmProcess;
+use crate::vm_process::VmProcess;
 
 /// How long a killed process may take to go.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -136,7 +136,7 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::Role;
+    use crate::vm_process::Role;
     use std::process::{Child, Command};
 
     fn sleeper() -> (Child, VmProcess) {

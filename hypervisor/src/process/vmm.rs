@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::process::{Launch, Namespaces};
 use crate::spec::ValidSpec;
-use crate::vm::Role;
+use crate::vm_process::Role;
 
 /// The process for `spec`, with its end of the control channel.
 pub(crate) fn launch(spec: &ValidSpec, control: OwnedFd) -> Launch {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::Tail;
 use super::fork::Forked;
 use super::recorded::start_time;
-use crate::vm::{ExitStatus, Role, VmExit, VmProcess};
+use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
 
 /// A child process. It is killed when this is dropped.
 pub(crate) struct Process {

@@ -19,8 +19,9 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::error::LayoutError;
 use crate::machine::MAX_VCPUS;
 use crate::spec::ValidSpec;
 
@@ -50,49 +51,6 @@ const _: () = assert!(
         <= FIRMWARE_ROOM.end - FIRMWARE_ROOM.start
 );
 const _: () = assert!(FIRMWARE_ROOM.end <= HIGH_MEMORY);
-
-/// Why a kernel and an initrd cannot lie in a VM's memory.
-#[derive(Debug, thiserror::Error)]
-pub enum LayoutError {
-    /// Kernel or initrd cannot be read.
-    #[error("{what} {path}: {source}; run `make guest`")]
-    Unreadable {
-        /// Which of the two.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-
-    /// The kernel wants to lie where the firmware and its ACPI tables are.
-    #[error(
-        "Guest kernel {path} lies at {start:#x}, where QEMU's firmware and the ACPI tables are: give one that is linked at 1 MiB or above"
-    )]
-    Low {
-        /// The kernel.
-        path: PathBuf,
-        /// Its lowest address.
-        start: u64,
-    },
-
-    /// Kernel and initrd do not fit side by side.
-    #[error(
-        "Guest memory of {memory_mib} MiB: kernel {kernel} ends at {kernel_end:#x} and initrd {initrd} would begin at {initrd_start:#x}: raise memory_mib"
-    )]
-    Overlap {
-        /// The VM's memory.
-        memory_mib: u32,
-        /// The kernel.
-        kernel: PathBuf,
-        /// The end of the kernel, its zeroed memory included.
-        kernel_end: u64,
-        /// The initrd.
-        initrd: PathBuf,
-        /// Where QEMU would put it.
-        initrd_start: i64,
-    },
-}
 
 /// Checks that everything QEMU puts into the VM's memory has a place of its own.
 ///

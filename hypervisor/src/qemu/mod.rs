@@ -18,7 +18,7 @@ use crate::Error;
 use crate::spec::ValidSpec;
 use crate::vm::{Vm, Vmm};
 pub use installed::Installed;
-pub use layout::{FIRMWARE, LayoutError};
+pub use layout::FIRMWARE;
 use tsc::TscClock;
 use vm::QemuVm;
 

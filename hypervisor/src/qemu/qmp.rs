@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use qapi::futures::{QapiService, QmpStreamTokio};
@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::sync::lock;
 
 /// How long QEMU may take to start; under load on an emulated host it takes seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ impl Connecting {
             let mut events = events;
             while let Some(Ok(event)) = events.next().await {
                 if let Event::SHUTDOWN { data, .. } = event {
-                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut seen = lock(&seen);
                     *seen = Some(format!("{:?}", data.reason));
                 }
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +20,9 @@ use crate::jail;
 use crate::process::vmm;
 use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
 use crate::spec::{HypervisorKind, ValidSpec};
-use crate::vm::{ExitStatus, Extra, GUEST_CID, Role, Vm, VmExit, VmProcess};
+use crate::sync::lock;
+use crate::vm::{Extra, GUEST_CID, Vm};
+use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
 
 /// From the end of a process's sockets to the notice of its own.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -235,10 +237,7 @@ async fn report_exit(
     let mut exit = processes.first_exit().await;
     if exit.process == Role::Qemu {
         let mut causes = Vec::new();
-        let announced = shutdown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let announced = lock(&shutdown).take();
         causes.extend(announced);
         causes.extend(Some(std::mem::take(&mut exit.reason)).filter(|text| !text.is_empty()));
         causes.extend(console.line_with("Kernel panic").await);

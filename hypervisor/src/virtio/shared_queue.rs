@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
@@ -18,6 +18,7 @@ use vm_memory::GuestMemoryMmap;
 use super::ring::Chain;
 use super::{Ring, Worker};
 use crate::jail::ThreadKind;
+use crate::sync::{lock, recover};
 
 const KICK: u64 = 0;
 const STOP: u64 = 1;
@@ -67,7 +68,7 @@ impl SharedQueue {
         let ring = Arc::clone(&self.ring);
         drop(self);
         let ring = Arc::into_inner(ring).filter(|_| lost == 0)?.ring;
-        let ring = ring.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ring = recover(ring.into_inner());
         Some(ring.into_queue())
     }
 
@@ -96,7 +97,7 @@ pub(crate) struct SharedRing {
 impl SharedRing {
     /// The ring itself.
     pub fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ring)
     }
 
     /// Whether no more chains are to be taken.

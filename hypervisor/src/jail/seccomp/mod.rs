@@ -18,7 +18,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use super::ThreadKind;
+use super::kind::ThreadKind;
 pub use rules::{Arg, Rule, rules};
 pub use violation::EXIT_CODE;
 pub(super) use violation::watch;

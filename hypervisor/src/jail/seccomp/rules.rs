@@ -3,7 +3,7 @@
 //! A rule that no workload of the tests uses is needless, and a test says so, unless it
 //! is `rare`: then the reason says when it is used.
 
-use super::super::ThreadKind;
+use super::super::kind::ThreadKind;
 use super::names;
 
 /// A system call that is allowed, if all conditions hold.

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use super::super::ThreadKind;
+use super::super::kind::ThreadKind;
 use super::*;
 
 /// A system call with three arguments.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::fmt::{self, Write};
 
-use super::super::ThreadKind;
+use super::super::kind::ThreadKind;
 use super::names;
 
 /// 128 and the signal, as a shell tells it. A signal that the process sends to itself

@@ -8,8 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{HypervisorKind, SpecError, ValidSpec, VmSpec};
-use crate::kvm::probe;
-use crate::kvm::probe::Kvm;
+use crate::probe::{self, Kvm};
 
 /// `sun_path` of unix(7), with its terminating zero.
 const SUN_PATH: usize = 108;

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use nix::sys::eventfd::EventFd;
@@ -25,6 +25,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
 use crate::jail::{self, ThreadKind};
+use crate::sync::lock;
 use crate::virtio::{Device, Interrupt, Memory};
 
 /// A device on a vhost-user socket. Dropping it disconnects and stops the device.
@@ -243,10 +244,6 @@ impl Handler {
 
 fn other(err: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::ReqHandlerError(io::Error::other(err))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn event_fd(fd: OwnedFd) -> EventFd {

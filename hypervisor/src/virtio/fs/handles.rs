@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::sync::lock;
 use rustix::fs::{OFlags, fcntl_setfl};
 
 pub(super) type Handle = u64;
@@ -32,7 +33,7 @@ impl Open {
     }
 
     pub fn lock_position(&self) -> MutexGuard<'_, ()> {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.position)
     }
 }
 
@@ -58,7 +59,7 @@ impl Handles {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// `ENFILE` if no more may be open.

@@ -10,13 +10,14 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use fuse_backend_rs::api::filesystem::ROOT_ID;
 use rustix::fs::FileType;
 
 use super::host::{self, Seen};
 use super::place::{Key, Mount, Place};
+use crate::sync::lock;
 
 /// How much the guest may know.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +70,7 @@ struct State {
 
 impl Inode {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn held(&self) -> Option<Arc<Held>> {
@@ -130,7 +131,7 @@ impl Table {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// The file of this number.

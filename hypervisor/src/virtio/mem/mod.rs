@@ -28,7 +28,7 @@
 mod blocks;
 mod requests;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
@@ -36,6 +36,7 @@ use virtio_queue::Queue;
 
 use super::config::read_bytes;
 use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue};
+use crate::sync::{lock, recover};
 use blocks::Blocks;
 use requests::Requests;
 
@@ -92,7 +93,7 @@ struct State {
 
 impl State {
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.blocks)
     }
 }
 
@@ -130,7 +131,7 @@ impl MemControl {
             .0
             .moved
             .wait_timeout_while(self.0.blocks(), limit, unsettled);
-        let (blocks, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (blocks, _) = recover(waited);
         blocks.plugged_size()
     }
 }

@@ -1,6 +1,6 @@
 //! The control queue (virtio 1.2 §5.1.6.5): how many queue pairs the driver uses.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_OK,
@@ -12,6 +12,7 @@ use super::super::buffers::{Buffers, Room};
 use super::super::ring::Chain;
 use super::tap::Tap;
 use crate::jail::ThreadKind;
+use crate::sync::lock;
 
 /// The taps of an interface and how many of them the driver uses.
 pub(super) struct Taps {
@@ -29,13 +30,13 @@ impl Taps {
 
     /// Uses `pairs` from the next [`apply`](Taps::apply) on.
     pub fn set_pairs(&self, pairs: u16) {
-        *self.pairs.lock().unwrap_or_else(PoisonError::into_inner) = pairs;
+        *lock(&self.pairs) = pairs;
     }
 
     /// Attaches the queues in use and detaches the others, lest the kernel gives frames
     /// to queues that nobody reads.
     pub fn apply(&self) -> std::io::Result<()> {
-        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = lock(&self.pairs);
         // The first is in use always.
         for (index, tap) in (0u16..).zip(&self.taps).skip(1) {
             tap.attach(index < *pairs)?;

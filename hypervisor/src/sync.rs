@@ -1,0 +1,13 @@
+//! Locks that are used again after a panic: what they hold is valid after each step.
+
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
+
+/// Locks, even if a thread panicked while it held the lock.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    recover(mutex.lock())
+}
+
+/// The result of a wait, or of taking a mutex apart, even after such a panic.
+pub(crate) fn recover<T>(result: LockResult<T>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
