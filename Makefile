@@ -139,6 +139,12 @@ test-hosts:
 	@guest/setup hosts
 	@for host in $(HOST); do tests/hosts/run $$host; done
 
+## make test-hosts-kvm build, then every door there in an emulated machine that has KVM, on our own VMM (HOST, as above)
+.PHONY: test-hosts-kvm
+test-hosts-kvm: build
+	@guest/setup hosts kvm-host
+	@for host in $(HOST); do tests/hosts/run --kvm $$host; done
+
 ## make bench          build, then measure costs as ratios to references of the same run
 .PHONY: bench
 bench: build

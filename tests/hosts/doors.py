@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""doors.py HOST DIST [DOOR…]: every door of the product on this host, and a table of what works.
+"""doors.py [--kvm] HOST DIST [DOOR…]: every door of the product on this host, and a table of what works.
 
 Runs inside of one of the hosts' root file systems (see `enter`), where containerd, Docker and QEMU are the
 distribution's and DIST was built there. Doors: containerd's ctr and CRI, Docker, `run`, `rust-kata`. For each: a
 container's output and exit code, a process on a terminal, a bind mount, a volume, kill -9 of the virtual machine, and
-that nothing is left. `check` compares what `rust-kata check` says with what a pod then boots with.
+that nothing is left. `check` compares what `rust-kata check` says with what a pod then boots with. The table tells what
+ran the virtual machines. With --kvm that has to be our own VMM on KVM: QEMU is taken away, and the configuration is the
+one that everybody has.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import io
@@ -29,11 +32,15 @@ import traceback
 IMAGE = "localhost/busybox:1"
 RUNTIME = "io.containerd.rust-kata.v2"
 SHIM = "containerd-shim-rust-kata-v2"
+QEMU, VMM = "qemu-system-x86_64", "rust-kata-vmm"
 CHECKS = ["output", "terminal", "bind", "volume", "kill", "left"]
 # A virtual machine is emulated here, perhaps next to other work.
 LIMIT = 60 * float(os.environ.get("RUST_KATA_TEST_PATIENCE", "2"))
 WORK = pathlib.Path("/tmp/doors")
 DIST = pathlib.Path()
+KVM = False
+# What ran the virtual machines that were met at the present door.
+MET = set()
 
 SPEAKS = "echo out; echo err >&2; exit 7"
 # Waits for the terminal's size, which the client sends after the start.
@@ -127,13 +134,37 @@ def processes(*names):
     return found
 
 
+def machines():
+    """The processes that run virtual machines, each with its name and whether that is by KVM."""
+    found = {}
+    for pid in processes(QEMU, VMM):
+        try:
+            name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+            kvm = any(os.readlink(link) == "anon_inode:kvm-vm" for link in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+        except OSError:
+            continue
+        # Beside QEMU our own VMM serves devices only.
+        if kvm or name == QEMU:
+            found[pid] = f"{name}, {'KVM' if kvm else 'TCG'}"
+    return found
+
+
 def machine():
-    """The one virtual machine that runs."""
-    return until("a virtual machine", lambda: processes("qemu-system-x86_64"))[0]
+    """The one virtual machine that runs: its process and what that is."""
+    def one():
+        found = machines()
+        if len(found) != 1:
+            raise Failed(f"one virtual machine was expected, these run: {found}")
+        return found
+    pid, what = until("a virtual machine", one).popitem()
+    MET.add(what)
+    if KVM:
+        expect("the virtual machine", what, f"{VMM}, KVM")
+    return pid, what
 
 
 def kill_machine():
-    os.kill(machine(), signal.SIGKILL)
+    os.kill(machine()[0], signal.SIGKILL)
 
 
 def folder(name, text="from the host\n"):
@@ -473,11 +504,13 @@ def mounts():
 def traces():
     """What pods leave while they run: processes, mounts, sockets, state, cgroups."""
     found = {f"process {pid} {os.readlink(f'/proc/{pid}/exe')}"
-             for pid in processes("qemu-system-x86_64", "rust-kata-vmm", "rust-kata", SHIM)}
+             for pid in processes(QEMU, VMM, "rust-kata", SHIM)}
     found |= {f"mount {line}" for line in mounts()}
     for pattern in ("run/containerd/s/*", "run/rust-kata/*/*", "run/rust-kata/.vm/*", "var/lib/rust-kata/pods/*/*",
                     "sys/fs/cgroup/*/default/*", "sys/fs/cgroup/*/docker/*", "sys/fs/cgroup/*/doors/*",
-                    "sys/fs/cgroup/*/rust-kata/*"):
+                    "sys/fs/cgroup/*/rust-kata/*",
+                    # cgroup v2
+                    "sys/fs/cgroup/default/*", "sys/fs/cgroup/docker/*", "sys/fs/cgroup/doors/*", "sys/fs/cgroup/rust-kata/*"):
         found |= {f"path {path}" for path in pathlib.Path("/").glob(pattern) if path.name != "cgroup.procs"
                   and (path.is_dir() or "cgroup" not in pattern)}
     return found
@@ -494,31 +527,63 @@ def left(before):
 
 # What `rust-kata check` says
 
-def check(_):
+class Opened:
+    """Which of some files have been opened since this was made (inotify(7))."""
+    IN_OPEN = 0x20
+
+    def __init__(self, *paths):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.queue = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.paths = {libc.inotify_add_watch(self.queue, os.fsencode(path), self.IN_OPEN): path for path in paths}
+        if self.queue < 0 or -1 in self.paths:
+            raise OSError(ctypes.get_errno(), f"inotify on {paths}")
+
+    def paths_until_now(self):
+        try:
+            events = os.read(self.queue, 1 << 16)
+        except BlockingIOError:
+            events = b""
+        # Of a file that is watched itself, the event has no name.
+        return sorted({self.paths[watch] for watch, _, _, _ in struct.iter_unpack("iIII", events)})
+
+
+def check():
     """Each `ok` that names something is what a pod then runs with."""
     said = {one["name"]: one for one in json.loads(run(DIST / "bin/rust-kata", "check", "--format", "json").out)}
     bad = [one for one in said.values() if one["verdict"] == "missing"]
     expect("missing", bad, [])
+    files = [said["guest kernel"]["found"], said["guest initrd"]["found"]]
     command = Run().command("uname -r; sleep 1000")
+    opened = Opened(*files)
     process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         release = process.stdout.readline().strip()
-        pid = machine()
-        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        option = {name: value for name, value in zip(words, words[1:]) if name.startswith("-")}
-        path, version = said["QEMU"]["found"].rsplit(" ", 1)
-        expect("QEMU", os.path.realpath(f"/proc/{pid}/exe"), os.path.realpath(path))
-        expect("QEMU's version", re.search(r"version (\S+)", run(path, "--version").out).group(1), version)
-        expect("firmware", os.path.basename(said["QEMU's firmware"]["found"]), option["-bios"])
-        expect("kernel", option["-kernel"], said["guest kernel"]["found"])
-        expect("initrd", option["-initrd"], said["guest initrd"]["found"])
-        if release.encode() not in pathlib.Path(option["-kernel"]).read_bytes():
-            raise Failed(f"the guest's kernel {release} is not {option['-kernel']}")
-        expect("rust-kata-vmm", [os.path.realpath(f"/proc/{pid}/exe") for pid in processes("rust-kata-vmm")],
+        pid, what = machine()
+        expect("files opened for the guest", opened.paths_until_now(), sorted(files))
+        hypervisor = {f"{VMM}, KVM": "rust-kata-vmm on KVM:", f"{QEMU}, KVM": "QEMU with KVM:", f"{QEMU}, TCG": "QEMU with TCG "}
+        if not said["hypervisor"]["found"].startswith(hypervisor[what]):
+            raise Failed(f"{said['hypervisor']['found']}: but {what} runs")
+        expect("rust-kata-vmm", [os.path.realpath(f"/proc/{pid}/exe") for pid in processes(VMM)],
                [os.path.realpath(said["rust-kata-vmm"]["found"])])
+        if release.encode() not in pathlib.Path(files[0]).read_bytes():
+            raise Failed(f"the guest's kernel {release} is not {files[0]}")
+        if "QEMU" in said:
+            check_qemu(said, pid)
     finally:
         process.terminate()
         process.wait(LIMIT)
+
+
+def check_qemu(said, pid):
+    """What it says of QEMU is what runs by this pid."""
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    option = {name: value for name, value in zip(words, words[1:]) if name.startswith("-")}
+    path, version = said["QEMU"]["found"].rsplit(" ", 1)
+    expect("QEMU", os.path.realpath(f"/proc/{pid}/exe"), os.path.realpath(path))
+    expect("QEMU's version", re.search(r"version (\S+)", run(path, "--version").out).group(1), version)
+    expect("firmware", os.path.basename(said["QEMU's firmware"]["found"]), option["-bios"])
+    expect("kernel", option["-kernel"], said["guest kernel"]["found"])
+    expect("initrd", option["-initrd"], said["guest initrd"]["found"])
 
 
 # The table
@@ -542,8 +607,12 @@ def version_of(package):
 
 
 def main():
-    global DIST
-    host, DIST = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
+    global DIST, KVM
+    words = sys.argv[1:]
+    if words[0] == "--kvm":
+        KVM = True
+        del words[0]
+    host, DIST = words[0], pathlib.Path(words[1]).resolve()
     os.environ["PATH"] = f"{DIST}/bin:{os.environ['PATH']}"
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
@@ -555,6 +624,10 @@ def main():
     for name, floor in floors.items():
         if numbers[name] < floor:
             raise SystemExit(f"{host} has {name} {versions[name]}, at least {floor} is to be tested")
+    if KVM:
+        # So nothing else boots a virtual machine, whether a check looks at it or not.
+        run("mount", "--bind", "/dev/null", os.path.realpath(shutil.which(QEMU)))
+        expect("QEMU, taken away", shutil.which(QEMU), None)
     image = archive(rootfs(WORK / "rootfs"), WORK / "image.tar")
     start_containerd(numbers["containerd"], image)
     doors = [Ctr, Cri, Run, RustKata]
@@ -562,11 +635,14 @@ def main():
         daemon("dockerd", ["dockerd", "--bridge", "none", "--iptables=false", "--ip6tables=false",
                            "--containerd", "/run/containerd/containerd.sock"], ["docker", "version"])
         doors.insert(2, Docker)
-    wanted = sys.argv[3:]
+    wanted = words[2:]
+    if unknown := set(wanted) - {door.name for door in doors}:
+        raise SystemExit(f"{host} has no door {', '.join(unknown)}; there are: {', '.join(door.name for door in doors)}")
     doors = [door for door in doors if not wanted or door.name in wanted]
 
     table = {}
     for door in doors:
+        MET.clear()
         try:
             open_door = door()
         except Exception as failure:
@@ -579,15 +655,19 @@ def main():
         for column in CHECKS[:-1]:
             attempt(table, door.name, column, getattr(open_door, column))
         attempt(table, door.name, "left", lambda before=before: left(before))
+        table[door.name, "virtual machines"] = "; ".join(sorted(MET))
     before = traces()
-    attempt(table, "rust-kata check", "output", lambda: check(host))
+    MET.clear()
+    attempt(table, "rust-kata check", "output", check)
     attempt(table, "rust-kata check", "left", lambda: left(before))
+    table["rust-kata check", "virtual machines"] = "; ".join(sorted(MET))
 
     print(f"\n{host}: " + ", ".join(f"{name} {text}" for name, text in versions.items()))
-    print("| host | door | " + " | ".join(CHECKS) + " |")
-    print("|---" * (len(CHECKS) + 2) + "|")
+    columns = ["virtual machines", *CHECKS]
+    print("| host | door | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 2) + "|")
     for row in dict.fromkeys(row for row, _ in table):
-        print(f"| {host} | {row} | " + " | ".join(table.get((row, column), "") for column in CHECKS) + " |")
+        print(f"| {host} | {row} | " + " | ".join(table.get((row, column), "") for column in columns) + " |")
     failed = "FAILED" in table.values()
     if failed:
         for name in ("containerd", "dockerd"):
