@@ -15,6 +15,7 @@
 
 pub mod control;
 mod error;
+pub mod event;
 mod fixed;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;

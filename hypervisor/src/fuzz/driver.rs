@@ -1,10 +1,8 @@
 //! A guest's memory and driver, every step of which the fuzzer decides.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{
@@ -12,6 +10,7 @@ use vm_memory::{
 };
 
 use super::Script;
+use crate::event::EventFd;
 use crate::virtio::{Interrupt, Memory, Ring};
 
 /// Guest memory: two regions with nothing in between.
@@ -66,7 +65,7 @@ impl Driver {
             rings: Vec::new(),
             avail: vec![0; queues],
             used: vec![0; queues],
-            kick: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap(),
+            kick: EventFd::new().unwrap(),
             event_idx: false,
         };
         driver.reset(queues, false);
@@ -95,7 +94,7 @@ impl Driver {
 
     fn start(&self, index: usize, queue: Option<Queue>) -> Option<Ring> {
         let queue = queue.unwrap_or_else(|| self.queue(index));
-        let kick = clone(&self.kick);
+        let kick = self.kick.try_clone().unwrap();
         Ring::new(index, queue, self.mem.clone(), kick, Arc::new(NoInterrupt)).ok()
     }
 
@@ -234,11 +233,4 @@ pub(crate) fn address(script: &mut Script<'_>) -> u64 {
         224..240 => script.word().into(),
         _ => script.quad(),
     }
-}
-
-/// A second descriptor of an event.
-fn clone(event: &EventFd) -> EventFd {
-    let fd = event.as_fd().try_clone_to_owned().unwrap();
-    // SAFETY: a clone of an event descriptor is one.
-    unsafe { EventFd::from_owned_fd(fd) }
 }

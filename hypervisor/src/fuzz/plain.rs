@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 
+use crate::event::EventFd;
 use crate::virtio::{
     Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, serve_batch,
 };

@@ -4,13 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::Error;
 use super::exit::{Ending, GuestExit};
 use super::io_apic::{self, IoApic};
 use super::layout;
 use super::serial::Serial;
+use crate::event::EventFd;
 use crate::sync::lock;
 use crate::transport::mmio::{self, Mmio};
 
@@ -144,7 +143,7 @@ mod tests {
     fn bus() -> (Bus, Ending) {
         let (console, _) = UnixStream::pair().unwrap();
         let ending = Ending::new().unwrap();
-        let irq = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let irq = EventFd::new().unwrap();
         let io_apic = IoApic::new(Box::new(|_| Ok(())));
         let bus = Bus::new(io_apic, irq, console.into(), ending.clone(), Instant::now());
         (bus, ending)

@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
+
+use crate::event::EventFd;
 
 /// The end of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub struct Ending {
 impl Ending {
     /// Nothing has ended yet.
     pub fn new() -> io::Result<Ending> {
-        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let event = EventFd::new()?;
         Ok(Ending {
             shared: Arc::new((OnceLock::new(), event)),
         })

@@ -35,8 +35,8 @@ use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::EventFd;
 
+use crate::event::EventFd;
 use crate::virtio::Memory;
 use bus::Bus;
 use io_apic::IoApic;
@@ -111,8 +111,8 @@ impl Machine {
         let (vm, vcpus) = assemble(&kvm, &guest, config.max_vcpus, boot)?;
 
         let ending = Ending::new().map_err(Error::Event)?;
-        let com1 = event()?;
-        vm.register_irqfd(&com1, layout::COM1_GSI)
+        let com1 = EventFd::new().map_err(Error::Event)?;
+        vm.register_irqfd(com1.for_kvm(), layout::COM1_GSI)
             .map_err(Error::kvm("KVM_IRQFD"))?;
         let bus = Arc::new(Bus::new(
             io_apic(&vm),
@@ -242,10 +242,6 @@ fn assemble(
 fn io_apic(vm: &Arc<VmFd>) -> IoApic {
     let vm = Arc::clone(vm);
     IoApic::new(Box::new(move |messages| kvm::route(&vm, messages)))
-}
-
-fn event() -> Result<EventFd, Error> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(Error::Event)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial as Uart, Trigger};
-use vmm_sys_util::eventfd::EventFd;
+
+use crate::event::EventFd;
 
 /// The guest's first serial port. There is no input.
 pub(super) struct Serial {
@@ -100,7 +101,7 @@ mod tests {
 
     fn serial() -> (Serial, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let irq = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let irq = EventFd::new().unwrap();
         (Serial::new(irq, ours.into()), theirs)
     }
 

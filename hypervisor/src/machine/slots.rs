@@ -5,15 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::sync::MutexGuard;
 
 use kvm_ioctls::{IoEventAddress, VmFd};
-use nix::sys::eventfd::{self, EfdFlags};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::layout;
 use super::{Error, Machine};
+use crate::event::EventFd;
 use crate::sync::lock;
 use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
 use crate::virtio::Device;
@@ -40,11 +38,10 @@ impl Machine {
             if slot.is_some() {
                 continue;
             }
-            let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-            let line = eventfd::EventFd::from_flags(flags).map_err(|err| failed(err.into()))?;
-            let irq = same(line.as_fd()).map_err(failed)?;
+            let line = EventFd::new().map_err(failed)?;
+            let irq = line.try_clone().map_err(failed)?;
             let mmio = Mmio::new(device, self.mem.clone(), line).map_err(failed)?;
-            let kicks = mmio.kicks().iter().map(|kick| same(kick.as_fd()));
+            let kicks = mmio.kicks().iter().map(EventFd::try_clone);
             let kicks = kicks.collect::<io::Result<Vec<_>>>().map_err(failed)?;
             let wire = Wire::connect(&self.vm, index, irq, kicks)?;
             self.wires().insert(index, wire);
@@ -82,11 +79,11 @@ impl Wire {
             kicks: Vec::new(),
         };
         let connect = || {
-            vm.register_irqfd(&irq, wire.gsi)
+            vm.register_irqfd(irq.for_kvm(), wire.gsi)
                 .map_err(Error::kvm("KVM_IRQFD"))?;
             wire.irq = Some(irq);
             for (queue, kick) in (0u32..).zip(kicks) {
-                vm.register_ioevent(&kick, &wire.notify, queue)
+                vm.register_ioevent(kick.for_kvm(), &wire.notify, queue)
                     .map_err(Error::kvm("KVM_IOEVENTFD"))?;
                 wire.kicks.push(kick);
             }
@@ -104,20 +101,13 @@ impl Wire {
     fn disconnect(&mut self, vm: &VmFd) -> Result<(), Error> {
         let mut result = Ok(());
         for (queue, kick) in (0u32..).zip(self.kicks.drain(..)) {
-            let gone = vm.unregister_ioevent(&kick, &self.notify, queue);
+            let gone = vm.unregister_ioevent(kick.for_kvm(), &self.notify, queue);
             result = result.and(gone.map_err(Error::kvm("KVM_IOEVENTFD")));
         }
         if let Some(irq) = self.irq.take() {
-            let gone = vm.unregister_irqfd(&irq, self.gsi);
+            let gone = vm.unregister_irqfd(irq.for_kvm(), self.gsi);
             result = result.and(gone.map_err(Error::kvm("KVM_IRQFD")));
         }
         result
     }
-}
-
-/// A second descriptor of an event.
-fn same(event: BorrowedFd<'_>) -> io::Result<EventFd> {
-    let owned = event.try_clone_to_owned()?;
-    // SAFETY: an event descriptor stays one, whatever type owns it.
-    Ok(unsafe { EventFd::from_raw_fd(owned.into_raw_fd()) })
 }

@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
 use super::testing::Guest;
 use super::*;
+use crate::event::EventFd;
 use crate::virtio::{Device, DeviceError, DeviceKind, Interrupt};
 
 /// The machine code between two labels of the assembler text below.
@@ -270,13 +270,14 @@ fn irqfd_interrupts_the_guest() {
         Ok(())
     };
     let (vm, vcpus) = assemble(&kvm, &mem, 1, real_mode).unwrap();
-    let irq = event().unwrap();
-    vm.register_irqfd(&irq, layout::slot_gsi(1)).unwrap();
+    let irq = EventFd::new().unwrap();
+    vm.register_irqfd(irq.for_kvm(), layout::slot_gsi(1))
+        .unwrap();
     let (console, _owner) = UnixStream::pair().unwrap();
     let ending = Ending::new().unwrap();
     let bus = Bus::new(
         io_apic(&vm),
-        event().unwrap(),
+        EventFd::new().unwrap(),
         console.into(),
         ending.clone(),
         Instant::now(),

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::event::EventFd;
 
 /// The guest's memory. Regions may come and go; a queue sees the change with the
 /// next chain that it takes.

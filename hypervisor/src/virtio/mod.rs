@@ -14,6 +14,7 @@ mod discard;
 pub mod fs;
 pub mod mem;
 pub mod net;
+mod queue_slots;
 pub(crate) mod ring;
 pub mod rng;
 mod serial_queue;
@@ -24,9 +25,10 @@ pub mod vsock;
 mod worker;
 
 pub use device::{Device, DeviceError, DeviceKind, Interrupt, Memory};
+pub(crate) use queue_slots::QueueSlots;
 pub(crate) use ring::{RING_FEATURES, Ring};
 #[cfg(feature = "fuzzing")]
 pub(crate) use serial_queue::serve_batch;
 pub(crate) use serial_queue::{Handler, SerialQueue};
 pub(crate) use shared_queue::{SharedQueue, SharedRing};
-pub(crate) use worker::Worker;
+pub(crate) use worker::{Restartable, Worker};

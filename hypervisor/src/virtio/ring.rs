@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT,
@@ -12,6 +11,7 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use super::{DeviceError, Interrupt, Memory};
+use crate::event::EventFd;
 
 /// What every device offers, since a [`Ring`] has it (virtio 1.2 §6).
 pub(crate) const RING_FEATURES: u64 =

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::{GuestMemory, GuestMemoryMmap, VolatileSlice};
 
 use super::ring::Chain;
 use super::{
-    Device, DeviceError, DeviceKind, Handler, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue,
+    Device, DeviceError, DeviceKind, Handler, Interrupt, Memory, QueueSlots, RING_FEATURES,
+    SerialQueue,
 };
+use crate::event::EventFd;
 
 /// A guest asks for a few bytes at a time, and has one request in flight.
 const QUEUE_SIZE: u16 = 64;
@@ -18,15 +19,22 @@ const QUEUE_SIZE: u16 = 64;
 const MAX_REQUEST: usize = 64 << 10;
 
 /// An entropy device.
-#[derive(Default)]
 pub struct Rng {
-    queue: Option<SerialQueue<Entropy>>,
+    queues: QueueSlots<SerialQueue<Entropy>>,
 }
 
 impl Rng {
     /// A device that draws from the host's random number generator.
     pub fn new() -> Rng {
-        Rng::default()
+        Rng {
+            queues: QueueSlots::new(1, "start the rng thread"),
+        }
+    }
+}
+
+impl Default for Rng {
+    fn default() -> Rng {
+        Rng::new()
     }
 }
 
@@ -56,26 +64,13 @@ impl Device for Rng {
         kick: EventFd,
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
-        if index != 0 {
-            return Err(DeviceError::NoQueue(index));
-        }
-        if self.queue.is_some() {
-            return Err(DeviceError::Started(index));
-        }
-        let ring = Ring::new(index, queue, mem, kick, call)?;
-        let queue = SerialQueue::start("rng", ring, Entropy);
-        self.queue = Some(queue.map_err(|source| DeviceError::Io {
-            what: "start the rng thread",
-            source,
-        })?);
-        Ok(())
+        self.queues.start(index, queue, mem, kick, call, |ring| {
+            SerialQueue::start("rng", ring, Entropy)
+        })
     }
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
-        if index != 0 {
-            return None;
-        }
-        Some(self.queue.take()?.stop()?.0)
+        self.queues.stop(index)
     }
 
     fn reset(&mut self) {}

@@ -6,10 +6,10 @@
 use std::io;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
+use crate::event::EventFd;
 use crate::jail::ThreadKind;
 
 use super::ring::Chain;

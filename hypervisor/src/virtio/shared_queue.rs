@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
 use super::ring::Chain;
 use super::{Ring, Worker};
+use crate::event::EventFd;
 use crate::jail::ThreadKind;
 use crate::sync::{lock, recover};
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 use super::{Interrupt, Memory};
+use crate::event::EventFd;
 
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
@@ -280,23 +280,20 @@ impl DerefMut for DriverQueue {
 
 impl DriverQueue {
     pub fn new(mem: &Memory, slot: u64) -> DriverQueue {
-        let event = |flags| EventFd::from_flags(flags | EfdFlags::EFD_CLOEXEC).unwrap();
         DriverQueue {
             rings: Rings::new(mem, slot, SIZE),
-            kick: event(EfdFlags::EFD_NONBLOCK),
+            kick: EventFd::new().unwrap(),
             calls: Arc::new(Calls {
                 count: AtomicUsize::new(0),
                 failures: AtomicUsize::new(0),
-                event: event(EfdFlags::EFD_NONBLOCK),
+                event: EventFd::new().unwrap(),
             }),
         }
     }
 
     /// A kick event that the device can own.
     pub fn kick_event(&self) -> EventFd {
-        let fd = self.kick.as_fd().try_clone_to_owned().unwrap();
-        // SAFETY: a clone of an event descriptor is one.
-        unsafe { EventFd::from_owned_fd(fd) }
+        self.kick.try_clone().unwrap()
     }
 
     /// Notifies the device.

@@ -4,8 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
+use crate::event::EventFd;
 use crate::jail::{self, ThreadKind};
 
 /// A running thread with a stop event. Dropping it stops and joins the thread.
@@ -21,8 +20,7 @@ impl<T: Send + 'static> Worker<T> {
         name: &str,
         work: impl FnOnce(&EventFd) -> T + Send + 'static,
     ) -> io::Result<Worker<T>> {
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let stop = Arc::new(EventFd::from_flags(flags)?);
+        let stop = Arc::new(EventFd::new()?);
         let event = Arc::clone(&stop);
         let thread = jail::spawn(kind, name, move || work(&event))?;
         Ok(Worker {
@@ -34,6 +32,44 @@ impl<T: Send + 'static> Worker<T> {
     /// Stops the thread and returns its result; `None` if it panicked.
     pub fn stop(mut self) -> Option<T> {
         self.join()
+    }
+}
+
+/// What a thread works on, with the thread while it runs: to change the one, the other is
+/// stopped and started again.
+pub(crate) enum Restartable<T> {
+    /// No thread runs.
+    Idle(T),
+    /// The thread has it.
+    Running(Worker<T>),
+    /// The thread panicked or could not be started.
+    Lost,
+}
+
+impl<T: Send + 'static> Restartable<T> {
+    /// Stops the thread, if one runs, and takes what it works on; `None` if that is lost.
+    pub fn stop(&mut self) -> Option<T> {
+        match std::mem::replace(self, Restartable::Lost) {
+            Restartable::Idle(state) => Some(state),
+            Restartable::Running(worker) => worker.stop(),
+            Restartable::Lost => None,
+        }
+    }
+
+    /// Starts a thread that works on `state`.
+    pub fn start(
+        &mut self,
+        kind: ThreadKind,
+        name: &str,
+        mut state: T,
+        work: impl FnOnce(&mut T, &EventFd) + Send + 'static,
+    ) -> io::Result<()> {
+        let worker = Worker::spawn(kind, name, move |stop| {
+            work(&mut state, stop);
+            state
+        })?;
+        *self = Restartable::Running(worker);
+        Ok(())
     }
 }
 

@@ -3,12 +3,11 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
 use super::super::mmio::registers::{self, status};
 use super::super::mmio::{Mmio, QUEUE_NOTIFY};
 use super::driver::{Driver, wait_any};
 use super::guest::Guest;
+use crate::event::EventFd;
 use crate::virtio::Device;
 use crate::virtio::testing::Rings;
 
@@ -37,11 +36,8 @@ impl MmioDriver {
 
 impl Driver for MmioDriver {
     fn new(device: Box<dyn Device>, guest: &Guest) -> MmioDriver {
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let irq = EventFd::from_flags(flags).unwrap();
-        let fd = irq.as_fd().try_clone_to_owned().unwrap();
-        // SAFETY: it is a clone of an event descriptor.
-        let theirs = unsafe { EventFd::from_owned_fd(fd) };
+        let irq = EventFd::new().unwrap();
+        let theirs = irq.try_clone().unwrap();
         MmioDriver {
             mmio: Mmio::new(device, guest.mem.clone(), theirs).unwrap(),
             irq,

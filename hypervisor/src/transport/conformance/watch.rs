@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::{Queue, QueueT};
 
+use crate::event::EventFd;
 use crate::virtio::{Device, DeviceError, DeviceKind, Interrupt, Memory};
 
 /// See the module.

@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
 use super::registers::{self, status};
 use super::{Mmio, read_empty};
+use crate::event::EventFd;
 use crate::fuzz::{Driver, Plain, Script, drive_memory};
 
 /// Most accesses go where there are registers.
@@ -53,7 +52,7 @@ pub fn mmio(bytes: &[u8]) {
     DRIVER.with_borrow_mut(|driver| {
         let mut script = Script::new(bytes);
         driver.reset(1, false);
-        let irq = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
+        let irq = EventFd::new().unwrap();
         let device = Box::new(Plain::default());
         let mut mmio = Mmio::new(device, driver.mem.clone(), irq).unwrap();
         if script.byte() & 1 != 0 {

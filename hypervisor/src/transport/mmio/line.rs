@@ -6,13 +6,12 @@
 //! then looks whether something happened. So nothing is lost between the two, and a
 //! vCPU may wait for a thread that is just raising the interrupt.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use nix::errno::Errno;
-use nix::sys::eventfd::EventFd;
-
 use super::registers::{interrupt, status};
+use crate::event::EventFd;
 use crate::virtio::Interrupt;
 
 /// See the module.
@@ -77,8 +76,8 @@ impl Line {
 
     fn fire(&self) {
         match self.irq.write(1) {
-            // A full counter raises the interrupt, too.
-            Ok(_) | Err(Errno::EAGAIN) => {}
+            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {} // A full counter interrupts, too.
             Err(err) => log::error!("Cannot raise an interrupt: {err}"),
         }
     }

@@ -20,14 +20,13 @@ mod queue;
 pub(super) mod registers;
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::Queue;
 
+use crate::event::EventFd;
 use crate::virtio::{Device, DeviceError, DeviceKind, Memory};
 use line::{ConfigInterrupt, Line, UsedInterrupt};
 use queue::{Place, QueueRegisters};
@@ -81,12 +80,11 @@ impl Mmio {
     /// Puts `device` behind registers. Writing to `irq` must raise the edge-triggered
     /// interrupt of the slot.
     pub fn new(mut device: Box<dyn Device>, mem: Memory, irq: EventFd) -> io::Result<Mmio> {
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let kicks = device
             .queue_sizes()
             .iter()
-            .map(|_| EventFd::from_flags(flags))
-            .collect::<nix::Result<_>>()?;
+            .map(|_| EventFd::new())
+            .collect::<io::Result<_>>()?;
         let queues = device.queue_sizes().iter().copied();
         let queues = queues.map(QueueRegisters::new).collect();
         let line = Arc::new(Line::new(irq));
@@ -361,10 +359,12 @@ impl Mmio {
     }
 
     fn start(&mut self, index: usize, queue: Queue) -> Result<(), DeviceError> {
-        let kick = clone(&self.kicks[index]).map_err(|source| DeviceError::Io {
-            what: "clone the kick of a queue",
-            source,
-        })?;
+        let kick = self.kicks[index]
+            .try_clone()
+            .map_err(|source| DeviceError::Io {
+                what: "clone the kick of a queue",
+                source,
+            })?;
         let call = Arc::new(UsedInterrupt(Arc::clone(&self.line)));
         self.device
             .start_queue(index, queue, self.mem.clone(), kick, call)
@@ -436,13 +436,6 @@ fn half(features: u64, select: u32) -> u32 {
         1 => (features >> 32) as u32,
         _ => 0,
     }
-}
-
-/// Another descriptor of the same event.
-fn clone(event: &EventFd) -> io::Result<EventFd> {
-    let fd = event.as_fd().try_clone_to_owned()?;
-    // SAFETY: it is a clone of an event descriptor.
-    Ok(unsafe { EventFd::from_owned_fd(fd) })
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! The vhost-user requests under a fuzzer, with a device that checks its transport.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use vhost::vhost_user::BackendReqHandler;
 
 use super::{Handler, lock};
+use crate::event::EventFd;
 use crate::fuzz::{Plain, Script};
 
 /// Requests to one device. Their answers stay in the socket, which has room for more.
@@ -108,7 +108,11 @@ fn descriptors(request: u32, script: &mut Script<'_>) -> Vec<OwnedFd> {
                 nix::unistd::ftruncate(&file, MEMORY).unwrap();
                 file
             }
-            _ => EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap().into(),
+            _ => EventFd::new()
+                .unwrap()
+                .as_fd()
+                .try_clone_to_owned()
+                .unwrap(),
         })
         .collect()
 }

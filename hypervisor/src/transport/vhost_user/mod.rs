@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use nix::sys::eventfd::EventFd;
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost::vhost_user::{BackendReqHandler, Error, Result};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 
+use crate::event::EventFd;
 use crate::jail::{self, ThreadKind};
 use crate::sync::lock;
 use crate::virtio::{Device, Interrupt, Memory};
@@ -252,9 +252,7 @@ fn event_fd(fd: OwnedFd) -> EventFd {
         let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
         let _ = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags));
     }
-    // SAFETY: the front end sent it as an event descriptor; if it is not one, reads and
-    // writes on it fail.
-    unsafe { EventFd::from_owned_fd(fd) }
+    EventFd::from(fd)
 }
 
 #[cfg(test)]

@@ -27,11 +27,13 @@ mod queues;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 
 use super::config::read_bytes;
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue};
+use super::{
+    Device, DeviceError, DeviceKind, Interrupt, Memory, QueueSlots, RING_FEATURES, SerialQueue,
+};
+use crate::event::EventFd;
 use queues::Role;
 
 /// §5.5.3: VIRTIO_BALLOON_F_DEFLATE_ON_OOM.
@@ -50,10 +52,9 @@ const ACTUAL: std::ops::Range<usize> = 4..8;
 const CONFIG_LEN: usize = 16;
 
 /// A balloon device.
-#[derive(Default)]
 pub struct Balloon {
     state: Arc<State>,
-    queues: [Option<SerialQueue<Role>>; QUEUES],
+    queues: QueueSlots<SerialQueue<Role>>,
 }
 
 /// What the device, and those who steer it, know.
@@ -87,7 +88,10 @@ impl BalloonControl {
 impl Balloon {
     /// An empty balloon.
     pub fn new() -> Balloon {
-        Balloon::default()
+        Balloon {
+            state: Arc::default(),
+            queues: QueueSlots::new(QUEUES, "start a balloon thread"),
+        }
     }
 
     /// What steers the balloon once a transport owns it.
@@ -102,6 +106,12 @@ impl Balloon {
         let actual = self.state.actual.load(Ordering::SeqCst);
         config[ACTUAL].copy_from_slice(&actual.to_le_bytes());
         config
+    }
+}
+
+impl Default for Balloon {
+    fn default() -> Balloon {
+        Balloon::new()
     }
 }
 
@@ -151,25 +161,14 @@ impl Device for Balloon {
         kick: EventFd,
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
-        let slot = self
-            .queues
-            .get_mut(index)
-            .ok_or(DeviceError::NoQueue(index))?;
-        if slot.is_some() {
-            return Err(DeviceError::Started(index));
-        }
-        let ring = Ring::new(index, queue, mem, kick, call)?;
-        let role = Role::of(index);
-        let queue = SerialQueue::start(role.thread(), ring, role);
-        *slot = Some(queue.map_err(|source| DeviceError::Io {
-            what: "start a balloon thread",
-            source,
-        })?);
-        Ok(())
+        self.queues.start(index, queue, mem, kick, call, |ring| {
+            let role = Role::of(index);
+            SerialQueue::start(role.thread(), ring, role)
+        })
     }
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
-        Some(self.queues.get_mut(index)?.take()?.stop()?.0)
+        self.queues.stop(index)
     }
 
     fn reset(&mut self) {

@@ -29,7 +29,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
     VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
@@ -38,7 +37,10 @@ use virtio_bindings::virtio_blk::{
 use virtio_queue::Queue;
 
 use super::config::read_bytes;
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SharedQueue};
+use super::{
+    Device, DeviceError, DeviceKind, Interrupt, Memory, QueueSlots, RING_FEATURES, SharedQueue,
+};
+use crate::event::EventFd;
 use disk::{Disk, SECTOR};
 use request::{ID_LEN, Target};
 
@@ -142,7 +144,7 @@ pub struct Block {
     target: Arc<Target>,
     config: [u8; CONFIG_LEN],
     sizes: Vec<u16>,
-    queues: Vec<Option<SharedQueue>>,
+    queues: QueueSlots<SharedQueue>,
     durable: bool,
 }
 
@@ -166,7 +168,7 @@ impl Block {
         Ok(Block {
             config: config(&disk, queues, read_only),
             sizes: vec![QUEUE_SIZE; queues.into()],
-            queues: (0..queues).map(|_| None).collect(),
+            queues: QueueSlots::new(queues.into(), "start the block threads"),
             durable: true,
             target: Arc::new(Target {
                 disk,
@@ -247,24 +249,13 @@ impl Device for Block {
         kick: EventFd,
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
-        let slot = self
-            .queues
-            .get_mut(index)
-            .ok_or(DeviceError::NoQueue(index))?;
-        if slot.is_some() {
-            return Err(DeviceError::Started(index));
-        }
-        let ring = Ring::new(index, queue, mem, kick, call)?;
-        let server = server::start(THREADS, ring, &self.target, self.durable);
-        *slot = Some(server.map_err(|source| DeviceError::Io {
-            what: "start the block threads",
-            source,
-        })?);
-        Ok(())
+        self.queues.start(index, queue, mem, kick, call, |ring| {
+            server::start(THREADS, ring, &self.target, self.durable)
+        })
     }
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
-        self.queues.get_mut(index)?.take()?.stop()
+        self.queues.stop(index)
     }
 
     fn reset(&mut self) {

@@ -28,14 +28,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::eventfd::EventFd;
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::Queue;
 
+use crate::event::EventFd;
 use crate::jail::{self, ThreadKind};
 
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring, SharedQueue};
+use super::config::read_bytes;
+use super::{
+    Device, DeviceError, DeviceKind, Interrupt, Memory, QueueSlots, RING_FEATURES, SharedQueue,
+};
 use server::FuseServer;
 use share::Share;
 
@@ -55,7 +56,7 @@ pub struct Fs {
     tag: [u8; TAG_LEN],
     share: Arc<Share>,
     server: Arc<FuseServer>,
-    queues: [Option<SharedQueue>; QUEUES],
+    queues: QueueSlots<SharedQueue>,
 }
 
 impl Fs {
@@ -78,7 +79,7 @@ impl Fs {
             tag: bytes,
             server: Arc::new(FuseServer::new(Arc::clone(&share))),
             share,
-            queues: [None, None],
+            queues: QueueSlots::new(QUEUES, "start the fs threads"),
         })
     }
 }
@@ -89,7 +90,7 @@ impl Device for Fs {
     }
 
     fn features(&self) -> u64 {
-        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX
+        RING_FEATURES
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -99,11 +100,7 @@ impl Device for Fs {
     /// virtio 1.2 §5.11.4: the tag, then the number of request queues.
     fn read_config(&self, offset: usize, data: &mut [u8]) {
         let request_queues = (QUEUES as u32 - 1).to_le_bytes();
-        let config = || self.tag.iter().chain(&request_queues);
-        data.fill(0);
-        for (byte, value) in data.iter_mut().zip(config().skip(offset)) {
-            *byte = *value;
-        }
+        read_bytes(&[&self.tag[..], &request_queues].concat(), offset, data);
     }
 
     fn start_queue(
@@ -114,29 +111,17 @@ impl Device for Fs {
         kick: EventFd,
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
-        let slot = self
-            .queues
-            .get_mut(index)
-            .ok_or(DeviceError::NoQueue(index))?;
-        if slot.is_some() {
-            return Err(DeviceError::Started(index));
-        }
-        let ring = Ring::new(index, queue, mem, kick, call)?;
-        let (name, threads) = if index == HIPRIO {
-            ("fs-hiprio", 1)
-        } else {
-            ("fs", REQUEST_THREADS)
+        let (name, threads) = match index {
+            HIPRIO => ("fs-hiprio", 1),
+            _ => ("fs", REQUEST_THREADS),
         };
-        let server = server::start(name, threads, ring, &self.server);
-        *slot = Some(server.map_err(|source| DeviceError::Io {
-            what: "start the fs threads",
-            source,
-        })?);
-        Ok(())
+        self.queues.start(index, queue, mem, kick, call, |ring| {
+            server::start(name, threads, ring, &self.server)
+        })
     }
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
-        self.queues.get_mut(index)?.take()?.stop()
+        self.queues.stop(index)
     }
 
     fn reset(&mut self) {

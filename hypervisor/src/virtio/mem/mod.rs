@@ -31,11 +31,13 @@ mod requests;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use nix::sys::eventfd::EventFd;
 use virtio_queue::Queue;
 
 use super::config::read_bytes;
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue};
+use super::{
+    Device, DeviceError, DeviceKind, Interrupt, Memory, QueueSlots, RING_FEATURES, SerialQueue,
+};
+use crate::event::EventFd;
 use crate::sync::{lock, recover};
 use blocks::Blocks;
 use requests::Requests;
@@ -80,7 +82,7 @@ pub enum MemError {
 /// A memory device.
 pub struct Mem {
     state: Arc<State>,
-    queue: Option<SerialQueue<Requests>>,
+    queues: QueueSlots<SerialQueue<Requests>>,
 }
 
 /// What the device, its thread and those who steer it share.
@@ -145,7 +147,7 @@ impl Mem {
                 moved: Condvar::new(),
                 changed: OnceLock::new(),
             }),
-            queue: None,
+            queues: QueueSlots::new(1, "start the mem thread"),
         })
     }
 
@@ -186,27 +188,13 @@ impl Device for Mem {
         kick: EventFd,
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
-        if index != 0 {
-            return Err(DeviceError::NoQueue(index));
-        }
-        if self.queue.is_some() {
-            return Err(DeviceError::Started(index));
-        }
-        let ring = Ring::new(index, queue, mem, kick, call)?;
-        let requests = Requests(Arc::clone(&self.state));
-        let queue = SerialQueue::start("mem", ring, requests);
-        self.queue = Some(queue.map_err(|source| DeviceError::Io {
-            what: "start the mem thread",
-            source,
-        })?);
-        Ok(())
+        self.queues.start(index, queue, mem, kick, call, |ring| {
+            SerialQueue::start("mem", ring, Requests(Arc::clone(&self.state)))
+        })
     }
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
-        if index != 0 {
-            return None;
-        }
-        Some(self.queue.take()?.stop()?.0)
+        self.queues.stop(index)
     }
 
     /// §5.15.5.2: blocks stay as they are.

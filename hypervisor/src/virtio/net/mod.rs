@@ -23,7 +23,6 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use nix::sys::eventfd::EventFd;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
     VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO,
@@ -36,13 +35,15 @@ use virtio_queue::Queue;
 
 use super::config::read_bytes;
 use super::{
-    Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, SerialQueue, Worker,
+    Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Restartable, Ring,
+    SerialQueue,
 };
 use control::{Control, Taps};
 use pair::Pair;
 use receive::Shape;
 use tap::Tap;
 
+use crate::event::EventFd;
 use crate::jail::ThreadKind;
 
 /// `struct virtio_net_hdr` with `num_buffers`, as §5.1.6 has it.
@@ -134,16 +135,8 @@ pub struct Net {
     mtu: u16,
     config: [u8; CONFIG_LEN],
     sizes: Vec<u16>,
-    pairs: Vec<State>,
+    pairs: Vec<Restartable<Box<Pair>>>,
     control: Option<SerialQueue<Control>>,
-}
-
-enum State {
-    /// No thread runs, since no queue does.
-    Idle(Box<Pair>),
-    Running(Worker<Box<Pair>>),
-    /// The thread panicked.
-    Lost,
 }
 
 /// What a queue is for.
@@ -210,7 +203,7 @@ impl Net {
         }
         let pairs = taps
             .iter()
-            .map(|tap| State::Idle(Box::new(Pair::new(Arc::clone(tap)))))
+            .map(|tap| Restartable::Idle(Box::new(Pair::new(Arc::clone(tap)))))
             .collect();
         Ok(Net {
             taps: Arc::new(Taps::new(taps)),
@@ -252,35 +245,24 @@ impl Net {
         }
     }
 
-    /// Stops the thread of a pair, if it runs, for a change.
-    fn halt(&mut self, pair: usize) -> Option<Box<Pair>> {
-        match std::mem::replace(&mut self.pairs[pair], State::Lost) {
-            State::Idle(pair) => Some(pair),
-            State::Running(worker) => worker.stop(),
-            State::Lost => None,
-        }
-    }
-
-    /// Starts the thread of a pair, if it has something to do.
-    fn proceed(&mut self, index: usize, mut pair: Box<Pair>) -> io::Result<()> {
+    /// Runs a pair, if one of its queues is started.
+    fn run(&mut self, index: usize, pair: Box<Pair>) -> io::Result<()> {
         if pair.rings.iter().all(Option::is_none) {
-            self.pairs[index] = State::Idle(pair);
+            self.pairs[index] = Restartable::Idle(pair);
             return Ok(());
         }
         let (shape, features) = (self.shape(), self.agreed);
         // What is true of the whole interface is set up by the first pair's thread.
         let whole = (index == 0).then(|| (Arc::clone(&self.first), Arc::clone(&self.taps)));
-        let worker = Worker::spawn(ThreadKind::Net, &format!("net-{index}"), move |stop| {
+        let work = move |pair: &mut Box<Pair>, stop: &EventFd| {
             let setup = whole.map_or(Ok(()), |(first, taps)| {
                 first.set_offloads(features).and_then(|()| taps.apply())
             });
             if let Err(err) = setup.and_then(|()| pair.run(stop, shape)) {
                 log::error!("A network device stopped: {err}");
             }
-            pair
-        })?;
-        self.pairs[index] = State::Running(worker);
-        Ok(())
+        };
+        self.pairs[index].start(ThreadKind::Net, &format!("net-{index}"), pair, work)
     }
 
     fn start_control(&mut self, index: usize, ring: Ring) -> Result<(), DeviceError> {
@@ -336,7 +318,7 @@ impl Device for Net {
             Role::Data(number, side) => (number, side),
             Role::Control => return self.start_control(index, ring),
         };
-        let Some(mut pair) = self.halt(number) else {
+        let Some(mut pair) = self.pairs[number].stop() else {
             return Err(io_error(io::ErrorKind::BrokenPipe.into()));
         };
         let mut result = Ok(());
@@ -345,7 +327,7 @@ impl Device for Net {
         } else {
             pair.rings[side] = Some(ring);
         }
-        self.proceed(number, pair).map_err(io_error)?;
+        self.run(number, pair).map_err(io_error)?;
         result
     }
 
@@ -354,9 +336,9 @@ impl Device for Net {
             Role::Data(number, side) => (number, side),
             Role::Control => return Some(self.control.take()?.stop()?.0),
         };
-        let mut pair = self.halt(number)?;
+        let mut pair = self.pairs[number].stop()?;
         let ring = pair.rings[side].take();
-        if let Err(err) = self.proceed(number, pair) {
+        if let Err(err) = self.run(number, pair) {
             log::error!("Cannot start a network thread: {err}");
         }
         ring.map(Ring::into_queue)
@@ -365,9 +347,9 @@ impl Device for Net {
     fn reset(&mut self) {
         self.taps.set_pairs(1);
         for index in 0..self.pairs.len() {
-            if let Some(mut pair) = self.halt(index) {
+            if let Some(mut pair) = self.pairs[index].stop() {
                 pair.backlog.clear();
-                if let Err(err) = self.proceed(index, pair) {
+                if let Err(err) = self.run(index, pair) {
                     log::error!("Cannot start a network thread: {err}");
                 }
             }

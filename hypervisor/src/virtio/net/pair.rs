@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 
 use super::super::Ring;
 use super::super::buffers::Room;
 use super::receive::{Backlog, Receiving, Shape, Taken, receive};
 use super::tap::Tap;
 use super::transmit::{Sending, send};
+use crate::event::EventFd;
 
 /// Events, after the kicks of the two queues.
 const RX: u64 = 0;

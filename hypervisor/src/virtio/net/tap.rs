@@ -6,7 +6,6 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
@@ -14,6 +13,7 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::{HEADER_LEN, NetError};
+use crate::event::EventFd;
 
 mod ioctl {
     // linux/if_tun.h
@@ -73,12 +73,14 @@ impl Tap {
         let status = fcntl(&file, FcntlArg::F_GETFL).map_err(io("read a tap's flags"))?;
         let status = OFlag::from_bits_retain(status) | OFlag::O_NONBLOCK;
         fcntl(&file, FcntlArg::F_SETFL(status)).map_err(io("make a tap non-blocking"))?;
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         Ok(Tap {
             file,
             name: request.ifr_name,
             attached: AtomicBool::new(true),
-            attachment: EventFd::from_flags(flags).map_err(io("make an event descriptor"))?,
+            attachment: EventFd::new().map_err(|source| NetError::Io {
+                what: "make an event descriptor",
+                source,
+            })?,
         })
     }
 

@@ -26,14 +26,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::eventfd::EventFd;
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::Queue;
 
+use crate::event::EventFd;
 use crate::jail::{self, ThreadKind};
 
-use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, Ring, Worker};
+use super::config::read_bytes;
+use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Restartable, Ring};
 use engine::{EVENT, Engine, QUEUES, RX, TX};
 use host::Host;
 use muxer::Muxer;
@@ -44,15 +43,7 @@ const QUEUE_SIZE: u16 = 128;
 /// A vsock device.
 pub struct Vsock {
     cid: u64,
-    state: State,
-}
-
-enum State {
-    /// No thread runs, since a queue is missing.
-    Idle(Box<Engine>),
-    Running(Worker<Box<Engine>>),
-    /// The thread panicked.
-    Lost,
+    engine: Restartable<Box<Engine>>,
 }
 
 impl Vsock {
@@ -69,31 +60,18 @@ impl Vsock {
         };
         Ok(Vsock {
             cid,
-            state: State::Idle(Box::new(engine)),
+            engine: Restartable::Idle(Box::new(engine)),
         })
     }
 
-    /// Stops the thread, if it runs, for a change.
-    fn halt(&mut self) -> Option<Box<Engine>> {
-        match std::mem::replace(&mut self.state, State::Lost) {
-            State::Idle(engine) => Some(engine),
-            State::Running(worker) => worker.stop(),
-            State::Lost => None,
-        }
-    }
-
-    /// Starts the thread, if it has what it needs.
-    fn proceed(&mut self, mut engine: Box<Engine>) -> io::Result<()> {
+    /// Runs the engine, once both data queues are started.
+    fn run(&mut self, engine: Box<Engine>) -> io::Result<()> {
         if engine.rings[RX].is_none() || engine.rings[TX].is_none() {
-            self.state = State::Idle(engine);
+            self.engine = Restartable::Idle(engine);
             return Ok(());
         }
-        let worker = Worker::spawn(ThreadKind::Vsock, "vsock", move |stop| {
-            engine.run(stop);
-            engine
-        })?;
-        self.state = State::Running(worker);
-        Ok(())
+        let work = |engine: &mut Box<Engine>, stop: &EventFd| engine.run(stop);
+        self.engine.start(ThreadKind::Vsock, "vsock", engine, work)
     }
 }
 
@@ -103,7 +81,7 @@ impl Device for Vsock {
     }
 
     fn features(&self) -> u64 {
-        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX
+        RING_FEATURES
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -112,13 +90,7 @@ impl Device for Vsock {
 
     /// virtio 1.2 §5.10.4: the guest's context id.
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        let config = self.cid.to_le_bytes();
-        for (at, byte) in data.iter_mut().enumerate() {
-            *byte = offset
-                .checked_add(at)
-                .and_then(|at| config.get(at).copied())
-                .unwrap_or(0);
-        }
+        read_bytes(&self.cid.to_le_bytes(), offset, data);
     }
 
     fn start_queue(
@@ -137,7 +109,7 @@ impl Device for Vsock {
             source,
         };
         let ring = Ring::new(index, queue, mem, kick, call)?;
-        let Some(mut engine) = self.halt() else {
+        let Some(mut engine) = self.engine.stop() else {
             return Err(io(io::ErrorKind::BrokenPipe.into()));
         };
         let mut result = Ok(());
@@ -146,23 +118,23 @@ impl Device for Vsock {
         } else {
             engine.rings[index] = Some(ring);
         }
-        self.proceed(engine).map_err(io)?;
+        self.run(engine).map_err(io)?;
         result
     }
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
-        let mut engine = self.halt()?;
+        let mut engine = self.engine.stop()?;
         let ring = engine.rings.get_mut(index).and_then(Option::take);
-        if let Err(err) = self.proceed(engine) {
+        if let Err(err) = self.run(engine) {
             log::error!("Cannot start the vsock thread: {err}");
         }
         ring.map(Ring::into_queue)
     }
 
     fn reset(&mut self) {
-        if let Some(mut engine) = self.halt() {
+        if let Some(mut engine) = self.engine.stop() {
             engine.muxer.reset();
-            if let Err(err) = self.proceed(engine) {
+            if let Err(err) = self.run(engine) {
                 log::error!("Cannot start the vsock thread: {err}");
             }
         }

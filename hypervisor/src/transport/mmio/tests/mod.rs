@@ -136,8 +136,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Fixture {
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let irq = EventFd::from_flags(flags).unwrap();
+        let irq = EventFd::new().unwrap();
         let (sender, events) = channel();
         let shared = Arc::new(Mutex::new(Shared::default()));
         let device = Probe {
@@ -145,7 +144,7 @@ impl Fixture {
             queues: [None, None],
             shared: Arc::clone(&shared),
         };
-        let mmio = Mmio::new(Box::new(device), memory(), clone(&irq).unwrap()).unwrap();
+        let mmio = Mmio::new(Box::new(device), memory(), irq.try_clone().unwrap()).unwrap();
         Fixture {
             mmio,
             irq,

@@ -3,13 +3,13 @@
 use std::io;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 
 use super::super::Ring;
 use super::header::{HEADER_LEN, Header};
 use super::muxer::{Muxer, token};
 use super::rx_buffers::Rooms;
 use super::slices::{Access, Slices};
+use crate::event::EventFd;
 
 /// Queue indices (virtio 1.2 §5.10.2).
 pub(crate) const RX: usize = 0;
