@@ -10,6 +10,7 @@
 //! A pod's files outlive its VM. While it is started, one process owns it:
 //! the process holds the `owner` lock, and all changes go through it.
 
+pub(crate) mod archive;
 pub mod capabilities;
 #[cfg(test)]
 mod damage;
@@ -25,10 +26,10 @@ mod names;
 pub mod owner;
 pub mod records;
 pub mod restart;
+pub mod rootfs;
 pub mod status;
 pub mod time;
 mod users;
-mod uses;
 pub mod volume;
 pub mod wire;
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Process, UserBuilder};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use super::files::archive::Inode;
+use super::archive::Inode;
 use crate::error::{Error, Result};
 
 /// No user database is larger; one that is, is not read.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
 use runtime::engine::PodHandle;
-use runtime::engine::handle::client;
 use runtime::engine::wire;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -149,7 +148,7 @@ async fn talk(
                     let code = last_words(written, &mut signals).await.unwrap_or(code);
                     return Ok(Some(code));
                 }
-                Some(attach_output::Kind::Failed(failed)) => match client::error_of(failed) {
+                Some(attach_output::Kind::Failed(failed)) => match wire::errors::error_of(failed) {
                     Some(runtime::Error::OwnerLeaving) if !heard => return Ok(None),
                     error => return Err(error.unwrap_or_else(|| gone(how)).into()),
                 },

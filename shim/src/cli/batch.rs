@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use runtime::Error;
-use runtime::engine::handle::batch::Change;
+use runtime::engine::wire::changes::Change;
 
 use super::Context;
 use super::error::{CliResult, settle};

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use protos::management as api;
 use runtime::engine::foreign::{self, ListedPod};
-use runtime::engine::handle::client::{OwnerClient, to_outcome};
+use runtime::engine::handle::client::OwnerClient;
 use runtime::engine::status::Outcome;
 use runtime::engine::time::rfc3339;
 use runtime::engine::wire::attach;
+use runtime::engine::wire::errors::to_outcome;
 use runtime::{Error, ErrorKind};
 use serde::Serialize;
 use tokio::net::UnixStream;

@@ -1,6 +1,6 @@
 //! The runtime's error classes as gRPC codes.
 
-use runtime::engine::handle::client::code_of;
+use runtime::engine::wire::errors::code_of;
 use ttrpc::Code;
 use ttrpc::error::get_rpc_status;
 

@@ -14,7 +14,6 @@ use async_trait::async_trait;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
 use runtime::engine::foreign::exec::Visits;
-use runtime::engine::handle::client;
 use runtime::engine::owner::log::Stream;
 use runtime::engine::owner::streams::{Piece, ProcessStreams};
 use runtime::engine::owner::{Owner, Starter};
@@ -199,7 +198,7 @@ async fn attend<P: Processes>(owner: Arc<P>, mut stream: UnixStream) {
         Err(error) => Err(error),
     };
     if let Err(error) = served {
-        let failed = client::to_result(String::new(), Some(&error), false);
+        let failed = wire::errors::to_result(String::new(), Some(&error), false);
         if let Err(gone) = send(&mut sender, attach_output::Kind::Failed(failed)).await {
             log::debug!("{error}; {gone}");
         }

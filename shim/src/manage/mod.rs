@@ -18,9 +18,9 @@ mod server;
 
 use std::future::Future;
 
-use runtime::engine::handle::client::code_of_error;
 use runtime::engine::owner::ExecRequest;
 use runtime::engine::records::record::PreservedFd;
+use runtime::engine::wire::errors::code_of_error;
 use runtime::{Error, Result};
 
 pub(crate) use crate::manage::foreign::welcome;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use protos::management as api;
 use protos::management_ttrpc::Management;
-use runtime::engine::files::rootfs::User;
-use runtime::engine::handle::batch::parse_resources;
-use runtime::engine::handle::client::to_results;
 use runtime::engine::owner::{Owner, Starter};
+use runtime::engine::rootfs::User;
 use runtime::engine::time::nanos;
+use runtime::engine::wire::changes::parse_resources;
+use runtime::engine::wire::errors::to_results;
 use ttrpc::asynchronous::TtrpcContext;
 
 use crate::manage::answer;

@@ -5,10 +5,13 @@ pub(crate) mod access;
 pub mod batch;
 pub(crate) mod cleanup;
 pub mod client;
+pub(crate) mod images;
 pub mod mount;
 pub(crate) mod remove;
 pub(crate) mod spawn;
 pub(crate) mod update;
+pub(crate) mod uses;
+pub(crate) mod volumes;
 pub(crate) mod wait;
 
 use protos::management as api;
@@ -20,6 +23,8 @@ use super::records::paths::PodHome;
 use super::records::view::PodView;
 use super::status::{Fit, Operation, Outcome};
 use super::{Engine, add_container};
+use crate::engine::wire::changes::{request, stop_request};
+use crate::engine::wire::errors;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
@@ -90,7 +95,7 @@ impl PodHandle {
     /// What kept all of them; the rest is in the outcome.
     pub async fn init(&self, containers: &[String]) -> Result<Outcome> {
         let built = self.command(async |owner| owner.init(request(containers, false)).await);
-        built.await.map(client::to_outcome)
+        built.await.map(errors::to_outcome)
     }
 
     /// Starts containers, all if none is named; with `dependencies` those that
@@ -109,7 +114,7 @@ impl PodHandle {
         }
         let started =
             self.command(async |owner| owner.start(request(containers, dependencies)).await);
-        let mut outcome = started.await.map(client::to_outcome)?;
+        let mut outcome = started.await.map(errors::to_outcome)?;
         // One that cannot be read is none that the owner knows of.
         for (name, files) in self.view()?.containers {
             if let Err(error) = files
@@ -134,7 +139,7 @@ impl PodHandle {
             }
         });
         let held = match stopped.await? {
-            Ok(results) => return Ok(client::to_outcome(results)),
+            Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
         // Nothing runs; and nothing is to be started again by itself.
@@ -161,7 +166,7 @@ impl PodHandle {
         self.view()?.chosen(containers)?;
         let restarted =
             self.command(async |owner| owner.restart(stop_request(containers, seconds)).await);
-        restarted.await.map(client::to_outcome)
+        restarted.await.map(errors::to_outcome)
     }
 
     /// Freezes containers that run.
@@ -171,7 +176,7 @@ impl PodHandle {
     pub async fn pause(&self, containers: &[String]) -> Result<Outcome> {
         let paused = self.ask(async |owner| owner.pause(request(containers, false)).await);
         match paused.await? {
-            Ok(results) => Ok(client::to_outcome(results)),
+            Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => self.nothing_to(Operation::Pause, containers, &held),
         }
     }
@@ -183,7 +188,7 @@ impl PodHandle {
     pub async fn unpause(&self, containers: &[String]) -> Result<Outcome> {
         let unpaused = self.ask(async |owner| owner.unpause(request(containers, false)).await);
         match unpaused.await? {
-            Ok(results) => Ok(client::to_outcome(results)),
+            Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => self.nothing_to(Operation::Unpause, containers, &held),
         }
     }
@@ -204,7 +209,7 @@ impl PodHandle {
             owner.kill(request).await
         });
         match killed.await? {
-            Ok(results) => Ok(client::to_outcome(results)),
+            Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => self.nothing_to(Operation::Kill, containers, &held),
         }
     }
@@ -289,21 +294,5 @@ impl PodHandle {
             });
         };
         owner.list_processes(container).await
-    }
-}
-
-pub(super) fn request(containers: &[String], dependencies: bool) -> api::ContainersRequest {
-    api::ContainersRequest {
-        containers: containers.to_vec(),
-        dependencies,
-        ..Default::default()
-    }
-}
-
-pub(super) fn stop_request(containers: &[String], seconds: Option<u32>) -> api::StopRequest {
-    api::StopRequest {
-        containers: containers.to_vec(),
-        timeout: seconds,
-        ..Default::default()
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use protos::management as api;
 
 use super::PodHandle;
-use crate::engine::files::rootfs::{self, User, Visit};
 use crate::engine::records;
 use crate::engine::records::view::PodView;
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::rootfs::not_mounted;
+use crate::engine::rootfs::{self, User, Visit};
+use crate::error::{ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
 /// A container's root file system, for as long as a process copies.
@@ -152,17 +153,4 @@ impl PodHandle {
         }
         Ok(result)
     }
-}
-
-/// The error of an unmount of nothing.
-pub(in crate::engine) fn not_mounted(container: &str, used: bool) -> Result<()> {
-    if used {
-        return Ok(());
-    }
-    Err(Error::WrongState {
-        what: "container",
-        id: container.to_owned(),
-        operation: "unmount",
-        state: "not mounted".into(),
-    })
 }

@@ -6,17 +6,16 @@ use std::{fs, io};
 use protos::management as api;
 
 use super::access::{Authority, TRIES};
-use super::client;
 use super::client::OwnerClient;
-use crate::engine::handle::{PodHandle, stop_request};
-use crate::engine::journal::{Event, Kind};
+use crate::engine::handle::PodHandle;
 use crate::engine::records;
-use crate::engine::records::paths::PodHome;
+use crate::engine::records::remove::{self, check_empty};
 use crate::engine::records::view::PodView;
 use crate::engine::status::Outcome;
 use crate::engine::wire::attach;
+use crate::engine::wire::changes::stop_request;
+use crate::engine::wire::errors;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::host::mount::unmount_below;
 use crate::state_dir::lock::{self, PodLock};
 use crate::state_dir::staging;
 
@@ -45,7 +44,7 @@ impl PodHandle {
             owner.remove(request).await
         });
         let held = match removed.await? {
-            Ok(results) => return Ok(client::to_outcome(results)),
+            Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
         let view = PodView::read_locked(&self.home, &held)?;
@@ -64,7 +63,7 @@ impl PodHandle {
                     state: format!("needed by {dependent}"),
                 }),
                 (None, Err(e)) if !force => Err(e),
-                (None, _) => container(&self.home, &name, &held),
+                (None, _) => remove::container(&self.home, &name, &held),
             };
             outcome.add(&name, result);
         }
@@ -110,7 +109,7 @@ impl PodHandle {
                         ..stop_request(&[], seconds)
                     };
                     let stopped = owner.shutdown(request).await;
-                    let outcome = stopped.map(client::to_outcome);
+                    let outcome = stopped.map(errors::to_outcome);
                     match outcome {
                         Ok(outcome) => {
                             let error = outcome.errors.into_values().next();
@@ -188,7 +187,7 @@ impl PodHandle {
         }
         self.reap_vm()?;
         self.remove_sockets()?;
-        pod(&self.home, held)
+        remove::pod(&self.home, held)
     }
 
     /// Those of a killed owner: nobody else would come across them.
@@ -245,70 +244,9 @@ impl PodHandle {
     }
 }
 
-/// Refuses to remove a pod that has containers.
-pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
-    if containers == 0 {
-        return Ok(());
-    }
-    Err(Error::WrongState {
-        what: "pod",
-        id: pod.to_owned(),
-        operation: "remove",
-        state: format!("in use by {containers} container(s): remove them first, or use --force"),
-    })
-}
-
 /// Whether an owner answers at all; to stop a pod may take it any time.
 async fn is_well(owner: &OwnerClient) -> bool {
     let asked = tokio::time::timeout(WELL, owner.status(api::Empty::default()));
     // One that has gone meanwhile needs no killing.
     asked.await.is_ok()
-}
-
-/// Removes a container's directory. The caller holds the pod's lock.
-pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()> {
-    let home = pod.container(name)?;
-    let definition = records::definition_of(&home);
-    let of = records::pod_definition_of(pod);
-    unmount_below(home.path())?;
-    staging::remove(home.path(), pod.path())?;
-    pod.journal().tell(match (of, definition) {
-        (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
-        // One whose files are damaged has its name.
-        _ => Event {
-            namespace: pod.namespace().to_owned(),
-            pod: pod.name().to_owned(),
-            ..Event::new(Kind::Container, "remove", name, "")
-        },
-    });
-    Ok(())
-}
-
-/// Removes a pod's directory, the containers in it first. The caller holds the
-/// pod's lock; nobody owns it.
-pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
-    let mut first = None;
-    let names = records::names_in(&home.containers()).unwrap_or_else(|e| {
-        log::warn!("{e}");
-        Vec::new()
-    });
-    for name in names {
-        if let Err(e) = container(home, &name, held) {
-            log::warn!("Container {name}: {e}");
-            first.get_or_insert(e);
-        }
-    }
-    // Whatever went wrong with a container: the pod goes.
-    let definition = records::pod_definition_of(home);
-    unmount_below(home.path())?;
-    staging::remove(home.path(), home.aside())?;
-    home.journal().tell(match definition {
-        Ok(definition) => Event::pod(&definition, "remove"),
-        Err(_) => Event {
-            namespace: home.namespace().to_owned(),
-            pod: home.name().to_owned(),
-            ..Event::new(Kind::Pod, "remove", home.name(), "")
-        },
-    });
-    first.map_or(Ok(()), Err)
 }

@@ -26,7 +26,11 @@ impl Images {
         self.find_locked(wanted, &self.shared()?)
     }
 
-    pub(super) fn find_locked(&self, wanted: &str, held: &StoreLock) -> Result<ImageView> {
+    pub(in crate::engine) fn find_locked(
+        &self,
+        wanted: &str,
+        held: &StoreLock,
+    ) -> Result<ImageView> {
         let (images, bad) = self.read(held)?;
         let names = names_for(wanted);
         for name in &names {
@@ -65,7 +69,7 @@ impl Images {
         Ok(())
     }
 
-    pub(super) fn remove_hidden(hidden: &[PathBuf]) {
+    pub(in crate::engine) fn remove_hidden(hidden: &[PathBuf]) {
         for path in hidden {
             // The next one removes what could not be removed now.
             if let Err(e) = std::fs::remove_dir_all(path) {
@@ -99,7 +103,7 @@ fn has_registry(name: &str) -> bool {
 }
 
 /// The names that `wanted` may stand for, the likeliest first.
-pub(super) fn names_for(wanted: &str) -> Vec<String> {
+pub(in crate::engine) fn names_for(wanted: &str) -> Vec<String> {
     let wanted = wanted.strip_prefix("docker://").unwrap_or(wanted);
     let mut names = vec![wanted.to_owned()];
     if !has_registry(wanted) {

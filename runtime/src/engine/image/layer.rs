@@ -13,7 +13,7 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use super::digest::Hashed;
 use super::error::ImageError;
-use super::unpack::{self, Unpacked};
+use crate::engine::archive::unpack::{self, Unpacked};
 use crate::error::Result;
 
 const BUFFER: usize = 256 << 10;
@@ -45,7 +45,8 @@ pub(super) fn unpack(
     let unpacked = (|| -> Result<_> {
         let plain = decompressed(BufReader::with_capacity(BUFFER, &mut blob)).map_err(archive)?;
         let mut plain = Hashed::new(plain, diff_id, u64::MAX)?;
-        let unpacked = unpack::unpack(&mut plain, &layer, into, lower)?;
+        let unpacked = unpack::unpack(&mut plain, into, lower)
+            .map_err(|error| ImageError::of_layer(&layer, error))?;
         // What follows the archive's end counts, too.
         let (_, found) = plain.finish().map_err(archive)?;
         Ok((unpacked, found))

@@ -32,15 +32,16 @@ mod progress;
 mod reference;
 #[cfg(feature = "pull")]
 mod registry;
-mod removal;
 mod store;
-pub(crate) mod unpack;
 
+pub(super) use crate::engine::archive::unpack::Attributes;
+pub use crate::engine::handle::images::Removed;
 pub use apply::{Effective, Overrides, signal};
 #[cfg(feature = "pull")]
 pub use credentials::Credentials;
 pub use error::ImageError;
 pub use find::full_name;
+pub(super) use find::names_for;
 #[cfg(feature = "pull")]
 pub use import::HeldImage;
 #[cfg(feature = "pull")]
@@ -48,6 +49,5 @@ pub use progress::{LayerProgress, LayerStep, Report, silent};
 pub use reference::ImageSource;
 #[cfg(feature = "pull")]
 pub use registry::{RegistryError, RegistryOptions};
-pub use removal::Removed;
+pub(super) use store::StoreLock;
 pub use store::{BadImage, Image, ImageView, Images, Layer};
-pub(super) use unpack::Attributes;

@@ -112,22 +112,22 @@ impl BadImage {
 
 /// A name (`names/<hash>.json`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Name {
-    pub(super) name: String,
-    pub(super) id: String,
+pub(in crate::engine) struct Name {
+    pub(in crate::engine) name: String,
+    pub(in crate::engine) id: String,
 }
 
 /// What a process needs of the store for now (`lease.json`).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Lease {
+pub(in crate::engine) struct Lease {
     /// The image, once it has a record.
-    pub(super) image: Option<String>,
-    pub(super) layers: Vec<String>,
+    pub(in crate::engine) image: Option<String>,
+    pub(in crate::engine) layers: Vec<String>,
 }
 
 /// The store's lock; freed on drop.
 #[derive(Debug)]
-pub(super) struct StoreLock(#[expect(dead_code, reason = "it is the lock")] File);
+pub(in crate::engine) struct StoreLock(#[expect(dead_code, reason = "it is the lock")] File);
 
 impl Images {
     /// The images below `data_root`.
@@ -153,7 +153,7 @@ impl Images {
     }
 
     /// Tells what has happened to an image.
-    pub(super) fn tell(&self, action: &str, name: &str, id: &str) {
+    pub(in crate::engine) fn tell(&self, action: &str, name: &str, id: &str) {
         if let Some(data_root) = self.root.parent() {
             let event = Event::new(Kind::Image, action, name, id);
             Journal::of(data_root).tell(event);
@@ -186,7 +186,7 @@ impl Images {
     }
 
     /// Where a layer is, or would be.
-    pub(super) fn layer(&self, chain_id: &str) -> LayerDir {
+    pub(in crate::engine) fn layer(&self, chain_id: &str) -> LayerDir {
         LayerDir::new(&self.layers(), chain_id)
     }
 
@@ -198,12 +198,12 @@ impl Images {
             .collect()
     }
 
-    pub(super) fn shared(&self) -> Result<StoreLock> {
+    pub(in crate::engine) fn shared(&self) -> Result<StoreLock> {
         self.locked(FileExt::lock_shared)
     }
 
     /// Locks the store for changes, and removes what the dead have left.
-    pub(super) fn exclusive(&self) -> Result<StoreLock> {
+    pub(in crate::engine) fn exclusive(&self) -> Result<StoreLock> {
         staging::sweep(&self.layers());
         staging::sweep(&self.pulls());
         let held = self.locked(FileExt::lock_exclusive)?;
@@ -230,7 +230,7 @@ impl Images {
     }
 
     /// A place for an image on its way. Its lease is empty.
-    pub(super) fn stage(&self) -> Result<Staging> {
+    pub(in crate::engine) fn stage(&self) -> Result<Staging> {
         let path = self.pulls().join(staging::passing_name()?);
         let staging = Staging { path };
         fs::create_dir_all(staging.layers()).on("create", staging.layers())?;
@@ -238,7 +238,10 @@ impl Images {
     }
 
     /// All images, with what is wrong with those that cannot be read.
-    pub(super) fn read(&self, _held: &StoreLock) -> Result<(Vec<ImageView>, Vec<BadImage>)> {
+    pub(in crate::engine) fn read(
+        &self,
+        _held: &StoreLock,
+    ) -> Result<(Vec<ImageView>, Vec<BadImage>)> {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut bad = Vec::new();
         for file in files::names_in(&self.names())? {
@@ -263,16 +266,21 @@ impl Images {
     }
 
     /// Layers that have come in are there after a power cut.
-    pub(super) fn sync_layers(&self) -> Result<()> {
+    pub(in crate::engine) fn sync_layers(&self) -> Result<()> {
         state_dir::sync_dir(&self.layers())
     }
 
-    pub(super) fn write(&self, image: &Image, _held: &StoreLock) -> Result<()> {
+    pub(in crate::engine) fn write(&self, image: &Image, _held: &StoreLock) -> Result<()> {
         state_dir::write(&self.record_file(&image.id), image)
     }
 
     /// Gives an image a name, which another may have had.
-    pub(super) fn write_name(&self, name: &str, id: &str, _held: &StoreLock) -> Result<()> {
+    pub(in crate::engine) fn write_name(
+        &self,
+        name: &str,
+        id: &str,
+        _held: &StoreLock,
+    ) -> Result<()> {
         let named = Name {
             name: name.to_owned(),
             id: id.to_owned(),
@@ -280,17 +288,17 @@ impl Images {
         state_dir::write(&self.name_file(name), &named)
     }
 
-    pub(super) fn forget_name(&self, name: &str, _held: &StoreLock) -> Result<()> {
+    pub(in crate::engine) fn forget_name(&self, name: &str, _held: &StoreLock) -> Result<()> {
         remove_file(&self.name_file(name))
     }
 
     /// Removes a record; its layers go with [`Images::collect`].
-    pub(super) fn forget(&self, id: &str, _held: &StoreLock) -> Result<()> {
+    pub(in crate::engine) fn forget(&self, id: &str, _held: &StoreLock) -> Result<()> {
         remove_file(&self.record_file(id))
     }
 
     /// Removes the record or name that cannot be read and is called so.
-    pub(super) fn forget_damaged(&self, wanted: &str, held: &StoreLock) -> Result<()> {
+    pub(in crate::engine) fn forget_damaged(&self, wanted: &str, held: &StoreLock) -> Result<()> {
         for bad in self.read(held)?.1 {
             if bad.id.starts_with(plain(wanted)) {
                 let file = format!("{}.json", bad.id);
@@ -302,7 +310,7 @@ impl Images {
     }
 
     /// What living processes hold.
-    pub(super) fn leases(&self, _held: &StoreLock) -> Result<Vec<Lease>> {
+    pub(in crate::engine) fn leases(&self, _held: &StoreLock) -> Result<Vec<Lease>> {
         let mut leases = Vec::new();
         for name in staging::living_in(&self.pulls())? {
             let path = self.pulls().join(name).join(LEASE);
@@ -318,7 +326,7 @@ impl Images {
 
     /// Takes layers out of sight that nobody needs. What is returned is to be
     /// removed without the lock.
-    pub(super) fn collect(&self, held: &StoreLock) -> Result<Vec<PathBuf>> {
+    pub(in crate::engine) fn collect(&self, held: &StoreLock) -> Result<Vec<PathBuf>> {
         let (images, bad) = self.read(held)?;
         if let Some(BadImage { id, error }) = bad.first() {
             // It may need any of them.
@@ -344,12 +352,12 @@ const LEASE: &str = "lease.json";
 
 /// A place for an image on its way; removed on drop.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(in crate::engine) struct Staging {
     path: PathBuf,
 }
 
 impl Staging {
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::engine) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -358,17 +366,17 @@ impl Staging {
     }
 
     /// Where a layer is unpacked.
-    pub(super) fn layer(&self, chain_id: &str) -> LayerDir {
+    pub(in crate::engine) fn layer(&self, chain_id: &str) -> LayerDir {
         LayerDir::new(&self.layers(), chain_id)
     }
 
     /// From now on the store keeps what the lease says.
-    pub(super) fn lease(&self, lease: &Lease, _held: &StoreLock) -> Result<()> {
+    pub(in crate::engine) fn lease(&self, lease: &Lease, _held: &StoreLock) -> Result<()> {
         state_dir::write(&self.path.join(LEASE), lease)
     }
 
     /// Frees the room, and keeps the lease.
-    pub(super) fn empty(&self) {
+    pub(in crate::engine) fn empty(&self) {
         // What cannot be removed now is when the lease ends.
         let _ = fs::remove_dir_all(self.layers());
         let _ = fs::remove_dir_all(self.path.join("blobs"));
@@ -386,7 +394,7 @@ impl Drop for Staging {
 
 /// The directory of one layer.
 #[derive(Debug, Clone)]
-pub(super) struct LayerDir {
+pub(in crate::engine) struct LayerDir {
     path: PathBuf,
     chain_id: String,
 }
@@ -399,17 +407,17 @@ impl LayerDir {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::engine) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its files.
-    pub(super) fn files(&self) -> PathBuf {
+    pub(in crate::engine) fn files(&self) -> PathBuf {
         self.path.join("fs")
     }
 
     /// What is known of it; `None` if it is not there.
-    pub(super) fn read(&self) -> Result<Option<Layer>> {
+    pub(in crate::engine) fn read(&self) -> Result<Option<Layer>> {
         if !self.path.is_dir() {
             return Ok(None);
         }
@@ -424,7 +432,7 @@ impl LayerDir {
         Ok(Some(layer))
     }
 
-    pub(super) fn write(&self, layer: &Layer) -> Result<()> {
+    pub(in crate::engine) fn write(&self, layer: &Layer) -> Result<()> {
         state_dir::write(&self.path.join("layer.json"), layer)
     }
 }
@@ -437,7 +445,7 @@ fn read<T: Stored>(dir: &Path, file: &str) -> Result<T> {
 }
 
 /// A digest without its algorithm.
-pub(super) fn plain(digest: &str) -> &str {
+pub(in crate::engine) fn plain(digest: &str) -> &str {
     digest.rsplit(':').next().unwrap_or(digest)
 }
 

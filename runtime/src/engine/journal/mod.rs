@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 
 pub use self::filter::Filter;
 pub use self::follow::{Follower, Reader};
-use super::records::definition::{ContainerDefinition, PodDefinition};
 use super::time::rfc3339;
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
@@ -101,26 +100,6 @@ impl Event {
             id: id.to_owned(),
             attributes: BTreeMap::new(),
             labels: BTreeMap::new(),
-        }
-    }
-
-    /// An event of a pod.
-    pub fn pod(pod: &PodDefinition, action: &str) -> Self {
-        Self {
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            labels: pod.labels.clone(),
-            ..Self::new(Kind::Pod, action, &pod.name, &pod.id)
-        }
-    }
-
-    /// An event of a container.
-    pub fn container(pod: &PodDefinition, container: &ContainerDefinition, action: &str) -> Self {
-        Self {
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            labels: container.labels.clone(),
-            ..Self::new(Kind::Container, action, &container.name, &container.id)
         }
     }
 

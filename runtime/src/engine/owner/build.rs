@@ -9,12 +9,12 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Mount, Spec}
 
 use super::{Owner, Tracked};
 use crate::container::config::ContainerConfig;
-use crate::engine::files::rootfs::Root;
-use crate::engine::handle::update::put_over;
 use crate::engine::owner::log::LogWriter;
 use crate::engine::owner::streams::ProcessStreams;
 use crate::engine::records::definition::{ContainerDefinition, Rootfs, SharedNamespace};
+use crate::engine::records::limits::put_over;
 use crate::engine::records::paths::{ContainerHome, PodHome};
+use crate::engine::rootfs::Root;
 use crate::engine::status::ContainerStatus;
 use crate::engine::users;
 use crate::engine::volume;

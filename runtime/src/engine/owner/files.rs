@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::Owner;
-use crate::engine::files::rootfs::{self, User};
-use crate::engine::handle::mount::not_mounted;
+use crate::engine::rootfs::not_mounted;
+use crate::engine::rootfs::{self, User};
 use crate::error::Result;
 
 impl Owner {

@@ -5,7 +5,9 @@
 //! waits, streams and state queries never wait for them. What has changed is
 //! written down before anybody is told.
 
+mod batch;
 mod build;
+mod cleanup;
 mod ending;
 pub(crate) mod exec;
 mod files;

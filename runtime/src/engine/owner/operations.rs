@@ -7,7 +7,7 @@ use futures::future::join_all;
 use oci_spec::runtime::LinuxResources;
 
 use super::{Owner, Tracked};
-use crate::engine::handle::update::put_over;
+use crate::engine::records::limits::put_over;
 use crate::engine::status::{Fit, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::state::Status;

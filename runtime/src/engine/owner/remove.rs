@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Owner, Tracked};
-use crate::engine::handle::remove;
+use crate::engine::records::remove;
 use crate::engine::records::view::PodView;
 use crate::engine::status::Outcome;
 use crate::error::{Error, Result};

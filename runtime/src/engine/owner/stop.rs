@@ -9,7 +9,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::{Owner, Tracked};
-use crate::engine::handle::remove;
+use crate::engine::records::remove;
 use crate::engine::status::{ContainerStatus, Operation, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;

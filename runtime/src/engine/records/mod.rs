@@ -1,9 +1,13 @@
 //! The engine's files: each is replaced as a whole, under the pod's lock.
 
+pub(crate) mod cleanup;
 pub mod definition;
+mod events;
 pub mod hooks;
+pub(crate) mod limits;
 pub mod paths;
 pub mod record;
+pub(crate) mod remove;
 pub mod view;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::engine::files::archive::{Broken, Inode, Owner, Packer, Side, transfer};
+use crate::engine::archive::{Broken, Inode, Owner, Packer, Side, transfer};
 use crate::engine::image::Attributes;
 use crate::error::{Context, Error, Result};
 

@@ -16,10 +16,10 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat
 
 use super::copy;
 use super::store::{Volume, VolumeDir, Volumes};
-use crate::engine::files::rootfs::{self, Moment};
 use crate::engine::records::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::records::paths::ContainerHome;
 use crate::engine::records::record::ContainerState;
+use crate::engine::rootfs::{self, Moment};
 use crate::error::{Context, Error, Result};
 use crate::state_dir::staging;
 

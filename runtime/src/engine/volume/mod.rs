@@ -17,4 +17,5 @@ mod fill;
 mod store;
 
 pub(super) use fill::{mounts, places};
+pub(super) use store::VolumeDir;
 pub use store::{Volume, VolumeView, Volumes};

@@ -15,6 +15,7 @@ mod host;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use hypervisor::Extra;
@@ -25,10 +26,23 @@ use crate::error::{Error, Result};
 use crate::pod::vm::GuestVm;
 use crate::sync::lock;
 
-pub(crate) use spec::{Wanted, wanted};
+pub(crate) use spec::wanted;
 
 /// Major and minor number.
 pub(crate) type Number = (u32, u32);
+
+/// A block device that a spec wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The host's.
+    pub(crate) number: Number,
+    /// In the container.
+    pub(crate) path: PathBuf,
+    /// The container may only read it.
+    pub(crate) read_only: bool,
+    /// The index of the bind mount that wants it; none for a device of the spec.
+    pub(crate) mount: Option<usize>,
+}
 
 /// A disk as the guest has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,26 +1,13 @@
 //! Which block devices a spec wants, and how the guest's spec has them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Spec};
 
 use super::host;
-use super::{Disk, Number};
+use super::{Disk, Number, Wanted};
 use crate::container::guest_spec::is_bind;
-
-/// A block device that a spec wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// The host's.
-    pub(crate) number: Number,
-    /// In the container.
-    pub(crate) path: PathBuf,
-    /// The container may only read it.
-    pub(crate) read_only: bool,
-    /// The index of the bind mount that wants it; none for a device of the spec.
-    pub(crate) mount: Option<usize>,
-}
 
 /// The block devices that `spec` wants; relative paths in it are below `bundle`.
 pub(crate) fn wanted(spec: &Spec, bundle: &Path) -> Vec<Wanted> {

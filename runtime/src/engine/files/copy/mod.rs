@@ -15,8 +15,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use self::place::{Place, below_mounts, bound, open_root};
-pub use super::archive::LeftOut;
-use super::archive::{Broken, Packer, Side, extract, transfer};
+pub use crate::engine::archive::LeftOut;
+use crate::engine::archive::{Broken, Packer, Side, extract, transfer};
 use crate::engine::handle::PodHandle;
 use crate::engine::handle::mount::Visited;
 use crate::engine::volume;

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::engine::files::archive::{Owner, Packer, Side};
+use crate::engine::archive::{Owner, Packer, Side};
 use crate::engine::records::definition::ContainerDefinition;
 use crate::engine::users;
 use crate::error::{Context, Error, Result};

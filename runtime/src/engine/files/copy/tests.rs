@@ -1,7 +1,7 @@
 //! Copies between a container's files and the host's, by the names that podman gives them.
 
 use super::*;
-use crate::engine::files::archive::{Owner, Side};
+use crate::engine::archive::{Owner, Side};
 use oci_spec::runtime::MountBuilder;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -12,8 +12,9 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use super::client::{Client, bounded, challenges};
-use super::error::RegistryError;
+use super::http::{Http, bounded, challenges};
+use crate::engine::image::credentials::Credentials;
+use crate::engine::image::error::registry::RegistryError;
 
 /// More than any token has: they go into a header.
 const MAX_TOKEN: usize = 64 << 10;
@@ -100,9 +101,11 @@ impl Challenge {
     /// Meets it, if there is a way.
     pub(super) async fn answer(
         &self,
-        client: &Client,
+        http: &Http,
+        repository: &str,
+        credentials: Option<&Credentials>,
     ) -> Result<Option<Authorization>, RegistryError> {
-        let basic = client.credentials.as_ref().map(|who| {
+        let basic = credentials.map(|who| {
             let both = format!("{}:{}", who.user, who.password);
             format!("Basic {}", BASE64_STANDARD.encode(both))
         });
@@ -113,13 +116,15 @@ impl Challenge {
         let Self::Bearer { realm, service } = self else {
             return Ok(basic);
         };
-        let fetched = tokio::time::timeout(TOKEN_TIME, fetch(client, realm, service, basic));
+        let fetched =
+            tokio::time::timeout(TOKEN_TIME, fetch(http, repository, realm, service, basic));
         fetched.await.map_err(|_| RegistryError::Slow)?.map(Some)
     }
 }
 
 async fn fetch(
-    client: &Client,
+    http: &Http,
+    repository: &str,
     realm: &str,
     service: &Option<String>,
     basic: Option<Authorization>,
@@ -135,20 +140,20 @@ async fn fetch(
     let host = url.host_str().unwrap_or_default().to_owned();
     let fine = match url.scheme() {
         "https" => true,
-        "http" => client.trust.spares(&host),
+        "http" => http.spares(&host),
         _ => false,
     };
     if !fine || !url.username().is_empty() || url.password().is_some() {
         return Err(wrong());
     }
-    let scope = format!("repository:{}:pull", client.reference.repository());
+    let scope = format!("repository:{repository}:pull");
     let mut query = url.query_pairs_mut();
     query.append_pair("scope", &scope);
     if let Some(service) = service {
         query.append_pair("service", service);
     }
     drop(query);
-    let mut request = client.http(&host).get(url);
+    let mut request = http.client(&host).get(url);
     if let Some(basic) = &basic {
         request = request.header(reqwest::header::AUTHORIZATION, basic.header()?);
     }

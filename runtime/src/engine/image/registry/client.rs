@@ -1,72 +1,29 @@
 //! Requests to a registry (OCI distribution spec, "Pull"). A registry is anybody's:
 //! every answer that is kept is bounded in size and time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use oci_spec::distribution::Reference;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap};
-use reqwest::{NoProxy, Proxy, Response, StatusCode};
-use serde::Deserialize;
+use reqwest::header::{ACCEPT, AUTHORIZATION};
+use reqwest::{Response, StatusCode};
 
 use super::auth::{Authorization, Challenge};
-use super::error::RegistryError;
+use super::http::{Http, Trust, bounded, checked};
 use crate::engine::image::credentials::Credentials;
-
-/// A registry that says nothing for so long has gone.
-const SILENCE: Duration = Duration::from_secs(60);
+use crate::engine::image::error::registry::RegistryError;
+use crate::sync::lock;
 
 /// As long as an answer that is kept in memory may take.
 const DOCUMENT_TIME: Duration = Duration::from_secs(120);
 
-/// As much is read of an answer that says what is wrong.
-const MAX_COMPLAINT: usize = 16 << 10;
-
-/// As much of it is told.
-const MAX_TOLD: usize = 500;
-
-/// How a registry is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// By TLS with certificates that are checked, and so is everybody that it sends us to.
-    Checked,
-    /// It is on this machine: it may go without, and so may others on this machine.
-    Local,
-    /// As the user says, anyhow.
-    Any,
-}
-
-impl Trust {
-    /// Whether a host may be spoken to without a check of who it is.
-    pub(super) fn spares(self, host: &str) -> bool {
-        match self {
-            Self::Checked => false,
-            Self::Local => is_local(host),
-            Self::Any => true,
-        }
-    }
-}
-
-/// Whether a host, with a port or without, is this machine.
-pub(super) fn is_local(host: &str) -> bool {
-    let host = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    let address = host.parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// One repository of a registry, to pull from.
 pub(super) struct Client {
-    pub(super) reference: Reference,
-    pub(super) credentials: Option<Credentials>,
-    pub(super) trust: Trust,
+    reference: Reference,
+    credentials: Option<Credentials>,
+    http: Http,
     /// Without TLS.
     plain: bool,
-    /// For hosts that are to be checked, and for the others.
-    checked: reqwest::Client,
-    unchecked: reqwest::Client,
     authorization: Mutex<Option<Authorization>>,
 }
 
@@ -76,30 +33,23 @@ impl Client {
         credentials: Option<Credentials>,
         trust: Trust,
     ) -> Result<Self, RegistryError> {
-        // Fails only if there is one already, which will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             reference: reference.clone(),
             credentials,
-            trust,
+            http: Http::new(trust)?,
             plain: false,
-            checked: http(true)?,
-            unchecked: http(false)?,
             authorization: Mutex::default(),
         })
+    }
+
+    /// How the registry is spoken to.
+    pub(super) fn trust(&self) -> Trust {
+        self.http.trust()
     }
 
     /// From now on without TLS.
     pub(super) fn set_plain(&mut self, plain: bool) {
         self.plain = plain;
-    }
-
-    /// For requests to `host`.
-    pub(super) fn http(&self, host: &str) -> &reqwest::Client {
-        match self.trust.spares(host) {
-            true => &self.unchecked,
-            false => &self.checked,
-        }
     }
 
     /// Gets a manifest or an index of at most `limit` bytes.
@@ -136,7 +86,9 @@ impl Client {
             return checked(answer, &url).await;
         };
         drop(answer);
-        let authorization = challenge.answer(self).await?;
+        let authorization = challenge
+            .answer(&self.http, repository, self.credentials.as_ref())
+            .await?;
         let answer = self.send(&url, accept, authorization.as_ref()).await?;
         *self.cached() = authorization;
         checked(answer, &url).await
@@ -148,7 +100,7 @@ impl Client {
         accept: &str,
         authorization: Option<&Authorization>,
     ) -> Result<Response, RegistryError> {
-        let http = self.http(self.reference.resolve_registry());
+        let http = self.http.client(self.reference.resolve_registry());
         let mut request = http.get(url).header(ACCEPT, accept);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization.header()?);
@@ -161,139 +113,7 @@ impl Client {
         cached.clone().filter(Authorization::is_valid)
     }
 
-    fn cached(&self) -> std::sync::MutexGuard<'_, Option<Authorization>> {
-        self.authorization
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn http(checked: bool) -> Result<reqwest::Client, RegistryError> {
-    let mut client = reqwest::Client::builder()
-        // Also of where it is sent on to.
-        .https_only(checked)
-        .tls_danger_accept_invalid_certs(!checked)
-        .read_timeout(SILENCE)
-        .connect_timeout(SILENCE)
-        .user_agent(concat!("rust-kata/", env!("CARGO_PKG_VERSION")));
-    let variable = |names: [&str; 2]| {
-        let mut found = names
-            .into_iter()
-            .filter_map(|name| std::env::var(name).ok());
-        found.find(|value| !value.is_empty())
-    };
-    let except = variable(["no_proxy", "NO_PROXY"]);
-    let except = || except.as_deref().and_then(NoProxy::from_string);
-    if let Some(proxy) = variable(["https_proxy", "HTTPS_PROXY"]) {
-        client = client.proxy(Proxy::https(proxy)?.no_proxy(except()));
-    }
-    if let Some(proxy) = variable(["http_proxy", "HTTP_PROXY"]) {
-        client = client.proxy(Proxy::http(proxy)?.no_proxy(except()));
-    }
-    Ok(client.build()?)
-}
-
-/// Reads an answer of at most `limit` bytes.
-pub(super) async fn bounded(
-    mut answer: Response,
-    what: &'static str,
-    limit: usize,
-) -> Result<Vec<u8>, RegistryError> {
-    let too_large = RegistryError::TooLarge { what, limit };
-    let told = answer.content_length().unwrap_or(0);
-    if told > limit as u64 {
-        return Err(too_large);
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        if body.len() + chunk.len() > limit {
-            return Err(too_large);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// An answer that is a success, or what the registry says instead.
-async fn checked(answer: Response, url: &str) -> Result<Response, RegistryError> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let url = url.to_owned();
-    if status == StatusCode::UNAUTHORIZED {
-        return Err(RegistryError::Unauthorized { url });
-    }
-    let complaint = tokio::time::timeout(SILENCE, complaint(answer)).await;
-    let (codes, message) = complaint.unwrap_or_default();
-    Err(RegistryError::Refused {
-        status: status.as_u16(),
-        url,
-        codes,
-        message,
-    })
-}
-
-/// Distribution spec, "Error Codes".
-#[derive(Deserialize)]
-struct Complaint {
-    errors: Vec<Reason>,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// What a registry says is wrong: codes, and text for people.
-async fn complaint(mut answer: Response) -> (Vec<String>, String) {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        let room = MAX_COMPLAINT - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_COMPLAINT {
-            break;
-        }
-    }
-    let Ok(complaint) = serde_json::from_slice::<Complaint>(&body) else {
-        return Default::default();
-    };
-    let told = complaint
-        .errors
-        .iter()
-        .map(|reason| match &*reason.message {
-            "" => reason.code.clone(),
-            message => format!("{message} ({})", reason.code),
-        });
-    let told: String = told.collect::<Vec<_>>().join("; ");
-    let plain = |c: char| if c.is_control() { '.' } else { c };
-    (
-        complaint.errors.into_iter().map(|r| r.code).collect(),
-        told.chars().map(plain).take(MAX_TOLD).collect(),
-    )
-}
-
-/// The challenges of an answer, one a header.
-pub(super) fn challenges(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(reqwest::header::WWW_AUTHENTICATE).iter();
-    values.filter_map(|value| value.to_str().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_may_go_without_tls() {
-        for local in ["localhost", "localhost:5000", "127.0.0.1:1", "[::1]:5000"] {
-            assert!(is_local(local), "{local}");
-        }
-        for other in ["localhost.example:1", "quay.io", "128.0.0.1:1", "[fe80::1]"] {
-            assert!(!is_local(other), "{other}");
-            assert!(!Trust::Local.spares(other) && Trust::Any.spares(other));
-        }
-        assert!(Trust::Local.spares("[::1]") && !Trust::Checked.spares("localhost"));
+    fn cached(&self) -> MutexGuard<'_, Option<Authorization>> {
+        lock(&self.authorization)
     }
 }

@@ -3,7 +3,7 @@
 
 mod auth;
 mod client;
-mod error;
+mod http;
 
 use std::fs;
 use std::path::Path;
@@ -13,12 +13,13 @@ use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use tokio::io::AsyncWriteExt;
 
-use self::client::{Client, Trust, is_local};
-pub use self::error::RegistryError;
+use self::client::Client;
+use self::http::{Trust, is_local};
 use super::content::{MAX_DOCUMENT, blob_path};
 use super::credentials::{self, Credentials};
 use super::digest::{check, sha256};
 use super::error::ImageError;
+pub use super::error::registry::RegistryError;
 use super::layout::{self, Document};
 use super::progress::{LayerProgress, LayerStep, Report};
 use crate::error::{Context, Error, Result};
@@ -120,7 +121,7 @@ impl Puller {
         };
         let mut pulled = pull(&self.client).await;
         if pulled.as_ref().is_err_and(RegistryError::is_no_answer)
-            && self.client.trust != Trust::Checked
+            && self.client.trust() != Trust::Checked
         {
             self.client.set_plain(true);
             pulled = pull(&self.client).await;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::error::ImageError;
-use super::find::names_for;
-use super::store::{ImageView, Images, StoreLock};
+use crate::engine::image::ImageError;
+use crate::engine::image::names_for;
+use crate::engine::image::{ImageView, Images, StoreLock};
 use crate::engine::records::definition::Rootfs;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Error, Result};

@@ -1,9 +1,13 @@
 //! What can be wrong with an image, wherever it is from.
 
+#[cfg(feature = "pull")]
+pub(crate) mod registry;
+
 use std::io;
 
 #[cfg(feature = "pull")]
 use super::registry::RegistryError;
+use crate::engine::archive::unpack::{Failure, UnpackError};
 use crate::error::{Error, ErrorKind};
 
 /// An error about an image.
@@ -174,6 +178,27 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// As an error about `layer`.
+    pub(super) fn of_layer(layer: &str, error: UnpackError) -> Self {
+        let layer = layer.to_owned();
+        match error {
+            UnpackError::Archive(source) => Self::Archive { layer, source },
+            UnpackError::Entry { entry, failure } => match failure {
+                Failure::Refused(problem) => Self::Entry {
+                    layer,
+                    entry,
+                    problem,
+                },
+                Failure::Io(action, source) => Self::Unpack {
+                    layer,
+                    entry,
+                    action,
+                    source,
+                },
+            },
+        }
+    }
+
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -9,9 +9,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::entries::Entry;
-use super::tree::Failure;
-use crate::engine::files::archive::Inode;
-use crate::engine::files::archive::sparse;
+use super::error::Failure;
+use crate::engine::archive::Inode;
+use crate::engine::archive::sparse;
 
 /// How GNU tar, Go and libarchive name extended attributes in pax headers.
 pub(in crate::engine) const XATTR: &str = "SCHILY.xattr.";

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
-use crate::engine::files::archive::sparse;
+use crate::engine::archive::sparse;
 
 /// Archives consist of blocks (pax(1), "ustar Interchange Format").
 const BLOCK: usize = 512;

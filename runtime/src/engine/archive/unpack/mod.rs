@@ -9,6 +9,7 @@
 
 mod attributes;
 mod entries;
+mod error;
 mod path;
 #[cfg(test)]
 mod races;
@@ -24,43 +25,40 @@ use tar::EntryType;
 
 pub(in crate::engine) use self::attributes::{Attributes, XATTR, time_record};
 use self::entries::{Entries, Entry};
+pub(in crate::engine) use self::error::{Failure, UnpackError};
 use self::path::EntryPath;
-use self::tree::{Failure, Tree};
-use super::error::ImageError;
-use crate::error::Result;
+use self::tree::Tree;
 
 /// What has been unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unpacked {
+pub(in crate::engine) struct Unpacked {
     /// Bytes of its files.
-    pub(super) size: u64,
+    pub(in crate::engine) size: u64,
     /// Nothing below it is seen.
-    pub(super) opaque: bool,
+    pub(in crate::engine) opaque: bool,
 }
 
-/// Unpacks the archive `reader` of the layer called `layer` into the empty
-/// directory `into`; `lower` are the layers below, lowest first.
-pub(super) fn unpack(
+/// Unpacks the archive `reader` of a layer into the empty directory `into`; `lower` are the layers below, lowest first.
+pub(in crate::engine) fn unpack(
     reader: impl Read,
-    layer: &str,
     into: &Path,
     lower: &[PathBuf],
-) -> Result<Unpacked> {
-    let sound = |source: io::Error| ImageError::Archive {
-        layer: layer.to_owned(),
-        source,
+) -> Result<Unpacked, UnpackError> {
+    let at = |entry: &str, failure| UnpackError::Entry {
+        entry: entry.to_owned(),
+        failure,
     };
     let mut entries = Entries::new(reader);
-    let mut tree = Tree::of_layer(into, lower).map_err(|failure| failure.of(layer, "."))?;
+    let mut tree = Tree::of_layer(into, lower).map_err(|failure| at(".", failure))?;
     let mut size = 0;
-    while let Some(entry) = entries.next().map_err(sound)? {
+    while let Some(entry) = entries.next().map_err(UnpackError::Archive)? {
         let made = make(&mut tree, &entry, &mut entries);
         size += made.map_err(|failure| {
             let name = String::from_utf8_lossy(&entry.name);
-            failure.of(layer, &name)
+            at(&name, failure)
         })?;
     }
-    let opaque = tree.finish().map_err(|failure| failure.of(layer, "."))?;
+    let opaque = tree.finish().map_err(|failure| at(".", failure))?;
     Ok(Unpacked { size, opaque })
 }
 

@@ -253,6 +253,19 @@ fn create_upper(upper: &Path, below: Option<&PathBuf>) -> Result<()> {
     fs::rename(&made, upper).on("create", upper)
 }
 
+/// The error of an unmount of nothing.
+pub(in crate::engine) fn not_mounted(container: &str, used: bool) -> Result<()> {
+    if used {
+        return Ok(());
+    }
+    Err(Error::WrongState {
+        what: "container",
+        id: container.to_owned(),
+        operation: "unmount",
+        state: "not mounted".into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::inode::Inode;
 use super::sparse;
-use crate::engine::image::unpack::{Attributes, XATTR, time_record};
+use crate::engine::archive::unpack::{Attributes, XATTR, time_record};
 
 /// Directories within each other; each costs a descriptor while it is read.
 const MAX_DEPTH: usize = 400;

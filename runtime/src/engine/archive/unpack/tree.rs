@@ -17,10 +17,9 @@ use tar::{EntryType, Header};
 
 use super::attributes::{Attributes, set_time};
 use super::entries::Sparse;
+use super::error::Failure;
 use super::path::{EntryPath, Hidden};
-use crate::engine::files::archive::Inode;
-use crate::engine::image::error::ImageError;
-use crate::error::Error;
+use crate::engine::archive::Inode;
 
 /// More directories than any image has; their names and times are kept until the end.
 const MAX_DIRECTORIES: usize = 1 << 20;
@@ -33,69 +32,6 @@ const BUFFER: usize = 128 << 10;
 /// Linux, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
 /// directories".
 const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
-
-/// Why an entry was not made.
-#[derive(Debug)]
-pub(in crate::engine) enum Failure {
-    /// It is not to be made.
-    Refused(&'static str),
-    /// The kernel did not make it.
-    Io(&'static str, io::Error),
-}
-
-impl Failure {
-    pub(super) fn io(action: &'static str, error: impl Into<io::Error>) -> Self {
-        Self::Io(action, error.into())
-    }
-
-    /// As an error about a file that is in no layer.
-    pub(in crate::engine) fn on(self, path: &Path) -> Error {
-        match self {
-            Self::Refused(problem) => Error::Invalid(format!("{}: {problem}", path.display())),
-            Self::Io(action, source) => Error::Io {
-                action,
-                path: path.to_owned(),
-                source,
-            },
-        }
-    }
-
-    /// As an error about `entry` of an archive.
-    pub(super) fn at(self, entry: &str) -> io::Error {
-        match self {
-            Self::Refused(problem) => {
-                io::Error::new(io::ErrorKind::InvalidInput, format!("{entry}: {problem}"))
-            }
-            Self::Io(action, source) => {
-                io::Error::new(source.kind(), format!("cannot {action} {entry}: {source}"))
-            }
-        }
-    }
-
-    /// As an error about `entry` of `layer`.
-    pub(super) fn of(self, layer: &str, entry: &str) -> ImageError {
-        let (layer, entry) = (layer.to_owned(), entry.to_owned());
-        match self {
-            Self::Refused(problem) => ImageError::Entry {
-                layer,
-                entry,
-                problem,
-            },
-            Self::Io(action, source) => ImageError::Unpack {
-                layer,
-                entry,
-                action,
-                source,
-            },
-        }
-    }
-}
-
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
-        failure.at("the directory")
-    }
-}
 
 type Made<T> = Result<T, Failure>;
 

@@ -69,7 +69,7 @@ impl RegistryError {
     }
 
     /// Whether nothing was to be had of the other side at all.
-    pub(super) fn is_no_answer(&self) -> bool {
+    pub(in crate::engine::image) fn is_no_answer(&self) -> bool {
         matches!(self, Self::Request(_))
     }
 }

@@ -1,9 +1,9 @@
 //! Who uses what: the definitions of all containers, as those want them who are
 //! about to remove an image or a volume.
 
-use super::records;
-use super::records::definition::ContainerDefinition;
-use super::{Engine, PodHandle};
+use crate::engine::records;
+use crate::engine::records::definition::ContainerDefinition;
+use crate::engine::{Engine, PodHandle};
 use crate::error::{Error, Result};
 
 /// Containers, and what is wrong with those that cannot be read.
@@ -12,7 +12,7 @@ type Definitions = (Vec<(PodHandle, ContainerDefinition)>, Vec<Error>);
 impl Engine {
     /// The definitions of all containers of all pods. They never change, so no lock
     /// is taken.
-    pub(super) fn definitions(&self) -> Result<Definitions> {
+    pub(in crate::engine) fn definitions(&self) -> Result<Definitions> {
         let (mut found, mut bad) = (Vec::new(), Vec::new());
         for pod in self.pod_names(None)? {
             let containers = pod.home().containers();
@@ -45,7 +45,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::BadFile`] for the first that cannot be read.
-    pub(super) fn all_definitions(&self) -> Result<Vec<(PodHandle, ContainerDefinition)>> {
+    pub(in crate::engine) fn all_definitions(
+        &self,
+    ) -> Result<Vec<(PodHandle, ContainerDefinition)>> {
         let (found, bad) = self.definitions()?;
         bad.into_iter().next().map_or(Ok(found), Err)
     }
@@ -53,7 +55,7 @@ impl Engine {
 
 impl PodHandle {
     /// Removes a container, and its pod if that was made for one and has none left.
-    pub(super) async fn remove_with_own(&self, container: &str) -> Result<()> {
+    pub(in crate::engine) async fn remove_with_own(&self, container: &str) -> Result<()> {
         let names = [container.to_owned()];
         let removed = self.remove_containers(&names, true, None).await;
         match removed?.errors.into_values().next() {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::tree::Failure;
+use super::error::Failure;
 
 /// What the names of whiteouts begin with (image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";

@@ -11,11 +11,14 @@ mod pack;
 pub(in crate::engine) mod sparse;
 #[cfg(test)]
 mod tests;
+// Without taking images in, nothing unpacks layers.
+#[cfg_attr(not(feature = "pull"), allow(dead_code))]
+pub(crate) mod unpack;
 
 pub(in crate::engine) use self::inode::Inode;
 pub(in crate::engine) use self::pack::Packer;
-pub use crate::engine::image::unpack::LeftOut;
-pub(in crate::engine) use crate::engine::image::unpack::{Owner, Side, extract};
+pub use crate::engine::archive::unpack::LeftOut;
+pub(in crate::engine) use crate::engine::archive::unpack::{Owner, Side, extract};
 
 /// Which side of a copy broke off.
 #[derive(Debug)]

@@ -1,0 +1,39 @@
+//! What the last run of a container left is undone, as [`PodHandle::cleanup`] asks for it.
+//!
+//! [`PodHandle::cleanup`]: crate::engine::PodHandle::cleanup
+
+use std::sync::Arc;
+
+use super::Owner;
+use crate::engine::records::cleanup::{clean, may_clean};
+use crate::engine::status::{ContainerStatus, Outcome};
+use crate::error::Result;
+
+impl Owner {
+    /// Undoes what containers that do not run have left.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    pub async fn cleanup(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
+        let _op = self.op.lock().await;
+        let mut outcome = Outcome::default();
+        for container in self.chosen(names)? {
+            let cleaned = async {
+                may_clean(container.name(), &container.now())?;
+                if container.now().status == ContainerStatus::Initialized {
+                    let name = [container.name().to_owned()];
+                    let stopped = self.stop_locked(&name, Some(0)).await?;
+                    stopped.errors.into_values().next().map_or(Ok(()), Err)?;
+                }
+                clean(&self.home().container(container.name())?)
+            };
+            let cleaned = cleaned.await;
+            if cleaned.is_ok() {
+                self.tell_of(&container, |event| event.action("cleanup"));
+            }
+            outcome.add(container.name(), cleaned);
+        }
+        self.end_if_unused_locked().await;
+        Ok(outcome)
+    }
+}

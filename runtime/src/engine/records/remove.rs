@@ -1,0 +1,70 @@
+//! The directories of containers and pods are removed.
+
+use super::paths::PodHome;
+use crate::engine::journal::{Event, Kind};
+use crate::engine::records;
+use crate::error::{Error, Result};
+use crate::host::mount::unmount_below;
+use crate::state_dir::lock::PodLock;
+use crate::state_dir::staging;
+
+/// Refuses to remove a pod that has containers.
+pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
+    if containers == 0 {
+        return Ok(());
+    }
+    Err(Error::WrongState {
+        what: "pod",
+        id: pod.to_owned(),
+        operation: "remove",
+        state: format!("in use by {containers} container(s): remove them first, or use --force"),
+    })
+}
+
+/// Removes a container's directory. The caller holds the pod's lock.
+pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()> {
+    let home = pod.container(name)?;
+    let definition = records::definition_of(&home);
+    let of = records::pod_definition_of(pod);
+    unmount_below(home.path())?;
+    staging::remove(home.path(), pod.path())?;
+    pod.journal().tell(match (of, definition) {
+        (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
+        // One whose files are damaged has its name.
+        _ => Event {
+            namespace: pod.namespace().to_owned(),
+            pod: pod.name().to_owned(),
+            ..Event::new(Kind::Container, "remove", name, "")
+        },
+    });
+    Ok(())
+}
+
+/// Removes a pod's directory, the containers in it first. The caller holds the
+/// pod's lock; nobody owns it.
+pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
+    let mut first = None;
+    let names = records::names_in(&home.containers()).unwrap_or_else(|e| {
+        log::warn!("{e}");
+        Vec::new()
+    });
+    for name in names {
+        if let Err(e) = container(home, &name, held) {
+            log::warn!("Container {name}: {e}");
+            first.get_or_insert(e);
+        }
+    }
+    // Whatever went wrong with a container: the pod goes.
+    let definition = records::pod_definition_of(home);
+    unmount_below(home.path())?;
+    staging::remove(home.path(), home.aside())?;
+    home.journal().tell(match definition {
+        Ok(definition) => Event::pod(&definition, "remove"),
+        Err(_) => Event {
+            namespace: home.namespace().to_owned(),
+            pod: home.name().to_owned(),
+            ..Event::new(Kind::Pod, "remove", home.name(), "")
+        },
+    });
+    first.map_or(Ok(()), Err)
+}
