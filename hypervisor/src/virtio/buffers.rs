@@ -11,9 +11,9 @@ use super::ring::Chain;
 /// The most pieces of one direction that a chain may have. A system call takes 1024.
 pub(crate) const MAX_PIECES: usize = 512;
 
-/// Room for the pieces of a chain, kept from one chain to the next.
+/// I/O vectors of a chain, allocated once for many chains.
 #[derive(Default)]
-pub(crate) struct Room {
+pub(crate) struct IovecScratch {
     readable: Vec<libc::iovec>,
     writable: Vec<libc::iovec>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Buffers<'m> {
     pub faulty: bool,
 }
 
-impl Room {
+impl IovecScratch {
     /// Takes a chain apart. `None` if it has no end: a loop, a descriptor that is not in
     /// the table, or an unreadable table.
     pub fn gather<'m>(
@@ -216,7 +216,7 @@ mod tests {
         let mut ring = Ring::new(0, driver.queue(), mem, kick, calls).unwrap();
         let mem = ring.memory();
         let chain = ring.pop(&mem).unwrap();
-        look(Room::default().gather(&mem, chain))
+        look(IovecScratch::default().gather(&mem, chain))
     }
 
     #[test]

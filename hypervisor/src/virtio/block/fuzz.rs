@@ -10,7 +10,7 @@ use super::disk::{Disk, Wait};
 use super::request::{Request, Target};
 use super::{Block, BlockOptions};
 use crate::fuzz::{Checked, Script, drive};
-use crate::virtio::buffers::Room;
+use crate::virtio::buffers::IovecScratch;
 use crate::virtio::ring::Chain;
 use crate::virtio::{Device, Handler};
 
@@ -64,8 +64,8 @@ struct Server {
 
 impl Handler for Server {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
-        let mut room = Room::default();
-        let request = room
+        let mut scratch = IovecScratch::default();
+        let request = scratch
             .gather(mem, chain)
             .and_then(|buffers| Request::parse(&self.target, buffers));
         let Some(mut request) = request else {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::jail::ThreadKind;
 
-use super::super::buffers::Room;
+use super::super::buffers::IovecScratch;
 use super::super::{Ring, SharedQueue, SharedRing};
 use super::disk::Wait;
 use super::request::{Request, Target};
@@ -35,7 +35,7 @@ pub(super) fn start(
         durable,
         looking: AtomicUsize::new(0),
     });
-    let work = move |ring: &SharedRing, room: &mut Room| server.drain(ring, room);
+    let work = move |ring: &SharedRing, scratch: &mut IovecScratch| server.drain(ring, scratch);
     SharedQueue::start(ThreadKind::Block, "block", threads, ring, work)
 }
 
@@ -50,7 +50,7 @@ struct Server {
 
 impl Server {
     /// Serves requests until there are none.
-    fn drain(&self, queue: &SharedRing, room: &mut Room) {
+    fn drain(&self, queue: &SharedRing, scratch: &mut IovecScratch) {
         let mut untold = 0;
         let mut ring = queue.lock();
         self.looking.fetch_add(1, Ordering::SeqCst);
@@ -74,7 +74,7 @@ impl Server {
             drop(ring);
 
             let head = chain.head_index();
-            let request = room
+            let request = scratch
                 .gather(&mem, chain)
                 .and_then(|buffers| Request::parse(&self.target, buffers));
             let (mut len, mut waited) = (0, false);

@@ -1,10 +1,10 @@
-//! Each FUSE request, served.
+//! The FUSE requests, as fuse-backend-rs hands them over.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::time::Duration;
 
 use fuse_backend_rs::abi::fuse_abi::{
@@ -15,59 +15,19 @@ use fuse_backend_rs::api::filesystem::{
     SetattrValid, ZeroCopyReader, ZeroCopyWriter,
 };
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags, fallocate,
-    fdatasync, fremovexattr, fsetxattr, fsync, linkat, mkdirat, mknodat, openat, readlinkat,
-    renameat_with, seek, symlinkat, unlinkat,
+    AtFlags, FallocateFlags, FileType, RenameFlags, SeekFrom, XattrFlags, fallocate, fdatasync,
+    fremovexattr, fsetxattr, fsync, mkdirat, mknodat, readlinkat, seek, symlinkat,
 };
 
 use super::change;
 use super::flags::{OPTIONS, io_flags, open_flags, opened};
 use super::handles::Handle;
-use super::host::{As, Links, keeping_set_id};
+use super::host::keeping_set_id;
+use super::names::{mode, plain};
 use super::node::Node;
+use super::open::{Created, Opened};
 use super::share::Share;
 use super::xattr;
-
-type Opened = (Option<Handle>, OpenOptions, Option<u32>);
-type Created = (Entry, Option<Handle>, OpenOptions, Option<u32>);
-
-fn errno<T>(number: i32) -> io::Result<T> {
-    Err(io::Error::from_raw_os_error(number))
-}
-
-/// Refuses all but names of things in a directory.
-fn plain(name: &CStr) -> io::Result<()> {
-    match name.to_bytes() {
-        b"" | b"." | b".." => errno(libc::EINVAL),
-        bytes if bytes.contains(&b'/') => errno(libc::EINVAL),
-        _ => Ok(()),
-    }
-}
-
-/// A mode without its type.
-fn mode(mode: u32) -> Mode {
-    Mode::from_raw_mode(mode & 0o7777)
-}
-
-impl Share {
-    /// Removes a name.
-    fn remove(&self, parent: Node, name: &CStr, flags: AtFlags) -> io::Result<()> {
-        plain(name)?;
-        let (dir, above) = self.held(parent)?;
-        self.table.keep(&dir, &above, name);
-        Ok(unlinkat(&above.file, name, flags)?)
-    }
-
-    /// Opens a file that is there, for the guest.
-    fn open_for(&self, node: Node, flags: u32, kill: bool) -> io::Result<OwnedFd> {
-        self.handles.make_room()?;
-        if flags & libc::O_TRUNC as u32 == 0 {
-            return self.reopen(node, flags);
-        }
-        let file = self.reopen(node, flags & !libc::O_TRUNC as u32)?;
-        keeping_set_id(&file, kill, || self.reopen(node, flags))
-    }
-}
 
 #[allow(clippy::too_many_arguments)]
 impl FileSystem for Share {
@@ -108,13 +68,8 @@ impl FileSystem for Share {
         bits: u32,
         umask: u32,
     ) -> io::Result<Entry> {
-        plain(name)?;
-        let (_, above) = self.held(parent)?;
-        {
-            let _acting = As::user(ctx.uid, ctx.gid)?;
-            mkdirat(&above.file, name, mode(bits & !umask))?;
-        }
-        self.entry(parent, name)
+        let mode = mode(bits & !umask);
+        self.make(ctx, parent, name, |dir| mkdirat(dir, name, mode))
     }
 
     fn mknod(
@@ -126,17 +81,14 @@ impl FileSystem for Share {
         rdev: u32,
         umask: u32,
     ) -> io::Result<Entry> {
-        plain(name)?;
-        let (_, above) = self.held(parent)?;
         let kind = match FileType::from_raw_mode(bits) {
             FileType::Unknown => FileType::RegularFile,
             kind => kind,
         };
-        {
-            let _acting = As::user(ctx.uid, ctx.gid)?;
-            mknodat(&above.file, name, kind, mode(bits & !umask), rdev.into())?;
-        }
-        self.entry(parent, name)
+        let mode = mode(bits & !umask);
+        self.make(ctx, parent, name, |dir| {
+            mknodat(dir, name, kind, mode, rdev.into())
+        })
     }
 
     fn symlink(
@@ -146,25 +98,11 @@ impl FileSystem for Share {
         parent: Node,
         name: &CStr,
     ) -> io::Result<Entry> {
-        plain(name)?;
-        let (_, above) = self.held(parent)?;
-        {
-            let _acting = As::user(ctx.uid, ctx.gid)?;
-            symlinkat(target, &above.file, name)?;
-        }
-        self.entry(parent, name)
+        self.make(ctx, parent, name, |dir| symlinkat(target, dir, name))
     }
 
     fn link(&self, _: &Context, node: Node, parent: Node, name: &CStr) -> io::Result<Entry> {
-        plain(name)?;
-        let (_, held) = self.held(node)?;
-        let (_, above) = self.held(parent)?;
-        // By the link to its descriptor: by the descriptor itself takes a capability
-        // (CAP_DAC_READ_SEARCH) that reads all of a file system.
-        let file = Links::name(&held.file);
-        let flags = AtFlags::SYMLINK_FOLLOW;
-        linkat(self.links.dir(), file, &above.file, name, flags)?;
-        self.entry(parent, name)
+        self.add_link(node, parent, name)
     }
 
     fn unlink(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<()> {
@@ -184,18 +122,8 @@ impl FileSystem for Share {
         new_name: &CStr,
         flags: u32,
     ) -> io::Result<()> {
-        plain(old_name)?;
-        plain(new_name)?;
-        let (old_dir, old) = self.held(old_parent)?;
-        let (new_dir, new) = self.held(new_parent)?;
-        self.table.keep(&new_dir, &new, new_name);
         let flags = RenameFlags::from_bits_retain(flags);
-        renameat_with(&old.file, old_name, &new.file, new_name, flags)?;
-        self.table.renamed(&new_dir, &new, new_name);
-        if flags.contains(RenameFlags::EXCHANGE) {
-            self.table.renamed(&old_dir, &old, old_name);
-        }
-        Ok(())
+        self.rename_in((old_parent, old_name), (new_parent, new_name), flags)
     }
 
     fn readlink(&self, _: &Context, node: Node) -> io::Result<Vec<u8>> {
@@ -269,39 +197,7 @@ impl FileSystem for Share {
         name: &CStr,
         args: CreateIn,
     ) -> io::Result<Created> {
-        plain(name)?;
-        self.handles.make_room()?;
-        let flags = open_flags(args.flags);
-        let (_, above) = self.held(parent)?;
-        let made = {
-            let _acting = As::user(ctx.uid, ctx.gid)?;
-            let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let how = OFlags::from_bits_retain(flags) | new;
-            openat(
-                &above.file,
-                name,
-                how,
-                mode(args.mode & !(args.umask & 0o777)),
-            )
-        };
-        let is_exclusive = flags & libc::O_EXCL as u32 != 0;
-        let made = match made {
-            Ok(file) => Some(file),
-            Err(rustix::io::Errno::EXIST) if !is_exclusive => None,
-            Err(err) => return Err(err.into()),
-        };
-        let entry = self.entry(parent, name)?;
-        let node = Node::from(entry.inode);
-        let file = match made {
-            Some(file) => Ok(file),
-            None => {
-                let kill = args.fuse_flags & FOPEN_IN_KILL_SUIDGID != 0;
-                self.open_for(node, flags, kill)
-            }
-        };
-        let file = file.inspect_err(|_| self.table.forget(node.inner(), 1))?;
-        let handle = self.handles.insert(node.inner(), file, flags);
-        Ok((entry, Some(handle), opened(node, flags), None))
+        self.open_new(ctx, parent, name, args)
     }
 
     fn read(
@@ -373,7 +269,7 @@ impl FileSystem for Share {
             libc::SEEK_END => SeekFrom::End(signed),
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
-            _ => return errno(libc::EINVAL),
+            _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
         let _guard = open.lock_position();
         Ok(seek(&open.file, to)?)
@@ -484,26 +380,6 @@ impl FileSystem for Share {
     fn removexattr(&self, _: &Context, node: Node, name: &CStr) -> io::Result<()> {
         xattr::for_guest(name)?;
         Ok(fremovexattr(self.reopen_or(node, libc::ENODATA)?, name)?)
-    }
-}
-
-impl Share {
-    /// Opens a file or directory to read; `None` for what is neither.
-    fn reopen_some(&self, node: Node) -> io::Result<Option<OwnedFd>> {
-        let (inode, held) = self.held(node)?;
-        match inode.kind {
-            FileType::RegularFile | FileType::Directory => {
-                let flags = libc::O_NONBLOCK as u32;
-                self.links.reopen(&held.file, inode.kind, flags).map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Opens a file or directory to read; `special` is the error for what is neither.
-    fn reopen_or(&self, node: Node, special: i32) -> io::Result<OwnedFd> {
-        let file = self.reopen_some(node)?;
-        file.ok_or_else(|| io::Error::from_raw_os_error(special))
     }
 }
 

@@ -8,7 +8,7 @@ use virtio_bindings::virtio_net::{
 use vm_memory::GuestMemoryMmap;
 
 use super::super::Handler;
-use super::super::buffers::{Buffers, Room};
+use super::super::buffers::{Buffers, IovecScratch};
 use super::super::ring::Chain;
 use super::tap::Tap;
 use crate::jail::ThreadKind;
@@ -52,8 +52,8 @@ impl Handler for Control {
     const KIND: ThreadKind = ThreadKind::Net;
 
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
-        let mut room = Room::default();
-        let Some(mut buffers) = room.gather(mem, chain) else {
+        let mut scratch = IovecScratch::default();
+        let Some(mut buffers) = scratch.gather(mem, chain) else {
             return 0;
         };
         let Some(ack) = buffers.writable.split_last() else {

@@ -16,7 +16,7 @@ use super::tap::Tap;
 use super::transmit::{Sending, send};
 use super::{HEADER_LEN, MAX_FRAME};
 use crate::fuzz::{Driver, Script};
-use crate::virtio::buffers::Room;
+use crate::virtio::buffers::IovecScratch;
 use crate::virtio::{Ring, serve_batch};
 
 /// Queues: to the guest, from it, and control.
@@ -89,9 +89,9 @@ fn deliver(ring: &mut Ring, link: &Link, backlog: &mut Backlog, shape: Shape) {
 }
 
 fn take(ring: &mut Ring, link: &Link) {
-    let mut room = Room::default();
+    let mut scratch = IovecScratch::default();
     for _ in 0..BATCHES {
-        if send(ring, &link.first, &mut room) != Sending::Ready {
+        if send(ring, &link.first, &mut scratch) != Sending::Ready {
             return;
         }
     }

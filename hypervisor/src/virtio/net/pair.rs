@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::super::Ring;
-use super::super::buffers::Room;
+use super::super::buffers::IovecScratch;
 use super::receive::{Backlog, Receiving, Shape, Taken, receive};
 use super::tap::Tap;
 use super::transmit::{Sending, send};
@@ -63,7 +63,7 @@ impl Pair {
         epoll.add(self.tap.file(), watched)?;
 
         // This points into guest memory while it is used.
-        let mut room = Room::default();
+        let mut scratch = IovecScratch::default();
         let (mut receiving, mut sending) = (Receiving::Ready, Sending::Ready);
         let mut events = [EpollEvent::empty(); 5];
         let [rx, tx] = &mut self.rings;
@@ -72,7 +72,7 @@ impl Pair {
                 receiving = receive(ring, &self.tap, taken, &mut self.backlog, shape);
             }
             if let (Some(ring), Sending::Ready) = (&mut *tx, sending) {
-                sending = send(ring, &self.tap, &mut room);
+                sending = send(ring, &self.tap, &mut scratch);
                 if sending == Sending::Full {
                     // There may be room since: the kernel looks again.
                     epoll.modify(self.tap.file(), &mut watched)?;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::super::Ring;
-use super::super::buffers::Room;
+use super::super::buffers::IovecScratch;
 use super::tap::Tap;
 use super::{HEADER_LEN, MAX_FRAME};
 
@@ -26,7 +26,7 @@ pub(super) enum Sending {
 /// The kernel checks the headers: what they say of checksums and segments only has to
 /// do with the frame behind them. A frame that it does not take is dropped, as a wire
 /// would do.
-pub(super) fn send(ring: &mut Ring, tap: &Tap, room: &mut Room) -> Sending {
+pub(super) fn send(ring: &mut Ring, tap: &Tap, scratch: &mut IovecScratch) -> Sending {
     let mem = ring.memory();
     ring.disable_kicks();
     let mut state = Sending::Ready;
@@ -39,7 +39,7 @@ pub(super) fn send(ring: &mut Ring, tap: &Tap, room: &mut Room) -> Sending {
             break;
         };
         let head = chain.head_index();
-        let frame = room
+        let frame = scratch
             .gather(&mem, chain)
             .filter(|buffers| !buffers.faulty && buffers.writable.len() == 0)
             .map(|buffers| buffers.readable)

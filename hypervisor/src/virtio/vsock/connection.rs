@@ -10,23 +10,17 @@
 //! end is gone already; then the connection only [drains](Phase::Draining).
 
 use std::io;
-use std::num::Wrapping;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::buffer::Buffer;
+use super::credit::Credit;
 use super::handshake::handshake;
 use super::header::{Header, op, shutdown};
 use super::slices::Slices;
 
-/// What the guest may send ahead of the host's reading, per connection
-/// (virtio 1.2 §5.10.6.3, `buf_alloc`).
-pub(crate) const WINDOW: u32 = 256 << 10;
-/// Credit is told anew when this much of it came back: the rest is two of Linux's
-/// longest packets, so the guest has something to send meanwhile.
-const CREDIT_STEP: u32 = WINDOW / 2;
 /// Buffers of the guest filled by one read from the host: as much as Linux sends at once.
-const MAX_ROOMS: usize = 16;
+const MAX_RX_BUFFERS: usize = 16;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,24 +65,13 @@ pub(crate) struct Connection {
     discard: bool,
     /// Sent by the guest, not yet written to the host.
     buffer: Buffer,
-    /// Bytes from the guest, and how many of them were written to the host.
-    received: Wrapping<u32>,
-    forwarded: Wrapping<u32>,
-    /// `forwarded` as last told to the guest.
-    told: Wrapping<u32>,
-    /// Bytes to the guest, how many of them its program has read, and its buffer.
-    sent: Wrapping<u32>,
-    peer_forwarded: Wrapping<u32>,
-    peer_window: u32,
+    credit: Credit,
     /// Buffers of the guest that the next read may fill.
-    rooms: usize,
-    /// Control packets to send: an opening one, the shutdown flags, the credit.
+    rx_buffers: usize,
+    /// Control packets to send: an opening one, and the shutdown flags.
     open: Option<u16>,
     shutdown: u32,
-    shutdown_told: u32,
-    tell_credit: bool,
-    ask_credit: bool,
-    asked_credit: bool,
+    shutdown_sent: u32,
 }
 
 impl Connection {
@@ -101,7 +84,7 @@ impl Connection {
     pub fn from_guest(stream: UnixStream, request: &Header) -> Connection {
         let phase = Phase::Established;
         let mut connection = Connection::new(stream, phase, request.dst_port, request.src_port);
-        connection.note_credit(request);
+        connection.credit.update(request);
         connection.open = Some(op::RESPONSE);
         connection
     }
@@ -122,19 +105,11 @@ impl Connection {
             guest_deaf: false,
             discard: false,
             buffer: Buffer::default(),
-            received: Wrapping(0),
-            forwarded: Wrapping(0),
-            told: Wrapping(0),
-            sent: Wrapping(0),
-            peer_forwarded: Wrapping(0),
-            peer_window: 0,
-            rooms: 1,
+            credit: Credit::default(),
+            rx_buffers: 1,
             open: None,
             shutdown: 0,
-            shutdown_told: 0,
-            tell_credit: false,
-            ask_credit: false,
-            asked_credit: false,
+            shutdown_sent: 0,
         }
     }
 
@@ -183,7 +158,7 @@ impl Connection {
 
     /// A packet of the guest for this connection, other than RST.
     pub fn on_packet(&mut self, header: &Header, data: Slices<'_>) -> Result<(), Violation> {
-        self.note_credit(header);
+        self.credit.update(header);
         match (self.phase, header.op) {
             (Phase::Requested, op::RESPONSE) => {
                 let ok = format!("OK {}\n", self.host_port);
@@ -205,7 +180,7 @@ impl Connection {
             }
             (Phase::Established, op::CREDIT_UPDATE) => Ok(()),
             (Phase::Established, op::CREDIT_REQUEST) => {
-                self.tell_credit = true;
+                self.credit.announce = true;
                 Ok(())
             }
             _ => Err(Violation),
@@ -234,10 +209,10 @@ impl Connection {
             Phase::Requested => self.open.is_some(),
             Phase::Established => {
                 self.open.is_some()
-                    || self.tell_credit
-                    || self.ask_credit
-                    || self.shutdown & !self.shutdown_told != 0
-                    || (self.readable && !self.host_done && self.credit() > 0)
+                    || self.credit.announce
+                    || self.credit.request
+                    || self.shutdown & !self.shutdown_sent != 0
+                    || (self.readable && !self.host_done && self.credit.available() > 0)
             }
             Phase::Handshake | Phase::Draining | Phase::Finished => false,
         }
@@ -245,18 +220,22 @@ impl Connection {
 
     /// For how many of the guest's buffers the next packet may have data: more and more
     /// as long as the host has enough to fill them.
-    pub fn rooms_wanted(&self) -> usize {
-        if self.open.is_some() { 1 } else { self.rooms }
+    pub fn rx_buffers_wanted(&self) -> usize {
+        if self.open.is_some() {
+            1
+        } else {
+            self.rx_buffers
+        }
     }
 
-    /// Makes the next packet to the guest, with data put into `room`, which may be
-    /// empty. `None` if on second sight there is nothing to send, or nothing without
-    /// room. Fields that are the same for all packets are left to the caller.
-    pub fn next_packet(&mut self, room: Slices<'_>) -> Option<Header> {
+    /// Makes the next packet to the guest, with its data written to `data`, which may be
+    /// empty. `None` if there is nothing to send after all, or only data and `data` is
+    /// empty. The caller sets the fields that are the same in all packets.
+    pub fn next_packet(&mut self, data: Slices<'_>) -> Option<Header> {
         let mut header = if let Some(op) = self.open.take() {
             self.packet(op)
         } else {
-            match self.read_host(room) {
+            match self.read_host(data) {
                 Some(len) => {
                     let mut header = self.packet(op::RW);
                     header.len = len;
@@ -265,24 +244,22 @@ impl Connection {
                 None => self.control_packet()?,
             }
         };
-        self.tell_credit = false;
-        self.told = self.forwarded;
-        header.fwd_cnt = self.forwarded.0;
-        if self.shutdown_told == shutdown::BOTH {
+        header.fwd_cnt = self.credit.announced();
+        if self.shutdown_sent == shutdown::BOTH {
             self.finish();
         }
         Some(header)
     }
 
     fn control_packet(&mut self) -> Option<Header> {
-        if self.shutdown & !self.shutdown_told != 0 {
-            self.shutdown_told = self.shutdown;
+        if self.shutdown & !self.shutdown_sent != 0 {
+            self.shutdown_sent = self.shutdown;
             let mut header = self.packet(op::SHUTDOWN);
             header.flags = self.shutdown;
             Some(header)
-        } else if std::mem::take(&mut self.ask_credit) {
+        } else if std::mem::take(&mut self.credit.request) {
             Some(self.packet(op::CREDIT_REQUEST))
-        } else if self.tell_credit {
+        } else if self.credit.announce {
             Some(self.packet(op::CREDIT_UPDATE))
         } else {
             None
@@ -298,28 +275,24 @@ impl Connection {
         }
     }
 
-    /// Reads from the host into `room`, as far as the guest's credit goes.
-    fn read_host(&mut self, mut room: Slices<'_>) -> Option<u32> {
-        let credit = self.credit();
-        if !self.readable || self.host_done || credit == 0 || room.len() == 0 {
+    /// Reads from the host into `data`, as far as the guest's credit goes.
+    fn read_host(&mut self, mut data: Slices<'_>) -> Option<u32> {
+        let credit = self.credit.available();
+        if !self.readable || self.host_done || credit == 0 || data.len() == 0 {
             return None;
         }
-        room.truncate(credit as usize);
-        match room.receive(self.stream.as_fd()) {
+        data.truncate(credit as usize);
+        match data.receive(self.stream.as_fd()) {
             Ok(0) => self.host_ended(),
             Ok(len) => {
-                // No longer than the credit, which is a u32.
-                self.rooms = if len == room.len() {
-                    MAX_ROOMS.min(self.rooms * 2)
+                self.rx_buffers = if len == data.len() {
+                    MAX_RX_BUFFERS.min(self.rx_buffers * 2)
                 } else {
                     1
                 };
+                // No longer than the credit, which is a u32.
                 let len = len as u32;
-                self.sent += len;
-                if self.credit() == 0 && !self.asked_credit {
-                    self.ask_credit = true;
-                    self.asked_credit = true;
-                }
+                self.credit.sent(len);
                 return Some(len);
             }
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => self.readable = false,
@@ -340,22 +313,19 @@ impl Connection {
     }
 
     fn on_data(&mut self, data: Slices<'_>) -> Result<(), Violation> {
-        let in_flight = (self.received - self.forwarded).0;
-        let len = u32::try_from(data.len()).map_err(|_| Violation)?;
-        if self.guest_done || len > WINDOW - in_flight {
+        if self.guest_done || !self.credit.receive(data.len()) {
             return Err(Violation);
         }
-        self.received += len;
         let mut data = data;
         if !self.discard && self.buffer.is_empty() {
             self.write_host(&mut data);
         }
         if self.discard {
-            self.forwarded = self.received;
+            self.credit.forwarded_all();
         } else {
             self.buffer.push(&data);
         }
-        self.consider_credit();
+        self.credit.announce_if_due();
         Ok(())
     }
 
@@ -365,7 +335,7 @@ impl Connection {
             match data.send(self.stream.as_fd()) {
                 Ok(len) => {
                     data.advance(len);
-                    self.forwarded += len as u32;
+                    self.credit.forwarded(len as u32);
                 }
                 Err(err) => self.write_failed(&err),
             }
@@ -376,11 +346,11 @@ impl Connection {
     fn flush(&mut self) {
         while self.writable && !self.buffer.is_empty() {
             match self.buffer.send(self.stream.as_fd()) {
-                Ok(len) => self.forwarded += len as u32,
+                Ok(len) => self.credit.forwarded(len as u32),
                 Err(err) => self.write_failed(&err),
             }
         }
-        self.consider_credit();
+        self.credit.announce_if_due();
         if self.buffer.is_empty() {
             if self.phase == Phase::Draining {
                 self.finish();
@@ -404,7 +374,7 @@ impl Connection {
         self.writable = false;
         self.discard = true;
         self.buffer.clear();
-        self.forwarded = self.received;
+        self.credit.forwarded_all();
         self.shutdown |= shutdown::RECEIVE;
         if self.phase == Phase::Draining {
             self.finish();
@@ -436,27 +406,6 @@ impl Connection {
     fn finish(&mut self) {
         self.phase = Phase::Finished;
         discard_input(&self.stream);
-    }
-
-    fn consider_credit(&mut self) {
-        if (self.forwarded - self.told).0 >= CREDIT_STEP {
-            self.tell_credit = true;
-        }
-    }
-
-    fn note_credit(&mut self, header: &Header) {
-        self.peer_window = header.buf_alloc;
-        self.peer_forwarded = Wrapping(header.fwd_cnt);
-        if self.credit() > 0 {
-            self.asked_credit = false;
-        }
-    }
-
-    /// How much the guest has room for. A guest that claims to have read more than
-    /// was sent gets nothing.
-    fn credit(&self) -> u32 {
-        self.peer_window
-            .saturating_sub((self.sent - self.peer_forwarded).0)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::connection::WINDOW;
+use super::credit::WINDOW;
 use super::engine::{Engine, QUEUES, RX, TX};
 use super::header::{HEADER_LEN, HOST_CID, Header, TYPE_STREAM, op};
 use super::host::Host;
@@ -136,44 +136,44 @@ fn packet(driver: &mut Driver, script: &mut Script<'_>) -> Option<Header> {
     (stream && header.len <= len).then_some(header)
 }
 
-/// What the guest has said of its room in each connection, by the ports of host and
+/// What the guest has said of its free space in each connection, by the ports of host and
 /// guest (virtio 1.2 §5.10.6.3).
 #[derive(Default)]
-struct Credit(HashMap<(u32, u32), Told>);
+struct Credit(HashMap<(u32, u32), Seen>);
 
 #[derive(Default)]
-struct Told {
+struct Seen {
     /// `buf_alloc` and `fwd_cnt` of the last two packets: the device may not have looked
     /// at the last one yet.
-    rooms: [(u32, u32); 2],
+    windows: [(u32, u32); 2],
     /// Bytes that the device sent.
     sent: u32,
 }
 
 impl Credit {
     fn note(&mut self, header: &Header) {
-        let told = self.0.entry((header.dst_port, header.src_port));
-        let rooms = &mut told.or_default().rooms;
-        *rooms = [rooms[1], (header.buf_alloc, header.fwd_cnt)];
+        let seen = self.0.entry((header.dst_port, header.src_port));
+        let windows = &mut seen.or_default().windows;
+        *windows = [windows[1], (header.buf_alloc, header.fwd_cnt)];
     }
 
-    /// The device sends no more than the guest has room for.
+    /// The device sends no more than the guest has space for.
     fn check(&mut self, header: &Header) {
-        let told = self.0.entry((header.src_port, header.dst_port));
-        let told = told.or_default();
+        let seen = self.0.entry((header.src_port, header.dst_port));
+        let seen = seen.or_default();
         match header.op {
-            op::REQUEST | op::RESPONSE => told.sent = 0,
+            op::REQUEST | op::RESPONSE => seen.sent = 0,
             op::RW => {
-                let room = |(window, forwarded): (u32, u32)| {
-                    window.saturating_sub(told.sent.wrapping_sub(forwarded))
+                let free = |(window, forwarded): (u32, u32)| {
+                    window.saturating_sub(seen.sent.wrapping_sub(forwarded))
                 };
-                let room = told.rooms.map(room).into_iter().max();
+                let free = seen.windows.map(free).into_iter().max();
                 assert!(
-                    Some(header.len) <= room,
-                    "{} bytes for {room:?}",
+                    Some(header.len) <= free,
+                    "{} bytes for {free:?}",
                     header.len
                 );
-                told.sent = told.sent.wrapping_add(header.len);
+                seen.sent = seen.sent.wrapping_add(header.len);
             }
             _ => {}
         }

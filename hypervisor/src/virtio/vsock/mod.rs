@@ -12,6 +12,7 @@
 
 mod buffer;
 mod connection;
+mod credit;
 mod engine;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;

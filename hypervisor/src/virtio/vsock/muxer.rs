@@ -19,7 +19,8 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::connection::{Connection, Phase, WINDOW};
+use super::connection::{Connection, Phase};
+use super::credit::WINDOW;
 use super::header::{HOST_CID, Header, TYPE_STREAM, op};
 use super::host::{Dial, Host, Redial};
 use super::slices::Slices;
@@ -168,15 +169,15 @@ impl Muxer {
     }
 
     /// For how many of the guest's buffers the next packet may have data.
-    pub fn rooms_wanted(&self) -> usize {
+    pub fn rx_buffers_wanted(&self) -> usize {
         let next = self.ready.front().filter(|_| self.resets.is_empty());
         let next = next.and_then(|id| self.connections.get(id));
-        next.map_or(1, Connection::rooms_wanted)
+        next.map_or(1, Connection::rx_buffers_wanted)
     }
 
-    /// Makes the next packet for the guest, with data put into `room`. `None` if on
+    /// Makes the next packet for the guest, with data put into `data`. `None` if on
     /// second sight there is none.
-    pub fn next_packet(&mut self, room: Slices<'_>) -> Option<Header> {
+    pub fn next_packet(&mut self, data: Slices<'_>) -> Option<Header> {
         let mut header = match self.resets.pop_front() {
             Some(key) => Header {
                 src_port: key.host_port,
@@ -184,7 +185,7 @@ impl Muxer {
                 op: op::RST,
                 ..Header::default()
             },
-            None => self.connection_packet(room)?,
+            None => self.connection_packet(data)?,
         };
         header.src_cid = HOST_CID;
         header.dst_cid = self.guest_cid;
@@ -193,11 +194,11 @@ impl Muxer {
         Some(header)
     }
 
-    fn connection_packet(&mut self, room: Slices<'_>) -> Option<Header> {
+    fn connection_packet(&mut self, data: Slices<'_>) -> Option<Header> {
         let id = self.ready.pop_front()?;
         let connection = self.connections.get_mut(&id)?;
         connection.queued = false;
-        let header = connection.next_packet(room);
+        let header = connection.next_packet(data);
         self.settle(id);
         header
     }

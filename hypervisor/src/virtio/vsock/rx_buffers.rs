@@ -10,25 +10,25 @@ use super::header::{HEADER_LEN, Header};
 use super::slices::{Access, Slices};
 
 /// Buffers taken off the receive queue, in order.
-pub(super) struct Rooms<'m>(Vec<Room<'m>>);
+pub(super) struct RxBuffers<'m>(Vec<RxBuffer<'m>>);
 
-struct Room<'m> {
+struct RxBuffer<'m> {
     head: u16,
     header: Slices<'m>,
     /// Bytes of data behind the header.
     len: u32,
 }
 
-impl<'m> Rooms<'m> {
+impl<'m> RxBuffers<'m> {
     /// Takes up to `count` buffers, with the data parts of all as one. `None` if the queue
-    /// is empty; buffers without room for data are given back as they are, so there may
-    /// be none in the end.
+    /// is empty; buffers without space for data are returned as they are, so there may be
+    /// none in the end.
     pub fn take(
         ring: &mut Ring,
         mem: &'m GuestMemoryMmap,
         count: usize,
-    ) -> Option<(Rooms<'m>, Slices<'m>)> {
-        let mut rooms = Vec::with_capacity(count);
+    ) -> Option<(RxBuffers<'m>, Slices<'m>)> {
+        let mut buffers = Vec::with_capacity(count);
         let mut all = Slices::with_capacity(count);
         for turn in 0..count {
             let Some(chain) = ring.pop(mem) else {
@@ -44,9 +44,9 @@ impl<'m> Rooms<'m> {
                 Some(header) => {
                     // A chain is shorter than 2^32 bytes.
                     let len = (all.len() - before) as u32;
-                    rooms.push(Room { head, header, len });
+                    buffers.push(RxBuffer { head, header, len });
                 }
-                None if rooms.is_empty() => ring.complete(mem, head, 0),
+                None if buffers.is_empty() => ring.complete(mem, head, 0),
                 // Those before it may have to go back, and only the last taken can.
                 None => {
                     ring.undo_pop();
@@ -54,7 +54,7 @@ impl<'m> Rooms<'m> {
                 }
             }
         }
-        Some((Rooms(rooms), all))
+        Some((RxBuffers(buffers), all))
     }
 
     /// How many there are.
@@ -64,17 +64,17 @@ impl<'m> Rooms<'m> {
 
     /// Returns as many buffers to the driver as the packet fills, each as a packet of its
     /// own, and the others to the queue.
-    pub fn settle(self, ring: &mut Ring, mem: &GuestMemoryMmap, packet: Option<Header>) {
+    pub fn complete(self, ring: &mut Ring, mem: &GuestMemoryMmap, packet: Option<Header>) {
         let mut left = packet;
         let mut filled = Vec::with_capacity(self.0.len());
-        for room in &self.0 {
+        for buffer in &self.0 {
             let Some(packet) = left else {
                 ring.undo_pop();
                 continue;
             };
-            let len = packet.len.min(room.len);
-            room.header.copy_from(&Header { len, ..packet }.encode());
-            filled.push((room.head, HEADER_LEN as u32 + len));
+            let len = packet.len.min(buffer.len);
+            buffer.header.copy_from(&Header { len, ..packet }.encode());
+            filled.push((buffer.head, HEADER_LEN as u32 + len));
             let rest = packet.len - len;
             left = (rest > 0).then_some(Header {
                 len: rest,

@@ -7,7 +7,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use super::super::Ring;
 use super::header::{HEADER_LEN, Header};
 use super::muxer::{Muxer, token};
-use super::rx_buffers::Rooms;
+use super::rx_buffers::RxBuffers;
 use super::slices::{Access, Slices};
 use crate::event::EventFd;
 
@@ -185,14 +185,14 @@ fn to_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
     let mut starved = false;
     ring.disable_kicks();
     while budget > 0 && muxer.has_packet() {
-        let Some((rooms, data)) = Rooms::take(ring, &mem, muxer.rooms_wanted()) else {
+        let Some((buffers, data)) = RxBuffers::take(ring, &mem, muxer.rx_buffers_wanted()) else {
             starved = true;
             break;
         };
-        budget = budget.saturating_sub(rooms.count().max(1));
-        if rooms.count() > 0 {
+        budget = budget.saturating_sub(buffers.count().max(1));
+        if buffers.count() > 0 {
             let packet = muxer.next_packet(data);
-            rooms.settle(ring, &mem, packet);
+            buffers.complete(ring, &mem, packet);
         }
     }
     ring.notify();

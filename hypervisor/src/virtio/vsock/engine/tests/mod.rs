@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use super::super::connection::WINDOW;
+use super::super::credit::WINDOW;
 use super::super::header::{HOST_CID, TYPE_STREAM, op, shutdown};
 use super::super::host::Host;
 use super::*;
