@@ -12,7 +12,7 @@ use protos::management as api;
 use tokio::sync::{mpsc, watch};
 
 use crate::container::guest_spec::load_spec;
-use crate::engine::owner::exec;
+use crate::engine::owner::exec_request;
 use crate::engine::owner::measure;
 use crate::engine::owner::streams::{Piece, ProcessStreams};
 use crate::engine::owner::{ExecRequest, Starter};
@@ -95,7 +95,7 @@ impl Visits {
         let base = base.unwrap_or_default();
         let session = request.session(&base);
         let layers = [self.pod.share.rootfs(container)];
-        let process = exec::process_of(&session, base, session.user.as_ref(), &layers)?;
+        let process = exec_request::process_of(&session, base, session.user.as_ref(), &layers)?;
         let id = format!("{PREFIX}{}", &crate::state_dir::id::new_id()[..12]);
         let mut sessions = lock(&self.sessions);
         // A client that went away before its process was started.
@@ -135,7 +135,7 @@ impl Visits {
         let session = self.session(exec)?;
         let process = starter.begin(session.process.clone())?;
         let Starter { stdin, ends, .. } = starter;
-        let descriptors = exec::descriptors(exec, &session.exec.preserve_fds, ends)?;
+        let descriptors = exec_request::descriptors(exec, &session.exec.preserve_fds, ends)?;
         if std::mem::replace(&mut *lock(&session.started), true) {
             return Err(Error::WrongState {
                 what: "exec",

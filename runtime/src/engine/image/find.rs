@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use oci_spec::distribution::Reference;
 
+use super::record::{BadImage, ImageView};
 use super::reference::ImageSource;
-use super::store::{BadImage, ImageView, Images, StoreLock, plain};
+use super::store::{Images, StoreLock, plain};
 use crate::error::{Error, Result};
 
 impl Images {

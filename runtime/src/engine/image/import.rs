@@ -13,9 +13,10 @@ use super::digest::chain_ids;
 use super::layer;
 use super::layout::{self, Resolved};
 use super::progress::{LayerProgress, LayerStep, Report, Told};
+use super::record::{Image, ImageView, Layer, Lease};
 use super::reference::ImageSource;
 use super::registry::{Puller, RegistryOptions};
-use super::store::{Image, ImageView, Images, Layer, Lease, Staging};
+use super::store::{Images, Staging};
 use crate::error::{Context, Error, Result};
 
 /// An image that stays in the store as long as this lives, whoever removes it.

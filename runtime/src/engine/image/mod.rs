@@ -29,6 +29,7 @@ mod layer;
 mod layout;
 #[cfg(feature = "pull")]
 mod progress;
+mod record;
 mod reference;
 #[cfg(feature = "pull")]
 mod registry;
@@ -46,8 +47,9 @@ pub(super) use find::names_for;
 pub use import::HeldImage;
 #[cfg(feature = "pull")]
 pub use progress::{LayerProgress, LayerStep, Report, silent};
+pub use record::{BadImage, Image, ImageView, Layer};
 pub use reference::ImageSource;
 #[cfg(feature = "pull")]
 pub use registry::{RegistryError, RegistryOptions};
+pub use store::Images;
 pub(super) use store::StoreLock;
-pub use store::{BadImage, Image, ImageView, Images, Layer};

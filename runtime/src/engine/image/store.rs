@@ -16,14 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use fs2::FileExt;
-use oci_spec::image::ImageConfiguration;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::digest::hex;
+use super::record::{BadImage, Image, ImageView, Layer, Lease, Name};
 use crate::engine::journal::{Event, Journal, Kind};
 use crate::engine::records as files;
 use crate::error::{Context, Error, Result};
@@ -40,89 +38,6 @@ const SHORT: usize = 24;
 #[derive(Debug, Clone)]
 pub struct Images {
     root: PathBuf,
-}
-
-/// An unpacked layer, as a record and `layer.json` have it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layer {
-    /// Id of the stack of layers up to this one (image spec, "Layer ChainID").
-    pub chain_id: String,
-    /// Digest of its archive, uncompressed.
-    pub diff_id: String,
-    /// Bytes of its files.
-    pub size: u64,
-    /// Nothing below it is seen.
-    pub opaque: bool,
-}
-
-/// An image, as its record has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Digest of its configuration.
-    pub id: String,
-    /// Digest of its manifest.
-    pub digest: String,
-    /// When it was unpacked here.
-    pub pulled: SystemTime,
-    /// Its layers, lowest first.
-    pub layers: Vec<Layer>,
-    /// Its configuration.
-    pub config: ImageConfiguration,
-}
-
-impl Image {
-    /// Bytes of its files.
-    pub fn size(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.size).sum()
-    }
-}
-
-impl Stored for Layer {}
-impl Stored for Image {}
-impl Stored for Name {}
-impl Stored for Lease {}
-
-/// An image and its names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ImageView {
-    /// The image.
-    #[serde(flatten)]
-    pub image: Image,
-    /// Its names; none if others have taken them.
-    pub names: Vec<String>,
-}
-
-/// An image that cannot be read, and why.
-#[derive(Debug)]
-pub struct BadImage {
-    /// Its id, as far as it is known.
-    pub id: String,
-    /// What is wrong.
-    pub error: Error,
-}
-
-impl BadImage {
-    fn new(file: &str, error: Error) -> Self {
-        Self {
-            id: file.trim_end_matches(".json").to_owned(),
-            error,
-        }
-    }
-}
-
-/// A name (`names/<hash>.json`).
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::engine) struct Name {
-    pub(in crate::engine) name: String,
-    pub(in crate::engine) id: String,
-}
-
-/// What a process needs of the store for now (`lease.json`).
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(in crate::engine) struct Lease {
-    /// The image, once it has a record.
-    pub(in crate::engine) image: Option<String>,
-    pub(in crate::engine) layers: Vec<String>,
 }
 
 /// The store's lock; freed on drop.

@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use oci_spec::runtime::{BoxBuilder, Process};
+use oci_spec::runtime::Process;
 use tokio::sync::mpsc;
 
 use super::build::root_layers;
+use super::exec_request::{ExecRequest, Starter, descriptors, process_of};
 use super::{Owner, Tracked};
-use crate::engine::capabilities;
 use crate::engine::owner::streams::{Piece, ProcessStreams};
 use crate::engine::records::record::{ExecSession, PreservedFd};
 use crate::engine::status::ContainerStatus;
@@ -22,117 +21,8 @@ use crate::events::Exit;
 use crate::pod::Pod;
 use crate::pod::lifecycle::KILLED;
 use crate::state_dir::id::check_id;
-use crate::stdio::descriptor::{self, Descriptor};
+use crate::stdio::descriptor;
 use crate::sync::lock;
-
-/// A further process, as it is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct ExecRequest {
-    /// Its id; one is made up if it is empty.
-    pub id: String,
-    /// Its command.
-    pub command: Vec<String>,
-    /// Variables over those of the container.
-    pub env: Vec<String>,
-    /// Its directory; that of the container if none.
-    pub cwd: Option<String>,
-    /// Name or id, and group; that of the container if none.
-    pub user: Option<String>,
-    /// It has a pty.
-    pub terminal: bool,
-    /// It has all capabilities.
-    pub privileged: bool,
-    /// What it is given open beside its stdio, by who starts it.
-    pub preserve_fds: Vec<PreservedFd>,
-}
-
-impl ExecRequest {
-    /// The process as it is recorded, in a container whose own is `base`.
-    pub(crate) fn session(self, base: &Process) -> ExecSession {
-        ExecSession {
-            command: self.command,
-            terminal: self.terminal,
-            env: merged(base.env().as_deref().unwrap_or_default(), &self.env),
-            user: self.user,
-            cwd: self.cwd.unwrap_or_else(|| base.cwd().display().to_string()),
-            privileged: self.privileged,
-            preserve_fds: self.preserve_fds,
-            status: ContainerStatus::Configured,
-            pid: 0,
-            created: SystemTime::now(),
-            exit_code: None,
-            finished: None,
-        }
-    }
-}
-
-/// What comes along with the client that starts a process.
-#[derive(Debug, Default)]
-pub struct Starter {
-    /// It has a stdin for it.
-    pub stdin: bool,
-    /// The other ends of its preserved descriptors.
-    pub ends: Vec<UnixStream>,
-    /// Width and height of its terminal: the process finds its own so from the start.
-    pub size: Option<(u32, u32)>,
-}
-
-impl Starter {
-    /// The process as it begins for this client.
-    pub(crate) fn begin(&self, mut process: Process) -> Result<Process> {
-        if let Some((width, height)) = self.size {
-            let size = BoxBuilder::default().width(width).height(height).build();
-            let size = size.map_err(|e| Error::Internal(e.to_string()))?;
-            process.set_console_size(Some(size));
-        }
-        Ok(process)
-    }
-}
-
-/// The OCI process of a session, in a container whose own is `process` and
-/// whose files are in `layers`.
-pub(crate) fn process_of(
-    session: &ExecSession,
-    mut process: Process,
-    user: Option<&String>,
-    layers: &[PathBuf],
-) -> Result<Process> {
-    process.set_args(Some(session.command.clone()));
-    process.set_env(Some(session.env.clone()));
-    process.set_cwd(session.cwd.clone().into());
-    process.set_terminal(Some(session.terminal));
-    if let Some(user) = user {
-        users::apply(&mut process, &users::look_up(layers, user)?);
-    }
-    if session.privileged {
-        process.set_capabilities(Some(capabilities::all()));
-        process.set_no_new_privileges(Some(false));
-    }
-    Ok(process)
-}
-
-/// The preserved descriptors of a process, with the ends that its client gives.
-pub(crate) fn descriptors(
-    name: &str,
-    wanted: &[PreservedFd],
-    ends: Vec<UnixStream>,
-) -> Result<Vec<Descriptor>> {
-    if ends.len() != wanted.len() {
-        let numbers: Vec<String> = wanted.iter().map(|fd| fd.number.to_string()).collect();
-        return Err(Error::Invalid(format!(
-            "{name} has descriptors [{}] of who starts it, who gives {}: start it attached, not detached",
-            numbers.join(", "),
-            ends.len()
-        )));
-    }
-    let both = wanted.iter().zip(ends);
-    let both = both.map(|(fd, client)| Descriptor {
-        number: fd.number,
-        direction: fd.direction,
-        client,
-    });
-    Ok(both.collect())
-}
 
 /// The exit code of a process that nobody knows the end of.
 const UNKNOWN: u8 = 125;
@@ -377,19 +267,6 @@ fn session_of(container: &Tracked, exec: &str) -> Result<ExecSession> {
     session.ok_or_else(|| Error::not_found("exec", exec))
 }
 
-/// Variables, the later ones instead of earlier ones of the same name.
-fn merged(first: &[String], second: &[String]) -> Vec<String> {
-    let name = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
-    let mut merged: Vec<String> = Vec::new();
-    for pair in first.iter().chain(second) {
-        match merged.iter_mut().find(|there| name(there) == name(pair)) {
-            Some(there) => *there = pair.clone(),
-            None => merged.push(pair.clone()),
-        }
-    }
-    merged
-}
-
 /// Makes room for one more session: the oldest goes that has ended, or that nobody
 /// has started.
 fn forget_oldest(execs: &mut BTreeMap<String, ExecSession>, now: SystemTime) {
@@ -412,15 +289,6 @@ fn forget_oldest(execs: &mut BTreeMap<String, ExecSession>, now: SystemTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn later_variables_win() {
-        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(
-            merged(&list("A=1 B=2"), &list("A=3 C=4")),
-            list("A=3 B=2 C=4")
-        );
-    }
 
     #[test]
     fn ended_sessions_make_room_and_running_ones_stay() {

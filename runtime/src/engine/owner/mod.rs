@@ -10,6 +10,7 @@ mod build;
 mod cleanup;
 mod ending;
 pub(crate) mod exec;
+pub(in crate::engine) mod exec_request;
 mod files;
 pub mod log;
 pub(crate) mod measure;
@@ -25,7 +26,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub use exec::{ExecRequest, Starter};
+pub use exec_request::{ExecRequest, Starter};
 use tokio::sync::watch;
 
 use self::streams::ProcessStreams;
