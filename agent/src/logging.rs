@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::stdio::stream::duplicate_aside;
+use crate::stdio::stream::duplicate_high;
 
 const KEY: &str = "rust_kata.log";
 
-struct Console;
+struct ConsoleLog;
 
-static CONSOLE: Console = Console;
+static CONSOLE: ConsoleLog = ConsoleLog;
 static SINK: OnceLock<Option<File>> = OnceLock::new();
 
 fn sink() -> Option<&'static File> {
@@ -26,7 +26,7 @@ fn sink() -> Option<&'static File> {
                 .open(path)
                 .ok()
                 // A helper's copy is not to be in the way of what it places.
-                .map(|file| duplicate_aside(&file).map_or(file, File::from))
+                .map(|file| duplicate_high(&file).map_or(file, File::from))
         })
     })
     .as_ref()
@@ -49,7 +49,7 @@ fn level(cmdline: &str) -> LevelFilter {
         .unwrap_or(LevelFilter::Warn)
 }
 
-impl Log for Console {
+impl Log for ConsoleLog {
     fn enabled(&self, metadata: &Metadata) -> bool {
         metadata.level() <= log::max_level()
     }

@@ -41,7 +41,7 @@ use crate::service::Service;
 use crate::stdio::listener::Arrivals;
 
 /// How long the host may take to hang up once it has its last answer.
-const FAREWELL: Duration = Duration::from_secs(1);
+const HANG_UP_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
@@ -68,7 +68,7 @@ fn pid1() -> ! {
 }
 
 fn live() -> anyhow::Result<()> {
-    let marked = guest::boot_mark::leave();
+    let marked = guest::boot_mark::write();
     guest::init::set_up().context("set the guest up")?;
     if let Err(e) = marked {
         log::warn!("boot mark: {e}");
@@ -110,7 +110,7 @@ fn serve(zygote: Zygote) -> anyhow::Result<()> {
         tokio::select! {
             _ = &mut hung_up => {}
             _ = destroyed.notified() => {
-                let _ = tokio::time::timeout(FAREWELL, hung_up).await;
+                let _ = tokio::time::timeout(HANG_UP_LIMIT, hung_up).await;
             }
         }
         Ok(())

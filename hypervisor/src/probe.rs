@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// What was found out about KVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kvm {
+pub enum KvmSupport {
     /// Guests run in hardware; the CPU feature that does it (`vmx` or `svm`).
     Hardware(&'static str),
     /// KVM is of no use here, for this reason.
@@ -20,7 +20,7 @@ pub enum Kvm {
 }
 
 /// The files that the probe reads; tests put others in their place.
-struct Host {
+struct HostFiles {
     device: PathBuf,
     pvm_module: PathBuf,
     cpuinfo: PathBuf,
@@ -28,8 +28,8 @@ struct Host {
 }
 
 /// Looks at this machine.
-pub fn probe() -> Kvm {
-    let host = Host {
+pub fn probe() -> KvmSupport {
+    let host = HostFiles {
         device: "/dev/kvm".into(),
         pvm_module: "/sys/module/kvm_pvm".into(),
         cpuinfo: "/proc/cpuinfo".into(),
@@ -45,27 +45,27 @@ fn api_version(device: &Path) -> Option<i32> {
     Some(kvm.get_api_version())
 }
 
-impl Host {
-    fn probe(&self) -> Kvm {
+impl HostFiles {
+    fn probe(&self) -> KvmSupport {
         let device = self.device.display();
         if let Err(err) = OpenOptions::new().read(true).write(true).open(&self.device) {
-            return Kvm::Unusable(match err.kind() {
+            return KvmSupport::Unusable(match err.kind() {
                 io::ErrorKind::NotFound => format!("{device} does not exist"),
                 io::ErrorKind::PermissionDenied => format!("{device} cannot be opened: {err}"),
                 _ => format!("{device} cannot be used: {err}"),
             });
         }
         if self.pvm_module.exists() {
-            return Kvm::Unusable(format!(
+            return KvmSupport::Unusable(format!(
                 "{device} is kvm_pvm, which emulates an ordinary guest kernel"
             ));
         }
         if (self.api_version)(&self.device) != Some(kvm_bindings::KVM_API_VERSION as i32) {
-            return Kvm::Unusable(format!("{device} does not speak KVM's API"));
+            return KvmSupport::Unusable(format!("{device} does not speak KVM's API"));
         }
         match hardware_flag(&self.cpuinfo) {
-            Some(flag) => Kvm::Hardware(flag),
-            None => Kvm::Unusable(format!(
+            Some(flag) => KvmSupport::Hardware(flag),
+            None => KvmSupport::Unusable(format!(
                 "{device} exists, but the CPU has neither vmx nor svm"
             )),
         }
@@ -86,8 +86,8 @@ fn hardware_flag(cpuinfo: &Path) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn host(dir: &Path, flags: &str) -> Host {
-        let host = Host {
+    fn host(dir: &Path, flags: &str) -> HostFiles {
+        let host = HostFiles {
             device: dir.join("kvm"),
             pvm_module: dir.join("kvm_pvm"),
             cpuinfo: dir.join("cpuinfo"),
@@ -106,9 +106,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = host(dir.path(), "sse svm");
 
-        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("not exist")));
+        assert!(
+            matches!(host.probe(), KvmSupport::Unusable(reason) if reason.contains("not exist"))
+        );
         std::fs::write(&host.device, "").unwrap();
-        assert_eq!(host.probe(), Kvm::Hardware("svm"));
+        assert_eq!(host.probe(), KvmSupport::Hardware("svm"));
     }
 
     #[test]
@@ -118,7 +120,7 @@ mod tests {
         std::fs::write(&host.device, "").unwrap();
         std::fs::create_dir(&host.pvm_module).unwrap();
 
-        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("kvm_pvm")));
+        assert!(matches!(host.probe(), KvmSupport::Unusable(reason) if reason.contains("kvm_pvm")));
     }
 
     #[test]
@@ -128,7 +130,7 @@ mod tests {
         host.device = "/dev/null".into();
         host.api_version = api_version;
 
-        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("API")));
+        assert!(matches!(host.probe(), KvmSupport::Unusable(reason) if reason.contains("API")));
     }
 
     #[test]
@@ -137,6 +139,6 @@ mod tests {
         let host = host(dir.path(), "svm_lock xvmx");
         std::fs::write(&host.device, "").unwrap();
 
-        assert!(matches!(host.probe(), Kvm::Unusable(reason) if reason.contains("neither")));
+        assert!(matches!(host.probe(), KvmSupport::Unusable(reason) if reason.contains("neither")));
     }
 }

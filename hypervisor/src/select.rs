@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::kvm::KvmVmm;
-use crate::probe::{self, Kvm};
+use crate::probe::{self, KvmSupport};
 use crate::qemu::{Accelerator, Qemu};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{Choice, Vmm};
@@ -23,23 +23,23 @@ pub fn choice(kind: HypervisorKind) -> Result<Choice, Error> {
     choose(kind, probe::probe())
 }
 
-fn choose(kind: HypervisorKind, kvm: Kvm) -> Result<Choice, Error> {
+fn choose(kind: HypervisorKind, kvm: KvmSupport) -> Result<Choice, Error> {
     let (vmm, reason): (Box<dyn Vmm>, _) = match (kind, kvm) {
-        (HypervisorKind::Auto | HypervisorKind::Kvm, Kvm::Hardware(flag)) => (
+        (HypervisorKind::Auto | HypervisorKind::Kvm, KvmSupport::Hardware(flag)) => (
             Box::new(KvmVmm),
             format!("rust-kata-vmm on KVM: /dev/kvm is backed by hardware ({flag})"),
         ),
-        (HypervisorKind::Kvm, Kvm::Unusable(why)) => {
+        (HypervisorKind::Kvm, KvmSupport::Unusable(why)) => {
             return Err(Error::Unsupported {
                 kind,
                 reason: format!("{why}; use auto or qemu, which emulates"),
             });
         }
-        (HypervisorKind::Qemu, Kvm::Hardware(flag)) => (
+        (HypervisorKind::Qemu, KvmSupport::Hardware(flag)) => (
             Box::new(Qemu::new(Accelerator::Kvm)),
             format!("QEMU with KVM: /dev/kvm is backed by hardware ({flag})"),
         ),
-        (HypervisorKind::Auto | HypervisorKind::Qemu, Kvm::Unusable(why)) => (
+        (HypervisorKind::Auto | HypervisorKind::Qemu, KvmSupport::Unusable(why)) => (
             Box::new(Qemu::new(Accelerator::Tcg)),
             format!("QEMU with TCG (software emulation): {why}"),
         ),
@@ -53,7 +53,11 @@ mod tests {
 
     #[test]
     fn auto_takes_qemu_and_says_why() {
-        let choice = choose(HypervisorKind::Auto, Kvm::Unusable("no device".into())).unwrap();
+        let choice = choose(
+            HypervisorKind::Auto,
+            KvmSupport::Unusable("no device".into()),
+        )
+        .unwrap();
 
         assert_eq!(choice.vmm.name(), "qemu");
         assert!(choice.reason.contains("TCG"));
@@ -63,7 +67,7 @@ mod tests {
     #[test]
     fn hardware_is_for_the_built_in_vmm() {
         for kind in [HypervisorKind::Auto, HypervisorKind::Kvm] {
-            let choice = choose(kind, Kvm::Hardware("vmx")).unwrap();
+            let choice = choose(kind, KvmSupport::Hardware("vmx")).unwrap();
 
             assert_eq!(choice.vmm.name(), "kvm");
             assert!(choice.reason.contains("vmx"));
@@ -72,7 +76,7 @@ mod tests {
 
     #[test]
     fn qemu_uses_hardware_when_it_is_there() {
-        let choice = choose(HypervisorKind::Qemu, Kvm::Hardware("vmx")).unwrap();
+        let choice = choose(HypervisorKind::Qemu, KvmSupport::Hardware("vmx")).unwrap();
 
         assert_eq!(choice.vmm.name(), "qemu");
         assert!(choice.reason.contains("vmx"));
@@ -80,7 +84,10 @@ mod tests {
 
     #[test]
     fn kvm_that_cannot_serve_is_refused_with_the_reason() {
-        let refused = choose(HypervisorKind::Kvm, Kvm::Unusable("no device".into()));
+        let refused = choose(
+            HypervisorKind::Kvm,
+            KvmSupport::Unusable("no device".into()),
+        );
 
         let text = refused.err().unwrap().to_string();
         assert!(text.contains("no device"), "{text}");

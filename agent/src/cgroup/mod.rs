@@ -136,7 +136,7 @@ impl Cgroup {
     }
 
     async fn wait_event(&self, key: &str, wanted: bool) -> Result<()> {
-        let events = Watched::open(self.file("cgroup.events"))?;
+        let events = EventsFile::open(self.file("cgroup.events"))?;
         let wait = async {
             loop {
                 let now = events.read()?;
@@ -156,8 +156,8 @@ impl Cgroup {
     }
 
     /// Counts of memory.events, and a way to wait for changes.
-    pub fn memory_events(&self) -> Result<Watched> {
-        Watched::open(self.file("memory.events"))
+    pub fn memory_events(&self) -> Result<EventsFile> {
+        EventsFile::open(self.file("memory.events"))
     }
 
     /// Processes of it that the OOM killer has killed.
@@ -244,17 +244,17 @@ pub fn parse_flat(text: &str) -> HashMap<String, u64> {
 
 /// A "key value" file of a cgroup that tells when it changes: the kernel
 /// raises POLLPRI on it until it is read again.
-pub struct Watched {
+pub struct EventsFile {
     path: PathBuf,
     file: AsyncFd<OwnedFd>,
 }
 
-impl Watched {
-    fn open(path: PathBuf) -> Result<Watched> {
+impl EventsFile {
+    fn open(path: PathBuf) -> Result<EventsFile> {
         let file = File::open(&path).path(&path)?;
         let file =
             crate::stdio::stream::register(OwnedFd::from(file), Interest::PRIORITY).path(&path)?;
-        Ok(Watched { path, file })
+        Ok(EventsFile { path, file })
     }
 
     /// What the file says now.

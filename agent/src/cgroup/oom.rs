@@ -8,7 +8,7 @@ use protos::agent::{Event, OomEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::cgroup::{Cgroup, Watched};
+use crate::cgroup::{Cgroup, EventsFile};
 use crate::error::Result;
 use crate::sync::lock;
 
@@ -76,7 +76,7 @@ impl OomWatch {
         Ok(watch)
     }
 
-    async fn follow(self: Arc<Self>, changes: Watched) {
+    async fn follow(self: Arc<Self>, changes: EventsFile) {
         // Reading arms the next wait; it fails once the cgroup is gone.
         while let Ok(now) = changes.read() {
             self.saw(now.get("oom_kill").copied().unwrap_or(0));

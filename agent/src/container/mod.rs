@@ -264,7 +264,7 @@ impl Container {
     }
 
     /// Changes the status unless the container has ended meanwhile.
-    fn pass(&self, from: Status, to: Status) {
+    fn transition(&self, from: Status, to: Status) {
         let mut status = lock(&self.status);
         if *status == from {
             *status = to;
@@ -277,7 +277,7 @@ impl Container {
         self.must_be(&[Status::Created], "created")?;
         let folder = helper::state_folder(Path::new(STATE), &self.id);
         notify(&folder.join(libcontainer::notify_socket::NOTIFY_FILE))?;
-        self.pass(Status::Created, Status::Running);
+        self.transition(Status::Created, Status::Running);
         self.run_hooks(&self.poststart).await
     }
 
@@ -324,7 +324,7 @@ impl Container {
             let _ = self.cgroup.freeze(false).await;
             return Err(e);
         }
-        self.pass(Status::Running, Status::Paused);
+        self.transition(Status::Running, Status::Paused);
         Ok(())
     }
 
@@ -332,7 +332,7 @@ impl Container {
         let _changing = self.changes.lock().await;
         self.must_be(&[Status::Paused], "paused")?;
         self.cgroup.freeze(false).await?;
-        self.pass(Status::Paused, Status::Running);
+        self.transition(Status::Paused, Status::Running);
         Ok(())
     }
 

@@ -11,9 +11,9 @@ use std::io;
 use nix::errno::Errno;
 
 /// Writes the mark, if the command line asks for it.
-pub fn leave() -> io::Result<()> {
+pub fn write() -> io::Result<()> {
     match std::env::var(protos::BOOT_MARK_WORD) {
-        Ok(value) => write(port(&value)?, protos::BOOT_MARK_VALUE),
+        Ok(value) => write_port(port(&value)?, protos::BOOT_MARK_VALUE),
         Err(_) => Ok(()),
     }
 }
@@ -27,7 +27,7 @@ fn port(value: &str) -> io::Result<u16> {
     })
 }
 
-fn write(port: u16, value: u8) -> io::Result<()> {
+fn write_port(port: u16, value: u8) -> io::Result<()> {
     permit(port, true)?;
     // SAFETY: the port is the VMM's, as the command line says, and a write to
     // it touches neither memory nor flags.
@@ -66,6 +66,6 @@ mod tests {
 
     #[test]
     fn no_wish_no_mark() {
-        leave().unwrap();
+        write().unwrap();
     }
 }

@@ -133,19 +133,19 @@ pub fn set_up() -> Result<()> {
 /// The kernel's rootfs cannot be the old root of a pivot_root(2), which every
 /// container needs. A bind mount of it, moved over it, can.
 fn leave_initramfs_root() -> Result<()> {
-    const ASIDE: &str = "/.root";
-    fs::create_dir_all(ASIDE).path(ASIDE)?;
+    const NEW_ROOT: &str = "/.root";
+    fs::create_dir_all(NEW_ROOT).path(NEW_ROOT)?;
     mount(
         Some("/"),
-        ASIDE,
+        NEW_ROOT,
         None::<&str>,
         MsFlags::MS_BIND,
         None::<&str>,
     )
-    .path(ASIDE)?;
-    nix::unistd::chdir(ASIDE).path(ASIDE)?;
+    .path(NEW_ROOT)?;
+    nix::unistd::chdir(NEW_ROOT).path(NEW_ROOT)?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).path("/")?;
-    nix::unistd::chroot(".").path(ASIDE)?;
+    nix::unistd::chroot(".").path(NEW_ROOT)?;
     nix::unistd::chdir("/").path("/")
 }
 

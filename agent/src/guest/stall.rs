@@ -15,13 +15,13 @@ pub async fn watch<T>(verb: &str, answer: impl Future<Output = T>) -> T {
     loop {
         match tokio::time::timeout(AFTER, &mut answer).await {
             Ok(answer) => return answer,
-            Err(_) => tell(verb),
+            Err(_) => log_processes(verb),
         }
     }
 }
 
 /// Logs all processes of the guest that are not the kernel's own.
-fn tell(verb: &str) {
+fn log_processes(verb: &str) {
     let processes = processes(Path::new("/proc"));
     log::warn!(
         "the {verb} helper has not answered for {} s; processes: {}",

@@ -33,7 +33,7 @@ use crate::launch::mount_point;
 use crate::launch::spec::Launch;
 use crate::launch::workload::Workload;
 
-use crate::stdio::stream::duplicate_aside;
+use crate::stdio::stream::duplicate_high;
 
 /// The longest message on the control socket.
 pub const MESSAGE: usize = 64 << 10;
@@ -97,7 +97,7 @@ pub fn state_folder(state: &Path, id: &str) -> PathBuf {
 /// Serves the one request that comes in on `control`, and ends.
 pub fn main(control: OwnedFd) -> ! {
     let _ = nix::sys::prctl::set_name(c"rust-kata-help");
-    let aside = duplicate_aside(&control);
+    let aside = duplicate_high(&control);
     let aside = aside.unwrap_or_else(|e| answer(&control, Err(internal(e)), None));
     drop(control);
     let control = aside;
@@ -128,7 +128,7 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), F
             let spec = fs::read(folder.join(SPEC_FILE)).map_err(internal)?;
             let spec: Spec = serde_json::from_slice(&spec).map_err(internal)?;
             mount_point::prepare(&spec).map_err(internal)?;
-            let console = Console::listen(folder, *terminal)?;
+            let console = ConsoleSocket::listen(folder, *terminal)?;
             let container = builder(id, state, workload, &console)?
                 .as_init(folder)
                 .with_systemd(false)
@@ -136,7 +136,7 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), F
                 .build()
                 .map_err(fault)?;
             let pid = container.pid().map_or(0, |pid| pid.as_raw());
-            Ok((pid, console.map(Console::accept).transpose()?))
+            Ok((pid, console.map(ConsoleSocket::accept).transpose()?))
         }
         Request::Exec {
             id,
@@ -145,15 +145,18 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), F
             terminal,
         } => {
             let workload = workload(folder, faults, false)?;
-            lend_state(state, id, folder)?;
-            let console = Console::listen(folder, *terminal)?;
+            copy_state(state, id, folder)?;
+            let console = ConsoleSocket::listen(folder, *terminal)?;
             let pid = builder(id, folder, workload, &console)?
                 .as_tenant()
                 .with_process(Some(folder.join(PROCESS_FILE)))
                 .with_detach(true)
                 .build()
                 .map_err(fault)?;
-            Ok((pid.as_raw(), console.map(Console::accept).transpose()?))
+            Ok((
+                pid.as_raw(),
+                console.map(ConsoleSocket::accept).transpose()?,
+            ))
         }
         Request::Hooks { id, state, hooks } => {
             let state = State::load(&state_folder(state, id)).map_err(internal)?;
@@ -174,7 +177,7 @@ fn builder(
     id: &str,
     state: &Path,
     workload: Workload,
-    console: &Option<Console>,
+    console: &Option<ConsoleSocket>,
 ) -> Result<ContainerBuilder, Fault> {
     ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
         .with_console_socket(console.as_ref().map(|console| console.path.clone()))
@@ -185,11 +188,11 @@ fn builder(
 
 /// libcontainer leaves sockets in the folder of the state it execs with, and
 /// wants a container that is running. So each exec works on a copy.
-fn lend_state(state: &Path, id: &str, folder: &Path) -> Result<(), Fault> {
+fn copy_state(state: &Path, id: &str, folder: &Path) -> Result<(), Fault> {
     let mut container = Container::load(state_folder(state, id)).map_err(fault)?;
-    let lent = state_folder(folder, id);
-    fs::create_dir_all(&lent).map_err(internal)?;
-    container.root = lent;
+    let copy = state_folder(folder, id);
+    fs::create_dir_all(&copy).map_err(internal)?;
+    container.root = copy;
     container.set_status(ContainerStatus::Running);
     container.save().map_err(fault)
 }
@@ -232,13 +235,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The socket over which libcontainer hands out the pty master.
-struct Console {
+struct ConsoleSocket {
     path: PathBuf,
     listener: UnixListener,
 }
 
-impl Console {
-    fn listen(folder: &Path, terminal: bool) -> Result<Option<Console>, Fault> {
+impl ConsoleSocket {
+    fn listen(folder: &Path, terminal: bool) -> Result<Option<ConsoleSocket>, Fault> {
         if !terminal {
             return Ok(None);
         }
@@ -246,7 +249,7 @@ impl Console {
         std::env::set_current_dir(folder).map_err(internal)?;
         let listener = UnixListener::bind(CONSOLE_SOCKET).map_err(internal)?;
         std::env::set_current_dir("/").map_err(internal)?;
-        Ok(Some(Console {
+        Ok(Some(ConsoleSocket {
             path: folder.join(CONSOLE_SOCKET),
             listener,
         }))
@@ -305,7 +308,7 @@ fn receive(control: &OwnedFd) -> io::Result<Request> {
         return Err(io::Error::other(problem));
     }
     // First all out of the way of each other's numbers.
-    let aside = given.iter().map(duplicate_aside);
+    let aside = given.iter().map(duplicate_high);
     let aside = aside.collect::<io::Result<Vec<OwnedFd>>>()?;
     drop(given);
     for (number, fd) in numbers.into_iter().zip(&aside) {

@@ -53,7 +53,7 @@ fn is_file(mount: &Mount) -> bool {
 
 /// Where a path leads to below a root.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct MountPoint {
     /// Without links, relative to the root.
     path: PathBuf,
     /// A link led to it, and it is not there.
@@ -62,7 +62,7 @@ struct Place {
 
 /// Follows a path; no link in it leads out of `root`, and what is missing has no links.
 /// Below what is `covered` by mounts there will be other files.
-fn follow(root: &OwnedFd, destination: &Path, covered: &[PathBuf]) -> io::Result<Place> {
+fn follow(root: &OwnedFd, destination: &Path, covered: &[PathBuf]) -> io::Result<MountPoint> {
     let mut rest: VecDeque<OsString> = parts(destination).collect();
     let mut path = PathBuf::new();
     let (mut links, mut missing) = (0, false);
@@ -75,7 +75,7 @@ fn follow(root: &OwnedFd, destination: &Path, covered: &[PathBuf]) -> io::Result
         if covered.contains(&next) && !rest.is_empty() {
             path = next;
             path.extend(rest);
-            return Ok(Place {
+            return Ok(MountPoint {
                 path,
                 dangling: false,
             });
@@ -101,7 +101,7 @@ fn follow(root: &OwnedFd, destination: &Path, covered: &[PathBuf]) -> io::Result
             }
         }
     }
-    Ok(Place {
+    Ok(MountPoint {
         path,
         dangling: links > 0 && missing,
     })
@@ -212,7 +212,7 @@ mod tests {
                 continue;
             }
             let found = found.unwrap();
-            let dangling = Place {
+            let dangling = MountPoint {
                 path: made.into(),
                 dangling: true,
             };

@@ -101,7 +101,7 @@ impl Pod {
     }
 
     /// Ends what `reserve` began; `None`: it was not created.
-    pub fn settle(&self, id: &str, container: Option<Arc<Container>>) {
+    pub fn finish_create(&self, id: &str, container: Option<Arc<Container>>) {
         match container {
             Some(container) => self.table().insert(id.to_owned(), Slot::Made(container)),
             None => self.table().remove(id),

@@ -53,11 +53,11 @@ impl Uses {
         // Noted first: another container that ends must not unmount what this one enters.
         self.table().insert(id.to_owned(), paths.clone());
         blocking(move || {
-            paths.iter().try_for_each(|path| enter(path))?;
+            paths.iter().try_for_each(|path| trigger_mount(path))?;
             let below = below.iter().map(PathBuf::from);
             // What is asked for beyond is the container's to come to by itself.
             let below = below.filter(|path| paths.iter().any(|used| path.starts_with(used)));
-            below.into_iter().try_for_each(|path| enter(&path))
+            below.into_iter().try_for_each(|path| trigger_mount(&path))
         })
         .await
     }
@@ -73,7 +73,7 @@ impl Uses {
             paths
         };
         let left = blocking(move || {
-            leave(&unused);
+            unmount_below(&unused);
             Ok(())
         });
         if let Err(e) = left.await {
@@ -98,7 +98,7 @@ fn resolve(paths: BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
 }
 
 /// Has the kernel mount what a path leads to.
-fn enter(path: &Path) -> Result<()> {
+fn trigger_mount(path: &Path) -> Result<()> {
     // A file cannot be mounted so, and is not; what the host has unmounted is gone.
     if path.is_dir() {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
@@ -109,7 +109,7 @@ fn enter(path: &Path) -> Result<()> {
 
 /// Unmounts what is mounted at and below these paths, so that the host is told that the
 /// guest has forgotten all of it.
-fn leave(paths: &BTreeSet<PathBuf>) {
+fn unmount_below(paths: &BTreeSet<PathBuf>) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for point in mounted_below(&table, paths) {
         // A mount below that a path led to goes with it.

@@ -133,7 +133,7 @@ impl agent_ttrpc::Agent for Service {
                 if made.is_err() {
                     pod.share.end(id).await;
                 }
-                pod.settle(id, made.as_ref().ok().cloned());
+                pod.finish_create(id, made.as_ref().ok().cloned());
                 made
             })
             .await

@@ -25,21 +25,21 @@ use crate::sync::lock;
 
 /// Streams that were opened, and calls that wait for theirs.
 pub struct Arrivals {
-    places: Mutex<HashMap<u64, Place>>,
+    slots: Mutex<HashMap<u64, StreamSlot>>,
     deadline: Duration,
 }
 
-enum Place {
+enum StreamSlot {
     /// Opened, and asked for by no call yet.
-    Kept(Stream),
+    Opened(Stream),
     /// Asked for, and not opened yet.
-    Wanted(oneshot::Sender<Stream>),
+    Awaited(oneshot::Sender<Stream>),
 }
 
 impl Arrivals {
     fn new(deadline: Duration) -> Arc<Arrivals> {
         Arc::new(Arrivals {
-            places: Mutex::default(),
+            slots: Mutex::default(),
             deadline,
         })
     }
@@ -70,7 +70,7 @@ impl Arrivals {
             match accepted {
                 Ok((fd, libc::VMADDR_CID_HOST)) => {
                     let arrivals = self.clone();
-                    tokio::spawn(async move { arrivals.welcome(fd).await });
+                    tokio::spawn(async move { arrivals.read_token(fd).await });
                 }
                 // From the guest itself, over its loopback.
                 Ok(_) => {}
@@ -83,7 +83,7 @@ impl Arrivals {
         }
     }
 
-    async fn welcome(self: Arc<Self>, fd: OwnedFd) {
+    async fn read_token(self: Arc<Self>, fd: OwnedFd) {
         let named = async {
             let stream = Stream::new(fd)?;
             let mut token = [0; 8];
@@ -91,27 +91,27 @@ impl Arrivals {
             std::io::Result::Ok((u64::from_le_bytes(token), stream))
         };
         match tokio::time::timeout(self.deadline, named).await {
-            Ok(Ok((token, stream))) => self.arrive(token, stream).await,
+            Ok(Ok((token, stream))) => self.deliver(token, stream).await,
             Ok(Err(e)) => log::debug!("a stream ended before its token: {e}"),
             Err(_) => log::warn!("a stream of the host sent no token"),
         }
     }
 
-    async fn arrive(&self, token: u64, stream: Stream) {
+    async fn deliver(&self, token: u64, stream: Stream) {
         {
-            let mut places = self.lock();
-            if let Some(Place::Wanted(call)) = places.remove(&token) {
+            let mut slots = self.lock();
+            if let Some(StreamSlot::Awaited(call)) = slots.remove(&token) {
                 // A call that has gone wants it no more.
                 let _ = call.send(stream);
                 return;
             }
-            places.insert(token, Place::Kept(stream));
+            slots.insert(token, StreamSlot::Opened(stream));
         }
         // Its call has failed, or does not come.
         tokio::time::sleep(2 * self.deadline).await;
-        let mut places = self.lock();
-        if let Some(Place::Kept(_)) = places.get(&token) {
-            places.remove(&token);
+        let mut slots = self.lock();
+        if let Some(StreamSlot::Opened(_)) = slots.get(&token) {
+            slots.remove(&token);
         }
     }
 
@@ -122,10 +122,10 @@ impl Arrivals {
         }
         let (call, arrived) = oneshot::channel();
         {
-            let mut places = self.lock();
-            match places.remove(&token) {
-                Some(Place::Kept(stream)) => return Ok(Some(stream)),
-                _ => places.insert(token, Place::Wanted(call)),
+            let mut slots = self.lock();
+            match slots.remove(&token) {
+                Some(StreamSlot::Opened(stream)) => return Ok(Some(stream)),
+                _ => slots.insert(token, StreamSlot::Awaited(call)),
             };
         }
         if let Ok(Ok(stream)) = tokio::time::timeout(self.deadline, arrived).await {
@@ -138,8 +138,8 @@ impl Arrivals {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Place>> {
-        lock(&self.places)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, StreamSlot>> {
+        lock(&self.slots)
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     async fn opened(arrivals: &Arc<Arrivals>, token: u64) -> std::os::unix::net::UnixStream {
         let (guest, mut host) = std::os::unix::net::UnixStream::pair().unwrap();
         host.write_all(&token.to_le_bytes()).unwrap();
-        tokio::spawn(arrivals.clone().welcome(guest.into()));
+        tokio::spawn(arrivals.clone().read_token(guest.into()));
         host
     }
 
@@ -199,7 +199,7 @@ mod tests {
         assert!(arrivals.lock().is_empty());
 
         let (stream, _host) = connection();
-        arrivals.arrive(TOKEN, stream).await;
+        arrivals.deliver(TOKEN, stream).await;
         assert!(arrivals.lock().is_empty());
     }
 }

@@ -131,7 +131,7 @@ pub fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
 }
 
 /// Likewise, with a number that no process's descriptor is asked to have.
-pub fn duplicate_aside(fd: &impl AsFd) -> io::Result<OwnedFd> {
+pub fn duplicate_high(fd: &impl AsFd) -> io::Result<OwnedFd> {
     duplicate_from(fd, HIGHEST_DESCRIPTOR + 1)
 }
 

@@ -122,7 +122,7 @@ pub(super) fn keep_capabilities_across_users() {
 }
 
 #[repr(C)]
-struct Header {
+struct CapabilityHeader {
     version: u32,
     pid: libc::c_int,
 }
@@ -140,7 +140,7 @@ const VERSION_3: u32 = 0x2008_0522;
 
 /// Makes `capabilities` the effective and permitted set of the calling thread.
 fn set(capabilities: u64) -> io::Result<()> {
-    let header = Header {
+    let header = CapabilityHeader {
         version: VERSION_3,
         pid: 0,
     };

@@ -20,7 +20,7 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::Error;
+use super::MachineError;
 use super::layout;
 use crate::transport::mmio::SLOT_SIZE;
 
@@ -34,32 +34,32 @@ const DSDT_HEADER: u32 = 36;
 pub const MAX_VCPUS: u32 = 254;
 
 /// Writes the tables for `vcpus` vCPUs and all slots.
-pub(super) fn write(mem: &GuestMemoryMmap, vcpus: u32) -> Result<(), Error> {
-    let mut place = Place {
+pub(super) fn write(mem: &GuestMemoryMmap, vcpus: u32) -> Result<(), MachineError> {
+    let mut writer = TableWriter {
         mem,
         next: layout::RSDP + Rsdp::len() as u64,
     };
-    let dsdt = place.put(&bytes(&dsdt(vcpus)))?;
-    let fadt = place.put(&bytes(&fadt(dsdt)))?;
-    let madt = place.put(&bytes(&madt(vcpus)))?;
+    let dsdt = writer.put(&bytes(&dsdt(vcpus)))?;
+    let fadt = writer.put(&bytes(&fadt(dsdt)))?;
+    let madt = writer.put(&bytes(&madt(vcpus)))?;
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
-    let xsdt = place.put(&bytes(&xsdt))?;
-    place.next = layout::RSDP;
-    place.put(&bytes(&Rsdp::new(OEM, xsdt)))?;
+    let xsdt = writer.put(&bytes(&xsdt))?;
+    writer.next = layout::RSDP;
+    writer.put(&bytes(&Rsdp::new(OEM, xsdt)))?;
     Ok(())
 }
 
 /// Where the next table goes.
-struct Place<'m> {
+struct TableWriter<'m> {
     mem: &'m GuestMemoryMmap,
     next: u64,
 }
 
-impl Place<'_> {
-    fn put(&mut self, table: &[u8]) -> Result<u64, Error> {
-        let failed = |reason: String| Error::Memory {
+impl TableWriter<'_> {
+    fn put(&mut self, table: &[u8]) -> Result<u64, MachineError> {
+        let failed = |reason: String| MachineError::Memory {
             what: "write ACPI tables into",
             reason,
         };

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::Error;
+use super::MachineError;
 use super::exit::{Ending, GuestExit};
 use super::io_apic::{self, IoApic};
 use super::layout;
@@ -72,7 +72,7 @@ impl Bus {
     }
 
     /// A write to a register in memory. On an error the guest cannot go on.
-    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), Error> {
+    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), MachineError> {
         if let Some((slot, offset)) = self.slot(address) {
             if let Some(device) = &mut *lock(slot) {
                 device.write(offset, data);

@@ -5,7 +5,7 @@
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
-use super::Error;
+use super::MachineError;
 
 /// Intel SDM 2A, CPUID, leaf 1.
 mod leaf1 {
@@ -25,7 +25,7 @@ const LEVEL_THREAD: u32 = 1;
 const LEVEL_CORE: u32 = 2;
 
 /// The CPUID of vCPU `id` of `count`.
-pub(super) fn for_vcpu(supported: &CpuId, id: u32, count: u32) -> Result<CpuId, Error> {
+pub(super) fn for_vcpu(supported: &CpuId, id: u32, count: u32) -> Result<CpuId, MachineError> {
     // Leaves that tell of topology are made anew.
     let mut entries: Vec<_> = supported
         .as_slice()
@@ -42,7 +42,7 @@ pub(super) fn for_vcpu(supported: &CpuId, id: u32, count: u32) -> Result<CpuId, 
     if has_extended_topology {
         entries.extend(topology(id, count));
     }
-    CpuId::from_entries(&entries).map_err(|_| Error::Cpuid(entries.len()))
+    CpuId::from_entries(&entries).map_err(|_| MachineError::Cpuid(entries.len()))
 }
 
 fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {

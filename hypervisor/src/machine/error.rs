@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Why a machine cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum MachineError {
     /// An ioctl of KVM's failed.
     #[error("{call}: {source}")]
     Kvm {
@@ -92,10 +92,10 @@ pub enum Error {
     Stuck(Duration),
 }
 
-impl Error {
+impl MachineError {
     /// Names the ioctl that failed.
-    pub(super) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
-        move |err| Error::Kvm {
+    pub(super) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> MachineError {
+        move |err| MachineError::Kvm {
             call,
             source: io::Error::from_raw_os_error(err.errno()),
         }

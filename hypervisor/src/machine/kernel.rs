@@ -9,7 +9,7 @@ use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::Elf;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, ReadVolatile};
 
-use super::Error;
+use super::MachineError;
 use super::layout;
 use super::memory::{Range, ranges};
 
@@ -34,8 +34,8 @@ pub(super) fn load(
     mut kernel: File,
     initrd: File,
     cmdline: &str,
-) -> Result<u64, Error> {
-    let bad = |reason: String| Error::Kernel { reason };
+) -> Result<u64, MachineError> {
+    let bad = |reason: String| MachineError::Kernel { reason };
     let loaded = Elf::load(
         mem,
         None,
@@ -60,8 +60,8 @@ fn load_initrd(
     memory_bytes: u64,
     kernel_end: u64,
     mut initrd: File,
-) -> Result<Range, Error> {
-    let bad = |reason: String| Error::Initrd { reason };
+) -> Result<Range, MachineError> {
+    let bad = |reason: String| MachineError::Initrd { reason };
     let len = initrd
         .seek(SeekFrom::End(0))
         .and_then(|len| initrd.rewind().map(|()| len))
@@ -84,9 +84,9 @@ fn load_initrd(
     Ok(Range { start, len })
 }
 
-fn write_cmdline(mem: &GuestMemoryMmap, cmdline: &str) -> Result<(), Error> {
+fn write_cmdline(mem: &GuestMemoryMmap, cmdline: &str) -> Result<(), MachineError> {
     if cmdline.len() >= layout::CMDLINE_MAX || cmdline.contains('\0') {
-        return Err(Error::Cmdline(cmdline.len()));
+        return Err(MachineError::Cmdline(cmdline.len()));
     }
     let mut bytes = cmdline.as_bytes().to_vec();
     bytes.push(0);
@@ -134,8 +134,8 @@ fn memory_map(memory_bytes: u64) -> Vec<Range> {
     map
 }
 
-fn memory_error(err: vm_memory::GuestMemoryError) -> Error {
-    Error::Memory {
+fn memory_error(err: vm_memory::GuestMemoryError) -> MachineError {
+    MachineError::Memory {
         what: "write boot parameters into",
         reason: err.to_string(),
     }
@@ -201,7 +201,7 @@ mod tests {
 
         let refused = load(&mem, 4 * MIB, file(&elf(b"kernel")), large, "").unwrap_err();
 
-        assert!(matches!(refused, Error::Initrd { .. }), "{refused}");
+        assert!(matches!(refused, MachineError::Initrd { .. }), "{refused}");
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
 
         for image in [&b""[..], b"#!/bin/sh\n", &elf(b"")[..100]] {
             let refused = load(&mem, 4 * MIB, file(image), file(b""), "").unwrap_err();
-            assert!(matches!(refused, Error::Kernel { .. }), "{refused}");
+            assert!(matches!(refused, MachineError::Kernel { .. }), "{refused}");
         }
     }
 
@@ -222,6 +222,6 @@ mod tests {
         let refused =
             load(&mem, 4 * MIB, file(&elf(b"kernel")), file(b"initrd"), &long).unwrap_err();
 
-        assert!(matches!(refused, Error::Cmdline(_)), "{refused}");
+        assert!(matches!(refused, MachineError::Cmdline(_)), "{refused}");
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use kvm_bindings::{KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use super::Error;
+use super::MachineError;
 use super::io_apic::{self, Message};
 use super::layout;
 
@@ -28,12 +28,12 @@ const NEEDED: [(Cap, &str); 11] = [
 ];
 
 /// Takes over a descriptor of `/dev/kvm` and checks that it can do what is needed.
-pub(super) fn open(device: OwnedFd) -> Result<Kvm, Error> {
+pub(super) fn open(device: OwnedFd) -> Result<Kvm, MachineError> {
     // SAFETY: owned, and handed over; if it is another device, the ioctls below fail.
     let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(device.into_raw_fd()) };
     let version = kvm.get_api_version();
     if version != API_VERSION {
-        return Err(Error::ApiVersion(version));
+        return Err(MachineError::ApiVersion(version));
     }
     let missing: Vec<_> = NEEDED
         .iter()
@@ -43,36 +43,36 @@ pub(super) fn open(device: OwnedFd) -> Result<Kvm, Error> {
     if missing.is_empty() {
         Ok(kvm)
     } else {
-        Err(Error::Missing(missing.join(", ")))
+        Err(MachineError::Missing(missing.join(", ")))
     }
 }
 
 /// Makes a VM whose vCPUs will have local APICs, in the order that KVM wants. The I/O APIC
 /// is [ours](io_apic); there is no legacy interrupt controller and no timer.
-pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, MachineError> {
     let vm = loop {
         match kvm.create_vm() {
             // A signal, or a lack of memory for a moment on some kernels.
             Err(err) if err.errno() == libc::EINTR => {}
-            other => break other.map_err(Error::kvm("KVM_CREATE_VM"))?,
+            other => break other.map_err(MachineError::kvm("KVM_CREATE_VM"))?,
         }
     };
     vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-        .map_err(Error::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        .map_err(MachineError::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
     vm.set_tss_address(layout::KVM_TSS)
-        .map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
+        .map_err(MachineError::kvm("KVM_SET_TSS_ADDR"))?;
     let split = kvm_enable_cap {
         cap: kvm_bindings::KVM_CAP_SPLIT_IRQCHIP,
         args: [io_apic::LINES as u64, 0, 0, 0],
         ..Default::default()
     };
     vm.enable_cap(&split)
-        .map_err(Error::kvm("KVM_ENABLE_CAP of KVM_CAP_SPLIT_IRQCHIP"))?;
+        .map_err(MachineError::kvm("KVM_ENABLE_CAP of KVM_CAP_SPLIT_IRQCHIP"))?;
     Ok(vm)
 }
 
 /// Has each interrupt line become its message; lines without one lead nowhere.
-pub(super) fn route(vm: &VmFd, messages: &[Message]) -> Result<(), Error> {
+pub(super) fn route(vm: &VmFd, messages: &[Message]) -> Result<(), MachineError> {
     let entries: Vec<_> = messages
         .iter()
         .map(|message| {
@@ -87,7 +87,7 @@ pub(super) fn route(vm: &VmFd, messages: &[Message]) -> Result<(), Error> {
         })
         .collect();
     let routing = KvmIrqRouting::from_entries(&entries)
-        .map_err(|_| Error::Missing("KVM_CAP_IRQ_ROUTING".into()))?;
+        .map_err(|_| MachineError::Missing("KVM_CAP_IRQ_ROUTING".into()))?;
     vm.set_gsi_routing(&routing)
-        .map_err(Error::kvm("KVM_SET_GSI_ROUTING"))
+        .map_err(MachineError::kvm("KVM_SET_GSI_ROUTING"))
 }

@@ -14,7 +14,7 @@ use vm_memory::{
     MmapRegion, mmap::MmapRegionError,
 };
 
-use super::Error;
+use super::MachineError;
 use super::layout;
 
 /// How much memory, and on what.
@@ -79,25 +79,25 @@ impl MemoryConfig {
     }
 
     /// Makes the memory, plugged or not: what is not plugged costs nothing.
-    pub(super) fn make(&self) -> Result<GuestMemoryMmap, Error> {
+    pub(super) fn make(&self) -> Result<GuestMemoryMmap, MachineError> {
         let mut wanted = ranges(self.bytes());
         wanted.extend(self.hotplug());
         if self.hugepages && wanted.iter().any(|range| range.len % HUGE_PAGE != 0) {
-            return Err(Error::MemorySize {
+            return Err(MachineError::MemorySize {
                 mib: self.mib,
                 why: "it is not a multiple of 2 MiB, the size of huge pages",
             });
         }
         let regions = wanted.into_iter().map(|range| self.region(range));
         let regions = regions.collect::<Result<Vec<_>, _>>()?;
-        GuestMemoryMmap::from_regions(regions).map_err(|err| Error::Memory {
+        GuestMemoryMmap::from_regions(regions).map_err(|err| MachineError::Memory {
             what: "lay out",
             reason: err.to_string(),
         })
     }
 
-    fn region(&self, range: Range) -> Result<GuestRegionMmap, Error> {
-        let failed = |what| move |reason: String| Error::Memory { what, reason };
+    fn region(&self, range: Range) -> Result<GuestRegionMmap, MachineError> {
+        let failed = |what| move |reason: String| MachineError::Memory { what, reason };
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let len = range.len as usize;
         let (file, flags) = if self.shared || self.hugepages {
@@ -198,12 +198,12 @@ impl Filler {
         if filler.at + all != end {
             return none;
         }
-        filler.give_back(len);
+        filler.unmap_front(len);
         filler
     }
 
     /// Unmaps the first `len` bytes.
-    fn give_back(&mut self, len: usize) {
+    fn unmap_front(&mut self, len: usize) {
         // SAFETY: part of a mapping of ours that nobody knows of.
         unsafe { libc::munmap(self.at as *mut libc::c_void, len) };
         self.at += len;
@@ -214,7 +214,7 @@ impl Filler {
 impl Drop for Filler {
     fn drop(&mut self) {
         if self.len > 0 {
-            self.give_back(self.len);
+            self.unmap_front(self.len);
         }
     }
 }
@@ -236,7 +236,7 @@ fn name(region: &MmapRegion) {
 }
 
 /// Shows all of `mem` to the guest of `vm`.
-pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), Error> {
+pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), MachineError> {
     for (slot, region) in mem.iter().enumerate() {
         let region = kvm_userspace_memory_region {
             slot: slot as u32,
@@ -248,7 +248,7 @@ pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), Error> {
         // SAFETY: the region is mapped, of this size, overlaps no other, and the
         // machine keeps it mapped for as long as the VM lives.
         unsafe { vm.set_user_memory_region(region) }
-            .map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+            .map_err(MachineError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ use slots::Wires;
 use vcpu::Vcpus;
 
 pub use acpi::MAX_VCPUS;
-pub use error::Error;
+pub use error::MachineError;
 pub use exit::{Ending, GuestExit};
 pub use memory::MemoryConfig;
 
@@ -94,7 +94,7 @@ impl Machine {
         config: &MachineConfig,
         files: MachineFiles,
         started: Instant,
-    ) -> Result<Machine, Error> {
+    ) -> Result<Machine, MachineError> {
         let kvm = kvm::open(files.kvm)?;
         check_vcpus(config, &kvm)?;
         let guest = config.memory.make()?;
@@ -110,10 +110,10 @@ impl Machine {
         let boot = |vcpu: &VcpuFd| registers::boot(vcpu, &guest, entry);
         let (vm, vcpus) = assemble(&kvm, &guest, config.max_vcpus, boot)?;
 
-        let ending = Ending::new().map_err(Error::Event)?;
-        let com1 = EventFd::new().map_err(Error::Event)?;
+        let ending = Ending::new().map_err(MachineError::Event)?;
+        let com1 = EventFd::new().map_err(MachineError::Event)?;
         vm.register_irqfd(com1.for_kvm(), layout::COM1_GSI)
-            .map_err(Error::kvm("KVM_IRQFD"))?;
+            .map_err(MachineError::kvm("KVM_IRQFD"))?;
         let bus = Arc::new(Bus::new(
             io_apic(&vm),
             com1,
@@ -156,7 +156,7 @@ impl Machine {
     }
 
     /// Stops the guest: first its vCPUs, then its devices.
-    pub fn pause(&self) -> Result<(), Error> {
+    pub fn pause(&self) -> Result<(), MachineError> {
         self.vcpus.pause()?;
         for mut slot in self.bus.slots() {
             if let Some(device) = &mut *slot {
@@ -198,14 +198,14 @@ impl Drop for Machine {
     }
 }
 
-fn check_vcpus(config: &MachineConfig, kvm: &Kvm) -> Result<(), Error> {
+fn check_vcpus(config: &MachineConfig, kvm: &Kvm) -> Result<(), MachineError> {
     let limit = u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX);
     let limit = limit.min(acpi::MAX_VCPUS);
     let (given, max) = (config.vcpus, config.max_vcpus);
     if given >= 1 && given <= max && max <= limit {
         Ok(())
     } else {
-        Err(Error::Vcpus { given, max, limit })
+        Err(MachineError::Vcpus { given, max, limit })
     }
 }
 
@@ -214,21 +214,21 @@ fn assemble(
     kvm: &Kvm,
     guest: &GuestMemoryMmap,
     count: u32,
-    boot: impl Fn(&VcpuFd) -> Result<(), Error>,
-) -> Result<(Arc<VmFd>, Vec<VcpuFd>), Error> {
+    boot: impl Fn(&VcpuFd) -> Result<(), MachineError>,
+) -> Result<(Arc<VmFd>, Vec<VcpuFd>), MachineError> {
     let vm = kvm::create_vm(kvm)?;
     memory::register(&vm, guest)?;
     let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        .map_err(MachineError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
     let mut vcpus = Vec::new();
     for id in 0..count {
         let vcpu = vm
             .create_vcpu(id.into())
-            .map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+            .map_err(MachineError::kvm("KVM_CREATE_VCPU"))?;
         let cpuid = cpuid::for_vcpu(&supported, id, count)?;
         vcpu.set_cpuid2(&cpuid)
-            .map_err(Error::kvm("KVM_SET_CPUID2"))?;
+            .map_err(MachineError::kvm("KVM_SET_CPUID2"))?;
         registers::common(&vcpu)?;
         if id == 0 {
             boot(&vcpu)?;

@@ -8,7 +8,7 @@ use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::Error;
+use super::MachineError;
 use super::layout;
 
 /// Model-specific registers (Intel SDM 4).
@@ -40,7 +40,7 @@ const DATA: u16 = 0xc093;
 const TSS: u16 = 0x808b;
 
 /// What every vCPU starts with.
-pub(super) fn common(vcpu: &VcpuFd) -> Result<(), Error> {
+pub(super) fn common(vcpu: &VcpuFd) -> Result<(), MachineError> {
     let entry = |index, data| kvm_msr_entry {
         index,
         data,
@@ -51,12 +51,16 @@ pub(super) fn common(vcpu: &VcpuFd) -> Result<(), Error> {
         entry(MSR_IA32_MISC_ENABLE, MISC_ENABLE_FAST_STRING),
         entry(MSR_MTRR_DEF_TYPE, MTRR_ENABLE_WRITE_BACK),
     ];
-    let msrs = Msrs::from_entries(&wanted).map_err(|_| Error::Msr(0))?;
-    let set = vcpu.set_msrs(&msrs).map_err(Error::kvm("KVM_SET_MSRS"))?;
+    let msrs = Msrs::from_entries(&wanted).map_err(|_| MachineError::Msr(0))?;
+    let set = vcpu
+        .set_msrs(&msrs)
+        .map_err(MachineError::kvm("KVM_SET_MSRS"))?;
     if let Some(refused) = wanted.get(set) {
-        return Err(Error::Msr(refused.index));
+        return Err(MachineError::Msr(refused.index));
     }
-    let mut lapic = vcpu.get_lapic().map_err(Error::kvm("KVM_GET_LAPIC"))?;
+    let mut lapic = vcpu
+        .get_lapic()
+        .map_err(MachineError::kvm("KVM_GET_LAPIC"))?;
     for (byte, value) in lapic.regs[APIC_LVT1..]
         .iter_mut()
         .zip(MODE_NMI.to_le_bytes())
@@ -64,22 +68,24 @@ pub(super) fn common(vcpu: &VcpuFd) -> Result<(), Error> {
         *byte = value as _;
     }
     vcpu.set_lapic(&lapic)
-        .map_err(Error::kvm("KVM_SET_LAPIC"))?;
+        .map_err(MachineError::kvm("KVM_SET_LAPIC"))?;
     let fpu = kvm_fpu {
         fcw: 0x37f,    // the state after FNINIT (Intel SDM 1 §8.1.5)
         mxcsr: 0x1f80, // after reset (Intel SDM 1 §10.2.3)
         ..Default::default()
     };
-    vcpu.set_fpu(&fpu).map_err(Error::kvm("KVM_SET_FPU"))
+    vcpu.set_fpu(&fpu).map_err(MachineError::kvm("KVM_SET_FPU"))
 }
 
 /// Points the boot CPU at a kernel's 64-bit entry. Writes the tables that it needs.
-pub(super) fn boot(vcpu: &VcpuFd, mem: &GuestMemoryMmap, entry: u64) -> Result<(), Error> {
-    write_tables(mem).map_err(|err| Error::Memory {
+pub(super) fn boot(vcpu: &VcpuFd, mem: &GuestMemoryMmap, entry: u64) -> Result<(), MachineError> {
+    write_tables(mem).map_err(|err| MachineError::Memory {
         what: "write boot tables into",
         reason: err.to_string(),
     })?;
-    let mut sregs = vcpu.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+    let mut sregs = vcpu
+        .get_sregs()
+        .map_err(MachineError::kvm("KVM_GET_SREGS"))?;
     sregs.gdt.base = layout::GDT;
     sregs.gdt.limit = (gdt().len() * 8 - 1) as u16;
     sregs.idt.base = layout::IDT;
@@ -94,14 +100,15 @@ pub(super) fn boot(vcpu: &VcpuFd, mem: &GuestMemoryMmap, entry: u64) -> Result<(
     sregs.cr0 |= CR0_PE | CR0_ET | CR0_PG;
     sregs.efer |= EFER_LME | EFER_LMA;
     vcpu.set_sregs(&sregs)
-        .map_err(Error::kvm("KVM_SET_SREGS"))?;
+        .map_err(MachineError::kvm("KVM_SET_SREGS"))?;
     let regs = kvm_regs {
         rflags: 1 << 1, // always one
         rip: entry,
         rsi: layout::ZERO_PAGE,
         ..Default::default()
     };
-    vcpu.set_regs(&regs).map_err(Error::kvm("KVM_SET_REGS"))
+    vcpu.set_regs(&regs)
+        .map_err(MachineError::kvm("KVM_SET_REGS"))
 }
 
 /// A null entry, code, data, task state; flat, as the boot protocol wants them.

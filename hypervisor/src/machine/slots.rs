@@ -10,7 +10,7 @@ use std::sync::MutexGuard;
 use kvm_ioctls::{IoEventAddress, VmFd};
 
 use super::layout;
-use super::{Error, Machine};
+use super::{Machine, MachineError};
 use crate::event::EventFd;
 use crate::sync::lock;
 use crate::transport::mmio::{Mmio, QUEUE_NOTIFY};
@@ -31,9 +31,9 @@ pub(super) struct Wire {
 impl Machine {
     /// Puts a device into the first free slot; returns its number. A guest that runs
     /// already has to look at the slot again to find it.
-    pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, Error> {
+    pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, MachineError> {
         let kind = device.kind().name();
-        let failed = |source| Error::Device { kind, source };
+        let failed = |source| MachineError::Device { kind, source };
         for (index, mut slot) in self.bus.slots().enumerate() {
             if slot.is_some() {
                 continue;
@@ -48,16 +48,16 @@ impl Machine {
             *slot = Some(mmio);
             return Ok(index);
         }
-        Err(Error::NoSlot(layout::SLOT_COUNT))
+        Err(MachineError::NoSlot(layout::SLOT_COUNT))
     }
 
     /// Takes the device out of a slot and ends it. For a guest that has not let go of it,
     /// it is as if it was torn out: its registers read as those of a free slot.
-    pub fn detach(&self, index: usize) -> Result<(), Error> {
+    pub fn detach(&self, index: usize) -> Result<(), MachineError> {
         let mut slot = self.bus.slots().nth(index);
         let device = slot.as_mut().and_then(|slot| slot.take());
         drop(slot);
-        let device = device.ok_or(Error::EmptySlot(index))?;
+        let device = device.ok_or(MachineError::EmptySlot(index))?;
         let wire = self.wires().remove(&index);
         // Its threads end here, what they have taken is finished before.
         drop(device);
@@ -71,7 +71,12 @@ impl Machine {
 
 impl Wire {
     /// Connects a device. On an error nothing stays connected.
-    fn connect(vm: &VmFd, index: usize, irq: EventFd, kicks: Vec<EventFd>) -> Result<Wire, Error> {
+    fn connect(
+        vm: &VmFd,
+        index: usize,
+        irq: EventFd,
+        kicks: Vec<EventFd>,
+    ) -> Result<Wire, MachineError> {
         let mut wire = Wire {
             gsi: layout::slot_gsi(index),
             notify: IoEventAddress::Mmio(layout::slot_address(index) + QUEUE_NOTIFY),
@@ -80,11 +85,11 @@ impl Wire {
         };
         let connect = || {
             vm.register_irqfd(irq.for_kvm(), wire.gsi)
-                .map_err(Error::kvm("KVM_IRQFD"))?;
+                .map_err(MachineError::kvm("KVM_IRQFD"))?;
             wire.irq = Some(irq);
             for (queue, kick) in (0u32..).zip(kicks) {
                 vm.register_ioevent(kick.for_kvm(), &wire.notify, queue)
-                    .map_err(Error::kvm("KVM_IOEVENTFD"))?;
+                    .map_err(MachineError::kvm("KVM_IOEVENTFD"))?;
                 wire.kicks.push(kick);
             }
             Ok(())
@@ -98,15 +103,15 @@ impl Wire {
     }
 
     /// Takes back all that is connected; returns the first error.
-    fn disconnect(&mut self, vm: &VmFd) -> Result<(), Error> {
+    fn disconnect(&mut self, vm: &VmFd) -> Result<(), MachineError> {
         let mut result = Ok(());
         for (queue, kick) in (0u32..).zip(self.kicks.drain(..)) {
             let gone = vm.unregister_ioevent(kick.for_kvm(), &self.notify, queue);
-            result = result.and(gone.map_err(Error::kvm("KVM_IOEVENTFD")));
+            result = result.and(gone.map_err(MachineError::kvm("KVM_IOEVENTFD")));
         }
         if let Some(irq) = self.irq.take() {
             let gone = vm.unregister_irqfd(irq.for_kvm(), self.gsi);
-            result = result.and(gone.map_err(Error::kvm("KVM_IRQFD")));
+            result = result.and(gone.map_err(MachineError::kvm("KVM_IRQFD")));
         }
         result
     }

@@ -326,7 +326,7 @@ fn all_slots_can_be_used_and_no_more() {
     }
     let refused = guest.machine.attach(Box::new(Probe(sender)));
 
-    assert!(matches!(refused, Err(Error::NoSlot(_))));
+    assert!(matches!(refused, Err(MachineError::NoSlot(_))));
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn devices_come_and_go_while_the_guest_runs() {
     assert!(guest.machine.devices().is_empty());
     for index in [0, layout::SLOT_COUNT] {
         let refused = guest.machine.detach(index);
-        assert!(matches!(refused, Err(Error::EmptySlot(_))));
+        assert!(matches!(refused, Err(MachineError::EmptySlot(_))));
     }
 }
 
@@ -390,7 +390,7 @@ fn wrong_numbers_of_vcpus_are_refused() {
 
         let refused = check_vcpus(&config, &kvm).unwrap_err();
 
-        assert!(matches!(refused, Error::Vcpus { .. }));
+        assert!(matches!(refused, MachineError::Vcpus { .. }));
     }
 }
 
@@ -400,5 +400,5 @@ fn something_else_than_kvm_is_told_from_it() {
 
     let refused = kvm::open(null.into()).err().unwrap();
 
-    assert!(matches!(refused, Error::ApiVersion(_)), "{refused}");
+    assert!(matches!(refused, MachineError::ApiVersion(_)), "{refused}");
 }

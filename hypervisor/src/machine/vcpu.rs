@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::Error;
+use super::MachineError;
 use super::bus::Bus;
 use super::exit::{Ending, GuestExit};
 use crate::jail::{self, ThreadKind};
@@ -39,22 +39,22 @@ enum Wanted {
 
 /// Where the main thread and the vCPUs meet.
 struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
-struct State {
+struct GateState {
     wanted: Wanted,
     parked: usize,
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         lock(&self.state)
     }
 
     /// Called by a vCPU: parks while it shall pause; false if it shall end.
-    fn pass(&self) -> bool {
+    fn park_while_paused(&self) -> bool {
         let mut state = self.lock();
         if state.wanted == Wanted::Pause {
             state.parked += 1;
@@ -73,7 +73,7 @@ impl Gate {
         let mut state = self.lock();
         state.parked += 1;
         self.changed.notify_all();
-        let ended = |state: &mut State| state.wanted != Wanted::Stop;
+        let ended = |state: &mut GateState| state.wanted != Wanted::Stop;
         drop(self.changed.wait_while(state, ended));
     }
 }
@@ -114,11 +114,15 @@ impl ImmediateExit {
 
 impl Vcpus {
     /// Starts the threads, parked.
-    pub fn start(vcpus: Vec<VcpuFd>, bus: &Arc<Bus>, ending: &Ending) -> Result<Vcpus, Error> {
+    pub fn start(
+        vcpus: Vec<VcpuFd>,
+        bus: &Arc<Bus>,
+        ending: &Ending,
+    ) -> Result<Vcpus, MachineError> {
         install_handler();
         let mut this = Vcpus {
             gate: Arc::new(Gate {
-                state: Mutex::new(State {
+                state: Mutex::new(GateState {
                     wanted: Wanted::Pause,
                     parked: 0,
                 }),
@@ -137,7 +141,7 @@ impl Vcpus {
             };
             let name = format!("vcpu-{id}");
             let handle = jail::spawn(ThreadKind::Vcpu, &name, move || runner.run(vcpu))
-                .map_err(Error::Thread)?;
+                .map_err(MachineError::Thread)?;
             this.threads.push(Thread {
                 handle,
                 immediate_exit,
@@ -152,14 +156,14 @@ impl Vcpus {
     }
 
     /// Takes them out of the guest; returns when all are.
-    pub fn pause(&self) -> Result<(), Error> {
+    pub fn pause(&self) -> Result<(), MachineError> {
         self.set(Wanted::Pause);
         let end = Instant::now() + PARK_LIMIT;
         let mut state = self.gate.lock();
         while state.parked < self.threads.len() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::Stuck(PARK_LIMIT));
+                return Err(MachineError::Stuck(PARK_LIMIT));
             }
             let waited = self.gate.changed.wait_timeout(state, left);
             state = recover(waited).0;
@@ -210,7 +214,7 @@ impl Runner {
     fn run(self, mut vcpu: VcpuFd) -> VcpuFd {
         loop {
             self.immediate_exit.set(0);
-            if !self.gate.pass() {
+            if !self.gate.park_while_paused() {
                 return vcpu;
             }
             if let Err(exit) = self.enter(&mut vcpu) {

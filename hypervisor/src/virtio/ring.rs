@@ -32,7 +32,7 @@ pub(crate) struct Ring {
     call: Arc<dyn Interrupt>,
     used: bool,
     /// The used index when the driver was last told.
-    told: u16,
+    signalled: u16,
     broken: bool,
 }
 
@@ -49,7 +49,7 @@ impl Ring {
             return Err(DeviceError::BadQueue(index));
         }
         Ok(Ring {
-            told: queue.next_used(),
+            signalled: queue.next_used(),
             queue,
             mem,
             kick: Arc::new(kick),
@@ -164,7 +164,7 @@ impl Ring {
         // What was returned must be visible before the driver's wish is read.
         fence(Ordering::SeqCst);
         let now = self.queue.next_used();
-        let told = std::mem::replace(&mut self.told, now);
+        let signalled = std::mem::replace(&mut self.signalled, now);
         let avail = self.queue.avail_ring();
         let mem = self.mem.memory();
         let read = |at| -> Result<u16, virtio_queue::Error> {
@@ -175,7 +175,7 @@ impl Ring {
         if self.queue.event_idx_enabled() {
             // The driver's event index lies behind the ring.
             let event = read(avail + 4 + u64::from(self.queue.size()) * 2)?;
-            return Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(told));
+            return Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(signalled));
         }
         // Flags tell when there are no event indices.
         Ok(u32::from(read(avail)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)

@@ -38,7 +38,7 @@ pub(crate) struct SerialQueue<H>(Worker<(Ring, H)>);
 impl<H: Handler> SerialQueue<H> {
     /// Starts the thread.
     pub fn start(name: &str, ring: Ring, handler: H) -> io::Result<SerialQueue<H>> {
-        let mut server = Server { ring, handler };
+        let mut server = QueueThread { ring, handler };
         let worker = Worker::spawn(H::KIND, name, move |stop| {
             if let Err(err) = server.run(stop) {
                 log::error!("The thread of a queue stopped: {err}");
@@ -55,12 +55,12 @@ impl<H: Handler> SerialQueue<H> {
     }
 }
 
-struct Server<H> {
+struct QueueThread<H> {
     ring: Ring,
     handler: H,
 }
 
-impl<H: Handler> Server<H> {
+impl<H: Handler> QueueThread<H> {
     fn run(&mut self, stop: &EventFd) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;

@@ -122,7 +122,7 @@ impl SharedRing {
     }
 
     /// Returns a chain and tells the driver.
-    pub fn give_back(&self, mem: &GuestMemoryMmap, head: u16, len: u32) {
+    pub fn complete(&self, mem: &GuestMemoryMmap, head: u16, len: u32) {
         let mut ring = self.lock();
         ring.complete(mem, head, len);
         ring.notify();
@@ -189,7 +189,7 @@ mod tests {
                 driver.offer(head);
             }
             let server = start(&mem, &driver, queue, |ring, mem, head| {
-                ring.give_back(mem, head, head.into());
+                ring.complete(mem, head, head.into());
             });
             driver.kick();
             let mut heads: Vec<_> = (0..SIZE).map(|_| driver.wait_used()).collect();
@@ -213,7 +213,7 @@ mod tests {
 
         let server = start(&mem, &driver, driver.queue(), move |ring, mem, head| {
             barrier.wait();
-            ring.give_back(mem, head, 0);
+            ring.complete(mem, head, 0);
         });
         driver.kick();
 
@@ -233,7 +233,7 @@ mod tests {
 
         let server = start(&mem, &driver, driver.queue(), move |ring, mem, head| {
             again.lock().unwrap().offer(head);
-            ring.give_back(mem, head, 0);
+            ring.complete(mem, head, 0);
         });
         driver.kick();
         driver.wait_used();

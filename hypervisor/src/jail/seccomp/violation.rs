@@ -53,12 +53,12 @@ pub(in super::super) fn watch() -> std::io::Result<()> {
 }
 
 /// A line on the stack: a signal handler must not allocate.
-struct Line {
+struct LineBuffer {
     text: [u8; 256],
     len: usize,
 }
 
-impl Write for Line {
+impl Write for LineBuffer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = &mut self.text[self.len..];
         let len = text.len().min(room.len());
@@ -86,7 +86,7 @@ unsafe extern "C" fn on_sigsys(
     }
     let call = libc::c_long::from(info.call);
     let register = |index: libc::c_int| registers[index as usize];
-    let mut line = Line {
+    let mut line = LineBuffer {
         text: [0; 256],
         len: 0,
     };

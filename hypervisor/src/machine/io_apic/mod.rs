@@ -14,7 +14,7 @@
 //! Lines are edge-triggered, whatever the guest asks for: an edge is one interrupt, and
 //! one on a masked line is lost, as edges are on the chip.
 
-use super::Error;
+use super::MachineError;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
@@ -71,7 +71,7 @@ pub(super) struct Message {
 }
 
 /// Puts all messages in force, in place of those before.
-pub(super) type Route = Box<dyn Fn(&[Message]) -> Result<(), Error> + Send>;
+pub(super) type Route = Box<dyn Fn(&[Message]) -> Result<(), MachineError> + Send>;
 
 /// See the module.
 pub(super) struct IoApic {
@@ -108,7 +108,7 @@ impl IoApic {
     }
 
     /// A write at `offset`. The error is that of putting new routes in force.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), MachineError> {
         match (offset, data) {
             (SELECT, [select, ..]) => self.select = *select,
             (WINDOW, &[a, b, c, d]) => {
@@ -137,7 +137,7 @@ impl IoApic {
         }
     }
 
-    fn put_in_force(&mut self) -> Result<(), Error> {
+    fn put_in_force(&mut self) -> Result<(), MachineError> {
         let messages: Vec<_> = (0..).zip(&self.lines).filter_map(message).collect();
         if messages != self.in_force {
             (self.route)(&messages)?;
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_route_that_fails_is_told_and_tried_again() {
-        let failing = |_: &[Message]| Err(Error::Missing("routes".into()));
+        let failing = |_: &[Message]| Err(MachineError::Missing("routes".into()));
         let mut io_apic = IoApic::new(Box::new(failing));
 
         for _ in 0..2 {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{HypervisorKind, SpecError, ValidSpec, VmSpec};
-use crate::probe::{self, Kvm};
+use crate::probe::{self, KvmSupport};
 
 /// `sun_path` of unix(7), with its terminating zero.
 const SUN_PATH: usize = 108;
@@ -70,7 +70,7 @@ fn needs_qemu(kind: HypervisorKind) -> bool {
     match kind {
         HypervisorKind::Qemu => true,
         HypervisorKind::Kvm => false,
-        HypervisorKind::Auto => matches!(probe::probe(), Kvm::Unusable(_)),
+        HypervisorKind::Auto => matches!(probe::probe(), KvmSupport::Unusable(_)),
     }
 }
 

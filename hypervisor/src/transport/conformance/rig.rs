@@ -290,7 +290,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
     }
 
     /// Waits until the device has done what it can, or gave up; whether it gave up.
-    pub fn settle(&mut self) -> bool {
+    pub fn wait_until_idle(&mut self) -> bool {
         loop {
             for rings in &mut self.queues {
                 rings.skip_used();
@@ -304,7 +304,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
             if self.driver.failed() {
                 return true;
             }
-            if self.fixture.may_rest(&outstanding) {
+            if self.fixture.may_be_idle(&outstanding) {
                 return false;
             }
             self.wait(&format!("the device, which has {outstanding:?} chains"));

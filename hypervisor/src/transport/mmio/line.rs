@@ -15,16 +15,16 @@ use crate::event::EventFd;
 use crate::virtio::Interrupt;
 
 /// See the module.
-pub(super) struct Line {
+pub(super) struct InterruptLine {
     irq: EventFd,
     status: AtomicU32,
     /// The InterruptStatus register.
     pending: AtomicU32,
 }
 
-impl Line {
-    pub fn new(irq: EventFd) -> Line {
-        Line {
+impl InterruptLine {
+    pub fn new(irq: EventFd) -> InterruptLine {
+        InterruptLine {
             irq,
             status: AtomicU32::new(0),
             pending: AtomicU32::new(0),
@@ -84,7 +84,7 @@ impl Line {
 }
 
 /// The interrupt of the queues.
-pub(super) struct UsedInterrupt(pub Arc<Line>);
+pub(super) struct UsedInterrupt(pub Arc<InterruptLine>);
 
 impl Interrupt for UsedInterrupt {
     fn signal(&self) {
@@ -97,7 +97,7 @@ impl Interrupt for UsedInterrupt {
 }
 
 /// The interrupt of the configuration space.
-pub(super) struct ConfigInterrupt(pub Arc<Line>);
+pub(super) struct ConfigInterrupt(pub Arc<InterruptLine>);
 
 impl Interrupt for ConfigInterrupt {
     fn signal(&self) {

@@ -3,7 +3,7 @@
 //! ```text
 //!   vCPU ── register access ──▶ Mmio ── start_queue, stop_queue ──▶ Device
 //!        ── QueueNotify ── ioeventfd ─────── kick ────────────────▶ its threads
-//!        ◀── irqfd ── Line ◀──────────── Interrupt ──────────────── its threads
+//!        ◀── irqfd ── InterruptLine ◀─── Interrupt ──────────────── its threads
 //! ```
 //!
 //! There is no KVM in it: whoever runs the vCPUs hands over their accesses, wires the
@@ -28,8 +28,8 @@ use virtio_queue::Queue;
 
 use crate::event::EventFd;
 use crate::virtio::{Device, DeviceError, DeviceKind, Memory};
-use line::{ConfigInterrupt, Line, UsedInterrupt};
-use queue::{Place, QueueRegisters};
+use line::{ConfigInterrupt, InterruptLine, UsedInterrupt};
+use queue::{QueueRegisters, QueueState};
 use registers::status;
 
 pub use registers::QUEUE_NOTIFY;
@@ -40,7 +40,7 @@ pub const SLOT_SIZE: u64 = 0x1000;
 /// The configuration space of any device we serve is smaller.
 const MAX_CONFIG: usize = 256;
 /// Complaints about one driver that are logged.
-const MAX_COMPLAINTS: u32 = 16;
+const MAX_WARNINGS: u32 = 16;
 
 /// What a slot without a device answers: device id 0 tells the driver to leave it
 /// alone (§4.2.2.1).
@@ -61,7 +61,7 @@ pub fn read_empty(offset: u64, data: &mut [u8]) {
 pub struct Mmio {
     device: Box<dyn Device>,
     mem: Memory,
-    line: Arc<Line>,
+    line: Arc<InterruptLine>,
     queues: Vec<QueueRegisters>,
     kicks: Vec<EventFd>,
     device_features_sel: u32,
@@ -73,7 +73,7 @@ pub struct Mmio {
     /// The configuration space at the last look at its generation.
     seen_config: [u8; MAX_CONFIG],
     paused: bool,
-    complaints: u32,
+    warnings: u32,
 }
 
 impl Mmio {
@@ -87,7 +87,7 @@ impl Mmio {
             .collect::<io::Result<_>>()?;
         let queues = device.queue_sizes().iter().copied();
         let queues = queues.map(QueueRegisters::new).collect();
-        let line = Arc::new(Line::new(irq));
+        let line = Arc::new(InterruptLine::new(irq));
         device.set_config_interrupt(Arc::new(ConfigInterrupt(Arc::clone(&line))));
         let mut mmio = Mmio {
             device,
@@ -102,7 +102,7 @@ impl Mmio {
             generation: 0,
             seen_config: [0; MAX_CONFIG],
             paused: false,
-            complaints: 0,
+            warnings: 0,
         };
         mmio.device.read_config(0, &mut mmio.seen_config);
         Ok(mmio)
@@ -139,7 +139,7 @@ impl Mmio {
         self.paused = true;
         for index in 0..self.queues.len() {
             if let Some(queue) = self.stop(index) {
-                self.queues[index].place = Place::Waiting(queue);
+                self.queues[index].state = QueueState::Waiting(queue);
             }
         }
     }
@@ -159,7 +159,7 @@ impl Mmio {
         }
         // §4.2.2.2: registers are accessed by words.
         let Ok(word) = <&mut [u8; 4]>::try_from(data) else {
-            return self.complain(format_args!("reads a part of register {offset:#x}"));
+            return self.warn(format_args!("reads a part of register {offset:#x}"));
         };
         let value = match offset {
             registers::DEVICE_ID => self.kind() as u32,
@@ -187,12 +187,12 @@ impl Mmio {
             if self.line.has_status(status::FEATURES_OK) {
                 self.device.write_config(offset, data);
             } else {
-                self.complain(format_args!("writes to the configuration too early"));
+                self.warn(format_args!("writes to the configuration too early"));
             }
             return;
         }
         let Ok(word) = <[u8; 4]>::try_from(data) else {
-            return self.complain(format_args!("writes a part of register {offset:#x}"));
+            return self.warn(format_args!("writes a part of register {offset:#x}"));
         };
         let value = u32::from_le_bytes(word);
         match offset {
@@ -210,7 +210,7 @@ impl Mmio {
             | registers::QUEUE_DESC_LOW..=registers::QUEUE_DEVICE_HIGH => {
                 self.write_queue(offset, value);
             }
-            _ => self.complain(format_args!("writes to register {offset:#x}")),
+            _ => self.warn(format_args!("writes to register {offset:#x}")),
         }
     }
 
@@ -223,9 +223,9 @@ impl Mmio {
     }
 
     fn set_driver_features(&mut self, value: u32) {
-        let settled = self.line.has_status(status::FEATURES_OK);
-        if settled || !self.line.has_status(status::DRIVER) {
-            return self.complain(format_args!("writes its features at the wrong time"));
+        let accepted = self.line.has_status(status::FEATURES_OK);
+        if accepted || !self.line.has_status(status::DRIVER) {
+            return self.warn(format_args!("writes its features at the wrong time"));
         }
         match self.driver_features_sel {
             sel @ 0..4 => {
@@ -233,7 +233,7 @@ impl Mmio {
                 let others = self.driver_features & !(0xffff_ffff << shift);
                 self.driver_features = others | u128::from(value) << shift;
             }
-            _ => self.complain(format_args!("writes features that there are none of")),
+            _ => self.warn(format_args!("writes features that there are none of")),
         }
     }
 
@@ -255,10 +255,10 @@ impl Mmio {
             .any(|(first, then)| value & first == 0 && value & then != 0);
         if unordered || now & !value != 0 || value & !status::SETTABLE != 0 {
             let what = format_args!("sets its status from {now:#x} to {value:#x}");
-            return self.complain(what);
+            return self.warn(what);
         }
         let new = value & !now;
-        if new & status::FEATURES_OK != 0 && !self.settle_features() {
+        if new & status::FEATURES_OK != 0 && !self.accept_features() {
             value &= !(status::FEATURES_OK | status::DRIVER_OK);
         }
         self.line.add_status(value);
@@ -267,11 +267,11 @@ impl Mmio {
         }
     }
 
-    fn settle_features(&mut self) -> bool {
+    fn accept_features(&mut self) -> bool {
         let features = self.driver_features;
         let known = features & !u128::from(self.offered()) == 0;
         if !known || !self.negotiated(VIRTIO_F_VERSION_1) {
-            self.complain(format_args!("takes features {features:#x}"));
+            self.warn(format_args!("takes features {features:#x}"));
             return false;
         }
         let own = features as u64 & self.device.features();
@@ -304,7 +304,7 @@ impl Mmio {
         if index >= self.queues.len() || !self.line.has_status(status::FEATURES_OK) {
             // Linux takes back each queue of a device that it has reset to let go of it.
             if (offset, value) != (registers::QUEUE_READY, 0) {
-                self.complain(format_args!("sets up queue {index}"));
+                self.warn(format_args!("sets up queue {index}"));
             }
             return;
         }
@@ -313,10 +313,10 @@ impl Mmio {
             registers::QUEUE_RESET if value == 1 && self.negotiated(VIRTIO_F_RING_RESET) => {
                 self.reset_queue(index);
             }
-            registers::QUEUE_RESET => self.complain(format_args!("resets queue {index}")),
+            registers::QUEUE_RESET => self.warn(format_args!("resets queue {index}")),
             // §4.2.2.2: a queue that is ready is not changed.
             _ if self.queues[index].ready => {
-                self.complain(format_args!("changes queue {index} while it is ready"));
+                self.warn(format_args!("changes queue {index} while it is ready"));
             }
             registers::QUEUE_READY if value == 1 => self.make_ready(index),
             _ => self.queues[index].write(offset, value),
@@ -329,7 +329,7 @@ impl Mmio {
         queue.ready = true;
         match queue.queue(event_idx) {
             Ok(ring) => {
-                queue.place = Place::Waiting(ring);
+                queue.state = QueueState::Waiting(ring);
                 self.serve_waiting();
             }
             Err(err) => self.fail(index, err),
@@ -352,7 +352,7 @@ impl Mmio {
                 continue;
             };
             match self.start(index, queue) {
-                Ok(()) => self.queues[index].place = Place::Running,
+                Ok(()) => self.queues[index].state = QueueState::Running,
                 Err(err) => self.fail(index, err),
             }
         }
@@ -372,10 +372,10 @@ impl Mmio {
 
     /// Takes queue `index` from wherever it is, with its positions.
     fn stop(&mut self, index: usize) -> Option<Queue> {
-        match std::mem::take(&mut self.queues[index].place) {
-            Place::Nowhere => None,
-            Place::Waiting(queue) => Some(queue),
-            Place::Running => {
+        match std::mem::take(&mut self.queues[index].state) {
+            QueueState::Nowhere => None,
+            QueueState::Waiting(queue) => Some(queue),
+            QueueState::Running => {
                 let queue = self.device.stop_queue(index);
                 if queue.is_none() {
                     self.fail(index, "the device lost it");
@@ -398,7 +398,7 @@ impl Mmio {
                 // A counter that is full is a kick as well.
                 let _ = self.kicks[index].write(1);
             }
-            _ => self.complain(format_args!("notifies of queue {index}")),
+            _ => self.warn(format_args!("notifies of queue {index}")),
         }
     }
 
@@ -415,9 +415,9 @@ impl Mmio {
         self.generation
     }
 
-    fn complain(&mut self, what: std::fmt::Arguments<'_>) {
-        if self.complaints < MAX_COMPLAINTS {
-            self.complaints += 1;
+    fn warn(&mut self, what: std::fmt::Arguments<'_>) {
+        if self.warnings < MAX_WARNINGS {
+            self.warnings += 1;
             let device = self.kind().name();
             log::warn!("The driver of {device} {what}, which is ignored");
         }

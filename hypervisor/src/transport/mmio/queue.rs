@@ -7,7 +7,7 @@ use super::registers;
 
 /// Whose turn it is.
 #[derive(Default)]
-pub(super) enum Place {
+pub(super) enum QueueState {
     /// The driver did not make the queue ready, or it cannot be served.
     #[default]
     Nowhere,
@@ -25,7 +25,7 @@ pub(super) struct QueueRegisters {
     pub size: u32,
     /// QueueReady.
     pub ready: bool,
-    pub place: Place,
+    pub state: QueueState,
     desc: u64,
     driver: u64,
     device: u64,
@@ -37,7 +37,7 @@ impl QueueRegisters {
             max,
             size: 0,
             ready: false,
-            place: Place::Nowhere,
+            state: QueueState::Nowhere,
             desc: 0,
             driver: 0,
             device: 0,
@@ -60,10 +60,10 @@ impl QueueRegisters {
 
     /// The queue, if it waits to be served.
     pub fn take_waiting(&mut self) -> Option<Queue> {
-        match std::mem::take(&mut self.place) {
-            Place::Waiting(queue) => Some(queue),
-            place => {
-                self.place = place;
+        match std::mem::take(&mut self.state) {
+            QueueState::Waiting(queue) => Some(queue),
+            state => {
+                self.state = state;
                 None
             }
         }

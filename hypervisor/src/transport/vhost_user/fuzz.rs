@@ -8,7 +8,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use vhost::vhost_user::BackendReqHandler;
 
-use super::{Handler, lock};
+use super::{Backend, lock};
 use crate::event::EventFd;
 use crate::fuzz::{Plain, Script};
 
@@ -20,7 +20,7 @@ const MEMORY: i64 = 0x10000;
 pub fn vhost_user(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let handler = Arc::new(Mutex::new(Handler::new(Box::new(Plain::default()))));
+    let handler = Arc::new(Mutex::new(Backend::new(Box::new(Plain::default()))));
     let mut requests = BackendReqHandler::from_stream(theirs, Arc::clone(&handler));
     for _ in 0..REQUESTS {
         if script.is_over() {

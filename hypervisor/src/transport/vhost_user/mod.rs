@@ -44,7 +44,7 @@ impl VhostUser {
         let flag = Arc::clone(&connected);
         let name = format!("vu-{}", device.kind().name());
         let thread = jail::spawn(ThreadKind::VhostUser, &name, move || {
-            let handler = Arc::new(Mutex::new(Handler::new(device)));
+            let handler = Arc::new(Mutex::new(Backend::new(device)));
             let mut requests = BackendReqHandler::from_stream(socket, Arc::clone(&handler));
             let end = loop {
                 if let Err(err) = requests.handle_request() {
@@ -136,7 +136,7 @@ fn signal(event: &Mutex<Option<File>>) {
     }
 }
 
-struct Handler {
+struct Backend {
     device: Box<dyn Device>,
     features: u64,
     mem: Memory,
@@ -144,14 +144,14 @@ struct Handler {
     vrings: Vec<Vring>,
 }
 
-impl Handler {
-    fn new(device: Box<dyn Device>) -> Handler {
+impl Backend {
+    fn new(device: Box<dyn Device>) -> Backend {
         let vrings = device
             .queue_sizes()
             .iter()
             .map(|_| Vring::default())
             .collect();
-        Handler {
+        Backend {
             device,
             features: 0,
             mem: Memory::new(GuestMemoryMmap::new()),

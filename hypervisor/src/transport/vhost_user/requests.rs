@@ -11,13 +11,13 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
-use super::{Handler, MAX_QUEUE, Region, lock, other};
+use super::{Backend, MAX_QUEUE, Region, lock, other};
 use crate::virtio::DeviceKind;
 
 /// The configuration space of any device we serve is smaller.
 const MAX_CONFIG: u32 = 256;
 
-impl VhostUserBackendReqHandlerMut for Handler {
+impl VhostUserBackendReqHandlerMut for Backend {
     fn set_owner(&mut self) -> Result<()> {
         Ok(())
     }

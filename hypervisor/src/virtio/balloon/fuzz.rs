@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balloon, Role};
+use super::{Balloon, BalloonQueue};
 use crate::fuzz::{NoInterrupt, drive};
 use crate::virtio::Device;
 
@@ -11,7 +11,7 @@ pub fn balloon(bytes: &[u8]) {
     let mut device = Balloon::new();
     device.set_config_interrupt(Arc::new(NoInterrupt));
     let control = device.control();
-    let roles = (0..super::QUEUES).map(Role::of).collect();
+    let roles = (0..super::QUEUES).map(BalloonQueue::of).collect();
     drive(bytes, roles, |script| match script.below(8) {
         0 => device.write_config(script.below(20), script.bytes(4)),
         1 => device.write_config(script.quad() as usize, script.bytes(8)),

@@ -34,7 +34,7 @@ use super::{
     Device, DeviceError, DeviceKind, Interrupt, Memory, QueueSlots, RING_FEATURES, SerialQueue,
 };
 use crate::event::EventFd;
-use queues::Role;
+use queues::BalloonQueue;
 
 /// §5.5.3: VIRTIO_BALLOON_F_DEFLATE_ON_OOM.
 const F_DEFLATE_ON_OOM: u32 = 2;
@@ -53,13 +53,13 @@ const CONFIG_LEN: usize = 16;
 
 /// A balloon device.
 pub struct Balloon {
-    state: Arc<State>,
-    queues: QueueSlots<SerialQueue<Role>>,
+    state: Arc<BalloonState>,
+    queues: QueueSlots<SerialQueue<BalloonQueue>>,
 }
 
 /// What the device, and those who steer it, know.
 #[derive(Default)]
-struct State {
+struct BalloonState {
     /// Pages that the guest is to give, and has given.
     target: AtomicU32,
     actual: AtomicU32,
@@ -68,7 +68,7 @@ struct State {
 
 /// Steers a [`Balloon`] that a transport owns.
 #[derive(Clone)]
-pub struct BalloonControl(Arc<State>);
+pub struct BalloonControl(Arc<BalloonState>);
 
 impl BalloonControl {
     /// Asks the guest for this many pages of 4 KiB, all in all.
@@ -162,7 +162,7 @@ impl Device for Balloon {
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError> {
         self.queues.start(index, queue, mem, kick, call, |ring| {
-            let role = Role::of(index);
+            let role = BalloonQueue::of(index);
             SerialQueue::start(role.thread(), ring, role)
         })
     }

@@ -15,7 +15,7 @@ const MAX_PAGES: usize = 4096;
 
 /// What a queue is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Role {
+pub(super) enum BalloonQueue {
     /// Page numbers that the guest gives.
     Inflate,
     /// Page numbers that it takes back.
@@ -24,37 +24,37 @@ pub(super) enum Role {
     Report,
 }
 
-impl Role {
+impl BalloonQueue {
     /// The role of queue `index` (§5.5.2).
     ///
     /// The reporting queue is number 4, but Linux counts only queues whose feature was
     /// negotiated, and looks for it at 2. Nothing else is at 2 and 3, where queues of
     /// features would be that are not offered.
-    pub fn of(index: usize) -> Role {
+    pub fn of(index: usize) -> BalloonQueue {
         match index {
-            0 => Role::Inflate,
-            1 => Role::Deflate,
-            _ => Role::Report,
+            0 => BalloonQueue::Inflate,
+            1 => BalloonQueue::Deflate,
+            _ => BalloonQueue::Report,
         }
     }
 
     /// The name of the thread.
     pub fn thread(self) -> &'static str {
         match self {
-            Role::Inflate => "balloon-inflate",
-            Role::Deflate => "balloon-deflate",
-            Role::Report => "balloon-report",
+            BalloonQueue::Inflate => "balloon-inflate",
+            BalloonQueue::Deflate => "balloon-deflate",
+            BalloonQueue::Report => "balloon-report",
         }
     }
 }
 
-impl Handler for Role {
+impl Handler for BalloonQueue {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
         match self {
-            Role::Inflate => inflate(mem, chain),
+            BalloonQueue::Inflate => inflate(mem, chain),
             // The pages are there again when they are touched.
-            Role::Deflate => {}
-            Role::Report => report(mem, chain),
+            BalloonQueue::Deflate => {}
+            BalloonQueue::Report => report(mem, chain),
         }
         0
     }
@@ -67,7 +67,7 @@ fn inflate(mem: &GuestMemoryMmap, chain: Chain<'_>) {
     pages.dedup();
     for run in pages.chunk_by(|page, next| next - page == 1) {
         let start = u64::from(run[0]) << PAGE_SHIFT;
-        give_back(mem, start, (run.len() as u64) << PAGE_SHIFT);
+        discard_range(mem, start, (run.len() as u64) << PAGE_SHIFT);
     }
 }
 
@@ -94,11 +94,11 @@ fn page_numbers(mem: &GuestMemoryMmap, chain: Chain<'_>) -> Vec<u32> {
 /// device to write.
 fn report(mem: &GuestMemoryMmap, chain: Chain<'_>) {
     for range in chain.writable() {
-        give_back(mem, range.addr().0, range.len().into());
+        discard_range(mem, range.addr().0, range.len().into());
     }
 }
 
-fn give_back(mem: &GuestMemoryMmap, start: u64, len: u64) {
+fn discard_range(mem: &GuestMemoryMmap, start: u64, len: u64) {
     if let Err(err) = discard(mem, GuestAddress(start), len) {
         log::debug!("Cannot give {len} bytes of guest memory at {start:#x} back: {err}");
     }

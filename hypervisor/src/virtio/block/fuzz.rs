@@ -7,7 +7,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::GuestMemoryMmap;
 
 use super::disk::{Disk, Wait};
-use super::request::{Request, Target};
+use super::request::{BlockRequest, Target};
 use super::{Block, BlockOptions};
 use crate::fuzz::{Checked, Script, drive};
 use crate::virtio::buffers::IovecScratch;
@@ -27,7 +27,7 @@ pub fn block(bytes: &[u8]) {
         ..BlockOptions::default()
     };
     let mut device = Block::new(file.try_clone().unwrap(), options).unwrap();
-    let server = Checked(Server {
+    let server = Checked(BlockServer {
         target: Target {
             disk: Disk::new(file.try_clone().unwrap(), read_only).unwrap(),
             read_only,
@@ -57,17 +57,17 @@ fn disk(read_only: bool) -> File {
 }
 
 /// What a thread of the device does with a request.
-struct Server {
+struct BlockServer {
     target: Target,
     durable: bool,
 }
 
-impl Handler for Server {
+impl Handler for BlockServer {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
         let mut scratch = IovecScratch::default();
         let request = scratch
             .gather(mem, chain)
-            .and_then(|buffers| Request::parse(&self.target, buffers));
+            .and_then(|buffers| BlockRequest::parse(&self.target, buffers));
         let Some(mut request) = request else {
             return 0;
         };

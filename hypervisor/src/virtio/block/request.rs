@@ -47,7 +47,7 @@ pub(super) struct Target {
 
 /// A part of the disk, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
-struct Range {
+struct DiskRange {
     offset: u64,
     len: u64,
     unmap: bool,
@@ -58,12 +58,12 @@ enum Action<'m> {
     Write(Span<'m>, u64),
     Flush,
     Id(Span<'m>),
-    Discard([Range; DISCARDS.count], usize),
-    WriteZeroes([Range; DISCARDS.count], usize),
+    Discard([DiskRange; DISCARDS.count], usize),
+    WriteZeroes([DiskRange; DISCARDS.count], usize),
 }
 
 /// A request that has a place for its status.
-pub(super) struct Request<'m> {
+pub(super) struct BlockRequest<'m> {
     action: Result<Action<'m>, Status>,
     status: LastByte<'m>,
     /// Bytes that the device writes if all goes well, without the status.
@@ -72,9 +72,9 @@ pub(super) struct Request<'m> {
     pub size: usize,
 }
 
-impl<'m> Request<'m> {
+impl<'m> BlockRequest<'m> {
     /// `None` if there is no place for the status.
-    pub fn parse(target: &Target, buffers: Buffers<'m>) -> Option<Request<'m>> {
+    pub fn parse(target: &Target, buffers: Buffers<'m>) -> Option<BlockRequest<'m>> {
         let Buffers {
             readable,
             mut writable,
@@ -89,7 +89,7 @@ impl<'m> Request<'m> {
         } else {
             action(target, readable, writable)
         };
-        Some(Request {
+        Some(BlockRequest {
             action,
             status,
             answer,
@@ -215,8 +215,8 @@ fn ranges(
     mut data: Span<'_>,
     most: MostRanges,
     known: u32,
-) -> Result<([Range; DISCARDS.count], usize), Status> {
-    let mut ranges = [Range::default(); DISCARDS.count];
+) -> Result<([DiskRange; DISCARDS.count], usize), Status> {
+    let mut ranges = [DiskRange::default(); DISCARDS.count];
     let count = data.len() / RANGE_LEN;
     if count == 0 || count > most.count || !data.len().is_multiple_of(RANGE_LEN) {
         return Err(Status::IoError);
@@ -234,7 +234,7 @@ fn ranges(
             return Err(Status::IoError);
         }
         let len = u64::from(sectors) * SECTOR;
-        *range = Range {
+        *range = DiskRange {
             offset: place(target, sector, len)?,
             len,
             unmap: flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0,

@@ -17,10 +17,10 @@ use crate::jail::ThreadKind;
 use super::super::buffers::IovecScratch;
 use super::super::{Ring, SharedQueue, SharedRing};
 use super::disk::Wait;
-use super::request::{Request, Target};
+use super::request::{BlockRequest, Target};
 
 /// Bytes moved before the driver is told of what is done, though more can be done.
-const UNTOLD: usize = 256 << 10;
+const MAX_UNSIGNALLED: usize = 256 << 10;
 
 /// Serves `ring` with this many threads. If `durable`, the driver knows no flush, so each
 /// write has to last (virtio 1.2 §5.2.6.2).
@@ -30,7 +30,7 @@ pub(super) fn start(
     target: &Arc<Target>,
     durable: bool,
 ) -> io::Result<SharedQueue> {
-    let server = Arc::new(Server {
+    let server = Arc::new(BlockServer {
         target: Arc::clone(target),
         durable,
         looking: AtomicUsize::new(0),
@@ -39,7 +39,7 @@ pub(super) fn start(
     SharedQueue::start(ThreadKind::Block, "block", threads, ring, work)
 }
 
-struct Server {
+struct BlockServer {
     target: Arc<Target>,
     durable: bool,
     /// Threads that will look at the queue again, or ask for a kick, before they wait.
@@ -48,10 +48,10 @@ struct Server {
     looking: AtomicUsize,
 }
 
-impl Server {
+impl BlockServer {
     /// Serves requests until there are none.
     fn drain(&self, queue: &SharedRing, scratch: &mut IovecScratch) {
-        let mut untold = 0;
+        let mut unsignalled = 0;
         let mut ring = queue.lock();
         self.looking.fetch_add(1, Ordering::SeqCst);
         ring.disable_kicks();
@@ -76,10 +76,10 @@ impl Server {
             let head = chain.head_index();
             let request = scratch
                 .gather(&mem, chain)
-                .and_then(|buffers| Request::parse(&self.target, buffers));
+                .and_then(|buffers| BlockRequest::parse(&self.target, buffers));
             let (mut len, mut waited) = (0, false);
             if let Some(mut request) = request {
-                untold += request.size;
+                unsignalled += request.size;
                 let mut status = request.serve(&self.target, self.durable, Wait::No);
                 if status.is_none() {
                     waited = true;
@@ -96,8 +96,8 @@ impl Server {
                 ring.disable_kicks();
             }
             ring.complete(&mem, head, len);
-            if untold >= UNTOLD {
-                untold = 0;
+            if unsignalled >= MAX_UNSIGNALLED {
+                unsignalled = 0;
                 ring.notify();
             }
         }

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::server::{FuseServer, handle};
-use super::share::Share;
+use super::share::SharedDir;
 use crate::fuzz::{Checked, Driver, Script, drive};
 use crate::virtio::ring::Chain;
 use crate::virtio::{Handler, serve_batch};
@@ -165,7 +165,7 @@ impl Place {
         symlink("../outside/s", dir.join("l")).unwrap();
         symlink("../outside", dir.join("o")).unwrap();
         nix::unistd::mkfifo(&dir.join("p"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        FuseServer::new(Arc::new(Share::new(&dir, 1000).unwrap()))
+        FuseServer::new(Arc::new(SharedDir::new(&dir, 1000).unwrap()))
     }
 
     /// What is outside is as it was.

@@ -40,11 +40,11 @@ impl Open {
 /// See the module.
 pub(super) struct Handles {
     most: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<OpenFiles>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct OpenFiles {
     last: Handle,
     open: HashMap<Handle, Arc<Open>>,
 }
@@ -58,7 +58,7 @@ impl Handles {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, OpenFiles> {
         lock(&self.inner)
     }
 

@@ -16,14 +16,14 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, openat
 
 /// What was found when a file was looked at.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct FileStat {
     /// Its attributes.
     pub stat: stat64,
     /// The mount by which it was reached.
     pub mount: u64,
 }
 
-impl Seen {
+impl FileStat {
     pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
@@ -34,13 +34,13 @@ impl Seen {
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// Looks at an open file.
-pub(super) fn look(file: impl AsFd) -> io::Result<Seen> {
+pub(super) fn stat(file: impl AsFd) -> io::Result<FileStat> {
     let wanted = StatxFlags::BASIC_STATS
         | StatxFlags::MNT_ID
         | StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
     let at = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     let found = statx(file, c"", at, wanted)?;
-    Ok(Seen {
+    Ok(FileStat {
         mount: found.stx_mnt_id,
         stat: stat_of(&found),
     })
@@ -168,14 +168,14 @@ pub(super) fn keeping_set_id<T>(
     change: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let file = file.as_fd();
-    let mode = |seen: &Seen| seen.stat.st_mode;
-    let before = mode(&look(file)?);
+    let mode = |seen: &FileStat| seen.stat.st_mode;
+    let before = mode(&stat(file)?);
     if before & (libc::S_ISUID | libc::S_ISGID) == 0 || FileType::from_raw_mode(before).is_dir() {
         return change();
     }
     let result = change()?;
     let wanted = if kill { without_set_id(before) } else { before };
-    if mode(&look(file)?) != wanted {
+    if mode(&stat(file)?) != wanted {
         rustix::fs::fchmod(file, Mode::from_raw_mode(wanted & 0o7777))?;
     }
     Ok(result)

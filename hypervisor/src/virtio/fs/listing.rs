@@ -9,7 +9,7 @@ use rustix::fs::{FileType, RawDir, RawDirEntry, SeekFrom, seek};
 
 use super::handles::{Handle, Open};
 use super::node::Node;
-use super::share::Share;
+use super::share::SharedDir;
 
 /// What is read from a directory in one go.
 const READ: usize = 32 << 10;
@@ -62,7 +62,7 @@ fn is_dots(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
-impl Share {
+impl SharedDir {
     pub(super) fn list(
         &self,
         node: Node,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   guest FUSE ── hiprio queue ──▶ 1 thread  ─┐
-//!              ── request queue ─▶ 4 threads ─┴▶ FUSE server ▶ Share ▶ the host's files
+//!              ── request queue ─▶ 4 threads ─┴▶ FUSE server ▶ SharedDir ▶ the host's files
 //! ```
 //!
 //! The requests of a queue are served by a few threads, since a guest with two
@@ -40,7 +40,7 @@ use super::{
     Device, DeviceError, DeviceKind, Interrupt, Memory, QueueSlots, RING_FEATURES, SharedQueue,
 };
 use server::FuseServer;
-use share::Share;
+use share::SharedDir;
 
 /// virtio 1.2 §5.11.4: the tag field of the configuration.
 const TAG_LEN: usize = 36;
@@ -56,7 +56,7 @@ const REQUEST_THREADS: usize = 4;
 /// A file system device.
 pub struct Fs {
     tag: [u8; TAG_LEN],
-    share: Arc<Share>,
+    share: Arc<SharedDir>,
     server: Arc<FuseServer>,
     queues: QueueSlots<SharedQueue>,
 }
@@ -67,11 +67,13 @@ impl Fs {
     pub fn new(tag: &str, dir: &Path, files: usize) -> io::Result<Fs> {
         let dir = dir.to_owned();
         // Opening the share is for a thread of the kind that opens all in it.
-        let share = jail::run(ThreadKind::Fs, "fs-open", move || Share::new(&dir, files))?;
+        let share = jail::run(ThreadKind::Fs, "fs-open", move || {
+            SharedDir::new(&dir, files)
+        })?;
         Fs::of(tag, Arc::new(share))
     }
 
-    fn of(tag: &str, share: Arc<Share>) -> io::Result<Fs> {
+    fn of(tag: &str, share: Arc<SharedDir>) -> io::Result<Fs> {
         let mut bytes = [0; TAG_LEN];
         let Some(place) = bytes.get_mut(..tag.len()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "tag too long"));

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, RenameFlags, linkat, renameat_with, unlinkat};
 
 use super::host::{As, Links};
 use super::node::Node;
-use super::share::Share;
+use super::share::SharedDir;
 
 /// Refuses all but names of things in a directory.
 pub(super) fn plain(name: &CStr) -> io::Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn mode(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)
 }
 
-impl Share {
+impl SharedDir {
     /// Makes a name in a directory by `make`, as the user of the request.
     pub(super) fn make(
         &self,

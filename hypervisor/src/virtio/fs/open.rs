@@ -13,14 +13,14 @@ use super::handles::Handle;
 use super::host::{As, keeping_set_id};
 use super::names::{mode, plain};
 use super::node::Node;
-use super::share::Share;
+use super::share::SharedDir;
 
 /// The answer to an open request.
 pub(super) type Opened = (Option<Handle>, OpenOptions, Option<u32>);
 /// The answer to a create request.
 pub(super) type Created = (Entry, Option<Handle>, OpenOptions, Option<u32>);
 
-impl Share {
+impl SharedDir {
     /// Opens a file that is there, for the guest.
     pub(super) fn open_for(&self, node: Node, flags: u32, kill: bool) -> io::Result<OwnedFd> {
         self.handles.make_room()?;

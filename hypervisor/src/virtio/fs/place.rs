@@ -14,20 +14,20 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use super::host::Seen;
+use super::host::FileStat;
 use crate::sync::lock;
 
 /// Tells a file of the share from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct FileKey {
     device: u64,
     inode: u64,
     place: u64,
 }
 
-impl Key {
-    pub fn new(seen: &Seen, place: &Place) -> Key {
-        Key {
+impl FileKey {
+    pub fn new(seen: &FileStat, place: &Place) -> FileKey {
+        FileKey {
             device: seen.stat.st_dev,
             inode: seen.stat.st_ino,
             place: place.number,
@@ -77,14 +77,14 @@ impl Mount {
 }
 
 /// All places that the guest knows.
-pub(super) struct Places(Mutex<Inner>);
+pub(super) struct Places(Mutex<KnownPlaces>);
 
 #[derive(Default)]
-struct Inner {
+struct KnownPlaces {
     last_place: u64,
     last_turn: u64,
     /// By the directory and the name in it.
-    by_name: HashMap<(Key, CString), Weak<Place>>,
+    by_name: HashMap<(FileKey, CString), Weak<Place>>,
     /// By mount, and the place where it was found.
     mounts: HashMap<u64, (Weak<Place>, Mount)>,
     /// How many of both were left when they were last swept.
@@ -104,7 +104,7 @@ const SWEEP: usize = 64;
 
 impl Places {
     /// The first place is the share itself.
-    pub fn new(root: &Seen) -> (Places, Found) {
+    pub fn new(root: &FileStat) -> (Places, Found) {
         let places = Places(Mutex::default());
         let found = {
             let mut inner = places.inner();
@@ -121,7 +121,14 @@ impl Places {
 
     /// Tells where `seen` is, which was found under `name` in the directory `dir` of the
     /// place `above`, which was reached by the mount `by`.
-    pub fn find(&self, above: &Arc<Place>, dir: Key, by: Mount, name: &CStr, seen: &Seen) -> Found {
+    pub fn find(
+        &self,
+        above: &Arc<Place>,
+        dir: FileKey,
+        by: Mount,
+        name: &CStr,
+        seen: &FileStat,
+    ) -> Found {
         let same_mount = seen.mount == by.id;
         if same_mount && (seen.stat.st_dev == dir.device || !seen.kind().is_dir()) {
             return Found {
@@ -156,12 +163,12 @@ impl Places {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, KnownPlaces> {
         lock(&self.0)
     }
 }
 
-impl Inner {
+impl KnownPlaces {
     fn new_place(&mut self, device: u64) -> Arc<Place> {
         self.last_place += 1;
         Arc::new(Place {

@@ -26,11 +26,11 @@ use super::host::keeping_set_id;
 use super::names::{mode, plain};
 use super::node::Node;
 use super::open::{Created, Opened};
-use super::share::Share;
+use super::share::SharedDir;
 use super::xattr;
 
 #[allow(clippy::too_many_arguments)]
-impl FileSystem for Share {
+impl FileSystem for SharedDir {
     type Inode = Node;
     type Handle = Handle;
 
@@ -140,11 +140,11 @@ impl FileSystem for Share {
         let stat = match handle {
             Some(handle) => {
                 let open = self.handles.get(node.inner(), handle)?;
-                self.look(&*self.table.get(node.inner())?, &open.file)?
+                self.stat(&*self.table.get(node.inner())?, &open.file)?
             }
             None => {
                 let (inode, held) = self.held(node)?;
-                self.look(&inode, &held.file)?
+                self.stat(&inode, &held.file)?
             }
         };
         Ok((stat, node.attr_timeout()))

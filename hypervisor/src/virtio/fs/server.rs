@@ -11,10 +11,10 @@ use crate::jail::ThreadKind;
 
 use super::super::ring::Chain;
 use super::super::{Ring, SharedQueue, SharedRing};
-use super::share::Share;
+use super::share::SharedDir;
 
 /// Parses and answers FUSE requests. Shared by all queues.
-pub(super) type FuseServer = Server<Arc<Share>>;
+pub(super) type FuseServer = Server<Arc<SharedDir>>;
 
 /// Serves `ring` with this many threads.
 pub(super) fn start(
@@ -34,7 +34,7 @@ fn drain(ring: &SharedRing, server: &FuseServer) {
     while let Some(chain) = ring.take(&mem) {
         let head = chain.head_index();
         let len = handle(server, &mem, chain);
-        ring.give_back(&mem, head, len);
+        ring.complete(&mem, head, len);
     }
 }
 

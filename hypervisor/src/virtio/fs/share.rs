@@ -46,7 +46,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use crate::jail;
 
 use super::handles::Handles;
-use super::host::{self, Links, Seen};
+use super::host::{self, FileStat, Links};
 use super::node::Node;
 use super::place::Places;
 use super::table::{Held, Inode, Limits, New, Table};
@@ -55,16 +55,16 @@ use super::table::{Held, Inode, Limits, New, Table};
 const OTHERS: usize = 1024;
 
 /// See the module.
-pub(super) struct Share {
+pub(super) struct SharedDir {
     pub(super) links: Links,
     places: Places,
     pub(super) table: Table,
     pub(super) handles: Handles,
 }
 
-impl Share {
+impl SharedDir {
     /// Shares `dir`. The guest may know so many files.
-    pub fn new(dir: &Path, files: usize) -> io::Result<Share> {
+    pub fn new(dir: &Path, files: usize) -> io::Result<SharedDir> {
         let most = jail::most_open_files();
         let left = most.saturating_sub(OTHERS).max(most / 2);
         // Files that are open are let go of by nobody but the guest.
@@ -73,14 +73,14 @@ impl Share {
             files,
             descriptors: left - open,
         };
-        Share::with(dir, limits, open)
+        SharedDir::with(dir, limits, open)
     }
 
-    pub(super) fn with(dir: &Path, limits: Limits, open: usize) -> io::Result<Share> {
+    pub(super) fn with(dir: &Path, limits: Limits, open: usize) -> io::Result<SharedDir> {
         let links = Links::open()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let file = openat(CWD, dir, flags, Mode::empty())?;
-        let seen = host::look(&file)?;
+        let seen = host::stat(&file)?;
         let (places, found) = Places::new(&seen);
         let root = New {
             seen: &seen,
@@ -93,7 +93,7 @@ impl Share {
             parent: ROOT_ID,
             name: c".",
         };
-        Ok(Share {
+        Ok(SharedDir {
             links,
             places,
             table: Table::new(limits, root),
@@ -121,11 +121,11 @@ impl Share {
     }
 
     /// Looks a name up; the guest knows the file from then on.
-    pub(super) fn find(&self, parent: Node, name: &CStr) -> io::Result<(Arc<Inode>, Seen)> {
+    pub(super) fn find(&self, parent: Node, name: &CStr) -> io::Result<(Arc<Inode>, FileStat)> {
         let (dir, above) = self.held(parent)?;
         self.table.make_room()?;
         let file = host::hold(&above.file, name)?;
-        let seen = host::look(&file)?;
+        let seen = host::stat(&file)?;
         let places = &self.places;
         let found = places.find(&dir.place, dir.key, above.mount, name, &seen);
         let new = New {
@@ -139,10 +139,10 @@ impl Share {
             parent: dir.number,
             name,
         };
-        Ok((self.table.tell(new)?, seen))
+        Ok((self.table.add_lookup(new)?, seen))
     }
 
-    /// As [`Share::find`], for the guest.
+    /// As [`SharedDir::find`], for the guest.
     pub(super) fn entry(&self, parent: Node, name: &CStr) -> io::Result<Entry> {
         let (inode, seen) = self.find(parent, name)?;
         let node = parent.child(name, inode.number);
@@ -159,12 +159,12 @@ impl Share {
     }
 
     /// The attributes of a file, as the guest is told them.
-    pub(super) fn look(&self, inode: &Inode, file: impl AsFd) -> io::Result<stat64> {
-        Ok(attributes(inode, &host::look(file)?))
+    pub(super) fn stat(&self, inode: &Inode, file: impl AsFd) -> io::Result<stat64> {
+        Ok(attributes(inode, &host::stat(file)?))
     }
 }
 
-fn attributes(inode: &Inode, seen: &Seen) -> stat64 {
+fn attributes(inode: &Inode, seen: &FileStat) -> stat64 {
     let mut stat = seen.stat;
     stat.st_ino = inode.place.number_of(stat.st_dev, stat.st_ino);
     stat

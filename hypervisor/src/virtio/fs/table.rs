@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use fuse_backend_rs::api::filesystem::ROOT_ID;
 use rustix::fs::FileType;
 
-use super::host::{self, Seen};
-use super::place::{Key, Mount, Place};
+use super::host::{self, FileStat};
+use super::place::{FileKey, Mount, Place};
 use crate::sync::lock;
 
 /// How much the guest may know.
@@ -50,16 +50,16 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Inode {
     pub number: u64,
-    pub key: Key,
+    pub key: FileKey,
     pub kind: FileType,
     pub place: Arc<Place>,
     /// It was reached by crossing into its place, and is never let go of.
     pub crossed: bool,
-    state: Mutex<State>,
+    state: Mutex<InodeState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct InodeState {
     held: Option<Arc<Held>>,
     /// Where it was last found: the number of a directory, and the name.
     parent: u64,
@@ -69,7 +69,7 @@ struct State {
 }
 
 impl Inode {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InodeState> {
         lock(&self.state)
     }
 
@@ -82,7 +82,7 @@ impl Inode {
 
 /// Of what something new is known.
 pub(super) struct New<'a> {
-    pub seen: &'a Seen,
+    pub seen: &'a FileStat,
     pub place: Arc<Place>,
     pub crossed: bool,
     pub held: Held,
@@ -93,13 +93,13 @@ pub(super) struct New<'a> {
 /// See the module.
 pub(super) struct Table {
     limits: Limits,
-    inner: Mutex<Inner>,
+    inner: Mutex<KnownFiles>,
 }
 
-struct Inner {
+struct KnownFiles {
     last: u64,
     by_number: HashMap<u64, Slot>,
-    by_key: HashMap<Key, u64>,
+    by_key: HashMap<FileKey, u64>,
     /// How many have a descriptor.
     open: usize,
     /// Numbers of those that may have one, in the order in which they are looked at as
@@ -118,7 +118,7 @@ impl Table {
     pub fn new(limits: Limits, root: New<'_>) -> Table {
         let table = Table {
             limits,
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(KnownFiles {
                 last: ROOT_ID - 1,
                 by_number: HashMap::new(),
                 by_key: HashMap::new(),
@@ -130,7 +130,7 @@ impl Table {
         table
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, KnownFiles> {
         lock(&self.inner)
     }
 
@@ -143,8 +143,8 @@ impl Table {
     }
 
     /// The guest is told of a file. `ENFILE` if it knows too many.
-    pub fn tell(&self, new: New<'_>) -> io::Result<Arc<Inode>> {
-        let key = Key::new(new.seen, &new.place);
+    pub fn add_lookup(&self, new: New<'_>) -> io::Result<Arc<Inode>> {
+        let key = FileKey::new(new.seen, &new.place);
         let mut inner = self.inner();
         let known = inner.by_key.get(&key).copied();
         if let Some(slot) = known.and_then(|number| inner.by_number.get_mut(&number)) {
@@ -237,8 +237,8 @@ impl Table {
                 let parent = parent.map(|slot| Arc::clone(&slot.inode));
                 (inode, parent)
             };
-            let can = parent.is_some_and(|parent| inode.can_be_let_go(&parent));
-            self.let_go_if(can, &inode);
+            let can = parent.is_some_and(|parent| inode.is_evictable(&parent));
+            self.evict_if(can, &inode);
         }
         let full = self.inner().open >= self.limits.descriptors;
         if full {
@@ -248,7 +248,7 @@ impl Table {
     }
 
     /// Lets go of what was taken off the queue, or puts it back.
-    fn let_go_if(&self, can: bool, inode: &Inode) {
+    fn evict_if(&self, can: bool, inode: &Inode) {
         let mut inner = self.inner();
         if !inner.by_number.contains_key(&inode.number) {
             return;
@@ -262,14 +262,14 @@ impl Table {
     }
 
     /// Whether some files are known without a descriptor, so that names matter.
-    fn has_let_go(&self) -> bool {
+    fn has_evicted(&self) -> bool {
         let inner = self.inner();
         inner.open < inner.by_number.len()
     }
 
     /// A name is about to go: what has it is held, as it cannot be found by name then.
     pub fn keep(&self, dir: &Inode, above: &Held, name: &CStr) {
-        if !self.has_let_go() {
+        if !self.has_evicted() {
             return;
         }
         if let Some(inode) = self.known_at(dir, above, name) {
@@ -280,7 +280,7 @@ impl Table {
 
     /// A file has got this name.
     pub fn renamed(&self, dir: &Inode, above: &Held, name: &CStr) {
-        if !self.has_let_go() {
+        if !self.has_evicted() {
             return;
         }
         if let Some(inode) = self.known_at(dir, above, name) {
@@ -292,9 +292,9 @@ impl Table {
 
     fn known_at(&self, dir: &Inode, above: &Held, name: &CStr) -> Option<Arc<Inode>> {
         let file = host::hold(&above.file, name).ok()?;
-        let seen = host::look(&file).ok()?;
+        let seen = host::stat(&file).ok()?;
         let inner = self.inner();
-        let number = inner.by_key.get(&Key::new(&seen, &dir.place))?;
+        let number = inner.by_key.get(&FileKey::new(&seen, &dir.place))?;
         let slot = inner.by_number.get(number)?;
         Some(Arc::clone(&slot.inode))
     }
@@ -307,16 +307,16 @@ impl Table {
     }
 }
 
-impl Inner {
+impl KnownFiles {
     fn insert(&mut self, new: New<'_>) -> Arc<Inode> {
         self.last += 1;
         let inode = Arc::new(Inode {
             number: self.last,
-            key: Key::new(new.seen, &new.place),
+            key: FileKey::new(new.seen, &new.place),
             kind: new.seen.kind(),
             place: new.place,
             crossed: new.crossed,
-            state: Mutex::new(State {
+            state: Mutex::new(InodeState {
                 held: Some(Arc::new(new.held)),
                 parent: new.parent,
                 name: new.name.to_owned(),
@@ -392,7 +392,7 @@ impl Inode {
     }
 
     /// Whether it would be found again by its name.
-    fn can_be_let_go(&self, parent: &Inode) -> bool {
+    fn is_evictable(&self, parent: &Inode) -> bool {
         if self.crossed || self.number == ROOT_ID {
             return false;
         }
@@ -407,8 +407,8 @@ impl Inode {
             Some(libc::ENOENT | libc::ENOTDIR) => stale(),
             _ => err,
         })?;
-        let seen = host::look(&file)?;
-        let same = Key::new(&seen, &self.place) == self.key
+        let seen = host::stat(&file)?;
+        let same = FileKey::new(&seen, &self.place) == self.key
             && seen.kind() == self.kind
             && above.mount.is(seen.mount);
         if same { Ok(file) } else { Err(stale()) }

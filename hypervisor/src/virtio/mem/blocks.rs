@@ -10,7 +10,7 @@ const CONFIG_LEN: usize = 56;
 
 /// The answer to a request (§5.15.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Response {
+pub(super) enum MemResponse {
     /// Done.
     Ack,
     /// It would be more than was asked for.
@@ -113,21 +113,21 @@ impl Blocks {
     }
 
     /// Plugs blocks (§5.15.6.2).
-    pub fn plug(&mut self, addr: u64, blocks: u16) -> Response {
+    pub fn plug(&mut self, addr: u64, blocks: u16) -> MemResponse {
         let Some(range) = self.range(addr, blocks) else {
-            return Response::Error;
+            return MemResponse::Error;
         };
         let range = &mut self.plugged[range];
         if range.contains(&true) {
-            return Response::Error;
+            return MemResponse::Error;
         }
         let after = (self.count + u64::from(blocks)) * self.region.block_size;
         if after > self.requested {
-            return Response::Nack;
+            return MemResponse::Nack;
         }
         range.fill(true);
         self.count += u64::from(blocks);
-        Response::Ack
+        MemResponse::Ack
     }
 
     /// Unplugs blocks (§5.15.6.3) if `discard` gives their memory back.
@@ -136,41 +136,41 @@ impl Blocks {
         addr: u64,
         blocks: u16,
         discard: impl FnOnce(u64, u64) -> io::Result<()>,
-    ) -> Response {
+    ) -> MemResponse {
         let Some(range) = self.range(addr, blocks) else {
-            return Response::Error;
+            return MemResponse::Error;
         };
         let range = &mut self.plugged[range];
         if range.contains(&false) {
-            return Response::Error;
+            return MemResponse::Error;
         }
         if let Err(err) = discard(addr, u64::from(blocks) * self.region.block_size) {
             log::error!("Cannot take memory of the guest back: {err}");
-            return Response::Busy;
+            return MemResponse::Busy;
         }
         range.fill(false);
         self.count -= u64::from(blocks);
-        Response::Ack
+        MemResponse::Ack
     }
 
     /// Unplugs all (§5.15.6.4), and whatever the guest touched unplugged.
-    pub fn unplug_all(&mut self, discard: impl FnOnce(u64, u64) -> io::Result<()>) -> Response {
+    pub fn unplug_all(&mut self, discard: impl FnOnce(u64, u64) -> io::Result<()>) -> MemResponse {
         if let Err(err) = discard(self.region.addr, self.region.size) {
             log::error!("Cannot take the guest's memory back: {err}");
-            return Response::Busy;
+            return MemResponse::Busy;
         }
         self.plugged.fill(false);
         self.count = 0;
-        Response::Ack
+        MemResponse::Ack
     }
 
     /// Tells how blocks are (§5.15.6.5).
-    pub fn state(&self, addr: u64, blocks: u16) -> Response {
+    pub fn state(&self, addr: u64, blocks: u16) -> MemResponse {
         let Some(range) = self.range(addr, blocks) else {
-            return Response::Error;
+            return MemResponse::Error;
         };
         let range = &self.plugged[range];
-        Response::State(match (range.contains(&true), range.contains(&false)) {
+        MemResponse::State(match (range.contains(&true), range.contains(&false)) {
             (true, false) => BlockState::Plugged,
             (false, _) => BlockState::Unplugged,
             (true, true) => BlockState::Mixed,

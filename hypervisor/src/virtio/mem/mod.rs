@@ -81,19 +81,19 @@ pub enum MemError {
 
 /// A memory device.
 pub struct Mem {
-    state: Arc<State>,
+    state: Arc<MemState>,
     queues: QueueSlots<SerialQueue<Requests>>,
 }
 
 /// What the device, its thread and those who steer it share.
-struct State {
+struct MemState {
     blocks: Mutex<Blocks>,
     /// Told when blocks were plugged or unplugged.
     moved: Condvar,
     changed: OnceLock<Arc<dyn Interrupt>>,
 }
 
-impl State {
+impl MemState {
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
         lock(&self.blocks)
     }
@@ -101,7 +101,7 @@ impl State {
 
 /// Steers a [`Mem`] that a transport owns.
 #[derive(Clone)]
-pub struct MemControl(Arc<State>);
+pub struct MemControl(Arc<MemState>);
 
 impl MemControl {
     /// Asks the guest to plug or unplug memory until it is this much.
@@ -142,7 +142,7 @@ impl Mem {
     /// A device for a region of guest memory, none of which is plugged.
     pub fn new(region: MemRegion) -> Result<Mem, MemError> {
         Ok(Mem {
-            state: Arc::new(State {
+            state: Arc::new(MemState {
                 blocks: Mutex::new(Blocks::new(region)?),
                 moved: Condvar::new(),
                 changed: OnceLock::new(),

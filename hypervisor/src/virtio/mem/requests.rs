@@ -8,8 +8,8 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use super::super::Handler;
 use super::super::discard::discard;
 use super::super::ring::Chain;
-use super::State;
-use super::blocks::Response;
+use super::MemState;
+use super::blocks::MemResponse;
 
 const REQUEST_LEN: usize = 24;
 const RESPONSE_LEN: usize = 10;
@@ -21,7 +21,7 @@ const UNPLUG_ALL: u16 = 2;
 const STATE: u16 = 3;
 
 /// Serves requests.
-pub(super) struct Requests(pub Arc<State>);
+pub(super) struct Requests(pub Arc<MemState>);
 
 impl Handler for Requests {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
@@ -35,7 +35,7 @@ impl Handler for Requests {
         let mut request = [0; REQUEST_LEN];
         let response = match chain.reader(mem).map(|mut r| r.read_exact(&mut request)) {
             Ok(Ok(())) => self.serve(mem, &request),
-            _ => Response::Error,
+            _ => MemResponse::Error,
         };
         match answer.write_all(&encode(response)) {
             Ok(()) => RESPONSE_LEN as u32,
@@ -45,7 +45,7 @@ impl Handler for Requests {
 }
 
 impl Requests {
-    fn serve(&self, mem: &GuestMemoryMmap, request: &[u8; REQUEST_LEN]) -> Response {
+    fn serve(&self, mem: &GuestMemoryMmap, request: &[u8; REQUEST_LEN]) -> MemResponse {
         let [kind, addr, blocks] = fields(request);
         let discard = |start, len| discard(mem, GuestAddress(start), len);
         let mut state = self.0.blocks();
@@ -55,10 +55,10 @@ impl Requests {
             UNPLUG => state.unplug(addr, blocks, discard),
             UNPLUG_ALL => state.unplug_all(discard),
             STATE => state.state(addr, blocks),
-            _ => Response::Error,
+            _ => MemResponse::Error,
         };
         drop(state);
-        if response == Response::Ack {
+        if response == MemResponse::Ack {
             self.0.moved.notify_all();
         }
         response
@@ -75,13 +75,13 @@ fn fields(request: &[u8; REQUEST_LEN]) -> [u64; 3] {
     fields
 }
 
-fn encode(response: Response) -> [u8; RESPONSE_LEN] {
+fn encode(response: MemResponse) -> [u8; RESPONSE_LEN] {
     let (kind, state) = match response {
-        Response::Ack => (0u16, 0u16),
-        Response::State(state) => (0, state as u16),
-        Response::Nack => (1, 0),
-        Response::Busy => (2, 0),
-        Response::Error => (3, 0),
+        MemResponse::Ack => (0u16, 0u16),
+        MemResponse::State(state) => (0, state as u16),
+        MemResponse::Nack => (1, 0),
+        MemResponse::Busy => (2, 0),
+        MemResponse::Error => (3, 0),
     };
     let mut bytes = [0; RESPONSE_LEN];
     bytes[..2].copy_from_slice(&kind.to_le_bytes());

@@ -140,7 +140,7 @@ pub struct Net {
 }
 
 /// What a queue is for.
-enum Role {
+enum QueueRole {
     /// Of a pair, one of its two.
     Data(usize, usize),
     Control,
@@ -224,15 +224,15 @@ impl Net {
 
     /// §5.1.2: without multi-queue the control queue comes after the first pair,
     /// whatever number there could be.
-    fn role(&self, index: usize) -> Option<Role> {
+    fn role(&self, index: usize) -> Option<QueueRole> {
         let pairs = match self.has(VIRTIO_NET_F_MQ) {
             true => self.pairs.len(),
             false => 1,
         };
         if index < 2 * pairs {
-            return Some(Role::Data(index / 2, index % 2));
+            return Some(QueueRole::Data(index / 2, index % 2));
         }
-        (index == 2 * pairs && self.pairs.len() > 1).then_some(Role::Control)
+        (index == 2 * pairs && self.pairs.len() > 1).then_some(QueueRole::Control)
     }
 
     fn shape(&self) -> Shape {
@@ -315,8 +315,8 @@ impl Device for Net {
         let role = self.role(index).ok_or(DeviceError::NoQueue(index))?;
         let ring = Ring::new(index, queue, mem, kick, call)?;
         let (number, side) = match role {
-            Role::Data(number, side) => (number, side),
-            Role::Control => return self.start_control(index, ring),
+            QueueRole::Data(number, side) => (number, side),
+            QueueRole::Control => return self.start_control(index, ring),
         };
         let Some(mut pair) = self.pairs[number].stop() else {
             return Err(io_error(io::ErrorKind::BrokenPipe.into()));
@@ -333,8 +333,8 @@ impl Device for Net {
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
         let (number, side) = match self.role(index)? {
-            Role::Data(number, side) => (number, side),
-            Role::Control => return Some(self.control.take()?.stop()?.0),
+            QueueRole::Data(number, side) => (number, side),
+            QueueRole::Control => return Some(self.control.take()?.stop()?.0),
         };
         let mut pair = self.pairs[number].stop()?;
         let ring = pair.rings[side].take();

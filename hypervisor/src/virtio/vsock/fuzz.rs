@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::credit::WINDOW;
 use super::engine::{Engine, QUEUES, RX, TX};
 use super::header::{HEADER_LEN, HOST_CID, Header, TYPE_STREAM, op};
-use super::host::Host;
+use super::host::HostSockets;
 use super::muxer::{MAX_CONNECTIONS, Muxer};
 use crate::fuzz::{Driver, Script};
 
@@ -217,7 +217,7 @@ impl World {
     fn new() -> World {
         let name = format!("fuzz-vsock-{}", std::process::id());
         let uds = std::env::temp_dir().join(name);
-        let host = Host::listen(&uds).unwrap();
+        let host = HostSockets::listen(&uds).unwrap();
         World {
             engine: Engine {
                 rings: [const { None }; QUEUES],

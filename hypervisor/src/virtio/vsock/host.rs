@@ -23,7 +23,7 @@ const REDIAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// See the module. Its socket stays on disk when it ends, for its directory ends with
 /// the VM, and threads that drop devices may not touch files.
-pub(crate) struct Host {
+pub(crate) struct HostSockets {
     path: PathBuf,
     listener: UnixListener,
     timer: TimerFd,
@@ -61,9 +61,9 @@ pub(crate) enum Dial {
     Refused,
 }
 
-impl Host {
+impl HostSockets {
     /// Listens on `path`, in place of a socket left over there.
-    pub fn listen(path: &Path) -> io::Result<Host> {
+    pub fn listen(path: &Path) -> io::Result<HostSockets> {
         match fs::remove_file(path) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
             _ => {}
@@ -74,7 +74,7 @@ impl Host {
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
-        Ok(Host {
+        Ok(HostSockets {
             path: path.to_owned(),
             listener,
             timer,
@@ -91,7 +91,7 @@ impl Host {
         self.timer.as_fd()
     }
 
-    /// Has [`timer`](Host::timer) fire once.
+    /// Has [`timer`](HostSockets::timer) fire once.
     pub fn arm_timer(&self) {
         let after = Expiration::OneShot(REDIAL_AFTER.into());
         if let Err(err) = self.timer.set(after, TimerSetTimeFlags::empty()) {

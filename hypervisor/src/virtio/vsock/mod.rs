@@ -35,7 +35,7 @@ use crate::jail::{self, ThreadKind};
 use super::config::read_bytes;
 use super::{Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Restartable, Ring};
 use engine::{EVENT, Engine, QUEUES, RX, TX};
-use host::Host;
+use host::HostSockets;
 use muxer::Muxer;
 
 /// Linux keeps the receive queue full of 4 KiB buffers, so a longer one costs the guest.
@@ -53,7 +53,7 @@ impl Vsock {
     pub fn new(cid: u64, uds: &Path) -> io::Result<Vsock> {
         let uds = uds.to_owned();
         let muxer = jail::run(ThreadKind::Vsock, "vsock-listen", move || {
-            Muxer::new(cid, Host::listen(&uds)?)
+            Muxer::new(cid, HostSockets::listen(&uds)?)
         })?;
         let engine = Engine {
             rings: [const { None }; QUEUES],

@@ -22,7 +22,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use super::connection::{Connection, Phase};
 use super::credit::WINDOW;
 use super::header::{HOST_CID, Header, TYPE_STREAM, op};
-use super::host::{Dial, Host, Redial};
+use super::host::{Dial, HostSockets, Redial};
 use super::slices::Slices;
 
 /// The most connections at a time. With [`WINDOW`] it bounds what a guest can make
@@ -48,7 +48,7 @@ pub(crate) mod token {
 
 /// A connection as the guest names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+struct ConnectionKey {
     host_port: u32,
     guest_port: u32,
 }
@@ -56,14 +56,14 @@ struct Key {
 /// See the module.
 pub(crate) struct Muxer {
     guest_cid: u64,
-    host: Host,
+    host: HostSockets,
     epoll: Epoll,
     connections: HashMap<u64, Connection>,
     /// Those that the guest knows of.
-    by_key: HashMap<Key, u64>,
+    by_key: HashMap<ConnectionKey, u64>,
     /// Connections that have something for the guest, each at most once.
     ready: VecDeque<u64>,
-    resets: VecDeque<Key>,
+    resets: VecDeque<ConnectionKey>,
     /// Requests whose listener was too busy.
     redials: VecDeque<Redial>,
     next_id: u64,
@@ -74,7 +74,7 @@ pub(crate) struct Muxer {
 
 impl Muxer {
     /// A muxer without connections.
-    pub fn new(guest_cid: u64, host: Host) -> io::Result<Muxer> {
+    pub fn new(guest_cid: u64, host: HostSockets) -> io::Result<Muxer> {
         let epoll = Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC)?;
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(host.listener(), EpollEvent::new(edge, token::LISTENER))?;
@@ -133,7 +133,7 @@ impl Muxer {
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
             return;
         }
-        let key = Key {
+        let key = ConnectionKey {
             host_port: header.dst_port,
             guest_port: header.src_port,
         };
@@ -156,7 +156,7 @@ impl Muxer {
                         self.reset_key(key);
                         self.end(id);
                     }
-                    Ok(()) => self.settle(id),
+                    Ok(()) => self.requeue_or_remove(id),
                 }
             }
             (_, None) => self.reset_key(key),
@@ -199,13 +199,13 @@ impl Muxer {
         let connection = self.connections.get_mut(&id)?;
         connection.queued = false;
         let header = connection.next_packet(data);
-        self.settle(id);
+        self.requeue_or_remove(id);
         header
     }
 
     /// After a change: queues the connection if it has something to say, and removes
     /// it if it is over.
-    fn settle(&mut self, id: u64) {
+    fn requeue_or_remove(&mut self, id: u64) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -221,7 +221,7 @@ impl Muxer {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.on_reset();
             self.by_key.remove(&key_of_connection(connection));
-            self.settle(id);
+            self.requeue_or_remove(id);
         }
     }
 
@@ -240,7 +240,7 @@ impl Muxer {
         }
     }
 
-    fn reset_key(&mut self, key: Key) {
+    fn reset_key(&mut self, key: ConnectionKey) {
         self.resets.push_back(key);
     }
 
@@ -261,7 +261,7 @@ impl Muxer {
                 self.reset_key(key);
                 self.remove(id);
             }
-            _ => self.settle(id),
+            _ => self.requeue_or_remove(id),
         }
     }
 
@@ -273,7 +273,7 @@ impl Muxer {
             Ok(false) => {}
             Ok(true) => {
                 self.by_key.insert(key_of_connection(connection), id);
-                self.settle(id);
+                self.requeue_or_remove(id);
             }
             Err(_) => self.remove(id),
         }
@@ -319,7 +319,7 @@ impl Muxer {
                 match self.insert(connection) {
                     Some(id) => {
                         self.by_key.insert(key, id);
-                        self.settle(id);
+                        self.requeue_or_remove(id);
                     }
                     None => self.reset_key(key),
                 }
@@ -363,16 +363,16 @@ fn watch(epoll: &Epoll, stream: &UnixStream, id: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn key_of(request: &Header) -> Key {
-    Key {
+fn key_of(request: &Header) -> ConnectionKey {
+    ConnectionKey {
         host_port: request.dst_port,
         guest_port: request.src_port,
     }
 }
 
-fn key_of_connection(connection: &Connection) -> Key {
+fn key_of_connection(connection: &Connection) -> ConnectionKey {
     let (host_port, guest_port) = connection.ports();
-    Key {
+    ConnectionKey {
         host_port,
         guest_port,
     }

@@ -115,7 +115,7 @@ fn spoil_all<F: Fixture, D: Driver>(
             rig.queues[chain.queue].offer(chain.head);
         }
         rig.kick_all(&request);
-        rig.settle();
+        rig.wait_until_idle();
         rig.recover();
         drop(note);
     }
@@ -178,7 +178,7 @@ pub fn heads_offered_again<F: Fixture, D: Driver>() {
             }
         }
         rig.kick_all(&request);
-        rig.settle();
+        rig.wait_until_idle();
         rig.recover();
     }
 }

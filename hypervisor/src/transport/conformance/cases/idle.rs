@@ -50,7 +50,7 @@ pub fn device_rests<F: Fixture, D: Driver>(test: &str) {
         rings.offer(0);
         rig.driver.kick(index);
     }
-    rig.settle();
+    rig.wait_until_idle();
     rests("after a bad chain");
     rig.recover();
     random::some_rings(&mut rig);

@@ -79,7 +79,7 @@ pub fn malformed_rings<F: Fixture, D: Driver>() {
         // Only sometimes, since it costs a reset: writing to the rings themselves.
         let wild = seed % 100 == 0;
         let broken = fill_rings(&mut rig, seed, wild);
-        if wild || broken || rig.settle() || rig.is_full() {
+        if wild || broken || rig.wait_until_idle() || rig.is_full() {
             rig.reset();
             rig.start(rig.features);
             if seed % 8 == 0 {
@@ -94,7 +94,7 @@ pub fn malformed_rings<F: Fixture, D: Driver>() {
 /// A few rings that do not break the rules of the ring.
 pub fn some_rings<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) {
     for seed in RINGS..RINGS + 10 {
-        if fill_rings(rig, seed, false) || rig.settle() {
+        if fill_rings(rig, seed, false) || rig.wait_until_idle() {
             return;
         }
     }

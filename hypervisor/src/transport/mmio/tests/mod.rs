@@ -71,11 +71,11 @@ impl Device for Probe {
     }
 
     fn write_config(&mut self, offset: usize, data: &[u8]) {
-        self.tell(Event::Write(offset, data.to_vec()));
+        self.send(Event::Write(offset, data.to_vec()));
     }
 
     fn set_features(&mut self, features: u64) {
-        self.tell(Event::Features(features));
+        self.send(Event::Features(features));
     }
 
     fn set_config_interrupt(&mut self, changed: Arc<dyn Interrupt>) {
@@ -94,7 +94,7 @@ impl Device for Probe {
         if shared.refuses {
             return Err(DeviceError::BadQueue(index));
         }
-        self.tell(Event::Start {
+        self.send(Event::Start {
             index,
             rings: (queue.desc_table(), queue.avail_ring(), queue.used_ring()),
             size: queue.size(),
@@ -109,7 +109,7 @@ impl Device for Probe {
 
     fn stop_queue(&mut self, index: usize) -> Option<Queue> {
         let mut queue = self.queues[index].take()?;
-        self.tell(Event::Stop(index));
+        self.send(Event::Stop(index));
         queue.set_next_avail(queue.next_avail() + 3);
         queue.set_next_used(queue.next_used() + 2);
         let lost = self.shared.lock().unwrap().loses;
@@ -117,12 +117,12 @@ impl Device for Probe {
     }
 
     fn reset(&mut self) {
-        self.tell(Event::Reset);
+        self.send(Event::Reset);
     }
 }
 
 impl Probe {
-    fn tell(&self, event: Event) {
+    fn send(&self, event: Event) {
         self.events.send(event).unwrap();
     }
 }

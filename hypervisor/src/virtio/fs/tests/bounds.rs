@@ -3,16 +3,16 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::super::share::Share;
+use super::super::share::SharedDir;
 use super::super::table::Limits;
 use super::client::{REQUEST, ROOT, longs, opcode, u64_at};
 use super::*;
 
 /// A client of a share with such limits.
-fn limited(files: usize, descriptors: usize, open: usize) -> (Client, Arc<Share>) {
+fn limited(files: usize, descriptors: usize, open: usize) -> (Client, Arc<SharedDir>) {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { files, descriptors };
-    let share = Arc::new(Share::with(dir.path(), limits, open).unwrap());
+    let share = Arc::new(SharedDir::with(dir.path(), limits, open).unwrap());
     let mut client = Client::new();
     let queue = client.device.stop_queue(REQUEST).unwrap();
     client.device = Fs::of("share", Arc::clone(&share)).unwrap();
@@ -52,7 +52,7 @@ fn of_files_end_with_an_error_until_some_are_forgotten() {
     }
     assert_eq!(share.table.counts().0, 10);
 
-    client.tell(opcode::FORGET, nodes[0], &longs(&[u64::MAX]));
+    client.send_only(opcode::FORGET, nodes[0], &longs(&[u64::MAX]));
     assert!(client.lookup(ROOT, "f9").is_ok());
 }
 
@@ -98,7 +98,7 @@ fn of_descriptors_are_kept_by_letting_go_of_what_was_not_used() {
     }
     assert!(share.table.counts().1 <= 58);
     for node in &nodes {
-        client.tell(opcode::FORGET, *node, &longs(&[u64::MAX]));
+        client.send_only(opcode::FORGET, *node, &longs(&[u64::MAX]));
     }
     assert!(share.table.counts().0 < 10);
 }

@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Sends a request to which there is no answer.
-    pub fn tell(&mut self, opcode: u32, node: u64, body: &[u8]) {
+    pub fn send_only(&mut self, opcode: u32, node: u64, body: &[u8]) {
         assert!(self.exchange(&request(opcode, node, body)).is_empty());
     }
 

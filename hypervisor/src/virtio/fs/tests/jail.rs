@@ -76,7 +76,7 @@ fn share_needs_no_path_of_the_host() {
     for _ in 0..2 {
         client.init(38, u32::MAX).unwrap();
         works(&mut client);
-        client.tell(opcode::DESTROY, ROOT, &[]);
+        client.send_only(opcode::DESTROY, ROOT, &[]);
         client.init(38, u32::MAX).unwrap();
         works(&mut client);
         let queue = client.device.stop_queue(super::REQUEST).unwrap();

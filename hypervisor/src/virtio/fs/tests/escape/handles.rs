@@ -93,7 +93,7 @@ fn that_were_never_given_are_refused() {
         .call(opcode::RELEASE, file, &longs(&[handle, 0, 0]))
         .unwrap();
     assert_eq!(guest.read(file, handle, 10), Err(libc::EBADF));
-    guest.tell(opcode::FORGET, file, &longs(&[u64::MAX]));
+    guest.send_only(opcode::FORGET, file, &longs(&[u64::MAX]));
     assert_eq!(guest.open(file, libc::O_RDONLY), Err(libc::EBADF));
 }
 
@@ -104,18 +104,18 @@ fn are_forgotten_by_lies_without_harm() {
     let guest = &mut prison.guest;
     let file = guest.node(&["file"]);
 
-    guest.tell(opcode::FORGET, ROOT, &longs(&[u64::MAX]));
+    guest.send_only(opcode::FORGET, ROOT, &longs(&[u64::MAX]));
     for count in [2u32, 1000, 65_000, 1 << 20, u32::MAX] {
         let mut body = words(&[count, 0]);
         body.extend(longs(&[file, 0]));
-        guest.tell(opcode::BATCH_FORGET, 0, &body);
+        guest.send_only(opcode::BATCH_FORGET, 0, &body);
     }
-    guest.tell(opcode::BATCH_FORGET, 0, &words(&[u32::MAX, 0]));
-    guest.tell(opcode::BATCH_FORGET, 0, &[]);
+    guest.send_only(opcode::BATCH_FORGET, 0, &words(&[u32::MAX, 0]));
+    guest.send_only(opcode::BATCH_FORGET, 0, &[]);
     assert!(guest.open(file, libc::O_RDONLY).is_ok());
     let mut body = words(&[3, 0]);
     body.extend(longs(&[file, u64::MAX, file, 1, 12345, 7]));
-    guest.tell(opcode::BATCH_FORGET, 0, &body);
+    guest.send_only(opcode::BATCH_FORGET, 0, &body);
 
     assert!(guest.open(file, libc::O_RDONLY).is_err());
     let file = guest.node(&["file"]);
@@ -138,7 +138,7 @@ fn survive_neither_reset_nor_unmount() {
             guest.device.reset();
             guest.start(queue);
         } else {
-            guest.tell(opcode::DESTROY, ROOT, &[]);
+            guest.send_only(opcode::DESTROY, ROOT, &[]);
         }
 
         assert_eq!(guest.read(file, handle, 10), Err(libc::EBADF));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::super::credit::WINDOW;
 use super::super::header::{HOST_CID, TYPE_STREAM, op, shutdown};
-use super::super::host::Host;
+use super::super::host::HostSockets;
 use super::*;
 use crate::virtio::testing::{DriverQueue, SIZE, WRITE, memory};
 
@@ -41,7 +41,7 @@ impl Guest {
         let mem = memory();
         let rx = DriverQueue::new(&mem, 0);
         let tx = DriverQueue::new(&mem, 1);
-        let host = Host::listen(&dir.path().join("vsock")).unwrap();
+        let host = HostSockets::listen(&dir.path().join("vsock")).unwrap();
         let mut engine = Engine {
             rings: [const { None }; QUEUES],
             muxer: Muxer::new(CID, host).unwrap(),
