@@ -1,27 +1,27 @@
-//! `rust-kata check`: whether pods can run here, and what to do if not.
+//! `rust-kata check`: whether pods can run on this machine.
 
 use clap::Args;
 use runtime::{Verdict, requirements};
 
-use super::Context;
+use super::arguments::OutputFormat;
+use super::context::Context;
 use super::error::CliResult;
-use super::output::{Format, json, print, table};
+use super::output::{json, print, table};
 
-/// `rust-kata check`.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
-pub(super) struct Check {
-    /// How to show it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+pub(crate) struct Check {
+    #[command(flatten)]
+    output: OutputFormat,
 }
 
 /// The exit code when something is missing.
 const MISSING: u8 = 1;
 
 impl Check {
-    pub(super) fn run(self, context: &Context) -> CliResult<u8> {
+    pub(crate) fn run(self, context: &Context) -> CliResult<u8> {
         let all = requirements(context.engine.config());
-        if self.format == Format::Json {
+        if self.output.is_json() {
             json(&all)?;
         } else {
             let rows = all.iter().map(|one| {

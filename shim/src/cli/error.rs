@@ -1,4 +1,4 @@
-//! What `rust-kata` says when something goes wrong, and the code it leaves with.
+//! The errors of `rust-kata` and its exit codes.
 
 use runtime::engine::status::Outcome;
 
@@ -6,18 +6,18 @@ use crate::error::Error;
 use crate::run::OWN_ERROR;
 
 /// The result of a subcommand.
-pub(super) type CliResult<T> = Result<T, Error>;
+pub(crate) type CliResult<T> = Result<T, Error>;
 
-/// The exit code of a failure: a shell's for a command that cannot be run.
-pub(super) fn exit_code(error: &Error) -> u8 {
+/// The exit code for an error; as in a shell for a command that cannot be executed.
+pub(crate) fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Runtime(runtime::Error::Command { exit_code, .. }) => *exit_code,
         _ => OWN_ERROR,
     }
 }
 
-/// Tells what went wrong for each container but the last, which is the error.
-pub(super) fn settle(outcome: Outcome) -> CliResult<Vec<String>> {
+/// Prints the error of each container but the last, whose error is returned.
+pub(crate) fn report_errors(outcome: Outcome) -> CliResult<Vec<String>> {
     let mut errors: Vec<_> = outcome.errors.into_iter().collect();
     let Some((name, last)) = errors.pop() else {
         return Ok(outcome.done);
@@ -33,4 +33,9 @@ pub(super) fn settle(outcome: Outcome) -> CliResult<Vec<String>> {
         },
     }
     .into())
+}
+
+/// A fault in an OCI spec that was built here.
+pub(crate) fn spec_error(e: oci_spec::OciSpecError) -> runtime::Error {
+    runtime::Error::Internal(e.to_string())
 }

@@ -1,5 +1,4 @@
-//! `rust-kata events`: what happened to pods and containers, and goes on
-//! happening.
+//! `rust-kata events`: what happened to pods and containers, and what happens next.
 
 use std::io::{ErrorKind, Write, stdout};
 use std::time::SystemTime;
@@ -7,32 +6,32 @@ use std::time::SystemTime;
 use clap::Args;
 use runtime::engine::journal::{Event, Filter, Follower, Reader};
 
-use super::Context;
+use super::context::Context;
 use super::error::CliResult;
-use super::logs::moment;
+use super::values::moment;
 use crate::error::Context as _;
 
-/// `rust-kata events`.
+/// Arguments of `events`.
 #[derive(Debug, Args)]
-pub(super) struct Events {
-    /// Events of one kind alone, by container, event, image, label, name, pod, type or volume;
-    /// values of one key are alternatives
+pub(crate) struct Events {
+    /// Filter output by container, event, image, label, name, pod, type or volume; values of
+    /// the same key are alternatives
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 
-    /// What happened since a point in time (2026-11-23T05:00:00Z) or so long ago (10m)
+    /// Show events since a time (2026-11-23T05:00:00Z) or for a duration (10m)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<SystemTime>,
 
-    /// What happened before a point in time; with --follow, until then
+    /// Show events before a time; with --follow, end then
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<SystemTime>,
 
-    /// Go on with what happens from now on; without --since that alone
+    /// Follow new events; without --since, show only those
     #[arg(long, short, alias = "stream")]
     follow: bool,
 
-    /// How to show them
+    /// Set the output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -48,33 +47,33 @@ enum Format {
 }
 
 impl Events {
-    /// Shows those of some pods alone.
-    pub(super) fn of_pods(&mut self, pods: &[String]) {
+    /// Restricts the events to those of `pods`.
+    pub(crate) fn of_pods(&mut self, pods: &[String]) {
         let pods = pods.iter().map(|pod| format!("pod={pod}"));
         self.filter.extend(pods);
     }
 
-    pub(super) fn run(self, context: &Context) -> CliResult<()> {
+    pub(crate) fn run(self, context: &Context) -> CliResult<()> {
         let mut filter = Filter::parse(&self.filter)?;
         let since = match (self.since, self.follow) {
             (None, true) => Some(SystemTime::now()),
             (since, _) => since,
         };
         filter.between(since, self.until);
-        let ours = |event: &Event| {
+        let selected = |event: &Event| {
             let namespace = context.namespace.as_deref();
             filter.fits(event) && namespace.is_none_or(|namespace| event.namespace == namespace)
         };
         let journal = context.engine.journal();
         if !self.follow {
             let events = Reader::open(&journal)?.events()?;
-            self.show(events.iter().filter(|event| ours(event)))?;
+            self.show(events.iter().filter(|event| selected(event)))?;
             return Ok(());
         }
         tokio::task::block_in_place(|| {
             let mut follower = Follower::new(&journal)?;
             while let Some(events) = follower.next(self.until)? {
-                if !self.show(events.iter().filter(|event| ours(event)))? {
+                if !self.show(events.iter().filter(|event| selected(event)))? {
                     break;
                 }
             }
@@ -82,7 +81,7 @@ impl Events {
         })
     }
 
-    /// Shows events; false if nobody reads on.
+    /// Shows events; false if the reader of stdout has gone.
     fn show<'a>(&self, events: impl Iterator<Item = &'a Event>) -> CliResult<bool> {
         let mut text = String::new();
         for event in events {

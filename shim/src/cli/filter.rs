@@ -1,16 +1,16 @@
-//! `--filter KEY=VALUE` of lists: of each key that is given one value must fit.
+//! `--filter KEY=VALUE` of lists: for each given key one of its values must match.
 
 use std::collections::BTreeMap;
 
 use runtime::Error;
 
-/// What is asked for.
+/// The values to match, by key.
 #[derive(Debug, Default)]
-pub(super) struct Filter(BTreeMap<String, Vec<String>>);
+pub(crate) struct Filter(BTreeMap<String, Vec<String>>);
 
 impl Filter {
-    /// Reads filters with one of these keys each.
-    pub(super) fn parse(list: &[String], keys: &[&str]) -> Result<Self, Error> {
+    /// Parses filters; each must have one of `keys`.
+    pub(crate) fn parse(list: &[String], keys: &[&str]) -> Result<Self, Error> {
         let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for text in list {
             match text.split_once('=') {
@@ -20,7 +20,7 @@ impl Filter {
                 }
                 _ => {
                     return Err(Error::Invalid(format!(
-                        "--filter {text}: it is KEY=VALUE, with one of {} as KEY",
+                        "--filter {text}: expected KEY=VALUE, with KEY one of {}",
                         keys.join(", ")
                     )));
                 }
@@ -29,15 +29,15 @@ impl Filter {
         Ok(Self(wanted))
     }
 
-    /// Whether something is asked for that answers for a key and a value.
-    pub(super) fn fits(&self, has: impl Fn(&str, &str) -> bool) -> bool {
+    /// Whether for each key one value satisfies `has`.
+    pub(crate) fn matches(&self, has: impl Fn(&str, &str) -> bool) -> bool {
         let mut keys = self.0.iter();
         keys.all(|(key, values)| values.iter().any(|value| has(key, value)))
     }
 }
 
 /// Whether these labels have `NAME` or `NAME=VALUE`.
-pub(super) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     match wanted.split_once('=') {
         Some((name, value)) => labels.get(name).is_some_and(|there| there == value),
         None => labels.contains_key(wanted),
@@ -55,7 +55,7 @@ mod tests {
             Filter::parse(&list, &["name", "status"])
         };
         let has = |key: &str, value: &str| matches!((key, value), ("name", "a") | ("status", "up"));
-        let fits = |list: &[&str]| parse(list).unwrap().fits(has);
+        let fits = |list: &[&str]| parse(list).unwrap().matches(has);
         assert!(fits(&[]) && fits(&["name=a"]) && fits(&["name=b", "name=a", "status=up"]));
         assert!(!fits(&["name=b"]) && !fits(&["name=a", "status=down"]));
         assert!(

@@ -1,5 +1,5 @@
-//! Pods of other front doors: containerd's, and `run`'s. They are shown, looked
-//! into and entered; what changes them is their front door's.
+//! Foreign pods: those of containerd and of the shim's `run`. They can be listed,
+//! inspected and entered, but only their manager changes them.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +14,20 @@ use runtime::{Error, ErrorKind};
 use serde::Serialize;
 use tokio::net::UnixStream;
 
-use super::Context;
+use super::context::Context;
 use super::error::CliResult;
 use super::output::value;
 use crate::error::Context as _;
 
-/// A container of another front door.
-pub(super) struct Theirs {
-    pub(super) pod: ListedPod,
-    pub(super) container: String,
+/// A container in a foreign pod.
+pub(crate) struct ForeignContainer {
+    pub(crate) pod: ListedPod,
+    pub(crate) container: String,
 }
 
-/// Their pods, of the namespace asked for or of all. What cannot be read is
-/// told and left out.
-pub(super) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
+/// The foreign pods of the chosen namespace, or of all. A pod that cannot be read is
+/// reported and left out.
+pub(crate) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
     let root = &context.engine.config().root;
     let listed = foreign::foreign(root, context.namespace.as_deref())?;
     Ok(listed
@@ -41,56 +41,58 @@ pub(super) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
         .collect())
 }
 
-/// One of their pods, by its id, the beginning of it or Kubernetes' name.
-pub(super) fn pod(context: &Context, wanted: &str) -> CliResult<Option<ListedPod>> {
+/// A foreign pod, by its id, the beginning of its id, or its name in Kubernetes.
+pub(crate) fn pod(context: &Context, wanted: &str) -> CliResult<Option<ListedPod>> {
     let fitting = pods(context)?
         .into_iter()
-        .filter_map(|pod| Some((Fit::of_pod(&pod, wanted)?, pod)));
+        .filter_map(|pod| Some((Match::of_pod(&pod, wanted)?, pod)));
     let id = |pod: &ListedPod| pod.config.id.clone();
     best(fitting.collect(), "pod", wanted, id)
 }
 
-/// One of their containers, by `POD/ID`, its id, the beginning of it or Kubernetes'
-/// name.
-pub(super) fn container(context: &Context, wanted: &str) -> CliResult<Option<Theirs>> {
+/// A foreign container, by `POD/ID`, its id, the beginning of its id, or its name in
+/// Kubernetes.
+pub(crate) fn container(context: &Context, wanted: &str) -> CliResult<Option<ForeignContainer>> {
     let (of_pod, id) = match wanted.split_once('/') {
         Some((pod, id)) => (Some(pod), id),
         None => (None, wanted),
     };
     let mut all = Vec::new();
     for pod in pods(context)? {
-        if of_pod.is_some_and(|wanted| Fit::of_pod(&pod, wanted).is_none()) {
+        if of_pod.is_some_and(|wanted| Match::of_pod(&pod, wanted).is_none()) {
             continue;
         }
         let fitting = pod.containers.iter().filter_map(|(there, files)| {
             let files = files.as_ref().ok();
-            let name = || files.and_then(|files| Fit::of(&files.told().name?, id));
-            let fit = Fit::of(there, id).or_else(name)?;
-            // Of those that Kubernetes made one after the other, the last.
+            let name = || files.and_then(|files| Match::of(&files.told().name?, id));
+            let fit = Match::of(there, id).or_else(name)?;
+            // Kubernetes creates containers of the same name one after the other: the last is meant.
             let age = files.map(|files| (files.status().is_live(), files.record.created));
             Some(((fit, age), there.clone()))
         });
         if let Some(((fit, _), container)) = fitting.max() {
-            all.push((fit, Theirs { pod, container }));
+            all.push((fit, ForeignContainer { pod, container }));
         }
     }
-    let id = |theirs: &Theirs| format!("{}/{}", theirs.pod.config.id, theirs.container);
+    let id = |container: &ForeignContainer| {
+        format!("{}/{}", container.pod.config.id, container.container)
+    };
     best(all, "container", wanted, id)
 }
 
-/// How well a name fits what was asked for.
+/// How well a name matches the one asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    Beginning,
-    Whole,
+enum Match {
+    Prefix,
+    Exact,
 }
 
-impl Fit {
+impl Match {
     fn of(id: &str, wanted: &str) -> Option<Self> {
         match id.strip_prefix(wanted) {
-            Some("") => Some(Self::Whole),
+            Some("") => Some(Self::Exact),
             // As docker and podman: an abbreviated id, not any word's beginning.
-            Some(_) if wanted.len() >= 4 && id.len() == 64 => Some(Self::Beginning),
+            Some(_) if wanted.len() >= 4 && id.len() == 64 => Some(Self::Prefix),
             _ => None,
         }
     }
@@ -100,10 +102,10 @@ impl Fit {
     }
 }
 
-/// The one that fits best. More than one do so when Kubernetes has pods of one name in
-/// several of its namespaces, which are all one to containerd.
+/// The best match. It is ambiguous when Kubernetes has pods of one name in several of its
+/// namespaces, which share one namespace of containerd.
 fn best<T>(
-    mut all: Vec<(Fit, T)>,
+    mut all: Vec<(Match, T)>,
     what: &str,
     wanted: &str,
     id: impl Fn(&T) -> String,
@@ -113,7 +115,7 @@ fn best<T>(
     if all.len() > 1 {
         let ids: Vec<String> = all.iter().map(|(_, found)| id(found)).collect();
         return Err(Error::Invalid(format!(
-            "{what} {wanted:?} is ambiguous among the pods of containerd: give its --namespace, or which of {} it is",
+            "{what} {wanted:?} is ambiguous among the pods of containerd: give --namespace, or one of {}",
             ids.join(", ")
         ))
         .into());
@@ -121,16 +123,21 @@ fn best<T>(
     Ok(all.pop().map(|(_, found)| found))
 }
 
-impl Theirs {
-    /// Its owner, to be asked.
-    pub(super) async fn owner(&self) -> CliResult<OwnerClient> {
+impl ForeignContainer {
+    /// The error for commands that only the manager of the pod may run.
+    pub(crate) fn refusal(&self) -> crate::error::Error {
+        self.pod.refusal(&self.container).into()
+    }
+
+    /// A client of the owner.
+    pub(crate) async fn owner(&self) -> CliResult<OwnerClient> {
         owner(&self.pod)
             .await
             .ok_or_else(|| {
                 Error::Remote {
                     kind: ErrorKind::Unavailable,
                     message: format!(
-                        "Nobody answers for pod {:?} of {}: its shim has ended, or is of a version before this",
+                        "The shim of pod {:?} of {} does not answer: it has ended, or is of an older version",
                         self.pod.config.id, self.pod.config.front_door
                     ),
                 }
@@ -139,15 +146,15 @@ impl Theirs {
     }
 
     /// A connection for the streams of a process.
-    pub(super) async fn attachment(&self) -> CliResult<UnixStream> {
+    pub(crate) async fn attachment(&self) -> CliResult<UnixStream> {
         let address = attach::address_of(&self.pod.management());
         UnixStream::connect(&address)
             .await
             .on("connect to", &address)
     }
 
-    /// Sends a signal to it.
-    pub(super) async fn kill(&self, signal: u32, all: bool) -> CliResult<Outcome> {
+    /// Sends a signal to the container.
+    pub(crate) async fn kill(&self, signal: u32, all: bool) -> CliResult<Outcome> {
         let request = api::KillRequest {
             containers: vec![self.container.clone()],
             signal,
@@ -157,8 +164,8 @@ impl Theirs {
         Ok(to_outcome(self.owner().await?.kill(request).await?))
     }
 
-    /// Waits for its end.
-    pub(super) async fn wait(&self) -> CliResult<u32> {
+    /// Waits for the container to end.
+    pub(crate) async fn wait(&self) -> CliResult<u32> {
         let ended = self.pod.containers.get(&self.container);
         let ended = ended.and_then(|c| c.as_ref().ok()?.state.init.exit);
         if let Some(exit) = ended {
@@ -171,25 +178,25 @@ impl Theirs {
         Ok(self.owner().await?.wait(request).await?.exit_code)
     }
 
-    /// All there is to know about it.
-    pub(super) fn inspect(&self) -> CliResult<serde_json::Value> {
+    /// The configuration and state of the container.
+    pub(crate) fn inspect(&self) -> CliResult<serde_json::Value> {
         let found = self.pod.containers.get(&self.container);
         let files = match found {
             Some(Ok(files)) => files,
             _ => return Err(Error::not_found("container", &self.container).into()),
         };
         let init = files.state.init;
-        let told = files.told();
+        let described = files.told();
         value(&InspectedContainer {
             pod: &self.pod.config.id,
             namespace: &self.pod.config.namespace,
             front_door: self.pod.config.front_door.to_string(),
             id: &files.record.id,
-            name: told.name.as_ref().unwrap_or(&files.record.id),
+            name: described.name.as_ref().unwrap_or(&files.record.id),
             status: files.status().to_string(),
             created: rfc3339(files.record.created),
             bundle: files.record.bundle.display().to_string(),
-            command: told.command,
+            command: described.command,
             spec: runtime::load_spec(&files.record.bundle).ok(),
             state: InspectedState {
                 status: files.status().to_string(),
@@ -202,8 +209,8 @@ impl Theirs {
     }
 }
 
-/// The owner of one of their pods, if it answers.
-pub(super) async fn owner(pod: &ListedPod) -> Option<OwnerClient> {
+/// A client of the owner of a foreign pod, if the owner answers.
+pub(crate) async fn owner(pod: &ListedPod) -> Option<OwnerClient> {
     pod.owner.as_ref()?;
     OwnerClient::connect(&pod.management()).await
 }
@@ -254,8 +261,8 @@ struct Part<'a> {
     status: String,
 }
 
-/// All there is to know about one of their pods.
-pub(super) fn inspect_pod(pod: &ListedPod) -> CliResult<serde_json::Value> {
+/// The configuration and state of a foreign pod.
+pub(crate) fn inspect_pod(pod: &ListedPod) -> CliResult<serde_json::Value> {
     let containers = pod.containers.iter().map(|(id, files)| Part {
         name: id,
         id,
@@ -287,20 +294,20 @@ mod tests {
     fn ids_may_be_cut_short_and_names_may_not() {
         let id = "5a".repeat(32);
 
-        assert_eq!(Fit::of(&id, &id), Some(Fit::Whole));
-        assert_eq!(Fit::of(&id, "5a5a"), Some(Fit::Beginning));
-        assert_eq!(Fit::of(&id, "5a5"), None);
-        assert_eq!(Fit::of("web-0", "web-0"), Some(Fit::Whole));
-        assert_eq!(Fit::of("web-0", "web-"), None);
+        assert_eq!(Match::of(&id, &id), Some(Match::Exact));
+        assert_eq!(Match::of(&id, "5a5a"), Some(Match::Prefix));
+        assert_eq!(Match::of(&id, "5a5"), None);
+        assert_eq!(Match::of("web-0", "web-0"), Some(Match::Exact));
+        assert_eq!(Match::of("web-0", "web-"), None);
     }
 
     #[test]
     fn what_fits_whole_is_meant_and_two_of_it_are_told_apart() {
-        let find = |all: &[(Fit, &str)]| {
+        let find = |all: &[(Match, &str)]| {
             let all = all.iter().map(|(fit, id)| (*fit, (*id).to_owned()));
             best(all.collect(), "pod", "web-0", String::clone)
         };
-        let (whole, part) = (Fit::Whole, Fit::Beginning);
+        let (whole, part) = (Match::Exact, Match::Prefix);
 
         assert_eq!(find(&[]).ok(), Some(None));
         let found = find(&[(part, "a"), (whole, "b"), (part, "c")]);
@@ -310,6 +317,6 @@ mod tests {
         };
         let refused = refused.to_string();
         assert!(refused.contains("\"web-0\" is ambiguous"), "{refused}");
-        assert!(refused.contains("which of 5a, 7c"), "{refused}");
+        assert!(refused.contains("one of 5a, 7c"), "{refused}");
     }
 }

@@ -12,7 +12,7 @@ use super::help::{codes, examples, is_command};
 use crate::error::Context as _;
 
 /// Writes the pages of `command` and of all its parts into a directory.
-pub(super) fn write(command: &Command, dir: &Path) -> CliResult<()> {
+pub(crate) fn write(command: &Command, dir: &Path) -> CliResult<()> {
     fs::create_dir_all(dir).on("create", dir)?;
     let mut command = command.clone();
     command.build();

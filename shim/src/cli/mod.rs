@@ -1,43 +1,32 @@
-//! `rust-kata`: pods, containers and images for people, with podman's words.
+//! `rust-kata`, the command line for pods, containers, images and volumes, in podman's terms.
 //!
-//! Each object has a file of its own with its subcommands; all of them call
-//! the engine (`runtime::engine`), which any other program may embed as well.
+//! Each noun is a folder with one file for each verb. All commands call the engine
+//! (`runtime::engine`), which other programs can embed as well.
 
+mod arguments;
 mod attach;
-mod batch;
 mod check;
 mod config;
 mod container;
-mod containers;
-mod create;
+mod context;
 mod error;
 mod events;
-mod files;
 mod filter;
-pub(crate) mod foreign;
+mod foreign;
 mod help;
 mod image;
-mod logs;
+mod log_reader;
 mod man;
-mod mounts;
 mod output;
 mod pod;
-mod pod_create;
-mod pod_logs;
-mod pods;
 mod preserve;
+mod processes;
 mod progress;
 mod pull;
 mod run;
-mod session;
-mod spec;
-mod start;
-mod stats;
-mod top;
-mod update;
+mod select;
+mod values;
 mod volume;
-mod wait;
-mod written;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -47,14 +36,15 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use runtime::Config;
 use runtime::engine::Engine;
 
+use self::context::Context;
 use self::error::{CliResult, exit_code};
 use crate::error::Context as _;
 
-/// Pods and containers in virtual machines of their own.
+/// Manage pods and containers in virtual machines
 #[derive(Debug, Parser)]
 #[command(name = "rust-kata", version)]
 struct Cli {
-    /// A configuration file, instead of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml or the
+    /// Configuration file, instead of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml or the
     /// one installed with this binary
     #[arg(
         long,
@@ -64,7 +54,7 @@ struct Cli {
     )]
     config: Option<PathBuf>,
 
-    /// Only pods of this namespace; new ones are made in it [default: local]
+    /// Namespace of pods to show and to create [default: all; new pods: local]
     #[arg(
         long,
         global = true,
@@ -79,49 +69,42 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Pods: create, start, stop, list …
+    /// Manage pods
     #[command(subcommand)]
     Pod(pod::Command),
-    /// Containers of pods: create, start, stop, exec …
+    /// Manage containers
     #[command(subcommand, visible_alias = "ctr")]
     Container(container::Command),
-    /// Those of `container` without that word, as podman has them
+    /// Commands of `container` without that word, as in podman
     #[command(flatten)]
     Plain(container::Command),
-    /// Images: pull, load, list, remove …
+    /// Manage images
     #[command(subcommand)]
     Image(image::Command),
-    /// Volumes: create, list, remove …
+    /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Command),
-    /// Creates a container, in a new pod or a given one, and starts it
+    /// Create and start a container in a new or an existing pod
     Run(Box<run::Args>),
-    /// Shows what happened to pods and containers, and what goes on happening
+    /// Show events of pods and containers
     Events(events::Events),
-    /// Tells whether pods can run on this machine, and what to do if not; 1 if not
+    /// Check whether pods can run on this machine; exit code 1 if not
     Check(check::Check),
-    /// The configuration
+    /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
-    /// Writes a shell's completions to stdout
+    /// Generate shell completions on stdout
     Completion {
-        /// bash, zsh, fish …
+        /// Shell: bash, zsh, fish or another
         shell: clap_complete::Shell,
     },
-    /// Writes the man pages into a directory
+    /// Write the man pages into a directory
     #[command(hide = true)]
     Man { dir: PathBuf },
-    /// Owns a pod; started by the others
+    /// Own a pod; started by the other commands
     #[command(hide = true)]
     #[command(name = runtime::engine::OWN)]
     Own { namespace: String, pod: String },
-}
-
-/// What all subcommands share.
-struct Context {
-    engine: Engine,
-    /// The namespace asked for.
-    namespace: Option<String>,
 }
 
 /// Runs the command line.
@@ -129,7 +112,7 @@ pub(crate) fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(runtime::container::pid_proxy::ARGUMENT) {
         runtime::container::pid_proxy::main();
     }
-    // Who asks for no help is not kept waiting until all of it has been put together.
+    // The full help is built only if the first parse fails: it takes time.
     let parsed = parse(Cli::command()).or_else(|_| parse(help::with_examples(Cli::command())));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -139,7 +122,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let result = run(cli);
-    // Before the message: it is to start at the left.
+    // Before the message, so that it starts in the first column.
     crate::terminal::restore();
     match result {
         Ok(code) => ExitCode::from(code),
@@ -166,7 +149,7 @@ impl Command {
 }
 
 fn run(mut cli: Cli) -> CliResult<u8> {
-    // Before anything is opened.
+    // Before any other descriptor is opened.
     if let Some(preserve) = cli.command.preserve() {
         preserve.take()?;
     }
@@ -201,12 +184,10 @@ fn run(mut cli: Cli) -> CliResult<u8> {
         .doing("start the runtime's threads")?;
     let result = tokio.block_on(async {
         match cli.command {
-            Command::Pod(command) => pod::run(&context, command).await,
-            Command::Container(command) | Command::Plain(command) => {
-                container::run(&context, command).await
-            }
-            Command::Image(command) => image::run(&context, command).await.map(|()| 0),
-            Command::Volume(command) => volume::run(&context, command).await.map(|()| 0),
+            Command::Pod(command) => command.run(&context).await,
+            Command::Container(command) | Command::Plain(command) => command.run(&context).await,
+            Command::Image(command) => command.run(&context).await.map(|()| 0),
+            Command::Volume(command) => command.run(&context).await.map(|()| 0),
             Command::Run(args) => run::run(&context, *args).await,
             Command::Events(events) => events.run(&context).map(|()| 0),
             Command::Check(check) => check.run(&context),
@@ -216,75 +197,7 @@ fn run(mut cli: Cli) -> CliResult<u8> {
             | Command::Own { .. } => Ok(0),
         }
     });
-    // A read of the terminal cannot be called back: do not wait for it.
+    // A read of the terminal cannot be cancelled: do not wait for it.
     tokio.shutdown_background();
     result
-}
-
-/// A container that was asked for.
-enum Either {
-    /// Of the engine's.
-    Ours(runtime::engine::PodHandle, String),
-    /// Of another front door.
-    Theirs(Box<self::foreign::Theirs>),
-}
-
-/// A pod that was asked for.
-enum EitherPod {
-    /// Of the engine's.
-    Ours(runtime::engine::PodHandle),
-    /// Of another front door.
-    Theirs(Box<runtime::engine::foreign::ListedPod>),
-}
-
-impl Context {
-    fn new_namespace(&self) -> &str {
-        self.namespace
-            .as_deref()
-            .unwrap_or(runtime::engine::NAMESPACE)
-    }
-
-    /// A pod of ours; one of another front door is refused with the cure.
-    fn pod(&self, wanted: &str) -> CliResult<runtime::engine::PodHandle> {
-        match self.either_pod(wanted)? {
-            EitherPod::Ours(pod) => Ok(pod),
-            EitherPod::Theirs(pod) => Err(pod.refusal(&pod.config.id).into()),
-        }
-    }
-
-    /// A pod of any front door.
-    fn either_pod(&self, wanted: &str) -> CliResult<EitherPod> {
-        match self.engine.find_pod(self.namespace.as_deref(), wanted) {
-            Err(e @ runtime::Error::NotFound { .. }) => match self::foreign::pod(self, wanted)? {
-                Some(pod) => Ok(EitherPod::Theirs(Box::new(pod))),
-                None => Err(e.into()),
-            },
-            other => Ok(EitherPod::Ours(other?)),
-        }
-    }
-
-    /// A container of ours; one of another front door is refused with the cure.
-    fn container(&self, wanted: &str) -> CliResult<(runtime::engine::PodHandle, String)> {
-        match self.either(wanted)? {
-            Either::Ours(pod, name) => Ok((pod, name)),
-            Either::Theirs(theirs) => Err(theirs.pod.refusal(&theirs.container).into()),
-        }
-    }
-
-    /// A container of any front door.
-    fn either(&self, wanted: &str) -> CliResult<Either> {
-        let found = self
-            .engine
-            .find_container(self.namespace.as_deref(), wanted);
-        match found {
-            Ok((pod, name)) => Ok(Either::Ours(pod, name)),
-            Err(e @ runtime::Error::NotFound { .. }) => {
-                match self::foreign::container(self, wanted)? {
-                    Some(theirs) => Ok(Either::Theirs(Box::new(theirs))),
-                    None => Err(e.into()),
-                }
-            }
-            Err(e) => Err(e.into()),
-        }
-    }
 }

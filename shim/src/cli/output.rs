@@ -10,7 +10,7 @@ use crate::terminal::harmless_line;
 
 /// How a list is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// Aligned columns.
     #[default]
     Table,
@@ -20,7 +20,7 @@ pub(super) enum Format {
 
 /// Prints rows under their heads, each column as wide as its widest cell. What a guest
 /// put into one (the name of a process, say) does not steer the terminal.
-pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
+pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells
@@ -45,7 +45,7 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
 }
 
 /// Prints a value as JSON.
-pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> CliResult<()> {
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> CliResult<()> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
     text.push('\n');
@@ -54,7 +54,7 @@ pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> CliResult<()> {
 
 /// A value as JSON, with points in time as RFC 3339 instead of as they are on
 /// disk.
-pub(super) fn value<T: Serialize>(value: &T) -> CliResult<serde_json::Value> {
+pub(crate) fn value<T: Serialize>(value: &T) -> CliResult<serde_json::Value> {
     let mut value = serde_json::to_value(value)
         .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
     readable_times(&mut value);
@@ -83,7 +83,7 @@ fn readable_times(value: &mut serde_json::Value) {
 }
 
 /// Prints text; a reader that has seen enough (`| head`) is no failure.
-pub(super) fn print(text: &str) -> CliResult<()> {
+pub(crate) fn print(text: &str) -> CliResult<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.doing("write to stdout"),
@@ -91,7 +91,7 @@ pub(super) fn print(text: &str) -> CliResult<()> {
 }
 
 /// What a column has room for of a command.
-pub(super) fn command(words: &[String]) -> String {
+pub(crate) fn command(words: &[String]) -> String {
     const ROOM: usize = 40;
     let mut text = words.join(" ");
     if let Some((end, _)) = text.char_indices().nth(ROOM) {
@@ -102,7 +102,7 @@ pub(super) fn command(words: &[String]) -> String {
 }
 
 /// How long ago something was: `3 minutes ago`.
-pub(super) fn ago(at: std::time::SystemTime) -> String {
+pub(crate) fn ago(at: std::time::SystemTime) -> String {
     let seconds = at.elapsed().unwrap_or_default().as_secs();
     let (number, unit) = match seconds {
         0..60 => (seconds, "second"),
@@ -115,7 +115,7 @@ pub(super) fn ago(at: std::time::SystemTime) -> String {
 }
 
 /// A number of bytes: `1.5 MB`.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes} B");

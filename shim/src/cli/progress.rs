@@ -1,19 +1,19 @@
-//! Telling a person that something is under way, once it takes its time.
+//! A spinner on the terminal for operations that take more than a second.
 
 use std::future::Future;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Nobody wonders for so long.
+/// Operations that are done within this time get no spinner.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Between two pictures of the spinner.
+/// The time between two frames of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Does something; on a terminal what it is is shown while it takes more than a
-/// second, and gone when it is done.
-pub(super) async fn patiently<T>(what: String, work: impl Future<Output = T>) -> T {
+/// Awaits `work`; on a terminal a spinner with `what` is shown from the first second until
+/// it is done.
+pub(crate) async fn with_spinner<T>(what: String, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     tokio::select! {
         done = &mut work => return done,

@@ -1,4 +1,4 @@
-//! Getting the image of a container: from here, or from where it is.
+//! The image of a container: from the local store, or pulled.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,45 +11,43 @@ use runtime::engine::image::{
     Credentials, HeldImage, ImageSource, LayerProgress, LayerStep, RegistryOptions, Report, silent,
 };
 
-use super::Context;
+use super::context::Context;
 use super::error::CliResult;
 
-/// How images are got.
+/// The arguments for pulling images.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct PullOptions {
-    /// Whether a registry must have TLS and a good certificate [default: unless it is on this
-    /// machine]
+pub(crate) struct PullOptions {
+    /// Require TLS with a valid certificate [default: except for a registry on this machine]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     tls_verify: Option<bool>,
 
-    /// Who we are to the registry
+    /// Credentials for the registry
     #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
     creds: Option<Credentials>,
 
-    /// The file of credentials, as `podman login` writes it [default: podman's and docker's]
+    /// File with credentials, as written by `podman login` [default: podman's and docker's]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 
-    /// Show no progress
+    /// Hide the progress
     #[arg(long, short)]
     quiet: bool,
 }
 
-/// When a registry is asked.
+/// When the image is pulled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Policy {
-    /// For images that are not here.
+pub(crate) enum Policy {
+    /// Pull if the image is not in the local store.
     #[default]
     Missing,
-    /// Each time.
+    /// Always pull.
     Always,
-    /// Not at all.
+    /// Never pull.
     Never,
 }
 
-/// The image `reference`, taken in if need be, and held for a container to be
-/// made of it.
-pub(super) async fn obtain(
+/// The image `reference`, pulled if needed, and held for the container to be created.
+pub(crate) async fn obtain(
     context: &Context,
     reference: &str,
     policy: Policy,
@@ -63,21 +61,21 @@ pub(super) async fn obtain(
             other => return Ok(other?),
         }
     }
-    // What lies on this machine is looked at each time: only what is new of it is unpacked.
+    // An archive or layout on disk is read each time; only its new layers are unpacked.
     options.pull(context, reference, None).await
 }
 
 impl PullOptions {
-    /// For what no registry is asked about.
-    pub(super) fn from_disk(quiet: bool) -> Self {
+    /// The options for an image on disk.
+    pub(crate) fn from_disk(quiet: bool) -> Self {
         Self {
             quiet,
             ..Self::default()
         }
     }
 
-    /// Takes an image in.
-    pub(super) async fn pull(
+    /// Pulls an image.
+    pub(crate) async fn pull(
         &self,
         context: &Context,
         reference: &str,
@@ -95,10 +93,10 @@ impl PullOptions {
             silent()
         } else {
             let bars = bars.clone();
-            Arc::new(move |now| bars.tell(now))
+            Arc::new(move |now| bars.update(now))
         };
         let pulled = images.pull(&source, name, &registry, report).await;
-        // The message of what went wrong comes after them.
+        // Before an error is printed.
         bars.end();
         Ok(pulled?)
     }
@@ -128,7 +126,7 @@ impl Bars {
         }
     }
 
-    fn tell(&self, now: LayerProgress<'_>) {
+    fn update(&self, now: LayerProgress<'_>) {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let digest = now.digest.digest();
         let (step, bar) = layers.entry(digest.to_owned()).or_insert_with(|| {

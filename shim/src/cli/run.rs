@@ -1,53 +1,53 @@
-//! `rust-kata run`: create, start, and be attached from the first word on.
+//! `rust-kata run`: creates a container, attaches to it and starts it.
 
 use clap::Args as ClapArgs;
 
-use super::Context;
-use super::attach::{Attach, attach};
-use super::create::create;
-use super::error::{CliResult, settle};
+use super::attach::{Attachment, attach};
+use super::container::create::create;
+use super::container::spec::Options;
+use super::context::Context;
+use super::error::{CliResult, report_errors};
 use super::output::print;
 use super::preserve::Preserve;
-use super::spec::Options;
 
-/// `rust-kata run`.
+/// Arguments of `run`.
 #[derive(Debug, ClapArgs)]
-pub(super) struct Args {
-    /// The pod that it is to be in [default: a new one, of the container's name]
+pub(crate) struct Args {
+    /// Pod of the container [default: a new one with the name of the container]
     #[arg(long, value_name = "POD")]
     pod: Option<String>,
 
-    /// Tell the container's name, and leave it running
+    /// Run in the background and print the name of the container
     #[arg(long, short, conflicts_with_all = ["preserve_fds", "preserve_fd"])]
     detach: bool,
 
     #[command(flatten)]
-    pub(super) preserve: Preserve,
+    pub(crate) preserve: Preserve,
 
     #[command(flatten)]
     options: Options,
 }
 
-pub(super) async fn run(context: &Context, args: Args) -> CliResult<u8> {
+pub(crate) async fn run(context: &Context, args: Args) -> CliResult<u8> {
     let (pod, name) = create(context, args.pod.as_deref(), &args.options).await?;
     if args.detach {
         let started = pod.start(std::slice::from_ref(&name), true).await;
-        settle(started?)?;
+        report_errors(started?)?;
         print(&format!("{name}\n"))?;
         return Ok(0);
     }
-    let how = Attach {
+    let how = Attachment {
         container: name.clone(),
         stdin: args.options.interactive,
         tty: args.options.tty,
         start: true,
-        preserved: args.preserve.taken(),
-        ..Attach::default()
+        preserved: args.preserve.into_preserved(),
+        ..Attachment::default()
     };
     let code = attach(&pod, how).await;
     if args.options.rm {
-        // One that ended has gone or is about to, one that never began has not, and one
-        // that was detached from stays.
+        // A container that ended is removed by its owner. One that never started is
+        // removed here; one that was detached from is running and stays.
         let names = std::slice::from_ref(&name);
         if let Err(error) = pod.remove_containers(names, false, None).await {
             log::debug!("Container {name}: {error}");

@@ -36,14 +36,14 @@ const STACK: usize = 128 << 10;
 
 /// Which of our descriptors a process is to have.
 #[derive(Debug, Default, Args)]
-pub(super) struct Preserve {
-    /// Give it our descriptors 3 to N + 2 as well, at most 64. Those of files and
-    /// pipes are pipes to it, one way; those of sockets and terminals are sockets. It
-    /// cannot seek in them, and what is read ahead for it is gone
+pub(crate) struct Preserve {
+    /// Pass descriptors 3 to N + 2 to the process, at most 64. A file or pipe becomes a
+    /// one-way pipe, a socket or terminal becomes a socket; seeking is not possible, and
+    /// input read ahead for the process is lost
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     preserve_fds: u32,
 
-    /// Likewise those of these numbers
+    /// Pass the descriptors with these numbers to the process
     #[arg(long, value_name = "FD,...", value_delimiter = ',')]
     preserve_fd: Vec<u32>,
 
@@ -53,7 +53,7 @@ pub(super) struct Preserve {
 
 /// A descriptor that was open when we were started.
 #[derive(Debug)]
-pub(super) struct Preserved {
+pub(crate) struct Preserved {
     number: u32,
     direction: Direction,
     socket: bool,
@@ -62,7 +62,7 @@ pub(super) struct Preserved {
 
 impl Preserve {
     /// Takes hold of them. Before anything else is opened.
-    pub(super) fn take(&mut self) -> CliResult<()> {
+    pub(crate) fn take(&mut self) -> CliResult<()> {
         if self.preserve_fds as usize > MAX_DESCRIPTORS {
             return Err(Error::Invalid(format!(
                 "--preserve-fds {}: at most {MAX_DESCRIPTORS} descriptors can be passed on",
@@ -80,12 +80,12 @@ impl Preserve {
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.taken.is_empty()
     }
 
     /// What was taken.
-    pub(super) fn taken(self) -> Vec<Preserved> {
+    pub(crate) fn into_preserved(self) -> Vec<Preserved> {
         self.taken
     }
 }
@@ -108,7 +108,7 @@ impl Preserved {
     }
 
     /// As it is asked for.
-    pub(super) fn request(&self) -> api::PreservedFd {
+    pub(crate) fn request(&self) -> api::PreservedFd {
         api::PreservedFd {
             number: self.number,
             direction: protos::agent::Direction::from(self.direction).into(),
@@ -118,7 +118,7 @@ impl Preserved {
 
     /// Serves it over a socket from now on. What is answered comes when the last
     /// byte for it has been written.
-    pub(super) fn serve(self, peer: UnixStream) -> CliResult<oneshot::Receiver<()>> {
+    pub(crate) fn serve(self, peer: UnixStream) -> CliResult<oneshot::Receiver<()>> {
         let peer = Arc::new(peer);
         let fd = Arc::new(File::from(self.fd));
         let (done, written) = oneshot::channel();

@@ -1,0 +1,34 @@
+//! `rust-kata container session inspect`.
+
+use clap::Args;
+use runtime::Error;
+
+use super::{OneSession, Shown};
+use crate::cli::context::Context;
+use crate::cli::error::CliResult;
+use crate::cli::output::{json, value};
+
+/// Arguments of `container session inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    which: OneSession,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self, context: &Context) -> CliResult<()> {
+        let (pod, name) = context.container(&self.which.container.container)?;
+        let id = &self.which.session;
+        let view = pod.view()?;
+        let sessions = &view.container(&name)?.state.execs;
+        let session = sessions
+            .get(id)
+            .ok_or_else(|| Error::not_found("exec", id))?;
+        let shown = Shown {
+            id,
+            container: &name,
+            session,
+        };
+        json(&[value(&shown)?])
+    }
+}

@@ -1,0 +1,82 @@
+//! `rust-kata pod inspect`.
+
+use clap::Args;
+use runtime::engine::foreign::FrontDoor;
+use runtime::engine::records::definition::PodDefinition;
+use serde::Serialize;
+
+use crate::cli::context::Context;
+use crate::cli::error::CliResult;
+use crate::cli::foreign;
+use crate::cli::output::{json, value};
+use crate::cli::select::Pods;
+
+/// Arguments of `pod inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    which: Pods,
+}
+
+/// The configuration and state of a pod.
+#[derive(Debug, Serialize)]
+struct Inspected<'a> {
+    status: String,
+    front_door: String,
+    owner_pid: Option<u32>,
+    infra_running: bool,
+    path: String,
+    #[serde(flatten)]
+    definition: &'a PodDefinition,
+    state: &'a runtime::engine::records::record::PodState,
+    containers: Vec<InspectedContainer<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct InspectedContainer<'a> {
+    name: &'a str,
+    id: Option<&'a str>,
+    status: String,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self, context: &Context) -> CliResult<()> {
+        let mut all = Vec::new();
+        for pod in self.which.handles(context) {
+            let pod = match pod {
+                Ok(pod) => pod,
+                Err((name, error)) => match foreign::pod(context, &name)? {
+                    Some(pod) => {
+                        all.push(foreign::inspect_pod(&pod)?);
+                        continue;
+                    }
+                    None => return Err(error),
+                },
+            };
+            let view = pod.view()?;
+            let containers = view
+                .containers
+                .iter()
+                .map(|(name, files)| InspectedContainer {
+                    name,
+                    id: files.as_ref().ok().map(|f| f.definition.id.as_str()),
+                    status: match files {
+                        Ok(files) => files.state.status.to_string(),
+                        Err(error) => format!("error: {error}"),
+                    },
+                });
+            let inspected = Inspected {
+                status: view.status().to_string(),
+                front_door: FrontDoor::RustKata.to_string(),
+                owner_pid: view.owner.as_ref().map(|owner| owner.pid),
+                infra_running: view.infra_runs(),
+                path: view.home.path().display().to_string(),
+                definition: &view.definition,
+                state: &view.state,
+                containers: containers.collect(),
+            };
+            all.push(value(&inspected)?);
+        }
+        json(&all)
+    }
+}

@@ -1,0 +1,24 @@
+//! `rust-kata pod pause`.
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::{CliResult, report_errors};
+use crate::cli::select::Pods;
+
+/// Arguments of `pod pause`.
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    which: Pods,
+}
+
+impl Pause {
+    pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
+        self.which
+            .each(context, "Pausing", async |pod| {
+                report_errors(pod.pause(&[]).await?)
+            })
+            .await
+    }
+}

@@ -1,0 +1,24 @@
+//! `rust-kata pod unpause`.
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::{CliResult, report_errors};
+use crate::cli::select::Pods;
+
+/// Arguments of `pod unpause`.
+#[derive(Debug, Args)]
+pub(crate) struct Unpause {
+    #[command(flatten)]
+    which: Pods,
+}
+
+impl Unpause {
+    pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
+        self.which
+            .each(context, "Unpausing", async |pod| {
+                report_errors(pod.unpause(&[]).await?)
+            })
+            .await
+    }
+}
