@@ -162,13 +162,14 @@ fuzz: setup-build
 bench-kvm: build
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/bench
 
-## make lint           formatting, clippy, rustdoc
+## make lint           formatting, clippy, layout, rustdoc
 .PHONY: lint
 lint: setup-build
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy -p rust-kata-hypervisor --features fuzzing -- -D warnings
 	@$(CARGO) clippy -p rust-kata-shim --no-default-features -- -D warnings
+	@tests/lint/structure
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
 
 ## make fmt            format the code

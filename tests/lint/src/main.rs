@@ -1,0 +1,229 @@
+//! How the code is laid out, checked: `tests/lint/structure`. Tests and fuzz targets are left
+//! out, for they may look at everything.
+//!
+//! | check | |
+//! |---|---|
+//! | circles | no two modules of a parent import each other, directly or by others, each taken with all modules below it; a parent and its own children may |
+//! | upward | what lies low imports nothing from above ([`LAYERS`]) |
+//! | header | each module begins with `//!` |
+//! | length | a file has at most [`MAX_LINES`] lines; modules of tests that have files of their own do not count |
+//! | idiom | a module with children is `x/mod.rs`, one without is `x.rs` |
+
+mod circles;
+mod imports;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::imports::Imports;
+use crate::tree::Crate;
+
+/// The roots of the crates, from the top of the tree.
+const ROOTS: [&str; 7] = [
+    "protos/src/lib.rs",
+    "hypervisor/src/lib.rs",
+    "hypervisor/src/bin/rust-kata-vmm/main.rs",
+    "runtime/src/lib.rs",
+    "shim/src/lib.rs",
+    "agent/src/main.rs",
+    "tests/lint/src/main.rs",
+];
+
+/// So many lines a file may have.
+const MAX_LINES: usize = 450;
+
+/// Modules of the runtime, the lowest first: none imports from a later line. The order within a
+/// line is free, circles aside. What is not named may be imported by all, and import all.
+const LAYERS: [&[&str]; 9] = [
+    &["error", "sync", "blocking", "state", "events"],
+    &["host", "state_dir", "stdio", "config", "agent"],
+    &["container"],
+    &["pod"],
+    &["runtime"],
+    &["engine::records", "engine::journal", "engine::status"],
+    &[
+        "engine::archive",
+        "engine::image",
+        "engine::volume",
+        "engine::rootfs",
+        "engine::users",
+    ],
+    &["engine::owner"],
+    &["engine::handle", "engine::files", "engine::foreign"],
+];
+
+/// Why a crate could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is missing.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not Rust.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: syn::Error,
+    },
+}
+
+fn main() -> ExitCode {
+    let (mut files, mut problems) = (0, Vec::new());
+    for root in ROOTS {
+        match Crate::read(Path::new(""), Path::new(root)) {
+            Ok(tree) => {
+                files += tree.files.len();
+                problems.extend(check(&tree, root));
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    for problem in &problems {
+        eprintln!("structure: {problem}");
+    }
+    println!("structure: {files} files, {} problems", problems.len());
+    ExitCode::from(u8::from(!problems.is_empty()))
+}
+
+fn check(tree: &Crate, root: &str) -> Vec<String> {
+    let imports = imports::of(tree);
+    let mut problems = circles::between_siblings(tree, &imports);
+    if root.starts_with("runtime/") {
+        problems.extend(upward(tree, &imports));
+    }
+    for file in &tree.files {
+        let path = file.path.display();
+        if !file.text.starts_with("//!") {
+            problems.push(format!(
+                "{path}: begins without //!, what the module is for"
+            ));
+        }
+        let lines = file.text.lines().count();
+        if lines > MAX_LINES {
+            problems.push(format!(
+                "{path}: {lines} lines, {MAX_LINES} are allowed: split it"
+            ));
+        }
+        let is_mod = file.path.ends_with("mod.rs");
+        if !file.module.is_empty() && is_mod != file.has_children {
+            problems.push(match is_mod {
+                true => format!("{path}: has no modules below it, and is named x.rs then"),
+                false => format!("{path}: has modules below it, and is named x/mod.rs then"),
+            });
+        }
+    }
+    problems
+}
+
+/// Imports from a lower layer of the runtime to a higher one.
+fn upward(tree: &Crate, imports: &Imports) -> Vec<String> {
+    let layer = |module: &str| {
+        LAYERS.iter().position(|names| {
+            names.iter().any(|name| {
+                let rest = module.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            })
+        })
+    };
+    let mut problems = Vec::new();
+    for (from, found) in imports {
+        for to in found {
+            let (from, to) = (&tree.files[*from], &tree.files[*to]);
+            if let (Some(low), Some(high)) = (layer(&from.module), layer(&to.module))
+                && low < high
+            {
+                problems.push(format!(
+                    "{}: imports {}, which lies higher",
+                    from.path.display(),
+                    to.module
+                ));
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crate_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Crate) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let tree = Crate::read(dir.path(), Path::new("src/lib.rs")).unwrap();
+        (dir, tree)
+    }
+
+    fn problems(files: &[(&str, &str)]) -> Vec<String> {
+        check(&crate_of(files).1, "runtime/src/lib.rs")
+    }
+
+    #[test]
+    fn a_circle_of_siblings_is_found_through_their_children_and_by_any_path() {
+        let lib = "//! x\nmod a;\nmod b;\nmod c;\n";
+        for call in [
+            "use crate::a::A;",
+            "use super::super::a::A;",
+            "fn f() { crate::a::A; }",
+            "fn f() { println!(\"{}\", crate::a::A); }",
+        ] {
+            let c = format!("//! x\n{call}\n");
+            let found = problems(&[
+                ("src/lib.rs", lib),
+                ("src/a.rs", "//! x\nuse crate::b::B;\npub struct A;\n"),
+                ("src/b/mod.rs", "//! x\nmod inner;\npub use inner::B;\n"),
+                ("src/b/inner.rs", &format!("{c}pub struct B;\n")),
+                ("src/c.rs", "//! x\nuse crate::a::A;\n"),
+            ]);
+            assert_eq!(found.len(), 1, "{call}: {found:?}");
+            assert!(found[0].contains("a, b"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn parents_children_and_tests_make_no_circle() {
+        let found = problems(&[
+            ("src/lib.rs", "//! x\nmod a;\nmod b;\npub struct Top;\n"),
+            (
+                "src/a.rs",
+                "//! x\nuse crate::Top;\npub struct A;\n#[cfg(test)]\nmod tests { use crate::b::B; }\n",
+            ),
+            ("src/b.rs", "//! x\nuse crate::a::A;\npub struct B;\n"),
+        ]);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn headers_lengths_idioms_and_imports_upward_are_checked() {
+        let long = format!("//! x\n{}", "const _: () = ();\n".repeat(MAX_LINES));
+        let found = problems(&[
+            ("src/lib.rs", "//! x\nmod state_dir;\nmod pod;\nmod long;\n"),
+            ("src/state_dir.rs", "use crate::pod::Pod;\n"),
+            ("src/pod/mod.rs", "//! x\npub struct Pod;\n"),
+            ("src/long.rs", &long),
+        ]);
+        for expected in [
+            "state_dir.rs: begins",
+            "pod/mod.rs: has no",
+            "long.rs: 451",
+            "imports pod",
+        ] {
+            assert!(
+                found.iter().any(|problem| problem.contains(expected)),
+                "{expected}: {found:?}"
+            );
+        }
+        assert_eq!(found.len(), 4, "{found:?}");
+    }
+}
