@@ -1,6 +1,5 @@
-//! The front doors of rust-kata: `containerd-shim-rust-kata-v2`, containerd's
-//! way in (and `run`, the way without containerd), and `rust-kata`, the
-//! operator's command line.
+//! The programs of rust-kata: `containerd-shim-rust-kata-v2`, the shim that containerd
+//! starts (with `run` for use without containerd), and `rust-kata`, the command line.
 //!
 //! ```text
 //! containerd ── start ──▶ the shim: binds the socket, starts the server, prints the address

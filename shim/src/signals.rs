@@ -1,4 +1,4 @@
-//! The signals that `run` passes on.
+//! The signals that `shim run` and `rust-kata` pass on to a container.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;

@@ -1,5 +1,5 @@
-//! The terminal of `run`: raw while a container has it, always given back as
-//! it was found.
+//! The terminal of `shim run` and of `rust-kata`: raw while a container uses it, and
+//! restored afterwards; and messages on stderr.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write, stderr, stdin};
@@ -10,8 +10,8 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::error::{Context, Result};
 
-/// How the terminal was found, while it is raw. Not in a guard alone: a panic
-/// hook has no other way to it.
+/// The mode to restore while the terminal is raw. It is static so that a panic hook can
+/// reach it.
 static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
 
 fn found() -> std::sync::MutexGuard<'static, Option<Termios>> {
@@ -22,7 +22,7 @@ fn found() -> std::sync::MutexGuard<'static, Option<Termios>> {
 pub struct Raw(());
 
 impl Raw {
-    /// Makes stdin's terminal raw; `None` if stdin is none.
+    /// Makes the terminal of stdin raw; `None` if stdin is not a terminal.
     pub fn enter() -> Result<Option<Self>> {
         if !stdin().is_terminal() {
             return Ok(None);
@@ -50,7 +50,7 @@ impl Drop for Raw {
     }
 }
 
-/// Gives the terminal back. Without one, or done before: nothing.
+/// Restores the terminal. Does nothing if it is not raw.
 pub fn restore() {
     if let Some(before) = found().take() {
         // A terminal that has gone needs no mode.
@@ -76,11 +76,11 @@ pub fn size() -> Option<(u32, u32)> {
 /// A line of our own on stderr, among the container's.
 pub fn say(text: &str) {
     let end = if found().is_some() { "\r\n" } else { "\n" };
-    // Without a stderr there is nobody to tell.
+    // Without a stderr the message is lost.
     let _ = write!(stderr().lock(), "rust-kata: {}{end}", harmless(text));
 }
 
-/// Text that may come from the guest, without what would steer a terminal.
+/// Text that may come from the guest, without control characters.
 fn harmless(text: &str) -> Cow<'_, str> {
     without(text, |c| c.is_control() && c != '\n')
 }

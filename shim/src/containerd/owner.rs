@@ -215,7 +215,7 @@ impl PodOwner {
         );
         *self.publisher() = Some(publisher);
         // What operators look into a pod by is no reason to fail it.
-        if let Err(error) = manage::welcome(&pod, &manage).await {
+        if let Err(error) = manage::serve_foreign(&pod, &manage).await {
             log::warn!("`rust-kata` cannot enter the pod: {error}");
         }
         Ok(pod)

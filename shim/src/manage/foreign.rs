@@ -24,9 +24,9 @@ use super::{answer, status};
 
 type Answer<T> = ttrpc::Result<T>;
 
-/// Serves visitors of a pod that this process owns, until the process ends.
+/// Serves the clients of a pod that this process owns, until the process ends.
 /// The sockets are in the pod's directory, and go with it.
-pub(crate) async fn welcome(pod: &Arc<Pod>, address: &Path) -> crate::error::Result<()> {
+pub(crate) async fn serve_foreign(pod: &Arc<Pod>, address: &Path) -> crate::error::Result<()> {
     let listener = server::listen(address)?;
     let attachments = server::listen(&wire::attach::address_of(address))?;
     let visits = Visits::new(pod.clone());

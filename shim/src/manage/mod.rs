@@ -2,9 +2,9 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `engine` | by the owner of a pod that `rust-kata` made: all of it |
+//! | `owner` | by the owner of a pod of the engine: all calls |
 //! | `attach` | the streams of a process, for either |
-//! | `visit` | by the shim for a pod of containerd's: looking into it, not changing it |
+//! | `foreign` | by the shim for a pod of containerd: reading and exec, but no changes |
 //! | `server` | the sockets |
 //! | `own` | `rust-kata own`: the process that owns a pod of the engine |
 
@@ -23,7 +23,7 @@ use runtime::engine::records::record::PreservedFd;
 use runtime::engine::wire::errors::code_of_error;
 use runtime::{Error, Result};
 
-pub(crate) use crate::manage::foreign::welcome;
+pub(crate) use crate::manage::foreign::serve_foreign;
 
 /// Does what a client asks for, to its end even if the client goes away.
 async fn answer<T: Send + 'static>(

@@ -76,7 +76,7 @@ fn remove_if_spent(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
         .doing("start a thread")?;
     match engine.pod(namespace, pod) {
         Ok(pod) => Ok(tokio.block_on(pod.remove_if_spent())?),
-        // Somebody did wait.
+        // Its caller has removed it.
         Err(_) => Ok(()),
     }
 }
@@ -128,11 +128,11 @@ async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result
     Ok(())
 }
 
-/// Says one line to who started us, and closes what it is said on.
+/// Writes one line to the process that started this one, and closes stdout.
 fn say(word: &str, rest: &str) {
     let line = format!("{word} {rest}");
     let mut stdout = std::io::stdout();
-    // Whoever started us may have gone.
+    // That process may have ended.
     let _ = writeln!(stdout, "{}", line.trim());
     let _ = stdout.flush();
     if let Ok(null) = fs::File::options().write(true).open("/dev/null") {

@@ -41,7 +41,7 @@ pub(super) async fn start(
     service: impl Management + Send + 'static,
 ) -> Result<Server> {
     listener.set_nonblocking(true).doing("set up the socket")?;
-    // SAFETY: the descriptor is ours, a listening socket, and given away here.
+    // SAFETY: this process owns the descriptor, a listening socket, and gives it away here.
     let server = unsafe { Server::new().add_unix_listener(listener.into_raw_fd()) };
     let started = |source| Error::Call {
         call: "start of the server",
