@@ -70,7 +70,7 @@ pub enum Error {
     #[error("{message}")]
     Fault { kind: Kind, message: String },
     /// A helper process ended without a word.
-    #[error("the {0} helper died before it could answer; the console may tell why")]
+    #[error("the {0} helper died before it could answer; the console may show why")]
     HelperDied(&'static str),
     #[error("{what} did not happen within {seconds} s")]
     Deadline { what: String, seconds: u64 },
@@ -87,7 +87,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The status under which the host hears of it.
+    /// The status that the host receives.
     pub fn kind(&self) -> Kind {
         match self {
             Error::NoContainer(_) | Error::NoProcess { .. } | Error::Finished { .. } => {

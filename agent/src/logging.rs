@@ -1,5 +1,4 @@
-//! Log lines on the console: the guest has no other place, and the host keeps
-//! its console in a file of the pod.
+//! Log lines, written to the console: the host keeps it in a file of the pod.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

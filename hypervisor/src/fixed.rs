@@ -1,4 +1,4 @@
-//! Files that are handed to the VMM to read, and stay so.
+//! Files that are passed to the VMM to read, and that it cannot open for writing.
 //!
 //! A process opens a descriptor anew, to write, by its link in `/proc/self/fd`, if the
 //! file lets it; and to the host's root, whose ids the VMM has, files do. A link leads to

@@ -1,10 +1,19 @@
 //! Virtual machines for rust-kata: how they are described, chosen, started and ended,
 //! and the virtio devices that serve them.
 //!
+//! With KVM, one process runs the vCPUs and serves the devices:
+//!
 //! ```text
-//!  owner (shim) ── socketpair, fds by SCM_RIGHTS ──▶ rust-kata-vmm   vsock, virtio-fs
-//!        │                                               ║ vhost-user
-//!        └────── QMP over an inherited socket ─────▶ qemu-system-x86_64 ══ guest
+//!  owner ── control socket, fds by SCM_RIGHTS ──▶ rust-kata-vmm: machine, devices ══ guest
+//! ```
+//!
+//! Without KVM, or if it is asked for, QEMU runs the vCPUs, and `rust-kata-vmm` serves
+//! vsock and virtio-fs:
+//!
+//! ```text
+//!  owner ── control socket, fds by SCM_RIGHTS ──▶ rust-kata-vmm: vsock, virtio-fs
+//!    │                                                ║ vhost-user
+//!    └────── QMP over an inherited socket ──────▶ qemu-system-x86_64 ══ guest
 //! ```
 //!
 //! The owner's side is [`VmSpec`] → [`VmSpec::validate`] → [`select()`] → [`Vmm::create`]

@@ -1,8 +1,8 @@
-//! Does this machine run virtual machines in hardware?
+//! Checks whether this machine runs virtual machines in hardware.
 //!
-//! `/dev/kvm` alone does not tell: a `kvm_pvm` module answers there too, but
-//! emulates the guest's kernel code one instruction at a time, and it may be
-//! another file altogether. It must speak KVM's API; then the CPU's flags decide.
+//! `/dev/kvm` alone does not show it: a `kvm_pvm` module answers there too, but
+//! emulates the guest's kernel code one instruction at a time, and it may be another
+//! file altogether. It must speak KVM's API; then the CPU's flags decide.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;

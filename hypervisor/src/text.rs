@@ -1,8 +1,8 @@
-//! Text from a guest, or from a process that may have been taken over by one, made
-//! fit for errors and logs: where it comes in, not where it is shown.
+//! Text from a guest, or from a process that may have been taken over by one, made safe
+//! for errors and logs where it is received.
 
-/// One line without anything that steers a terminal, of at most `most` bytes: what
-/// is left out is told.
+/// One line without anything that steers a terminal, of at most `most` bytes; the end
+/// says how many were cut.
 pub fn one_line(text: &str, most: usize) -> String {
     harmless(text, most, steers)
 }

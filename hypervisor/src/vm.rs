@@ -1,8 +1,8 @@
 //! The two traits that a hypervisor backend implements, and what they exchange.
 //!
-//! A [`Vmm`] makes virtual machines of one kind, a [`Vm`] is one of them. The
-//! owner drives it through `create` → `boot` → `kill`; `wait` may be called at
-//! any time by anybody and tells of the end, whatever its cause.
+//! A [`Vmm`] makes virtual machines of one kind, a [`Vm`] is one of them. The owner
+//! drives it through `create` → `boot` → `kill`; `wait` may be called at any time by
+//! any number of callers, and reports the end and its cause.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -58,11 +58,11 @@ pub trait Vm: Send + Sync {
     /// when it looks there again.
     async fn attach(&self, device: Extra) -> Result<u32, Error>;
 
-    /// Takes a device that was attached away. The guest should have let go of it before.
+    /// Takes a device that was attached away. The guest should have released it before.
     async fn detach(&self, slot: u32) -> Result<(), Error>;
 
-    /// How long after the start of the VM's process the guest's user space began to run;
-    /// `None` if it has not said so, or nobody listens.
+    /// How long after the start of the VM's process the guest's user space began to
+    /// run; `None` if it has not reported it, or this VM has no boot mark.
     async fn boot_mark(&self) -> Result<Option<Duration>, Error>;
 
     /// Kills all processes of the VM and returns when they are gone. Idempotent.

@@ -44,7 +44,7 @@ pub enum ExitStatus {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
-    /// Somebody else reaped it.
+    /// Another process reaped it.
     Unknown,
 }
 

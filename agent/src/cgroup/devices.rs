@@ -108,7 +108,7 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<Rule> {
     Ok(Rule {
         allow: rule.allow(),
         kind,
-        // "a" is all of them, whatever else it says.
+        // "a" stands for all of them; the rest of the line is ignored.
         major: number(rule.major()).filter(|_| kind.is_some()),
         minor: number(rule.minor()).filter(|_| kind.is_some()),
         access: if kind.is_none() || access == 0 {

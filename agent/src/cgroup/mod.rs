@@ -190,8 +190,8 @@ pub fn enable_controllers(path: &Path) -> Result<()> {
     let available = fs::read_to_string(&available).path(available)?;
     let control = path.join("cgroup.subtree_control");
     for controller in available.split_ascii_whitespace() {
-        // One by one: a controller that cannot be delegated must not keep the
-        // others away. A limit that needs it fails with its file's name.
+        // Enabled one by one: a controller that cannot be delegated must not prevent
+        // the others. A limit that needs it fails with its file's name.
         if let Err(e) = fs::write(&control, format!("+{controller}")) {
             log::warn!("{}: +{controller}: {e}", control.display());
         }
@@ -242,8 +242,8 @@ pub fn parse_flat(text: &str) -> HashMap<String, u64> {
         .collect()
 }
 
-/// A "key value" file of a cgroup that tells when it changes: the kernel
-/// raises POLLPRI on it until it is read again.
+/// A "key value" file of a cgroup that can be watched for changes: the kernel raises
+/// POLLPRI on it until it is read again.
 pub struct EventsFile {
     path: PathBuf,
     file: AsyncFd<OwnedFd>,

@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, EventsFile};
 use crate::error::Result;
 use crate::sync::lock;
 
-/// Events kept while nobody asks; more are lost.
+/// The most events kept for the next call; more are lost.
 const KEPT: usize = 1024;
 
 /// The queue of events, in order.
@@ -91,8 +91,7 @@ impl OomWatch {
         self.seen.load(Ordering::SeqCst)
     }
 
-    /// Looks whether there has been a kill that was not heard of yet; returns
-    /// the kills up to now.
+    /// Checks for a kill that was not reported yet; returns the number of kills so far.
     pub fn check(&self) -> u64 {
         self.saw(self.cgroup.oom_kills())
     }

@@ -147,7 +147,7 @@ fn swap_max(memory: &LinuxMemory) -> Result<Option<String>> {
     }
 }
 
-/// As runc has it: 0 is taken for 1 (a container without a process is none).
+/// As runc does: 0 is taken for 1, since a container has at least one process.
 fn pids_max(limit: i64) -> String {
     match limit {
         ..0 => "max".into(),
@@ -186,7 +186,7 @@ fn cpu_max(old: &str, quota: Option<i64>, period: Option<u64>) -> String {
     }
 }
 
-/// blkio weight [10, 1000] to io weight [1, 10000], as runc has it.
+/// blkio weight [10, 1000] to io weight [1, 10000], as runc converts it.
 fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }

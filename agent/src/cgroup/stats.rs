@@ -1,4 +1,4 @@
-//! The numbers of a container, read from its cgroup's files.
+//! A container's statistics, read from its cgroup's files.
 
 use std::collections::HashMap;
 

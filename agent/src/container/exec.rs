@@ -1,4 +1,4 @@
-//! Further processes of a container.
+//! Execs: further processes of a container.
 
 use super::*;
 

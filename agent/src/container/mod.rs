@@ -1,5 +1,5 @@
-//! One container: its init, its execs, its cgroup, and what may be done with
-//! it when.
+//! One container: its init, its execs, its cgroup, and the operations that each state
+//! allows.
 //!
 //! Changes of one container go one after the other (`changes`); nothing else
 //! ever waits for them, least of all another container.
@@ -300,7 +300,7 @@ impl Container {
         self.destroy().await
     }
 
-    /// Kills and removes it, whatever it does.
+    /// Kills and removes it in any state.
     pub async fn destroy(&self) -> Result<()> {
         self.cgroup.remove().await?;
         *lock(&self.status) = Status::Removed;

@@ -13,7 +13,7 @@ use crate::launch::spawn::Started;
 use crate::stdio::{Connections, Stdio, Written};
 use crate::sync::lock;
 
-/// Of a process that never ran.
+/// The exit status of a process that never ran.
 const UNKNOWN: u32 = 255;
 
 /// How a process ended, all its output being on its streams.
@@ -42,7 +42,7 @@ pub struct Process {
     exec_id: String,
     phase: Mutex<Phase>,
     stdio: Mutex<Option<Arc<Stdio>>>,
-    /// Of its terminal, asked for before there was one. Locked after `stdio`.
+    /// The size of its terminal, set before the start. Locked after `stdio`.
     size: Mutex<Option<(u16, u16)>>,
     ended: watch::Sender<Option<Ended>>,
 }
@@ -111,7 +111,7 @@ impl Process {
         }
     }
 
-    /// The start has failed; whoever waits hears so.
+    /// The start has failed: ends all waits for the process.
     pub fn fail(&self) {
         *lock(&self.phase) = Phase::Over;
         self.ended.send_replace(Some(Ended {
@@ -121,8 +121,8 @@ impl Process {
         }));
     }
 
-    /// It runs: follows it to its end. `after` runs when it has ended, before
-    /// anybody hears of it.
+    /// It runs: follows it to its end. `after` runs when it has ended, before any wait
+    /// returns.
     pub fn run(
         self: &Arc<Self>,
         started: Started,
@@ -133,8 +133,8 @@ impl Process {
         let stdio = Arc::new(stdio);
         {
             let mut slot = lock(&self.stdio);
-            // Asked for while the helper was at work; a terminal that has it already
-            // hears nothing of it.
+            // The size was set while the helper ran; a terminal that has it already is
+            // not signalled.
             if let Some((width, height)) = self.asked_size()
                 && let Err(e) = stdio.resize(width, height)
             {
@@ -212,7 +212,7 @@ impl Process {
         })
     }
 
-    /// The size that its terminal is to begin with, if that was told.
+    /// The initial size of its terminal, if it was set.
     pub fn asked_size(&self) -> Option<(u16, u16)> {
         *lock(&self.size)
     }
@@ -248,7 +248,7 @@ impl Process {
         }
     }
 
-    /// Stops serving its streams, whoever still holds their other ends.
+    /// Stops serving its streams, even if other processes hold their other ends.
     pub fn disconnect(&self) {
         if let Some(stdio) = lock(&self.stdio).take() {
             stdio.stop();

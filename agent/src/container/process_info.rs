@@ -22,7 +22,7 @@ const NUMBERS: usize = 72;
 /// Clock ticks a second: `USER_HZ` of Linux on x86.
 const TICKS: u64 = 100;
 
-/// Those of `pids` that have not ended, in an answer that the host takes.
+/// The processes of `pids` that have not ended, in an answer short enough for the host.
 pub fn list(pids: &[u32]) -> Result<Vec<Process>> {
     let most = command_length(pids.len())?;
     Ok(pids.iter().filter_map(|pid| of(*pid, most)).collect())
@@ -52,7 +52,7 @@ fn of(pid: u32, most: usize) -> Option<Process> {
     if !words.is_empty() {
         let words = &words[..words.len().min(most)];
         process.command = String::from_utf8_lossy(words).replace('\0', " ");
-        // What is no UTF-8 is longer as what stands for it.
+        // A replacement character is longer than the byte it replaces.
         truncate(&mut process.command, most);
     }
     Some(process)

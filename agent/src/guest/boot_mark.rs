@@ -1,5 +1,5 @@
-//! Tells the VMM the moment at which the guest's user space begins to run: the
-//! VMM logs it as the boot time.
+//! Signals to the VMM that the guest's user space begins to run: the VMM logs it as the
+//! boot time.
 //!
 //! It is one byte to an I/O port, which a VMM that listens there sees at once
 //! and any other machine ignores. Before a mark is left, nothing is mounted, so
@@ -22,7 +22,7 @@ pub fn write() -> io::Result<()> {
 fn port(value: &str) -> io::Result<u16> {
     let digits = value.strip_prefix("0x").unwrap_or(value);
     u16::from_str_radix(digits, 16).map_err(|_| {
-        let message = format!("no I/O port: {}={value}", protos::BOOT_MARK_WORD);
+        let message = format!("invalid I/O port: {}={value}", protos::BOOT_MARK_WORD);
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }

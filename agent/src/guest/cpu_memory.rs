@@ -1,4 +1,4 @@
-//! CPUs and memory that come and go while the pod runs.
+//! CPUs and memory added and removed while the pod runs.
 //!
 //! All CPUs that the guest can have are there from the boot on; those beyond
 //! the first `maxcpus=` are off line. Memory comes by virtio-mem: its driver
@@ -116,9 +116,8 @@ fn online_memory(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Brings a block of memory on line. The kernel does that by itself, too, with what
-/// was plugged: who comes second is refused with EINVAL (`state_store` in
-/// drivers/base/memory.c).
+/// Brings a block of memory on line. The kernel does the same with plugged memory; the
+/// second attempt fails with EINVAL (`state_store` in drivers/base/memory.c).
 fn online_block(state: &Path) -> io::Result<()> {
     let is_offline = || Ok::<_, io::Error>(fs::read_to_string(state)?.trim() == "offline");
     if !is_offline()? {

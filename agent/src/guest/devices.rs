@@ -1,4 +1,4 @@
-//! Devices that come and go while the pod runs.
+//! Devices added and removed while the pod runs.
 //!
 //! The VM has more virtio-mmio slots than devices, all of them known to the
 //! kernel from the boot on. One without a device is a platform device without
@@ -41,7 +41,7 @@ const KERNEL_GROUP: u32 = 1;
 /// What the driver made of a device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attached {
-    /// Of the disk in `/dev`, or of the interface.
+    /// The name of the disk in `/dev`, or of the interface.
     pub name: String,
     /// Of a disk.
     pub major: u32,
@@ -145,7 +145,7 @@ fn name_of(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// A socket that tells of devices that come and go.
+/// A socket that reports devices added and removed.
 fn kernel_events() -> Result<OwnedFd> {
     let events = socket(
         AddressFamily::Netlink,

@@ -1,4 +1,4 @@
-//! The guest itself: what PID 1 sets up, watches and ends.
+//! The guest: what PID 1 sets up, watches and ends.
 
 pub(crate) mod boot_mark;
 pub(crate) mod cpu_memory;

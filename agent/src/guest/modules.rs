@@ -30,8 +30,8 @@ pub fn load_later() {
     });
 }
 
-/// Loads what a list in `folder` names. A module that cannot be loaded is
-/// reported and passed over: whoever needs it says so with a better error.
+/// Loads what a list in `folder` names. A module that cannot be loaded is reported and
+/// skipped: a later step that needs it fails with a better error.
 pub fn load(folder: &Path, list: &str) -> io::Result<()> {
     let list = match fs::read_to_string(folder.join(list)) {
         Ok(list) => list,

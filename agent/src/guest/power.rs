@@ -13,11 +13,11 @@ pub fn off() -> ! {
     std::process::exit(1)
 }
 
-/// By a reboot, which always ends it: the kernel command line has `reboot=t`
-/// (triple fault), and no VMM of ours resets. A power-off would not: a machine
-/// may have ACPI tables without a power-off in them (QEMU's microvm), and the
-/// kernel then halts for ever, which no VMM sees. A VMM whose tables have one
-/// says so, and sees by it that the end was an orderly one.
+/// By a reboot, which always ends it: the kernel command line has `reboot=t` (triple
+/// fault), and no VMM of ours resets. A power-off would not: a machine may have ACPI
+/// tables without a power-off in them (QEMU's microvm), and the kernel then halts
+/// forever, unseen by the VMM. A VMM whose tables have a power-off says so on the
+/// kernel command line, and recognises an orderly end by it.
 fn way(cmdline: &str) -> RebootMode {
     let mut words = cmdline.split_ascii_whitespace();
     match words.any(|word| word == protos::POWER_OFF_WORD) {

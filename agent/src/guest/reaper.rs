@@ -1,8 +1,8 @@
 //! The one place that waits for children.
 //!
-//! PID 1 becomes the parent of every container process once its helper has
-//! gone, and of all orphans. A pid that somebody watches gets its exit
-//! delivered; every other zombie is simply reaped.
+//! PID 1 becomes the parent of every container process once its helper has gone, and of
+//! all orphans. The exit of a watched pid is delivered; every other zombie is only
+//! reaped.
 //!
 //! There is no race between a process ending and its being watched: it stays
 //! the child of its helper, which ends only after the agent has called `watch`
@@ -43,7 +43,7 @@ impl Exit {
     }
 }
 
-/// Delivers the exits of the children that somebody watches.
+/// Delivers the exits of watched children.
 #[derive(Default)]
 pub struct Reaper {
     watched: Mutex<HashMap<i32, oneshot::Sender<Exit>>>,

@@ -1,12 +1,12 @@
-//! What the guest's processes are at, on the console: for whoever has to find out why
-//! a call is not answered.
+//! The state of the guest's processes, logged to the console when a call is not
+//! answered.
 
 use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-/// After so long without an answer of a helper this is told, and again each time.
+/// Without an answer of a helper for this long, the processes are logged, repeatedly.
 const AFTER: Duration = Duration::from_secs(20);
 
 /// Waits for the answer of a helper.

@@ -1,4 +1,4 @@
-//! How the processes that libcontainer forks tell why they failed.
+//! How the processes that libcontainer forks report why they failed.
 //!
 //! libcontainer carries only the outermost words of an error out of its
 //! children ("failed to prepare rootfs") and says the rest through `tracing`.
@@ -76,7 +76,7 @@ pub struct Collected {
 /// Makes both sides, and catches what libcontainer logs.
 pub fn collect() -> std::io::Result<(Faults, Collected)> {
     let (read, write) = stream::pipe()?;
-    // A full pipe must not block anybody; what does not fit is lost.
+    // A full pipe must not block the writer; what does not fit is lost.
     Stream::set_nonblocking(&write)?;
     Stream::set_nonblocking(&read)?;
     let faults = Faults {

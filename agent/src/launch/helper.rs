@@ -85,7 +85,7 @@ pub type Answer = Result<Done, Fault>;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Of the new process; 0 if there is none.
+    /// Process id of the new process; 0 without one.
     pub pid: i32,
 }
 
@@ -315,8 +315,8 @@ fn receive(control: &OwnedFd) -> io::Result<Request> {
         // Hooks get the stdio; the others stay for the process alone, which
         // keeps them as its last step but one (`workload`).
         let flags = if number > 2 { libc::O_CLOEXEC } else { 0 };
-        // SAFETY: 0 to 2 are PID 1's console. What was open by another number
-        // is nobody's: the control socket and the log are above them all.
+        // SAFETY: 0 to 2 are PID 1's console. Other open numbers are not in use: the
+        // control socket and the log have higher ones.
         if unsafe { libc::dup3(fd.as_raw_fd(), number, flags) } < 0 {
             return Err(io::Error::last_os_error());
         }

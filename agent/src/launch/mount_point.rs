@@ -1,6 +1,6 @@
-//! Places of mounts that the image has as links to nothing. What such a link leads to
-//! is made inside of the root, as runc does; libcontainer refuses it. All other places
-//! are libcontainer's to make.
+//! Mount points below dangling links of the image. The link's target is made inside of
+//! the root, as runc does; libcontainer refuses such a mount. libcontainer makes all
+//! other mount points.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -97,7 +97,7 @@ fn add_rule(
     }
     let conditions: Vec<ScmpArgCompare> = rule.args().iter().flatten().map(condition).collect();
     for name in rule.names() {
-        // A name that libseccomp does not know is none of this kernel's.
+        // A system call that libseccomp does not know is not in this kernel either.
         let Ok(syscall) = ScmpSyscall::from_name(name) else {
             continue;
         };

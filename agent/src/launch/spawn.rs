@@ -29,7 +29,7 @@ pub struct Started {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub exit: oneshot::Receiver<Exit>,
-    /// Of its pty, if it has one.
+    /// The master of its pty, if it has one.
     pub master: Option<OwnedFd>,
 }
 
@@ -38,8 +38,8 @@ impl Spawner {
     pub async fn start(&self, request: &Request, ends: Ends) -> Result<Started> {
         let helper = self.helper(request.verb())?;
         let (pid, master) = helper.ask(request, ends).await?;
-        // The helper holds the process as its child until it hears from us, so
-        // the pid is still this process's.
+        // The helper keeps the process as its child until it is released, so the pid is
+        // still this process's.
         let exit = self.reaper.watch(pid);
         let pidfd = pidfd_open(pid).what(format!("pidfd of {pid}"))?;
         helper.release();

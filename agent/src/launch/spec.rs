@@ -1,4 +1,4 @@
-//! What the agent makes of an OCI spec before libcontainer sees it.
+//! How the agent changes an OCI spec before libcontainer reads it.
 //!
 //! Left to libcontainer: namespaces, mounts, devices, masked and read-only
 //! paths, sysctls, hooks, users, the terminal. Taken out of the spec and done
@@ -236,7 +236,7 @@ fn check_process(process: &Process) -> Result<()> {
         .any(|id| *id == u32::MAX)
     {
         return Err(Error::Invalid(format!(
-            "process.user: {} is no user or group id",
+            "process.user: invalid user or group id {}",
             u32::MAX
         )));
     }

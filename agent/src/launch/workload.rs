@@ -1,5 +1,5 @@
-//! The last steps of a container's process, in the container: what runc does
-//! between entering the namespaces and execve, in its order and its words.
+//! The last steps of a container's process, in the container: what runc does between
+//! entering the namespaces and execve, in the same order and with the same error texts.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -66,7 +66,7 @@ impl Workload {
                 text(e)
             ))
         })?;
-        // Outside the root there is no path to it.
+        // A directory outside the root has no path.
         nix::unistd::getcwd().map_err(|e| {
             Fault::invalid(format!(
                 "current working directory is outside of container mount namespace root: {}",
@@ -199,16 +199,15 @@ impl Executor for Workload {
     }
 }
 
-/// Every signal as a new program expects it: the Rust runtime ignores SIGPIPE,
-/// and glibc's posix_spawn its internal signals, which its own functions do not
-/// let anybody set.
+/// Every signal as a new program expects it: the Rust runtime ignores SIGPIPE, and
+/// glibc's posix_spawn its internal signals, which cannot be set by its own functions.
 fn reset_signals() {
     const SET_SIZE: usize = 8;
     // struct kernel_sigaction: handler (SIG_DFL), flags, restorer, mask.
     let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: the action lives through the call; for SIGKILL and SIGSTOP
-        // the kernel refuses it, which is as good.
+        // SAFETY: the action lives through the call; for SIGKILL and SIGSTOP the kernel
+        // refuses it, which does no harm.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -250,7 +249,7 @@ fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Fault> {
             continue;
         }
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
-            // As runc has it: not every file can change hands.
+            // As runc does: not every file can change its owner.
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
             Err(e) => return Err(Fault::internal("chown of a stream", text(e))),
         }
@@ -265,7 +264,8 @@ fn set_console_size(width: u64, height: u64) {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    // SAFETY: the size lives through the call; not a terminal is no harm.
+    // SAFETY: the size lives through the call; other files than terminals refuse the
+    // call.
     unsafe { libc::ioctl(0, libc::TIOCSWINSZ, &size) };
 }
 

@@ -69,8 +69,8 @@ fn serve(requests: OwnedFd) -> ! {
     if let Err(e) = fs::write("/proc/self/oom_score_adj", PROTECTED) {
         log::warn!("zygote: oom_score_adj: {e}");
     }
-    // Nobody waits for helpers: they tell all there is to tell.
-    // SAFETY: no handler is installed.
+    // Helpers are not waited for: they report over their sockets. SAFETY: no handler is
+    // installed.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
     loop {
         match next_control(requests.as_raw_fd()) {

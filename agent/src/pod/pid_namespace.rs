@@ -1,5 +1,5 @@
-//! The pod's pid namespace, where its containers share one: its first process
-//! does nothing but keep it and reap what the containers leave.
+//! The pod's pid namespace, where its containers share one: its first process only
+//! keeps it and reaps orphans.
 //!
 //! That process is a fork of the agent that runs no other program: loading one
 //! would cost a VM under emulation more than all the rest of the namespace.
@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 /// Makes the namespace and keeps it at `kept`.
 pub fn make(kept: &Path) -> Result<()> {
     let inside = || -> Result<()> {
-        // Of what this thread forks alone, pid_namespaces(7).
+        // Affects only the processes that this thread forks, pid_namespaces(7).
         unshare(CloneFlags::CLONE_NEWPID).what("make the pod's pid namespace")?;
         // SAFETY: the agent has other threads, so the child may only make
         // system calls, which is all that `first_process` does.

@@ -55,14 +55,14 @@ impl Uses {
         blocking(move || {
             paths.iter().try_for_each(|path| trigger_mount(path))?;
             let below = below.iter().map(PathBuf::from);
-            // What is asked for beyond is the container's to come to by itself.
+            // Other paths are mounted when the container itself walks there.
             let below = below.filter(|path| paths.iter().any(|used| path.starts_with(used)));
             below.into_iter().try_for_each(|path| trigger_mount(&path))
         })
         .await
     }
 
-    /// Lets go of what only this container used.
+    /// Unmounts what only this container used.
     pub async fn end(&self, id: &str) {
         let unused = {
             let mut table = self.table();
@@ -107,8 +107,8 @@ fn trigger_mount(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts what is mounted at and below these paths, so that the host is told that the
-/// guest has forgotten all of it.
+/// Unmounts what is mounted at and below these paths, so that the guest forgets all
+/// files in it and the host can close them.
 fn unmount_below(paths: &BTreeSet<PathBuf>) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for point in mounted_below(&table, paths) {

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use ttrpc::asynchronous::transport::Listener;
 
-/// A listener that "accepts" this connection and never another, and what
-/// resolves when ttrpc lets go of it.
+/// A listener that "accepts" this connection and never another, and a future that
+/// resolves when ttrpc drops it.
 pub fn only<S>(stream: S) -> (Listener, oneshot::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
@@ -28,7 +28,7 @@ where
     (Listener::new(connections), closed)
 }
 
-/// A stream that tells when it is dropped.
+/// A stream that signals its drop.
 struct Watched<S> {
     stream: S,
     _open: oneshot::Sender<()>,

@@ -33,7 +33,7 @@ pub struct Service {
 
 type Reply<T> = ttrpc::Result<T>;
 
-/// Runs a change to its end, even when nobody waits for it any more.
+/// Runs a change to its end, even when its caller has gone.
 async fn change<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {

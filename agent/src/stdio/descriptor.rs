@@ -1,5 +1,5 @@
-//! Descriptors of a process beside stdin, stdout and stderr: streams of the
-//! host's, as those are.
+//! Descriptors of a process other than stdin, stdout and stderr, connected to streams
+//! of the host.
 //!
 //! ```text
 //! host ──vsock──▶ input pump  ──▶ pipe          IN: the process has its read end
@@ -208,7 +208,7 @@ mod tests {
         let mut process = UnixStream::from(end);
         let talk = tokio::task::spawn_blocking(move || {
             let mut text = String::new();
-            // The host ends first, and still hears the answer.
+            // The host ends first, and still reads the answer.
             host.write_all(b"question").unwrap();
             host.shutdown(Shutdown::Write).unwrap();
             process.read_to_string(&mut text).unwrap();

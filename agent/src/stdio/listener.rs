@@ -1,9 +1,9 @@
 //! The streams of processes as the host opens them: each begins with the token
 //! that the call of its process names.
 //!
-//! The agent listens rather than dials: a port of the host's could be dialled by
-//! every program in the guest. This one is taken before there are any, and who
-//! connects is known by its address.
+//! The agent listens rather than dials: a port of the host's could be dialled by every
+//! program in the guest. This one is bound before there are programs, and the address
+//! of a connection shows its origin.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -44,7 +44,7 @@ impl Arrivals {
         })
     }
 
-    /// Listens, from now on for ever.
+    /// Listens until the VM ends.
     pub fn listen() -> Result<Arc<Arrivals>> {
         let what = || format!("listen on vsock port {STDIO_PORT}");
         let fd = socket(
@@ -101,7 +101,7 @@ impl Arrivals {
         {
             let mut slots = self.lock();
             if let Some(StreamSlot::Awaited(call)) = slots.remove(&token) {
-                // A call that has gone wants it no more.
+                // The call may have given up; then the stream is dropped.
                 let _ = call.send(stream);
                 return;
             }
@@ -143,7 +143,7 @@ impl Arrivals {
     }
 }
 
-/// Accepts a connection, and tells the context id of its other end.
+/// Accepts a connection; returns it and the context id of its other end.
 fn accept_one(listener: &OwnedFd) -> std::io::Result<(OwnedFd, u32)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = accept4(listener.as_raw_fd(), flags)?;

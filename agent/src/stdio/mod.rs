@@ -110,7 +110,7 @@ impl Connections {
             let input = Input::start(Arc::new(stream), Arc::new(write), End::Pty);
             stdio.stdin = Mutex::new(Some(input));
         }
-        // Read even when nobody listens, or the process would block.
+        // Read even without a receiver, or the process would block.
         let read = duplicate(&master).what("pty master")?;
         let read = Stream::new(read).what("output")?;
         let to = self.stdout.map(Arc::new);
@@ -176,7 +176,7 @@ impl Stdio {
         }
     }
 
-    /// Sets the size of the terminal; false if there is none.
+    /// Sets the size of the terminal; false without a terminal.
     pub fn resize(&self, width: u16, height: u16) -> io::Result<bool> {
         match &self.master {
             Some(master) => resize(master, width, height).map(|()| true),

@@ -1,4 +1,4 @@
-//! The pumps between what a process has of a stream and the host's stream.
+//! The pumps between a process's end of a stream and the host's stream.
 //!
 //! A pump reads only what the other side has taken: back-pressure goes all the
 //! way.
@@ -24,12 +24,11 @@ const PTY_HOLDS: usize = 128 << 10;
 pub enum End {
     Pipe,
     Pty,
-    /// One of a pair: both directions, each with an end of its own.
+    /// A socket of a pair: both directions, each ended separately.
     Socket,
 }
 
-/// The pump of what a process reads; lets go of both its ends when it ends or is
-/// dropped.
+/// The pump of what a process reads; closes both its ends when it ends or is dropped.
 pub struct Input(JoinHandle<()>);
 
 impl Input {
@@ -82,8 +81,8 @@ async fn copy_input(from: &Stream, to: &Stream) -> io::Result<()> {
 pub struct Output {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
     end: End,
-    /// Open as long as the pump reads from it: the process is to notice when
-    /// nobody does.
+    /// Open as long as the pump reads from it: the process then notices when its input
+    /// is no longer read.
     from: Weak<Stream>,
     /// What was read so far; held while more is.
     read: Arc<Mutex<u64>>,
@@ -92,7 +91,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Without `to` nobody listens, and what comes is thrown away.
+    /// Without `to` the output is discarded.
     pub fn start(from: Arc<Stream>, to: Option<Arc<Stream>>, end: End) -> Output {
         let (drains, requests) = mpsc::unbounded_channel();
         let read = Arc::new(Mutex::new(0));
@@ -120,8 +119,8 @@ impl Output {
     /// their way: the host need not read them first, except from a terminal.
     pub async fn drain(&self) -> u64 {
         if let (End::Pipe | End::Socket, Some(from)) = (self.end, self.from.upgrade()) {
-            // The pipe tells what is in it: the pump need not get that far,
-            // which it may not before somebody reads.
+            // The pipe reports how much is in it: the pump need not have copied that,
+            // which may have to wait for a reader.
             let read = lock(&self.read);
             return *read + from.pending().unwrap_or(0) as u64;
         }
@@ -145,7 +144,7 @@ impl Drop for Output {
     }
 }
 
-/// Whether a source has more to come.
+/// Whether a source may deliver more.
 #[derive(PartialEq, Eq)]
 enum Step {
     Copied(usize),
@@ -155,7 +154,7 @@ enum Step {
 
 struct OutputPump {
     from: Arc<Stream>,
-    /// `None`: nobody listens, what comes is thrown away.
+    /// `None`: the output is discarded.
     to: Option<Arc<Stream>>,
     end: End,
     read: Arc<Mutex<u64>>,
@@ -190,10 +189,9 @@ impl OutputPump {
         };
     }
 
-    /// Copies what a terminal holds now, and not what comes meanwhile: a
-    /// background process may go on writing for ever. Part of it may still be
-    /// on its way through the line discipline; a read that finds nothing has
-    /// waited for that.
+    /// Copies what a terminal holds now, not what is written during the copy: a
+    /// background process may write without end. Part of it may still be on its way
+    /// through the line discipline; a read that finds nothing has waited for that.
     async fn drain(&mut self) -> Step {
         let mut left = PTY_HOLDS;
         loop {
@@ -204,7 +202,7 @@ impl OutputPump {
         }
     }
 
-    /// One read, booked.
+    /// Counts one read.
     fn take(&mut self) -> io::Result<usize> {
         let mut read = lock(&self.read);
         let n = self.from.try_read(&mut self.buffer)?;
@@ -212,7 +210,7 @@ impl OutputPump {
         Ok(n)
     }
 
-    /// One read, written out in full.
+    /// Writes out one read in full.
     async fn step(&mut self) -> Step {
         self.buffer.resize(BUFFER, 0);
         let n = match self.take() {

@@ -1,5 +1,5 @@
-//! Non-blocking file descriptors of one direction: pipes, the pty master and
-//! vsock streams, all driven by the same few calls.
+//! Non-blocking file descriptors of one direction: pipes, the pty master and vsock
+//! streams, all used by the same few calls.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -53,7 +53,7 @@ impl Stream {
         if asked {
             return result;
         }
-        // The event loop has not heard of any data, which may be its delay.
+        // The event loop has not reported any data yet, which may be its delay.
         Ok(nix::unistd::read(self.0.get_ref(), buffer)?)
     }
 
@@ -130,7 +130,8 @@ pub fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
     duplicate_from(fd, FIRST_DESCRIPTOR)
 }
 
-/// Likewise, with a number that no process's descriptor is asked to have.
+/// As [`duplicate`], with a number above those that the descriptors of processes can
+/// have.
 pub fn duplicate_high(fd: &impl AsFd) -> io::Result<OwnedFd> {
     duplicate_from(fd, HIGHEST_DESCRIPTOR + 1)
 }

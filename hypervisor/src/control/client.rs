@@ -1,4 +1,4 @@
-//! The owner's end.
+//! The owner's end of the control channel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::text::one_line;
 
 /// How long the VMM may take for any one request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// As much of a refusal as is told, in bytes.
+/// The most bytes of a refusal that go into an error.
 const MAX_REASON: usize = 4096;
 /// How long it may take to build a machine: gigabytes of huge pages have to be found.
 const BUILD_LIMIT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! How the owner of a VM and its `rust-kata-vmm` talk.
+//! The protocol between the owner of a VM and its `rust-kata-vmm`.
 //!
 //! One `SOCK_SEQPACKET` socket pair, inherited when the process is started. Each
 //! packet is one JSON message of at most [`MAX_MESSAGE`] bytes; descriptors travel

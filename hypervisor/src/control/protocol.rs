@@ -1,4 +1,4 @@
-//! The messages.
+//! The messages of the control protocol.
 
 use std::path::PathBuf;
 
@@ -49,7 +49,7 @@ pub enum Request {
         /// The device: one that [may come later](DeviceConfig::may_come_later).
         device: DeviceConfig,
     },
-    /// Take a device that was attached out of its slot. The guest should have let go of
+    /// Take a device that was attached out of its slot. The guest should have released
     /// it before.
     Detach {
         /// The slot.

@@ -28,7 +28,7 @@ const SIZE: u16 = 16;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
-/// Nobody listens.
+/// No program listens.
 pub(crate) struct NoInterrupt;
 
 impl Interrupt for NoInterrupt {

@@ -1,6 +1,6 @@
 //! Entries for the fuzz targets of `tests/fuzz`: each takes bytes, has them drive one
 //! part as a hostile peer would, and panics when a rule is broken that the part must
-//! keep whatever its peer does.
+//! keep for any input of its peer.
 //!
 //! All happens in the caller's thread and as the bytes say, so that a crash can be had
 //! again. The entries lie beside what they drive, since they need its inside; here is

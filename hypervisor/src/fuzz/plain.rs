@@ -1,4 +1,4 @@
-//! A device without a purpose, which checks what its transport does to it.
+//! A device without a function that checks its transport's calls.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The fuzzer's bytes, read as what to do next.
+//! The fuzzer's bytes, read as a list of actions.
 
 /// Bytes that are used up from the front. When there are none left, all is zero.
 pub(crate) struct Script<'a>(&'a [u8]);

@@ -1,4 +1,4 @@
-//! Landlock: what the process may open, whatever descriptors it holds.
+//! Landlock: what the process may open, independent of the descriptors that it holds.
 //!
 //! A descriptor that was opened to read can be opened again to write, by its link in
 //! `/proc/self/fd`: the process has the ids of the host's root, to whom the files are

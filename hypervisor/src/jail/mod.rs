@@ -11,7 +11,7 @@
 //!                                                       control channel, devices
 //! ```
 //!
-//! `docs/security.md` tells what is stopped by which layer, and why it is built so.
+//! `docs/security.md` describes what each layer stops, and why it is built this way.
 
 mod kind;
 mod landlock;
@@ -34,7 +34,7 @@ pub const SHARE: &str = "/share";
 /// Where the directory of the vsock sockets is in the jail.
 pub const SOCKETS: &str = "/vsock";
 
-/// Why there is no jail. Nothing may be served without.
+/// Why the jail cannot be entered. Nothing may be served without it.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
     /// The process was not started by [`VmSpec`](crate::VmSpec)'s owner.

@@ -1,4 +1,4 @@
-//! What is left of root's rights.
+//! The privileges that the process and its threads keep.
 //!
 //! The FUSE server makes and changes files in the name of the guest's users, for which
 //! it needs a few capabilities. All other threads have none. Since capabilities belong
@@ -54,7 +54,7 @@ pub fn most_open_files() -> usize {
     })
 }
 
-/// Limits, and what a process gives up whatever its capabilities.
+/// Sets the process's limits and umask, and gives up new privileges, for all threads.
 pub(super) fn limit() -> Result<(), JailError> {
     // Each file that the guest knows costs a descriptor.
     let raised = getrlimit(Resource::RLIMIT_NOFILE)

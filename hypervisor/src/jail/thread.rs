@@ -1,9 +1,9 @@
 //! Threads of a jailed process, by kind.
 //!
 //! A thread inherits the capabilities and the seccomp filters of the thread that makes
-//! it, and can only lose some. A device's threads are started by whoever sees the guest
-//! start its queue, which may be a vCPU. So one thread that keeps all that any kind may
-//! need, the spawner, starts all others, and does nothing else.
+//! it, and can only lose some. A device's threads are started by the thread that
+//! handles the start of its queue, which may be a vCPU. So one thread that keeps all
+//! that any kind may need, the spawner, starts all others, and does nothing else.
 
 use std::io;
 use std::sync::mpsc::{Sender, channel};
@@ -56,8 +56,8 @@ pub fn spawn<T: Send + 'static>(
     thread.recv().map_err(|_| gone())?
 }
 
-/// Unit tests of the devices run under their filters too, if they are told to: a test
-/// of the filters looks what they call.
+/// Unit tests of the devices run under their filters too, if `RUST_KATA_TEST_CONFINE`
+/// is set: a test of the filters records their system calls.
 #[cfg(test)]
 fn confine_in_tests(kind: ThreadKind) {
     if std::env::var_os("RUST_KATA_TEST_CONFINE").is_some() {

@@ -209,8 +209,8 @@ fn machine(spec: &ValidSpec) -> MachineConfig {
         memory: MemoryConfig {
             mib: spec.memory_mib,
             hotplug_mib: spec.hotplug_mib,
-            // Nobody else maps it. The host makes huge pages of anonymous memory by
-            // itself, which spares hundreds of faults at boot.
+            // No other process maps it. The host backs anonymous memory with huge
+            // pages, which saves hundreds of faults at boot.
             shared: false,
             hugepages: spec.hugepages,
         },

@@ -1,4 +1,4 @@
-//! What answers when a vCPU touches a port or an address that is not memory.
+//! The devices behind the ports and addresses that a vCPU accesses.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, OnceLock};

@@ -1,4 +1,4 @@
-//! What the guest's CPUs say of themselves (`CPUID`).
+//! What `CPUID` returns in the guest.
 //!
 //! They are what KVM supports on this host, less what a guest of ours has no use for,
 //! with a topology of one socket that has one thread for each core.
@@ -26,7 +26,7 @@ const LEVEL_CORE: u32 = 2;
 
 /// The CPUID of vCPU `id` of `count`.
 pub(super) fn for_vcpu(supported: &CpuId, id: u32, count: u32) -> Result<CpuId, MachineError> {
-    // Leaves that tell of topology are made anew.
+    // Topology leaves are rebuilt.
     let mut entries: Vec<_> = supported
         .as_slice()
         .iter()
@@ -102,7 +102,7 @@ fn topology(id: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
     ]
 }
 
-/// Bits that tell `count` cores apart.
+/// Bits that distinguish `count` cores.
 fn core_bits(count: u32) -> u32 {
     count.next_power_of_two().trailing_zeros()
 }

@@ -15,7 +15,7 @@ pub enum MachineError {
         source: io::Error,
     },
     /// `/dev/kvm` is too old, or something else.
-    #[error("/dev/kvm speaks version {0} of its API, 12 is needed: is it KVM?")]
+    #[error("/dev/kvm has API version {0}, version 12 is needed: check that it is KVM's device")]
     ApiVersion(i32),
     /// KVM lacks what is needed.
     #[error("KVM on this host lacks {0}: use a newer kernel, or hypervisor = \"qemu\"")]

@@ -1,4 +1,4 @@
-//! How a guest's run ends, told by whichever thread sees it first.
+//! How a guest's run ends, reported by the first thread that sees it.
 
 use std::fmt;
 use std::io;
@@ -40,7 +40,7 @@ impl fmt::Display for GuestExit {
     }
 }
 
-/// Holds the first end that is reported and wakes who waits for it.
+/// Holds the first end that is reported and wakes its waiters.
 #[derive(Clone)]
 pub struct Ending {
     shared: Arc<(OnceLock<GuestExit>, EventFd)>,

@@ -1,4 +1,4 @@
-//! Puts a Linux kernel, its initrd and command line into guest memory, and tells it of
+//! Puts a Linux kernel, its initrd and command line into guest memory, and describes
 //! them in the "zero page" (Documentation/arch/x86/boot.rst and zero-page.rst).
 
 use std::fs::File;
@@ -118,7 +118,7 @@ fn zero_page(memory_bytes: u64, cmdline_len: usize) -> boot_params {
     params
 }
 
-/// The usable memory; what can be plugged is told by the device that plugs it.
+/// The usable memory; the memory device describes what can be plugged.
 fn memory_map(memory_bytes: u64) -> Vec<Range> {
     let mut map = vec![Range {
         start: 0,

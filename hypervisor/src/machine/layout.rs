@@ -55,7 +55,8 @@ pub const SLOTS: u64 = 0xd000_0000;
 /// Interrupt of the first slot.
 pub const SLOT_GSI: u32 = 5;
 /// Slots: as many as the I/O APIC has lines left (24, less the legacy ones up to 4),
-/// since a slot has an interrupt of its own, which needs no sharing and no status read.
+/// since a slot has an interrupt of its own, so it is not shared and needs no status
+/// read.
 pub const SLOT_COUNT: usize = 19;
 
 /// I/O APIC registers (82093AA §3.0), at the default of all machines.

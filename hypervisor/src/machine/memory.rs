@@ -108,7 +108,8 @@ impl MemoryConfig {
         } else {
             (None, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
         };
-        // Huge pages are reserved: a lack of them shall be an error now, not a SIGBUS later.
+        // Huge pages are reserved: a lack of them must be an error now, not a SIGBUS
+        // later.
         let reserve = if self.hugepages {
             0
         } else {
@@ -144,7 +145,7 @@ impl MemoryConfig {
         }
         let fd: OwnedFd = memfd_create(c"guest", flags)?;
         nix::unistd::ftruncate(&fd, len as i64)?;
-        // Whoever else maps it cannot pull it from under us.
+        // Another process that maps the file cannot shrink it.
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(File::from(fd))
@@ -165,7 +166,8 @@ fn aligned(
     while off(region.as_ptr() as usize) != 0 && above.len() < MAX_TRIES {
         let (end, len) = (region.as_ptr() as usize, region.size());
         above.push((region, Filler::below(end, len, off(end - len) as usize)));
-        // Rather one that is off than none, where the address space is limited.
+        // Where the address space is limited, an unaligned mapping is better than an
+        // error.
         match map() {
             Ok(next) => region = next,
             Err(err) => return above.pop().map(|(last, _)| last).ok_or(err),
@@ -204,7 +206,7 @@ impl Filler {
 
     /// Unmaps the first `len` bytes.
     fn unmap_front(&mut self, len: usize) {
-        // SAFETY: part of a mapping of ours that nobody knows of.
+        // SAFETY: part of a mapping of ours, to which no reference exists.
         unsafe { libc::munmap(self.at as *mut libc::c_void, len) };
         self.at += len;
         self.len -= len;
@@ -219,7 +221,7 @@ impl Drop for Filler {
     }
 }
 
-/// Lets `/proc/PID/smaps` tell guest memory from the VMM's own. Kernels without
+/// Distinguishes guest memory from the VMM's own in `/proc/PID/smaps`. Kernels without
 /// `CONFIG_ANON_VMA_NAME` cannot.
 fn name(region: &MmapRegion) {
     let text = c"guest";

@@ -1,4 +1,4 @@
-//! The serial console: a 16550A whose output goes to the owner, who keeps a bounded log.
+//! The serial console: a 16550A whose output goes to the owner's bounded log.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;

@@ -1,7 +1,7 @@
-//! Devices come into the slots and leave them, also while the guest runs.
+//! Adding devices to slots and removing them, also while the guest runs.
 //!
-//! A slot without a device says so to a guest that looks at it. The guest looks when it
-//! boots; later it has to be told to look again, see the agent's `attach`.
+//! A guest reads from a slot's registers that it has no device. It probes all slots
+//! when it boots; later the agent has to probe a slot again (`attach`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -51,8 +51,8 @@ impl Machine {
         Err(MachineError::NoSlot(layout::SLOT_COUNT))
     }
 
-    /// Takes the device out of a slot and ends it. For a guest that has not let go of it,
-    /// it is as if it was torn out: its registers read as those of a free slot.
+    /// Takes the device out of a slot and ends it. A guest that still uses it sees a
+    /// surprise removal: the registers read as those of a free slot.
     pub fn detach(&self, index: usize) -> Result<(), MachineError> {
         let mut slot = self.bus.slots().nth(index);
         let device = slot.as_mut().and_then(|slot| slot.take());

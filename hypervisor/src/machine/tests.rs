@@ -1,4 +1,4 @@
-//! Tiny guests on whatever KVM there is: run loop, ports, registers, events, exits.
+//! Tiny guests on the KVM of this machine: run loop, ports, registers, events, exits.
 //!
 //! They start as a Linux kernel does, in 64-bit mode. Any `/dev/kvm` will do, a slow one too.
 
@@ -66,7 +66,7 @@ global_asm!(
     "    mov al, 1",
     "    out dx, al",
     "4:  jmp 4b",
-    // Counts in memory for ever.
+    // Counts in memory without end.
     "guest_count:",
     "    lock inc dword ptr [0x300000]",
     "    jmp guest_count",
@@ -127,7 +127,7 @@ global_asm!(
     ".popsection",
 );
 
-/// A device that does nothing but to tell of its life.
+/// A device that only records its calls.
 struct Probe(Sender<&'static str>);
 
 impl Device for Probe {

@@ -25,11 +25,11 @@ use super::exit::{Ending, GuestExit};
 use crate::jail::{self, ThreadKind};
 use crate::sync::{lock, recover};
 
-/// How long a vCPU may take to leave the guest. It is microseconds but for a host
-/// whose own KVM hangs.
+/// How long a vCPU may take to leave the guest. It takes microseconds, unless the
+/// host's KVM hangs.
 const PARK_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the vCPUs shall do.
+/// What the vCPUs are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Pause,
@@ -53,7 +53,7 @@ impl Gate {
         lock(&self.state)
     }
 
-    /// Called by a vCPU: parks while it shall pause; false if it shall end.
+    /// Called by a vCPU: parks during a pause; false if the vCPU is to end.
     fn park_while_paused(&self) -> bool {
         let mut state = self.lock();
         if state.wanted == Wanted::Pause {
@@ -106,8 +106,8 @@ impl ImmediateExit {
     }
 
     fn set(self, value: u8) {
-        // SAFETY: the page is mapped as long as the `VcpuFd` lives: its thread hands
-        // that back at its end, and nobody kicks after the join.
+        // SAFETY: the page is mapped as long as the `VcpuFd` lives: its thread returns
+        // that at its end, and there are no kicks after the join.
         unsafe { &*self.0 }.store(value, Ordering::SeqCst);
     }
 }
@@ -225,7 +225,7 @@ impl Runner {
         }
     }
 
-    /// Runs the guest until something shall be looked at; the error is its end.
+    /// Runs the guest until the gate has to be checked; the error is the guest's end.
     fn enter(&self, vcpu: &mut VcpuFd) -> Result<(), GuestExit> {
         loop {
             match vcpu.run() {

@@ -54,14 +54,14 @@ pub(super) struct Fork {
     /// The network namespace that it enters.
     pub netns: Option<File>,
     /// The cgroup in which it is born, if that is possible: moving it there later makes
-    /// the host wait for all of its processors. Who started it sees where it is.
+    /// the host wait for all of its processors. The caller checks where it runs.
     pub cgroup: Option<File>,
     /// Whether it gets a namespace of each kind of its own, or just one for mounts.
     pub namespaces: bool,
 }
 
 impl Fork {
-    /// Starts it, in the calling thread, with whose end it dies.
+    /// Starts it in the calling thread; it dies when that thread ends.
     pub fn start(self) -> io::Result<Forked> {
         if !self.namespaces {
             return self.attempt(0);
@@ -289,8 +289,8 @@ impl Child<'_> {
             if libc::read(self.go, (&raw mut byte).cast(), 1) != 1 {
                 return Err((OWNER, libc::ESRCH));
             }
-            // Did the owner die before the first line took effect? Its number would not
-            // tell: seen from a namespace of process ids below, it has none.
+            // Did the owner die before the first line took effect? Its process id would
+            // not show it: the owner has no id in a nested pid namespace.
             let mut owner = libc::pollfd {
                 fd: self.owner,
                 events: libc::POLLIN,

@@ -2,8 +2,8 @@
 //!
 //! What a process writes, and above all what a guest writes to its console, goes
 //! through a socket to a task of the owner, which keeps the file and one older one
-//! (`<name>.1`) below a fixed size. Should the owner stand still, the writer finds
-//! its socket full and the host loses nothing but log lines.
+//! (`<name>.1`) below a fixed size. If the owner stops reading, the writer finds its
+//! socket full and the host loses nothing but log lines.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,16 +22,16 @@ use crate::Error;
 use crate::sync::lock;
 use crate::text::one_line;
 
-/// Size at which a log is put aside and begun anew.
+/// Size at which a log is rotated.
 const MAX_LOG: u64 = 256 << 10;
-/// How much is written at once, and how much in a second after that: a guest may talk
-/// for ever.
+/// How much is written at once, and how much in a second after that: a guest may write
+/// without end.
 const BURST: u64 = 1 << 20;
 /// See [`BURST`].
 const RATE: u64 = 256 << 10;
 /// How much of the end of a log is remembered for error messages.
 const TAIL: usize = 4096;
-/// How many lines of it are told.
+/// How many of its lines go into an error.
 const LINES: usize = 4;
 /// How long the end of a dead process's log is waited for. Only a descendant that
 /// keeps the socket open makes this matter.
@@ -48,7 +48,7 @@ pub(crate) struct BoundedLog {
 pub(crate) struct Tail {
     text: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,
-    /// The writer is gone: what it left is read as fast as can be.
+    /// The writer has ended: the rest is read without pacing.
     hurry: watch::Sender<bool>,
 }
 
@@ -95,7 +95,7 @@ impl BoundedLog {
                 tail.drain(..surplus);
             }
             if let Err(err) = self.append(bytes) {
-                // The reader must go on, or the writer would stand still.
+                // The reader must go on, or the writer would block.
                 log::warn!("Cannot write {}: {err}", self.path.display());
             }
             // Meanwhile the writer finds its socket full.

@@ -1,5 +1,5 @@
-//! The host processes of a VM: started so that they cannot outlive their owner,
-//! watched by pidfd, killed for certain.
+//! The host processes of a VM: started so that they cannot outlive their owner, watched
+//! and killed by pidfd.
 
 mod fork;
 mod launch;

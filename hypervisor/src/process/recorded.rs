@@ -24,9 +24,10 @@ pub struct KillRecordedError {
 
 /// Kills the processes of a VM whose owner is dead, and returns when they are gone.
 ///
-/// A process is touched only if both its id and its start time are those of the
-/// record, so a reused id harms nobody. Processes that are gone already are fine.
-/// All are killed before the first error is returned. Blocks, at most for seconds.
+/// A process is touched only if both its id and its start time are those of the record,
+/// so a process with a reused id is never killed. Processes that are gone already are
+/// fine. All are killed before the first error is returned. Blocks, at most for
+/// seconds.
 pub fn kill_recorded(processes: &[VmProcess]) -> Result<(), KillRecordedError> {
     let error = |process: &VmProcess| {
         let process = process.clone();

@@ -28,8 +28,8 @@ pub async fn spawn(mut command: Command) -> io::Result<Child> {
     .await
 }
 
-/// Starts a process by `start` in the spawner thread. When nobody waits for it any
-/// more, since the caller was dropped, `discard` must not leave it behind.
+/// Starts a process by `start` in the spawner thread. If the caller was dropped
+/// meanwhile, `discard` has to end the process.
 pub(super) async fn fork<T: Send + 'static>(
     start: impl FnOnce() -> io::Result<T> + Send + 'static,
     discard: impl FnOnce(T) + Send + 'static,
@@ -57,6 +57,6 @@ fn spawner() -> io::Result<&'static Mutex<Sender<Job>>> {
     thread::Builder::new()
         .name("spawner".into())
         .spawn(move || jobs.into_iter().for_each(|job| job()))?;
-    // Of two threads that race here one loses, and its spawner ends with its channel.
+    // If two threads race here, the spawner of one ends with its channel.
     Ok(SPAWNER.get_or_init(|| Mutex::new(sender)))
 }

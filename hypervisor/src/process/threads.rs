@@ -1,5 +1,4 @@
-//! What the threads of a process of the host are at: for whoever has to find out why
-//! nothing happens.
+//! The state of a host process's threads, to find out why it makes no progress.
 
 use std::fmt;
 use std::fs;
@@ -15,7 +14,7 @@ pub struct ThreadState {
     pub name: String,
     /// proc(5), field 3 of `stat`: `R` runs, `S` and `D` wait.
     pub state: char,
-    /// Where in the kernel it waits; `0` if it runs, or nobody may know.
+    /// Where in the kernel it waits; `0` if it runs, or if that is hidden.
     pub waits_in: String,
     /// CPU time, in nanoseconds.
     pub cpu_ns: u64,
@@ -35,7 +34,7 @@ pub fn threads(pid: u32) -> io::Result<Vec<ThreadState>> {
     let mut threads = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path();
-        // One that has ended meanwhile is none.
+        // Threads that have ended meanwhile are skipped.
         threads.extend(thread(&path));
     }
     threads.sort_by_key(|thread| thread.tid);

@@ -1,4 +1,4 @@
-//! How `rust-kata-vmm` is started, whoever runs the vCPUs.
+//! How `rust-kata-vmm` is started, for both hypervisors.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -43,7 +43,7 @@ impl Process {
     }
 
     fn open(role: Role, child: &Forked) -> io::Result<(VmProcess, AsyncFd<OwnedFd>)> {
-        // Nobody has reaped the child yet, so the number is still its own.
+        // The child was not reaped yet, so the id is still its own.
         let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
         let pidfd = child.pidfd.try_clone()?;
         let record = VmProcess {
@@ -61,7 +61,7 @@ impl Process {
         self.record.clone()
     }
 
-    /// Sends SIGKILL. A process that is gone already is no error.
+    /// Sends SIGKILL. A process that has ended already is not an error.
     pub fn kill(&self) {
         let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
     }

@@ -1,4 +1,4 @@
-//! What the QEMU of this machine is and has, asked of itself.
+//! Version and firmware of this machine's QEMU, as QEMU reports them.
 
 use std::io;
 use std::path::{Path, PathBuf};

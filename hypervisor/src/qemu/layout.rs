@@ -1,4 +1,4 @@
-//! Where kernel, initrd and ACPI tables lie in a microvm's memory, so that none lies on another.
+//! Where kernel, initrd and ACPI tables lie in a microvm's memory, without overlap.
 //!
 //! ```text
 //!      0xd_0000  what the firmware makes: ACPI tables, e820 map, command line    [`FIRMWARE_ROOM`]
@@ -6,14 +6,17 @@
 //!     0x10_0000  memory; the kernel where its ELF headers say
 //!                … the initrd, at the end of the memory below 3 GiB
 //! ```
-//! The initrd's place is QEMU's choice: as high as it goes on a page boundary, up to the last page of low memory
-//! (hw/i386/x86.c `x86_load_linux`, called with an `acpi_data_size` of 0 by hw/i386/microvm.c
-//! `microvm_memory_init`). The tables' place is the firmware's choice. QEMU takes `bios-microvm.bin` for a microvm
-//! with ACPI (`microvm_devices_init`), which is SeaBIOS: it puts them to the end of low memory (src/malloc.c
-//! `malloc_preinit`, `ZoneHigh`), where its option ROM then copies the initrd over them. Debian 12 has a link of
-//! that name to qboot, later releases do not. So the firmware is asked for by name: [`FIRMWARE`] (qboot), which comes
-//! with QEMU. It puts all that it makes below its own code (malloc.c `malloc_align`) and tells the kernel that
-//! 0xd0000 to 0xeffff is ACPI's (main.c `extract_e820`): below the kernel and the initrd, whatever their sizes.
+//! QEMU chooses the initrd's place: as high as it goes on a page boundary, up to the
+//! last page of low memory (hw/i386/x86.c `x86_load_linux`, called with an
+//! `acpi_data_size` of 0 by hw/i386/microvm.c `microvm_memory_init`). The tables' place
+//! is the firmware's choice. QEMU takes `bios-microvm.bin` for a microvm with ACPI
+//! (`microvm_devices_init`), which is SeaBIOS: it puts them to the end of low memory
+//! (src/malloc.c `malloc_preinit`, `ZoneHigh`), where its option ROM then copies the
+//! initrd over them. Debian 12 has a link of that name to qboot, later releases do not.
+//! So the firmware is asked for by name: [`FIRMWARE`] (qboot), which comes with QEMU.
+//! It puts all that it makes below its own code (malloc.c `malloc_align`) and tells the
+//! kernel that 0xd0000 to 0xeffff is ACPI's (main.c `extract_e820`): below the kernel
+//! and the initrd, whatever their sizes.
 
 use std::fs::{self, File};
 use std::io;
@@ -36,11 +39,13 @@ const HIGH_MEMORY: u64 = 0x10_0000;
 const GAP_START: u64 = 0xc000_0000;
 const PAGE: u64 = 4096;
 
-/// A microvm has as many virtio-mmio transports as an I/O APIC has pins (hw/i386/microvm.c `microvm_devices_init`).
+/// A microvm has as many virtio-mmio transports as an I/O APIC has pins
+/// (hw/i386/microvm.c `microvm_devices_init`).
 const MAX_DEVICES: u64 = 24;
-/// Bounds of what the firmware makes, each several times what QEMU 7.2 to 11.1 need: a device's entry in the DSDT
-/// (hw/acpi/generic_event_device.c and hw/i386/acpi-microvm.c), a processor's in MADT and DSDT, and the rest: FADT,
-/// XSDT, MP table, e820 map and a command line of 2 KiB.
+/// Bounds for the tables that the firmware makes, each several times what QEMU 7.2 to
+/// 11.1 need: a device's entry in the DSDT (hw/acpi/generic_event_device.c and
+/// hw/i386/acpi-microvm.c), a processor's in MADT and DSDT, and the rest: FADT, XSDT,
+/// MP table, e820 map and a command line of 2 KiB.
 const DEVICE_BYTES: u64 = 256;
 const VCPU_BYTES: u64 = 128;
 const OTHER_BYTES: u64 = 16 << 10;
@@ -90,8 +95,8 @@ fn initrd_start(memory_bytes: u64, size: u64) -> i64 {
     (last as i64).saturating_sub_unsigned(size) & !(PAGE as i64 - 1)
 }
 
-/// From the lowest to the highest address of the loadable segments of an ELF64 file for x86-64, which
-/// [`ValidSpec`] says it is (gABI, "ELF Header" and "Program Header").
+/// From the lowest to the highest address of the loadable segments of an ELF64 file for
+/// x86-64, which [`ValidSpec`] says it is (gABI, "ELF Header" and "Program Header").
 fn kernel_range(path: &Path) -> io::Result<Range<u64>> {
     const PT_LOAD: u32 = 1;
     let file = File::open(path)?;

@@ -105,8 +105,8 @@ impl Qmp {
             what: name,
             limit: COMMAND_LIMIT,
         };
-        // The answer to a command that was given up may still come; another command
-        // could not be told from it.
+        // The answer to an abandoned command may still come and could be taken for
+        // another's.
         if self.hung.load(Ordering::Acquire) {
             return Err(limit);
         }

@@ -1,8 +1,8 @@
 //! The rate of the host's time stamp counter.
 //!
 //! A guest on the microvm machine has nothing to measure its counter against, and under
-//! TCG no clock of KVM's either; without being told the rate it crawls or hangs. Under
-//! TCG its counter is the host's.
+//! TCG no clock of KVM's either; without the rate on its command line it crawls or
+//! hangs. Under TCG its counter is the host's.
 
 use std::arch::x86_64::_rdtsc;
 use std::time::{Duration, Instant};

@@ -138,13 +138,15 @@ impl ValidSpec {
         dir.unwrap_or_default()
     }
 
-    /// The kernel's command line: what every guest is told, `words`, and the spec's own.
+    /// The kernel's command line: the words of every guest, `words`, and the spec's
+    /// own.
     pub fn kernel_command_line(&self, words: Vec<String>) -> String {
         let mut line = vec![
             "console=ttyS0".to_owned(),
             // A panic resets the machine at once, which ends the VM.
             "panic=-1".into(),
-            // Else a prebuilt kernel spends most of its boot testing its ciphers (guest/README.md).
+            // Without it a prebuilt kernel spends most of its boot testing its ciphers
+            // (guest/README.md).
             "cryptomgr.notests".into(),
             // To move a process to a cgroup, the kernel waits for a grace period of RCU:
             // several ticks, unless it may hurry its processors.
@@ -238,9 +240,9 @@ pub enum SpecError {
     MaxVcpus {
         /// As asked.
         given: u32,
-        /// Those from the start.
+        /// The number of CPUs from the start.
         min: u32,
-        /// The most that a guest is told of.
+        /// The most that a guest can have.
         max: u32,
     },
 

@@ -1,4 +1,4 @@
-//! How drivers reach the devices.
+//! Transports: how drivers access the devices.
 
 #[cfg(test)]
 mod conformance;

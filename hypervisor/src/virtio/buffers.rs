@@ -24,8 +24,8 @@ pub(crate) struct Buffers<'m> {
     pub readable: Span<'m>,
     /// What the device writes. Empty if its end is not in guest memory.
     pub writable: Span<'m>,
-    /// Not all of the chain is as it must be: a buffer is not in guest memory, the
-    /// directions are mixed (virtio 1.2 §2.7.4.2) or there are too many pieces.
+    /// The chain breaks the rules: a buffer is not in guest memory, the directions are
+    /// mixed (virtio 1.2 §2.7.4.2) or there are too many pieces.
     pub faulty: bool,
 }
 

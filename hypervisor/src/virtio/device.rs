@@ -1,4 +1,4 @@
-//! What a virtio device is to a transport.
+//! The interface between virtio devices and transports.
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl DeviceKind {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The device has fewer queues.
-    #[error("There is no queue {0}")]
+    #[error("Queue {0} does not exist")]
     NoQueue(usize),
     /// The queue is being served already.
     #[error("Queue {0} is started already")]
@@ -106,8 +106,8 @@ pub trait Device: Send {
     /// the first queue starts, and again after a reset.
     fn set_features(&mut self, _features: u64) {}
 
-    /// Gives the device the interrupt by which the driver hears of changes of the
-    /// configuration space (virtio 1.2 §2.3). Called once, before anything else.
+    /// Gives the device the interrupt for changes of the configuration space (virtio
+    /// 1.2 §2.3). Called once, before anything else.
     fn set_config_interrupt(&mut self, _changed: Arc<dyn Interrupt>) {}
 
     /// Serves queue `index`: chains that are already there, and more whenever `kick`

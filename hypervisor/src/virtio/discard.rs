@@ -32,9 +32,9 @@ pub(crate) fn discard(mem: &GuestMemoryMmap, start: GuestAddress, len: u64) -> i
 /// Gives a range of a region back.
 fn discard_in(region: &GuestRegionMmap, range: Range<u64>) -> io::Result<()> {
     match region.file_offset() {
-        // Those who share the file see the hole: a hypervisor, other devices.
+        // Other processes that map the file see the hole: a hypervisor, other devices.
         Some(file) if region.flags() & libc::MAP_SHARED != 0 => punch(file, range),
-        // Of a private mapping, it is the mapping that holds the memory.
+        // The memory of a private mapping belongs to the mapping.
         _ => drop_pages(region, range),
     }
 }

@@ -1,9 +1,18 @@
-//! Virtio devices, free of any transport, hypervisor or process.
+//! Virtio devices, independent of transport and hypervisor.
 //!
-//! A device implements [`Device`]; a [transport](crate::transport) drives it. The
-//! device owns the threads that serve its queues. All that a driver puts into a
-//! queue comes from a guest that may be hostile: it is bounded and checked, and the
-//! worst that a guest reaches is that its own queue is no longer served.
+//! A device implements [`Device`]; a [transport](crate::transport) drives it. The device
+//! owns the threads that serve its queues, each of a [kind](crate::jail::ThreadKind) that
+//! the jail confines:
+//!
+//! | queues served by | devices |
+//! |---|---|
+//! | one thread each, in order (`SerialQueue`) | rng, balloon, mem, net's control |
+//! | several threads each (`SharedQueue`) | block, fs |
+//! | one thread for several queues (`Restartable`) | net (a pair), vsock (all) |
+//!
+//! All that a driver puts into a queue comes from a guest that may be hostile: it is
+//! bounded and checked. The most that a guest achieves is that its own queue is no longer
+//! served.
 
 pub mod balloon;
 pub mod block;

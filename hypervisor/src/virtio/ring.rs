@@ -1,4 +1,4 @@
-//! A queue together with what is needed to serve it.
+//! A queue with the memory, kick and interrupt to serve it.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryLoadGuard, Gu
 use super::{DeviceError, Interrupt, Memory};
 use crate::event::EventFd;
 
-/// What every device offers, since a [`Ring`] has it (virtio 1.2 §6).
+/// What every device offers, since [`Ring`] implements it (virtio 1.2 §6).
 pub(crate) const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
 
@@ -23,15 +23,15 @@ pub(crate) type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
 /// A started queue.
 ///
 /// A driver that breaks the rules of the ring (an available index that jumps, a head
-/// outside the table) makes the ring broken: nothing more is taken
-/// from it, and no loop runs on it for ever.
+/// outside the table) makes the ring broken: nothing more is taken from it, and no loop
+/// on it runs without end.
 pub(crate) struct Ring {
     queue: Queue,
     mem: Memory,
     kick: Arc<EventFd>,
     call: Arc<dyn Interrupt>,
     used: bool,
-    /// The used index when the driver was last told.
+    /// The used index when the driver was last signalled.
     signalled: u16,
     broken: bool,
 }
@@ -59,7 +59,7 @@ impl Ring {
         })
     }
 
-    /// The queue, for whoever serves it next.
+    /// Returns the queue, with its positions.
     pub fn into_queue(self) -> Queue {
         self.queue
     }
@@ -101,9 +101,9 @@ impl Ring {
             if self.queue.avail_idx(mem, Ordering::Acquire)?.0 == self.queue.next_avail() {
                 return Ok(None);
             }
-            // One came meanwhile: it is there at the second look.
+            // A chain came meanwhile: the second try finds it.
         }
-        // There is a chain; not to get it would mean to look for it for ever.
+        // There is a chain; without it the caller would retry without end.
         Err(virtio_queue::Error::InvalidDescriptorIndex)
     }
 
@@ -177,7 +177,7 @@ impl Ring {
             let event = read(avail + 4 + u64::from(self.queue.size()) * 2)?;
             return Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(signalled));
         }
-        // Flags tell when there are no event indices.
+        // Without event indices, flags decide.
         Ok(u32::from(read(avail)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn interrupt_is_for_any_chain_since_the_last() {
-        // The driver asks to be told after one of the chains that return together.
+        // The driver asks for an interrupt after one of the chains that return
+        // together.
         for (more, wanted) in [(0, 1), (1, 1), (2, 1), (3, 0)] {
             let (driver, mut ring) = ring(u16::MAX - 1);
             driver.interrupt_after(more);

@@ -79,8 +79,7 @@ impl Device for Rng {
 struct Entropy;
 
 impl Handler for Entropy {
-    /// Fills the buffers up to the first that is none of the guest's, or not for the
-    /// device to write.
+    /// Fills the buffers up to the first that is outside guest memory or not writable.
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
         let mut done = 0;
         for desc in chain {

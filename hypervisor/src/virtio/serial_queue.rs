@@ -64,7 +64,7 @@ impl<H: Handler> QueueThread<H> {
     fn run(&mut self, stop: &EventFd) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
-        // Edge-triggered: each kick is one event, and nobody needs to read the counter.
+        // Edge-triggered: each kick is one event, and the counter need not be read.
         let kick = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&**self.ring.kick(), EpollEvent::new(kick, KICK))?;
         let mut events = [EpollEvent::empty(); 2];
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
     use crate::virtio::testing::{DriverQueue, SIZE, WRITE, memory};
 
-    /// Answers each chain with the number of those before it, and offers it again as
-    /// long as it is told to.
+    /// Answers each chain with the number of those before it, and offers it again while
+    /// `again` is set.
     struct Count {
         seen: u32,
         again: Option<DriverQueue>,

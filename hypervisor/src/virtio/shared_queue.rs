@@ -1,10 +1,10 @@
-//! A few threads that serve the chains of one queue side by side.
+//! A few threads that serve the chains of one queue in parallel.
 //!
-//! It suits devices whose requests may wait for the host's storage and need no order:
-//! a slow request holds up no other. All threads are alike and wait for the same kick,
-//! of which the kernel wakes one. Who takes a chain that is not the last sees to it that
-//! another thread comes for the next: nothing is handed from thread to thread, and a
-//! lone request is served by the thread that it woke.
+//! It suits devices whose requests may wait for the host's storage and need no order: a
+//! slow request holds up no other. All threads are alike and wait for the same kick, of
+//! which the kernel wakes one. A thread that takes a chain wakes another one if there
+//! are more: no chain is passed from thread to thread, and a single request is served
+//! by the thread that it woke.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,7 +121,7 @@ impl SharedRing {
         None
     }
 
-    /// Returns a chain and tells the driver.
+    /// Returns a chain and signals the driver.
     pub fn complete(&self, mem: &GuestMemoryMmap, head: u16, len: u32) {
         let mut ring = self.lock();
         ring.complete(mem, head, len);
@@ -137,7 +137,7 @@ impl SharedRing {
     fn serve(&self, stop: &EventFd, mut work: impl FnMut()) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
-        // Edge-triggered: each kick is one event, and nobody needs to read the counter.
+        // Edge-triggered: each kick is one event, and the counter need not be read.
         let kick = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
         epoll.add(&*self.kick, EpollEvent::new(kick, KICK))?;
         let mut events = [EpollEvent::empty(); 2];

@@ -1,4 +1,4 @@
-//! A scripted driver: guest memory, rings in it, and full freedom to break the rules.
+//! A scripted driver: guest memory, rings in it, which it can fill against the rules.
 
 use std::fs::File;
 use std::ops::{Deref, DerefMut};

@@ -1,4 +1,4 @@
-//! A thread that serves queues until it is told to stop.
+//! Threads that serve queues until they are stopped.
 
 use std::io;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl<T: Send + 'static> Worker<T> {
 pub(crate) enum Restartable<T> {
     /// No thread runs.
     Idle(T),
-    /// The thread has it.
+    /// The thread works on it.
     Running(Worker<T>),
     /// The thread panicked or could not be started.
     Lost,

@@ -2,8 +2,7 @@
 //! QEMU runs.
 //!
 //! Started by the owner of a VM with an inherited control socket, see
-//! [`hypervisor::control`]. Ends with the guest, when told to, or when the socket
-//! closes.
+//! [`hypervisor::control`]. Ends with the guest, on request, or when the socket closes.
 
 mod device;
 mod logger;

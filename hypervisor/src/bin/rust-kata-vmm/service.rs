@@ -43,7 +43,7 @@ impl Vmm {
     fn machine(&self) -> Answer<&Arc<Machine>> {
         self.machine
             .as_ref()
-            .ok_or("There is no machine here".into())
+            .ok_or("This process runs no machine".into())
     }
 }
 

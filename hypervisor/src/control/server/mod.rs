@@ -1,4 +1,4 @@
-//! The VMM's end.
+//! The VMM's end of the control channel.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +24,7 @@ pub trait Service {
     /// Serves `devices`, each on the socket that is the first of its descriptors.
     /// Called at most once, and then never [`build`](Service::build).
     fn serve(&mut self, devices: Vec<Attached>) -> Result<(), String>;
-    /// Builds a VM, and returns what tells of its end. Called at most once, and then
+    /// Builds a VM, and returns what reports its end. Called at most once, and then
     /// never [`serve`](Service::serve).
     fn build(
         &mut self,
@@ -48,7 +48,7 @@ pub trait Service {
     fn stop(&mut self);
 }
 
-/// Answers requests until it is told to stop, the channel closes or the guest ends.
+/// Answers requests until a request to stop, the end of the channel or of the guest.
 pub struct Server<S> {
     socket: OwnedFd,
     service: S,
@@ -187,7 +187,7 @@ impl<S: Service> Server<S> {
 
     fn attach(&mut self, device: DeviceConfig, fds: Vec<OwnedFd>) -> Result<u32, String> {
         if self.ending.is_none() {
-            return Err("There is no machine here".into());
+            return Err("This process runs no machine".into());
         }
         if !device.may_come_later() {
             return Err(format!(

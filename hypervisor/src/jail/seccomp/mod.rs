@@ -1,4 +1,4 @@
-//! What system calls the threads of each kind may make.
+//! The system calls that the threads of each kind may make.
 //!
 //! An allow-list per [kind](super::ThreadKind), in [`rules()`]. Any other call ends the
 //! process with a line that names it, see `violation`. Threads inherit filters, and
@@ -70,7 +70,8 @@ fn compile(kind: ThreadKind) -> Result<BpfProgram, seccompiler::BackendError> {
         let chain = calls.entry(rule.call).or_default();
         chain.push(SeccompRule::new(conditions)?);
     }
-    // Without conditions any arguments will do, whatever another group asks for.
+    // Without conditions all arguments are allowed, even if another group has
+    // conditions.
     calls.extend(plain.into_iter().map(|call| (call, Vec::new())));
     SeccompFilter::new(
         calls,

@@ -1,4 +1,4 @@
-//! What system calls are called, for the line that a forbidden one leaves.
+//! The names of system calls, for the log line of a forbidden one.
 
 macro_rules! table {
     ($($call:ident)*) => {

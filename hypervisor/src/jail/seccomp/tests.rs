@@ -23,7 +23,7 @@ fn under_filter(kind: ThreadKind, call: Call) -> (WaitStatus, String) {
     // SAFETY: the child makes system calls only.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            // SAFETY: plain system calls; whoever is named by an argument is asked for
+            // SAFETY: plain system calls; processes named by an argument are asked for
             // nothing but errors.
             unsafe {
                 libc::dup2(write.as_raw_fd(), 2);
@@ -73,7 +73,7 @@ fn dies(kind: ThreadKind, call: Call) {
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
-/// Calls that fail at once whoever makes them, so that they are harmless if allowed.
+/// Calls that always fail at once, so that they are harmless if allowed.
 const FORBIDDEN: &[Call] = &[
     (libc::SYS_execve, [0, 0, 0]),
     (libc::SYS_execveat, [-1, 0, 0]),

@@ -9,8 +9,8 @@ use std::fmt::{self, Write};
 use super::super::kind::ThreadKind;
 use super::names;
 
-/// 128 and the signal, as a shell tells it. A signal that the process sends to itself
-/// would be ignored, as it is the first of its namespace.
+/// 128 and the signal, as in a shell. A signal that the process sends to itself would
+/// be ignored, as it is the first of its namespace.
 pub const EXIT_CODE: libc::c_int = 128 + libc::SIGSYS;
 
 /// signal(7), `si_code` of a signal by seccomp

@@ -1,4 +1,4 @@
-//! The I/O APIC: what an interrupt line becomes (82093AA).
+//! The I/O APIC (82093AA): the messages that interrupt lines become.
 //!
 //! ```text
 //!   device ── eventfd ──▶ KVM: line ── route ──▶ message ──▶ local APIC ──▶ vCPU
@@ -11,8 +11,8 @@
 //! written. So the registers are here, where the guest seldom gets, and the lines lead past
 //! them: each that is not masked is a route in KVM to the message that the guest wrote.
 //!
-//! Lines are edge-triggered, whatever the guest asks for: an edge is one interrupt, and
-//! one on a masked line is lost, as edges are on the chip.
+//! Lines are always edge-triggered, also if the guest asks for levels: an edge is one
+//! interrupt, and one on a masked line is lost, as edges are on the chip.
 
 use super::MachineError;
 
@@ -94,7 +94,7 @@ impl IoApic {
         }
     }
 
-    /// A read at `offset`. What is no register of the chip reads as zeroes.
+    /// A read at `offset`. Other addresses read as zeroes.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         let value = match offset {
             SELECT => self.select.into(),

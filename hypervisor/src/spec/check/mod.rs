@@ -98,7 +98,7 @@ fn directory(what: &'static str, path: &mut PathBuf, cure: &'static str) -> Resu
     Ok(())
 }
 
-/// Opens a file as the VM's processes will, and tells its size.
+/// Opens a file as the VM's processes will; returns its size.
 fn readable(what: &'static str, path: &Path, cure: &'static str) -> Result<u64, SpecError> {
     File::open(path)
         .and_then(|file| file.metadata())

@@ -42,8 +42,8 @@ pub trait Driver: Sized {
     /// Writes to the configuration space.
     fn write_config(&mut self, offset: u32, data: &[u8]);
 
-    /// What changes with the configuration space; `None` if the transport does not tell
-    /// of changes.
+    /// What changes with the configuration space; `None` if the transport does not
+    /// report it of changes.
     fn generation(&mut self) -> Option<u32>;
 
     /// Resets the device.

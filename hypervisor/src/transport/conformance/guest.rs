@@ -15,7 +15,7 @@ pub const HOLE: u64 = 8 << 20;
 /// Where memory ends.
 pub const END: u64 = 16 << 20;
 
-/// Rings take the first megabytes, [`Rings`](crate::virtio::testing::Rings) tells how.
+/// Rings take the first megabytes, see [`Rings`](crate::virtio::testing::Rings).
 /// Indirect tables follow.
 pub const TABLES: u64 = 3 << 20;
 /// Buffers of requests.

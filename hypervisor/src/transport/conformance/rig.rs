@@ -254,7 +254,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         }
     }
 
-    /// Waits until the chains have come back, in whatever order.
+    /// Waits until the chains have come back, in any order.
     pub fn collect(&mut self, placed: &[Placed]) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = placed.iter().map(|_| None).collect();
         for index in 0..placed.len() {

@@ -53,7 +53,7 @@ impl VhostUserDriver {
         front.set_vring_kick(index, &vring.kick).unwrap();
     }
 
-    /// Waits until the back end has done what it was told.
+    /// Waits until the back end has carried out its requests.
     fn sync(&self) {
         self.front.get_features().unwrap();
     }

@@ -39,7 +39,7 @@ impl InterruptLine {
         self.status() & bits == bits
     }
 
-    /// Sets bits of the status. What happened before `DRIVER_OK` is told now.
+    /// Sets bits of the status. `DRIVER_OK` raises the interrupt for earlier events.
     pub fn add_status(&self, bits: u32) {
         let before = self.status.fetch_or(bits, SeqCst);
         if bits & !before & status::DRIVER_OK != 0 && self.pending() != 0 {

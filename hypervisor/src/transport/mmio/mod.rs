@@ -6,7 +6,7 @@
 //!        ◀── irqfd ── InterruptLine ◀─── Interrupt ──────────────── its threads
 //! ```
 //!
-//! There is no KVM in it: whoever runs the vCPUs hands over their accesses, wires the
+//! It does not use KVM: the machine passes the vCPUs' accesses to it, and connects the
 //! kicks to the notify register and the interrupt's event to the guest.
 //!
 //! The driver is hostile. What it writes at a wrong time or in a wrong way changes
@@ -42,8 +42,8 @@ const MAX_CONFIG: usize = 256;
 /// Complaints about one driver that are logged.
 const MAX_WARNINGS: u32 = 16;
 
-/// What a slot without a device answers: device id 0 tells the driver to leave it
-/// alone (§4.2.2.1).
+/// What a slot without a device answers: device id 0 makes the driver ignore it
+/// (§4.2.2.1).
 pub fn read_empty(offset: u64, data: &mut [u8]) {
     data.fill(0);
     let value = match offset {
@@ -302,7 +302,7 @@ impl Mmio {
     fn write_queue(&mut self, offset: u64, value: u32) {
         let index = self.queue_sel as usize;
         if index >= self.queues.len() || !self.line.has_status(status::FEATURES_OK) {
-            // Linux takes back each queue of a device that it has reset to let go of it.
+            // When Linux resets a device to release it, it disables each queue.
             if (offset, value) != (registers::QUEUE_READY, 0) {
                 self.warn(format_args!("sets up queue {index}"));
             }

@@ -1,11 +1,11 @@
-//! The registers of one queue, and where the queue is.
+//! The registers of one queue, and its state.
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
 use super::registers;
 
-/// Whose turn it is.
+/// Whether the device serves the queue.
 #[derive(Default)]
 pub(super) enum QueueState {
     /// The driver did not make the queue ready, or it cannot be served.

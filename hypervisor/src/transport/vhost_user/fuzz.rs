@@ -68,7 +68,7 @@ fn send(socket: &UnixStream, script: &mut Script<'_>) {
     let data = [std::io::IoSlice::new(&message)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let _ = sendmsg::<()>(socket.as_raw_fd(), &data, ancillary, flags, None);
-    // Whoever waits for the rest of a message that lies about its length gets this.
+    // A server that waits for the rest of a message with a false length gets this.
     if size as usize > payload.len() {
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }

@@ -85,7 +85,7 @@ impl Drop for VhostUser {
 }
 
 /// The largest queue accepted. QEMU's virtio-mmio offers the driver its own maximum,
-/// whatever the size that suits the device.
+/// independent of the size that suits the device.
 const MAX_QUEUE: u16 = 1024;
 
 /// A region as the front end sees it.
@@ -95,7 +95,7 @@ struct Region {
     guest: u64,
 }
 
-/// What the front end has told of a queue.
+/// What the front end has set up of a queue.
 #[derive(Default)]
 struct Vring {
     size: u16,
@@ -199,8 +199,8 @@ impl Backend {
         queue.set_event_idx(event_idx);
         queue.set_next_avail(vring.next_avail);
         queue.set_ready(true);
-        // The front end tells only where reading goes on; used entries go on where the
-        // ring in memory says.
+        // The front end gives only the next available index; the next used index is in
+        // the ring.
         let used_idx = queue
             .used_idx(&*self.mem.memory(), Ordering::Acquire)
             .map_err(other)?;

@@ -54,7 +54,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         let features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::RESET_DEVICE;
         Ok(match self.device.kind() {
-            // QEMU is told the tag itself, and warns of one more offer.
+            // QEMU has the tag from its command line, and warns if it is offered here
+            // too.
             DeviceKind::Fs => features,
             _ => features | VhostUserProtocolFeatures::CONFIG,
         })

@@ -246,6 +246,6 @@ fn rings_outside_the_shared_memory_are_refused() {
 
     let _ = fixture.front.set_vring_addr(0, &config);
 
-    // The front end hears of it when the connection ends.
+    // The front end sees it at the end of the connection.
     assert!(fixture.front.get_features().is_err() || !fixture.server.is_connected());
 }

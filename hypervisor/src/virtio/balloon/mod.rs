@@ -57,7 +57,7 @@ pub struct Balloon {
     queues: QueueSlots<SerialQueue<BalloonQueue>>,
 }
 
-/// What the device, and those who steer it, know.
+/// State shared by the device and its controls.
 #[derive(Default)]
 struct BalloonState {
     /// Pages that the guest is to give, and has given.
@@ -132,7 +132,7 @@ impl Device for Balloon {
         read_bytes(&self.config(), offset, data);
     }
 
-    /// The driver tells how many pages it has given; all else is read-only.
+    /// The driver writes how many pages it has given; all else is read-only.
     fn write_config(&mut self, offset: usize, data: &[u8]) {
         let mut config = self.config();
         let Some(place) = config.get_mut(offset..) else {

@@ -1,4 +1,4 @@
-//! What is done with the chains of each queue.
+//! How the chains of each queue are served.
 
 use std::io::Read;
 
@@ -8,7 +8,7 @@ use super::super::Handler;
 use super::super::discard::discard;
 use super::super::ring::Chain;
 
-/// §5.5.6: pages are of 4096 bytes, whatever the guest's own.
+/// §5.5.6: pages have 4096 bytes, independent of the guest's page size.
 const PAGE_SHIFT: u32 = 12;
 /// Pages taken from a request; the rest stays with the guest. Linux hands over 256.
 const MAX_PAGES: usize = 4096;
@@ -71,8 +71,8 @@ fn inflate(mem: &GuestMemoryMmap, chain: Chain<'_>) {
     }
 }
 
-/// Reads a list of page numbers, which the driver may scatter as it likes. There are
-/// none if it is not readable.
+/// Reads a list of page numbers, which the driver may scatter as it likes. Empty if it
+/// is not readable.
 fn page_numbers(mem: &GuestMemoryMmap, chain: Chain<'_>) -> Vec<u32> {
     let Ok(mut list) = chain.reader(mem) else {
         return Vec::new();

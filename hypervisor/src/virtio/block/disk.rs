@@ -1,4 +1,4 @@
-//! The file behind a disk: what it can do, and doing it.
+//! The file behind a disk: its properties and its I/O.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use super::super::buffers::Span;
 use super::BlockError;
 
-/// The unit of all positions (virtio 1.2 §5.2.4), whatever the block size.
+/// The unit of all positions (virtio 1.2 §5.2.4), independent of the block size.
 pub(super) const SECTOR: u64 = 512;
 
 mod ioctl {

@@ -6,17 +6,18 @@
 //! ```
 //!
 //! Data moves between the file and guest memory without a copy in between. Requests are
-//! served side by side; `server.rs` tells how.
+//! served in parallel, see `server.rs`.
 //!
 //! Why threads and not io_uring: a ring's operations pass by seccomp, so a jailed
-//! process that may use one may open, connect and send whatever its filter says; many
-//! operators switch it off (`kernel.io_uring_disabled`, the default filters of container
-//! engines), so threads would be needed besides. What a ring is good at is having many
-//! requests under way with few system calls, but what it saves is little beside moving
-//! the data. Seen with 32 requests at a time on ext4, Linux 6.18, in processor time for
-//! each: reads of 4 KiB from the page cache took 1.4 µs with `preadv2` and `RWF_NOWAIT`,
-//! 1.2 µs with a ring; of 128 KiB 9 µs and 11 µs; writes of 4 KiB took 16 µs with
-//! `pwritev2` and 30 µs with a ring, which leaves them to threads of its own.
+//! process that may use one may open, connect and send in spite of its filter; many
+//! operators switch it off (`kernel.io_uring_disabled`, the default filters of
+//! container engines), so threads would be needed as well. What a ring is good at is
+//! having many requests under way with few system calls, but what it saves is little
+//! beside moving the data. Seen with 32 requests at a time on ext4, Linux 6.18, in
+//! processor time for each: reads of 4 KiB from the page cache took 1.4 µs with
+//! `preadv2` and `RWF_NOWAIT`, 1.2 µs with a ring; of 128 KiB 9 µs and 11 µs; writes of
+//! 4 KiB took 16 µs with `pwritev2` and 30 µs with a ring, which leaves them to threads
+//! of its own.
 
 mod disk;
 #[cfg(feature = "fuzzing")]
@@ -62,12 +63,12 @@ struct MostRanges {
     sectors: u32,
 }
 
-/// Of discards: 1 GiB in all, which no data is moved for.
+/// Discards: 1 GiB in all, without moving data.
 const DISCARDS: MostRanges = MostRanges {
     count: 16,
     sectors: 1 << 17,
 };
-/// Of zeroes: 4 MiB, since a storage that knows no better has them written one by one.
+/// Zeroes: 4 MiB, since some storage has to write them.
 const ZEROES: MostRanges = MostRanges {
     count: 1,
     sectors: 1 << 13,
@@ -107,7 +108,7 @@ pub enum BlockError {
     #[error("A disk must be a regular file or a block device")]
     Kind,
     /// A disk is open for what its guest may do, no less and no more.
-    #[error("A disk with read-only {read_only} is open for something else")]
+    #[error("A disk's file is open with another access mode than read-only {read_only} needs")]
     Access {
         /// What the disk should be.
         read_only: bool,

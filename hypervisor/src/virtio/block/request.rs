@@ -179,7 +179,7 @@ fn action<'m>(
             ID_LEN => Ok(Action::Id(writable)),
             _ => Err(Status::IoError),
         },
-        // Not offered for a disk that cannot be written to.
+        // Not offered for a read-only disk.
         VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if target.read_only => {
             Err(Status::Unsupported)
         }

@@ -2,7 +2,7 @@
 //!
 //! All threads of a queue are alike and wait for the same kick, of which the kernel
 //! wakes one. It takes requests and serves what needs no waiting (data in the page
-//! cache, with `RWF_NOWAIT`) one after the other, telling the driver once for many.
+//! cache, with `RWF_NOWAIT`) one after the other, signalling the driver once for many.
 //! Before the last thread that looks at the queue waits for the storage it has another
 //! one woken for what is left or comes in: so nothing is handed from thread to thread,
 //! a lone request is served by the thread that it woke, and a slow one holds up no
@@ -19,7 +19,7 @@ use super::super::{Ring, SharedQueue, SharedRing};
 use super::disk::Wait;
 use super::request::{BlockRequest, Target};
 
-/// Bytes moved before the driver is told of what is done, though more can be done.
+/// Bytes moved before the driver is signalled, even if more requests can be served.
 const MAX_UNSIGNALLED: usize = 256 << 10;
 
 /// Serves `ring` with this many threads. If `durable`, the driver knows no flush, so each
@@ -43,13 +43,13 @@ struct BlockServer {
     target: Arc<Target>,
     durable: bool,
     /// Threads that will look at the queue again, or ask for a kick, before they wait.
-    /// One that begins or ends to is counted with the ring locked, so that who is not
-    /// counted has left the kicks on.
+    /// The count changes with the ring locked, so that a thread that is not counted has
+    /// left the kicks enabled.
     looking: AtomicUsize,
 }
 
 impl BlockServer {
-    /// Serves requests until there are none.
+    /// Serves requests until the queue is empty.
     fn drain(&self, queue: &SharedRing, scratch: &mut IovecScratch) {
         let mut unsignalled = 0;
         let mut ring = queue.lock();

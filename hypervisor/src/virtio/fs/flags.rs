@@ -1,4 +1,4 @@
-//! Flags that a guest passes and gets: of FUSE, and of opened files.
+//! Flags of FUSE and of opened files, as a guest passes and gets them.
 
 use fuse_backend_rs::api::filesystem::{FsOptions, OpenOptions};
 
@@ -58,7 +58,7 @@ pub(super) fn opened(node: Node, flags: u32) -> OpenOptions {
         }
     }
     if flags & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 {
-        // Closing tells of failed writes, of which there are none.
+        // FLUSH reports failed writes, which read-only files do not have.
         let bits = options.bits() | FOPEN_NOFLUSH;
         // SAFETY: the type is a number on its way to the guest; any bits are fine.
         options = unsafe { OpenOptions::from_bits_unchecked(bits) };

@@ -1,7 +1,7 @@
 //! The file system device under a fuzzer.
 //!
 //! The share is on a tmpfs of its own that only this process sees: a guest that writes
-//! gigabytes, or makes device nodes, troubles nobody.
+//! gigabytes, or makes device nodes, does no harm.
 
 use std::cell::RefCell;
 use std::fs::{self, Metadata};

@@ -50,7 +50,7 @@ struct OpenFiles {
 }
 
 impl Handles {
-    /// So many at most.
+    /// Nothing is open; at most `most` files may be.
     pub fn new(most: usize) -> Handles {
         Handles {
             most,

@@ -1,5 +1,5 @@
-//! The host's files: opened one step at a time, told apart, and acted upon by
-//! descriptors.
+//! The host's files: opened one path component at a time, identified, and changed by
+//! descriptor.
 //!
 //! A file that the guest knows is held by an `O_PATH` descriptor, which can be asked
 //! but neither read nor written. For that it is opened anew by its link in

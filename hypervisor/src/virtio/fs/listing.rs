@@ -14,9 +14,9 @@ use super::share::SharedDir;
 /// What is read from a directory in one go.
 const READ: usize = 32 << 10;
 
-/// Walks over the entries of an open directory from a position, until `take` has no more
-/// room. An error of `take` is one only if nothing was taken before: the guest has
-/// counted what it was told.
+/// Walks over the entries of an open directory from a position, until `take` has no
+/// more room. An error of `take` counts only if nothing was taken before: the guest
+/// keeps the entries that it was given.
 fn walk(
     open: &Open,
     offset: u64,

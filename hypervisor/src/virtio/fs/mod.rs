@@ -62,7 +62,7 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// A device that shows `dir` under the name `tag`, and lets the guest know so many
+    /// A device that shows `dir` under the name `tag`, and lets the guest know `files`
     /// files at a time. It needs `dir` and `/proc` now, and no path later.
     pub fn new(tag: &str, dir: &Path, files: usize) -> io::Result<Fs> {
         let dir = dir.to_owned();

@@ -1,10 +1,9 @@
-//! Inode numbers with a mark: whose files are they?
+//! Inode numbers with a mark for files that belong to the guest alone.
 //!
 //! Most of a share changes on both sides, so the guest may not cache it. A container's
-//! root does not: nobody on the host touches it while the container is there. By the
-//! layout of the share a directory `<any>/rootfs` and all below belongs to the guest
-//! alone, and there it may cache names, attributes and data, which saves it most
-//! requests.
+//! root does not: the host does not change it while the container exists. By the layout
+//! of the share a directory `<any>/rootfs` and all below belongs to the guest alone,
+//! and there it may cache names, attributes and data, which saves it most requests.
 //!
 //! The mark travels in the inode number that the guest is given, from a directory to
 //! what is looked up in it; the table of files never sees it. A guest that forges marks
@@ -19,7 +18,7 @@ use fuse_backend_rs::api::filesystem::ROOT_ID;
 const PRIVATE_NAME: &[u8] = b"rootfs";
 /// How long what the guest knows is valid: for files that both sides change,
 const SHARED: Duration = Duration::ZERO;
-/// and for its own. Not for ever, so that a curious hand on the host is seen, too.
+/// and for its own. Bounded, so that a manual change on the host becomes visible, too.
 const PRIVATE: Duration = Duration::from_secs(10);
 
 /// Numbers in the table lie below these bits.

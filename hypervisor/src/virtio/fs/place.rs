@@ -1,4 +1,4 @@
-//! Which of the host's mounts is which file system of the guest's.
+//! Maps the host's mounts to file systems of the guest.
 //!
 //! A share has many mounts in it: roots of containers, volumes, and what is mounted
 //! below them. Each is a *place*, which the guest's kernel shows as a file system of its
@@ -44,7 +44,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The inode number that the guest is told. Files of a place that are of another
+    /// The inode number that the guest is given. Files of a place that are of another
     /// file system, such as a single file that is mounted, must not be taken for others
     /// with the same number.
     pub fn number_of(&self, device: u64, inode: u64) -> u64 {
@@ -99,7 +99,7 @@ pub(super) struct Found {
     pub crossed: bool,
 }
 
-/// Forgotten places are swept when there are so many, and twice as many as were left.
+/// Unused places are removed when there are this many, and twice as many as remained.
 const SWEEP: usize = 64;
 
 impl Places {

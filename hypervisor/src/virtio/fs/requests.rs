@@ -49,7 +49,8 @@ impl FileSystem for SharedDir {
     fn lookup(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<Entry> {
         plain(name)?;
         match self.entry(parent, name) {
-            // An entry without an inode tells how long the name stays unused.
+            // An entry without an inode says how long the guest may assume that the
+            // name is unused.
             Err(err) if parent.is_private() && err.raw_os_error() == Some(libc::ENOENT) => {
                 Ok(Entry {
                     entry_timeout: parent.entry_timeout(),
@@ -276,7 +277,7 @@ impl FileSystem for SharedDir {
     }
 
     fn flush(&self, _: &Context, node: Node, handle: Handle, _owner: u64) -> io::Result<()> {
-        // What a file system tells at close(2), it tells for a copy of the descriptor.
+        // A file system reports errors of close(2) also for a copy of the descriptor.
         let open = self.handles.get(node.inner(), handle)?;
         let copy = rustix::io::dup(&open.file)?;
         // SAFETY: the descriptor is ours, and given away here.

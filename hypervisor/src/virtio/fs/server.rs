@@ -28,7 +28,7 @@ pub(super) fn start(
     SharedQueue::start(ThreadKind::Fs, name, threads, ring, work)
 }
 
-/// Serves requests until there are none.
+/// Serves requests until the queue is empty.
 fn drain(ring: &SharedRing, server: &FuseServer) {
     let mem = ring.lock().memory();
     while let Some(chain) = ring.take(&mem) {

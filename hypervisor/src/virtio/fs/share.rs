@@ -1,9 +1,9 @@
 //! The shared directory as a FUSE file system, with the host protected from what a
 //! hostile guest may ask of it.
 //!
-//! fuse-backend-rs reads the requests and writes the answers. Its passthrough file system
-//! is not used: it neither bounds what a guest makes it keep nor tells mounts apart for
-//! the guest, and opens files by paths that the jail has not.
+//! fuse-backend-rs reads the requests and writes the answers. Its passthrough file
+//! system is not used: it neither bounds what a guest makes it keep nor distinguishes
+//! mounts for the guest, and opens files by paths that the jail does not have.
 //!
 //! - A name is one step down: `.` and `..` are refused everywhere, as is all that is
 //!   not a plain name. The guest's kernel never asks for them, and a directory that is
@@ -51,7 +51,7 @@ use super::node::Node;
 use super::place::Places;
 use super::table::{Held, Inode, Limits, New, Table};
 
-/// Descriptors that are no files of the guest's: sockets, queues, disks.
+/// Descriptors for other purposes than the guest's files: sockets, queues, disks.
 const OTHERS: usize = 1024;
 
 /// See the module.
@@ -63,11 +63,11 @@ pub(super) struct SharedDir {
 }
 
 impl SharedDir {
-    /// Shares `dir`. The guest may know so many files.
+    /// Shares `dir`. The guest may know `files` files.
     pub fn new(dir: &Path, files: usize) -> io::Result<SharedDir> {
         let most = jail::most_open_files();
         let left = most.saturating_sub(OTHERS).max(most / 2);
-        // Files that are open are let go of by nobody but the guest.
+        // Only the guest closes open files.
         let open = left / 2;
         let limits = Limits {
             files,
@@ -158,7 +158,7 @@ impl SharedDir {
         })
     }
 
-    /// The attributes of a file, as the guest is told them.
+    /// The attributes of a file, as the guest sees them.
     pub(super) fn stat(&self, inode: &Inode, file: impl AsFd) -> io::Result<stat64> {
         Ok(attributes(inode, &host::stat(file)?))
     }

@@ -1,4 +1,5 @@
-//! The files that the guest knows, each with a number, and what they cost the host.
+//! The table of files that the guest knows, each with a number, with bounded cost for
+//! the host.
 //!
 //! The guest says when it forgets a file; a hostile one never does. So files are
 //! bounded, and so are the descriptors that hold them, of which a process has few: of
@@ -28,13 +29,13 @@ pub(super) struct Limits {
     pub descriptors: usize,
 }
 
-/// How many files are tried to find one whose descriptor can be given back.
+/// How many files are tried to find one whose descriptor can be closed.
 const TRIES: usize = 32;
 
-/// So many requests may have made room before the first of them uses it.
+/// The most requests that may reserve space before the first of them uses it.
 const SERVED_AT_ONCE: usize = 8;
 
-/// How many directories up one is looked for that is open.
+/// How many directories up an open one is searched for.
 const DEPTH: usize = 128;
 
 /// How a file is held.
@@ -42,7 +43,7 @@ const DEPTH: usize = 128;
 pub(super) struct Held {
     /// `O_PATH`.
     pub file: OwnedFd,
-    /// By what it was reached.
+    /// The mount by which it was reached.
     pub mount: Mount,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Inode {
     pub key: FileKey,
     pub kind: FileType,
     pub place: Arc<Place>,
-    /// It was reached by crossing into its place, and is never let go of.
+    /// It was reached by crossing into its place, and its descriptor is never closed.
     pub crossed: bool,
     state: Mutex<InodeState>,
 }
@@ -64,7 +65,7 @@ struct InodeState {
     /// Where it was last found: the number of a directory, and the name.
     parent: u64,
     name: CString,
-    /// Since it was last looked at as one to let go of.
+    /// Since its descriptor was last considered for closing.
     used: bool,
 }
 
@@ -80,7 +81,7 @@ impl Inode {
     }
 }
 
-/// Of what something new is known.
+/// A file found by a lookup.
 pub(super) struct New<'a> {
     pub seen: &'a FileStat,
     pub place: Arc<Place>,
@@ -102,14 +103,14 @@ struct KnownFiles {
     by_key: HashMap<FileKey, u64>,
     /// How many have a descriptor.
     open: usize,
-    /// Numbers of those that may have one, in the order in which they are looked at as
-    /// ones to let go of. Some are stale.
+    /// Numbers of files that may have one, in the order in which they are considered
+    /// for closing. Some are stale.
     queue: VecDeque<u64>,
 }
 
 struct Slot {
     inode: Arc<Inode>,
-    /// How often the guest was told of it, and has not said that it forgot.
+    /// FUSE's lookup count: lookups of the guest, less what it has forgotten.
     count: u64,
 }
 
@@ -142,7 +143,7 @@ impl Table {
         slot.map(|slot| Arc::clone(&slot.inode)).ok_or_else(unknown)
     }
 
-    /// The guest is told of a file. `ENFILE` if it knows too many.
+    /// Counts a lookup of a file by the guest. `ENFILE` if it knows too many.
     pub fn add_lookup(&self, new: New<'_>) -> io::Result<Arc<Inode>> {
         let key = FileKey::new(new.seen, &new.place);
         let mut inner = self.inner();
@@ -166,7 +167,7 @@ impl Table {
         Ok(inner.insert(new))
     }
 
-    /// The guest forgets what it was told, so many times.
+    /// The guest forgets `count` lookups of a file.
     pub fn forget(&self, number: u64, count: u64) {
         // Closed without the lock: with the last descriptor of an unlinked file all of
         // its data go, which may take its time.
@@ -247,7 +248,7 @@ impl Table {
         Ok(())
     }
 
-    /// Lets go of what was taken off the queue, or puts it back.
+    /// Closes the descriptor of a file taken off the queue, or puts the file back.
     fn evict_if(&self, can: bool, inode: &Inode) {
         let mut inner = self.inner();
         if !inner.by_number.contains_key(&inode.number) {
@@ -267,7 +268,8 @@ impl Table {
         inner.open < inner.by_number.len()
     }
 
-    /// A name is about to go: what has it is held, as it cannot be found by name then.
+    /// Opens the file of a name that is about to be removed: it cannot be found by name
+    /// then.
     pub fn keep(&self, dir: &Inode, above: &Held, name: &CStr) {
         if !self.has_evicted() {
             return;
@@ -391,7 +393,7 @@ impl Inode {
         had.is_none()
     }
 
-    /// Whether it would be found again by its name.
+    /// Whether it can be opened again by its name.
     fn is_evictable(&self, parent: &Inode) -> bool {
         if self.crossed || self.number == ROOT_ID {
             return false;

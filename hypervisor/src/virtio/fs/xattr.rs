@@ -1,7 +1,7 @@
-//! Extended attributes of what is shared.
+//! Extended attributes of shared files.
 //!
-//! A file is opened for a moment for them: a held one has none to ask for. Links and
-//! special files are not opened: they have no attributes.
+//! A file is opened briefly for them: an `O_PATH` descriptor gives no access to them.
+//! Links and special files are not opened: they have no attributes.
 
 use std::ffi::CStr;
 use std::io;

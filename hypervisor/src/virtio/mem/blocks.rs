@@ -1,4 +1,4 @@
-//! Which blocks of the region are plugged, and what may happen to them.
+//! The state of the region's blocks, and the changes allowed.
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub(super) enum MemResponse {
     Ack,
     /// It would be more than was asked for.
     Nack,
-    /// Not now.
+    /// The device is busy.
     Busy,
     /// It cannot be.
     Error,
@@ -153,7 +153,7 @@ impl Blocks {
         MemResponse::Ack
     }
 
-    /// Unplugs all (§5.15.6.4), and whatever the guest touched unplugged.
+    /// Unplugs all (§5.15.6.4), and discards what the guest wrote to unplugged blocks.
     pub fn unplug_all(&mut self, discard: impl FnOnce(u64, u64) -> io::Result<()>) -> MemResponse {
         if let Err(err) = discard(self.region.addr, self.region.size) {
             log::error!("Cannot take the guest's memory back: {err}");

@@ -15,15 +15,15 @@
 //! A guest that breaks the rules and touches unplugged blocks gets memory: up to the
 //! whole region, however much of it was requested. It is charged to the pod's cgroup as
 //! all memory of the guest is, and that is the limit to rely on; the region is the
-//! other one. What is written there is lost with the next unplug of the block, and
-//! belongs to nobody else. To take such blocks away (by mappings that come and go)
+//! other one. What is written there is lost with the next unplug of the block, and no
+//! other VM has this memory. To take such blocks away (by mappings that come and go)
 //! would cost a change of the memory map with each request, and would not bound more
 //! than the cgroup does.
 //!
-//! Well-behaved guests are told not even to read unplugged blocks
-//! (`UNPLUGGED_INACCESSIBLE`), since a read of a hole in a memfd costs a page; one that
-//! does not know this feature (Linux before 5.17) works as well. `ACPI_PXM` is not
-//! offered: there is one NUMA node.
+//! A feature asks guests not even to read unplugged blocks (`UNPLUGGED_INACCESSIBLE`),
+//! since a read of a hole in a memfd costs a page; one that does not know this feature
+//! (Linux before 5.17) works as well. `ACPI_PXM` is not offered: there is one NUMA
+//! node.
 
 mod blocks;
 mod requests;
@@ -64,7 +64,7 @@ pub struct MemRegion {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MemError {
     /// Start and length must be multiples of the block size, a power of two.
-    #[error("There cannot be a hot-plug region like {0:x?}")]
+    #[error("Invalid hot-plug region: {0:x?}")]
     Region(MemRegion),
     /// Not a multiple of the block size, or more than the region.
     #[error(
@@ -85,10 +85,10 @@ pub struct Mem {
     queues: QueueSlots<SerialQueue<Requests>>,
 }
 
-/// What the device, its thread and those who steer it share.
+/// State shared by the device, its thread and its controls.
 struct MemState {
     blocks: Mutex<Blocks>,
-    /// Told when blocks were plugged or unplugged.
+    /// Notified when blocks were plugged or unplugged.
     moved: Condvar,
     changed: OnceLock<Arc<dyn Interrupt>>,
 }
@@ -107,7 +107,7 @@ impl MemControl {
     /// Asks the guest to plug or unplug memory until it is this much.
     pub fn resize(&self, size: u64) -> Result<(), MemError> {
         self.0.blocks().request(size)?;
-        // Who waits may have what it waits for now.
+        // The change may end a wait.
         self.0.moved.notify_all();
         if let Some(changed) = self.0.changed.get() {
             changed.signal();

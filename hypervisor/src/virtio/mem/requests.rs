@@ -25,7 +25,7 @@ pub(super) struct Requests(pub Arc<MemState>);
 
 impl Handler for Requests {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
-        // Nothing happens that the guest cannot be told of.
+        // A request without space for an answer is not carried out.
         let Ok(mut answer) = chain.clone().writer(mem) else {
             return 0;
         };

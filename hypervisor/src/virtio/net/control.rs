@@ -33,8 +33,8 @@ impl Taps {
         *lock(&self.pairs) = pairs;
     }
 
-    /// Attaches the queues in use and detaches the others, lest the kernel gives frames
-    /// to queues that nobody reads.
+    /// Attaches the queues in use and detaches the others, or the kernel would give
+    /// frames to queues that are not read.
     pub fn apply(&self) -> std::io::Result<()> {
         let pairs = lock(&self.pairs);
         // The first is in use always.

@@ -160,8 +160,8 @@ impl Link {
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         to.sll_family = libc::AF_PACKET as u16;
         to.sll_ifindex = self.index;
-        // SAFETY: reads the frame and the address, whose lengths it is told. A frame that
-        // is longer than the MTU is refused.
+        // SAFETY: reads the frame and the address, whose lengths are passed. A frame
+        // that is longer than the MTU is refused.
         unsafe {
             libc::sendto(
                 self.host.as_raw_fd(),

@@ -46,15 +46,15 @@ use tap::Tap;
 use crate::event::EventFd;
 use crate::jail::ThreadKind;
 
-/// `struct virtio_net_hdr` with `num_buffers`, as §5.1.6 has it.
+/// `struct virtio_net_hdr` with `num_buffers`, as in §5.1.6.
 const HEADER_LEN: usize = 12;
 /// §5.1.6.3.1: the longest frame, of 65550 bytes, with its header.
 const MAX_FRAME: usize = HEADER_LEN + 65550;
 /// Bytes around a packet of the MTU's size: Ethernet's header and a VLAN's tag.
 const AROUND: usize = 14 + 4;
-/// The MTU if none is said.
+/// The MTU without the option.
 const USUAL_MTU: u16 = 1500;
-/// §5.1.4: the least MTU that may be said.
+/// §5.1.4: the least MTU allowed.
 const MIN_MTU: u16 = 68;
 /// As many as QEMU has.
 const QUEUE_SIZE: u16 = 256;
@@ -88,14 +88,14 @@ const OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
 pub struct NetOptions {
     /// The guest's address on the link.
     pub mac: [u8; 6],
-    /// The link's MTU, if the guest is to be told.
+    /// The link's MTU, if it is shown to the guest.
     pub mtu: Option<u16>,
 }
 
 /// Why a network device cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// There is none, or too many.
+    /// No tap, or too many.
     #[error("A network device has 1 to 16 taps, not {0}")]
     Taps(usize),
     /// It was not opened as this device needs it.
@@ -110,7 +110,7 @@ pub enum NetError {
     #[error("The taps of a network device must be queues of one interface")]
     Mixed,
     /// It is a group's address.
-    #[error("A network device's address must be of one station: {0:02x?}")]
+    #[error("A network device's address must be a unicast address: {0:02x?}")]
     Mac([u8; 6]),
     /// It is less than virtio allows.
     #[error("An MTU must be at least 68, not {0}")]
@@ -141,7 +141,7 @@ pub struct Net {
 
 /// What a queue is for.
 enum QueueRole {
-    /// Of a pair, one of its two.
+    /// One of the two queues of a pair.
     Data(usize, usize),
     Control,
 }
@@ -223,7 +223,7 @@ impl Net {
     }
 
     /// §5.1.2: without multi-queue the control queue comes after the first pair,
-    /// whatever number there could be.
+    /// independent of the number of pairs.
     fn role(&self, index: usize) -> Option<QueueRole> {
         let pairs = match self.has(VIRTIO_NET_F_MQ) {
             true => self.pairs.len(),

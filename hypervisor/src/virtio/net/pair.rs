@@ -104,7 +104,7 @@ impl Pair {
                             sending = Sending::Ready;
                         }
                     }
-                    // Who waited for a detached queue is not told of its frames.
+                    // A wait on a detached queue is not woken by frames.
                     ATTACHED => {
                         epoll.delete(self.tap.file())?;
                         epoll.add(self.tap.file(), watched)?;

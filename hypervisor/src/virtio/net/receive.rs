@@ -1,4 +1,4 @@
-//! From the tap to the guest.
+//! Frames from the tap to the guest.
 //!
 //! A frame is read right into the guest's buffers. How long it is shows only then, so
 //! buffers for the longest one are laid out, and what is not used is there for the next.
@@ -17,9 +17,9 @@ use super::{HEADER_LEN, MAX_FRAME};
 
 /// Frames received before others get their turn.
 const BATCH: usize = 64;
-/// Bytes received before the guest is told.
+/// Bytes received before the guest is signalled.
 const BATCH_BYTES: usize = 256 << 10;
-/// Where the header tells the number of buffers (virtio 1.2 §5.1.6).
+/// Where the header has the number of buffers (virtio 1.2 §5.1.6).
 const NUM_BUFFERS: usize = 10;
 
 /// What keeps frames from being received.
@@ -92,7 +92,7 @@ enum Fill {
     NoMore,
     /// There can be no more.
     Full,
-    /// A chain was no buffer. All that were taken went back.
+    /// A chain is not a valid buffer. All that were taken went back.
     Bad,
 }
 
@@ -129,7 +129,7 @@ impl Taken {
                     ring.undo_pop();
                     return Fill::Full;
                 }
-                // Those before it have to go back before it does.
+                // The chains before it have to be returned first.
                 None => {
                     let chains = self.chains.drain(..).map(|chain| chain.head);
                     for head in chains.chain([head]) {
@@ -189,7 +189,7 @@ impl Taken {
 
     /// Puts the buffers back that are in other memory than this.
     fn renew(&mut self, ring: &mut Ring, mem: &GuestMemoryLoadGuard<GuestMemoryMmap>) {
-        // What is held is no other memory at the same place.
+        // The region is still the one that was there.
         let same = |held: &GuestMemoryLoadGuard<_>| std::ptr::eq(&**held, &**mem);
         if !self.mem.as_ref().is_some_and(same) {
             self.undo(ring);
@@ -264,8 +264,8 @@ fn read(
         iov_base: rest.as_mut_ptr().cast(),
         iov_len: rest.len(),
     });
-    // SAFETY: the vectors point into guest memory, which `taken` keeps, and the last one
-    // into the spill buffer, which nobody else uses.
+    // SAFETY: the vectors point into guest memory, which `taken` keeps, and the last
+    // one into the spill buffer, which has no other user.
     let result = unsafe { tap.read(&taken.pieces) };
     taken.pieces.pop();
     match result {

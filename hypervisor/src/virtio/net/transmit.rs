@@ -1,4 +1,4 @@
-//! From the guest to the tap.
+//! Frames from the guest to the tap.
 
 use std::io;
 

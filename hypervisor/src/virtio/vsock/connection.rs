@@ -61,7 +61,7 @@ pub(crate) struct Connection {
     guest_done: bool,
     /// The guest wants nothing more.
     guest_deaf: bool,
-    /// Nobody on the host reads any more: what the guest sends is dropped.
+    /// The host does not read any more: what the guest sends is dropped.
     discard: bool,
     /// Sent by the guest, not yet written to the host.
     buffer: Buffer,
@@ -96,7 +96,7 @@ impl Connection {
             phase,
             host_port,
             guest_port,
-            // Unknown: the first attempt will tell.
+            // Unknown until the first attempt.
             readable: true,
             writable: true,
             hung_up: false,
@@ -369,7 +369,7 @@ impl Connection {
         }
     }
 
-    /// Nobody reads on the host: drop what the guest sends, and tell it.
+    /// The host does not read: drops what the guest sends, and tells the guest.
     fn stop_writing(&mut self) {
         self.writable = false;
         self.discard = true;
@@ -395,7 +395,7 @@ impl Connection {
         self.close_if_done();
     }
 
-    /// When no more goes either way, both flags are told, which ends the connection.
+    /// When both directions are done, both flags are sent, which ends the connection.
     fn close_if_done(&mut self) {
         let host_side_done = self.hung_up || (self.guest_done && self.buffer.is_empty());
         if self.host_done && host_side_done {

@@ -1,4 +1,4 @@
-//! The socket device under a fuzzer: a guest and host programs, both as they like.
+//! The socket device under a fuzzer: a guest and host programs, both acting at random.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

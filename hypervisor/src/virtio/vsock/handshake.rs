@@ -1,4 +1,4 @@
-//! How a host program says which port of the guest it wants.
+//! The handshake by which a host program names the guest's port.
 
 use std::io;
 use std::os::unix::net::UnixStream;

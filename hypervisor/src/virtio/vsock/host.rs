@@ -1,5 +1,5 @@
-//! The host's side of a guest's vsock: the listening socket and the sockets that are
-//! connected to.
+//! The host's side of a guest's vsock: the listening socket, and connections to sockets
+//! of host programs.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,8 +21,8 @@ const REDIAL_AFTER: Duration = Duration::from_millis(5);
 /// but not for longer than this.
 const REDIAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// See the module. Its socket stays on disk when it ends, for its directory ends with
-/// the VM, and threads that drop devices may not touch files.
+/// See the module. Its socket stays on disk when it ends, since its directory is
+/// removed with the VM, and threads that drop devices may not touch files.
 pub(crate) struct HostSockets {
     path: PathBuf,
     listener: UnixListener,
@@ -53,11 +53,11 @@ impl Redial {
 
 /// What became of an attempt to connect.
 pub(crate) enum Dial {
-    /// Somebody listens.
+    /// A program listens.
     Connected(UnixStream),
-    /// Somebody listens, but its backlog is full.
+    /// A program listens, but its backlog is full.
     Busy,
-    /// Nobody listens.
+    /// No program listens.
     Refused,
 }
 
@@ -106,7 +106,7 @@ impl HostSockets {
         Ok(stream)
     }
 
-    /// Connects to whoever serves `port` on the host.
+    /// Connects to the program that serves `port` on the host.
     pub fn dial(&self, port: u32) -> Dial {
         let mut path: OsString = self.path.clone().into();
         path.push(format!("_{port}"));

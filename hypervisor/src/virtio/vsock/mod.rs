@@ -183,7 +183,7 @@ mod tests {
                 .start_queue(index, queue, self.mem.clone(), kick, calls)
         }
 
-        /// Asks for a connection that nobody takes; the threads must answer.
+        /// Asks for a connection to a port without a listener; the threads must answer.
         fn is_refused(&mut self) {
             let header = Header {
                 src_cid: 3,

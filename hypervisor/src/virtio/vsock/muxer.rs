@@ -4,8 +4,8 @@
 //!
 //! - A host program connects to `<uds>` and writes `CONNECT <port>\n`. When the guest
 //!   accepts, it reads `OK <host port>\n`; from then on the socket is the stream.
-//! - A guest program connects to CID 2, port P. The muxer connects to `<uds>_P`; if
-//!   nobody listens there, the guest's connection is refused.
+//! - A guest program connects to CID 2, port P. The muxer connects to `<uds>_P`; if no
+//!   program listens there, the guest's connection is refused.
 //!
 //! Sockets are polled edge-triggered: a connection remembers what its socket may be
 //! able to do, and asks it only when there is both something to move and room for it.
@@ -59,7 +59,7 @@ pub(crate) struct Muxer {
     host: HostSockets,
     epoll: Epoll,
     connections: HashMap<u64, Connection>,
-    /// Those that the guest knows of.
+    /// The connections that the guest knows.
     by_key: HashMap<ConnectionKey, u64>,
     /// Connections that have something for the guest, each at most once.
     ready: VecDeque<u64>,
@@ -175,8 +175,8 @@ impl Muxer {
         next.map_or(1, Connection::rx_buffers_wanted)
     }
 
-    /// Makes the next packet for the guest, with data put into `data`. `None` if on
-    /// second sight there is none.
+    /// Makes the next packet for the guest, with its data written to `data`. `None` if
+    /// there is no packet after all.
     pub fn next_packet(&mut self, data: Slices<'_>) -> Option<Header> {
         let mut header = match self.resets.pop_front() {
             Some(key) => Header {

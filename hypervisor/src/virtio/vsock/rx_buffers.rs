@@ -1,4 +1,4 @@
-//! Buffers of the guest for what is read from the host at once.
+//! Buffers of the guest, filled by one read from the host.
 //!
 //! Linux offers buffers of 4 KiB, a packet each. One read into many of them costs one
 //! system call in place of many; what it does not fill goes back to the queue untouched.
@@ -47,7 +47,8 @@ impl<'m> RxBuffers<'m> {
                     buffers.push(RxBuffer { head, header, len });
                 }
                 None if buffers.is_empty() => ring.complete(mem, head, 0),
-                // Those before it may have to go back, and only the last taken can.
+                // The buffers before it may have to go back, and only the last one
+                // taken can.
                 None => {
                     ring.undo_pop();
                     break;

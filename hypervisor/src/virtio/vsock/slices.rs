@@ -23,14 +23,14 @@ pub(crate) struct Slices<'m> {
 /// Which descriptors of a chain make up the packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Those that the device reads.
+    /// The descriptors that the device reads.
     Read,
-    /// Those that the device writes.
+    /// The descriptors that the device writes.
     Write,
 }
 
 impl<'m> Slices<'m> {
-    /// No bytes, and space for so many pieces.
+    /// No bytes, and space for this many pieces.
     pub fn with_capacity(pieces: usize) -> Slices<'m> {
         Slices {
             pieces: SmallVec::with_capacity(pieces),
@@ -38,10 +38,9 @@ impl<'m> Slices<'m> {
         }
     }
 
-    /// Puts the bytes of `chain` behind, but for the first `head` of them, which it
-    /// returns: fewer if the chain is shorter. `None`, with nothing put behind, if a
-    /// descriptor is outside guest memory or of the wrong direction, or if there are
-    /// too many.
+    /// Appends the bytes of `chain`, except the first `head` of them, which it returns:
+    /// fewer if the chain is shorter. `None`, with nothing appended, if a descriptor is
+    /// outside guest memory or of the wrong direction, or if there are too many.
     pub fn append(
         &mut self,
         mem: &'m GuestMemoryMmap,

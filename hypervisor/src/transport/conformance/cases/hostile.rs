@@ -133,7 +133,7 @@ impl Drop for Note {
     }
 }
 
-/// A ring that breaks the rules is no longer served, which the device tells; and the
+/// A ring that breaks the rules is no longer served, which the device reports; and the
 /// device works after a reset.
 pub fn broken_rings<F: Fixture, D: Driver>() {
     type Break = fn(&mut crate::virtio::testing::Rings);

@@ -58,7 +58,7 @@ pub fn reset_in_the_middle_of_requests<F: Fixture, D: Driver>() {
     }
 }
 
-/// A queue that is reset begins anew, whatever was in it.
+/// A queue that is reset starts empty.
 pub fn queue_reset<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     rig.works();

@@ -1,4 +1,4 @@
-//! The registers under a scripted driver, with a device that tells what is done to it.
+//! The registers under a scripted driver, with a device that reports its calls.
 
 mod behaviour;
 mod queues;
@@ -153,7 +153,7 @@ impl Fixture {
         }
     }
 
-    /// A device with these features settled and told.
+    /// A device with these features accepted and reported.
     fn with_features(features: u64) -> Fixture {
         let mut fixture = Fixture::new();
         fixture.offer(features);
@@ -162,7 +162,7 @@ impl Fixture {
         fixture
     }
 
-    /// A device with queue 1 started and told.
+    /// A device with queue 1 started and reported.
     fn started() -> Fixture {
         let mut fixture = Fixture::with_features(VERSION_1 | EVENT_IDX | RING_RESET);
         fixture.set_up(1, 32);

@@ -49,7 +49,7 @@ fn impossible_queues_need_a_reset() {
         assert!(fixture.mmio.needs_reset(), "{size}");
         assert!(!fixture.interrupted());
 
-        // It is told once the driver listens.
+        // It is signalled once the driver is ready.
         fixture.put(registers::STATUS, 15);
         assert!(fixture.interrupted());
         assert_eq!(fixture.get(registers::STATUS), 15 | status::NEEDS_RESET);

@@ -20,7 +20,7 @@ mod op {
 
 const LEN: u64 = 1 << 20;
 
-/// Answers requests; reads are told to `reads` and answered when `go` is closed.
+/// Answers requests; reads are sent to `reads` and answered when `go` is closed.
 fn serve(mut fuse: File, reads: Sender<u64>, go: Receiver<()>) {
     let mut request = vec![0; 1 << 18];
     let field = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());

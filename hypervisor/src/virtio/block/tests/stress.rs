@@ -1,5 +1,5 @@
-//! Many requests under way, by a driver that kicks and is told no more than agreed: one
-//! kick or interrupt too few, and it waits for ever.
+//! Many requests under way, by a driver that kicks and is interrupted no more than
+//! agreed: it hangs if one kick or interrupt is missing.
 
 use super::*;
 

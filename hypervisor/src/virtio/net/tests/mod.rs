@@ -34,7 +34,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// `None`, with a reason told, if taps cannot be had.
+    /// `None`, with a reason printed, if taps cannot be made.
     fn new(pairs: usize, features: u64) -> Option<Rig> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: making a tap needs root");

@@ -1,5 +1,5 @@
-//! Many frames, by a driver that kicks and is told no more than agreed: one kick or
-//! interrupt too few, and it waits for ever.
+//! Many frames, by a driver that kicks and is interrupted no more than agreed: it hangs
+//! if one kick or interrupt is missing.
 
 use super::*;
 use std::collections::VecDeque;

@@ -15,7 +15,7 @@ use crate::event::EventFd;
 pub(crate) const RX: usize = 0;
 /// Guest to host.
 pub(crate) const TX: usize = 1;
-/// Events, of which there are none: the guest's id never changes.
+/// The event queue, which stays unused: the guest's id never changes.
 pub(crate) const EVENT: usize = 2;
 /// Number of queues.
 pub(crate) const QUEUES: usize = 3;
@@ -36,7 +36,7 @@ enum Turn {
     More,
     /// Nothing can be moved before the next event.
     Wait,
-    /// It was told to stop.
+    /// It was asked to stop.
     Stop,
 }
 
@@ -67,7 +67,7 @@ impl Engine {
         }
     }
 
-    /// Handles events, waiting for the first as told, and moves packets.
+    /// Waits for events for at most `timeout`, handles them, and moves packets.
     fn turn(&mut self, timeout: EpollTimeout) -> io::Result<Turn> {
         let mut events = [EpollEvent::empty(); 64];
         let count = match self.muxer.epoll().wait(&mut events, timeout) {
@@ -103,7 +103,7 @@ impl Engine {
     fn watch(&self, stop: &EventFd) -> io::Result<()> {
         let epoll = self.muxer.epoll();
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
-        // Edge-triggered: each kick is one event, and nobody needs to read the counter.
+        // Edge-triggered: each kick is one event, and the counter need not be read.
         let kick = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         for (index, token) in [(RX, KICK_RX), (TX, KICK_TX)] {
             if let Some(ring) = &self.rings[index] {
@@ -115,7 +115,7 @@ impl Engine {
 
     fn unwatch(&self, stop: &EventFd) {
         let epoll = self.muxer.epoll();
-        // Those that were not added, after an error, are none the worse for it.
+        // Removing one that was not added, after an error, does no harm.
         let _ = epoll.delete(stop);
         for ring in [RX, TX].into_iter().filter_map(|i| self.rings[i].as_ref()) {
             let _ = epoll.delete(&**ring.kick());
@@ -163,7 +163,7 @@ fn from_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
     more || ring.enable_kicks()
 }
 
-/// The header of a packet, whose data is cut to the length that it tells.
+/// The header of a packet, whose data is cut to the length in it.
 fn parse(head: &Slices<'_>, data: &mut Slices<'_>) -> Option<Header> {
     let mut bytes = [0; HEADER_LEN];
     if head.copy_to(&mut bytes) < HEADER_LEN {

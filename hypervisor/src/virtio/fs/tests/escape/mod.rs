@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The witnesses, asked at the end of each test: no answer had the secret, the kernel
-//! saw nobody open or change anything outside (inotify), no descriptor of this process
-//! leads there (`O_PATH` descriptors, which inotify does not tell of), and attributes
-//! and contents are what they were.
+//! saw no open and no change outside (inotify), no descriptor of this process leads
+//! there (`O_PATH` descriptors, which inotify does not report), and attributes and
+//! contents are what they were.
 
 mod handles;
 mod links;

@@ -122,7 +122,7 @@ fn end_where_the_request_ends() {
             let answer = prison.guest.exchange(&request);
             let failed = answer.is_empty() || answer[4..8] != [0; 4];
             assert!(failed, "{opcode} {body:?}");
-            // The header tells of more than there is, and of less.
+            // The header announces more than there is, and less.
             for len in [0u32, 40, request.len() as u32 + 1, 1 << 20, u32::MAX] {
                 let lying = [&len.to_le_bytes()[..], &request[4..]].concat();
                 prison.guest.exchange(&lying);

@@ -13,7 +13,7 @@ fn more_than_the_credit_resets() {
     for _ in 0..(2 * WINDOW / 65536) {
         guest.send_to(op::RW, 1024, 0, &[0; 65536]);
     }
-    // Nobody read on the host, so at most a socket buffer and a window are out.
+    // The host did not read, so at most a socket buffer and a window are in flight.
     guest.packets.retain(|(header, _)| header.op == op::RST);
 
     assert!(!guest.packets.is_empty());
@@ -205,7 +205,7 @@ fn broken_rings_are_left_alone() {
 fn resets_do_not_pile_up() {
     let mut guest = Guest::starved();
 
-    // All are for nobody; without receive buffers the resets have nowhere to go.
+    // No port is listened on; without receive buffers the resets cannot be sent.
     let mut taken = 0;
     for number in 0..2000 {
         let header = Header {
