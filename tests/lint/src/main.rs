@@ -7,9 +7,11 @@
 //! | upward | what lies low imports nothing from above ([`LAYERS`]) |
 //! | header | each module begins with `//!` |
 //! | length | a file has at most [`MAX_LINES`] lines; modules of tests that have files of their own do not count |
+//! | configuration | `docs/configuration.md` is what the comments of `runtime/config.toml` say; `--write` makes it so |
 //! | idiom | a module with children is `x/mod.rs`, one without is `x.rs` |
 
 mod circles;
+mod configuration;
 mod imports;
 mod tree;
 
@@ -85,11 +87,31 @@ fn main() -> ExitCode {
             Err(error) => problems.push(error.to_string()),
         }
     }
+    let write = std::env::args().nth(1).as_deref() == Some("--write");
+    if let Err(problem) = check_configuration(write) {
+        problems.push(problem);
+    }
     for problem in &problems {
         eprintln!("structure: {problem}");
     }
     println!("structure: {files} files, {} problems", problems.len());
     ExitCode::from(u8::from(!problems.is_empty()))
+}
+
+fn check_configuration(write: bool) -> Result<(), String> {
+    use configuration::{SOURCE, TARGET, document};
+    let toml = std::fs::read_to_string(SOURCE).map_err(|e| format!("{SOURCE}: {e}"))?;
+    let text = document(&toml);
+    if write {
+        return std::fs::write(TARGET, text).map_err(|e| format!("{TARGET}: {e}"));
+    }
+    let there = std::fs::read_to_string(TARGET).map_err(|e| format!("{TARGET}: {e}"))?;
+    if there == text {
+        return Ok(());
+    }
+    Err(format!(
+        "{TARGET}: not what {SOURCE} says: run tests/lint/structure --write"
+    ))
 }
 
 fn check(tree: &Crate, root: &str) -> Vec<String> {
