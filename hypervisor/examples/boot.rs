@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use hypervisor::{HypervisorKind, Share, VmSpec, select};
+use hypervisor::{HypervisorKind, VmSpec, select};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,30 +19,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(dir.join("sockets"))?;
     let spec = VmSpec {
         id: "boot".into(),
-        kernel: kernel.into(),
-        initrd: initrd.into(),
         cmdline: rest.get(2..).unwrap_or_default().to_vec(),
         vcpus: number(1, 1)?,
         max_vcpus: number(1, 1)?,
         memory_mib: number(0, 256)?,
-        hotplug_mib: 0,
         hugepages: std::env::var_os("HUGEPAGES").is_some(),
         netns: std::env::var_os("NETNS").map(PathBuf::from),
-        cgroup: None,
-        share: Share {
-            tag: "rust-kata".into(),
-            dir: share.into(),
-            files: Share::FILES,
-        },
-        vsock_uds: dir.join("sockets/vsock"),
         hypervisor: match std::env::var("HYPERVISOR") {
             Ok(name) => name.parse()?,
             Err(_) => HypervisorKind::Auto,
         },
         vmm_binary: vmm.into(),
-        qemu_binary: "qemu-system-x86_64".into(),
         debug: std::env::var_os("DEBUG").is_some(),
-        dir: dir.clone(),
+        ..VmSpec::new(&dir, kernel.as_ref(), initrd.as_ref(), share.as_ref())
     };
     let start = Instant::now();
     let spec = spec.validate()?;

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_is_shown_and_what_is_too_long_is_told() {
+    fn control_characters_are_escaped_and_cuts_are_marked() {
         assert_eq!(one_line("a\x1b]0;x\x07\nü", 99), "a\\u{1b}]0;x\\u{7}\\nü");
         assert_eq!(
             one_line("txt.\u{202e}exe\u{9b}2J", 99),

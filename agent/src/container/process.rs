@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_that_is_told_before_the_start_is_kept_for_it() {
+    fn a_size_set_before_the_start_is_kept_for_it() {
         let process = Process::new("c", "e", Connections::default());
         assert_eq!(process.asked_size(), None);
 

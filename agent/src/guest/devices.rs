@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_let_go_of_by_its_name() {
+    fn a_slot_is_released_by_its_name() {
         let sys = sys();
         detach(sys.path(), 5).unwrap();
         assert_eq!(read(&sys, "unbind"), "LNRO0005:03");

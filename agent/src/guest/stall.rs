@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processes_are_told_with_what_they_wait_for() {
+    fn processes_are_listed_with_what_they_wait_for() {
         let seen = processes(Path::new("/proc"));
         let me = format!("{} ", std::process::id());
         let mine = seen.iter().find(|line| line.starts_with(&me));

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn execs_inherit_what_they_do_not_say() {
+    fn execs_inherit_what_they_do_not_set() {
         let plan = plan("c1", &spec(NAMESPACES, ARGS), &Stdio::new()).unwrap();
         let process = br#"{"user":{"uid":1,"gid":2},"cwd":"/","args":["id"]}"#;
         let (_, launch) = plan_exec(process, &Stdio::new(), &plan.inherited).unwrap();

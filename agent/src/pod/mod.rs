@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_and_data_are_told_apart() {
+    fn flags_and_data_are_distinguished() {
         let options = ["ro", "nosuid", "size=1m", "dax"].map(String::from);
         let (flags, data) = mount_options(&options);
         assert_eq!(flags, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID);

@@ -68,7 +68,7 @@ mod tests {
     use futures::stream::StreamExt;
 
     #[tokio::test]
-    async fn tells_when_the_connection_is_let_go_of() {
+    async fn resolves_when_the_connection_is_dropped() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let (mut listener, mut closed) = only(ours);
         let socket = listener.next().await.unwrap().unwrap();

@@ -214,7 +214,7 @@ mod tests {
     use crate::stdio::stream::connection;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn input_ends_when_told_whatever_the_stream_holds() {
+    async fn input_ends_on_request_with_any_data_in_the_stream() {
         let (stream, mut host) = connection();
         let connections = Connections {
             stdin: Some(stream),

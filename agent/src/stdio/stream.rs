@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_writer_hears_that_the_reader_has_gone() {
+    async fn a_writer_sees_that_the_reader_has_gone() {
         let (read, write) = pipe().unwrap();
         let write = Stream::new(write).unwrap();
         write.write_all(b"lost").await.unwrap();

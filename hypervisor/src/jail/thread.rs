@@ -16,10 +16,10 @@ use super::seccomp;
 use super::{JailError, step};
 use crate::sync::lock;
 
-type Job = Box<dyn FnOnce() + Send>;
+type SpawnJob = Box<dyn FnOnce() + Send>;
 
 /// Set once the process is jailed.
-static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+static SPAWNER: OnceLock<Mutex<Sender<SpawnJob>>> = OnceLock::new();
 
 /// Starts a thread of this kind.
 pub fn spawn<T: Send + 'static>(
@@ -81,7 +81,7 @@ pub fn run<T: Send + 'static>(
 /// Starts the spawner with what the calling thread has. From now on the process counts
 /// as jailed.
 pub(super) fn start_spawner() -> Result<(), JailError> {
-    let (sender, jobs) = channel::<Job>();
+    let (sender, jobs) = channel::<SpawnJob>();
     let (answer, confined) = channel();
     Builder::new()
         .name("spawner".into())

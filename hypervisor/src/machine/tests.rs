@@ -395,7 +395,7 @@ fn wrong_numbers_of_vcpus_are_refused() {
 }
 
 #[test]
-fn something_else_than_kvm_is_told_from_it() {
+fn another_device_is_distinguished_from_kvm() {
     let null = std::fs::File::open("/dev/null").unwrap();
 
     let refused = kvm::open(null.into()).err().unwrap();

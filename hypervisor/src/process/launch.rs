@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn end_is_told_with_the_last_words() {
+    async fn end_is_reported_with_the_last_lines() {
         if !is_root() {
             return;
         }

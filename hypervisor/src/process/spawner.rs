@@ -12,9 +12,9 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-type Job = Box<dyn FnOnce() + Send>;
+type ForkJob = Box<dyn FnOnce() + Send>;
 
-static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+static SPAWNER: OnceLock<Mutex<Sender<ForkJob>>> = OnceLock::new();
 
 /// Starts `command` from the spawner thread.
 pub async fn spawn(mut command: Command) -> io::Result<Child> {
@@ -49,11 +49,11 @@ pub(super) async fn fork<T: Send + 'static>(
     child.await.map_err(|_| gone())?
 }
 
-fn spawner() -> io::Result<&'static Mutex<Sender<Job>>> {
+fn spawner() -> io::Result<&'static Mutex<Sender<ForkJob>>> {
     if let Some(sender) = SPAWNER.get() {
         return Ok(sender);
     }
-    let (sender, jobs) = channel::<Job>();
+    let (sender, jobs) = channel::<ForkJob>();
     thread::Builder::new()
         .name("spawner".into())
         .spawn(move || jobs.into_iter().for_each(|job| job()))?;

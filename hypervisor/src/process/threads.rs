@@ -63,7 +63,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn a_thread_that_waits_is_told_from_one_that_runs() {
+    fn a_waiting_thread_is_distinguished_from_a_running_one() {
         let (end, ended) = mpsc::channel::<()>();
         let waiting = std::thread::Builder::new().name("waits".into());
         let waiting = waiting.spawn(move || ended.recv().is_err()).unwrap();

@@ -20,7 +20,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long QEMU may take for a command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
-type Service = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
+type QmpService = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
 
 /// The owner's end before QEMU has answered.
 pub(super) struct Connecting {
@@ -79,7 +79,7 @@ impl Connecting {
 
 /// A connection on which commands can be given.
 pub(super) struct Qmp {
-    service: Service,
+    service: QmpService,
     shutdown: Arc<Mutex<Option<String>>>,
     hung: AtomicBool,
 }

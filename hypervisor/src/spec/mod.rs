@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,35 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
+    /// A VM with one CPU and 256 MiB of memory, without network, of programs in `PATH`.
+    /// Its vsock sockets are in `sockets` below `dir`. The fields can be changed.
+    pub fn new(dir: &Path, kernel: &Path, initrd: &Path, share: &Path) -> VmSpec {
+        VmSpec {
+            id: "vm".into(),
+            dir: dir.to_owned(),
+            kernel: kernel.to_owned(),
+            initrd: initrd.to_owned(),
+            cmdline: Vec::new(),
+            vcpus: 1,
+            max_vcpus: 1,
+            memory_mib: 256,
+            hotplug_mib: 0,
+            hugepages: false,
+            netns: None,
+            cgroup: None,
+            share: Share {
+                tag: "rust-kata".into(),
+                dir: share.to_owned(),
+                files: Share::FILES,
+            },
+            vsock_uds: dir.join("sockets/vsock"),
+            hypervisor: HypervisorKind::Auto,
+            vmm_binary: "rust-kata-vmm".into(),
+            qemu_binary: "qemu-system-x86_64".into(),
+            debug: false,
+        }
+    }
+
     /// Checks everything that can be checked before a process is started.
     pub fn validate(self) -> Result<ValidSpec, SpecError> {
         check::validate(self)

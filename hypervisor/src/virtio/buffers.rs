@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told() {
+    fn faults_are_reported() {
         let outside = |driver: &DriverQueue| driver.descriptor(0, (END - 1, 2, WRITE, 0));
         assert!(gather(outside, |b| b
             .is_some_and(|b| b.faulty && b.writable.len() == 0)));

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_ring_is_told_and_stops_cleanly() {
+    fn broken_ring_is_reported_and_stops_cleanly() {
         let mem = memory();
         let driver = DriverQueue::new(&mem, 0);
         let handler = Count {

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_thread_is_told() {
+    fn lost_thread_is_reported() {
         let mem = memory();
         let mut driver = DriverQueue::new(&mem, 0);
         driver.descriptor(0, (1 << 20, 64, WRITE, 0));

@@ -18,7 +18,7 @@ use log::LevelFilter;
 use hypervisor::control::Server;
 use hypervisor::jail::Jail;
 use logger::Stderr;
-use service::Vmm;
+use service::VmmService;
 
 const USAGE: &str = "Usage: rust-kata-vmm --control-fd FD --share DIR --sockets DIR [--log LEVEL]
 
@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
     limit_memory();
     let control = inherited(options.control_fd)?;
     options.jail.enter()?;
-    let server = Server::new(control, Vmm::new(started)).context("Bad control channel")?;
+    let server = Server::new(control, VmmService::new(started)).context("Bad control channel")?;
     server.run().context("The control channel failed")
 }
 

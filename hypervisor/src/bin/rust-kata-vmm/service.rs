@@ -19,7 +19,7 @@ const PLUG_LIMIT: Duration = Duration::from_secs(5);
 type Answer<T> = Result<T, String>;
 
 /// The service. What is not there yet is `None` or empty.
-pub struct Vmm {
+pub struct VmmService {
     started: Instant,
     served: Vec<(&'static str, VhostUser)>,
     machine: Option<Arc<Machine>>,
@@ -28,10 +28,10 @@ pub struct Vmm {
     attached: BTreeSet<usize>,
 }
 
-impl Vmm {
+impl VmmService {
     /// Nothing is there yet. `started` is when this process was.
-    pub fn new(started: Instant) -> Vmm {
-        Vmm {
+    pub fn new(started: Instant) -> VmmService {
+        VmmService {
             started,
             served: Vec::new(),
             machine: None,
@@ -47,7 +47,7 @@ impl Vmm {
     }
 }
 
-impl Service for Vmm {
+impl Service for VmmService {
     fn serve(&mut self, devices: Vec<Attached>) -> Answer<()> {
         for (config, mut files) in devices {
             let socket = UnixStream::from(files.remove(0));

@@ -107,7 +107,7 @@ const FORBIDDEN: &[Call] = &[
 ];
 
 #[test]
-fn every_filter_kills_and_tells() {
+fn every_filter_kills_and_logs() {
     for kind in ThreadKind::ALL {
         for call in FORBIDDEN {
             assert!(

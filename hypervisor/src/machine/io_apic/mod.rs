@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_fails_is_told_and_tried_again() {
+    fn a_route_that_fails_is_reported_and_tried_again() {
         let failing = |_: &[Message]| Err(MachineError::Missing("routes".into()));
         let mut io_apic = IoApic::new(Box::new(failing));
 

@@ -1,7 +1,6 @@
 //! What validation accepts, and what it says of the rest.
 
 use super::*;
-use crate::spec::Share;
 
 /// A directory with all that a valid spec needs, and the spec.
 pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
@@ -16,29 +15,16 @@ pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
     let program = dir.join("program");
     fs::write(&program, "").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let (kernel, initrd) = (dir.join("vmlinux"), dir.join("initrd.img"));
     let spec = VmSpec {
         id: "pod-1".into(),
-        kernel: dir.join("vmlinux"),
-        initrd: dir.join("initrd.img"),
         cmdline: vec!["rust_kata.log=info".into()],
-        vcpus: 1,
-        max_vcpus: 1,
         memory_mib: 128,
-        hotplug_mib: 0,
-        hugepages: false,
-        netns: None,
-        cgroup: None,
-        share: Share {
-            tag: "rust-kata".into(),
-            dir: dir.join("shared"),
-            files: Share::FILES,
-        },
         vsock_uds: dir.join("vsock.sock"),
         hypervisor: HypervisorKind::Qemu,
         vmm_binary: program.clone(),
         qemu_binary: program,
-        debug: false,
-        dir,
+        ..VmSpec::new(&dir, &kernel, &initrd, &dir.join("shared"))
     };
     (tmp, spec)
 }

@@ -44,7 +44,7 @@ macro_rules! suite {
                 no_other_features_do,
                 config_space_is_readable,
                 config_space_stands_writes,
-                config_changes_are_told,
+                config_changes_are_signalled,
             }
             layout {
                 chains_split_anywhere,

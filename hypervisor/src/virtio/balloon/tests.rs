@@ -180,7 +180,7 @@ fn reported_ranges_go_back_to_the_host() {
 }
 
 #[test]
-fn bad_reports_give_back_no_more_than_they_say() {
+fn bad_reports_discard_no_more_than_their_ranges() {
     let mut driver = Driver::new();
     let cases = [
         ((POOL, PAGE as u32, 0, 0), 0),
@@ -197,7 +197,7 @@ fn bad_reports_give_back_no_more_than_they_say() {
 }
 
 #[test]
-fn target_is_told_and_answered() {
+fn target_is_shown_and_answered() {
     let mut driver = Driver::new();
     let control = driver.device.control();
     let changed = driver.queues[3].calls.clone();

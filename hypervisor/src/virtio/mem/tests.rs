@@ -268,7 +268,7 @@ fn request_and_answer_may_be_split_anywhere() {
 }
 
 #[test]
-fn config_tells_region_and_sizes() {
+fn config_has_region_and_sizes() {
     let mut driver = Driver::new();
     let control = driver.device.control();
     let changed = Arc::new(DriverQueue::new(&driver.mem, 1)).calls.clone();

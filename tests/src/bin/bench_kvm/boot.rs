@@ -14,7 +14,7 @@ use harness::console;
 use harness::dist::{QEMU, VMM, binary, dist, patience};
 use harness::initrd::{WORD, arguments, with_init};
 use harness::run::{Input, Running};
-use hypervisor::{HypervisorKind, Share, VmSpec, select};
+use hypervisor::{HypervisorKind, VmSpec, select};
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
@@ -54,27 +54,17 @@ impl Boots {
         let words = WORDS.into_iter().chain(last.split(' '));
         let spec = VmSpec {
             id: "bench".into(),
-            dir: folder.path().to_owned(),
-            kernel: self.kernel.clone(),
-            initrd: self.initrd.path().to_owned(),
             cmdline: words.map(str::to_owned).collect(),
-            vcpus: 1,
-            max_vcpus: 1,
             memory_mib: MEMORY_MIB,
-            hotplug_mib: 0,
-            hugepages: false,
-            netns: None,
-            cgroup: None,
-            share: Share {
-                tag: "rust-kata".into(),
-                dir: of("share"),
-                files: Share::FILES,
-            },
-            vsock_uds: of("sockets/vsock"),
             hypervisor: HypervisorKind::Kvm,
             vmm_binary: binary(VMM),
             qemu_binary: QEMU.into(),
-            debug: false,
+            ..VmSpec::new(
+                folder.path(),
+                &self.kernel,
+                self.initrd.path(),
+                &of("share"),
+            )
         };
         let spec = spec.validate().expect("a good specification");
         let choice = select(&spec).expect("KVM");

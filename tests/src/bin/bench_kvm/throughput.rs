@@ -21,7 +21,7 @@ use harness::dist::{QEMU, VMM, binary, dist, patience};
 use harness::initrd::with_files;
 use harness::run::{Input, Running, run};
 use harness::table::{Samples, Table};
-use hypervisor::{Extra, HypervisorKind, Share, VmSpec, select};
+use hypervisor::{Extra, HypervisorKind, VmSpec, select};
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
@@ -121,27 +121,16 @@ impl Bench {
         }
         let spec = VmSpec {
             id: "bench".into(),
-            dir: folder.path().to_owned(),
-            kernel: self.kernel.clone(),
-            initrd: self.initrd.path().to_owned(),
             cmdline: WORDS.split(' ').map(str::to_owned).collect(),
-            vcpus: 1,
-            max_vcpus: 1,
-            memory_mib: 256,
-            hotplug_mib: 0,
-            hugepages: false,
-            netns: None,
-            cgroup: None,
-            share: Share {
-                tag: "rust-kata".into(),
-                dir: of("share"),
-                files: Share::FILES,
-            },
-            vsock_uds: of("sockets/vsock"),
             hypervisor: HypervisorKind::Kvm,
             vmm_binary: binary(VMM),
             qemu_binary: QEMU.into(),
-            debug: false,
+            ..VmSpec::new(
+                folder.path(),
+                &self.kernel,
+                self.initrd.path(),
+                &of("share"),
+            )
         };
         let spec = spec.validate().expect("a good specification");
         let choice = select(&spec).expect("KVM");

@@ -67,7 +67,7 @@ pub fn config_space_stands_writes<F: Fixture, D: Driver>() {
 }
 
 /// A change of the configuration space raises an interrupt and shows in its generation.
-pub fn config_changes_are_told<F: Fixture, D: Driver>() {
+pub fn config_changes_are_signalled<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for _ in 0..3 {
         rig.calm();

@@ -33,7 +33,7 @@ fn features_are_offered_by_halves() {
 }
 
 #[test]
-fn offered_features_are_accepted_and_told_to_the_device() {
+fn offered_features_are_accepted_and_passed_to_the_device() {
     let mut fixture = Fixture::new();
 
     fixture.offer(VERSION_1 | EVENT_IDX | RING_RESET);
@@ -117,7 +117,7 @@ fn interrupts_are_pending_until_acknowledged() {
 }
 
 #[test]
-fn change_before_driver_ok_is_told_with_it() {
+fn change_before_driver_ok_is_signalled_with_it() {
     let mut fixture = Fixture::with_features(VERSION_1);
     fixture.config_changed().signal();
     assert!(!fixture.interrupted());

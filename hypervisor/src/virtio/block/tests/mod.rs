@@ -228,7 +228,7 @@ fn read_only_disk_is_not_written() {
 }
 
 #[test]
-fn id_is_told() {
+fn id_is_returned() {
     let options = BlockOptions {
         id: "rootfs".into(),
         ..BlockOptions::default()

@@ -104,7 +104,7 @@ fn of_descriptors_are_kept_by_letting_go_of_what_was_not_used() {
 }
 
 #[test]
-fn what_was_let_go_is_followed_through_renames_and_kept_when_it_is_unlinked() {
+fn closed_files_are_followed_through_renames_and_kept_when_unlinked() {
     let (mut client, _share) = limited(10_000, 20, 10);
     fs::create_dir(client.path().join("dir")).unwrap();
     make_files(&client, 200);

@@ -93,8 +93,8 @@ fn listings_are_whole_and_agree_with_attributes() {
 }
 
 #[test]
-fn mounts_are_told_to_the_guest_as_such() {
-    let test = "virtio::fs::tests::submounts::mounts_are_told_to_the_guest_as_such";
+fn mounts_are_shown_to_the_guest_as_such() {
+    let test = "virtio::fs::tests::submounts::mounts_are_shown_to_the_guest_as_such";
     let Some(place) = in_own_process(test) else {
         return;
     };

@@ -229,7 +229,7 @@ fn guests_credit_waits_for_the_host() {
 }
 
 #[test]
-fn asked_for_credit_is_told() {
+fn requested_credit_is_sent() {
     let mut guest = Guest::new();
     let _host = guest.open(1024);
     guest.send_to(op::RW, 1024, 0, b"12345");
