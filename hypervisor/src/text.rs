@@ -1,20 +1,20 @@
 //! Text from a guest, or from a process that may have been taken over by one, made safe
 //! for errors and logs where it is received.
 
-/// One line without anything that steers a terminal, of at most `most` bytes; the end
+/// One line without anything that steers a terminal, of at most `max` bytes; the end
 /// says how many were cut.
-pub fn one_line(text: &str, most: usize) -> String {
-    harmless(text, most, steers)
+pub fn one_line(text: &str, max: usize) -> String {
+    escape(text, max, is_control)
 }
 
 /// As [`one_line`], with the ends of lines as they are.
-pub fn lines(text: &str, most: usize) -> String {
-    harmless(text, most, |c| c != '\n' && steers(c))
+pub fn lines(text: &str, max: usize) -> String {
+    escape(text, max, |c| c != '\n' && is_control(c))
 }
 
 /// Control characters, and those that turn the direction of writing (Unicode's
 /// Bidi_Control) or end a line.
-fn steers(c: char) -> bool {
+fn is_control(c: char) -> bool {
     let turns = '\u{202a}'..='\u{202e}';
     let isolates = '\u{2066}'..='\u{2069}';
     c.is_control()
@@ -26,15 +26,15 @@ fn steers(c: char) -> bool {
         )
 }
 
-fn harmless(text: &str, most: usize, steers: impl Fn(char) -> bool) -> String {
-    let mut kept = String::with_capacity(text.len().min(most));
+fn escape(text: &str, max: usize, is_control: impl Fn(char) -> bool) -> String {
+    let mut kept = String::with_capacity(text.len().min(max));
     for (at, c) in text.char_indices() {
         let before = kept.len();
         match c {
-            c if steers(c) => kept.extend(c.escape_default()),
+            c if is_control(c) => kept.extend(c.escape_default()),
             c => kept.push(c),
         }
-        if kept.len() > most {
+        if kept.len() > max {
             kept.truncate(before);
             return format!("{kept}… ({} bytes more)", text.len() - at);
         }

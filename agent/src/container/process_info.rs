@@ -24,8 +24,8 @@ const TICKS: u64 = 100;
 
 /// The processes of `pids` that have not ended, in an answer short enough for the host.
 pub fn list(pids: &[u32]) -> Result<Vec<Process>> {
-    let most = command_length(pids.len())?;
-    Ok(pids.iter().filter_map(|pid| of(*pid, most)).collect())
+    let max = command_length(pids.len())?;
+    Ok(pids.iter().filter_map(|pid| of(*pid, max)).collect())
 }
 
 /// How long the command of each of `count` processes may be.
@@ -40,8 +40,8 @@ fn command_length(count: usize) -> Result<usize> {
     }
 }
 
-/// A process, unless it has ended, with as much of its command as `most` bytes.
-fn of(pid: u32, most: usize) -> Option<Process> {
+/// A process, unless it has ended, with as much of its command as `max` bytes.
+fn of(pid: u32, max: usize) -> Option<Process> {
     let dir = format!("/proc/{pid}");
     let stat = fs::read_to_string(format!("{dir}/stat")).ok()?;
     let mut process = parse(&stat)?;
@@ -50,10 +50,10 @@ fn of(pid: u32, most: usize) -> Option<Process> {
     let words = fs::read(format!("{dir}/cmdline")).ok()?;
     let words = words.strip_suffix(&[0]).unwrap_or(&words);
     if !words.is_empty() {
-        let words = &words[..words.len().min(most)];
+        let words = &words[..words.len().min(max)];
         process.command = String::from_utf8_lossy(words).replace('\0', " ");
         // A replacement character is longer than the byte it replaces.
-        truncate(&mut process.command, most);
+        truncate(&mut process.command, max);
     }
     Some(process)
 }

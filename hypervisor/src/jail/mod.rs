@@ -26,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use kind::ThreadKind;
-pub use privileges::most_open_files;
+pub use privileges::max_open_files;
 pub use thread::{run, spawn};
 
 /// Where the shared directory is in the jail.

@@ -45,12 +45,12 @@ const SECBIT_KEEP_CAPS_LOCKED: libc::c_ulong = 0b10 << 4;
 const SECBIT_NO_CAP_AMBIENT_RAISE: libc::c_ulong = 0b11 << 6;
 
 /// How many descriptors this process may have.
-pub fn most_open_files() -> usize {
-    static MOST: OnceLock<usize> = OnceLock::new();
-    *MOST.get_or_init(|| {
+pub fn max_open_files() -> usize {
+    static MAX_OPEN_FILES: OnceLock<usize> = OnceLock::new();
+    *MAX_OPEN_FILES.get_or_init(|| {
         // Without an answer, what any process may have.
-        let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-        usize::try_from(most).unwrap_or(usize::MAX)
+        let (max, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+        usize::try_from(max).unwrap_or(usize::MAX)
     })
 }
 
@@ -63,7 +63,7 @@ pub(super) fn limit() -> Result<(), JailError> {
         log::warn!("Cannot raise the limit of open files: {err}");
     }
     // Asked now: threads of the jail may not.
-    most_open_files();
+    max_open_files();
     // A core file would hold the guest's memory. Message queues and locked memory serve
     // nothing here.
     for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_MSGQUEUE] {

@@ -49,7 +49,7 @@ pub(crate) struct Tail {
     text: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,
     /// The writer has ended: the rest is read without pacing.
-    hurry: watch::Sender<bool>,
+    unpaced: watch::Sender<bool>,
 }
 
 impl BoundedLog {
@@ -73,16 +73,23 @@ impl BoundedLog {
             written: 0,
         };
         let text = Arc::default();
-        let (hurry, hurried) = watch::channel(false);
-        let task = tokio::spawn(log.pump(socket, Arc::clone(&text), hurried));
-        Ok((theirs.into(), Tail { text, task, hurry }))
+        let (unpaced, unpaced_receiver) = watch::channel(false);
+        let task = tokio::spawn(log.pump(socket, Arc::clone(&text), unpaced_receiver));
+        Ok((
+            theirs.into(),
+            Tail {
+                text,
+                task,
+                unpaced,
+            },
+        ))
     }
 
     async fn pump(
         mut self,
         mut socket: UnixStream,
         tail: Arc<Mutex<Vec<u8>>>,
-        mut hurry: watch::Receiver<bool>,
+        mut unpaced: watch::Receiver<bool>,
     ) {
         let mut buffer = vec![0; 4096];
         let mut pace = Pace::default();
@@ -103,7 +110,7 @@ impl BoundedLog {
             if !wait.is_zero() {
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
-                    _ = hurry.wait_for(|hurry| *hurry) => {}
+                    _ = unpaced.wait_for(|unpaced| *unpaced) => {}
                 }
             }
         }
@@ -159,7 +166,7 @@ impl Tail {
     }
 
     async fn lines(mut self) -> Vec<String> {
-        self.hurry.send_replace(true);
+        self.unpaced.send_replace(true);
         let _ = tokio::time::timeout(DRAIN, &mut self.task).await;
         let text = lock(&self.text);
         String::from_utf8_lossy(&text)

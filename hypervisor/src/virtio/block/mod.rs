@@ -57,19 +57,19 @@ const MAX_DATA: usize = SEG_MAX as usize * SIZE_MAX as usize;
 /// served to its end, also when the guest is to be paused, so this is what a pause may
 /// have to wait for.
 #[derive(Debug, Clone, Copy)]
-struct MostRanges {
+struct RangeLimit {
     count: usize,
     /// In each.
     sectors: u32,
 }
 
 /// Discards: 1 GiB in all, without moving data.
-const DISCARDS: MostRanges = MostRanges {
+const DISCARDS: RangeLimit = RangeLimit {
     count: 16,
     sectors: 1 << 17,
 };
 /// Zeroes: 4 MiB, since some storage has to write them.
-const ZEROES: MostRanges = MostRanges {
+const ZEROES: RangeLimit = RangeLimit {
     count: 1,
     sectors: 1 << 13,
 };

@@ -19,7 +19,7 @@ use virtio_bindings::virtio_blk::{
 
 use super::super::buffers::{Buffers, LastByte, Span};
 use super::disk::{Disk, SECTOR, Wait};
-use super::{DISCARDS, MAX_DATA, MostRanges, ZEROES};
+use super::{DISCARDS, MAX_DATA, RangeLimit, ZEROES};
 
 /// Length of the header: type, reserved, sector.
 const HEADER_LEN: usize = 16;
@@ -213,12 +213,12 @@ fn place(target: &Target, sector: u64, len: u64) -> Result<u64, Status> {
 fn ranges(
     target: &Target,
     mut data: Span<'_>,
-    most: MostRanges,
+    limit: RangeLimit,
     known: u32,
 ) -> Result<([DiskRange; DISCARDS.count], usize), Status> {
     let mut ranges = [DiskRange::default(); DISCARDS.count];
     let count = data.len() / RANGE_LEN;
-    if count == 0 || count > most.count || !data.len().is_multiple_of(RANGE_LEN) {
+    if count == 0 || count > limit.count || !data.len().is_multiple_of(RANGE_LEN) {
         return Err(Status::IoError);
     }
     for range in &mut ranges[..count] {
@@ -230,7 +230,7 @@ fn ranges(
         if flags & !known != 0 {
             return Err(Status::Unsupported);
         }
-        if sectors == 0 || sectors > most.sectors {
+        if sectors == 0 || sectors > limit.sectors {
             return Err(Status::IoError);
         }
         let len = u64::from(sectors) * SECTOR;

@@ -39,7 +39,7 @@ impl Open {
 
 /// See the module.
 pub(super) struct Handles {
-    most: usize,
+    max: usize,
     inner: Mutex<OpenFiles>,
 }
 
@@ -50,10 +50,10 @@ struct OpenFiles {
 }
 
 impl Handles {
-    /// Nothing is open; at most `most` files may be.
-    pub fn new(most: usize) -> Handles {
+    /// Nothing is open; at most `max` files may be.
+    pub fn new(max: usize) -> Handles {
         Handles {
-            most,
+            max,
             inner: Mutex::default(),
         }
     }
@@ -64,7 +64,7 @@ impl Handles {
 
     /// `ENFILE` if no more may be open.
     pub fn make_room(&self) -> io::Result<()> {
-        if self.inner().open.len() >= self.most {
+        if self.inner().open.len() >= self.max {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
         }
         Ok(())

@@ -65,8 +65,8 @@ pub(super) struct SharedDir {
 impl SharedDir {
     /// Shares `dir`. The guest may know `files` files.
     pub fn new(dir: &Path, files: usize) -> io::Result<SharedDir> {
-        let most = jail::most_open_files();
-        let left = most.saturating_sub(OTHERS).max(most / 2);
+        let max = jail::max_open_files();
+        let left = max.saturating_sub(OTHERS).max(max / 2);
         // Only the guest closes open files.
         let open = left / 2;
         let limits = Limits {
