@@ -37,7 +37,7 @@ impl Events {
             ..Default::default()
         });
         if self.sender.try_send(event).is_err() {
-            log::warn!("nobody asks for events: an OOM event of {container_id} is lost");
+            log::warn!("too many unread events: an OOM event of {container_id} is lost");
         }
     }
 

@@ -185,14 +185,17 @@ mod tests {
     fn a_burst_is_free_and_what_goes_on_is_slow() {
         let mut pace = Pace::default();
         let mut now = Instant::now();
-        let mut told = 0;
+        let mut written = 0;
         let end = now + Duration::from_secs(10);
         while now < end {
             now += pace.after(4096, now) + Duration::from_micros(10);
-            told += 4096;
+            written += 4096;
         }
         let most = BURST + 10 * RATE;
-        assert!((most * 9 / 10..most * 11 / 10).contains(&told), "{told}");
+        assert!(
+            (most * 9 / 10..most * 11 / 10).contains(&written),
+            "{written}"
+        );
     }
 
     #[tokio::test]

@@ -230,11 +230,11 @@ async fn end_of_the_guest_answers_every_request() {
 
     let err = client.status().await.unwrap_err();
 
-    let told = matches!(
+    let reported = matches!(
         err,
         ControlError::Ended(GuestExit::PowerOff) | ControlError::Socket(_)
     );
-    assert!(told, "{err}");
+    assert!(reported, "{err}");
 }
 
 #[tokio::test]

@@ -233,7 +233,7 @@ impl Mmio {
                 let others = self.driver_features & !(0xffff_ffff << shift);
                 self.driver_features = others | u128::from(value) << shift;
             }
-            _ => self.warn(format_args!("writes features that there are none of")),
+            _ => self.warn(format_args!("writes features beyond the last word")),
         }
     }
 

@@ -98,12 +98,12 @@ fn request(script: &mut Script<'_>) -> (Vec<u8>, u32) {
         len => len.into(),
     };
     let body = script.bytes(len.min(IN_LEN - HEADER_LEN));
-    let told = match shape >> 6 {
+    let claimed = match shape >> 6 {
         1 => script.number(),
         _ => (HEADER_LEN + body.len()) as u32,
     };
     let mut request = Vec::with_capacity(HEADER_LEN + body.len());
-    request.extend(told.to_le_bytes());
+    request.extend(claimed.to_le_bytes());
     request.extend(opcode.to_le_bytes());
     request.extend(7u64.to_le_bytes());
     request.extend(node.to_le_bytes());

@@ -40,8 +40,8 @@ fn offered_features_are_accepted_and_passed_to_the_device() {
 
     assert!(fixture.accepted());
     // Ring reset is the transport's own.
-    let told = [Event::Reset, Event::Features(VERSION_1 | EVENT_IDX)];
-    assert_eq!(fixture.events(), told);
+    let events = [Event::Reset, Event::Features(VERSION_1 | EVENT_IDX)];
+    assert_eq!(fixture.events(), events);
     fixture.put(registers::DRIVER_FEATURES, 0);
     fixture.put(registers::STATUS, 15);
     assert_eq!(fixture.get(registers::STATUS), 15);
@@ -65,8 +65,11 @@ fn other_features_are_not_accepted() {
     fixture.put(registers::DRIVER_FEATURES, 1);
     fixture.put(registers::STATUS, 11);
     assert_eq!(fixture.get(registers::STATUS), 3);
-    let told = fixture.events();
-    assert!(told.iter().all(|event| *event == Event::Reset), "{told:?}");
+    let events = fixture.events();
+    assert!(
+        events.iter().all(|event| *event == Event::Reset),
+        "{events:?}"
+    );
 }
 
 #[test]

@@ -124,15 +124,15 @@ fn zeroes_of_a_request_are_few() {
     let options = BlockOptions::default();
     let mut rig = Rig::on(opened.unwrap(), file.into_file(), options, u64::MAX);
     let sectors = |mib: u64| (mib * MIB / SECTOR) as u32;
-    let told = |rig: &Rig, at| {
+    let config = |rig: &Rig, at| {
         let mut bytes = [0; 4];
         rig.device.read_config(at, &mut bytes);
         u32::from_le_bytes(bytes)
     };
     // max_write_zeroes_sectors, max_write_zeroes_seg; those of discards before them.
-    assert_eq!((told(&rig, 48), told(&rig, 52)), (sectors(4), 1));
+    assert_eq!((config(&rig, 48), config(&rig, 52)), (sectors(4), 1));
     assert_eq!(
-        u64::from(told(&rig, 36)) * u64::from(told(&rig, 40)) * SECTOR,
+        u64::from(config(&rig, 36)) * u64::from(config(&rig, 40)) * SECTOR,
         1 << 30
     );
 

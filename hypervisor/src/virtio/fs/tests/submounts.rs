@@ -186,7 +186,7 @@ fn files_of_two_file_systems_in_one_place_differ() {
     assert_eq!(inodes[0], inodes[1], "two fresh tmpfs count alike");
     let mut client = Client::sharing(&place.join("share"));
 
-    let told = ["a", "b"].map(|name| u64_at(&client.lookup(ROOT, name).unwrap(), INODE));
+    let shown = ["a", "b"].map(|name| u64_at(&client.lookup(ROOT, name).unwrap(), INODE));
 
-    assert_ne!(told[0], told[1]);
+    assert_ne!(shown[0], shown[1]);
 }

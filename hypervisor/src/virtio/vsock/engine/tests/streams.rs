@@ -214,8 +214,8 @@ fn guests_credit_waits_for_the_host() {
         guest.send_to(op::RW, 1024, 0, part);
     }
     guest.work();
-    let told = guest.packets.drain(..).map(|(h, _)| h.fwd_cnt).next_back();
-    assert!(told.unwrap_or(0) < WINDOW, "credit for what nobody read");
+    let announced = guest.packets.drain(..).map(|(h, _)| h.fwd_cnt).next_back();
+    assert!(announced.unwrap_or(0) < WINDOW, "credit for unread data");
 
     let mut received = 0;
     while received < data.len() {
