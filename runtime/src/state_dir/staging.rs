@@ -1,11 +1,10 @@
-//! Directories of the engine appear and go as a whole: each is made under a
-//! passing name and renamed, and renamed to such a name before it is removed.
-//! Whoever comes across the passing name of a dead process removes it.
+//! Atomic creation and removal of the engine's directories: each is created under a
+//! staging name and renamed to its final name, and renamed to a staging name before it
+//! is removed. Any process removes the staging directories of dead processes.
 //!
-//! Passing names stand *aside*, in a directory that nobody lists where there is
-//! one: who lists a directory waits for who changes it, and that one for the
-//! journal of the file system. So a directory is changed once when something
-//! appears in it, and once when that goes.
+//! Staging names are in a separate *staging directory* where possible, because listing
+//! a directory waits for changes to it, and those wait for the journal of the file
+//! system. A listed directory then changes only once for each creation and removal.
 
 use std::fs;
 use std::io;
@@ -18,28 +17,28 @@ use crate::error::{Context, Error, Result};
 use crate::state_dir::id::new_id;
 use crate::state_dir::sync_dir;
 
-/// What the names of directories begin with that are not whole yet.
+/// The prefix of directories that are being created.
 const NEW: &str = ".new-";
 
-/// What the names of directories begin with that are about to go.
+/// The prefix of directories that are being removed.
 const GONE: &str = ".gone-";
 
-/// Makes a directory aside, fills it, and gives it its name. `aside` is of the same
-/// file system.
+/// Creates a directory in `staging_dir`, fills it, and renames it to `path`. Both must be
+/// on the same file system.
 ///
 /// # Errors
 /// [`Error::Io`] of kind `AlreadyExists` if the name is taken; see [`taken`].
 pub(crate) fn place(
     path: &Path,
-    aside: &Path,
+    staging_dir: &Path,
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     if path.symlink_metadata().is_ok() {
-        // As the rename would say, but nothing was changed for it.
+        // The rename would fail the same way, but only after changes on disk.
         return Err(io::Error::from(rustix::io::Errno::EXIST)).on("create", path);
     }
-    let temp = aside.join(passing(NEW)?);
-    // What containers write is not for the host's users: it may have set-user-id bits.
+    let temp = staging_dir.join(unique_name(NEW)?);
+    // Other users of the host have no access: containers may create set-user-id files.
     let made = fs::DirBuilder::new().mode(0o700).create(&temp);
     made.on("create", &temp)?;
     let placed = fill(&temp).and_then(|()| sync_dir(&temp)).and_then(|()| {
@@ -53,48 +52,48 @@ pub(crate) fn place(
     placed
 }
 
-/// Takes a directory out of sight at once, then removes it, and what others before
-/// did not come to the end of.
+/// Hides a directory at once, then removes it. Also removes what dead processes left
+/// in `staging_dir`.
 ///
 /// # Errors
-/// [`Error::Io`]; none if it is not there.
-pub(crate) fn remove(path: &Path, aside: &Path) -> Result<()> {
-    match hide(path, aside) {
+/// [`Error::Io`]. A missing directory is not an error.
+pub(crate) fn remove(path: &Path, staging_dir: &Path) -> Result<()> {
+    match hide(path, staging_dir) {
         Ok(gone) => clear(&gone).on("remove", &gone),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     }
 }
 
-/// Takes a directory out of sight. Answers where it is to be removed.
+/// Moves a directory into `staging_dir` and returns its path there, for removal.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(crate) fn hide(path: &Path, aside: &Path) -> Result<PathBuf> {
-    sweep(aside);
-    let gone = aside.join(passing(GONE)?);
+pub(crate) fn hide(path: &Path, staging_dir: &Path) -> Result<PathBuf> {
+    sweep(staging_dir);
+    let gone = staging_dir.join(unique_name(GONE)?);
     fs::rename(path, &gone).on("remove", path)?;
     sync_dir(parent(path)?)?;
     Ok(gone)
 }
 
-/// A name for what is this process's alone.
+/// A staging name that only this process uses.
 ///
 /// # Errors
 /// [`Error::Io`] without `/proc`.
-pub(crate) fn passing_name() -> Result<String> {
-    passing(NEW)
+pub(crate) fn staging_name() -> Result<String> {
+    unique_name(NEW)
 }
 
-/// A name for a directory that we make or remove: by our pid and start time
-/// [`sweep`] knows whether somebody is still at it.
-fn passing(prefix: &str) -> Result<String> {
+/// A name with this process's pid and start time, from which [`sweep`] knows whether
+/// the process still lives.
+fn unique_name(prefix: &str) -> Result<String> {
     let pid = std::process::id();
     let since = hypervisor::start_time(pid).on("read", "/proc/self/stat")?;
     Ok(format!("{prefix}{pid}-{since}-{}", new_id()))
 }
 
-/// The names in `dir` of what living processes have there for themselves.
+/// The names of directories in `dir` that living processes are creating.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -105,24 +104,24 @@ pub(crate) fn living_in(dir: &Path) -> Result<Vec<String>> {
     Ok(names.filter(living).collect())
 }
 
-/// Removes what dead processes left half made or half removed in `dir`.
+/// Removes the staging directories of dead processes in `dir`.
 pub(crate) fn sweep(dir: &Path) {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let passing = name.strip_prefix(NEW).or(name.strip_prefix(GONE));
-        if passing.is_some_and(is_abandoned) {
-            // Somebody else may be at it, too.
+        let suffix = name.strip_prefix(NEW).or(name.strip_prefix(GONE));
+        if suffix.is_some_and(is_abandoned) {
+            // Another process may be removing it too.
             let _ = clear(&entry.path());
         }
     }
 }
 
-/// Removes a directory of ours, or what somebody has put into its place.
+/// Removes a directory, or a file that was put in its place.
 pub(crate) fn clear(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() {
-        // Who still holds a pod's directory sees by its lock that the rest is going.
+        // The lock goes first: readers with the directory open see that it is being removed.
         let _ = fs::remove_file(path.join("lock"));
         fs::remove_dir_all(path)
     } else {
@@ -141,7 +140,7 @@ fn is_abandoned(name: &str) -> bool {
     }
 }
 
-/// Says of what [`place`] could not place that it is there.
+/// Converts an "already exists" error of [`place`] into [`Error::AlreadyExists`].
 pub(crate) fn taken(error: Error, what: &'static str, name: &str) -> Error {
     match error {
         Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
@@ -154,7 +153,7 @@ pub(crate) fn taken(error: Error, what: &'static str, name: &str) -> Error {
     }
 }
 
-/// The directory that something is in.
+/// The parent directory of `path`.
 ///
 /// # Errors
 /// [`Error::Internal`] for `/`.
@@ -175,58 +174,58 @@ mod tests {
         names
     }
 
-    /// A directory that is listed, and one aside.
+    /// A listed directory and a staging directory.
     fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let root = tempfile::tempdir().unwrap();
-        let (listed, aside) = (root.path().join("listed"), root.path().join("aside"));
+        let (listed, staging_dir) = (root.path().join("listed"), root.path().join("staging"));
         fs::create_dir(&listed).unwrap();
-        fs::create_dir(&aside).unwrap();
-        (root, listed, aside)
+        fs::create_dir(&staging_dir).unwrap();
+        (root, listed, staging_dir)
     }
 
     #[test]
     fn what_dead_processes_left_is_swept_and_what_living_ones_have_is_spared() {
-        let (_root, listed, aside) = two();
+        let (_root, listed, staging_dir) = two();
         let pid = std::process::id();
         let since = hypervisor::start_time(pid).unwrap();
         let alive = [".gone", ".new"].map(|what| format!("{what}-{pid}-{since}-x"));
         let reused = format!(".new-{pid}-1-x");
         for name in [".new-x", ".gone-x", &reused, &alive[0], &alive[1]] {
-            fs::create_dir(aside.join(name)).unwrap();
+            fs::create_dir(staging_dir.join(name)).unwrap();
         }
-        place(&listed.join("a"), &aside, |_| Ok(())).unwrap();
-        remove(&listed.join("a"), &aside).unwrap();
-        assert_eq!(names(&aside), alive);
+        place(&listed.join("a"), &staging_dir, |_| Ok(())).unwrap();
+        remove(&listed.join("a"), &staging_dir).unwrap();
+        assert_eq!(names(&staging_dir), alive);
     }
 
     #[test]
-    fn all_is_made_and_removed_aside() {
-        let (_root, listed, aside) = two();
+    fn directories_are_created_and_removed_in_staging() {
+        let (_root, listed, staging_dir) = two();
         let a = listed.join("a");
-        place(&a, &aside, |temp| {
-            assert!(temp.starts_with(&aside) && names(&listed).is_empty());
+        place(&a, &staging_dir, |temp| {
+            assert!(temp.starts_with(&staging_dir) && names(&listed).is_empty());
             fs::write(temp.join("file"), "").on("write", temp)
         })
         .unwrap();
         assert_eq!(names(&a), ["file"]);
-        let gone = hide(&a, &aside).unwrap();
-        assert!(gone.starts_with(&aside) && gone.join("file").exists());
+        let gone = hide(&a, &staging_dir).unwrap();
+        assert!(gone.starts_with(&staging_dir) && gone.join("file").exists());
         assert!(names(&listed).is_empty());
     }
 
     #[test]
     fn a_name_is_taken_once_and_nothing_half_made_is_left() {
-        let (_root, listed, aside) = two();
+        let (_root, listed, staging_dir) = two();
         let a = listed.join("a");
-        let placed = place(&a, &aside, |_| {
+        let placed = place(&a, &staging_dir, |_| {
             // Another comes first.
-            place(&a, &aside, |_| Ok(()))
+            place(&a, &staging_dir, |_| Ok(()))
         });
         let late = taken(placed.unwrap_err(), "pod", "a");
-        let early = place(&a, &aside, |_| panic!("it is there"));
+        let early = place(&a, &staging_dir, |_| panic!("it is there"));
         for refused in [late, taken(early.unwrap_err(), "pod", "a")] {
             assert!(matches!(refused, Error::AlreadyExists { what: "pod", .. }));
         }
-        assert!(names(&aside).is_empty());
+        assert!(names(&staging_dir).is_empty());
     }
 }

@@ -85,7 +85,7 @@ impl PodHandle {
         if force {
             let there = fs::symlink_metadata(self.home.path());
             if there.is_ok_and(|data| !data.is_dir()) {
-                return staging::remove(self.home.path(), self.home.aside());
+                return staging::remove(self.home.path(), self.home.staging_dir());
             }
             self.mend_locks()?;
         }

@@ -146,7 +146,7 @@ impl Images {
 
     /// A place for an image on its way. Its lease is empty.
     pub(in crate::engine) fn stage(&self) -> Result<Staging> {
-        let path = self.pulls().join(staging::passing_name()?);
+        let path = self.pulls().join(staging::staging_name()?);
         let staging = Staging { path };
         fs::create_dir_all(staging.layers()).on("create", staging.layers())?;
         Ok(staging)

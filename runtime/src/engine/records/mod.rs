@@ -180,8 +180,8 @@ pub(crate) fn create_pod(
     state: &PodState,
 ) -> Result<()> {
     private::make(staging::parent(home.path())?)?;
-    staging::sweep(home.aside());
-    staging::place(home.path(), home.aside(), |dir| {
+    staging::sweep(home.staging_dir());
+    staging::place(home.path(), home.staging_dir(), |dir| {
         let containers = dir.join("containers");
         private::make(&containers)?;
         let lock = dir.join("lock");
@@ -332,9 +332,9 @@ mod tests {
     fn removal_is_at_once_and_may_be_repeated() {
         let root = tempfile::tempdir().unwrap();
         let home = pod(root.path());
-        staging::remove(home.path(), home.aside()).unwrap();
+        staging::remove(home.path(), home.staging_dir()).unwrap();
         assert!(homes(root.path(), None).unwrap().is_empty());
-        staging::remove(home.path(), home.aside()).unwrap();
+        staging::remove(home.path(), home.staging_dir()).unwrap();
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
             container(&home, "a").unwrap();
             container(&home, "b").unwrap();
             let read = lock::glance(&home, &lock::hold(&home).unwrap(), |held, _| {
-                let hidden = staging::hide(home.path(), home.aside())?;
+                let hidden = staging::hide(home.path(), home.staging_dir())?;
                 if gone {
                     staging::clear(&hidden.join("containers/b")).unwrap();
                     // The first to go, before `b`.
@@ -361,7 +361,7 @@ mod tests {
                 Err(e) => panic!("{e}"),
             };
             assert_eq!(found, seen);
-            staging::remove(home.path(), home.aside()).unwrap();
+            staging::remove(home.path(), home.staging_dir()).unwrap();
         }
     }
 }

@@ -9,8 +9,9 @@
 //!                                      artifacts/
 //! <data_root>/images/  volumes/  events/
 //! ```
-//! Pods and containers appear and go as a whole (`passing.rs`): they are made as
-//! `.new-…`, and removed as `.gone-…`, of `<data_root>` and of the pod's directory.
+//! Pods and containers are created and removed atomically (`state_dir/staging.rs`): they
+//! are created as `.new-…` and removed as `.gone-…`, in `<data_root>` and in the pod's
+//! directory.
 
 use std::path::{Path, PathBuf};
 
@@ -59,12 +60,12 @@ impl PodHome {
         &self.path
     }
 
-    /// Where the pod's directory is made and removed.
-    pub(crate) fn aside(&self) -> &Path {
+    /// The directory in which the pod's directory is created and removed.
+    pub(crate) fn staging_dir(&self) -> &Path {
         &self.data_root
     }
 
-    /// Where it is told what happens to the pod.
+    /// The journal of the pod's events.
     pub fn journal(&self) -> Journal {
         Journal::of(&self.data_root)
     }

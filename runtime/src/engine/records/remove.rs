@@ -57,7 +57,7 @@ pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
     // Whatever went wrong with a container: the pod goes.
     let definition = records::pod_definition_of(home);
     unmount_below(home.path())?;
-    staging::remove(home.path(), home.aside())?;
+    staging::remove(home.path(), home.staging_dir())?;
     home.journal().tell(match definition {
         Ok(definition) => Event::pod(&definition, "remove"),
         Err(_) => Event {
