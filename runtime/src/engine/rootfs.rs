@@ -160,35 +160,35 @@ pub fn release(
 
 /// A container's root file system on the host, for as long as this lives. For
 /// one that is in no VM.
-pub(in crate::engine) struct Moment<'a> {
+pub(in crate::engine) struct TemporaryMount<'a> {
     home: &'a ContainerHome,
     path: PathBuf,
     /// It was mounted for this.
     mounted: bool,
 }
 
-impl Moment<'_> {
+impl TemporaryMount<'_> {
     pub(in crate::engine) fn path(&self) -> &Path {
         &self.path
     }
 }
 
 /// Gives a container's root file system on the host for a moment, uncounted.
-pub(in crate::engine) fn moment<'a>(
+pub(in crate::engine) fn mount_temporarily<'a>(
     definition: &ContainerDefinition,
     home: &'a ContainerHome,
     state: &ContainerState,
-) -> Result<Moment<'a>> {
+) -> Result<TemporaryMount<'a>> {
     let before = is_mount_point(&home.rootfs())?;
     let path = hold(definition, home, None, User::Visitor, &mut state.clone())?;
-    Ok(Moment {
+    Ok(TemporaryMount {
         home,
         path,
         mounted: !before && is_mount_point(&home.rootfs())?,
     })
 }
 
-impl Drop for Moment<'_> {
+impl Drop for TemporaryMount<'_> {
     fn drop(&mut self) {
         if self.mounted
             && let Err(e) = unmount_below(&self.home.rootfs())

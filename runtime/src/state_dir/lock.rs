@@ -2,7 +2,7 @@
 //!
 //! - `lock`: exclusive while state files change. Held for the file work only,
 //!   never across a call to the VM or the agent. Whoever reads several files
-//!   that belong together may share it; [`glance`] waits for nobody.
+//!   that belong together may share it; [`read_consistent`] waits for nobody.
 //! - `owner`: exclusive for the life of the process that owns the pod. Free
 //!   means that the owner is dead; the kernel sees to that.
 
@@ -201,13 +201,13 @@ impl OwnerLock {
 /// What a pod's owner is known by at one moment: while this does not change, neither
 /// does the owner.
 #[derive(PartialEq)]
-struct Moment {
+struct OwnerVersion {
     claimed: Option<(u64, i64, u64)>,
     owner: Option<Owner>,
 }
 
-impl Moment {
-    fn now(dir: &impl Guarded, held: &Dir) -> Result<Self> {
+impl OwnerVersion {
+    fn read(dir: &impl Guarded, held: &Dir) -> Result<Self> {
         let claimed = held.stat(OWNER)?;
         // A pod that was never started has no owner to look for.
         let owner = claimed.and_then(|_| held.open_file(OWNER, OPEN).transpose());
@@ -225,17 +225,17 @@ impl Moment {
 ///
 /// # Errors
 /// [`Error::NotFound`] if there is no such pod; those of `read`.
-pub(crate) fn glance<T>(
+pub(crate) fn read_consistent<T>(
     dir: &impl Guarded,
     held: &Dir,
     mut read: impl FnMut(&Dir, Option<Owner>) -> Result<T>,
 ) -> Result<T> {
-    const GLANCES: usize = 16;
-    let mut before = Moment::now(dir, held)?;
-    for _ in 0..GLANCES {
+    const ATTEMPTS: usize = 16;
+    let mut before = OwnerVersion::read(dir, held)?;
+    for _ in 0..ATTEMPTS {
         let found = read(held, before.owner.clone());
         is_whole(dir, held)?;
-        let after = Moment::now(dir, held)?;
+        let after = OwnerVersion::read(dir, held)?;
         if after == before {
             return found;
         }
@@ -257,7 +257,7 @@ fn is_whole(dir: &impl Guarded, held: &Dir) -> Result<()> {
     }
 }
 
-/// Holds a pod's directory, for [`glance`].
+/// Holds a pod's directory, for [`read_consistent`].
 ///
 /// # Errors
 /// [`Error::NotFound`] if there is no such pod.

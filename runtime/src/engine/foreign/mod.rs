@@ -60,7 +60,7 @@ impl ListedPod {
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn read(root: &Path, namespace: &str, pod: &str) -> Result<Self> {
         let dir = PodDir::new(root, namespace, pod)?;
-        lock::glance(&dir, &lock::hold(&dir)?, |_, owner| Self::of(&dir, owner))
+        lock::read_consistent(&dir, &lock::hold(&dir)?, |_, owner| Self::of(&dir, owner))
     }
 
     fn of(dir: &PodDir, owner: Option<Owner>) -> Result<Self> {

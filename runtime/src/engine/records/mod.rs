@@ -344,7 +344,7 @@ mod tests {
             let home = pod(root.path());
             container(&home, "a").unwrap();
             container(&home, "b").unwrap();
-            let read = lock::glance(&home, &lock::hold(&home).unwrap(), |held, _| {
+            let read = lock::read_consistent(&home, &lock::hold(&home).unwrap(), |held, _| {
                 let hidden = staging::hide(home.path(), home.staging_dir())?;
                 if gone {
                     staging::clear(&hidden.join("containers/b")).unwrap();

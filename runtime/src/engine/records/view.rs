@@ -66,7 +66,7 @@ impl PodView {
     }
 
     fn read_held(home: &PodHome, held: Result<Dir>) -> Result<Self> {
-        held.and_then(|held| lock::glance(home, &held, |held, owner| Self::of(home, held, owner)))
+        held.and_then(|held| lock::read_consistent(home, &held, |held, owner| Self::of(home, held, owner)))
             .map_err(|e| records::explain(home, e))
     }
 

@@ -19,7 +19,7 @@ use super::store::{Volume, VolumeDir, Volumes};
 use crate::engine::records::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::records::paths::ContainerHome;
 use crate::engine::records::record::ContainerState;
-use crate::engine::rootfs::{self, Moment};
+use crate::engine::rootfs::{self, TemporaryMount};
 use crate::error::{Context, Error, Result};
 use crate::state_dir::staging;
 
@@ -53,7 +53,7 @@ pub(in crate::engine) fn mounts(
             return Err(Error::not_found("volume", &used.name));
         }
         if used.copy {
-            let root = || rootfs::moment(definition, home, state);
+            let root = || rootfs::mount_temporarily(definition, home, state);
             fill(&dir, &used.target, owner, root)?;
         }
         let mut options = vec!["rbind".to_owned(), "rprivate".to_owned()];
@@ -92,7 +92,7 @@ fn fill<'a>(
     dir: &VolumeDir,
     target: &Path,
     owner: (u32, u32),
-    root: impl FnOnce() -> Result<Moment<'a>>,
+    root: impl FnOnce() -> Result<TemporaryMount<'a>>,
 ) -> Result<()> {
     if dir.read()?.filled {
         return Ok(());
