@@ -27,7 +27,7 @@ const NEXT: Duration = Duration::from_secs(1);
 const STOPPED: Duration = Duration::from_secs(2);
 
 /// Who answers for a pod.
-pub(in crate::engine) enum Authority {
+pub(in crate::engine) enum Access {
     /// Its living owner.
     Owner(OwnerClient),
     /// Nobody: its files may be changed by who holds this.
@@ -40,9 +40,9 @@ impl PodHandle {
     /// # Errors
     /// [`Error::Remote`] if the owner lives and does not answer.
     pub async fn owner(&self) -> Result<Option<OwnerClient>> {
-        Ok(match self.authority().await? {
-            Authority::Owner(owner) => Some(owner),
-            Authority::Files(_) => None,
+        Ok(match self.access().await? {
+            Access::Owner(owner) => Some(owner),
+            Access::Files(_) => None,
         })
     }
 
@@ -52,7 +52,7 @@ impl PodHandle {
     /// What kept the owner from its work.
     pub async fn ensure_owner(&self) -> Result<OwnerClient> {
         for _ in 0..TRIES {
-            if let Authority::Owner(owner) = self.authority().await? {
+            if let Access::Owner(owner) = self.access().await? {
                 return Ok(owner);
             }
             let engine = self.engine.clone();
@@ -61,7 +61,7 @@ impl PodHandle {
                 .await
                 .map_err(|e| Error::Internal(format!("Starting an owner broke off: {e}")))??;
         }
-        Err(self.restless())
+        Err(self.owner_keeps_exiting())
     }
 
     /// Asks the owner, again if it ends meanwhile: what is asked for must be
@@ -72,15 +72,15 @@ impl PodHandle {
         call: impl AsyncFn(&OwnerClient) -> Result<T>,
     ) -> Result<std::result::Result<T, PodLock>> {
         for _ in 0..TRIES {
-            match self.authority().await? {
-                Authority::Files(held) => return Ok(Err(held)),
-                Authority::Owner(owner) => match call(&owner).await {
+            match self.access().await? {
+                Access::Files(held) => return Ok(Err(held)),
+                Access::Owner(owner) => match call(&owner).await {
                     Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
                     other => return other.map(Ok),
                 },
             }
         }
-        Err(self.restless())
+        Err(self.owner_keeps_exiting())
     }
 
     /// As [`PodHandle::ask`], of an owner that is started if there is none.
@@ -95,7 +95,7 @@ impl PodHandle {
                 other => return other,
             }
         }
-        Err(self.restless())
+        Err(self.owner_keeps_exiting())
     }
 
     /// Waits until an owner that is on its way out has gone, or the next one is there.
@@ -133,7 +133,7 @@ impl PodHandle {
         })
     }
 
-    pub(in crate::engine) fn restless(&self) -> Error {
+    pub(in crate::engine) fn owner_keeps_exiting(&self) -> Error {
         Error::Internal(format!("The owner of pod {} ends each time", self.name()))
     }
 
@@ -158,26 +158,26 @@ impl PodHandle {
                 other => return other.map(Some).on("connect to", &address),
             }
         }
-        Err(self.restless())
+        Err(self.owner_keeps_exiting())
     }
 
     /// Who answers for the pod now.
-    pub(in crate::engine) async fn authority(&self) -> Result<Authority> {
+    pub(in crate::engine) async fn access(&self) -> Result<Access> {
         let address = self.engine.owner_address(&self.home);
         for _ in 0..TRIES {
             let held = self.locked().await?;
             if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
-                return Ok(Authority::Files(held));
+                return Ok(Access::Files(held));
             }
             drop(held);
             // An owner listens before it is one: this one has left its socket
             // and is about to leave its lock.
             if let Some(client) = OwnerClient::connect(&address).await {
-                return Ok(Authority::Owner(client));
+                return Ok(Access::Owner(client));
             }
             self.owner_ended().await?;
         }
-        Err(self.restless())
+        Err(self.owner_keeps_exiting())
     }
 
     /// The pod's lock, for changes. Who holds it works on files alone: one that

@@ -1,5 +1,5 @@
 //! One pod, for those who do not own it: every operation asks the owner, or changes
-//! the files itself where there is none (`authority.rs`).
+//! the files itself where there is none (`access.rs`).
 
 pub(crate) mod access;
 pub mod batch;

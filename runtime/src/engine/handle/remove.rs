@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use protos::management as api;
 
-use super::access::{Authority, TRIES};
+use super::access::{Access, TRIES};
 use super::client::OwnerClient;
 use crate::engine::handle::PodHandle;
 use crate::engine::records;
@@ -91,8 +91,8 @@ impl PodHandle {
         }
         let mut first = None;
         for _ in 0..TRIES {
-            match self.authority().await {
-                Ok(Authority::Files(held)) => {
+            match self.access().await {
+                Ok(Access::Files(held)) => {
                     if !force {
                         let containers = records::names_in(&self.home.containers())?;
                         check_empty(self.name(), containers.len())?;
@@ -100,10 +100,10 @@ impl PodHandle {
                     let removed = self.remove_files(&held);
                     return first.map_or(removed, Err);
                 }
-                Ok(Authority::Owner(owner)) if force && !is_well(&owner).await => {
+                Ok(Access::Owner(owner)) if force && !is_well(&owner).await => {
                     self.kill_owner()?;
                 }
-                Ok(Authority::Owner(owner)) => {
+                Ok(Access::Owner(owner)) => {
                     let request = api::StopRequest {
                         if_empty: !force,
                         ..stop_request(&[], seconds)
