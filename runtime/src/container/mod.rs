@@ -195,7 +195,7 @@ impl Container {
                 let _ = tokio::time::timeout(Duration::from_secs(2), process.ended()).await;
             }
             process.drop_stdio();
-            process.drop_holder();
+            process.drop_pid_proxy();
         }
     }
 }

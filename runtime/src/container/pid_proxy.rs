@@ -1,14 +1,15 @@
-//! The holder: a process on the host that stands for a process in the guest.
+//! The pid proxy: a process on the host that represents a process in the guest.
 //!
-//! containerd, Kubernetes and people act on pids of the host: they ask whether
-//! one lives, look at its namespaces, put it in a cgroup, send it signals. The
-//! holder gives each container process such a pid, in the pod's network
-//! namespace. Signals that it gets are passed on to the process in the guest;
-//! if it is killed, that process is killed; when that process has ended, the
-//! holder is gone before anybody is told.
+//! containerd, Kubernetes and operators work with pids of the host: they check that a pid
+//! lives, read its namespaces, move it to a cgroup and send it signals. The pid proxy
+//! gives each container process such a pid, in the pod's network namespace. It forwards
+//! the signals that it gets to the process in the guest. If the proxy is killed, that
+//! process is killed. When that process has ended, the proxy is removed before the exit
+//! is reported.
 //!
-//! It is the running binary started with the one argument `hold`: the front
-//! door's `main` must call [`main`] for it.
+//! The proxy is the running binary, started with the argument `hold`: the `main` of each
+//! binary must call [`main`] for it. The argument and the process name `rust-kata-holder`
+//! are those of earlier builds, because a running shim may start a newer binary.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,22 +23,22 @@ use tokio::net::unix::pipe;
 
 use crate::error::{Context, Result};
 
-/// The argument that makes a front door's binary a holder.
+/// The argument that makes a binary a pid proxy.
 pub const ARGUMENT: &str = "hold";
 
-/// A running holder. Killed and reaped on drop.
+/// A running pid proxy. Killed and reaped on drop.
 #[derive(Debug)]
-pub struct Holder {
+pub struct PidProxy {
     child: Child,
 }
 
-/// The signals that a holder passes on; ends when the holder has.
+/// The signals that a pid proxy forwards; ends with the proxy.
 #[derive(Debug)]
 pub struct Signals(pipe::Receiver);
 
-impl Holder {
-    /// Starts a holder for the process that `name` tells people about, in the
-    /// network namespace `netns` if one is given.
+impl PidProxy {
+    /// Starts a pid proxy. `name` is on its command line, for people; `netns` is its network
+    /// namespace, if given.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the namespace or the binary.
@@ -74,7 +75,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for PidProxy {
     fn drop(&mut self) {
         // SIGKILL cannot be refused, so the wait is short.
         let _ = self.child.kill();
@@ -83,7 +84,7 @@ impl Drop for Holder {
 }
 
 impl Signals {
-    /// The next signal sent to the holder; SIGKILL when it is gone, for ever.
+    /// The next signal sent to the pid proxy; always SIGKILL once it has ended.
     pub async fn next(&mut self) -> u32 {
         match self.0.read_u8().await {
             Ok(signal) => u32::from(signal),
@@ -109,11 +110,11 @@ fn prepare(netns: Option<RawFd>, parent: libc::pid_t) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The holder's whole life: passes on each signal that it gets as one byte on
-/// stdout, until it is killed.
+/// Runs the pid proxy: writes each signal that it gets as one byte to stdout, until it
+/// is killed.
 pub fn main() -> ! {
     let mut all = SigSet::all();
-    // Stopping, faults and children are about the holder itself.
+    // These signals concern the pid proxy itself.
     for own in [
         Signal::SIGSEGV,
         Signal::SIGBUS,

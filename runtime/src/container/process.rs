@@ -1,5 +1,5 @@
 //! One process of a container, as the host sees it: where it stands, its
-//! holder, its streams. Its state is published; whoever asks never waits.
+//! pid proxy, its streams. Its state is published; whoever asks never waits.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::container::pid_proxy::Holder;
+use crate::container::pid_proxy::PidProxy;
 use crate::error::{Error, Result};
 use crate::events::Exit;
 use crate::state::{Status, Step};
@@ -52,7 +52,7 @@ pub(crate) struct Process {
     /// How it ended, from when that is known until it is published in `now`.
     ending: Mutex<Option<Exit>>,
     stdio: Mutex<Option<Stdio>>,
-    holder: Mutex<Option<Holder>>,
+    pid_proxy: Mutex<Option<PidProxy>>,
 }
 
 impl Process {
@@ -71,7 +71,7 @@ impl Process {
             }),
             ending: Mutex::new(None),
             stdio: Mutex::new(None),
-            holder: Mutex::new(None),
+            pid_proxy: Mutex::new(None),
         }
     }
 
@@ -194,15 +194,15 @@ impl Process {
         let _ = now.wait_for(|n| n.status != Status::Starting).await;
     }
 
-    pub(crate) fn set_holder(&self, holder: Holder) {
-        self.now.send_modify(|now| now.pid = holder.pid());
-        *lock(&self.holder) = Some(holder);
+    pub(crate) fn set_pid_proxy(&self, pid_proxy: PidProxy) {
+        self.now.send_modify(|now| now.pid = pid_proxy.pid());
+        *lock(&self.pid_proxy) = Some(pid_proxy);
     }
 
     /// Ends the host's stand-in; its pid is free when this returns.
-    pub(crate) fn drop_holder(&self) {
-        let holder = lock(&self.holder).take();
-        drop(holder);
+    pub(crate) fn drop_pid_proxy(&self) {
+        let pid_proxy = lock(&self.pid_proxy).take();
+        drop(pid_proxy);
     }
 
     pub(crate) fn set_stdio(&self, stdio: Stdio) {

@@ -141,10 +141,10 @@ impl Pod {
             submounts: below.iter().filter_map(|path| guest_path(path)).collect(),
             ..Default::default()
         };
-        // The host waits a while to move the holder to its cgroup, and the guest need not.
+        // The host waits a while to move the pid proxy to its cgroup, and the guest need not.
         // All go on to their ends: what they have made is then taken back in order.
         let (signals, answer, stdio) = tokio::join!(
-            self.start_holder(&container.init, id),
+            self.start_pid_proxy(&container.init, id),
             self.guest
                 .unless_gone(self.guest.agent.create_container(request)),
             self.guest.unless_gone(pending.connect()),
@@ -174,7 +174,7 @@ impl Pod {
         let _ = self.remove_from_guest(id).await;
         self.disks.detach(&self.guest, id).await;
         container.init.drop_stdio();
-        container.init.drop_holder();
+        container.init.drop_pid_proxy();
         if let Err(e) = self.forget(id).await {
             log::warn!("Container {id} could not be taken back: {e}");
         }

@@ -98,7 +98,7 @@ impl Pod {
             let id = &found.record.id;
             process.step(Step::Start, "start")?;
             let started = async {
-                let signals = pod.start_holder(&process, id).await?;
+                let signals = pod.start_pid_proxy(&process, id).await?;
                 process.with_stdio(Stdio::start_input);
                 let request = agent::process(id, Some(&exec));
                 pod.guest
@@ -117,7 +117,7 @@ impl Pod {
                     // is left of an unknown end.
                     process.end(255, |_| {});
                     process.drop_stdio();
-                    process.drop_holder();
+                    process.drop_pid_proxy();
                     found.save_or_warn();
                     return Err(e);
                 }

@@ -14,7 +14,7 @@ use protos::agent as api;
 
 use crate::agent;
 use crate::container::Container;
-use crate::container::pid_proxy::{Holder, Signals};
+use crate::container::pid_proxy::{PidProxy, Signals};
 use crate::container::process::Process;
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -76,7 +76,7 @@ impl Pod {
         for mut output in outputs.into_iter().flatten() {
             output.written(CLIENT_DEADLINE).await;
         }
-        process.drop_holder();
+        process.drop_pid_proxy();
         process.decide_end(status);
         container.save_or_warn();
         let pid = process.pid();
@@ -150,18 +150,18 @@ impl Pod {
     }
 
     /// Starts the stand-in of a process.
-    pub(crate) async fn start_holder(&self, process: &Process, container: &str) -> Result<Signals> {
+    pub(crate) async fn start_pid_proxy(&self, process: &Process, container: &str) -> Result<Signals> {
         let name = match process.exec() {
             None => container.to_owned(),
             Some(exec) => format!("{container}/{exec}"),
         };
-        let (holder, signals) = Holder::start(&name, self.spec.netns.as_deref()).await?;
-        let (cgroup, pid) = (self.cgroup.clone(), holder.pid());
+        let (pid_proxy, signals) = PidProxy::start(&name, self.spec.netns.as_deref()).await?;
+        let (cgroup, pid) = (self.cgroup.clone(), pid_proxy.pid());
         // The kernel may wait for all processors first.
         tokio::task::spawn_blocking(move || cgroup.add(pid))
             .await
-            .map_err(|e| Error::Internal(format!("Moving a holder broke off: {e}")))?;
-        process.set_holder(holder);
+            .map_err(|e| Error::Internal(format!("Moving a pid proxy broke off: {e}")))?;
+        process.set_pid_proxy(pid_proxy);
         Ok(signals)
     }
 

@@ -115,7 +115,7 @@ impl Pod {
             for process in found.execs().iter().chain([&found.init]) {
                 pod.flush(process).await;
                 process.drop_stdio();
-                process.drop_holder();
+                process.drop_pid_proxy();
             }
             pod.forget(id).await?;
             lock(&pod.containers).remove(id);

@@ -134,7 +134,7 @@ mod tests {
             let said = refusal(json!(list), json!({}), true).unwrap();
             let path = format!("/proc/self/ns/{file}");
             assert!(said.contains(&path) && said.contains(word), "{said}");
-            // What the holder of a pod without a namespace of its own leads to.
+            // What the pid proxy of a pod without a namespace of its own leads to.
             assert_eq!(refusal(json!(list), json!({}), false), None);
         }
         let gone = json!([{"type": "network", "path": "/no/such"}, {"type": "ipc"}]);
