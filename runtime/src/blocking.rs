@@ -23,13 +23,13 @@ mod tests {
     use fs2::FileExt;
 
     use crate::state_dir::lock::{self, Guarded, PodLock};
-    use crate::state_dir::paths::PodDir;
+    use crate::state_dir::paths::RunPaths;
 
     /// A process that was stopped while it held the pod's lock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_lock_that_is_waited_for_holds_up_no_other_task() {
         let root = tempfile::tempdir().unwrap();
-        let dir = PodDir::new(root.path(), "ns", "p").unwrap();
+        let dir = RunPaths::new(root.path(), "ns", "p").unwrap();
         std::fs::create_dir_all(dir.path()).unwrap();
         lock::create(&dir).unwrap();
         let held = std::fs::File::open(Guarded::lock(&dir)).unwrap();

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Runtime ── create_pod ──▶ Pod ── create_container ──▶ Container ── Process
-//!    │                       │ VM (hypervisor crate)        streams, holder
+//!    │                       │ VM (hypervisor crate)        streams, pid proxy
 //!    └ find, reap            └ agent (ttrpc over vsock)
 //! ```
 //! A pod is owned by the process that made it, which serves all changes to it.
@@ -45,6 +45,6 @@ pub use runtime::Runtime;
 pub use state::Status;
 pub use state_dir::id::{check_id, new_id};
 pub use state_dir::lock::{Guarded, Owner, PodLock};
-pub use state_dir::record::{FrontDoor, PodConfig};
+pub use state_dir::record::{ManagedBy, PodConfig};
 pub use stdio::descriptor::{Descriptor, Direction, check as check_descriptors};
 pub use stdio::{Endpoint, ProcessIo};

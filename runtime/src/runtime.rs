@@ -17,7 +17,7 @@ use crate::pod::boot::{Progress, boot};
 use crate::pod::recovery::{self, Found};
 use crate::pod::share::ShareTree;
 use crate::state_dir::lock::{self, Guarded, Owner, OwnerLock};
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 use crate::state_dir::private;
 use crate::state_dir::record::{self, PodConfig};
 
@@ -75,7 +75,7 @@ impl Runtime {
                 Error::Invalid(format!("Network namespace {}: {e}", netns.display()))
             })?;
         }
-        let dir = PodDir::new(&config.root, &spec.namespace, &spec.id)?;
+        let dir = RunPaths::new(&config.root, &spec.namespace, &spec.id)?;
         let owner = self.claim(&dir, &spec).await?;
         let share = ShareTree::new(dir.shared());
         let mut cgroup = HostCgroup::plan(spec.cgroups_path.as_deref(), &spec.cpu_limits);
@@ -92,7 +92,7 @@ impl Runtime {
     }
 
     /// Takes the pod's directory. One whose owner is dead is removed first.
-    async fn claim(&self, dir: &PodDir, spec: &PodConfig) -> Result<OwnerLock> {
+    async fn claim(&self, dir: &RunPaths, spec: &PodConfig) -> Result<OwnerLock> {
         if dir.path().exists() {
             match self.reap(&spec.namespace, &spec.id, false).await {
                 Err(Error::WrongState { .. }) => {
@@ -125,7 +125,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::Invalid`] for a bad id.
     pub fn management_of(&self, pod: &PodConfig) -> Result<PathBuf> {
-        let dir = PodDir::new(&self.config.root, &pod.namespace, &pod.id)?;
+        let dir = RunPaths::new(&self.config.root, &pod.namespace, &pod.id)?;
         Ok(dir.management())
     }
 

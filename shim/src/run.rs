@@ -11,7 +11,7 @@ use clap::Parser;
 use hypervisor::HypervisorKind;
 use oci_spec::runtime::Spec;
 use runtime::{
-    Config, ContainerConfig, Endpoint, ErrorKind, FrontDoor, Pod, PodConfig, ProcessIo, Progress,
+    Config, ContainerConfig, Endpoint, ErrorKind, ManagedBy, Pod, PodConfig, ProcessIo, Progress,
     Runtime,
 };
 use tokio::time::{sleep_until, timeout};
@@ -164,7 +164,7 @@ impl Session {
             format!("{name}-{}", std::process::id())
         });
         let mut pod = PodConfig::from_spec(NAMESPACE, &id, "", &spec);
-        pod.front_door = FrontDoor::Run;
+        pod.managed_by = ManagedBy::Run;
         // Over the bundle's annotations, which are over the configuration.
         let asked = [(MEMORY, args.memory), (VCPUS, args.vcpus)];
         for (name, value) in asked {

@@ -42,7 +42,7 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
     assert_eq!(pod["status"], "Running");
     let listed = bed.rust_kata(&["pod", "ls"]).ok().out();
     assert!(
-        listed.contains("FRONT DOOR") && listed.contains("containerd"),
+        listed.contains("MANAGED BY") && listed.contains("containerd"),
         "{listed}"
     );
     let containers = asked(&bed, &["container", "ls", "--format", "json"]);

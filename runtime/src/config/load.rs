@@ -89,7 +89,7 @@ fn read(file: Option<PathBuf>, drop_ins: &Path) -> Result<Loaded> {
     let (mut merged, mut origins) = (Table::new(), BTreeMap::new());
     for path in &files {
         let values = parse(path)?;
-        note(&values, "", path, &mut origins);
+        record_origins(&values, "", path, &mut origins);
         merge(&mut merged, values);
     }
     let config = merged.try_into().map_err(|e| {
@@ -174,10 +174,15 @@ fn nearest<'a>(key: &str, known: &'a Table) -> Option<&'a str> {
 }
 
 /// Remembers the file of each value, those of tables by `table.key`.
-fn note(values: &Table, prefix: &str, path: &Path, origins: &mut BTreeMap<String, PathBuf>) {
+fn record_origins(
+    values: &Table,
+    prefix: &str,
+    path: &Path,
+    origins: &mut BTreeMap<String, PathBuf>,
+) {
     for (key, value) in values {
         match value {
-            Value::Table(inner) => note(inner, &format!("{prefix}{key}."), path, origins),
+            Value::Table(inner) => record_origins(inner, &format!("{prefix}{key}."), path, origins),
             _ => {
                 origins.insert(format!("{prefix}{key}"), path.to_owned());
             }

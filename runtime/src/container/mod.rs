@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Events};
 use crate::state::Status;
 use crate::state_dir::lock::PodLock;
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::{ContainerRecord, ContainerState};
 use crate::sync::lock;
 
@@ -34,7 +34,7 @@ use crate::sync::lock;
 pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     /// The files of its pod.
-    pod: PodDir,
+    pod: RunPaths,
     events: Events,
     pub(crate) init: Arc<Process>,
     /// Its pid namespace dies with its init.
@@ -51,7 +51,12 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(config: &ContainerConfig, spec: &Spec, pod: PodDir, events: Events) -> Self {
+    pub(crate) fn new(
+        config: &ContainerConfig,
+        spec: &Spec,
+        pod: RunPaths,
+        events: Events,
+    ) -> Self {
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let namespaces = linux.and_then(|l| l.namespaces().as_ref());
@@ -188,8 +193,9 @@ impl Container {
         }
     }
 
-    /// Waits until the end of the VM has reached every process.
-    pub(crate) async fn settle_after_vm(&self) {
+    /// Waits, after the end of the VM, for the end of every process, and releases its
+    /// streams and its pid proxy.
+    pub(crate) async fn release_processes(&self) {
         for process in self.execs().into_iter().chain([self.init.clone()]) {
             if !matches!(process.status(), Status::Creating) && process.pid() != 0 {
                 let _ = tokio::time::timeout(Duration::from_secs(2), process.ended()).await;

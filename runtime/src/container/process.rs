@@ -145,8 +145,8 @@ impl Process {
         }
     }
 
-    /// Settles how the process ended, for the state on disk. Once; the exit
-    /// that stands.
+    /// Fixes how the process ended, for the state on disk. The first call decides; later
+    /// calls return the same exit.
     pub(crate) fn decide_end(&self, status: u32) -> Exit {
         *lock(&self.ending).get_or_insert_with(|| Exit {
             status,
@@ -156,13 +156,13 @@ impl Process {
 
     /// Publishes the end, and tells of it in the same moment: who hears of it
     /// finds it so, and who sees it cannot be told of anything later before.
-    /// `tell` must not ask this process for its status or pid: they are locked.
-    pub(crate) fn end(&self, status: u32, tell: impl FnOnce(Exit)) {
+    /// `publish` must not ask this process for its status or pid: they are locked.
+    pub(crate) fn end(&self, status: u32, publish: impl FnOnce(Exit)) {
         let exit = self.decide_end(status);
         self.now.send_modify(|now| {
             now.exit = Some(exit);
             now.status = Status::Stopped;
-            tell(exit);
+            publish(exit);
         });
     }
 
@@ -187,9 +187,9 @@ impl Process {
         exit.ok_or_else(|| Error::not_found("process of container", self.container.as_str()))
     }
 
-    /// Waits until a start that is under way has been answered, so that its
-    /// event comes before that of the end.
-    pub(crate) async fn settled(&self) {
+    /// Waits until a start in progress was answered, so that the start event precedes the
+    /// exit event.
+    pub(crate) async fn start_answered(&self) {
         let mut now = self.now.subscribe();
         let _ = now.wait_for(|n| n.status != Status::Starting).await;
     }

@@ -45,7 +45,7 @@ pub use names::{TRIES as NAME_TRIES, name_for, new_name};
 use self::journal::{Event, Journal};
 use crate::config::Config;
 use crate::engine::records::definition::{ContainerDefinition, PodDefinition};
-use crate::engine::records::paths::PodHome;
+use crate::engine::records::paths::DataPaths;
 use crate::engine::records::record::PodState;
 use crate::engine::records::view::PodView;
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub struct Unreadable {
     /// Where it is.
-    pub home: PodHome,
+    pub home: DataPaths,
     /// What is wrong.
     pub error: Error,
 }
@@ -172,7 +172,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for a bad name.
     pub fn pod(&self, namespace: &str, name: &str) -> Result<PodHandle> {
-        let home = PodHome::new(&self.config.data_root, namespace, name)?;
+        let home = DataPaths::new(&self.config.data_root, namespace, name)?;
         if !home.path().is_dir() {
             return Err(Error::not_found("pod", name));
         }
@@ -186,13 +186,13 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
     pub fn find_pod(&self, namespace: Option<&str>, wanted: &str) -> Result<PodHandle> {
         let homes = self::records::homes(&self.config.data_root, namespace)?;
-        let named: Vec<PodHome> = homes
+        let named: Vec<DataPaths> = homes
             .iter()
             .filter(|home| home.name() == wanted)
             .cloned()
             .collect();
         let found = if named.is_empty() && is_id(wanted) {
-            let by_id = |home: &PodHome| {
+            let by_id = |home: &DataPaths| {
                 let view = PodView::read(home);
                 view.is_ok_and(|view| view.definition.id.starts_with(wanted))
             };
@@ -200,7 +200,7 @@ impl Engine {
         } else {
             named
         };
-        let describe = |home: &PodHome| format!("{}/{}", home.namespace(), home.name());
+        let describe = |home: &DataPaths| format!("{}/{}", home.namespace(), home.name());
         let home = only_one(found, "pod", wanted, describe)?;
         Ok(PodHandle::new(self, home))
     }
@@ -242,7 +242,7 @@ impl Engine {
             }
         }
         let found = if by_name.is_empty() { by_id } else { by_name };
-        let describe = |(home, name): &(PodHome, String)| format!("{}/{name}", home.name());
+        let describe = |(home, name): &(DataPaths, String)| format!("{}/{name}", home.name());
         let (home, name) = only_one(found, "container", wanted, describe)?;
         Ok((PodHandle::new(self, home), name))
     }
@@ -259,7 +259,7 @@ impl Engine {
                 definition.name = names::name_for(turn);
             }
             definition.check()?;
-            let home = PodHome::new(
+            let home = DataPaths::new(
                 &self.config.data_root,
                 &definition.namespace,
                 &definition.name,
@@ -273,7 +273,8 @@ impl Engine {
                 Err(Error::AlreadyExists { .. }) if generated => {}
                 other => {
                     other?;
-                    home.journal().tell(Event::pod(&definition, "create"));
+                    home.journal()
+                        .append_or_warn(Event::pod(&definition, "create"));
                     return Ok(PodHandle::new(self, home));
                 }
             }
@@ -283,7 +284,7 @@ impl Engine {
 
     /// Where the owner of a pod listens. A socket's path has 108 bytes: names
     /// would not fit.
-    pub fn owner_address(&self, home: &PodHome) -> PathBuf {
+    pub fn owner_address(&self, home: &DataPaths) -> PathBuf {
         use sha2::{Digest, Sha256};
         let digest = Sha256::digest(home.path().as_os_str().as_encoded_bytes());
         let name: String = digest[..8]
@@ -296,7 +297,7 @@ impl Engine {
 
 /// Puts a container into a pod's directory. The caller holds the pod's lock.
 pub(crate) fn add_container(
-    home: &PodHome,
+    home: &DataPaths,
     definition: &ContainerDefinition,
     held: &PodLock,
 ) -> Result<()> {
@@ -322,13 +323,13 @@ pub(crate) fn add_container(
     }
     self::records::create_container(home, definition, held)?;
     let created = Event::container(&pod, definition, "create");
-    home.journal().tell(created);
+    home.journal().append_or_warn(created);
     Ok(())
 }
 
 /// Reads pods, those of one namespace one after the other. One that is removed meanwhile
 /// is left out.
-fn read<T>(homes: &[PodHome], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, Unreadable>> {
+fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, Unreadable>> {
     let mut found = Vec::with_capacity(homes.len());
     for homes in homes.chunk_by(|a, b| a.namespace() == b.namespace()) {
         let parent = homes[0].path().parent();

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::records;
 use super::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use super::records::record::ContainerState;
-use super::status::{ContainerStatus, Fit, Operation, Outcome, PodStatus};
+use super::status::{Applicability, ContainerStatus, Operation, Outcome, PodStatus};
 use super::{Engine, PodHandle};
 use crate::error::{ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
@@ -133,13 +133,13 @@ fn expect(model: &mut Model, act: &Act) -> Went {
             let before = containers.clone();
             let mut each = BTreeMap::new();
             for name in chosen.clone() {
-                let stays = before
+                let remains = before
                     .iter()
                     .any(|(other, c)| c.on.contains(&name) && !names(asked).contains(other));
-                if !stays {
+                if !remains {
                     containers.remove(&name);
                 }
-                each.insert(name, stays.then_some(FailedPrecondition));
+                each.insert(name, remains.then_some(FailedPrecondition));
             }
             Went::Each(each)
         }
@@ -175,8 +175,8 @@ fn expect(model: &mut Model, act: &Act) -> Went {
                         true => ContainerStatus::Exited,
                         false => ContainerStatus::Configured,
                     };
-                    let fine = operation.fits(status) == Fit::Nothing { fine: true };
-                    let wrong = !fine && !asked.is_empty();
+                    let no_op = operation.applicability(status) == Applicability::NoOp;
+                    let wrong = !no_op && !asked.is_empty();
                     (name, wrong.then_some(FailedPrecondition))
                 });
                 Went::Each(each.collect())

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use fs2::FileExt;
 
 use crate::engine::records::definition::{ContainerDefinition, Rootfs};
-use crate::engine::records::paths::ContainerHome;
+use crate::engine::records::paths::ContainerPaths;
 use crate::engine::records::record::ContainerState;
 use crate::error::{Context, Error, Result};
 use crate::host::mount::{Mount, is_mount_point, unmount_below, unmount_unused};
@@ -32,7 +32,7 @@ pub(crate) struct Root {
 
 impl Root {
     /// The root of a container, its writable directories made.
-    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerHome) -> Result<Self> {
+    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerPaths) -> Result<Self> {
         match rootfs {
             Rootfs::Directory(path) => Ok(Self {
                 directory: path.clone(),
@@ -50,37 +50,37 @@ impl Root {
     }
 }
 
-/// Who uses a container's root file system on the host.
+/// What a container's root file system is used for on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum User {
-    /// A person, from `mount` to `unmount`: counted on disk.
+pub enum RootfsUser {
+    /// A mount by a user, from `mount` to `unmount`: counted on disk.
     Mount,
-    /// A process that copies, with a [`Visit`] while it lives.
-    Visitor,
+    /// A copy by a process, which holds a [`RootfsLease`].
+    Lease,
 }
 
-/// A process's use of a container's root file system: a lock, so that nothing is
-/// left of it when the process is killed.
+/// A process's use of a container's root file system: a lock, which the kernel releases
+/// if the process is killed.
 #[derive(Debug)]
-pub struct Visit {
+pub struct RootfsLease {
     _lock: File,
 }
 
-impl Visit {
-    /// Begins it.
+impl RootfsLease {
+    /// Takes a lease.
     ///
     /// # Errors
     /// [`Error::Io`] if the container's directory is gone.
-    pub fn begin(home: &ContainerHome) -> Result<Self> {
-        let path = home.visitors();
+    pub fn begin(home: &ContainerPaths) -> Result<Self> {
+        let path = home.lease_lock();
         let file = File::options().create(true).append(true).open(&path);
         let file = file.on("open", &path)?;
         FileExt::lock_shared(&file).on("lock", &path)?;
         Ok(Self { _lock: file })
     }
 
-    fn is_going_on(home: &ContainerHome) -> Result<bool> {
-        let path = home.visitors();
+    fn is_held(home: &ContainerPaths) -> Result<bool> {
+        let path = home.lease_lock();
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file.on("open", &path)?,
@@ -93,7 +93,7 @@ impl Visit {
     }
 }
 
-/// Gives a container's root file system on the host. A [`User::Mount`] is counted
+/// Gives a container's root file system on the host. A [`RootfsUser::Mount`] is counted
 /// in `state`, which the caller writes down. `live` is where the VM has it, if
 /// the container is in one. The caller holds the pod's lock, or is its owner.
 ///
@@ -101,9 +101,9 @@ impl Visit {
 /// [`Error::Invalid`] if a layer of its image is gone, or the kernel refuses.
 pub fn hold(
     definition: &ContainerDefinition,
-    home: &ContainerHome,
+    home: &ContainerPaths,
     live: Option<&Path>,
-    user: User,
+    user: RootfsUser,
     state: &mut ContainerState,
 ) -> Result<PathBuf> {
     let path = match &definition.rootfs {
@@ -126,7 +126,7 @@ pub fn hold(
             target
         }
     };
-    if user == User::Mount {
+    if user == RootfsUser::Mount {
         state.mounts += 1;
     }
     Ok(path)
@@ -138,30 +138,30 @@ pub fn hold(
 /// # Errors
 /// [`Error::Busy`] if a process on the host uses files in it, without `force`.
 pub fn release(
-    home: &ContainerHome,
-    user: User,
+    home: &ContainerPaths,
+    user: RootfsUser,
     force: bool,
     state: &mut ContainerState,
 ) -> Result<bool> {
     let used = state.mounts > 0;
     let left = match user {
         _ if force => 0,
-        User::Mount => state.mounts.saturating_sub(1),
-        User::Visitor => state.mounts,
+        RootfsUser::Mount => state.mounts.saturating_sub(1),
+        RootfsUser::Lease => state.mounts,
     };
     if force {
         unmount_below(&home.rootfs())?;
-    } else if left == 0 && !Visit::is_going_on(home)? && is_mount_point(&home.rootfs())? {
+    } else if left == 0 && !RootfsLease::is_held(home)? && is_mount_point(&home.rootfs())? {
         unmount_unused(&home.rootfs())?;
     }
     state.mounts = left;
     Ok(used)
 }
 
-/// A container's root file system on the host, for as long as this lives. For
-/// one that is in no VM.
+/// A container's root file system, mounted on the host until this is dropped. Only for a
+/// container that is in no VM.
 pub(in crate::engine) struct TemporaryMount<'a> {
-    home: &'a ContainerHome,
+    home: &'a ContainerPaths,
     path: PathBuf,
     /// It was mounted for this.
     mounted: bool,
@@ -173,14 +173,20 @@ impl TemporaryMount<'_> {
     }
 }
 
-/// Gives a container's root file system on the host for a moment, uncounted.
+/// Mounts a container's root file system on the host temporarily, uncounted.
 pub(in crate::engine) fn mount_temporarily<'a>(
     definition: &ContainerDefinition,
-    home: &'a ContainerHome,
+    home: &'a ContainerPaths,
     state: &ContainerState,
 ) -> Result<TemporaryMount<'a>> {
     let before = is_mount_point(&home.rootfs())?;
-    let path = hold(definition, home, None, User::Visitor, &mut state.clone())?;
+    let path = hold(
+        definition,
+        home,
+        None,
+        RootfsUser::Lease,
+        &mut state.clone(),
+    )?;
     Ok(TemporaryMount {
         home,
         path,
@@ -209,7 +215,7 @@ fn bind(source: &Path) -> Mount {
 }
 
 /// The overlay of an image's layers and a container's own.
-fn overlay(layers: &[PathBuf], home: &ContainerHome) -> Result<Mount> {
+fn overlay(layers: &[PathBuf], home: &ContainerPaths) -> Result<Mount> {
     if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
         return Err(Error::Invalid(format!(
             "The layer {} of its image is gone: pull the image again",
@@ -269,11 +275,11 @@ pub(in crate::engine) fn not_mounted(container: &str, used: bool) -> Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::records::paths::PodHome;
+    use crate::engine::records::paths::DataPaths;
     use crate::host::mount::mounts_below;
     use oci_spec::runtime::Spec;
 
-    fn container(dir: &Path) -> (ContainerDefinition, ContainerHome) {
+    fn container(dir: &Path) -> (ContainerDefinition, ContainerPaths) {
         let layers = ["one", "two"].map(|name| dir.join("layers").join(name));
         for layer in &layers {
             fs::create_dir_all(layer).unwrap();
@@ -285,7 +291,7 @@ mod tests {
             id: "sha256:x".into(),
             layers: layers.to_vec(),
         };
-        let home = PodHome::new(dir, "local", "web").unwrap();
+        let home = DataPaths::new(dir, "local", "web").unwrap();
         let home = home.container("c").unwrap();
         fs::create_dir_all(home.path()).unwrap();
         (ContainerDefinition::new("c", rootfs, Spec::default()), home)
@@ -296,9 +302,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (definition, home) = container(dir.path());
         let mut state = ContainerState::default();
-        let path = hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        let path = hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
         assert_eq!(
-            hold(&definition, &home, None, User::Mount, &mut state).unwrap(),
+            hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap(),
             path
         );
         assert_eq!(state.mounts, 2);
@@ -307,29 +313,29 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
         fs::write(path.join("file"), "mine").unwrap();
 
-        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(path.join("file").exists());
-        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(!path.join("file").exists());
-        assert!(!release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(!release(&home, RootfsUser::Mount, false, &mut state).unwrap());
         assert_eq!(fs::read(home.upper().join("file")).unwrap(), b"mine");
     }
 
     #[test]
-    fn a_visitor_keeps_the_mount_only_while_it_lives() {
+    fn a_lease_keeps_the_mount_only_while_it_lives() {
         let dir = tempfile::tempdir().unwrap();
         let (definition, home) = container(dir.path());
         let mut state = ContainerState::default();
-        let visit = Visit::begin(&home).unwrap();
-        let path = hold(&definition, &home, None, User::Visitor, &mut state).unwrap();
+        let lease = RootfsLease::begin(&home).unwrap();
+        let path = hold(&definition, &home, None, RootfsUser::Lease, &mut state).unwrap();
         assert_eq!(state.mounts, 0);
-        hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
 
         // The person goes first, then the process, as if killed.
-        assert!(release(&home, User::Mount, false, &mut state).unwrap());
+        assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(path.join("file").exists());
-        drop(visit);
-        assert!(!release(&home, User::Visitor, false, &mut state).unwrap());
+        drop(lease);
+        assert!(!release(&home, RootfsUser::Lease, false, &mut state).unwrap());
         assert!(!path.join("file").exists());
     }
 
@@ -338,17 +344,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (definition, home) = container(dir.path());
         let mut state = ContainerState::default();
-        let path = hold(&definition, &home, None, User::Mount, &mut state).unwrap();
+        let path = hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
         let open = File::open(path.join("file")).unwrap();
 
-        let refused = release(&home, User::Mount, false, &mut state).unwrap_err();
+        let refused = release(&home, RootfsUser::Mount, false, &mut state).unwrap_err();
 
         assert!(
-            matches!(&refused, Error::Busy { path: told } if *told == path),
+            matches!(&refused, Error::Busy { path: busy } if *busy == path),
             "{refused}"
         );
         assert_eq!(state.mounts, 1);
-        assert!(release(&home, User::Mount, true, &mut state).unwrap());
+        assert!(release(&home, RootfsUser::Mount, true, &mut state).unwrap());
         assert!(!is_mount_point(&path).unwrap());
         drop(open);
     }
@@ -363,7 +369,7 @@ mod tests {
         let root = Root::of(&definition.rootfs, &home).unwrap();
         root.mounts[0].attach(&vm).unwrap();
 
-        let path = hold(&definition, &home, Some(&vm), User::Mount, &mut state).unwrap();
+        let path = hold(&definition, &home, Some(&vm), RootfsUser::Mount, &mut state).unwrap();
         let device = |path: &Path| fs::metadata(path).unwrap().dev();
         assert_eq!(device(&path), device(&vm));
         // And the other way round, when it is started again meanwhile.
@@ -374,7 +380,7 @@ mod tests {
         assert_eq!(device(&path), device(&vm));
 
         unmount_below(&vm).unwrap();
-        release(&home, User::Mount, true, &mut state).unwrap();
+        release(&home, RootfsUser::Mount, true, &mut state).unwrap();
         assert_eq!(
             (mounts_below(dir.path()).unwrap().len(), state.mounts),
             (0, 0)

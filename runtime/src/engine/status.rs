@@ -70,39 +70,37 @@ pub enum Operation {
     Kill,
 }
 
-/// Whether an operation has anything to do for a container.
+/// Whether an operation applies to a container in its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    /// It has.
+pub enum Applicability {
+    /// The operation changes the container.
     Applies,
-    /// It is as the operation would make it, or has nothing for it to act on.
-    /// A pod operation passes it over, but for a start; one on the container alone
-    /// answers whether that is fine, and so does a start.
-    Nothing {
-        /// Asking for it is no mistake: stopping what has stopped.
-        fine: bool,
-    },
+    /// The container is already as the operation would make it: stopping a stopped one.
+    NoOp,
+    /// The operation makes no sense in this state. Asked for by name it fails; an operation
+    /// on the whole pod skips the container, except for a start, which always fails.
+    Invalid,
 }
 
 impl Operation {
-    /// Whether it applies to a container in this state.
-    pub fn fits(self, status: ContainerStatus) -> Fit {
+    /// Whether the operation applies to a container in this state.
+    pub fn applicability(self, status: ContainerStatus) -> Applicability {
+        use Applicability::{Applies, Invalid, NoOp};
         use ContainerStatus::*;
         use Operation::*;
-        let nothing = |fine| Fit::Nothing { fine };
         match (self, status) {
-            (Init, Configured | Exited) => Fit::Applies,
-            (Init, _) => nothing(false),
-            (Start, Configured | Exited | Initialized) => Fit::Applies,
-            (Start, Running) => nothing(true),
-            (Start, Paused | Stopping) => nothing(false),
-            (Stop, Initialized | Running | Paused | Stopping) => Fit::Applies,
-            (Stop, Configured | Exited) => nothing(true),
-            (Pause, Running) => Fit::Applies,
-            (Unpause, Paused) => Fit::Applies,
-            (Pause | Unpause, _) => nothing(false),
-            (Kill, Running | Stopping | Paused) => Fit::Applies,
-            (Kill, _) => nothing(false),
+            (Init, Configured | Exited) => Applies,
+            (Init, _) => Invalid,
+            (Start, Configured | Exited | Initialized) => Applies,
+            (Start, Running) => NoOp,
+            (Start, Paused | Stopping) => Invalid,
+            (Stop, Initialized | Running | Paused | Stopping) => Applies,
+            (Stop, Configured | Exited) => NoOp,
+            (Pause, Running) => Applies,
+            (Unpause, Paused) => Applies,
+            (Pause | Unpause, _) => Invalid,
+            (Kill, Running | Stopping | Paused) => Applies,
+            (Kill, _) => Invalid,
         }
     }
 
@@ -251,10 +249,10 @@ mod tests {
     fn what_is_fine_leads_where_the_operation_would() {
         use ContainerStatus::*;
         for status in ALL {
-            if Operation::Stop.fits(status) == (Fit::Nothing { fine: true }) {
+            if Operation::Stop.applicability(status) == Applicability::NoOp {
                 assert!(!status.is_live(), "{status}");
             }
-            if Operation::Start.fits(status) == (Fit::Nothing { fine: true }) {
+            if Operation::Start.applicability(status) == Applicability::NoOp {
                 assert_eq!(status, Running);
             }
         }

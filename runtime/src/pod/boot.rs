@@ -21,7 +21,7 @@ use crate::pod::console::console_tail;
 use crate::pod::resize::Bounds;
 use crate::pod::share::ShareTree;
 use crate::pod::vm::GuestVm;
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 use crate::state_dir::private;
 use crate::state_dir::record::{self, PodConfig, PodState, PodStatus};
 use crate::stdio::Streams;
@@ -36,14 +36,14 @@ pub type Progress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
 pub(crate) async fn boot(
     config: &Config,
     spec: &PodConfig,
-    dir: &PodDir,
+    dir: &RunPaths,
     share: &ShareTree,
     cgroup: &mut HostCgroup,
     progress: &Progress,
 ) -> Result<Booted> {
     let step = |name: &str| {
-        if let Some(tell) = progress {
-            tell(name);
+        if let Some(report) = progress {
+            report(name);
         }
     };
     // Intent: whatever of this is found later may be removed.
@@ -144,12 +144,12 @@ fn guest_ready(boot_mark: Option<Duration>) -> String {
     }
 }
 
-fn listen(dir: &PodDir, port: u32) -> Result<UnixListener> {
+fn listen(dir: &RunPaths, port: u32) -> Result<UnixListener> {
     let path = format!("{}_{port}", dir.vsock().display());
     UnixListener::bind(&path).on("listen on", &path)
 }
 
-fn vm_spec(config: &Config, spec: &PodConfig, dir: &PodDir) -> VmSpec {
+fn vm_spec(config: &Config, spec: &PodConfig, dir: &RunPaths) -> VmSpec {
     const MIB: u64 = 1 << 20;
     let limit = spec.memory_limit.unwrap_or(0).div_ceil(MIB);
     let host = host_memory_mib();

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 
 /// The end of the guest's console: why it does not do what it should.
-pub(crate) fn console_tail(dir: &PodDir) -> String {
+pub(crate) fn console_tail(dir: &RunPaths) -> String {
     let text = fs::read(Path::new(&dir.vm()).join("console.log")).unwrap_or_default();
     let end = last_words(&text);
     if end.is_empty() {
@@ -52,10 +52,10 @@ mod tests {
         assert!((500..=600).contains(&last_words(boot.as_bytes()).len()));
         let registers = "R10: ffffffff81c060d0\n".repeat(50);
         let failed = format!("{boot}BUG: unable to handle page fault\n{registers}Kernel panic\n");
-        let told = last_words(failed.as_bytes());
+        let shown = last_words(failed.as_bytes());
         assert!(
-            told.starts_with("BUG: ") && told.ends_with("Kernel panic"),
-            "{told}"
+            shown.starts_with("BUG: ") && shown.ends_with("Kernel panic"),
+            "{shown}"
         );
         assert_eq!(last_words(b"one\r\ntwo\r\n"), "one\ntwo");
         // A guest that goes on failing fills no message.

@@ -65,7 +65,7 @@ impl Pod {
                 LOST
             }
         };
-        process.settled().await;
+        process.start_answered().await;
         if process.exec().is_none() {
             self.end_container(container).await;
         }
@@ -150,7 +150,11 @@ impl Pod {
     }
 
     /// Starts the stand-in of a process.
-    pub(crate) async fn start_pid_proxy(&self, process: &Process, container: &str) -> Result<Signals> {
+    pub(crate) async fn start_pid_proxy(
+        &self,
+        process: &Process,
+        container: &str,
+    ) -> Result<Signals> {
         let name = match process.exec() {
             None => container.to_owned(),
             Some(exec) => format!("{container}/{exec}"),

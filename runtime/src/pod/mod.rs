@@ -38,7 +38,7 @@ use crate::pod::resize::{Bounds, VmSize};
 use crate::pod::share::ShareTree;
 use crate::pod::vm::GuestVm;
 use crate::state_dir::lock::{Guarded, OwnerLock};
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::PodConfig;
 use crate::stdio::Streams;
 use crate::sync::lock;
@@ -57,7 +57,7 @@ pub struct PidInfo {
 
 /// A pod with a VM. Made by [`crate::Runtime::create_pod`].
 pub struct Pod {
-    pub(crate) dir: PodDir,
+    pub(crate) dir: RunPaths,
     pub(crate) spec: PodConfig,
     pub(crate) share: ShareTree,
     pub(crate) cgroup: HostCgroup,
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Pod {
 
 impl Pod {
     pub(crate) fn new(
-        dir: PodDir,
+        dir: RunPaths,
         spec: PodConfig,
         owner: OwnerLock,
         booted: Booted,
@@ -242,7 +242,7 @@ impl Pod {
             let _op = pod.op.lock().await;
             pod.guest.stop("the pod was shut down").await;
             for container in pod.containers() {
-                container.settle_after_vm().await;
+                container.release_processes().await;
             }
             blocking(|| {
                 crate::pod::recovery::remove(&pod.dir, &pod.share, &pod.guest.cgroup_paths())

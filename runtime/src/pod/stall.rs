@@ -61,10 +61,10 @@ mod tests {
             waits_in: "0".into(),
             cpu_ns: cpu_ms * 1_000_000,
         };
-        let told = busy(
+        let shown = busy(
             &[thread(0, 700), thread(1, 40)],
             &[thread(0, 200), thread(1, 40)],
         );
-        assert_eq!(told, ["vcpu-0 R 0 100 %", "vcpu-1 R 0 0 %"]);
+        assert_eq!(shown, ["vcpu-0 R 0 100 %", "vcpu-1 R 0 0 %"]);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::agent::Agent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state_dir::lock::Guarded;
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::{self, PodState, PodStatus};
 use crate::sync::lock;
 
@@ -33,7 +33,7 @@ const EVENT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A VM that has booted, and its agent.
 pub(crate) struct GuestVm {
-    pub(super) dir: PodDir,
+    pub(super) dir: RunPaths,
     vm: Box<dyn Vm>,
     pub(crate) agent: Agent,
     /// It can be given devices.
@@ -47,7 +47,7 @@ pub(crate) struct GuestVm {
 
 impl GuestVm {
     pub(crate) fn new(
-        dir: PodDir,
+        dir: RunPaths,
         vm: Box<dyn Vm>,
         agent: Agent,
         can_attach: bool,

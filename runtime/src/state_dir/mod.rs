@@ -212,8 +212,8 @@ fn parse<T: Stored>(text: &[u8]) -> Result<T, String> {
     let version = match first_version(text) {
         Some(version) => version,
         None => {
-            let told: Version = serde_json::from_str(text).map_err(|e| none(&e))?;
-            told.version
+            let stored: Version = serde_json::from_str(text).map_err(|e| none(&e))?;
+            stored.version
         }
     };
     if version == T::VERSION {

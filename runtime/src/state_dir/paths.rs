@@ -20,13 +20,13 @@ use crate::state_dir::lock::Guarded;
 
 /// The paths of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodDir {
+pub struct RunPaths {
     root: PathBuf,
     namespace: String,
     pod: String,
 }
 
-impl PodDir {
+impl RunPaths {
     /// The directory of a pod below the state directory `root`.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl PodDir {
     }
 }
 
-impl Guarded for PodDir {
+impl Guarded for RunPaths {
     fn pod(&self) -> &str {
         &self.pod
     }
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_longest_names_leave_room_for_a_socket() {
-        let dir = PodDir::new(
+        let dir = RunPaths::new(
             Path::new("/run/rust-kata"),
             &"n".repeat(76),
             &"p".repeat(64),

@@ -17,12 +17,12 @@ use crate::state::Status;
 use crate::state_dir;
 use crate::state_dir::Stored;
 use crate::state_dir::lock::PodLock;
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 
-/// Who made a pod, and is asked to change it.
+/// The program that created a pod and alone changes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum FrontDoor {
+pub enum ManagedBy {
     /// The engine: `rust-kata`.
     #[default]
     RustKata,
@@ -32,7 +32,7 @@ pub enum FrontDoor {
     Run,
 }
 
-impl std::fmt::Display for FrontDoor {
+impl std::fmt::Display for ManagedBy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::RustKata => "rust-kata",
@@ -45,13 +45,14 @@ impl std::fmt::Display for FrontDoor {
 /// What a pod is asked to be (`config.json`, written once).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodConfig {
-    /// containerd's namespace, or another name for the pods of one front door.
+    /// containerd's namespace, or a namespace of the engine.
     pub namespace: String,
     /// The pod's id.
     pub id: String,
-    /// Who made it.
-    #[serde(default)]
-    pub front_door: FrontDoor,
+    /// The program that manages it. Written under the key of earlier builds: to these, a
+    /// pod without that key is the engine's.
+    #[serde(default, rename = "front_door", alias = "managed_by")]
+    pub managed_by: ManagedBy,
     /// Where its owner serves the task API; empty if nowhere.
     #[serde(skip)]
     pub address: String,
@@ -115,7 +116,7 @@ impl PodConfig {
         Self {
             namespace: namespace.to_owned(),
             id: id.to_owned(),
-            front_door: FrontDoor::Containerd,
+            managed_by: ManagedBy::Containerd,
             address: address.to_owned(),
             netns,
             hostname: spec.hostname().clone(),
@@ -187,7 +188,7 @@ pub struct ContainerState {
 pub struct ProcessRecord {
     /// Where it stands.
     pub status: Status,
-    /// The pid of its holder on the host; 0 if it has none yet.
+    /// The pid of its pid proxy on the host; 0 if it has none yet.
     pub pid: u32,
     /// How it ended.
     pub exit: Option<Exit>,
@@ -199,13 +200,13 @@ impl Stored for ContainerRecord {}
 impl Stored for ContainerState {}
 
 /// Writes a file of the pod under its lock.
-pub(crate) fn save<T: Stored>(dir: &PodDir, path: &std::path::Path, value: &T) -> Result<()> {
+pub(crate) fn save<T: Stored>(dir: &RunPaths, path: &std::path::Path, value: &T) -> Result<()> {
     let _lock = PodLock::exclusive(dir)?;
     state_dir::write(path, value)
 }
 
 /// The ids of the containers that have a directory.
-pub(crate) fn container_ids(dir: &PodDir) -> Result<Vec<String>> {
+pub(crate) fn container_ids(dir: &RunPaths) -> Result<Vec<String>> {
     let path = dir.containers();
     let mut ids: Vec<String> = match fs::read_dir(&path) {
         Ok(entries) => entries
@@ -249,5 +250,19 @@ mod tests {
             (sandbox.memory_limit, sandbox.cpus),
             (Some(256 << 20), None)
         );
+    }
+
+    #[test]
+    fn the_manager_of_a_pod_is_read_by_either_key_and_written_by_the_old_one() {
+        let with = |key: &str| {
+            let mut config = serde_json::to_value(PodConfig::default()).unwrap();
+            let fields = config.as_object_mut().unwrap();
+            assert_eq!(fields.remove("front_door").unwrap(), "rust-kata");
+            fields.insert(key.to_owned(), "containerd".into());
+            serde_json::from_value::<PodConfig>(config).unwrap()
+        };
+        for key in ["front_door", "managed_by"] {
+            assert_eq!(with(key).managed_by, ManagedBy::Containerd, "{key}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use tokio::net::UnixListener;
 
 /// What the VMM hears of a stream, up to its token.
-async fn hear(listener: &UnixListener) -> (UnixStream, Vec<u8>) {
+async fn accept_hello(listener: &UnixListener) -> (UnixStream, Vec<u8>) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut hello = vec![0; "CONNECT 1025\n".len() + 8];
     stream.read_exact(&mut hello).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_stream_begins_with_its_port_and_its_token() {
     assert!(token != 0 && pending.request().stdin == 0 && pending.request().stderr == 0);
 
     let guest = async {
-        let (mut stream, hello) = hear(&listener).await;
+        let (mut stream, hello) = accept_hello(&listener).await;
         let (line, said) = hello.split_at(hello.len() - 8);
         assert_eq!(line, b"CONNECT 1025\n");
         assert_eq!(said, token.to_le_bytes());
@@ -53,7 +53,7 @@ async fn what_is_no_answer_of_a_vmm_is_an_error() {
     let endless = vec![b'O'; 1 << 20];
     for answer in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n", &endless] {
         let vmm = async {
-            let (mut stream, _) = hear(&listener).await;
+            let (mut stream, _) = accept_hello(&listener).await;
             // It is not listened to for long.
             let _ = stream.write_all(answer).await;
         };
@@ -79,7 +79,7 @@ async fn a_link_in_place_of_the_socket_leads_nowhere() {
     assert!(Streams::new(&path).is_err());
     let vmm = async {
         tokio::select! {
-            (mut stream, _) = hear(&listener) => stream.write_all(b"OK 1\n").await.unwrap(),
+            (mut stream, _) = accept_hello(&listener) => stream.write_all(b"OK 1\n").await.unwrap(),
             _ = victim.accept() => panic!("another socket of the host was connected to"),
         }
     };

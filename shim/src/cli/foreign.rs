@@ -64,7 +64,7 @@ pub(crate) fn container(context: &Context, wanted: &str) -> CliResult<Option<For
         }
         let fitting = pod.containers.iter().filter_map(|(there, files)| {
             let files = files.as_ref().ok();
-            let name = || files.and_then(|files| Match::of(&files.told().name?, id));
+            let name = || files.and_then(|files| Match::of(&files.bundle_info().name?, id));
             let fit = Match::of(there, id).or_else(name)?;
             // Kubernetes creates containers of the same name one after the other: the last is meant.
             let age = files.map(|files| (files.status().is_live(), files.record.created));
@@ -138,7 +138,7 @@ impl ForeignContainer {
                     kind: ErrorKind::Unavailable,
                     message: format!(
                         "The shim of pod {:?} of {} does not answer: it has ended, or is of an older version",
-                        self.pod.config.id, self.pod.config.front_door
+                        self.pod.config.id, self.pod.config.managed_by
                     ),
                 }
                 .into()
@@ -186,11 +186,11 @@ impl ForeignContainer {
             _ => return Err(Error::not_found("container", &self.container).into()),
         };
         let init = files.state.init;
-        let described = files.told();
+        let described = files.bundle_info();
         value(&InspectedContainer {
             pod: &self.pod.config.id,
             namespace: &self.pod.config.namespace,
-            front_door: self.pod.config.front_door.to_string(),
+            managed_by: self.pod.config.managed_by.to_string(),
             id: &files.record.id,
             name: described.name.as_ref().unwrap_or(&files.record.id),
             status: files.status().to_string(),
@@ -219,7 +219,8 @@ pub(crate) async fn owner(pod: &ListedPod) -> Option<OwnerClient> {
 struct InspectedContainer<'a> {
     pod: &'a str,
     namespace: &'a str,
-    front_door: String,
+    #[serde(rename = "front_door")]
+    managed_by: String,
     id: &'a str,
     name: &'a str,
     status: String,
@@ -244,7 +245,8 @@ struct InspectedPod<'a> {
     id: &'a str,
     name: &'a str,
     namespace: &'a str,
-    front_door: String,
+    #[serde(rename = "front_door")]
+    managed_by: String,
     status: String,
     owner_pid: Option<u32>,
     path: String,
@@ -275,7 +277,7 @@ pub(crate) fn inspect_pod(pod: &ListedPod) -> CliResult<serde_json::Value> {
         id: &pod.config.id,
         name: pod.name(),
         namespace: &pod.config.namespace,
-        front_door: pod.config.front_door.to_string(),
+        managed_by: pod.config.managed_by.to_string(),
         status: pod.status().to_string(),
         owner_pid: pod.owner.as_ref().map(|owner| owner.pid),
         path: pod.path().display().to_string(),

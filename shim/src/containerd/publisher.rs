@@ -20,7 +20,7 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use protobuf::{Message, MessageField};
 use runtime::Event;
-use runtime::engine::foreign::exec::is_visit;
+use runtime::engine::foreign::exec::is_foreign_exec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -136,7 +136,7 @@ async fn forward(
         };
         let Some(event) = event else { return };
         log::debug!("{event:?}");
-        if event.exec().is_some_and(is_visit) {
+        if event.exec().is_some_and(is_foreign_exec) {
             continue;
         }
         match envelope(&namespace, event, &requests) {

@@ -21,7 +21,7 @@ use containerd_shim_protos::shim_async::{Task, create_task};
 use protobuf::MessageField;
 use protobuf::well_known_types::empty::Empty;
 use runtime::Pod;
-use runtime::engine::foreign::exec::is_visit;
+use runtime::engine::foreign::exec::is_foreign_exec;
 use tokio::sync::oneshot;
 use ttrpc::Code;
 use ttrpc::r#async::{Service, TtrpcContext};
@@ -211,7 +211,7 @@ impl Task for TaskService {
 
     async fn exec(&self, _: &TtrpcContext, req: ExecProcessRequest) -> ttrpc::Result<Empty> {
         let pod = self.pod(&req.id)?;
-        if is_visit(&req.exec_id) {
+        if is_foreign_exec(&req.exec_id) {
             let problem = format!("The exec id {:?} is one of rust-kata's own", req.exec_id);
             return Err(status::invalid(problem));
         }

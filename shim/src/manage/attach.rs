@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
-use runtime::engine::foreign::exec::Visits;
+use runtime::engine::foreign::exec::Execs;
 use runtime::engine::owner::log::Stream;
 use runtime::engine::owner::streams::{Piece, ProcessStreams};
 use runtime::engine::owner::{Owner, Starter};
@@ -98,11 +98,11 @@ impl Processes for Owner {
                 let container = [name.clone()];
                 let preserved: Vec<_> = to.preserve_fds.iter().map(preserved).collect();
                 if !(preserved.is_empty() && ends.is_empty()) {
-                    self.lend(&name, &preserved, ends)?;
+                    self.pass_fds(&name, &preserved, ends)?;
                 }
                 let built = self.init(&container).await.and_then(one);
                 if let Err(e) = built {
-                    let _ = self.lend(&name, &[], Vec::new());
+                    let _ = self.pass_fds(&name, &[], Vec::new());
                     return Err(e);
                 }
                 // Its terminal is there, and it has not begun.
@@ -139,7 +139,7 @@ impl Processes for Owner {
 }
 
 #[async_trait]
-impl Processes for Visits {
+impl Processes for Execs {
     async fn connect(
         self: Arc<Self>,
         to: &api::AttachRequest,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use protos::management as api;
 use protos::management_ttrpc::Management;
-use runtime::engine::foreign::exec::{Visits, is_visit};
+use runtime::engine::foreign::exec::{Execs, is_foreign_exec};
 use runtime::engine::owner::Starter;
 use runtime::engine::status::Outcome;
 use runtime::engine::time::nanos;
@@ -29,12 +29,12 @@ type Answer<T> = ttrpc::Result<T>;
 pub(crate) async fn serve_foreign(pod: &Arc<Pod>, address: &Path) -> crate::error::Result<()> {
     let listener = server::listen(address)?;
     let attachments = server::listen(&wire::attach::address_of(address))?;
-    let visits = Visits::new(pod.clone());
-    let mut server = server::start(listener, Service(visits.clone())).await?;
+    let execs = Execs::new(pod.clone());
+    let mut server = server::start(listener, Service(execs.clone())).await?;
     let open = Arc::new(watch::Sender::new(0));
     let attachments = server::non_blocking(attachments)?;
     tokio::spawn(async move {
-        attach::listen(visits, attachments, open).await;
+        attach::listen(execs, attachments, open).await;
         // It serves for as long as it is there.
         let _ = server.shutdown().await;
     });
@@ -42,7 +42,7 @@ pub(crate) async fn serve_foreign(pod: &Arc<Pod>, address: &Path) -> crate::erro
 }
 
 /// The service.
-struct Service(Arc<Visits>);
+struct Service(Arc<Execs>);
 
 impl Service {
     fn refuse<T>(&self, containers: &[String]) -> Answer<T> {
@@ -153,7 +153,7 @@ impl Management for Service {
     }
 
     async fn wait(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::WaitResponse> {
-        let exit = if is_visit(&req.exec) {
+        let exit = if is_foreign_exec(&req.exec) {
             self.0.end_of(&req.exec).map_err(status)?.await
         } else {
             let exec = Some(req.exec.as_str()).filter(|exec| !exec.is_empty());
@@ -172,8 +172,8 @@ impl Management for Service {
         _: &TtrpcContext,
         req: api::ContainersRequest,
     ) -> Answer<api::StatsResponse> {
-        let visits = self.0.clone();
-        answer(async move { visits.stats(&req.containers).await }).await
+        let execs = self.0.clone();
+        answer(async move { execs.stats(&req.containers).await }).await
     }
 
     async fn processes(
@@ -181,8 +181,8 @@ impl Management for Service {
         _: &TtrpcContext,
         req: api::ContainerRequest,
     ) -> Answer<api::ProcessesResponse> {
-        let visits = self.0.clone();
-        answer(async move { visits.processes(&req.container).await }).await
+        let execs = self.0.clone();
+        answer(async move { execs.processes(&req.container).await }).await
     }
 
     async fn create_exec(
@@ -190,10 +190,10 @@ impl Management for Service {
         _: &TtrpcContext,
         req: api::CreateExecRequest,
     ) -> Answer<api::ProcessRequest> {
-        let visits = self.0.clone();
+        let execs = self.0.clone();
         answer(async move {
             let container = req.container.clone();
-            let exec = visits.create_exec(&container, super::exec_request(req))?;
+            let exec = execs.create_exec(&container, super::exec_request(req))?;
             Ok(api::ProcessRequest {
                 container,
                 exec,
@@ -204,9 +204,9 @@ impl Management for Service {
     }
 
     async fn start_exec(&self, _: &TtrpcContext, req: api::ProcessRequest) -> Answer<api::Empty> {
-        let visits = self.0.clone();
+        let execs = self.0.clone();
         answer(async move {
-            let started = visits.start_exec(&req.exec, Starter::default()).await;
+            let started = execs.start_exec(&req.exec, Starter::default()).await;
             started.map(|_| api::Empty::new())
         })
         .await
@@ -217,9 +217,9 @@ impl Management for Service {
         _: &TtrpcContext,
         req: api::RemoveExecRequest,
     ) -> Answer<api::Empty> {
-        let visits = self.0.clone();
+        let execs = self.0.clone();
         answer(async move {
-            let removed = visits.remove_exec(&req.exec, req.force).await;
+            let removed = execs.remove_exec(&req.exec, req.force).await;
             removed.map(|()| api::Empty::new())
         })
         .await

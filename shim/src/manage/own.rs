@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use runtime::engine::Engine;
 use runtime::engine::owner::Owner;
-use runtime::engine::records::paths::PodHome;
+use runtime::engine::records::paths::DataPaths;
 use runtime::engine::wire;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -85,7 +85,7 @@ fn remove_if_spent(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
 type Listeners = [UnixListener; 2];
 
 fn claim(engine: &Engine, namespace: &str, pod: &str) -> Result<(Arc<Owner>, Listeners)> {
-    let home = PodHome::new(&engine.config().data_root, namespace, pod)?;
+    let home = DataPaths::new(&engine.config().data_root, namespace, pod)?;
     let address = engine.owner_address(&home);
     let listen = || {
         Ok::<_, Error>([

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use protos::management as api;
 use protos::management_ttrpc::Management;
 use runtime::engine::owner::{Owner, Starter};
-use runtime::engine::rootfs::User;
+use runtime::engine::rootfs::RootfsUser;
 use runtime::engine::time::nanos;
 use runtime::engine::wire::changes::parse_resources;
 use runtime::engine::wire::errors::to_results;
@@ -254,6 +254,10 @@ impl Management for Service {
     }
 }
 
-fn user(visitor: bool) -> User {
-    if visitor { User::Visitor } else { User::Mount }
+fn user(visitor: bool) -> RootfsUser {
+    if visitor {
+        RootfsUser::Lease
+    } else {
+        RootfsUser::Mount
+    }
 }

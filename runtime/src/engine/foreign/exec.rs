@@ -1,6 +1,6 @@
-//! Looking into a pod that is not the engine's: its containers are measured
-//! and entered, and nothing else of them is changed. Their front door is told
-//! of no process that is run here.
+//! Exec, stats and process lists in a pod that the engine does not manage. Nothing else
+//! of its containers is changed. The manager of the pod gets no events of the processes
+//! that are run here.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,44 +23,44 @@ use crate::pod::Pod;
 use crate::state::Status;
 use crate::sync::lock;
 
-/// What the ids of processes that visitors run begin with.
+/// The prefix of the exec ids of foreign processes.
 const PREFIX: &str = "rust-kata.";
 
-/// As many processes visitors can have at a time.
-const SESSIONS: usize = 256;
+/// The largest number of such processes in a pod at a time.
+const MAX_EXECS: usize = 256;
 
-/// For the output of a process that has ended to be read.
+/// How long the output of an ended process is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Whether an exec of this id is a visitor's.
-pub fn is_visit(exec: &str) -> bool {
+/// Whether an exec id is of a process that was run from outside the pod's manager.
+pub fn is_foreign_exec(exec: &str) -> bool {
     exec.starts_with(PREFIX)
 }
 
-/// What visitors do in a pod.
+/// The processes that are run in a foreign pod from here.
 #[derive(Debug)]
-pub struct Visits {
+pub struct Execs {
     pod: Arc<Pod>,
     /// By exec id, until they have ended.
-    sessions: Mutex<BTreeMap<String, Arc<Session>>>,
+    execs: Mutex<BTreeMap<String, Arc<Exec>>>,
 }
 
-/// A process that a visitor runs, or is about to.
+/// A process that runs, or is created and not started yet.
 #[derive(Debug)]
-struct Session {
+struct Exec {
     container: String,
-    exec: ExecSession,
+    session: ExecSession,
     process: Process,
     started: Mutex<bool>,
     exit: watch::Sender<Option<Exit>>,
 }
 
-impl Visits {
-    /// To a pod that this process owns.
+impl Execs {
+    /// Of a pod that this process owns.
     pub fn new(pod: Arc<Pod>) -> Arc<Self> {
         Arc::new(Self {
             pod,
-            sessions: Mutex::default(),
+            execs: Mutex::default(),
         })
     }
 
@@ -69,7 +69,7 @@ impl Visits {
         &self.pod
     }
 
-    /// Records a process to run in a container. Answers its id.
+    /// Creates a process in a container, not started yet, and returns its exec id.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] unless the container runs;
@@ -97,30 +97,30 @@ impl Visits {
         let layers = [self.pod.share.rootfs(container)];
         let process = exec_request::process_of(&session, base, session.user.as_ref(), &layers)?;
         let id = format!("{PREFIX}{}", &crate::state_dir::id::new_id()[..12]);
-        let mut sessions = lock(&self.sessions);
-        // A client that went away before its process was started.
-        let stale = sessions
+        let mut execs = lock(&self.execs);
+        // Of a client that went away before it started its process.
+        let stale = execs
             .iter()
             .find(|(_, session)| !*lock(&session.started))
             .map(|(id, _)| id.clone());
-        if let Some(stale) = stale.filter(|_| sessions.len() >= SESSIONS) {
-            sessions.remove(&stale);
+        if let Some(stale) = stale.filter(|_| execs.len() >= MAX_EXECS) {
+            execs.remove(&stale);
         }
-        if sessions.len() >= SESSIONS {
-            return Err(refused(format!("running {SESSIONS} of them already")));
+        if execs.len() >= MAX_EXECS {
+            return Err(refused(format!("running {MAX_EXECS} of them already")));
         }
-        let session = Session {
+        let session = Exec {
             container: container.to_owned(),
-            exec: session,
+            session,
             process,
             started: Mutex::new(false),
             exit: watch::Sender::new(None),
         };
-        sessions.insert(id.clone(), Arc::new(session));
+        execs.insert(id.clone(), Arc::new(session));
         Ok(id)
     }
 
-    /// Runs a recorded process, as [`start_exec`](crate::engine::owner::Owner::start_exec)
+    /// Starts a created process, as [`start_exec`](crate::engine::owner::Owner::start_exec)
     /// of an owner does.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl Visits {
         let session = self.session(exec)?;
         let process = starter.begin(session.process.clone())?;
         let Starter { stdin, ends, .. } = starter;
-        let descriptors = exec_request::descriptors(exec, &session.exec.preserve_fds, ends)?;
+        let descriptors = exec_request::descriptors(exec, &session.session.preserve_fds, ends)?;
         if std::mem::replace(&mut *lock(&session.started), true) {
             return Err(Error::WrongState {
                 what: "exec",
@@ -144,7 +144,7 @@ impl Visits {
                 state: "started already".into(),
             });
         }
-        let (mut io, streams) = ProcessStreams::new(session.exec.terminal, stdin, None);
+        let (mut io, streams) = ProcessStreams::new(session.session.terminal, stdin, None);
         io.descriptors = descriptors;
         let output = streams.listen();
         let container = &session.container;
@@ -154,7 +154,7 @@ impl Visits {
         };
         if let Err(e) = started.await {
             let _ = self.pod.delete(container, Some(exec)).await;
-            lock(&self.sessions).remove(exec);
+            lock(&self.execs).remove(exec);
             return Err(e);
         }
         tokio::spawn(
@@ -167,7 +167,7 @@ impl Visits {
     async fn see_to_the_end(
         self: Arc<Self>,
         exec: String,
-        session: Arc<Session>,
+        session: Arc<Exec>,
         streams: Arc<ProcessStreams>,
     ) {
         let exit = self.pod.wait(&session.container, Some(&exec)).await;
@@ -175,22 +175,22 @@ impl Visits {
         if let Err(e) = self.pod.delete(&session.container, Some(&exec)).await {
             log::debug!("Exec {exec} of container {}: {e}", session.container);
         }
-        // Not known how it ended: its container was removed, and killed it.
+        // Without an exit: its container was removed, which killed it.
         session.exit.send_replace(Some(exit.unwrap_or(Exit {
             status: 128 + libc::SIGKILL as u32,
             at: std::time::SystemTime::now(),
         })));
-        lock(&self.sessions).remove(&exec);
+        lock(&self.execs).remove(&exec);
     }
 
-    /// Takes back a recorded process, or kills it.
+    /// Removes a created process, or kills a running one.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] while it runs, unless `force`.
     pub async fn remove_exec(&self, exec: &str, force: bool) -> Result<()> {
         let session = self.session(exec)?;
         if !*lock(&session.started) {
-            lock(&self.sessions).remove(exec);
+            lock(&self.execs).remove(exec);
             return Ok(());
         }
         if !force {
@@ -209,8 +209,8 @@ impl Visits {
         Ok(())
     }
 
-    /// Something that answers how a process has ended, even when it is
-    /// forgotten by then.
+    /// A future of the exit of a process. It resolves even if the process was removed
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -219,7 +219,7 @@ impl Visits {
         Ok(async move { ended(&session).await })
     }
 
-    /// The numbers of the containers that run, of those asked for or of all.
+    /// The resource usage of running containers: of `names`, or of all if that is empty.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] for one that was asked for and
@@ -246,22 +246,21 @@ impl Visits {
         measure::list(&self.pod, container).await
     }
 
-    /// What is said to those who would change a container of the pod, or the
-    /// pod itself, from here.
+    /// The error for an attempt to change a container of the pod, or the pod, from here.
     pub fn refusal(&self, container: Option<&str>) -> Error {
         let config = &self.pod.spec;
         let container = container.unwrap_or(&config.id);
-        crate::engine::foreign::refusal(config.front_door, &config.namespace, container)
+        crate::engine::foreign::refusal(config.managed_by, &config.namespace, container)
     }
 
-    fn session(&self, exec: &str) -> Result<Arc<Session>> {
-        let sessions = lock(&self.sessions);
-        let found = sessions.get(exec).cloned();
+    fn session(&self, exec: &str) -> Result<Arc<Exec>> {
+        let execs = lock(&self.execs);
+        let found = execs.get(exec).cloned();
         found.ok_or_else(|| Error::not_found("exec", exec))
     }
 }
 
-async fn ended(session: &Session) -> Exit {
+async fn ended(session: &Exec) -> Exit {
     let mut exit = session.exit.subscribe();
     loop {
         if let Some(exit) = *exit.borrow_and_update() {

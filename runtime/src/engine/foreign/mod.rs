@@ -13,15 +13,15 @@ use crate::pod::recovery;
 use crate::state::Status;
 use crate::state_dir;
 use crate::state_dir::lock::{self, Owner};
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 pub use crate::state_dir::record::{
-    ContainerRecord, ContainerState, FrontDoor, PodConfig, PodState, PodStatus, ProcessRecord,
+    ContainerRecord, ContainerState, ManagedBy, PodConfig, PodState, PodStatus, ProcessRecord,
 };
 
 /// A pod that has a VM, or had one and is not removed yet.
 #[derive(Debug)]
 pub struct ListedPod {
-    dir: PodDir,
+    dir: RunPaths,
     /// What it was asked to be.
     pub config: PodConfig,
     /// Where it stands.
@@ -59,11 +59,11 @@ impl ListedPod {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn read(root: &Path, namespace: &str, pod: &str) -> Result<Self> {
-        let dir = PodDir::new(root, namespace, pod)?;
+        let dir = RunPaths::new(root, namespace, pod)?;
         lock::read_consistent(&dir, &lock::hold(&dir)?, |_, owner| Self::of(&dir, owner))
     }
 
-    fn of(dir: &PodDir, owner: Option<Owner>) -> Result<Self> {
+    fn of(dir: &RunPaths, owner: Option<Owner>) -> Result<Self> {
         let mut containers = BTreeMap::new();
         for id in crate::state_dir::record::container_ids(dir)? {
             let path = dir.container(&id);
@@ -96,7 +96,7 @@ impl ListedPod {
 
     /// What is said to those who would change a container of it from here.
     pub fn refusal(&self, container: &str) -> Error {
-        refusal(self.config.front_door, &self.config.namespace, container)
+        refusal(self.config.managed_by, &self.config.namespace, container)
     }
 
     /// Its directory.
@@ -118,12 +118,12 @@ impl ListedContainer {
     }
 
     /// What its bundle says of it; nothing if that is gone.
-    pub fn told(&self) -> Told {
+    pub fn bundle_info(&self) -> BundleInfo {
         let spec = crate::load_spec(&self.record.bundle).ok();
         let annotations = spec.as_ref().and_then(|spec| spec.annotations().clone());
         let annotations = annotations.unwrap_or_default();
         let process = spec.and_then(|spec| spec.process().clone());
-        Told {
+        BundleInfo {
             name: annotations.get(CONTAINER_NAME).cloned(),
             image: annotations.get(IMAGE_NAME).cloned().unwrap_or_default(),
             command: process.and_then(|p| p.args().clone()).unwrap_or_default(),
@@ -134,7 +134,7 @@ impl ListedContainer {
 
 /// What the bundle of a [`ListedContainer`] says of it.
 #[derive(Debug)]
-pub struct Told {
+pub struct BundleInfo {
     /// Kubernetes' name of it. A pod may have had more than one of it.
     pub name: Option<String>,
     /// The image that it was made of, if it says so.
@@ -146,9 +146,9 @@ pub struct Told {
 }
 
 /// What is said to those who would change a container of another front door.
-pub(crate) fn refusal(front_door: FrontDoor, namespace: &str, container: &str) -> Error {
-    let message = match front_door {
-        FrontDoor::Run => format!(
+pub(crate) fn refusal(managed_by: ManagedBy, namespace: &str, container: &str) -> Error {
+    let message = match managed_by {
+        ManagedBy::Run => format!(
             "Container {container:?} is that of a `containerd-shim-rust-kata-v2 run`: it ends when that is sent SIGTERM"
         ),
         _ => format!(
@@ -209,9 +209,9 @@ pub fn foreign(root: &Path, namespace: Option<&str>) -> Result<Vec<Result<Listed
         let mut pods = recovery::pods(root, &namespace)?;
         pods.sort();
         for pod in pods {
-            let config = PodDir::new(root, &namespace, &pod)
+            let config = RunPaths::new(root, &namespace, &pod)
                 .and_then(|dir| state_dir::read::<PodConfig>(&dir.config()));
-            if config.is_ok_and(|config| config.front_door == FrontDoor::RustKata) {
+            if config.is_ok_and(|config| config.managed_by == ManagedBy::RustKata) {
                 continue;
             }
             match ListedPod::read(root, &namespace, &pod) {
@@ -235,15 +235,15 @@ mod tests {
     use super::*;
     use std::time::SystemTime;
 
-    fn pod(root: &Path, name: &str, front_door: FrontDoor) -> PodDir {
-        let dir = PodDir::new(root, "default", name).unwrap();
+    fn pod(root: &Path, name: &str, managed_by: ManagedBy) -> RunPaths {
+        let dir = RunPaths::new(root, "default", name).unwrap();
         let container = dir.container("c");
         std::fs::create_dir_all(&container).unwrap();
         crate::state_dir::lock::create(&dir).unwrap();
         let config = PodConfig {
             namespace: "default".into(),
             id: name.into(),
-            front_door,
+            managed_by,
             ..PodConfig::default()
         };
         state_dir::write(&dir.config(), &config).unwrap();
@@ -278,9 +278,9 @@ mod tests {
     #[test]
     fn those_of_others_are_listed_and_the_engines_own_are_not() {
         let root = tempfile::tempdir().unwrap();
-        let dir = pod(root.path(), "theirs", FrontDoor::Containerd);
-        pod(root.path(), "ours", FrontDoor::RustKata);
-        let broken = pod(root.path(), "broken", FrontDoor::Containerd);
+        let dir = pod(root.path(), "theirs", ManagedBy::Containerd);
+        pod(root.path(), "ours", ManagedBy::RustKata);
+        let broken = pod(root.path(), "broken", ManagedBy::Containerd);
         std::fs::write(broken.state(), "").unwrap();
         let owner = Owner {
             pid: std::process::id(),
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn what_a_dead_owner_left_has_ended_with_137() {
         let root = tempfile::tempdir().unwrap();
-        pod(root.path(), "theirs", FrontDoor::Containerd);
+        pod(root.path(), "theirs", ManagedBy::Containerd);
         let listed = ListedPod::read(root.path(), "default", "theirs").unwrap();
         let init = listed.containers["c"].as_ref().unwrap().state.init;
         assert_eq!(init.status, Status::Stopped);

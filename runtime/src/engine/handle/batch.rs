@@ -49,8 +49,8 @@ impl PodHandle {
             Err(held) => {
                 let mut view =
                     crate::engine::records::view::PodView::read_locked(&self.home, &held)?;
-                let changed = view.unsettled();
-                view.settle(&held)?;
+                let changed = view.lost_containers();
+                view.record_losses(&held)?;
                 let chosen = view.chosen(containers)?.into_iter();
                 let (done, ignored) = chosen.partition(|name| changed.contains(name));
                 Ok(Outcome {

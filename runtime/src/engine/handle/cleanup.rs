@@ -23,7 +23,7 @@ impl PodHandle {
             Err(held) => held,
         };
         let mut view = PodView::read_locked(&self.home, &held)?;
-        view.settle(&held)?;
+        view.record_losses(&held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
@@ -31,7 +31,7 @@ impl PodHandle {
                 may_clean(&name, &files.state).and_then(|()| clean(&self.home.container(&name)?));
             if cleaned.is_ok() {
                 let event = Event::container(&view.definition, &files.definition, "cleanup");
-                self.home.journal().tell(event);
+                self.home.journal().append_or_warn(event);
             }
             outcome.add(&name, cleaned);
         }

@@ -22,12 +22,12 @@ pub struct Removed {
 }
 
 impl Removed {
-    fn tell(&self, images: &Images) {
+    fn append_events(&self, images: &Images) {
         for name in &self.untagged {
-            images.tell("untag", name, "");
+            images.append_event("untag", name, "");
         }
         for id in &self.deleted {
-            images.tell("remove", id, id);
+            images.append_event("remove", id, id);
         }
     }
 }
@@ -83,7 +83,7 @@ impl Engine {
                 .map_err(|e| Error::Internal(format!("Removing an image broke off: {e}")))?;
             match tried {
                 Ok(removed) => {
-                    removed.tell(&self.images()?);
+                    removed.append_events(&self.images()?);
                     return Ok(removed);
                 }
                 Err(Hindrance::Other(e)) => return Err(e),
@@ -119,7 +119,7 @@ impl Engine {
         let hidden = images.collect(&held)?;
         drop(held);
         Images::remove_hidden(&hidden);
-        removed.tell(&images);
+        removed.append_events(&images);
         Ok(removed)
     }
 }

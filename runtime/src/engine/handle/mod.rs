@@ -19,9 +19,9 @@ use protos::management as api;
 use self::access::TRIES;
 use super::records;
 use super::records::definition::ContainerDefinition;
-use super::records::paths::PodHome;
+use super::records::paths::DataPaths;
 use super::records::view::PodView;
-use super::status::{Fit, Operation, Outcome};
+use super::status::{Applicability, Operation, Outcome};
 use super::{Engine, add_container};
 use crate::engine::wire::changes::{request, stop_request};
 use crate::engine::wire::errors;
@@ -32,11 +32,11 @@ use crate::state_dir::lock::PodLock;
 #[derive(Debug, Clone)]
 pub struct PodHandle {
     pub(super) engine: Engine,
-    pub(super) home: PodHome,
+    pub(super) home: DataPaths,
 }
 
 impl PodHandle {
-    pub(crate) fn new(engine: &Engine, home: PodHome) -> Self {
+    pub(crate) fn new(engine: &Engine, home: DataPaths) -> Self {
         Self {
             engine: engine.clone(),
             home,
@@ -49,7 +49,7 @@ impl PodHandle {
     }
 
     /// Where it is.
-    pub fn home(&self) -> &PodHome {
+    pub fn home(&self) -> &DataPaths {
         &self.home
     }
 
@@ -59,7 +59,7 @@ impl PodHandle {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn view(&self) -> Result<PodView> {
-        PodView::notice(&self.home)
+        PodView::read_and_record(&self.home)
     }
 
     /// Creates a container in the pod.
@@ -144,7 +144,7 @@ impl PodHandle {
         };
         // Nothing runs; and nothing is to be started again by itself.
         let mut view = PodView::read_locked(&self.home, &held)?;
-        view.settle(&held)?;
+        view.record_losses(&held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
@@ -226,8 +226,8 @@ impl PodHandle {
         let mut outcome = Outcome::default();
         for name in view.chosen(asked)? {
             let status = view.container(&name)?.state.status;
-            let fine = matches!(operation.fits(status), Fit::Nothing { fine: true });
-            if fine || asked.is_empty() {
+            let no_op = operation.applicability(status) == Applicability::NoOp;
+            if no_op || asked.is_empty() {
                 outcome.ignored.push(name);
                 continue;
             }

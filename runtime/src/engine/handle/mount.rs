@@ -1,5 +1,5 @@
-//! Root file systems of containers for those who are on the host: to look around
-//! (`mount`), or to copy (`cp`, `export`).
+//! Root file systems of containers on the host: mounted for users (`mount`), or leased by
+//! a process that copies (`cp`, `export`).
 
 use std::path::{Path, PathBuf};
 
@@ -9,21 +9,21 @@ use super::PodHandle;
 use crate::engine::records;
 use crate::engine::records::view::PodView;
 use crate::engine::rootfs::not_mounted;
-use crate::engine::rootfs::{self, User, Visit};
+use crate::engine::rootfs::{self, RootfsLease, RootfsUser};
 use crate::error::{ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
-/// A container's root file system, for as long as a process copies.
+/// A container's root file system, leased by a process that copies.
 #[derive(Debug)]
-pub struct Visited {
+pub struct LeasedRootfs {
     path: PathBuf,
     container: String,
-    visit: Visit,
+    lease: RootfsLease,
 }
 
-impl Visited {
-    /// Where it is. Names in it are the container's: none may be followed
-    /// without its root.
+impl LeasedRootfs {
+    /// Its path. Names below it are under the container's control: resolve them only
+    /// beneath this root.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -36,7 +36,7 @@ impl PodHandle {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] if its image is damaged.
     pub async fn mount(&self, container: &str) -> Result<PathBuf> {
-        self.hold(container, User::Mount).await
+        self.hold(container, RootfsUser::Mount).await
     }
 
     /// Undoes one [`PodHandle::mount`], or all with `force`.
@@ -45,35 +45,34 @@ impl PodHandle {
     /// [`Error::WrongState`] if it is not mounted; [`Error::Busy`] if the last
     /// one is undone while a process uses what is mounted.
     pub async fn unmount(&self, container: &str, force: bool) -> Result<()> {
-        self.release(container, User::Mount, force).await
+        self.release(container, RootfsUser::Mount, force).await
     }
 
-    /// A container's root file system, mounted for as long as this process
-    /// copies.
+    /// Mounts a container's root file system until [`PodHandle::release_rootfs`].
     ///
     /// # Errors
     /// As [`PodHandle::mount`].
-    pub async fn visit(&self, container: &str) -> Result<Visited> {
+    pub async fn lease_rootfs(&self, container: &str) -> Result<LeasedRootfs> {
         // Found first: the lock's file must not be made for none.
         self.view()?.container(container)?;
-        let visit = Visit::begin(&self.home.container(container)?)?;
-        Ok(Visited {
-            path: self.hold(container, User::Visitor).await?,
+        let lease = RootfsLease::begin(&self.home.container(container)?)?;
+        Ok(LeasedRootfs {
+            path: self.hold(container, RootfsUser::Lease).await?,
             container: container.to_owned(),
-            visit,
+            lease,
         })
     }
 
-    /// Ends a visit.
+    /// Releases a lease.
     ///
     /// # Errors
     /// [`Error::Io`] if the mount cannot be undone.
-    pub async fn end_visit(&self, visited: Visited) -> Result<()> {
-        let Visited {
-            container, visit, ..
-        } = visited;
-        drop(visit);
-        match self.release(&container, User::Visitor, false).await {
+    pub async fn release_rootfs(&self, leased: LeasedRootfs) -> Result<()> {
+        let LeasedRootfs {
+            container, lease, ..
+        } = leased;
+        drop(lease);
+        match self.release(&container, RootfsUser::Lease, false).await {
             // Somebody looks around in it, or it was removed meanwhile.
             Err(e)
                 if matches!(
@@ -92,15 +91,15 @@ impl PodHandle {
     /// # Errors
     /// The agent's.
     pub async fn files_changed(&self) -> Result<()> {
-        let told = self.ask(async |owner| owner.files_changed(api::Empty::new()).await);
-        told.await.map(drop)
+        let answered = self.ask(async |owner| owner.files_changed(api::Empty::new()).await);
+        answered.await.map(drop)
     }
 
-    async fn hold(&self, container: &str, user: User) -> Result<PathBuf> {
+    async fn hold(&self, container: &str, user: RootfsUser) -> Result<PathBuf> {
         let asked = self.ask(async |owner| {
             let request = api::MountRequest {
                 container: container.to_owned(),
-                visitor: user == User::Visitor,
+                visitor: user == RootfsUser::Lease,
                 ..Default::default()
             };
             owner.mount(request).await
@@ -116,11 +115,11 @@ impl PodHandle {
         })
     }
 
-    async fn release(&self, container: &str, user: User, force: bool) -> Result<()> {
+    async fn release(&self, container: &str, user: RootfsUser, force: bool) -> Result<()> {
         let asked = self.ask(async |owner| {
             let request = api::UnmountRequest {
                 container: container.to_owned(),
-                visitor: user == User::Visitor,
+                visitor: user == RootfsUser::Lease,
                 force,
                 ..Default::default()
             };
@@ -133,7 +132,7 @@ impl PodHandle {
         let used = self.with_files(container, &held, |_, state| {
             rootfs::release(&self.home.container(container)?, user, force, state)
         })?;
-        not_mounted(container, used || user == User::Visitor)
+        not_mounted(container, used || user == RootfsUser::Lease)
     }
 
     /// Changes a container's state where nobody owns the pod.
@@ -144,7 +143,7 @@ impl PodHandle {
         change: impl FnOnce(&PodView, &mut crate::engine::records::record::ContainerState) -> Result<T>,
     ) -> Result<T> {
         let mut view = PodView::read_locked(&self.home, held)?;
-        view.settle(held)?;
+        view.record_losses(held)?;
         let before = &view.container(container)?.state;
         let mut state = before.clone();
         let result = change(&view, &mut state)?;

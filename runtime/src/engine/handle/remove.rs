@@ -52,10 +52,10 @@ impl PodHandle {
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let dependents = graph.dependents(&name);
-            let stays = dependents.iter().find(|d| !containers.contains(d));
+            let blocked_by = dependents.iter().find(|d| !containers.contains(d));
             // One that cannot be read may be what `force` is for.
             let readable = view.container(&name).map(drop);
-            let result = match (stays, readable) {
+            let result = match (blocked_by, readable) {
                 (Some(dependent), _) => Err(Error::WrongState {
                     what: "container",
                     id: name.clone(),

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::engine::Engine;
-use crate::engine::records::paths::PodHome;
+use crate::engine::records::paths::DataPaths;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// The argument with which `rust-kata` owns a pod.
@@ -14,7 +14,7 @@ pub const OWN: &str = "own";
 
 /// Starts `rust-kata own` for a pod: a process of its own session, with nothing
 /// of ours but one pipe. It says on that when it serves, or why it does not.
-pub(in crate::engine) fn start_owner(engine: &Engine, home: &PodHome) -> Result<()> {
+pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Result<()> {
     let program = engine.config.owner_program()?;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).on("make", "a pipe")?;
     let mut command = Command::new(&program);

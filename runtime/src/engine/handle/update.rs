@@ -31,7 +31,7 @@ impl PodHandle {
         let home = self.home.container(container)?;
         records::write_container(&home, &state, &held)?;
         let event = Event::container(&view.definition, &files.definition, "update");
-        self.home.journal().tell(event);
+        self.home.journal().append_or_warn(event);
         Ok(())
     }
 }

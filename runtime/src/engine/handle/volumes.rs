@@ -118,7 +118,7 @@ impl Engine {
             return Ok(users);
         }
         let gone = staging::hide(dir.path(), &volumes.root)?;
-        volumes.tell("remove", name);
+        volumes.append_event("remove", name);
         drop(held);
         fs::remove_dir_all(&gone).on("remove", &gone)?;
         Ok(Vec::new())
@@ -138,7 +138,7 @@ impl Engine {
             if users(&containers, &name).next().is_none() {
                 let dir = volumes.dir(&name)?;
                 gone.push(staging::hide(dir.path(), &volumes.root)?);
-                volumes.tell("remove", &name);
+                volumes.append_event("remove", &name);
                 removed.push(name);
             }
         }

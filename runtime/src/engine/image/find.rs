@@ -66,7 +66,7 @@ impl Images {
         let held = self.exclusive()?;
         let image = self.find_locked(wanted, &held)?;
         self.write_name(&name, &image.image.id, &held)?;
-        self.tell("tag", &name, &image.image.id);
+        self.append_event("tag", &name, &image.image.id);
         Ok(())
     }
 

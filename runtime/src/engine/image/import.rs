@@ -12,7 +12,7 @@ use super::content::{Archive, Content, Directory};
 use super::digest::chain_ids;
 use super::layer;
 use super::layout::{self, Resolved};
-use super::progress::{LayerProgress, LayerStep, Report, Told};
+use super::progress::{LayerProgress, LayerStep, ProgressReader, Report};
 use super::record::{Image, ImageView, Layer, Lease};
 use super::reference::ImageSource;
 use super::registry::{Puller, RegistryOptions};
@@ -54,7 +54,7 @@ impl Images {
         let held = self.take_in(source, name, options, report).await?;
         let (names, id) = (&held.view().names, &held.image().id);
         let name = names.first().unwrap_or(id);
-        self.tell("pull", name, id);
+        self.append_event("pull", name, id);
         Ok(held)
     }
 
@@ -197,7 +197,7 @@ impl Import {
         let mut below: Vec<PathBuf> = Vec::new();
         for (n, id) in self.chain.iter().enumerate() {
             let descriptor = &self.resolved.layers[n];
-            let tell = |step, done| {
+            let report_layer = |step, done| {
                 report(LayerProgress {
                     digest: descriptor.digest(),
                     step,
@@ -206,13 +206,13 @@ impl Import {
                 });
             };
             if let Some(layer) = self.images.layer(id).read()? {
-                tell(LayerStep::Present, descriptor.size());
+                report_layer(LayerStep::Present, descriptor.size());
                 below.push(self.images.layer(id).files());
                 layers.push(layer);
                 continue;
             }
             let layer = self.unpack(n, &below, content, report)?;
-            tell(LayerStep::Done, descriptor.size());
+            report_layer(LayerStep::Done, descriptor.size());
             below.push(self.staging.layer(id).files());
             layers.push(layer);
         }
@@ -232,7 +232,7 @@ impl Import {
         let files = dir.files();
         fs::create_dir_all(&files).on("create", &files)?;
         set_mode(&files, 0o755)?;
-        let blob = Told {
+        let blob = ProgressReader {
             inner: content.blob(descriptor.digest())?,
             report,
             now: LayerProgress {

@@ -31,22 +31,22 @@ pub struct LayerProgress<'a> {
     pub total: u64,
 }
 
-/// Told of every step.
+/// Called for every step.
 pub type Report = Arc<dyn Fn(LayerProgress<'_>) + Send + Sync>;
 
-/// Tells nobody.
+/// A [`Report`] that does nothing.
 pub fn silent() -> Report {
     Arc::new(|_| {})
 }
 
-/// A reader that tells how much was read.
-pub(super) struct Told<'a, R> {
+/// A reader that reports how much was read.
+pub(super) struct ProgressReader<'a, R> {
     pub(super) inner: R,
     pub(super) report: &'a Report,
     pub(super) now: LayerProgress<'a>,
 }
 
-impl<R: Read> Read for Told<'_, R> {
+impl<R: Read> Read for ProgressReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.now.done += read as u64;

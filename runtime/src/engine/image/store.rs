@@ -67,11 +67,11 @@ impl Images {
         Ok(images)
     }
 
-    /// Tells what has happened to an image.
-    pub(in crate::engine) fn tell(&self, action: &str, name: &str, id: &str) {
+    /// Appends an event of an image to the journal.
+    pub(in crate::engine) fn append_event(&self, action: &str, name: &str, id: &str) {
         if let Some(data_root) = self.root.parent() {
             let event = Event::new(Kind::Image, action, name, id);
-            Journal::of(data_root).tell(event);
+            Journal::of(data_root).append_or_warn(event);
         }
     }
 

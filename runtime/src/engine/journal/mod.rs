@@ -137,9 +137,8 @@ impl Journal {
         }
     }
 
-    /// Appends an event of what has happened already. What goes wrong with that
-    /// is no reason to fail what has.
-    pub fn tell(&self, event: Event) {
+    /// Appends an event of something that has happened already: a failure is only logged.
+    pub fn append_or_warn(&self, event: Event) {
         let what = format!("{} {} {}", event.kind.name(), event.action, event.name);
         if let Err(e) = self.append(event) {
             log::warn!("The event {what:?} is not in the journal: {e}");
@@ -238,8 +237,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let journal = Journal::of(root.path());
         assert!(names(&journal).is_empty());
-        let told = event(1).with("exit_code", 137);
-        journal.append(told).unwrap();
+        let appended = event(1).with("exit_code", 137);
+        journal.append(appended).unwrap();
         journal.append(event(2)).unwrap();
         let events = Reader::open(&journal).unwrap().events().unwrap();
         assert_eq!(events[0].attributes["exit_code"], "137");

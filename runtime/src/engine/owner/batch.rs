@@ -18,7 +18,7 @@ impl Owner {
         operations: Vec<api::Operation>,
     ) -> Result<api::BatchResponse> {
         let _op = self.op.lock().await;
-        self.stays()?;
+        self.ensure_not_leaving()?;
         let mut response = api::BatchResponse::default();
         for operation in operations {
             let made = match to_change(operation) {

@@ -13,7 +13,7 @@ use crate::engine::owner::log::LogWriter;
 use crate::engine::owner::streams::ProcessStreams;
 use crate::engine::records::definition::{ContainerDefinition, Rootfs, SharedNamespace};
 use crate::engine::records::limits::put_over;
-use crate::engine::records::paths::{ContainerHome, PodHome};
+use crate::engine::records::paths::{ContainerPaths, DataPaths};
 use crate::engine::rootfs::Root;
 use crate::engine::status::ContainerStatus;
 use crate::engine::users;
@@ -42,7 +42,7 @@ impl Owner {
         let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
         let stdin = definition.stdin_open;
         let (mut io, streams) = ProcessStreams::new(definition.terminal(), stdin, Some(log));
-        io.descriptors = std::mem::take(&mut *lock(&container.lent));
+        io.descriptors = std::mem::take(&mut *lock(&container.passed_fds));
         // Intent: from here on it may be in the VM.
         self.change(container, |state| {
             state.status = ContainerStatus::Initialized;
@@ -61,7 +61,7 @@ impl Owner {
         match created {
             Ok(pid) => {
                 self.change(container, |state| state.pid = pid)?;
-                self.tell_of(container, |event| event.action("init"));
+                self.append_container_event(container, |event| event.action("init"));
                 Ok(())
             }
             Err(e) => {
@@ -85,7 +85,7 @@ impl Owner {
     /// Nothing of the container is in the VM, and it has not run.
     fn out_of_vm(&self, container: &Tracked, why: &Error) {
         *lock(&container.streams) = None;
-        self.note(container, |state| {
+        self.record_change(container, |state| {
             let before = state.finished.is_some() || state.exit_code.is_some();
             state.status = if before {
                 ContainerStatus::Exited
@@ -98,7 +98,7 @@ impl Owner {
     }
 
     /// The mounts of its volumes, of which new ones are filled.
-    async fn volumes(&self, container: &Tracked, home: &ContainerHome) -> Result<Vec<Mount>> {
+    async fn volumes(&self, container: &Tracked, home: &ContainerPaths) -> Result<Vec<Mount>> {
         let volumes = self.engine.volumes();
         let (definition, home) = (container.definition.clone(), home.clone());
         let state = container.now();
@@ -174,7 +174,7 @@ impl Owner {
 
 /// Where a container's files are before it is mounted, uppermost first.
 pub(super) fn root_layers(
-    home: &PodHome,
+    home: &DataPaths,
     definition: &ContainerDefinition,
 ) -> Result<Vec<PathBuf>> {
     match &definition.rootfs {

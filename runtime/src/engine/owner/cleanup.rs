@@ -29,7 +29,7 @@ impl Owner {
             };
             let cleaned = cleaned.await;
             if cleaned.is_ok() {
-                self.tell_of(&container, |event| event.action("cleanup"));
+                self.append_container_event(&container, |event| event.action("cleanup"));
             }
             outcome.add(container.name(), cleaned);
         }

@@ -32,7 +32,7 @@ impl Owner {
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => self.hear(&pod, event).await,
+                    Some(event) => self.handle_event(&pod, event).await,
                     None => return,
                 },
                 reason = pod.guest.gone() => {
@@ -43,7 +43,7 @@ impl Owner {
         }
     }
 
-    async fn hear(self: &Arc<Self>, pod: &Arc<Pod>, event: Event) {
+    async fn handle_event(self: &Arc<Self>, pod: &Arc<Pod>, event: Event) {
         match event {
             Event::Exited {
                 container,
@@ -59,13 +59,13 @@ impl Owner {
             } => self.exec_ended(pod, &container, &exec, exit).await,
             Event::Oom { container } => {
                 if let Ok(container) = self.tracked(&container) {
-                    self.note(&container, |state| state.oom_killed = true);
-                    self.tell_of(&container, |event| event.action("oom"));
+                    self.record_change(&container, |state| state.oom_killed = true);
+                    self.append_container_event(&container, |event| event.action("oom"));
                 }
             }
             Event::Started { container, .. } => {
                 if let Ok(container) = self.tracked(&container) {
-                    self.tell_start(&container);
+                    self.record_start(&container);
                 }
             }
             // What was asked for is written down by those who asked.
@@ -80,7 +80,7 @@ impl Owner {
         events: &mut mpsc::UnboundedReceiver<Event>,
         reason: String,
     ) {
-        self.note_end_of_vm(&pod.guest.lost());
+        self.record_vm_end(&pod.guest.lost());
         let in_vm = || {
             let containers = lock(&self.containers);
             containers.values().any(|c| c.now().status.is_live())
@@ -88,7 +88,7 @@ impl Owner {
         let deadline = tokio::time::Instant::now() + LAST_WORDS;
         while in_vm() {
             match tokio::time::timeout_at(deadline, events.recv()).await {
-                Ok(Some(event)) => self.hear(pod, event).await,
+                Ok(Some(event)) => self.handle_event(pod, event).await,
                 _ => break,
             }
         }
@@ -97,8 +97,8 @@ impl Owner {
             let problem = format!("the VM ended: {reason}");
             if let Some(lost) = container.now().lost(&problem) {
                 let code = lost.exit_code.unwrap_or_default();
-                self.note(&container, |state| *state = lost);
-                self.tell_end(&container, code);
+                self.record_change(&container, |state| *state = lost);
+                self.record_end(&container, code);
             }
         }
         if let Err(e) = pod.shutdown().await {
@@ -132,7 +132,7 @@ impl Owner {
         if again {
             self.pending.send_modify(|pending| *pending += 1);
         }
-        self.note(&container, |state| {
+        self.record_change(&container, |state| {
             state.pid = 0;
             state.execs.clear();
             if state.status == ContainerStatus::Initialized {
@@ -147,7 +147,7 @@ impl Owner {
                 state.restarts = 0;
             }
         });
-        self.tell_end(&container, exit.status);
+        self.record_end(&container, exit.status);
         if again {
             tokio::spawn(self.clone().restart_later(container));
         } else if container.definition.remove_at_exit {
@@ -172,7 +172,7 @@ impl Owner {
             self.pending.send_modify(|pending| *pending -= 1);
             if let Err(e) = result {
                 ::log::error!("Container {} is not started again: {e}", container.name());
-                self.note(&container, |state| state.problem = Some(e.to_string()));
+                self.record_change(&container, |state| state.problem = Some(e.to_string()));
             }
             self.end_if_unused().await;
         })
@@ -187,7 +187,7 @@ impl Owner {
         }
         let pod = self.boot().await?;
         self.start_one(&pod, container, now.restarts + 1).await?;
-        self.tell_of(container, |event| event.action("restart"));
+        self.append_container_event(container, |event| event.action("restart"));
         Ok(())
     }
 
@@ -213,11 +213,11 @@ impl Owner {
             return;
         }
         let started = lock(&self.state).started;
-        let stays = self.definition.infra
+        let keeps_running = self.definition.infra
             && started
             && self.definition.exit_policy == ExitPolicy::Continue
             && !self.definition.single;
-        if stays && self.live().is_some() {
+        if keeps_running && self.live().is_some() {
             return;
         }
         self.end("its last container ended").await;
@@ -242,7 +242,7 @@ impl Owner {
             if let Err(e) = pod.shutdown().await {
                 ::log::error!("Something may be left of the VM: {e}");
             }
-            self.note_end_of_vm(&lost);
+            self.record_vm_end(&lost);
         }
         // Also where its listener is at them: the owner is not to go before.
         self.run_stop_hooks().await;
@@ -262,17 +262,19 @@ impl Owner {
 
     /// Writes down and tells, once, that the VM has ended, and why it was lost
     /// if it was.
-    fn note_end_of_vm(&self, lost: &Option<String>) {
-        if !self.vm_told.swap(false, Ordering::Relaxed) {
+    fn record_vm_end(&self, lost: &Option<String>) {
+        if !self.vm_reported.swap(false, Ordering::Relaxed) {
             return;
         }
         let Some(reason) = lost else {
-            return self.tell("stop");
+            return self.append_event("stop");
         };
-        let noted = self.change_pod(|state| state.problem = Some(reason.clone()));
-        noted.unwrap_or_else(|e| ::log::error!("{e}"));
+        let changed = self.change_pod(|state| state.problem = Some(reason.clone()));
+        changed.unwrap_or_else(|e| ::log::error!("{e}"));
         let died = journal::Event::pod(&self.definition, "died");
-        self.home.journal().tell(died.with("reason", reason));
+        self.home
+            .journal()
+            .append_or_warn(died.with("reason", reason));
     }
 
     /// Runs hooks of the pod, with its state on stdin.

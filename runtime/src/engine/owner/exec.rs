@@ -105,7 +105,7 @@ impl Owner {
             self.change_exec(&container, exec, |session| {
                 session.status = ContainerStatus::Running;
             })?;
-            self.tell_of(&container, |event| {
+            self.append_container_event(&container, |event| {
                 let event = event.action("exec").with("exec", exec);
                 event.with("command", session.command.join(" "))
             });
@@ -123,16 +123,16 @@ impl Owner {
             Err(e) => {
                 let _ = pod.delete(name, Some(exec)).await;
                 lock(&container.execs).remove(exec);
-                let told = session_of(&container, exec).is_ok_and(|s| s.status.is_live());
+                let live = session_of(&container, exec).is_ok_and(|s| s.status.is_live());
                 self.change(&container, |state| {
                     state.execs.remove(exec);
                 })?;
-                if told {
+                if live {
                     let code = match e {
                         Error::Command { exit_code, .. } => exit_code,
                         _ => UNKNOWN,
                     };
-                    self.tell_exec_end(&container, exec, code.into());
+                    self.record_exec_end(&container, exec, code.into());
                 }
                 Err(e)
             }
@@ -145,14 +145,19 @@ impl Owner {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it is built;
     /// [`Error::Invalid`] unless there is an end for each descriptor.
-    pub fn lend(&self, name: &str, wanted: &[PreservedFd], ends: Vec<UnixStream>) -> Result<()> {
+    pub fn pass_fds(
+        &self,
+        name: &str,
+        wanted: &[PreservedFd],
+        ends: Vec<UnixStream>,
+    ) -> Result<()> {
         let container = self.tracked(name)?;
-        let lent = descriptors(name, wanted, ends)?;
-        descriptor::check(lent.iter().map(|descriptor| descriptor.number))?;
-        if !lent.is_empty() && container.now().status.is_live() {
+        let passed_fds = descriptors(name, wanted, ends)?;
+        descriptor::check(passed_fds.iter().map(|descriptor| descriptor.number))?;
+        if !passed_fds.is_empty() && container.now().status.is_live() {
             return Err(self.wrong_state(&container, "pass descriptors on to"));
         }
-        *lock(&container.lent) = lent;
+        *lock(&container.passed_fds) = passed_fds;
         Ok(())
     }
 
@@ -170,18 +175,18 @@ impl Owner {
             ::log::debug!("Exec {exec} of container {name}: {e}");
         }
         lock(&container.execs).remove(exec);
-        let noted = self.change_exec(&container, exec, |session| {
+        let changed = self.change_exec(&container, exec, |session| {
             session.status = ContainerStatus::Exited;
             session.exit_code = Some(exit.status);
             session.finished = Some(exit.at);
             session.pid = 0;
         });
-        noted.unwrap_or_else(|e| ::log::error!("Exec {exec} of container {name}: {e}"));
-        self.tell_exec_end(&container, exec, exit.status);
+        changed.unwrap_or_else(|e| ::log::error!("Exec {exec} of container {name}: {e}"));
+        self.record_exec_end(&container, exec, exit.status);
     }
 
-    fn tell_exec_end(&self, container: &Tracked, exec: &str, code: u32) {
-        self.tell_of(container, |event| {
+    fn record_exec_end(&self, container: &Tracked, exec: &str, code: u32) {
+        self.append_container_event(container, |event| {
             let event = event.action("exec_died").with("exec", exec);
             event.with("exit_code", code)
         });

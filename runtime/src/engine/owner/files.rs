@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use super::Owner;
 use crate::engine::rootfs::not_mounted;
-use crate::engine::rootfs::{self, User};
+use crate::engine::rootfs::{self, RootfsUser};
 use crate::error::Result;
 
 impl Owner {
-    /// As `PodHandle::mount`, or for a visitor.
+    /// As `PodHandle::mount`, or for a lease.
     ///
     /// # Errors
     /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
-    pub async fn mount(&self, name: &str, user: User) -> Result<PathBuf> {
+    pub async fn mount(&self, name: &str, user: RootfsUser) -> Result<PathBuf> {
         // Not while it is being built or taken down.
         let _op = self.op.lock().await;
         let container = self.tracked(name)?;
@@ -26,11 +26,11 @@ impl Owner {
         path
     }
 
-    /// As `PodHandle::unmount`, or for a visitor.
+    /// As `PodHandle::unmount`, or for a lease.
     ///
     /// # Errors
     /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`].
-    pub async fn unmount(&self, name: &str, user: User, force: bool) -> Result<()> {
+    pub async fn unmount(&self, name: &str, user: RootfsUser, force: bool) -> Result<()> {
         let _op = self.op.lock().await;
         let container = self.tracked(name)?;
         let home = self.home.container(name)?;
@@ -38,7 +38,7 @@ impl Owner {
         self.change(&container, |state| {
             used = rootfs::release(&home, user, force, state);
         })?;
-        not_mounted(name, used? || user == User::Visitor)
+        not_mounted(name, used? || user == RootfsUser::Lease)
     }
 
     /// Has the guest see what was changed in files on the host.

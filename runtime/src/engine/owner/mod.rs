@@ -34,7 +34,7 @@ use super::Engine;
 use super::journal::Event;
 use super::records;
 use super::records::definition::{ContainerDefinition, PodDefinition};
-use super::records::paths::PodHome;
+use super::records::paths::DataPaths;
 use super::records::record::{self, ContainerState, PodState};
 use super::records::view::PodView;
 use crate::blocking::blocking;
@@ -48,14 +48,14 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub struct Owner {
     engine: Engine,
-    home: PodHome,
+    home: DataPaths,
     definition: PodDefinition,
     state: Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Tracked>>>,
     /// Changed under `op`, looked at by all.
     vm: Mutex<Option<Arc<Pod>>>,
-    /// It was told that the VM runs, and not that it has ended.
-    vm_told: AtomicBool,
+    /// The journal has the start of the VM, and not its end.
+    vm_reported: AtomicBool,
     /// A VM has run whose post-stop hooks have not.
     stop_hooks_due: tokio::sync::Mutex<bool>,
     pub(super) op: tokio::sync::Mutex<()>,
@@ -77,11 +77,11 @@ pub(crate) struct Tracked {
     pub(crate) streams: Mutex<Option<Arc<ProcessStreams>>>,
     /// Of its further processes.
     pub(crate) execs: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
-    /// What its init is given open beside its stdio, when it is built next.
-    pub(crate) lent: Mutex<Vec<Descriptor>>,
+    /// Descriptors that its init gets beside its stdio, when it is next created.
+    pub(crate) passed_fds: Mutex<Vec<Descriptor>>,
     /// The journal has its start, and not its end. Held while either is appended, so that
     /// what follows from an end is appended after it.
-    start_told: Mutex<bool>,
+    start_recorded: Mutex<bool>,
 }
 
 impl Tracked {
@@ -91,8 +91,8 @@ impl Tracked {
             state: watch::Sender::new(state),
             streams: Mutex::default(),
             execs: Mutex::default(),
-            lent: Mutex::default(),
-            start_told: Mutex::new(false),
+            passed_fds: Mutex::default(),
+            start_recorded: Mutex::new(false),
         })
     }
 
@@ -115,7 +115,7 @@ impl Owner {
     /// its files; that of `listen`.
     pub fn claim<L, E: From<Error>>(
         engine: &Engine,
-        home: &PodHome,
+        home: &DataPaths,
         address: &Path,
         listen: impl FnOnce() -> Result<L, E>,
     ) -> Result<(Arc<Self>, L), E> {
@@ -139,7 +139,7 @@ impl Owner {
         }
         // While there is no owner: what the files say is true again before there
         // is one.
-        view.settle(&held)?;
+        view.record_losses(&held)?;
         let pid = std::process::id();
         let owner = lock::Owner {
             pid,
@@ -169,7 +169,7 @@ impl Owner {
             state: Mutex::new(state),
             containers: Mutex::new(containers),
             vm: Mutex::default(),
-            vm_told: AtomicBool::new(false),
+            vm_reported: AtomicBool::new(false),
             stop_hooks_due: tokio::sync::Mutex::default(),
             op: tokio::sync::Mutex::default(),
             pending: watch::Sender::new(0),
@@ -180,7 +180,7 @@ impl Owner {
     }
 
     /// Where the pod is.
-    pub fn home(&self) -> &PodHome {
+    pub fn home(&self) -> &DataPaths {
         &self.home
     }
 
@@ -210,8 +210,11 @@ impl Owner {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// Whether it goes on to own the pod. The caller holds `op`.
-    pub(crate) fn stays(&self) -> Result<()> {
+    /// Fails once this process is about to give up the pod. The caller holds `op`.
+    ///
+    /// # Errors
+    /// [`Error::OwnerLeaving`].
+    pub(crate) fn ensure_not_leaving(&self) -> Result<()> {
         match *self.ended.borrow() {
             true => Err(Error::OwnerLeaving),
             false => Ok(()),
@@ -279,44 +282,52 @@ impl Owner {
         written
     }
 
-    /// As [`Owner::change`], where the change has happened already and must be
-    /// told of even if it cannot be written down.
-    pub(crate) fn note(&self, container: &Tracked, change: impl FnOnce(&mut ContainerState)) {
+    /// As [`Owner::change`], for a change that has happened already: a failure to write it
+    /// is only logged.
+    pub(crate) fn record_change(
+        &self,
+        container: &Tracked,
+        change: impl FnOnce(&mut ContainerState),
+    ) {
         if let Err(e) = self.change(container, change) {
             ::log::error!("Container {}: {e}", container.name());
         }
     }
 
-    /// Tells what has happened to the pod.
-    pub(crate) fn tell(&self, action: &str) {
+    /// Appends an event of the pod to the journal.
+    pub(crate) fn append_event(&self, action: &str) {
         let event = Event::pod(&self.definition, action);
-        self.home.journal().tell(event);
+        self.home.journal().append_or_warn(event);
     }
 
-    /// Tells what has happened to a container.
-    pub(crate) fn tell_of(&self, container: &Tracked, event: impl FnOnce(Event) -> Event) {
+    /// Appends an event of a container to the journal.
+    pub(crate) fn append_container_event(
+        &self,
+        container: &Tracked,
+        event: impl FnOnce(Event) -> Event,
+    ) {
         let about = Event::container(&self.definition, &container.definition, "");
-        self.home.journal().tell(event(about));
+        self.home.journal().append_or_warn(event(about));
     }
 
-    /// Tells that a container runs, once each time.
-    pub(crate) fn tell_start(&self, container: &Tracked) {
+    /// Appends the start of a container to the journal, once for each start.
+    pub(crate) fn record_start(&self, container: &Tracked) {
         blocking(|| {
-            let mut told = lock(&container.start_told);
-            if !std::mem::replace(&mut told, true) {
-                self.tell_of(container, |event| event.action("start"));
+            let mut recorded = lock(&container.start_recorded);
+            if !std::mem::replace(&mut recorded, true) {
+                self.append_container_event(container, |event| event.action("start"));
             }
         });
     }
 
-    /// Tells that a container has ended, if it was told to run. When this returns the journal
-    /// has it, also if another task tells it.
-    pub(crate) fn tell_end(&self, container: &Tracked, exit_code: u32) {
+    /// Appends the end of a container to the journal, if its start is there. When this
+    /// returns the journal has it, even if another task appended it.
+    pub(crate) fn record_end(&self, container: &Tracked, exit_code: u32) {
         blocking(|| {
-            let mut told = lock(&container.start_told);
-            if std::mem::replace(&mut told, false) {
+            let mut recorded = lock(&container.start_recorded);
+            if std::mem::replace(&mut recorded, false) {
                 let died = |event: Event| event.action("died").with("exit_code", exit_code);
-                self.tell_of(container, died);
+                self.append_container_event(container, died);
             }
         });
     }
@@ -324,7 +335,7 @@ impl Owner {
     /// A client is about to be attached to a container.
     pub fn attached(&self, name: &str) {
         if let Ok(container) = self.tracked(name) {
-            self.tell_of(&container, |event| event.action("attach"));
+            self.append_container_event(&container, |event| event.action("attach"));
         }
     }
 

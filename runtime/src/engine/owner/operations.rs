@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::{Owner, Tracked};
 use crate::engine::records::limits::put_over;
-use crate::engine::status::{Fit, Operation, Outcome};
+use crate::engine::status::{Applicability, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::state::Status;
 
@@ -26,10 +26,11 @@ impl Owner {
         for container in self.chosen(asked)? {
             let status = container.now().status;
             let name = container.name().to_owned();
-            match operation.fits(status) {
-                Fit::Applies => fitting.push(container),
-                Fit::Nothing { fine } if fine || asked.is_empty() => outcome.ignored.push(name),
-                Fit::Nothing { .. } => {
+            match operation.applicability(status) {
+                Applicability::Applies => fitting.push(container),
+                Applicability::NoOp => outcome.ignored.push(name),
+                Applicability::Invalid if asked.is_empty() => outcome.ignored.push(name),
+                Applicability::Invalid => {
                     let error = Error::WrongState {
                         what: "container",
                         id: name.clone(),
@@ -88,12 +89,12 @@ impl Owner {
                 })
             });
             if result.is_ok() {
-                self.tell_of(&container, |event| event.action(operation.name()));
+                self.append_container_event(&container, |event| event.action(operation.name()));
             }
             outcome.add(name, result);
         }
         if names.is_empty() && !outcome.done.is_empty() {
-            self.tell(operation.name());
+            self.append_event(operation.name());
         }
         Ok(outcome)
     }
@@ -113,7 +114,7 @@ impl Owner {
         let sent = join_all(fitting.iter().map(|container| async {
             self.change(container, |state| state.stopped_by_user = true)?;
             // Told of before what comes of it.
-            self.tell_of(container, |event| {
+            self.append_container_event(container, |event| {
                 event.action("kill").with("signal", signal)
             });
             pod.kill(container.name(), None, signal, all).await
@@ -122,7 +123,7 @@ impl Owner {
             outcome.add(container.name(), result);
         }
         if names.is_empty() {
-            self.tell("kill");
+            self.append_event("kill");
         }
         Ok(outcome)
     }
@@ -150,7 +151,7 @@ impl Owner {
         self.change(&container, |state| {
             put_over(state.limits.get_or_insert_default(), resources);
         })?;
-        self.tell_of(&container, |event| event.action("update"));
+        self.append_container_event(&container, |event| event.action("update"));
         Ok(())
     }
 

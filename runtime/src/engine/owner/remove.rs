@@ -66,8 +66,8 @@ impl Owner {
         for container in &chosen {
             let name = container.name();
             let dependents = graph.dependents(name);
-            let stays = dependents.iter().find(|d| !going.contains(&d.as_str()));
-            let result = match stays {
+            let blocked_by = dependents.iter().find(|d| !going.contains(&d.as_str()));
+            let result = match blocked_by {
                 Some(dependent) => Err(Error::WrongState {
                     what: "container",
                     id: name.to_owned(),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::{Owner, Tracked};
 use crate::engine::records::definition::SharedNamespace;
-use crate::engine::status::{ContainerStatus, Fit, Operation, Outcome};
+use crate::engine::status::{Applicability, ContainerStatus, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::pod::Pod;
 use crate::state_dir::record::PodConfig;
@@ -75,15 +75,15 @@ impl Owner {
         for name in asked {
             let container = self.tracked(&name)?;
             let status = container.now().status;
-            match Operation::Start.fits(status) {
-                Fit::Applies => {}
-                Fit::Nothing { fine: true } => {
+            match Operation::Start.applicability(status) {
+                Applicability::Applies => {}
+                Applicability::NoOp => {
                     outcome.ignored.push(name);
                     continue;
                 }
-                // Of a pod, too, as podman's does: who starts one and hears nothing
-                // of it takes it to be running.
-                Fit::Nothing { fine: false } => {
+                // Also when the whole pod is started, as in podman: a start without an
+                // error means that the container runs.
+                Applicability::Invalid => {
                     let error = self.wrong_state(&container, "start");
                     outcome.errors.insert(name, error);
                     continue;
@@ -134,8 +134,8 @@ impl Owner {
         };
         match started.await {
             Ok(pid) => {
-                self.tell_start(container);
-                self.note(container, |state| {
+                self.record_start(container);
+                self.record_change(container, |state| {
                     if state.status.is_live() {
                         state.pid = pid;
                     }
@@ -143,7 +143,7 @@ impl Owner {
                 Ok(())
             }
             Err(e) => {
-                self.note(container, |state| {
+                self.record_change(container, |state| {
                     if !state.status.is_live() {
                         state.problem = Some(e.to_string());
                     }
@@ -157,7 +157,7 @@ impl Owner {
     /// The pod's VM; it is booted if it does not run. The caller holds `op`.
     pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
         // Who comes too late would get a VM that ends with this process.
-        self.stays()?;
+        self.ensure_not_leaving()?;
         let before = lock(&self.vm).clone();
         if let Some(pod) = before {
             if pod.guest.check().is_ok() {
@@ -181,9 +181,9 @@ impl Owner {
         })?;
         tokio::spawn(self.clone().listen(pod.clone(), events));
         *lock(&self.vm) = Some(pod.clone());
-        self.vm_told.store(true, Ordering::Relaxed);
+        self.vm_reported.store(true, Ordering::Relaxed);
         *self.stop_hooks_due.lock().await = true;
-        self.tell("start");
+        self.append_event("start");
         if let Err(e) = self
             .run_hooks(&self.definition.hooks.post_start, "running")
             .await

@@ -58,7 +58,7 @@ impl Owner {
             let stopped = join_all(now.iter().map(|c| self.stop_one(c, seconds))).await;
             for (container, result) in now.iter().zip(stopped) {
                 if result.is_ok() {
-                    self.tell_of(container, |event| event.action("stop"));
+                    self.append_container_event(container, |event| event.action("stop"));
                 }
                 outcome.add(container.name(), result);
             }
@@ -110,7 +110,7 @@ impl Owner {
         match timeout(patience, state.wait_for(|state| !state.status.is_live())).await {
             Ok(_) => {
                 if let Some(code) = container.now().exit_code {
-                    self.tell_end(container, code);
+                    self.record_end(container, code);
                 }
                 Ok(())
             }
@@ -156,10 +156,10 @@ impl Owner {
         let mut outcome = self.start_locked(&again, false).await?;
         for name in &outcome.done {
             let container = self.tracked(name)?;
-            self.tell_of(&container, |event| event.action("restart"));
+            self.append_container_event(&container, |event| event.action("restart"));
         }
         if names.is_empty() {
-            self.tell("restart");
+            self.append_event("restart");
         }
         outcome.errors.append(&mut stopped.errors);
         Ok(outcome)

@@ -1,6 +1,6 @@
 //! What the last run of a container left in its directory.
 
-use super::paths::ContainerHome;
+use super::paths::ContainerPaths;
 use super::record::ContainerState;
 use crate::error::{Context, Error, Result};
 use crate::host::mount::unmount_below;
@@ -28,7 +28,7 @@ pub(crate) fn may_clean(name: &str, state: &ContainerState) -> Result<()> {
 }
 
 /// Unmounts what lies below, and removes the bundle of the last start.
-pub(crate) fn clean(home: &ContainerHome) -> Result<()> {
+pub(crate) fn clean(home: &ContainerPaths) -> Result<()> {
     unmount_below(home.path())?;
     let bundle = home.bundle();
     match std::fs::remove_dir_all(&bundle) {

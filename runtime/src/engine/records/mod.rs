@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use self::definition::{ContainerDefinition, PodDefinition};
-use self::paths::{ContainerHome, PodHome};
+use self::paths::{ContainerPaths, DataPaths};
 use self::record::{ContainerState, PodState};
 use crate::error::{Context, Error, Result};
 use crate::state_dir;
@@ -53,12 +53,12 @@ pub struct PodFiles {
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub(crate) fn hold(home: &PodHome) -> Result<Dir> {
+pub(crate) fn hold(home: &DataPaths) -> Result<Dir> {
     Dir::open(home.path().to_owned()).map_err(|e| explain(home, e))
 }
 
 /// Reads all files of a pod.
-pub(crate) fn read_pod(home: &PodHome, held: &Dir) -> Result<PodFiles> {
+pub(crate) fn read_pod(home: &DataPaths, held: &Dir) -> Result<PodFiles> {
     let mut containers = BTreeMap::new();
     for name in held.names("containers").map_err(|e| explain(home, e))? {
         let files = read_container(home, held, &name);
@@ -76,7 +76,7 @@ pub(crate) fn read_pod(home: &PodHome, held: &Dir) -> Result<PodFiles> {
 }
 
 /// Reads the files of a pod alone, without its containers.
-pub(super) fn read_own(home: &PodHome) -> Result<(PodDefinition, PodState)> {
+pub(super) fn read_own(home: &DataPaths) -> Result<(PodDefinition, PodState)> {
     let held = hold(home)?;
     Ok((
         read_pod_definition(home, &held)?,
@@ -84,13 +84,13 @@ pub(super) fn read_own(home: &PodHome) -> Result<(PodDefinition, PodState)> {
     ))
 }
 
-fn read_pod_definition(home: &PodHome, held: &Dir) -> Result<PodDefinition> {
+fn read_pod_definition(home: &DataPaths, held: &Dir) -> Result<PodDefinition> {
     let definition: PodDefinition = read(held, "config.json", || cure(home))?;
     is_of(&home.config(), &definition.name, home.name(), || cure(home))?;
     Ok(definition)
 }
 
-fn read_container(pod: &PodHome, held: &Dir, name: &str) -> Result<ContainerFiles> {
+fn read_container(pod: &DataPaths, held: &Dir, name: &str) -> Result<ContainerFiles> {
     let state = format!("containers/{name}/state.json");
     Ok(ContainerFiles {
         definition: read_definition(pod, held, name)?,
@@ -100,7 +100,7 @@ fn read_container(pod: &PodHome, held: &Dir, name: &str) -> Result<ContainerFile
 
 /// Reads what a container was defined to be.
 pub(crate) fn read_definition(
-    pod: &PodHome,
+    pod: &DataPaths,
     held: &Dir,
     name: &str,
 ) -> Result<ContainerDefinition> {
@@ -113,7 +113,7 @@ pub(crate) fn read_definition(
 }
 
 /// What to do about a container's bad file.
-fn container_cure(pod: &PodHome, name: &str) -> String {
+fn container_cure(pod: &DataPaths, name: &str) -> String {
     format!(
         "remove the container with `rust-kata container rm --force {}/{name}`",
         pod.name()
@@ -122,7 +122,7 @@ fn container_cure(pod: &PodHome, name: &str) -> String {
 
 /// Why a pod could not be looked at. A directory without a lock is no pod that
 /// has just gone.
-pub(super) fn explain(home: &PodHome, error: Error) -> Error {
+pub(super) fn explain(home: &DataPaths, error: Error) -> Error {
     let cure = cure(home);
     match error {
         Error::NotFound { .. } if home.path().is_dir() && !home.lock().exists() => {
@@ -137,7 +137,7 @@ pub(super) fn explain(home: &PodHome, error: Error) -> Error {
 }
 
 /// What to do about a pod's bad file.
-pub(super) fn cure(home: &PodHome) -> String {
+pub(super) fn cure(home: &DataPaths) -> String {
     format!(
         "remove the pod with `rust-kata pod rm --force {}`",
         home.name()
@@ -161,12 +161,12 @@ fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Res
 }
 
 /// What a pod was defined to be.
-pub(crate) fn pod_definition_of(home: &PodHome) -> Result<PodDefinition> {
+pub(crate) fn pod_definition_of(home: &DataPaths) -> Result<PodDefinition> {
     state_dir::read(&home.config())
 }
 
 /// What a container was defined to be.
-pub(crate) fn definition_of(home: &ContainerHome) -> Result<ContainerDefinition> {
+pub(crate) fn definition_of(home: &ContainerPaths) -> Result<ContainerDefinition> {
     state_dir::read(&home.config())
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn definition_of(home: &ContainerHome) -> Result<ContainerDefinition>
 /// # Errors
 /// [`Error::AlreadyExists`] if the name is taken.
 pub(crate) fn create_pod(
-    home: &PodHome,
+    home: &DataPaths,
     definition: &PodDefinition,
     state: &PodState,
 ) -> Result<()> {
@@ -197,7 +197,7 @@ pub(crate) fn create_pod(
 /// # Errors
 /// [`Error::AlreadyExists`] if the name is taken.
 pub(crate) fn create_container(
-    pod: &PodHome,
+    pod: &DataPaths,
     definition: &ContainerDefinition,
     _held: &PodLock,
 ) -> Result<()> {
@@ -211,13 +211,13 @@ pub(crate) fn create_container(
 }
 
 /// Writes where a pod stands. The caller holds its lock.
-pub(crate) fn write_pod(home: &PodHome, state: &PodState, _held: &PodLock) -> Result<()> {
+pub(crate) fn write_pod(home: &DataPaths, state: &PodState, _held: &PodLock) -> Result<()> {
     state_dir::write(&home.state(), state)
 }
 
 /// Writes where a container stands. The caller holds its pod's lock.
 pub(crate) fn write_container(
-    home: &ContainerHome,
+    home: &ContainerPaths,
     state: &ContainerState,
     _held: &PodLock,
 ) -> Result<()> {
@@ -225,7 +225,7 @@ pub(crate) fn write_container(
 }
 
 /// The homes of all pods, of one namespace or of all.
-pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<PodHome>> {
+pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<DataPaths>> {
     let namespaces = match namespace {
         Some(one) => vec![one.to_owned()],
         None => names_in(&paths::pods(data_root))?,
@@ -234,7 +234,7 @@ pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<Pod
     for namespace in namespaces {
         for name in names_in(&paths::pods(data_root).join(&namespace))? {
             // A name that is none of ours is none of our pods.
-            homes.extend(PodHome::new(data_root, &namespace, &name));
+            homes.extend(DataPaths::new(data_root, &namespace, &name));
         }
     }
     Ok(homes)
@@ -259,14 +259,14 @@ mod tests {
     use crate::state_dir::lock;
     use oci_spec::runtime::Spec;
 
-    fn pod(root: &Path) -> PodHome {
-        let home = PodHome::new(root, "local", "web").unwrap();
+    fn pod(root: &Path) -> DataPaths {
+        let home = DataPaths::new(root, "local", "web").unwrap();
         let definition = PodDefinition::new("local", "web");
         create_pod(&home, &definition, &PodState::default()).unwrap();
         home
     }
 
-    fn container(home: &PodHome, name: &str) -> Result<()> {
+    fn container(home: &DataPaths, name: &str) -> Result<()> {
         let lock = PodLock::exclusive(home).unwrap();
         let root = Rootfs::Directory("/".into());
         create_container(

@@ -22,14 +22,14 @@ use crate::state_dir::lock::Guarded;
 
 /// The paths of one pod of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PodHome {
+pub struct DataPaths {
     data_root: PathBuf,
     namespace: String,
     name: String,
     path: PathBuf,
 }
 
-impl PodHome {
+impl DataPaths {
     /// The home of a pod.
     ///
     /// # Errors
@@ -89,13 +89,13 @@ impl PodHome {
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if the name is not a plain identifier.
-    pub fn container(&self, name: &str) -> Result<ContainerHome> {
+    pub fn container(&self, name: &str) -> Result<ContainerPaths> {
         check_id("container name", name)?;
-        Ok(ContainerHome(self.containers().join(name)))
+        Ok(ContainerPaths(self.containers().join(name)))
     }
 }
 
-impl Guarded for PodHome {
+impl Guarded for DataPaths {
     fn pod(&self) -> &str {
         &self.name
     }
@@ -112,9 +112,9 @@ pub fn pods(data_root: &Path) -> PathBuf {
 
 /// The paths of one container of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerHome(PathBuf);
+pub struct ContainerPaths(PathBuf);
 
-impl ContainerHome {
+impl ContainerPaths {
     /// The container's directory.
     pub fn path(&self) -> &Path {
         &self.0
@@ -151,7 +151,7 @@ impl ContainerHome {
     }
 
     /// Locked, shared, by every process that copies from or to its root file system.
-    pub fn visitors(&self) -> PathBuf {
+    pub fn lease_lock(&self) -> PathBuf {
         self.0.join("visitors")
     }
 

@@ -1,6 +1,6 @@
 //! The directories of containers and pods are removed.
 
-use super::paths::PodHome;
+use super::paths::DataPaths;
 use crate::engine::journal::{Event, Kind};
 use crate::engine::records;
 use crate::error::{Error, Result};
@@ -22,13 +22,13 @@ pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
 }
 
 /// Removes a container's directory. The caller holds the pod's lock.
-pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()> {
+pub(crate) fn container(pod: &DataPaths, name: &str, _held: &PodLock) -> Result<()> {
     let home = pod.container(name)?;
     let definition = records::definition_of(&home);
     let of = records::pod_definition_of(pod);
     unmount_below(home.path())?;
     staging::remove(home.path(), pod.path())?;
-    pod.journal().tell(match (of, definition) {
+    pod.journal().append_or_warn(match (of, definition) {
         (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
         // One whose files are damaged has its name.
         _ => Event {
@@ -42,7 +42,7 @@ pub(crate) fn container(pod: &PodHome, name: &str, _held: &PodLock) -> Result<()
 
 /// Removes a pod's directory, the containers in it first. The caller holds the
 /// pod's lock; nobody owns it.
-pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
+pub(crate) fn pod(home: &DataPaths, held: &PodLock) -> Result<()> {
     let mut first = None;
     let names = records::names_in(&home.containers()).unwrap_or_else(|e| {
         log::warn!("{e}");
@@ -58,7 +58,7 @@ pub(crate) fn pod(home: &PodHome, held: &PodLock) -> Result<()> {
     let definition = records::pod_definition_of(home);
     unmount_below(home.path())?;
     staging::remove(home.path(), home.staging_dir())?;
-    home.journal().tell(match definition {
+    home.journal().append_or_warn(match definition {
         Ok(definition) => Event::pod(&definition, "remove"),
         Err(_) => Event {
             namespace: home.namespace().to_owned(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::definition::PodDefinition;
-use super::paths::PodHome;
+use super::paths::DataPaths;
 use super::record::{self, ContainerState, PodState};
 use crate::engine::graph::Graph;
 use crate::engine::journal::Event;
@@ -25,7 +25,7 @@ const REBOOTED: &str = "the host was started again";
 #[derive(Debug)]
 pub struct PodView {
     /// Where it is.
-    pub home: PodHome,
+    pub home: DataPaths,
     /// What it was defined to be.
     pub definition: PodDefinition,
     /// Where it stands.
@@ -55,32 +55,34 @@ impl PodView {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
     /// read.
-    pub fn read(home: &PodHome) -> Result<Self> {
+    pub fn read(home: &DataPaths) -> Result<Self> {
         Self::read_held(home, lock::hold(home))
     }
 
     /// As [`PodView::read`], of many pods: `parent` is the directory that theirs are in,
     /// to which the kernel need not walk for each of them.
-    pub(crate) fn read_in(parent: &Dir, home: &PodHome) -> Result<Self> {
+    pub(crate) fn read_in(parent: &Dir, home: &DataPaths) -> Result<Self> {
         Self::read_held(home, lock::hold_in(parent, home.name(), home))
     }
 
-    fn read_held(home: &PodHome, held: Result<Dir>) -> Result<Self> {
-        held.and_then(|held| lock::read_consistent(home, &held, |held, owner| Self::of(home, held, owner)))
-            .map_err(|e| records::explain(home, e))
+    fn read_held(home: &DataPaths, held: Result<Dir>) -> Result<Self> {
+        held.and_then(|held| {
+            lock::read_consistent(home, &held, |held, owner| Self::of(home, held, owner))
+        })
+        .map_err(|e| records::explain(home, e))
     }
 
-    /// As [`PodView::read`]; who first sees that its owner has died writes down what
-    /// follows.
-    pub(crate) fn notice(home: &PodHome) -> Result<Self> {
+    /// As [`PodView::read`], but also records the losses if the pod's owner has died and
+    /// nothing has recorded them yet.
+    pub(crate) fn read_and_record(home: &DataPaths) -> Result<Self> {
         let view = Self::read(home)?;
-        if view.is_settled() {
+        if view.is_recorded() {
             return Ok(view);
         }
-        // Another that is at it does the same, or more.
+        // If another process holds the lock, it records the same or more.
         if let Ok(Some(held)) = PodLock::try_exclusive(home) {
             let mut view = Self::read_locked(home, &held)?;
-            if let Err(e) = view.settle(&held) {
+            if let Err(e) = view.record_losses(&held) {
                 ::log::warn!("Pod {}: {e}", home.name());
             }
             return Ok(view);
@@ -88,23 +90,23 @@ impl PodView {
         Ok(view)
     }
 
-    /// The containers that stand as their files do not say.
-    pub(crate) fn unsettled(&self) -> Vec<String> {
+    /// The containers whose state in this view differs from their files.
+    pub(crate) fn lost_containers(&self) -> Vec<String> {
         self.changed.keys().cloned().collect()
     }
 
-    fn is_settled(&self) -> bool {
+    fn is_recorded(&self) -> bool {
         self.changed.is_empty() && (self.owner.is_some() || !self.state.started)
     }
 
     /// As [`PodView::read`], by one who holds the pod's lock: what it shows stays
     /// so.
-    pub(crate) fn read_locked(home: &PodHome, _held: &PodLock) -> Result<Self> {
+    pub(crate) fn read_locked(home: &DataPaths, _held: &PodLock) -> Result<Self> {
         let owner = OwnerLock::holder_unlocked(home).map_err(|e| records::explain(home, e))?;
         Self::of(home, &records::hold(home)?, owner)
     }
 
-    fn of(home: &PodHome, held: &Dir, owner: Option<Owner>) -> Result<Self> {
+    fn of(home: &DataPaths, held: &Dir, owner: Option<Owner>) -> Result<Self> {
         let files = records::read_pod(home, held)?;
         let mut view = Self {
             home: home.clone(),
@@ -217,9 +219,9 @@ impl PodView {
             .collect()
     }
 
-    /// Writes down what followed from the owner's death, so that it stays
-    /// true. The caller holds the pod's lock exclusively.
-    pub(crate) fn settle(&mut self, lock: &PodLock) -> Result<()> {
+    /// Writes the consequences of the owner's death to the state files and the journal. The
+    /// caller holds the pod's lock exclusively.
+    pub(crate) fn record_losses(&mut self, lock: &PodLock) -> Result<()> {
         let journal = self.home.journal();
         for (name, lost) in std::mem::take(&mut self.changed) {
             let files = self.container(&name)?;
@@ -228,16 +230,18 @@ impl PodView {
             let event = |what| Event::container(&self.definition, &files.definition, what);
             for exec in lost.execs {
                 let died = event("exec_died").with("exec", exec);
-                journal.tell(died.with("exit_code", record::KILLED));
+                journal.append_or_warn(died.with("exit_code", record::KILLED));
             }
             if let Some(code) = state.exit_code.filter(|_| lost.ran) {
-                journal.tell(event("died").with("exit_code", code));
+                journal.append_or_warn(event("died").with("exit_code", code));
             }
         }
         if self.owner.is_none() && self.state.started {
             self.state.started = false;
             records::write_pod(&self.home, &self.state, lock)?;
-            journal.tell(Event::pod(&self.definition, "died").with("reason", self.why_lost()?));
+            journal.append_or_warn(
+                Event::pod(&self.definition, "died").with("reason", self.why_lost()?),
+            );
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat
 use super::copy;
 use super::store::{Volume, VolumeDir, Volumes};
 use crate::engine::records::definition::{ContainerDefinition, VolumeUse};
-use crate::engine::records::paths::ContainerHome;
+use crate::engine::records::paths::ContainerPaths;
 use crate::engine::records::record::ContainerState;
 use crate::engine::rootfs::{self, TemporaryMount};
 use crate::error::{Context, Error, Result};
@@ -32,7 +32,7 @@ use crate::state_dir::staging;
 pub(in crate::engine) fn mounts(
     volumes: &Volumes,
     definition: &ContainerDefinition,
-    home: &ContainerHome,
+    home: &ContainerPaths,
     state: &ContainerState,
     owner: (u32, u32),
 ) -> Result<Vec<Mount>> {
@@ -75,7 +75,7 @@ pub(in crate::engine) fn mounts(
 pub(in crate::engine) fn places(
     volumes: &Volumes,
     definition: &ContainerDefinition,
-    home: &ContainerHome,
+    home: &ContainerPaths,
 ) -> Result<Vec<(PathBuf, PathBuf)>> {
     let place = |used: &VolumeUse| {
         let dir = match used.anonymous {
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::engine::records as files;
     use crate::engine::records::definition::{Rootfs, VolumeUse};
-    use crate::engine::records::paths::PodHome;
+    use crate::engine::records::paths::DataPaths;
     use oci_spec::runtime::Spec;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -173,7 +173,7 @@ mod tests {
         dir: tempfile::TempDir,
         volumes: Volumes,
         definition: ContainerDefinition,
-        home: ContainerHome,
+        home: ContainerPaths,
     }
 
     fn scene() -> Scene {
@@ -182,7 +182,7 @@ mod tests {
         fs::create_dir_all(root.join("data/sub")).unwrap();
         fs::write(root.join("data/file"), "of the image").unwrap();
         fs::set_permissions(root.join("data"), fs::Permissions::from_mode(0o1770)).unwrap();
-        let home = PodHome::new(dir.path(), "local", "p").unwrap();
+        let home = DataPaths::new(dir.path(), "local", "p").unwrap();
         let home = home.container("c").unwrap();
         fs::create_dir_all(home.path()).unwrap();
         let mut definition =

@@ -140,11 +140,11 @@ impl Volumes {
         Ok(VolumesLock(file))
     }
 
-    /// Tells what has happened to a volume.
-    pub(in crate::engine) fn tell(&self, action: &str, name: &str) {
+    /// Appends an event of a volume to the journal.
+    pub(in crate::engine) fn append_event(&self, action: &str, name: &str) {
         if let Some(data_root) = self.root.parent() {
             let event = Event::new(Kind::Volume, action, name, "");
-            Journal::of(data_root).tell(event);
+            Journal::of(data_root).append_or_warn(event);
         }
     }
 
@@ -163,7 +163,7 @@ impl Volumes {
         let _held = self.exclusive()?;
         dir.create(volume)
             .map_err(|e| staging::taken(e, "volume", &volume.name))?;
-        self.tell("create", &volume.name);
+        self.append_event("create", &volume.name);
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Volumes {
             let dir = self.dir(&wanted.name)?;
             if !dir.path().is_dir() {
                 dir.create(&Volume::new(&wanted.name))?;
-                self.tell("create", &wanted.name);
+                self.append_event("create", &wanted.name);
             }
         }
         Ok(Some(held))

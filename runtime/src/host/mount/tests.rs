@@ -149,8 +149,8 @@ fn what_cannot_be_severed_is_refused_by_name() {
             matches!(&refused, Error::Propagates { path } if *path == target),
             "{refused}"
         );
-        let told = refused.to_string();
-        assert!(told.contains(target.to_str().unwrap()), "{told}");
+        let shown = refused.to_string();
+        assert!(shown.contains(target.to_str().unwrap()), "{shown}");
         assert!(count(&source) >= 1);
     });
 }

@@ -17,7 +17,7 @@ use crate::state_dir;
 use crate::state_dir::Stored;
 use crate::state_dir::id::check_id;
 use crate::state_dir::lock::{self, Guarded, Owner, OwnerLock, PodLock};
-use crate::state_dir::paths::PodDir;
+use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::{self, ContainerRecord, ContainerState, PodState};
 
 /// A process that was lost with its VM, as one killed by SIGKILL.
@@ -42,7 +42,7 @@ pub struct Found {
 pub(crate) fn find_container(root: &Path, namespace: &str, id: &str) -> Result<Option<Found>> {
     check_id("container id", id)?;
     for pod in pods(root, namespace)? {
-        let dir = PodDir::new(root, namespace, &pod)?;
+        let dir = RunPaths::new(root, namespace, &pod)?;
         if !dir.container(id).exists() {
             continue;
         }
@@ -62,7 +62,7 @@ pub(crate) fn find_container(root: &Path, namespace: &str, id: &str) -> Result<O
 
 /// Looks for a pod.
 pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option<Found>> {
-    let dir = PodDir::new(root, namespace, pod)?;
+    let dir = RunPaths::new(root, namespace, pod)?;
     if !dir.path().exists() {
         return Ok(None);
     }
@@ -93,7 +93,7 @@ pub(crate) fn pods(root: &Path, namespace: &str) -> Result<Vec<String>> {
 pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for pod in pods(root, namespace)? {
-        let dir = PodDir::new(root, namespace, &pod)?;
+        let dir = RunPaths::new(root, namespace, &pod)?;
         if dir.owner().exists() && OwnerLock::holder(&dir)?.is_none() {
             found.push(pod);
         }
@@ -108,7 +108,7 @@ pub(crate) fn reap(
     pod: &str,
     force: bool,
 ) -> Result<HashMap<String, Exit>> {
-    let dir = PodDir::new(root, namespace, pod)?;
+    let dir = RunPaths::new(root, namespace, pod)?;
     lock::clear(&dir)?;
     if let Some(owner) = OwnerLock::holder(&dir)? {
         if !force {
@@ -139,7 +139,7 @@ pub(crate) fn reap(
 }
 
 /// Removes a pod's traces, the directory last. Its processes must be gone.
-pub(crate) fn remove(dir: &PodDir, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
+pub(crate) fn remove(dir: &RunPaths, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
     let _lock = match PodLock::exclusive(dir) {
         Ok(lock) => lock,
         Err(Error::NotFound { .. }) => return Ok(()),
@@ -148,7 +148,7 @@ pub(crate) fn remove(dir: &PodDir, share: &ShareTree, cgroups: &[PathBuf]) -> Re
     remove_locked(dir, share, cgroups)
 }
 
-fn remove_locked(dir: &PodDir, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
+fn remove_locked(dir: &RunPaths, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
     share.remove()?;
     cgroup::remove(cgroups);
     remove_dir(&dir.vm())?;
@@ -167,7 +167,7 @@ fn remove_dir(path: &Path) -> Result<()> {
 }
 
 /// How the containers of a dead pod ended, as far as it is on record.
-fn exits(dir: &PodDir) -> HashMap<String, Exit> {
+fn exits(dir: &RunPaths) -> HashMap<String, Exit> {
     let lost = Exit {
         status: LOST,
         at: SystemTime::now(),
@@ -202,7 +202,7 @@ pub(crate) fn kill_owner(pod: &str, owner: &Owner) -> Result<()> {
         .map_err(|e| Error::Internal(format!("The owner of pod {pod}: {e}")))
 }
 
-fn read<T: Stored>(dir: &PodDir, path: &Path) -> Option<T> {
+fn read<T: Stored>(dir: &RunPaths, path: &Path) -> Option<T> {
     let _lock = PodLock::shared(dir).ok()?;
     read_unlocked(path)
 }

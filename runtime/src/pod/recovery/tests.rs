@@ -47,11 +47,11 @@ impl Lab {
         lab
     }
 
-    fn dir(&self, name: &str) -> PodDir {
-        PodDir::new(self.0.path(), "ns", name).unwrap()
+    fn dir(&self, name: &str) -> RunPaths {
+        RunPaths::new(self.0.path(), "ns", name).unwrap()
     }
 
-    fn make(dir: &PodDir) {
+    fn make(dir: &RunPaths) {
         for sub in [dir.container("a"), dir.sockets(), dir.shared()] {
             fs::create_dir_all(sub).unwrap();
         }
@@ -59,7 +59,7 @@ impl Lab {
     }
 
     /// A copy of `good`.
-    fn bad(&self) -> PodDir {
+    fn bad(&self) -> RunPaths {
         let dir = self.dir("bad");
         Self::make(&dir);
         for (from, to) in files(&self.dir("good")).iter().zip(files(&dir)) {
@@ -79,7 +79,7 @@ impl Lab {
     }
 }
 
-fn files(dir: &PodDir) -> [PathBuf; 5] {
+fn files(dir: &RunPaths) -> [PathBuf; 5] {
     let [config, state] = ["config.json", "state.json"].map(|name| dir.container("a").join(name));
     [dir.config(), dir.state(), dir.owner(), config, state]
 }

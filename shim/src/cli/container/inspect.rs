@@ -1,7 +1,7 @@
 //! `rust-kata container inspect`.
 
 use clap::Args;
-use runtime::engine::foreign::FrontDoor;
+use runtime::engine::foreign::ManagedBy;
 use runtime::engine::records::definition::ContainerDefinition;
 use runtime::engine::records::record::ContainerState;
 use serde::Serialize;
@@ -23,7 +23,8 @@ pub(crate) struct Inspect {
 struct Inspected<'a> {
     pod: &'a str,
     namespace: &'a str,
-    front_door: String,
+    #[serde(rename = "front_door")]
+    managed_by: String,
     status: String,
     path: String,
     log: String,
@@ -44,7 +45,7 @@ impl Inspect {
                 let inspected = Inspected {
                     pod: &view.definition.name,
                     namespace: &view.definition.namespace,
-                    front_door: FrontDoor::RustKata.to_string(),
+                    managed_by: ManagedBy::RustKata.to_string(),
                     status: files.state.status.to_string(),
                     path: home.path().display().to_string(),
                     log: home.log().display().to_string(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use runtime::engine::foreign::{FrontDoor, ListedContainer, ListedPod};
+use runtime::engine::foreign::{ListedContainer, ListedPod, ManagedBy};
 use runtime::engine::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use runtime::engine::records::record::ContainerState;
 use serde::Serialize;
@@ -55,7 +55,8 @@ struct Row {
     command: Vec<String>,
     restarts: u32,
     labels: BTreeMap<String, String>,
-    front_door: String,
+    #[serde(rename = "front_door")]
+    managed_by: String,
     #[serde(skip)]
     shown: String,
 }
@@ -137,7 +138,7 @@ impl Ls {
             "STATUS",
             "ROOT",
             "COMMAND",
-            "FRONT DOOR",
+            "MANAGED BY",
         ];
         let cells = rows.iter().map(|row| {
             vec![
@@ -148,7 +149,7 @@ impl Ls {
                 row.shown.clone(),
                 row.image.clone(),
                 command(&row.command),
-                row.front_door.clone(),
+                row.managed_by.clone(),
             ]
         });
         table(&heads, &cells.collect::<Vec<_>>()).map(|()| code)
@@ -183,7 +184,7 @@ fn row(pod: &PodDefinition, definition: &ContainerDefinition, state: &ContainerS
         command: definition.command().to_vec(),
         restarts: state.restarts,
         labels: definition.labels.clone(),
-        front_door: FrontDoor::RustKata.to_string(),
+        managed_by: ManagedBy::RustKata.to_string(),
         shown: format!("{}{code}{since}", state.status),
     }
 }
@@ -193,7 +194,7 @@ fn foreign_row(pod: &ListedPod, id: &str, files: &ListedContainer) -> Row {
     let ended = init
         .exit
         .map(|exit| format!(" ({}) {}", exit.status, ago(exit.at)));
-    let described = files.told();
+    let described = files.bundle_info();
     Row {
         id: id.to_owned(),
         name: described.name.unwrap_or_else(|| id.to_owned()),
@@ -207,7 +208,7 @@ fn foreign_row(pod: &ListedPod, id: &str, files: &ListedContainer) -> Row {
         command: described.command,
         restarts: 0,
         labels: described.labels,
-        front_door: pod.config.front_door.to_string(),
+        managed_by: pod.config.managed_by.to_string(),
         shown: format!("{}{}", files.status(), ended.unwrap_or_default()),
     }
 }

@@ -1,7 +1,7 @@
 //! `rust-kata pod inspect`.
 
 use clap::Args;
-use runtime::engine::foreign::FrontDoor;
+use runtime::engine::foreign::ManagedBy;
 use runtime::engine::records::definition::PodDefinition;
 use serde::Serialize;
 
@@ -22,7 +22,8 @@ pub(crate) struct Inspect {
 #[derive(Debug, Serialize)]
 struct Inspected<'a> {
     status: String,
-    front_door: String,
+    #[serde(rename = "front_door")]
+    managed_by: String,
     owner_pid: Option<u32>,
     infra_running: bool,
     path: String,
@@ -67,7 +68,7 @@ impl Inspect {
                 });
             let inspected = Inspected {
                 status: view.status().to_string(),
-                front_door: FrontDoor::RustKata.to_string(),
+                managed_by: ManagedBy::RustKata.to_string(),
                 owner_pid: view.owner.as_ref().map(|owner| owner.pid),
                 infra_running: view.infra_runs(),
                 path: view.home.path().display().to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use clap::Args;
-use runtime::engine::foreign::FrontDoor;
+use runtime::engine::foreign::ManagedBy;
 use runtime::engine::records::view::PodView;
 use runtime::engine::time::rfc3339;
 use serde::{Serialize, Serializer};
@@ -44,7 +44,8 @@ struct Row {
     containers: usize,
     infra: bool,
     labels: BTreeMap<String, String>,
-    front_door: String,
+    #[serde(rename = "front_door")]
+    managed_by: String,
 }
 
 fn when<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
@@ -71,7 +72,7 @@ impl Ls {
                     containers: 0,
                     infra: false,
                     labels: BTreeMap::new(),
-                    front_door: FrontDoor::RustKata.to_string(),
+                    managed_by: ManagedBy::RustKata.to_string(),
                 }
             }));
         }
@@ -86,7 +87,7 @@ impl Ls {
                 containers: pod.containers.len(),
                 infra: false,
                 labels: pod.config.labels.clone().into_iter().collect(),
-                front_door: pod.config.front_door.to_string(),
+                managed_by: pod.config.managed_by.to_string(),
             });
         }
         let keys = ["id", "label", "name", "namespace", "status"];
@@ -114,7 +115,7 @@ impl Ls {
                 "STATUS",
                 "CREATED",
                 "CONTAINERS",
-                "FRONT DOOR",
+                "MANAGED BY",
             ];
             let cells = rows.iter().map(|row| {
                 vec![
@@ -124,7 +125,7 @@ impl Ls {
                     row.status.clone(),
                     row.created.map(ago).unwrap_or_default(),
                     row.containers.to_string(),
-                    row.front_door.clone(),
+                    row.managed_by.clone(),
                 ]
             });
             table(&heads, &cells.collect::<Vec<_>>())?;
@@ -143,6 +144,6 @@ fn row(view: PodView) -> Row {
         containers: view.containers.len(),
         infra: view.definition.infra,
         labels: view.definition.labels,
-        front_door: FrontDoor::RustKata.to_string(),
+        managed_by: ManagedBy::RustKata.to_string(),
     }
 }

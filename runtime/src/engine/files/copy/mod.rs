@@ -18,7 +18,7 @@ use self::place::{Place, below_mounts, bound, open_root};
 pub use crate::engine::archive::LeftOut;
 use crate::engine::archive::{Broken, Packer, Side, extract, transfer};
 use crate::engine::handle::PodHandle;
-use crate::engine::handle::mount::Visited;
+use crate::engine::handle::mount::LeasedRootfs;
 use crate::engine::volume;
 use crate::error::{Context, Error, Result};
 
@@ -62,9 +62,9 @@ pub enum Target {
 /// [`Error::NotFound`] for a container that is not there; [`Error::Invalid`] naming the
 /// path and what is wrong with it.
 pub async fn copy(source: Source, target: Target, keep_owner: bool) -> Result<LeftOut> {
-    let mut visits = Visits::default();
-    let result = copy_in(&mut visits, source, target, keep_owner).await;
-    let ended = visits.end().await;
+    let mut leases = Leases::default();
+    let result = copy_in(&mut leases, source, target, keep_owner).await;
+    let ended = leases.end().await;
     let left_out = result?;
     ended.map(|()| left_out)
 }
@@ -74,10 +74,10 @@ pub async fn copy(source: Source, target: Target, keep_owner: bool) -> Result<Le
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Io`] if it cannot be read or written.
 pub async fn export(pod: &PodHandle, container: &str, out: Box<dyn Write + Send>) -> Result<()> {
-    let mut visits = Visits::default();
-    let visited = pod.visit(container).await?;
-    let path = visited.path().to_owned();
-    visits.0.push((pod.clone(), visited, false));
+    let mut leases = Leases::default();
+    let leased = pod.lease_rootfs(container).await?;
+    let path = leased.path().to_owned();
+    leases.0.push((pod.clone(), leased, false));
     let result = blocking(move || {
         let root = open_root(&path)?;
         let mut packer = Packer::new(out);
@@ -85,22 +85,22 @@ pub async fn export(pod: &PodHandle, container: &str, out: Box<dyn Write + Send>
         packed.and_then(|()| packer.finish()).on("export", &path)
     })
     .await;
-    let ended = visits.end().await;
+    let ended = leases.end().await;
     result.and(ended)
 }
 
 async fn copy_in(
-    visits: &mut Visits,
+    leases: &mut Leases,
     source: Source,
     target: Target,
     keep_owner: bool,
 ) -> Result<LeftOut> {
     let (source_end, archive_in) = match source {
-        Source::Path(end) => (Some(visits.open(end, false).await?), None),
+        Source::Path(end) => (Some(leases.open(end, false).await?), None),
         Source::Archive(reader) => (None, Some(reader)),
     };
     let (target_end, archive_out) = match target {
-        Target::Path(end) => (Some(visits.open(end, true).await?), None),
+        Target::Path(end) => (Some(leases.open(end, true).await?), None),
         Target::Archive(writer) => (None, Some(writer)),
     };
     blocking(move || match (source_end, target_end) {
@@ -146,9 +146,9 @@ async fn blocking<T: Send + 'static>(
 
 /// Containers whose root file systems are in use.
 #[derive(Default)]
-struct Visits(Vec<(PodHandle, Visited, bool)>);
+struct Leases(Vec<(PodHandle, LeasedRootfs, bool)>);
 
-impl Visits {
+impl Leases {
     async fn open(&mut self, end: End, written: bool) -> Result<Place> {
         let (pod, container, path) = match end {
             End::Host(path) => return Place::host(path),
@@ -166,23 +166,23 @@ impl Visits {
             .map(|(place, source)| (place, source, Side::Container))
             .collect();
         let mounts = definition.spec.mounts().as_deref().unwrap_or(&[]);
-        let visited = pod.visit(&container).await?;
-        let root = visited.path().to_owned();
-        self.0.push((pod, visited, written));
+        let leased = pod.lease_rootfs(&container).await?;
+        let root = leased.path().to_owned();
+        self.0.push((pod, leased, written));
         places.extend(mounts.iter().filter_map(bound));
         let all = mounts.iter().map(|mount| mount.destination().as_path());
         let below = below_mounts(&places, all, root.clone(), &path)?;
         Place::container(&definition, &root, below, path)
     }
 
-    /// Ends all uses; those that were written to are told of it.
+    /// Releases all leases. The VMs of those that were written to drop their caches.
     async fn end(self) -> Result<()> {
         let mut result = Ok(());
-        for (pod, visited, written) in self.0 {
+        for (pod, leased, written) in self.0 {
             if written {
                 result = result.and(pod.files_changed().await);
             }
-            result = result.and(pod.end_visit(visited).await);
+            result = result.and(pod.release_rootfs(leased).await);
         }
         result
     }

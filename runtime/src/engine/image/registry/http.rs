@@ -16,7 +16,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const MAX_COMPLAINT: usize = 16 << 10;
 
 /// As much of it is told.
-const MAX_TOLD: usize = 500;
+const MAX_REASON: usize = 500;
 
 /// How a registry is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,8 +119,8 @@ pub(super) async fn bounded(
     limit: usize,
 ) -> Result<Vec<u8>, RegistryError> {
     let too_large = RegistryError::TooLarge { what, limit };
-    let told = answer.content_length().unwrap_or(0);
-    if told > limit as u64 {
+    let announced = answer.content_length().unwrap_or(0);
+    if announced > limit as u64 {
         return Err(too_large);
     }
     let mut body = Vec::new();
@@ -179,18 +179,18 @@ async fn complaint(mut answer: Response) -> (Vec<String>, String) {
     let Ok(complaint) = serde_json::from_slice::<Complaint>(&body) else {
         return Default::default();
     };
-    let told = complaint
+    let reasons = complaint
         .errors
         .iter()
         .map(|reason| match &*reason.message {
             "" => reason.code.clone(),
             message => format!("{message} ({})", reason.code),
         });
-    let told: String = told.collect::<Vec<_>>().join("; ");
+    let reasons: String = reasons.collect::<Vec<_>>().join("; ");
     let plain = |c: char| if c.is_control() { '.' } else { c };
     (
         complaint.errors.into_iter().map(|r| r.code).collect(),
-        told.chars().map(plain).take(MAX_TOLD).collect(),
+        reasons.chars().map(plain).take(MAX_REASON).collect(),
     )
 }
 

@@ -162,7 +162,7 @@ impl Puller {
     async fn blob(&self, dir: &Path, blob: &Descriptor, report: &Report) -> Result<()> {
         let digest = blob.digest();
         let path = place(dir, digest)?;
-        let tell = |done| {
+        let report_done = |done| {
             report(LayerProgress {
                 digest,
                 step: LayerStep::Fetching,
@@ -170,7 +170,7 @@ impl Puller {
                 total: blob.size(),
             });
         };
-        tell(0);
+        report_done(0);
         let mut file = tokio::fs::File::create(&path).await.on("create", &path)?;
         let pulled = self.client.blob(digest.as_ref()).await;
         let mut answer = pulled.map_err(|e| failed(&self.reference, e))?;
@@ -184,7 +184,7 @@ impl Puller {
                 break;
             }
             file.write_all(&chunk).await.on("write", &path)?;
-            tell(count);
+            report_done(count);
         }
         if count != blob.size() {
             return Err(ImageError::Size {
