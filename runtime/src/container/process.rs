@@ -1,5 +1,5 @@
 //! One process of a container, as the host sees it: where it stands, its
-//! pid proxy, its streams. Its state is published; whoever asks never waits.
+//! pid proxy, its streams. Its state is published; readers never wait.
 
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -1,8 +1,8 @@
 //! The two flocks of a pod directory.
 //!
 //! - `lock`: exclusive while state files change. Held for the file work only,
-//!   never across a call to the VM or the agent. Whoever reads several files
-//!   that belong together may share it; [`read_consistent`] waits for nobody.
+//!   never across a call to the VM or the agent. Readers of several
+//!   related files may share it; [`read_consistent`] takes no lock.
 //! - `owner`: exclusive for the life of the process that owns the pod. Free
 //!   means that the owner is dead; the kernel sees to that.
 
@@ -102,7 +102,7 @@ impl PodLock {
     }
 }
 
-/// Who owns a pod.
+/// The process that owns a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The owner's pid.
@@ -131,7 +131,7 @@ impl OwnerLock {
         Self::take_locked(dir, owner, &lock)
     }
 
-    /// As [`OwnerLock::take`], by one who holds the pod's lock exclusively.
+    /// As [`OwnerLock::take`], for a caller that holds the pod's lock exclusively.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
@@ -144,8 +144,7 @@ impl OwnerLock {
         }
         let path = dir.owner();
         let mut file = open(&path, true).on("open", &path)?;
-        // Who holds the pod's lock is the only one to come; those who look
-        // whether there is an owner are through in no time.
+        // The pod's lock excludes other owners-to-be; readers hold this lock only briefly.
         FileExt::lock_exclusive(&file).on("lock", &path)?;
         let text = serde_json::to_vec(owner).map_err(|e| Error::Internal(e.to_string()))?;
         file.set_len(0).on("write", &path)?;
@@ -169,7 +168,7 @@ impl OwnerLock {
         Self::holder_unlocked(dir)
     }
 
-    /// As [`OwnerLock::holder`], by one who holds the pod's lock.
+    /// As [`OwnerLock::holder`], for a caller that holds the pod's lock.
     pub(crate) fn holder_unlocked(dir: &impl Guarded) -> Result<Option<Owner>> {
         let path = dir.owner();
         match open(&path, false) {

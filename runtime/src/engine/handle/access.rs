@@ -1,5 +1,5 @@
-//! Who answers for a pod: its owner, which is asked, started, or waited for while it
-//! goes; or nobody, and its files may be changed under the pod's lock.
+//! Access to a pod: through its owner, which is asked, started, or waited for while it
+//! exits; or without an owner to its files, under the pod's lock.
 
 use std::io::ErrorKind::{ConnectionRefused, NotFound};
 use std::time::{Duration, Instant};
@@ -26,11 +26,11 @@ const NEXT: Duration = Duration::from_secs(1);
 /// After so long it is looked whether who changes a pod's files goes on at all.
 const STOPPED: Duration = Duration::from_secs(2);
 
-/// Who answers for a pod.
+/// The way to change a pod.
 pub(in crate::engine) enum Access {
     /// Its living owner.
     Owner(OwnerClient),
-    /// Nobody: its files may be changed by who holds this.
+    /// No owner: its files may be changed while this lock is held.
     Files(PodLock),
 }
 
@@ -161,7 +161,7 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// Who answers for the pod now.
+    /// The way to change the pod now.
     pub(in crate::engine) async fn access(&self) -> Result<Access> {
         let address = self.engine.owner_address(&self.home);
         for _ in 0..TRIES {
@@ -180,8 +180,8 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// The pod's lock, for changes. Who holds it works on files alone: one that
-    /// keeps it has been stopped.
+    /// The pod's lock, for changes. Holders only work on files: one that
+    /// keeps it was stopped.
     pub(in crate::engine) async fn locked(&self) -> Result<PodLock> {
         let home = self.home.clone();
         let mut waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
