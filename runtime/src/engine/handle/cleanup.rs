@@ -15,7 +15,7 @@ impl PodHandle {
     /// the last start, a place in the VM of one that was never started.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`crate::Error::NotFound`]; what went wrong for one container is in the outcome.
     pub async fn cleanup(&self, containers: &[String]) -> Result<Outcome> {
         let cleaned = self.ask(async |owner| owner.cleanup(request(containers, false)).await);
         let held = match cleaned.await? {

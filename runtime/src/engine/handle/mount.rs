@@ -34,7 +34,7 @@ impl PodHandle {
     /// [`PodHandle::unmount`] was called as often. Where it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if its image is damaged.
+    /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
     pub async fn mount(&self, container: &str) -> Result<PathBuf> {
         self.hold(container, RootfsUser::Mount).await
     }
@@ -42,7 +42,7 @@ impl PodHandle {
     /// Undoes one [`PodHandle::mount`], or all with `force`.
     ///
     /// # Errors
-    /// [`Error::WrongState`] if it is not mounted; [`Error::Busy`] if the last
+    /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`] if the last
     /// one is undone while a process uses what is mounted.
     pub async fn unmount(&self, container: &str, force: bool) -> Result<()> {
         self.release(container, RootfsUser::Mount, force).await
@@ -66,7 +66,7 @@ impl PodHandle {
     /// Releases a lease.
     ///
     /// # Errors
-    /// [`Error::Io`] if the mount cannot be undone.
+    /// [`crate::Error::Io`] if the mount cannot be undone.
     pub async fn release_rootfs(&self, leased: LeasedRootfs) -> Result<()> {
         let LeasedRootfs {
             container, lease, ..

@@ -12,7 +12,7 @@ impl Owner {
     /// Makes changes one after the other, with nobody else's in between.
     ///
     /// # Errors
-    /// [`Error::OwnerLeaving`]; that of a change is in the answer.
+    /// [`crate::Error::OwnerLeaving`]; that of a change is in the answer.
     pub async fn batch(
         self: &std::sync::Arc<Self>,
         operations: Vec<api::Operation>,

@@ -13,7 +13,7 @@ impl Owner {
     /// Undoes what containers that do not run have left.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`crate::Error::NotFound`]; what went wrong for one container is in the outcome.
     pub async fn cleanup(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let mut outcome = Outcome::default();
