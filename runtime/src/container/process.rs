@@ -154,8 +154,8 @@ impl Process {
         })
     }
 
-    /// Publishes the end, and tells of it in the same moment: who hears of it
-    /// finds it so, and who sees it cannot be told of anything later before.
+    /// Publishes the end and sends its event under one lock: a receiver of the event sees
+    /// the state, and a reader of the state gets no later event first.
     /// `publish` must not ask this process for its status or pid: they are locked.
     pub(crate) fn end(&self, status: u32, publish: impl FnOnce(Exit)) {
         let exit = self.decide_end(status);

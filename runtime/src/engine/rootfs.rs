@@ -7,7 +7,7 @@
 //!                       └──▶ containers/<name>/rootfs       while somebody uses it on the host
 //! ```
 //! Two overlays of one upper directory would not know of each other, so there is
-//! one: whoever comes second gets a bind mount of it.
+//! one: the second user gets a bind mount of it.
 
 use std::fs::{self, File};
 use std::io;

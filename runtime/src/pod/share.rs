@@ -11,8 +11,8 @@
 //! all have it so. For the first that writes it is mounted again, on top; the guest
 //! keeps the others from writing from then on.
 //!
-//! What is mounted is read back from the kernel when it is undone, and who has a source
-//! from the links, so a crash at any point leaves nothing that cannot be found.
+//! What is mounted is read back from the kernel when it is undone, and the containers that
+//! have a source from the links, so a crash at any point leaves nothing that cannot be found.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -221,7 +221,7 @@ fn is_read_only(option: &str) -> bool {
 }
 
 /// The name of a mount's source: the same for what is the same file, by the same mount,
-/// with the same options but for who may write, if the guest can keep the others from it.
+/// with the same options, read-only aside if the guest can see to that.
 fn source_name(mount: &Mount) -> Result<String> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let wanted = StatxFlags::INO | StatxFlags::MNT_ID;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::pod::console::console_tail;
 use crate::pod::vm::GuestVm;
 
-/// Between two looks, which tell who runs all the time.
+/// Between two looks, which tell the threads that run all the time.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl GuestVm {

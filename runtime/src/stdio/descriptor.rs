@@ -4,7 +4,7 @@
 //! ```text
 //! client ── socket ── pumps ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe or socket ── process
 //! ```
-//! The client is never the descriptor that is meant itself, but who serves it:
+//! The client's end is never the descriptor itself, but a socket that serves it:
 //! so nothing here waits for, or steals from, an open file of somebody else.
 
 use std::fmt;

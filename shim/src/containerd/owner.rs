@@ -231,7 +231,7 @@ impl PodOwner {
     }
 
     /// Ends the pod if no container is left in it; then nothing more is to be
-    /// served. A pod that is still being created has nobody who waits for it.
+    /// served. Nothing waits for a pod that is still being created.
     pub async fn shutdown_if_unused(&self) -> Result<()> {
         match self.pod() {
             Some(pod) if !pod.is_empty() => {

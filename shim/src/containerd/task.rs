@@ -66,7 +66,7 @@ fn exec(id: &str) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
-/// Runs a change to its end, whoever waits for it.
+/// Runs a change to its end, also when the caller goes away.
 async fn change<T: Send + 'static>(
     work: impl Future<Output = runtime::Result<T>> + Send + 'static,
 ) -> ttrpc::Result<T> {

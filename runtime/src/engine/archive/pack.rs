@@ -129,7 +129,7 @@ impl<W: Write> Packer<W> {
             FileType::CharacterDevice => self.plain(&inode, path, EntryType::Char),
             FileType::BlockDevice => self.plain(&inode, path, EntryType::Block),
             FileType::Fifo => self.plain(&inode, path, EntryType::Fifo),
-            // A socket is of no use to anybody but who listens on it.
+            // A socket is of no use without its listener.
             _ => Ok(()),
         }
     }

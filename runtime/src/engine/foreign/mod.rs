@@ -94,7 +94,7 @@ impl ListedPod {
         engine::status::PodStatus::of(states, false)
     }
 
-    /// What is said to those who would change a container of it from here.
+    /// The refusal to change a container of it from here.
     pub fn refusal(&self, container: &str) -> Error {
         refusal(self.config.managed_by, &self.config.namespace, container)
     }
@@ -145,7 +145,7 @@ pub struct BundleInfo {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What is said to those who would change a container of another front door.
+/// The refusal to change a container that is managed by another program.
 pub(crate) fn refusal(managed_by: ManagedBy, namespace: &str, container: &str) -> Error {
     let message = match managed_by {
         ManagedBy::Run => format!(

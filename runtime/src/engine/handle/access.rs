@@ -23,7 +23,7 @@ const LEAVING: Duration = Duration::from_secs(20);
 /// After so long it is looked whether another owner answers already.
 const NEXT: Duration = Duration::from_secs(1);
 
-/// After so long it is looked whether who changes a pod's files goes on at all.
+/// After so long a check is made that the process that holds the lock is not stopped.
 const STOPPED: Duration = Duration::from_secs(2);
 
 /// The way to change a pod.

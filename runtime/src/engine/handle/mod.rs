@@ -1,4 +1,4 @@
-//! One pod, for those who do not own it: every operation asks the owner, or changes
+//! One pod, for callers that do not own it: every operation asks the owner, or changes
 //! the files itself where there is none (`access.rs`).
 
 pub(crate) mod access;
@@ -71,7 +71,7 @@ impl PodHandle {
         let name = definition.name.clone();
         {
             let held = self.locked().await?;
-            // Who has this lock takes no further one.
+            // The holder of this lock takes no further one.
             let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
             add_container(&self.home, definition, &held)?;
             if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {

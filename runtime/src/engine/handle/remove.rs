@@ -178,7 +178,7 @@ impl PodHandle {
     }
 
     fn remove_files(&self, held: &PodLock) -> Result<()> {
-        // Intent: from here on nothing may come in, and whoever finds it goes on.
+        // Intent: from here on nothing may come in, and the next removal goes on with it.
         let mut view = PodView::read_locked(&self.home, held);
         if let Ok(view) = &mut view {
             view.state.removing = true;
@@ -227,7 +227,7 @@ impl PodHandle {
         Ok(true)
     }
 
-    /// Who listens where the owner does.
+    /// The process that listens where the owner does.
     fn listener(&self, owner: lock::Owner) -> Result<lock::Owner> {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
         let address = self.engine.owner_address(&self.home);

@@ -1,4 +1,4 @@
-//! Starting the owner of a pod: a process that outlives whoever starts it.
+//! Starting the owner of a pod: a process that outlives the one that starts it.
 
 use std::fs::File;
 use std::io::Read;
@@ -61,8 +61,8 @@ pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Resul
     })
 }
 
-/// Closes on exec what whoever started us has left open to us: an owner would
-/// keep it open for as long as its pod runs.
+/// Closes on exec what our caller has left open: an owner would keep it open for
+/// as long as its pod runs.
 fn keep_stdio_alone() -> std::io::Result<()> {
     const FIRST: libc::c_int = 3;
     let flags = libc::CLOSE_RANGE_CLOEXEC;

@@ -1,5 +1,5 @@
-//! Who uses what: the definitions of all containers, as those want them who are
-//! about to remove an image or a volume.
+//! Users of images and volumes: the definitions of all containers, which are read before an
+//! image or a volume is removed.
 
 use crate::engine::records;
 use crate::engine::records::definition::ContainerDefinition;
@@ -41,7 +41,7 @@ impl Engine {
         Ok((found, bad))
     }
 
-    /// As [`Engine::definitions`], for those who must know all.
+    /// As [`Engine::definitions`], for callers that must know all.
     ///
     /// # Errors
     /// [`Error::BadFile`] for the first that cannot be read.

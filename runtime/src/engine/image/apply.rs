@@ -1,5 +1,5 @@
 //! What an image says of its containers (image spec, "config.md"), and what
-//! whoever makes one says instead, as with podman.
+//! the command line says instead, as with podman.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use oci_spec::image::{Config, ImageConfiguration};
 
 use crate::error::{Error, Result};
 
-/// Where commands are looked for if nobody says.
+/// Where commands are looked for if neither image nor user says.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What whoever makes a container wants of it.
+/// What a container is to have instead of what its image says.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Instead of the image's entrypoint and command; an empty one: none.

@@ -1,4 +1,4 @@
-//! Who we are to a registry: what `podman login` and `docker login` have written
+//! User and password for a registry: what `podman login` and `docker login` have written
 //! down (containers-auth.json(5)).
 
 use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ use super::registry::{Puller, RegistryOptions};
 use super::store::{Images, Staging};
 use crate::error::{Context, Error, Result};
 
-/// An image that stays in the store as long as this lives, whoever removes it.
+/// An image that stays in the store as long as this lives, even if it is removed.
 #[derive(Debug)]
 pub struct HeldImage {
     view: ImageView,

@@ -10,7 +10,7 @@
 //! ```
 //! A layer stays as long as a record or the lease of a living process needs it,
 //! so nothing is counted that a crash could get wrong. The lock is held for file
-//! work only, and who holds it takes no other.
+//! work only, and its holder takes no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -122,7 +122,7 @@ impl Images {
         staging::sweep(&self.layers());
         staging::sweep(&self.pulls());
         let held = self.locked(FileExt::lock_exclusive)?;
-        // Files are written by who has the lock, and that is us.
+        // Files are written under the lock, which we hold.
         [self.names(), self.records()]
             .iter()
             .for_each(|dir| state_dir::sweep_temps(dir));

@@ -5,7 +5,7 @@
 //! <data_root>/events/  lock       flock: exclusive to append, shared to open both files
 //!                      log log.1  the newer and the older half
 //! ```
-//! Whoever changes something appends, once it is changed: one writev(2) under
+//! A line is appended once the change has been made: one writev(2) under
 //! the lock, so that lines are whole and in order, and fdatasync(2) after it.
 //! The lock is taken last and held for that write alone. A line that a dead
 //! writer left torn is closed by the next one, and passed over by readers.

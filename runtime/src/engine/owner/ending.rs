@@ -68,7 +68,7 @@ impl Owner {
                     self.record_start(&container);
                 }
             }
-            // What was asked for is written down by those who asked.
+            // What was asked for is written down where it was asked for.
             _ => {}
         }
     }
@@ -163,7 +163,7 @@ impl Owner {
         }
     }
 
-    /// Boxed, as it may boot a VM, which is listened to by who called it.
+    /// Boxed, as it may boot a VM, whose listener calls this.
     fn restart_later(self: Arc<Self>, container: Arc<Tracked>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let restarts = container.now().restarts;
@@ -198,7 +198,7 @@ impl Owner {
 
     /// Ends VM and owner when nothing of the pod runs or is about to.
     pub(super) async fn end_if_unused(self: &Arc<Self>) {
-        // Whoever is at work here will ask again.
+        // The operation that holds the lock asks again at its end.
         let Ok(_op) = self.op.try_lock() else {
             return;
         };
@@ -232,7 +232,7 @@ impl Owner {
         self.ended.send_replace(true);
     }
 
-    /// Ends the VM. Containers in it are told of by whoever listens to it.
+    /// Ends the VM. Its listener reports the ends of the containers in it.
     pub(super) async fn end_vm(&self, reason: &str) {
         let pod = lock(&self.vm).take();
         if let Some(pod) = pod {

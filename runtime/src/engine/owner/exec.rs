@@ -139,8 +139,8 @@ impl Owner {
         }
     }
 
-    /// Gives the init of a container descriptors of who starts it, when it is
-    /// built next.
+    /// Gives the init of a container descriptors of the client that starts it,
+    /// when it is built next.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it is built;

@@ -30,7 +30,7 @@ pub struct ExecRequest {
     pub terminal: bool,
     /// It has all capabilities.
     pub privileged: bool,
-    /// What it is given open beside its stdio, by who starts it.
+    /// Descriptors of the client that it is given beside its stdio.
     pub preserve_fds: Vec<PreservedFd>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn descriptors(
     if ends.len() != wanted.len() {
         let numbers: Vec<String> = wanted.iter().map(|fd| fd.number.to_string()).collect();
         return Err(Error::Invalid(format!(
-            "{name} has descriptors [{}] of who starts it, who gives {}: start it attached, not detached",
+            "{name} needs descriptors [{}] of the client that starts it, and is given {}: start it attached, not detached",
             numbers.join(", "),
             ends.len()
         )));

@@ -1,4 +1,4 @@
-//! Root file systems of the owner's containers for those who are on the host.
+//! Root file systems of the owner's containers, for programs on the host.
 
 use std::path::PathBuf;
 

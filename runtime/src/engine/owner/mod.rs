@@ -106,8 +106,8 @@ impl Tracked {
 }
 
 impl Owner {
-    /// Becomes the owner of a pod, to serve at `address`. There it is to
-    /// `listen` before it is the owner: whoever finds an owner can connect.
+    /// Becomes the owner of a pod, to serve at `address`. It has to
+    /// `listen` there first: a client that finds an owner can connect.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process is; [`Error::NotFound`];
@@ -264,7 +264,7 @@ impl Owner {
         names.iter().map(|name| self.tracked(name)).collect()
     }
 
-    /// Changes where a container stands: on disk, then for all who watch.
+    /// Changes where a container stands: on disk, then for all watchers.
     pub(crate) fn change(
         &self,
         container: &Tracked,

@@ -99,7 +99,7 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Sends a signal to containers that run. Who is killed by a user is not
+    /// Sends a signal to containers that run. A container that a user kills is not
     /// started again by its policy.
     ///
     /// # Errors

@@ -120,7 +120,7 @@ impl Owner {
         let held = PodLock::exclusive(&self.home)?;
         remove::container(&self.home, container.name(), &held)?;
         lock(&self.containers).remove(container.name());
-        // Whoever waits for it hears that it is gone.
+        // Waiting calls learn that it is gone.
         container.state.send_modify(|_| {});
         Ok(())
     }

@@ -156,7 +156,7 @@ impl Owner {
 
     /// The pod's VM; it is booted if it does not run. The caller holds `op`.
     pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
-        // Who comes too late would get a VM that ends with this process.
+        // A call that comes too late would get a VM that ends with this process.
         self.ensure_not_leaving()?;
         let before = lock(&self.vm).clone();
         if let Some(pod) = before {

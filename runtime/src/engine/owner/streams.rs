@@ -1,4 +1,4 @@
-//! The streams of a process between its VM and whoever listens: its log, and
+//! The streams of a process between its VM and their readers: its log, and
 //! the clients that are attached to it.
 //!
 //! ```text
@@ -204,7 +204,7 @@ mod tests {
         streams.drained().await;
         assert!((900_000..1_000_000).contains(&heard), "{heard}");
         assert!(std::fs::metadata(&path).unwrap().len() > 1_000_000);
-        // Who comes late hears the end at once.
+        // A late client learns of the end at once.
         assert!(streams.listen().recv().await.is_none());
     }
 

@@ -94,7 +94,7 @@ pub struct ExecSession {
 /// How a process has ended whose end nobody saw: as if killed by SIGKILL.
 pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
-/// A descriptor of who starts a process, which the process has, too.
+/// A descriptor of the client that starts a process, which the process has, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreservedFd {
     /// Its number.

@@ -1,5 +1,5 @@
-//! A pod as it shows itself to whoever asks: files and, where nobody owns it
-//! any more, what follows from that.
+//! A pod as readers see it: its files and, where nobody owns it any more, what
+//! follows from that.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct Lost {
 
 impl PodView {
     /// Reads a pod. Waits for nobody and changes nothing: what follows from its
-    /// owner's death is shown, and left to whoever has to do with the pod itself.
+    /// owner's death is shown; the next change of the pod writes it down.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
@@ -99,8 +99,7 @@ impl PodView {
         self.changed.is_empty() && (self.owner.is_some() || !self.state.started)
     }
 
-    /// As [`PodView::read`], by one who holds the pod's lock: what it shows stays
-    /// so.
+    /// As [`PodView::read`], under the pod's lock: what it shows stays so.
     pub(crate) fn read_locked(home: &DataPaths, _held: &PodLock) -> Result<Self> {
         let owner = OwnerLock::holder_unlocked(home).map_err(|e| records::explain(home, e))?;
         Self::of(home, &records::hold(home)?, owner)

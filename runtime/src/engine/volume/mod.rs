@@ -8,7 +8,7 @@
 //!         config.json _data/              what it is, and what is in it
 //!         copied/                         of the image, on its way into _data
 //! ```
-//! The lock is held for file work only, and who holds it takes no other, so it may
+//! The lock is held for file work only, and its holder takes no other, so it may
 //! be taken under that of a pod. When a container is built, its volumes are bound into it, and an empty
 //! new one gets what the image has at that place (`fill`).
 

@@ -6,8 +6,8 @@
 //! ```
 //! They are taken before anything else of ours is opened, so that one that was
 //! not open is told from one that we have opened since; and they are read only
-//! once the process runs, in threads: they may be of any kind, and who else has
-//! them open is not to find their mode changed.
+//! once the process runs, in threads: they may be of any kind, and another
+//! process that has them open must not find their mode changed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -133,7 +133,7 @@ impl Preserved {
                 if let Err(e) = pass_out(&peer, &fd, self.socket) {
                     crate::terminal::say(&format!("Descriptor {}: {e}", self.number));
                 }
-                // First, for who reads from it.
+                // First, for its reader.
                 drop(fd);
                 let _ = done.send(());
             })?;

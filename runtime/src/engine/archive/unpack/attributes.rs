@@ -128,7 +128,7 @@ impl Attributes {
         Self { uid, gid, ..self }
     }
 
-    /// The same without what gives rights to who runs it, or is the kernel's.
+    /// The same without set-id bits, and without the kernel's own attributes.
     pub(super) fn harmless(mut self) -> Self {
         self.mode &= !SET_ID;
         self.xattrs.retain(|(name, _)| {

@@ -28,7 +28,7 @@ pub enum ImageError {
         "Content of digest {expected} was changed or damaged: it has {found}; get the image anew"
     )]
     Digest {
-        /// Of whoever refers to it.
+        /// As the document that refers to it says.
         expected: String,
         /// Of what was read.
         found: String,

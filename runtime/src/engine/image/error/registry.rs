@@ -5,7 +5,7 @@ use crate::error::ErrorKind;
 /// An error about a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// It cannot be reached, or is not who it should be.
+    /// It cannot be reached, or its certificate is not for it.
     #[error("{}", whole(.0))]
     Request(#[from] reqwest::Error),
     /// It does not come to an end.

@@ -30,7 +30,7 @@ pub(super) enum Trust {
 }
 
 impl Trust {
-    /// Whether a host may be spoken to without a check of who it is.
+    /// Whether a host may be spoken to without a check of its certificate.
     pub(super) fn spares(self, host: &str) -> bool {
         match self {
             Self::Checked => false,
@@ -73,7 +73,7 @@ impl Http {
         self.trust
     }
 
-    /// Whether `host` may be spoken to without a check of who it is.
+    /// Whether `host` may be spoken to without a check of its certificate.
     pub(super) fn spares(&self, host: &str) -> bool {
         self.trust.spares(host)
     }

@@ -44,7 +44,7 @@ pub struct RegistryOptions {
     /// Whether TLS is a must and certificates are checked; if not given: unless
     /// the registry is on this machine.
     pub tls_verify: Option<bool>,
-    /// Who we are; if not given, what the usual files say.
+    /// User and password; if not given, those of the usual files.
     pub credentials: Option<Credentials>,
     /// The file of credentials, instead of the usual ones.
     pub auth_file: Option<std::path::PathBuf>,
