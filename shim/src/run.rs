@@ -350,19 +350,19 @@ fn code_of(error: &Error) -> u8 {
 #[derive(Clone)]
 struct Steps {
     since: Instant,
-    tell: bool,
+    verbose: bool,
 }
 
 impl Steps {
-    fn new(tell: bool) -> Self {
+    fn new(verbose: bool) -> Self {
         Self {
             since: Instant::now(),
-            tell,
+            verbose,
         }
     }
 
     fn done(&self, step: &str) {
-        if self.tell {
+        if self.verbose {
             say(&format!(
                 "{:>6} ms  {step}",
                 self.since.elapsed().as_millis()
@@ -372,7 +372,7 @@ impl Steps {
 
     fn progress(&self) -> Progress {
         let steps = self.clone();
-        self.tell.then(|| {
+        self.verbose.then(|| {
             Arc::new(move |step: &str| steps.done(step)) as Arc<dyn Fn(&str) + Send + Sync>
         })
     }

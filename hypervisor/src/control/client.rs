@@ -54,7 +54,7 @@ impl Client {
         let request = Request::Hello { version: VERSION };
         match self.call(&request, &[], LIMIT).await? {
             Response::Hello { version: VERSION } => Ok(()),
-            Response::Hello { version } => Err(ControlError::Version { theirs: version }),
+            Response::Hello { version } => Err(ControlError::Version { other: version }),
             other => Err(unexpected(&request, &other)),
         }
     }

@@ -61,11 +61,11 @@ pub enum ControlError {
     Json(#[from] serde_json::Error),
     /// The two sides speak different versions.
     #[error(
-        "Control protocol version {theirs}, expected {VERSION}: shim and rust-kata-vmm are from different builds"
+        "Control protocol version {other}, expected {VERSION}: shim and rust-kata-vmm are from different builds"
     )]
     Version {
         /// The other side's version.
-        theirs: u32,
+        other: u32,
     },
     /// An answer that does not belong to the request.
     #[error("Unexpected answer to {request}: {answer}")]

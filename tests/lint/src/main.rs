@@ -6,6 +6,7 @@
 //! | circles | no two modules of a parent import each other, directly or by others, each taken with all modules below it; a parent and its own children may |
 //! | upward | what lies low imports nothing from above ([`LAYERS`]) |
 //! | header | each module begins with `//!` |
+//! | names | the words that the code had before the field's own ([`names`]) define nothing |
 //! | length | a file has at most [`MAX_LINES`] lines; modules of tests that have files of their own do not count |
 //! | configuration | `docs/configuration.md` is what the comments of `runtime/config.toml` say; `--write` makes it so |
 //! | idiom | a module with children is `x/mod.rs`, one without is `x.rs` |
@@ -13,6 +14,7 @@
 mod circles;
 mod configuration;
 mod imports;
+mod names;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -126,6 +128,9 @@ fn check(tree: &Crate, root: &str) -> Vec<String> {
             problems.push(format!(
                 "{path}: begins without //!, what the module is for"
             ));
+        }
+        for (line, name) in names::old(file) {
+            problems.push(format!("{path}:{line}: {name} is a name of before"));
         }
         let lines = file.text.lines().count();
         if lines > MAX_LINES {

@@ -131,7 +131,7 @@ impl<S: Service> Server<S> {
                 self.greeted = true;
                 Response::Hello { version: VERSION }
             }
-            Request::Hello { version } => refuse(ControlError::Version { theirs: version }),
+            Request::Hello { version } => refuse(ControlError::Version { other: version }),
             _ if !self.greeted => refuse("Hello must come first"),
             Request::Serve { .. } | Request::Build { .. } if self.started => {
                 refuse("Devices are started already")
