@@ -125,7 +125,7 @@ impl Pod {
     }
 
     /// The pid of the container that stands for the pod: the sandbox, or the
-    /// only one. 0 if there is none.
+    /// only one. 0 without any.
     pub fn sandbox_pid(&self) -> u32 {
         let containers = self.containers();
         let sandbox = containers.iter().find(|c| c.record.sandbox);

@@ -1,7 +1,9 @@
 //! Directories of state, which other users of the host may not enter: containers' files
 //! lie below, with modes that are meant for the container, and set-user-id programs.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -14,6 +16,16 @@ pub(crate) const MODE: u32 = 0o700;
 const OTHERS: u32 = 0o077;
 /// A directory in which others may make files is not for state.
 const OTHERS_WRITE: u32 = 0o022;
+
+/// What the directory of a pod has (`paths`): any of it, where a crash left less than all.
+const PARTS: [&str; 6] = [
+    "lock",
+    "owner",
+    "config.json",
+    "state.json",
+    "containers",
+    "shared",
+];
 
 /// What `root` and `data_root` have at the top, beside namespaces.
 const OURS: [&str; 6] = [".vm", ".owners", "pods", "images", "volumes", "events"];
@@ -38,30 +50,36 @@ pub(crate) fn make_root(dir: &Path) -> Result<()> {
 }
 
 fn is_ours(dir: &Path) -> Result<bool> {
-    let entries = fs::read_dir(dir).on("read", dir)?;
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry.on("read", dir)?.file_name());
-    }
-    // Namespaces of running pods have names of any kind, their VMs `.vm`.
-    let has_pods = names
-        .iter()
-        .any(|name| name == OURS[0] || name == OURS[1] || is_namespace(&dir.join(name)));
-    let known = |name: &std::ffi::OsString| {
+    let names = names_in(dir).on("read", dir)?;
+    // Without VMs an empty directory could be anybody's.
+    let has_vms = names.iter().any(|name| name == OURS[0] || name == OURS[1]);
+    Ok(names.iter().all(|name| {
         OURS.iter().any(|ours| name == ours)
-            || name.to_string_lossy().starts_with(".new-")
-            || name.to_string_lossy().starts_with(".gone-")
-    };
-    Ok(has_pods || names.iter().all(known))
+            || is_staging(name)
+            || is_namespace(&dir.join(name), has_vms)
+    }))
 }
 
-/// Does the directory have a pod in it?
-fn is_namespace(dir: &Path) -> bool {
-    let is_pod = |pod: &Path| {
-        let files = [pod.join("lock"), pod.join("config.json")];
-        files.iter().all(|file| file.is_file())
+/// Are there pods in the directory, damaged ones included, and nothing else?
+fn is_namespace(dir: &Path, may_be_empty: bool) -> bool {
+    let is_pod = |name: &OsString| {
+        let pod = dir.join(name);
+        is_staging(name)
+            || PARTS.iter().any(|part| pod.join(part).exists())
+            || may_be_empty && names_in(&pod).is_ok_and(|names| names.is_empty())
     };
-    fs::read_dir(dir).is_ok_and(|mut pods| pods.any(|pod| pod.is_ok_and(|pod| is_pod(&pod.path()))))
+    names_in(dir).is_ok_and(|pods| (may_be_empty || !pods.is_empty()) && pods.iter().all(is_pod))
+}
+
+fn is_staging(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".new-") || name.starts_with(b".gone-")
+}
+
+fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(dir)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect()
 }
 
 /// Makes a directory of state and those above it that are missing. One that is there and
@@ -148,20 +166,22 @@ mod tests {
             set_mode(&dir, 0o755);
             dir
         };
-        let with_pod = with("pods", &["k8s.io/pod"]);
-        for file in ["lock", "config.json"] {
-            fs::write(with_pod.join("k8s.io/pod").join(file), "").unwrap();
-        }
         for ours in [
             with("empty", &[]),
             with("root", &["k8s.io", ".vm"]),
             with("data", &["pods", "images", ".gone-1-2-x"]),
-            with_pod,
+            with("pods", &["k8s.io/pod/containers", "k8s.io/.gone-1-2-x"]),
+            with("damaged", &["k8s.io/pod", ".vm"]),
         ] {
             make_root(&ours).unwrap();
             assert_eq!(mode(&ours), 0o700, "{}", ours.display());
         }
-        for theirs in [with("lib", &["dpkg"]), with("srv", &["images", "www/x"])] {
+        for theirs in [
+            with("lib", &["dpkg"]),
+            with("srv", &["images", "www/x"]),
+            // An earlier build could be given such a directory.
+            with("var", &["k8s.io/pod/containers", ".vm", "dpkg/info/x"]),
+        ] {
             let error = make_root(&theirs).unwrap_err().to_string();
             assert!(error.contains("chmod 700"), "{error}");
             assert_eq!(mode(&theirs), 0o755, "{}", theirs.display());

@@ -1,5 +1,5 @@
 //! One pod, for callers that do not own it: every operation asks the owner, or changes
-//! the files itself where there is none (`access.rs`).
+//! the files itself where the pod has no owner (`access.rs`).
 
 pub(crate) mod access;
 pub mod batch;

@@ -53,8 +53,8 @@ pub fn of_code(code: i32, exit_code: u8, message: String) -> Error {
     Error::Remote { kind, message }
 }
 
-/// The gRPC code of an error. ABORTED of an owner that is on its way out: who
-/// called is to ask again, which is what that code stands for.
+/// The gRPC code of an error. An owner that is on its way out answers ABORTED:
+/// the caller asks again, as that code means.
 pub fn code_of_error(error: &Error) -> Code {
     match error {
         Error::OwnerLeaving => Code::ABORTED,

@@ -105,8 +105,8 @@ impl Challenge {
         repository: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Option<Authorization>, RegistryError> {
-        let basic = credentials.map(|who| {
-            let both = format!("{}:{}", who.user, who.password);
+        let basic = credentials.map(|user| {
+            let both = format!("{}:{}", user.user, user.password);
             format!("Basic {}", BASE64_STANDARD.encode(both))
         });
         let basic = basic.map(|header| Authorization {
