@@ -296,3 +296,18 @@ impl PodHandle {
         owner.list_processes(container).await
     }
 }
+
+/// Passes over the refusal to remove something that is in use, or that is gone.
+fn ignore_in_use_or_gone(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::FailedPrecondition | ErrorKind::NotFound
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

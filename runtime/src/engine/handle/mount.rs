@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use protos::management as api;
 
-use super::PodHandle;
+use super::{PodHandle, ignore_in_use_or_gone};
 use crate::engine::records;
 use crate::engine::records::view::PodView;
 use crate::engine::rootfs::not_mounted;
 use crate::engine::rootfs::{self, RootfsLease, RootfsUser};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::state_dir::lock::PodLock;
 
 /// A container's root file system, leased by a process that copies.
@@ -72,18 +72,8 @@ impl PodHandle {
             container, lease, ..
         } = leased;
         drop(lease);
-        match self.release(&container, RootfsUser::Lease, false).await {
-            // Somebody looks around in it, or it was removed meanwhile.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    ErrorKind::FailedPrecondition | ErrorKind::NotFound
-                ) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        // Somebody looks around in it, or it was removed meanwhile.
+        ignore_in_use_or_gone(self.release(&container, RootfsUser::Lease, false).await)
     }
 
     /// Has the VM, if there is one, see what was changed in files on the host.

@@ -7,6 +7,7 @@ use protos::management as api;
 
 use super::access::{Access, TRIES};
 use super::client::OwnerClient;
+use super::ignore_in_use_or_gone;
 use crate::engine::handle::PodHandle;
 use crate::engine::records;
 use crate::engine::records::remove::{self, check_empty};
@@ -152,18 +153,8 @@ impl PodHandle {
         if !self.view().is_ok_and(|view| view.definition.single) {
             return Ok(());
         }
-        match self.remove(false, None).await {
-            // It has containers, or somebody else has removed it.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    ErrorKind::FailedPrecondition | ErrorKind::NotFound
-                ) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        // It has containers, or somebody else has removed it.
+        ignore_in_use_or_gone(self.remove(false, None).await)
     }
 
     /// A pod without its locks could not be removed, either.
