@@ -1,9 +1,9 @@
-//! What can go wrong in the shim itself; the runtime has its own errors.
+//! Errors of the shim itself; the runtime has its own.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The shim's result.
+/// The result of the shim's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the shim.
@@ -23,22 +23,22 @@ pub enum Error {
     /// The runtime refused or failed.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    /// A system call on a path failed.
+    /// A file operation failed.
     #[error("Cannot {action} {}: {source}", path.display())]
     Io {
         /// The verb, in the infinitive.
         action: &'static str,
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A system call that concerns no path failed.
+    /// A system call without a path failed.
     #[error("Cannot {action}: {source}")]
     System {
         /// What was tried, in the infinitive.
         action: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The socket of this container already has a server.
@@ -54,7 +54,7 @@ pub enum Error {
         "The shim of pod sandbox {sandbox:?} is not running (nobody answers at {address}): the pod must be created anew"
     )]
     NoSandbox {
-        /// The pod's sandbox.
+        /// The shim of a container's pod has ended.
         sandbox: String,
         /// Where its shim would listen.
         address: String,
@@ -65,13 +65,14 @@ pub enum Error {
     /// containerd names a directory for the socket that would not be the same for each process.
     #[error("The socket directory {} is not an absolute path", .0.display())]
     SocketDir(PathBuf),
-    /// The runtime options are no protobuf message.
+    /// containerd names a relative directory for the socket: it would differ from process to
+    /// process.
     #[error("The runtime options on stdin cannot be read: {0}")]
     Options(protobuf::Error),
-    /// An answer to containerd is no valid message.
+    /// The runtime options are not a protobuf message.
     #[error("The answer cannot be encoded: {0}")]
     Answer(protobuf::Error),
-    /// The process was not started by `start`.
+    /// An answer to containerd cannot be encoded.
     #[error(
         "No listening socket was passed in: this command is started by containerd; `run --bundle DIR` needs none (see --help)"
     )]
@@ -87,7 +88,7 @@ pub enum Error {
     /// A running shim's socket does not let anybody in.
     #[error("Nobody answers at {0}")]
     NoAnswer(crate::containerd::address::Address),
-    /// Something took longer than its deadline allows.
+    /// The socket of a running shim does not accept connections.
     #[error("{what} took more than {seconds:.1} s")]
     Deadline {
         /// What was waited for.
@@ -97,7 +98,7 @@ pub enum Error {
     },
 }
 
-/// Gives a system error its verb and path.
+/// A trait that gives a system error its verb and path.
 pub trait Context<T> {
     /// `Cannot {action} {path}: {error}`.
     fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;

@@ -1,4 +1,4 @@
-//! `containerd-shim-rust-kata-v2`: see the crate `shim`.
+//! `containerd-shim-rust-kata-v2` (see the crate `shim`).
 
 fn main() -> std::process::ExitCode {
     shim::shim_main()

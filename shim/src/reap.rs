@@ -1,11 +1,10 @@
-//! What a process that owned a pod does last.
+//! Cleaning up after pods whose owner process has ended.
 
 use runtime::{Config, Runtime};
 
 use crate::error::{Context, Result};
 
-/// Undoes what earlier owners left that were killed. What cannot be undone is
-/// told of and left.
+/// Undoes what killed owners left. What cannot be undone is logged and left.
 pub fn reap_abandoned(config: Config, namespace: &str) -> Result<()> {
     for pod in Runtime::new(config.clone())?.abandoned(namespace)? {
         match reap(config.clone(), namespace, &pod) {
@@ -16,8 +15,8 @@ pub fn reap_abandoned(config: Config, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Undoes what a failed or interrupted creation left, once nothing of this
-/// process holds the pod any more.
+/// Undoes what a failed or interrupted creation left. Called once this process no longer holds
+/// anything of the pod.
 pub fn reap(config: Config, namespace: &str, pod: &str) -> Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,5 +1,5 @@
-//! `run`: one OCI bundle in a VM of its own, without containerd. This process
-//! owns the pod.
+//! `run`: runs one OCI bundle in a VM of its own, without containerd. This process owns the
+//! pod.
 
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::AsFd;
@@ -22,24 +22,23 @@ use crate::reap::{reap, reap_abandoned};
 use crate::signals::Signals;
 use crate::terminal::{self, Raw, say};
 
-/// The namespace of pods that no containerd asked for.
+/// The namespace of pods that `run` creates.
 const NAMESPACE: &str = "run";
 
-/// For errors of our own, as podman has it.
+/// The exit code for errors of this program, as with podman.
 pub const OWN_ERROR: u8 = 125;
 
-/// The annotations that size a VM.
+/// The annotations that set the size of a VM.
 const MEMORY: &str = "io.rust-kata.memory_mib";
 const VCPUS: &str = "io.rust-kata.vcpus";
 
-/// What a container may take to obey SIGTERM.
+/// How long a container may run after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// For the end of the VM, after the container's.
+/// How long the VM may take to end after the container.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// Runs one OCI bundle in a virtual machine of its own and exits with the
-/// container's code.
+/// Run an OCI bundle in a virtual machine of its own and exit with the container's code
 #[derive(Debug, Parser)]
 #[command(
     name = "run",
@@ -48,17 +47,16 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
     disable_version_flag = true
 )]
 pub struct Args {
-    /// The OCI bundle: a directory with config.json and the root file system
-    /// that it names
+    /// OCI bundle: a directory with config.json and the root file system named in it
     #[arg(long, value_name = "DIR")]
     bundle: PathBuf,
 
-    /// The name of the container and its pod, unique among running ones
-    /// [default: made from the bundle's name]
+    /// Name of the container and its pod, unique among running ones [default: made from the
+    /// bundle's name]
     #[arg(long)]
     id: Option<String>,
 
-    /// What runs the VM: auto, kvm or qemu [default: as configured]
+    /// Hypervisor of the VM: auto, kvm or qemu [default: as configured]
     #[arg(long, value_name = "KIND")]
     hypervisor: Option<HypervisorKind>,
 
@@ -70,12 +68,12 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     vcpus: Option<u32>,
 
-    /// A configuration file, instead of $RUST_KATA_CONFIG,
-    /// /etc/rust-kata/config.toml or the one installed with this binary
+    /// Configuration file, instead of $RUST_KATA_CONFIG, /etc/rust-kata/config.toml or the one
+    /// installed with this binary
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Tell on stderr what happens and how long each step takes
+    /// Show on stderr what happens and how long each step takes
     #[arg(long, short)]
     verbose: bool,
 }
@@ -84,7 +82,7 @@ const EXAMPLES: &str = "\
 EXAMPLES
   A bundle from the busybox of this machine:
     mkdir -p demo/rootfs/bin
-    cp /bin/busybox demo/rootfs/bin/        # a static one: busybox-static
+    cp /bin/busybox demo/rootfs/bin/        # a static build: busybox-static
     for applet in sh ls id uname hostname; do
       ln -s busybox demo/rootfs/bin/$applet
     done
@@ -96,27 +94,27 @@ EXAMPLES
     umoci unpack --image alpine:latest demo2
     containerd-shim-rust-kata-v2 run --bundle demo2
 
-  Something else than a shell, without a terminal:
+  Another command, without a terminal:
     jq '.process.terminal = false | .process.args = [\"uname\", \"-a\"]' \\
       demo/config.json > c && mv c demo/config.json
     containerd-shim-rust-kata-v2 run --bundle demo --memory 128
 
 TERMINAL
-  With process.terminal in config.json and a terminal on stdin, that terminal
-  is the container's; it is given back as it was.
+  With process.terminal in config.json and a terminal on stdin, the container
+  uses that terminal. Its mode is restored at the end.
 
 SIGNALS
-  TERM, INT, HUP, QUIT, USR1 and USR2 go to the container. One that still runs
-  10 s after a TERM is killed. What a run leaves that was itself ended by
-  SIGKILL is removed by the next one; its VM ends at once.
+  TERM, INT, HUP, QUIT, USR1 and USR2 go to the container. A container that
+  still runs 10 s after TERM is killed. If this program is killed by SIGKILL,
+  its VM ends at once, and the next run removes what is left.
 
 EXIT CODE
-  The container's own; 128 + N when signal N ended it.
-  125  rust-kata could not run it: one line on stderr says why
-  126  its command is not executable
-  127  its command does not exist";
+  The exit code of the container; 128 + N if signal N ended it.
+  125  rust-kata failed: one line on stderr says why
+  126  the command is not executable
+  127  the command does not exist";
 
-/// Runs the command and answers the exit code.
+/// Runs the command and returns the exit code.
 pub fn run(words: impl IntoIterator<Item = String>) -> u8 {
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
@@ -127,7 +125,7 @@ pub fn run(words: impl IntoIterator<Item = String>) -> u8 {
         }
     };
     let result = Session::new(args).and_then(Session::run);
-    // Before the message: it is to start at the left.
+    // The message must start at the left margin.
     terminal::restore();
     result.unwrap_or_else(|error| {
         say(&error.to_string());
@@ -165,7 +163,8 @@ impl Session {
         });
         let mut pod = PodConfig::from_spec(NAMESPACE, &id, "", &spec);
         pod.managed_by = ManagedBy::Run;
-        // Over the bundle's annotations, which are over the configuration.
+        // The command line overrides the bundle's annotations, which override the
+        // configuration.
         let asked = [(MEMORY, args.memory), (VCPUS, args.vcpus)];
         for (name, value) in asked {
             if let Some(value) = value {
@@ -191,7 +190,7 @@ impl Session {
             .build()
             .doing("start the runtime's threads")?;
         let result = tokio.block_on(self.own_pod());
-        // A read of the terminal cannot be called back: do not wait for it.
+        // A blocked read of the terminal cannot be cancelled: do not wait for it.
         tokio.shutdown_timeout(Duration::from_millis(200));
         terminal::restore();
         let left = reap(self.config.clone(), NAMESPACE, &self.id);
@@ -226,7 +225,7 @@ impl Session {
         Ok(code)
     }
 
-    /// The pod with its container ready to start, and the terminal with it.
+    /// Creates the pod with its container ready to start, and takes the terminal.
     async fn create(&self) -> Result<(Arc<Pod>, Option<Raw>)> {
         let io = own_stdio(self.terminal)?;
         let runtime = Runtime::new(self.config.clone())?;
@@ -261,8 +260,8 @@ impl Session {
         Ok(raw)
     }
 
-    /// From the container's start to its end. Its code. Signals are the
-    /// container's from now on, though it may be a moment before it gets them.
+    /// Waits from the container's start to its end and returns its exit code. Signals go to the
+    /// container from now on; delivery may take a moment.
     async fn attend(&self, pod: &Arc<Pod>, signals: &mut Signals) -> Result<u8> {
         pod.start(&self.id).await?;
         self.steps.done("container started");
@@ -296,7 +295,7 @@ impl Session {
             _ => pod.kill(&self.id, None, number as u32, false).await,
         };
         match passed {
-            // It ended meanwhile.
+            // The container has ended meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => log::warn!("Signal {number} was not passed on: {error}"),
             Ok(()) => {}
@@ -318,7 +317,7 @@ async fn until(moment: Option<tokio::time::Instant>) {
     }
 }
 
-/// This process's own descriptors for the container.
+/// Passes this process's own descriptors to the container.
 fn own_stdio(terminal: bool) -> Result<ProcessIo> {
     let copy = |fd: std::os::fd::BorrowedFd| {
         fd.try_clone_to_owned()
@@ -338,7 +337,7 @@ fn own_stdio(terminal: bool) -> Result<ProcessIo> {
     })
 }
 
-/// The exit code of a failure: a shell's for a command that cannot be run.
+/// The exit code of a failure: as a shell's if the command cannot be run.
 fn code_of(error: &Error) -> u8 {
     match error {
         Error::Runtime(runtime::Error::Command { exit_code, .. }) => *exit_code,

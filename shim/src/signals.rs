@@ -15,11 +15,11 @@ const PASSED_ON: [libc::c_int; 7] = [
     libc::SIGWINCH,
 ];
 
-/// Signals sent to this process, in the order in which they were seen.
+/// Signals sent to this process, in order of arrival.
 pub struct Signals(mpsc::UnboundedReceiver<libc::c_int>);
 
 impl Signals {
-    /// From now on these signals no longer end the process.
+    /// Catches these signals: from now on they do not end the process.
     pub fn watch() -> Result<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         for number in PASSED_ON {
@@ -32,16 +32,16 @@ impl Signals {
         Ok(Self(receiver))
     }
 
-    /// The next signal.
+    /// Returns the next signal.
     pub async fn next(&mut self) -> libc::c_int {
         match self.0.recv().await {
             Some(number) => number,
-            // Only when the runtime ends, and this task with it.
+            // The channel closes only when the runtime ends, and this task with it.
             None => std::future::pending().await,
         }
     }
 
-    /// The next signal that asks the process to end.
+    /// Returns the next signal that asks the process to end.
     pub async fn next_fatal(&mut self) -> libc::c_int {
         loop {
             let number = self.next().await;

@@ -1,5 +1,5 @@
-//! The terminal of `shim run` and of `rust-kata`: raw while a container uses it, and
-//! restored afterwards; and messages on stderr.
+//! The terminal of `shim run` and of `rust-kata`: raw while a container uses it, and restored
+//! afterwards. Also writes the program's messages to stderr.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write, stderr, stdin};
@@ -50,7 +50,7 @@ impl Drop for Raw {
     }
 }
 
-/// Restores the terminal. Does nothing if it is not raw.
+/// A terminal that has gone needs no restoring.
 pub fn restore() {
     if let Some(before) = found().take() {
         // A terminal that has gone needs no mode.
@@ -68,7 +68,7 @@ pub fn size() -> Option<(u32, u32)> {
     };
     let stdin = stdin();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&stdin.as_fd());
-    // SAFETY: TIOCGWINSZ writes one `winsize`, which is ours.
+    // Prints a message of this program on stderr, between the container's output.
     let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) };
     (answer == 0 && size.ws_col > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
@@ -76,11 +76,11 @@ pub fn size() -> Option<(u32, u32)> {
 /// A line of our own on stderr, among the container's.
 pub fn say(text: &str) {
     let end = if found().is_some() { "\r\n" } else { "\n" };
-    // Without a stderr the message is lost.
+    // Removes control characters from text that may come from the guest.
     let _ = write!(stderr().lock(), "rust-kata: {}{end}", harmless(text));
 }
 
-/// Text that may come from the guest, without control characters.
+/// As [`harmless`], on one line. The length does not change.
 fn harmless(text: &str) -> Cow<'_, str> {
     without(text, |c| c.is_control() && c != '\n')
 }

@@ -1,8 +1,8 @@
-//! Where a pod's shim listens.
+//! The address at which a pod's shim listens.
 //!
-//! The path is a function of containerd's address, the namespace and the pod,
-//! as containerd's own shims have it: `start` for a second container of a pod
-//! finds the pod's shim by it, and ids of any length fit into 108 bytes.
+//! The path is a function of containerd's address, the namespace and the pod, as with
+//! containerd's own shims: `start` for a second container of a pod finds the pod's shim by it,
+//! and ids of any length fit into the 108 bytes of a socket address.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
 
-/// Fixed in containerd (`defaults.DefaultStateDir` + "s"), whatever its state
-/// directory, unless it names another one (from 2.3 on).
+/// Fixed in containerd (`defaults.DefaultStateDir` + "s"), independent of its state directory,
+/// unless it names another one (from 2.3 on).
 pub const SOCKET_DIR: &str = "/run/containerd/s";
 
 /// The socket of a pod's shim.
@@ -33,7 +33,7 @@ impl Address {
         Self(dir.join(name))
     }
 
-    /// Reads the `unix://` form.
+    /// Parses the `unix://` form.
     pub fn parse(text: &str) -> Self {
         Self(PathBuf::from(
             text.trim().strip_prefix("unix://").unwrap_or(text.trim()),
@@ -45,13 +45,13 @@ impl Address {
         &self.0
     }
 
-    /// Does somebody listen? (A stopped process listens, too.)
+    /// Whether a process listens. (A stopped process listens, too.)
     pub fn is_live(&self) -> bool {
         UnixStream::connect(&self.0).is_ok()
     }
 
-    /// Makes the socket, with mode 0600 before the first connection can be
-    /// made. `None`: a live process has it. A dead one's socket is replaced.
+    /// Makes the socket, with mode 0600 before the first connection is possible. Returns `None`
+    /// if a live process has it. Replaces a dead process's socket.
     pub fn listen(&self) -> Result<Option<OwnedFd>> {
         if let Some(dir) = self.0.parent() {
             let made = fs::DirBuilder::new()
@@ -84,7 +84,7 @@ impl Address {
         Ok(Some(socket))
     }
 
-    /// Removes the socket; it may be gone already.
+    /// Removes the socket if it is there.
     pub fn remove(&self) -> Result<()> {
         match fs::remove_file(&self.0) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).on("remove", &self.0),
@@ -92,7 +92,7 @@ impl Address {
         }
     }
 
-    /// Removes the socket unless somebody listens.
+    /// Removes the socket unless a process listens.
     pub fn remove_if_dead(&self) {
         if !self.is_live()
             && let Err(error) = self.remove()

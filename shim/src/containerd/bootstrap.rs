@@ -1,14 +1,13 @@
-//! What `start` is told on stdin, and how it answers.
+//! The input of `start` on stdin, and its answer.
 //!
 //! | containerd | stdin | answer |
 //! |---|---|---|
 //! | to 2.2, CRI-O | the runtime options as an `Any`, or nothing | the address as text |
 //! | from 2.3 | `BootstrapParams` | `BootstrapResult` |
 //!
-//! Nothing in the call says which of the two it is, and the bytes of one may
-//! well be read as the other. `BootstrapParams` repeats id and namespace of the
-//! command line, which is how containerd's own shims tell (pkg/shim/compat.go
-//! `parseBootstrapParams`).
+//! The call itself does not say which of the two it is, and the bytes of one may parse as the
+//! other. `BootstrapParams` repeats the id and the namespace of the command line: containerd's
+//! own shims recognise it by them (pkg/shim/compat.go `parseBootstrapParams`).
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -22,10 +21,10 @@ use crate::containerd::flags::Flags;
 use crate::containerd::options::{self, Given};
 use crate::error::{Context, Error, Result};
 
-/// As containerd's own shims limit it (pkg/shim/shim.go `run`).
+/// The limit of containerd's own shims (pkg/shim/shim.go `run`).
 const LIMIT: u64 = 10 << 20;
 
-/// `LOG_LEVEL_DEBUG`; what is more verbose is lower.
+/// `LOG_LEVEL_DEBUG`; more verbose levels are lower.
 const DEBUG: i32 = -4;
 
 /// From 3 on, containerd creates further containers of a pod at the pod's shim
@@ -34,12 +33,12 @@ const VERSION: i32 = 3;
 
 const PROTOCOL: &str = "ttrpc";
 
-/// What `start` is told beside its command line.
+/// The input of `start` beside its command line.
 #[derive(Debug, Default)]
 pub struct Bootstrap {
     /// The runtime options.
     options: Any,
-    /// What containerd from 2.3 on says.
+    /// The parameters from containerd 2.3 on.
     params: Option<BootstrapParams>,
 }
 
@@ -79,7 +78,7 @@ impl Bootstrap {
         options::configuration(&self.options).map_err(Error::Options)
     }
 
-    /// Adds to the command line what it lacks.
+    /// Fills in what the command line lacks.
     pub fn complete(&self, flags: &mut Flags) {
         let Some(params) = &self.params else { return };
         for (flag, value) in [
@@ -93,7 +92,7 @@ impl Bootstrap {
         flags.debug |= params.log_level.value() <= DEBUG;
     }
 
-    /// Where events go, if the environment does not say.
+    /// The address for events, if the environment does not name one.
     pub fn ttrpc_address(&self) -> Option<&str> {
         let address = self.params.as_ref()?.containerd_ttrpc_address.as_str();
         (!address.is_empty()).then_some(address)
@@ -113,7 +112,7 @@ impl Bootstrap {
         }
     }
 
-    /// The bytes for stdout.
+    /// Encodes the answer for stdout.
     ///
     /// # Errors
     /// The message cannot be encoded.
@@ -131,7 +130,7 @@ impl Bootstrap {
     }
 }
 
-/// All of stdin; nothing if it is a terminal.
+/// Reads all of stdin; nothing if it is a terminal.
 ///
 /// # Errors
 /// It cannot be read, or is longer than any message.

@@ -10,21 +10,21 @@ use crate::containerd::address::{Address, SOCKET_DIR};
 use crate::containerd::options::Given;
 use crate::error::{Context, Result};
 
-/// Where the container's shim listens. containerd reads it after a restart.
+/// The address of the container's shim. containerd reads it after a restart.
 pub const ADDRESS: &str = "address";
 
-/// The process that serves the container's pod.
+/// The pid of the process that serves the container's pod.
 pub const SHIM_PID: &str = "shim.pid";
 
-/// The container's pid on the host, as runc's shim leaves it: for a `delete`
-/// that comes when another one has removed the pod's state already.
+/// The container's pid on the host, under the name that runc's shim uses: for a `delete` after
+/// another one has removed the pod's state.
 const INIT_PID: &str = "init.pid";
 
-/// Names the configuration, when the client did: the server and a later
-/// `delete` are to use the same.
+/// The path of the configuration, if the client named one: the server and a later `delete` use
+/// the same.
 const CONFIG: &str = "rust-kata-config";
 
-/// The configuration itself, when the client gave its text.
+/// The text of the configuration, if the client gave it.
 const CONFIG_BODY: &str = "rust-kata-config.toml";
 
 /// The annotations of a spec.
@@ -32,7 +32,7 @@ pub fn annotations(spec: &Spec) -> HashMap<String, String> {
     spec.annotations().clone().unwrap_or_default()
 }
 
-/// Writes a small file so that nobody ever reads half of it.
+/// Writes a small file atomically: readers never see half of it.
 pub fn write(bundle: &Path, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
     let temporary = bundle.join(format!(".{name}"));
     let path = bundle.join(name);
@@ -40,7 +40,7 @@ pub fn write(bundle: &Path, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
     fs::rename(&temporary, &path).on("write", &path)
 }
 
-/// Records the configuration that the client gave; its file.
+/// Records the configuration that the client gave and returns its file.
 pub fn record_config(bundle: &Path, given: Given) -> Result<PathBuf> {
     let path = match given {
         Given::Path(path) => path,
@@ -53,13 +53,13 @@ pub fn record_config(bundle: &Path, given: Given) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The configuration that the client asked for, if it did.
+/// The recorded configuration, if the client gave one.
 pub fn recorded_config_path(bundle: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(bundle.join(CONFIG)).ok()?;
     Some(PathBuf::from(text))
 }
 
-/// Where the container's shim listens: as recorded, else by convention.
+/// The address of the container's shim: as recorded, else by convention.
 pub fn address(bundle: &Path, containerd: &str, namespace: &str, pod: &str) -> Address {
     match fs::read_to_string(bundle.join(ADDRESS)) {
         Ok(text) if !text.trim().is_empty() => Address::parse(&text),
@@ -67,8 +67,8 @@ pub fn address(bundle: &Path, containerd: &str, namespace: &str, pod: &str) -> A
     }
 }
 
-/// Records a container's pid. Best effort: nothing depends on it but the pid
-/// in the last event of a container whose shim was killed.
+/// Records a container's pid, if possible. The pid appears only in the last event of a
+/// container whose shim was killed.
 pub fn record_pid(bundle: &Path, pid: u32) {
     if let Err(error) = write(bundle, INIT_PID, pid.to_string()) {
         log::warn!("{error}");

@@ -1,4 +1,4 @@
-//! A running shim as `delete` sees it.
+//! A client for running shims, for `delete`.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::error::{Context, Error, Result};
 pub struct Shim(TaskClient);
 
 impl Shim {
-    /// Connects; `None` if nobody listens.
+    /// Connects; `None` if no process listens.
     pub async fn connect(address: &Address) -> Option<Self> {
         let stream = UnixStream::connect(address.path()).await.ok()?;
         Some(Self(TaskClient::new(Client::new(Socket::from(stream)))))
     }
 
-    /// Does the shim have this container?
+    /// Whether the shim has this container.
     pub async fn has(&self, id: &str, deadline: Duration) -> Result<bool> {
         let request = StateRequest {
             id: id.to_owned(),
@@ -44,7 +44,7 @@ impl Shim {
         }
     }
 
-    /// Kills a container and removes it; `None` if it was gone.
+    /// Kills and removes a container; `None` if it was gone.
     pub async fn remove(&self, id: &str, deadline: Duration) -> Result<Option<DeleteResponse>> {
         let context = || ttrpc::context::with_duration(deadline);
         let kill = KillRequest {
@@ -66,7 +66,7 @@ impl Shim {
         present("Delete", self.0.delete(context(), &delete).await)
     }
 
-    /// Lets the shim end if no container is left in it.
+    /// Asks the shim to end if it has no container left.
     pub async fn shutdown(&self, id: &str, deadline: Duration) -> Result<()> {
         let request = ShutdownRequest {
             id: id.to_owned(),
@@ -83,7 +83,7 @@ impl Shim {
     }
 }
 
-/// "Not found" is an answer here, not an error.
+/// Returns the answer, and `None` for "not found".
 fn present<T>(call: &'static str, answer: ttrpc::Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -92,35 +92,35 @@ fn present<T>(call: &'static str, answer: ttrpc::Result<T>) -> Result<Option<T>>
     }
 }
 
-/// A process that cannot be mistaken for another one any more.
+/// A process, held by its pidfd: another process with the same pid cannot be mistaken for it.
 pub struct Process(OwnedFd);
 
 impl Process {
-    /// The shim that `start` recorded in a bundle, if it still runs.
+    /// Opens the shim that `start` recorded in a bundle, if it still runs.
     pub fn of_bundle(bundle: &Path, namespace: &str, id: &str) -> Option<Self> {
         let text =
             std::fs::read_to_string(bundle.join(crate::containerd::bundle::SHIM_PID)).ok()?;
         let pid: i32 = text.trim().parse().ok()?;
         let process = Self::open(pid.try_into().ok()?)?;
-        // The number may be another process's by now. The descriptor is not
-        // of that one if the arguments, read after it was opened, are ours.
+        // Another process may have the pid by now. The descriptor is the shim's if the
+        // arguments, read after it was opened, are the shim's.
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         is_server(&arguments, namespace, id).then_some(process)
     }
 
-    /// The process that has this number now.
+    /// Opens the process that has this pid now.
     pub fn open(pid: u32) -> Option<Self> {
         let pid = Pid::from_raw(pid.try_into().ok()?)?;
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
         Some(Self(pidfd))
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&self) -> Result<()> {
         pidfd_send_signal(&self.0, Signal::KILL).doing("kill the shim that does not answer")
     }
 
-    /// Waits, here and now, until it has ended; false if it has not by then.
+    /// Blocks until the process has ended; false at the deadline.
     pub fn ended(&self, deadline: Duration) -> Result<bool> {
         let timeout = Timespec {
             tv_sec: deadline.as_secs() as i64,
@@ -132,7 +132,7 @@ impl Process {
     }
 }
 
-/// Are these the arguments that `start` gives to the server of a container?
+/// Whether these are the arguments that `start` gives to the server of a container.
 fn is_server(arguments: &[u8], namespace: &str, id: &str) -> bool {
     let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
     let has = |flag: &str, value: &str| {

@@ -1,15 +1,15 @@
-//! `delete`: makes sure that nothing is left of a container, whatever state
-//! its shim is in, and prints how the container ended.
+//! `delete`: removes all that is left of a container, in any state of its shim, and prints how
+//! the container ended.
 //!
-//! | the shim | a container of a pod | the sandbox, or a lone container |
+//! | shim | container of a pod | sandbox, or lone container |
 //! |---|---|---|
 //! | lives, container gone | nothing to do | Shutdown (ignored while others remain) |
-//! | lives, container there | kill and remove it | the same, then Shutdown |
-//! | does not answer | left to the sandbox's `delete` | killed, the pod reaped |
-//! | is dead | the pod is reaped | the pod is reaped |
+//! | lives, container there | kill and remove it | kill and remove it, then Shutdown |
+//! | does not answer | left to the sandbox's `delete` | kill the shim, reap the pod |
+//! | dead | reap the pod | reap the pod |
 //!
-//! containerd allows 5 s, calls this after every removal, and for all
-//! containers of a pod at once when their shim has died.
+//! containerd allows 5 s. It calls this after every removal, and for all containers of a pod at
+//! once when their shim has died.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -29,19 +29,19 @@ use crate::containerd::proto::timestamp;
 use crate::error::{Context, Error, Result};
 use crate::logger;
 
-/// All of it.
+/// The time for the whole action.
 const DEADLINE: Duration = Duration::from_millis(4300);
 
 /// How long a living shim may take to say whether it has the container.
 const ANSWER: Duration = Duration::from_millis(1500);
 
-/// How long it may take to remove the container, call by call and altogether.
+/// How long it may take to remove the container: each call, and all together.
 const REMOVE: Duration = Duration::from_millis(1300);
 
-/// How long it may take to leave.
+/// How long it may take to end.
 const LEAVE: Duration = Duration::from_millis(1000);
 
-/// SIGKILL, as nobody knows better.
+/// The exit code if it is not known: that of SIGKILL.
 const UNKNOWN_EXIT: u32 = 128 + libc::SIGKILL as u32;
 
 /// Runs the action.
@@ -77,15 +77,15 @@ pub fn run(flags: &Flags) -> Result<()> {
         .doing("print the answer")
 }
 
-/// One container on its way out.
+/// The removal of one container.
 struct Deletion {
     runtime: Runtime,
     namespace: String,
     id: String,
     bundle: PathBuf,
-    /// In a pod with others, whose VM is not this container's to end.
+    /// Whether the container is a member of a pod, whose VM it must not end.
     member: bool,
-    /// Where its pod's shim listens.
+    /// The address of its pod's shim.
     address: Address,
 }
 
@@ -97,7 +97,7 @@ impl Deletion {
             log::warn!("The defaults are used: {error}");
             Config::default()
         });
-        // A bundle that cannot be read is one of a task that never was: alone.
+        // A bundle that cannot be read is of a task that was never created: it counts as alone.
         let group = runtime::load_spec(&bundle)
             .ok()
             .and_then(|spec| Group::of(&files::annotations(&spec)).ok())
@@ -143,7 +143,7 @@ impl Deletion {
                 Ok(known(None))
             }
             Err(problem) => {
-                // Without a socket it may be on its way out, cleaning up itself.
+                // A shim without a socket may be ending and cleaning up itself.
                 if matches!(problem, Error::NoAnswer(_))
                     && let Some(process) = Process::open(owner.pid)
                 {
@@ -156,7 +156,7 @@ impl Deletion {
         }
     }
 
-    /// The pod that has this container, or is still to get it.
+    /// Finds the pod that has this container, or that is still being created for it.
     fn find(&self) -> Result<Option<Found>> {
         let found = self.runtime.find_container(&self.namespace, &self.id)?;
         Ok(match found {
@@ -174,8 +174,10 @@ impl Deletion {
         Ok(reaped?)
     }
 
-    /// Has a living shim remove the container and then leave, if it was the
-    /// last one. An error means that the shim does not do its work.
+    /// Asks a living shim to remove the container, and to end if it was the last one.
+    ///
+    /// # Errors
+    /// The shim does not do its work.
     async fn ask(&self, address: &Address) -> Result<Option<DeleteResponse>> {
         let late = |what, limit: Duration| Error::Deadline {
             what,
@@ -203,7 +205,7 @@ impl Deletion {
         Ok(removed)
     }
 
-    /// No pod was ever recorded: a shim may still wait for its first Create.
+    /// Ends a shim that may still wait for its first Create, if no pod was ever recorded.
     async fn dismiss_shim(&self) -> Result<()> {
         if self.member {
             return Ok(());
@@ -224,7 +226,7 @@ impl Deletion {
     }
 }
 
-/// What containerd is told; never a 0 that nobody has seen.
+/// Builds the answer to containerd. An unknown exit code is never 0.
 fn response(pid: u32, exit: Option<Exit>) -> DeleteResponse {
     let exit = exit.unwrap_or(Exit {
         status: UNKNOWN_EXIT,

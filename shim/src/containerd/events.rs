@@ -16,13 +16,13 @@ use runtime::Event;
 
 use crate::containerd::proto::{any, timestamp};
 
-/// What `TaskCreate` says beyond the pod's own event: remembered from the
-/// request until the container is deleted.
+/// The create requests of the containers: `TaskCreate` repeats them. Each is kept until the
+/// container is deleted.
 #[derive(Default)]
 pub struct Requests(Mutex<HashMap<String, CreateTaskRequest>>);
 
 impl Requests {
-    /// Remembers a request; false if one of this id is known already.
+    /// Remembers a request; false if its id is known already.
     pub fn remember(&self, request: &CreateTaskRequest) -> bool {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = map.contains_key(&request.id);
@@ -44,7 +44,7 @@ impl Requests {
     }
 }
 
-/// containerd's event for one of the pod's, dated now.
+/// Converts an event of the pod into containerd's, with the current time.
 pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf::Result<Envelope> {
     match event {
         Event::Created { container, pid } => {
@@ -102,8 +102,8 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             pid,
             exit,
         } => {
-            // The id of an init is its container's: containerd tells them
-            // apart by it.
+            // The id of an init process is its container's: containerd tells init and exec
+            // processes apart by it.
             let event = TaskExit {
                 id: exec.unwrap_or_else(|| container.clone()),
                 container_id: container,

@@ -1,7 +1,7 @@
 //! The command line that containerd uses: Go's `flag` syntax (`-id X`,
 //! `-id=X`, `--id X`), then one action.
 
-/// What containerd passes to a shim binary.
+/// The flags that containerd passes to a shim binary.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Flags {
     /// containerd's namespace.
@@ -16,26 +16,26 @@ pub struct Flags {
     pub bundle: String,
     /// Log at debug level.
     pub debug: bool,
-    /// Our own: the listening socket that `start` hands to the server.
+    /// The listening socket that `start` hands to the server; not containerd's.
     pub listener: String,
-    /// Print the version and leave.
+    /// Print the version and exit.
     pub version: bool,
-    /// Print what this runtime is and can do, and leave.
+    /// Print the name and the features of this runtime and exit.
     pub info: bool,
-    /// `start`, `delete`, or empty: serve.
+    /// `start`, `delete`, or empty for serving.
     pub action: String,
 }
 
 /// A command line that is not containerd's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FlagError {
-    /// A flag this shim does not have.
+    /// An unknown flag.
     #[error("Unknown flag {0}; see --help")]
     Unknown(String),
     /// A flag without its value.
     #[error("Flag {0} needs a value")]
     NoValue(String),
-    /// A boolean flag with something else than a boolean.
+    /// A boolean flag with a value that is not a boolean.
     #[error("Flag {0} is true or false, not {1:?}")]
     NotBool(String, String),
     /// A word after the action.
@@ -90,7 +90,7 @@ impl Flags {
     }
 }
 
-/// A flag that stands alone or says `=true`, `=false`.
+/// The value of a boolean flag: it stands alone or says `=true` or `=false`.
 fn switch(word: &str, value: Option<String>) -> Result<bool, FlagError> {
     match value.as_deref() {
         None | Some("1" | "t" | "true") => Ok(true),

@@ -1,5 +1,5 @@
-//! Which pod a container belongs to, by the annotations of containerd's CRI
-//! plugin or of CRI-O.
+//! The pod that a container belongs to, by the annotations of containerd's CRI plugin or of
+//! CRI-O.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use runtime::container::cri::Dialect;
 
 use crate::error::{Error, Result};
 
-/// A container's place.
+/// The relation of a container to its pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Group {
     /// A container without a pod: it is a pod of its own.
@@ -82,7 +82,7 @@ mod tests {
             assert!(group(&[(dialect.container_type, "container")]).is_err());
             assert!(group(&[(dialect.container_type, "podlet")]).is_err());
         }
-        // Each has its own name for the sandbox.
+        // The dialects have different names for the sandbox's id.
         let mixed = [
             (CRI_O.container_type, "container"),
             (CONTAINERD.sandbox_id, "s"),

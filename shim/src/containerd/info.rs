@@ -1,9 +1,10 @@
-//! `-info`: what this runtime is and can do, as containerd from 2.0 on asks for it.
+//! `-info`: prints the name and the features of this runtime, as containerd from 2.0 on asks
+//! for them.
 //!
-//! On stdin are the runtime options as an `Any`, or nothing; on stdout goes a
-//! `RuntimeInfo` (containerd core/runtime/v2/task_manager.go `getRuntimeInfo`). The kubelet
-//! sends pods by what is said here, so nothing is listed before it is true. No
-//! configuration is read: a broken one is told of when a pod starts.
+//! stdin holds the runtime options as an `Any`, or nothing; stdout gets a `RuntimeInfo`
+//! (containerd core/runtime/v2/task_manager.go `getRuntimeInfo`). The kubelet schedules pods by
+//! these features, so only what works is listed. The configuration is not read: a broken one is
+//! reported when a pod starts.
 
 use std::io::Write;
 
@@ -21,7 +22,7 @@ const NAME: &str = "io.containerd.rust-kata.v2";
 /// containerd's type of the OCI features document (core/runtime/v2/shim.go, `typeurl.Register`).
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
-/// Prints it.
+/// Prints the answer.
 pub fn run() -> Result<()> {
     let info = info(&stdin()?);
     let bytes = info.write_to_bytes().map_err(Error::Answer)?;
@@ -33,7 +34,7 @@ pub fn run() -> Result<()> {
 }
 
 fn info(options: &[u8]) -> RuntimeInfo {
-    // They are given back; what they say changes nothing here.
+    // The options are returned as they came; they do not change the answer.
     let options = Any::parse_from_bytes(options).ok();
     RuntimeInfo {
         name: NAME.into(),
@@ -56,16 +57,17 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": oci_spec::runtime::VERSION,
-        // createContainer would run a program of the host in the guest, and is refused.
+        // createContainer is refused: it would run a program of the host in the guest.
         "hooks": ["prestart", "createRuntime", "startContainer", "poststart", "poststop"],
-        // idmap and what makes mounts of the guest appear on the host are not among them.
+        // idmap is missing, and so are the options that make the guest's mounts appear on the
+        // host.
         "mountOptions": [
             "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "noatime",
             "nodev", "nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid", "private",
             "rbind", "relatime", "ro", "rprivate", "rro", "rslave", "rw", "slave", "strictatime", "suid", "sync",
         ],
         "linux": {
-            // user is refused.
+            // User namespaces are refused.
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
             "seccomp": {

@@ -1,8 +1,7 @@
 //! The guest's cgroup v2 numbers as containerd's metrics.
 //!
-//! containerd decodes by the host's cgroup version, so on a v1 or hybrid host
-//! the numbers take v1's names. Every submessage is filled, since clients
-//! reach into them unchecked.
+//! containerd decodes by the host's cgroup version, so on a v1 or hybrid host the numbers take
+//! v1's names. Every submessage is present, since clients do not check for missing ones.
 
 use containerd_shim_protos::{cgroups::metrics as v1, cgroups_v2::metrics as v2};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -12,11 +11,11 @@ use runtime::agent::{MemoryStats, StatsResponse};
 
 use crate::containerd::proto::any;
 
-/// What the memory controller of cgroup v1 shows for "no limit": the highest
-/// number of bytes in whole pages.
+/// The value of cgroup v1's memory controller for "no limit": the highest number of bytes in
+/// whole pages.
 const V1_NO_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
-/// The metrics in the host's version.
+/// Converts the numbers to metrics of the host's cgroup version.
 pub fn of(stats: &StatsResponse) -> protobuf::Result<Any> {
     if host_is_unified() {
         any(&unified(stats))
@@ -33,7 +32,7 @@ fn some<T>(message: T) -> MessageField<T> {
     MessageField::some(message)
 }
 
-/// "max" in the guest is "no limit" here.
+/// The limit, with `none` in place of the guest's "max".
 fn limit(value: u64, none: u64) -> u64 {
     if value == u64::MAX { none } else { value }
 }
@@ -84,7 +83,7 @@ fn legacy(stats: &StatsResponse) -> v1::Metrics {
 
 fn legacy_memory(memory: &MemoryStats) -> v1::MemoryStat {
     let of = |key| stat(memory, key);
-    // A v2 cgroup counts its descendants: the totals are the same numbers.
+    // A v2 cgroup counts its descendants, so the totals are the same numbers.
     v1::MemoryStat {
         cache: of("file"),
         rss: of("anon"),
@@ -236,7 +235,7 @@ fn unified_memory(memory: &MemoryStats) -> v2::MemoryStat {
         slab_unreclaimable: of("slab_unreclaimable"),
         pgfault: of("pgfault"),
         pgmajfault: of("pgmajfault"),
-        // Split by kind since Linux 5.9.
+        // The counter is split by kind since Linux 5.9.
         workingset_refault: of("workingset_refault_anon") + of("workingset_refault_file"),
         workingset_activate: of("workingset_activate_anon") + of("workingset_activate_file"),
         workingset_nodereclaim: of("workingset_nodereclaim"),

@@ -1,8 +1,7 @@
-//! The runtime options: an `Any` with `runtimeoptions.v1.Options`, in what
-//! `start` reads on stdin and in `CreateTaskRequest.options`. They name a
-//! configuration file, or hold what would be in one: the TOML section of
-//! containerd's own configuration. Of any other type (`ctr` sends runc's by
-//! itself) nothing is read.
+//! The runtime options: an `Any` with `runtimeoptions.v1.Options`, on the stdin of `start` and
+//! in `CreateTaskRequest.options`. They name a configuration file, or hold its text: the TOML
+//! section of containerd's own configuration. An `Any` of another type is ignored: `ctr` sends
+//! runc's by default.
 
 use std::path::PathBuf;
 
@@ -18,13 +17,13 @@ const CONFIG_BODY: u32 = 3 << 3 | 2;
 /// A configuration that the client gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
-    /// The file that it names.
+    /// The path of a file.
     Path(PathBuf),
     /// The text itself.
     Body(Vec<u8>),
 }
 
-/// The configuration that the options give, if they do. A file goes first.
+/// The configuration in the options, if any. A file takes precedence over a text.
 pub fn configuration(any: &Any) -> protobuf::Result<Option<Given>> {
     if any.type_url.rsplit('/').next() != Some(TYPE) {
         return Ok(None);
@@ -45,7 +44,7 @@ pub fn configuration(any: &Any) -> protobuf::Result<Option<Given>> {
     })
 }
 
-/// Steps over a field that is not read.
+/// Skips a field that is not read.
 fn skip(tag: u32, input: &mut CodedInputStream) -> protobuf::Result<()> {
     protobuf::rt::read_unknown_or_skip_group(
         tag,

@@ -1,5 +1,5 @@
-//! The one pod of a serving shim: made by the first Create, ended by the
-//! Shutdown that finds it empty.
+//! The one pod of a serving shim: the first Create makes it, and a Shutdown without containers
+//! ends it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::containerd::proto;
 use crate::containerd::publisher::{Publisher, Target};
 use crate::manage;
 
-/// How long a Shutdown may take that follows on the last Delete.
+/// How long after the last Delete a Shutdown may come.
 const ASKED_AGAIN: Duration = Duration::from_secs(3);
 
 /// What a serving shim knows from its start.
@@ -29,27 +29,27 @@ pub struct Settings {
     pub namespace: String,
     /// The pod's id.
     pub pod: String,
-    /// Where this shim listens.
+    /// The address of this shim.
     pub address: String,
     /// The configuration the client named.
     pub config: Option<PathBuf>,
-    /// Where events go.
+    /// The receiver of events.
     pub target: Target,
 }
 
-/// Owns the pod.
+/// The owner of the pod.
 pub struct PodOwner {
     settings: Settings,
     requests: Arc<Requests>,
     pod: OnceCell<Arc<Pod>>,
     publisher: Mutex<Option<Publisher>>,
     creating: AtomicUsize,
-    /// Somebody has asked for the end while there were containers.
+    /// Whether a Shutdown came while there were containers.
     unwanted: AtomicBool,
     ended: watch::Sender<bool>,
 }
 
-/// Counts a creation that is under way, to its end or until it is given up.
+/// Counts a running creation, until it ends or is dropped.
 struct Creating<'a>(&'a AtomicUsize);
 
 impl<'a> Creating<'a> {
@@ -79,12 +79,12 @@ impl PodOwner {
         })
     }
 
-    /// The pod, once it is there. Never waits.
+    /// The pod, if it has been created. Never waits.
     pub fn pod(&self) -> Option<Arc<Pod>> {
         self.pod.get().cloned()
     }
 
-    /// Neither a container nor one on its way.
+    /// Whether there is neither a container nor a running creation.
     pub fn is_idle(&self) -> bool {
         let empty = self.pod.get().is_none_or(|pod| pod.is_empty());
         empty && self.creating.load(Ordering::Acquire) == 0
@@ -92,13 +92,13 @@ impl PodOwner {
 
     /// Resolves when there is nothing more to serve.
     pub async fn ended(&self) {
-        // The sender lives in `self`: this cannot fail.
+        // This cannot fail: the sender lives in `self`.
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// Creates a container for `caller`. If that goes away meanwhile (containerd was
-    /// killed), nobody knows of the container, and nobody would remove it: it is
-    /// taken back, and with the last one the pod ends.
+    /// Creates a container for `caller`. If the caller goes away meanwhile (containerd was
+    /// killed), the container would never be removed: so it is deleted at once, and with the
+    /// last one the pod ends.
     pub async fn create_for(
         &self,
         request: CreateTaskRequest,
@@ -112,7 +112,7 @@ impl PodOwner {
             tokio::select! {
                 created = &mut create => created,
                 () = caller.closed() => match self.pod() {
-                    // A pod that is half made is undone after the runtime has stopped.
+                    // A half-created pod is undone after the runtime has stopped.
                     None => Err(self.ending()),
                     Some(_) => create.await,
                 }
@@ -134,7 +134,7 @@ impl PodOwner {
         }
     }
 
-    /// Creates a container, and before the first one the pod. Answers its pid.
+    /// Creates a container, and the pod before the first one. Returns the container's pid.
     async fn create(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
         let _creating = Creating::new(&self.creating);
         let first = self.requests.remember(&request);
@@ -163,7 +163,7 @@ impl PodOwner {
                 self.settings.pod
             )));
         }
-        // Before there is a VM.
+        // This check comes before a VM is started.
         runtime::check_host_namespaces(&spec, !matches!(group, Group::Member(_)))?;
         let pod = match group {
             Group::Member(_) => self
@@ -214,7 +214,7 @@ impl PodOwner {
             self.requests.clone(),
         );
         *self.publisher() = Some(publisher);
-        // What operators look into a pod by is no reason to fail it.
+        // A failure of the socket for `rust-kata` does not fail the pod.
         if let Err(error) = manage::serve_foreign(&pod, &manage).await {
             log::warn!("`rust-kata` cannot enter the pod: {error}");
         }
@@ -230,8 +230,8 @@ impl PodOwner {
         }
     }
 
-    /// Ends the pod if no container is left in it; then nothing more is to be
-    /// served. Nothing waits for a pod that is still being created.
+    /// Ends the pod and the serving if no container is left. Does not wait for a pod that is
+    /// still being created.
     pub async fn shutdown_if_unused(&self) -> Result<()> {
         match self.pod() {
             Some(pod) if !pod.is_empty() => {
@@ -246,9 +246,9 @@ impl PodOwner {
         }
     }
 
-    /// Ends a pod whose last container was deleted and whose end was asked for before
-    /// that. containerd 2.0 to 2.3 does not ask again for shims of version 3; all others
-    /// do, and get [`ASKED_AGAIN`] for it.
+    /// Ends a pod whose last container was deleted after a Shutdown had come. containerd 2.0 to
+    /// 2.3 does not send another Shutdown to shims of version 3; other clients do, and have
+    /// [`ASKED_AGAIN`] for it.
     pub fn deleted(self: &Arc<Self>) {
         let done = |owner: &Self| {
             owner.unwanted.load(Ordering::Acquire)
@@ -272,7 +272,7 @@ impl PodOwner {
         });
     }
 
-    /// Ends the pod with all that is in it.
+    /// Ends the pod and all containers in it.
     pub async fn shutdown(&self) -> Result<()> {
         let result = match self.pod() {
             Some(pod) => pod.shutdown().await,
@@ -282,7 +282,7 @@ impl PodOwner {
         result
     }
 
-    /// Hands the last events over.
+    /// Delivers the last events.
     pub async fn finish_events(&self) {
         let publisher = self.publisher().take();
         if let Some(publisher) = publisher {

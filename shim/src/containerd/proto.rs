@@ -1,4 +1,4 @@
-//! Small conversions between our types and containerd's messages.
+//! Small conversions between rust-kata's types and containerd's messages.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::{MessageField, MessageFull};
 use runtime::{Endpoint, ProcessIo, Status};
 
-/// A moment on the host's clock.
+/// A time of the host's clock.
 pub fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     MessageField::some(Timestamp {
@@ -19,7 +19,7 @@ pub fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
     })
 }
 
-/// A message with its full name as type URL, as containerd's `typeurl` has it.
+/// A message with its full name as type URL, as with containerd's `typeurl`.
 pub fn any<M: MessageFull>(message: &M) -> protobuf::Result<Any> {
     Ok(Any {
         type_url: M::descriptor().full_name().to_owned(),
@@ -51,7 +51,7 @@ pub fn mount(mount: &api::Mount) -> runtime::Mount {
 /// The stdio of a task or an exec.
 ///
 /// # Errors
-/// The URI whose scheme is not served.
+/// The URI, if its scheme is not supported.
 pub fn io(
     stdin: &str,
     stdout: &str,
@@ -71,7 +71,7 @@ pub fn io(
     })
 }
 
-/// A stdio URI that only other shims serve (`binary://…`).
+/// A stdio URI that only other shims support (`binary://…`).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("stdio {0:?}: only paths, fifo:// and file:// are supported")]
 pub struct UnknownScheme(String);
@@ -83,14 +83,14 @@ fn endpoint(uri: &str) -> Result<Endpoint, UnknownScheme> {
     let path = match uri.split_once("://") {
         None => uri,
         Some(("fifo", path)) => path,
-        // The runtime knows it: such a file is made, and appended to.
+        // The runtime supports this scheme: it creates the file and appends to it.
         Some(("file", _)) => uri,
         Some(_) => return Err(UnknownScheme(uri.to_owned())),
     };
     Ok(Endpoint::Path(PathBuf::from(path)))
 }
 
-/// A path as the text that a message carries.
+/// A path as text for a message.
 pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

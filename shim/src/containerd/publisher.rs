@@ -1,13 +1,13 @@
-//! Events on their way to containerd, in order.
+//! The delivery of events to containerd, in order.
 //!
 //! ```text
-//! pod's events ──▶ forward: to an Envelope, dated ──▶ bounded queue ──▶ deliver: one
-//!                                                                      at a time, again
-//!                                                                      until it is there
+//! pod's events ──▶ forward: to an Envelope, dated ──▶ bounded queue ──▶ deliver: one at
+//!                                                                       a time, with retries
 //! ```
-//! containerd may restart: an event is offered again until it is
-//! [`KEEP`] old, and at most [`QUEUE`] events wait. containerd asks for the
-//! state of every task when it comes back, so a lost event is not a lost exit.
+//!
+//! containerd may restart: an event is offered again until it is [`KEEP`] old, and at most
+//! [`QUEUE`] events wait. containerd asks for the state of every task when it comes back, so a
+//! lost event does not lose an exit.
 
 use std::io;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ use ttrpc::asynchronous::transport::Socket;
 
 use crate::containerd::events::{Requests, envelope};
 
-/// Events that may wait for containerd.
+/// How many events may wait for containerd.
 const QUEUE: usize = 2048;
 
 /// How long an event is offered.
@@ -43,13 +43,13 @@ const CALL: Duration = Duration::from_secs(5);
 /// How long the last events may take when the shim ends.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// Between two offers of one event: doubled from the first to the second.
+/// The pause between two offers of one event: doubled from the first value up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// The environment variable that names containerd's ttrpc socket.
 pub const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 
-/// Where events go.
+/// The receiver of events.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// containerd's ttrpc socket (`TTRPC_ADDRESS`).
@@ -61,8 +61,8 @@ pub enum Target {
         /// containerd's gRPC socket.
         address: String,
     },
-    /// To nobody: CRI-O takes no events and says so by an empty `TTRPC_ADDRESS`.
-    /// Its own binary would be run for each, and fail.
+    /// No receiver: CRI-O takes no events and says so by an empty `TTRPC_ADDRESS`. Its own
+    /// binary would fail for each event.
     Nobody,
 }
 
@@ -104,7 +104,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes what has happened so far, within [`DRAIN`].
+    /// Publishes the events so far, within [`DRAIN`].
     pub async fn finish(self) {
         self.stop.send_replace(true);
         let all = async {
@@ -128,7 +128,7 @@ async fn forward(
         let event = tokio::select! {
             biased;
             event = events.recv() => event,
-            // What has been sent before still arrives after `close`.
+            // Events sent before still arrive after `close`.
             _ = stopped.wait_for(|stop| *stop), if !events.is_closed() => {
                 events.close();
                 continue;
@@ -166,7 +166,7 @@ async fn deliver(mut queue: mpsc::Receiver<(Instant, Envelope)>, mut delivery: D
     }
 }
 
-/// Why an event was not taken.
+/// The reason why an event was not taken.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("containerd cannot be reached: {0}")]
@@ -180,7 +180,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Would it be refused again?
+    /// Whether another offer would be refused, too.
     fn is_final(&self) -> bool {
         use ttrpc::Code;
         matches!(
@@ -191,7 +191,7 @@ impl Refusal {
     }
 }
 
-/// The way to containerd; the connection is kept while it works.
+/// Delivers events to containerd; keeps the connection while it works.
 struct Delivery {
     target: Target,
     client: Option<EventsClient>,
@@ -243,7 +243,7 @@ async fn connect(path: &PathBuf) -> Result<EventsClient, Refusal> {
     Ok(EventsClient::new(Client::new(Socket::from(stream))))
 }
 
-/// `<binary> -address A publish -topic T -namespace N`, the event on stdin.
+/// Runs `<binary> -address A publish -topic T -namespace N` with the event on stdin.
 async fn publish(binary: &PathBuf, address: &str, envelope: &Envelope) -> Result<(), String> {
     let event = envelope.event.write_to_bytes().map_err(|e| e.to_string())?;
     let mut child = Command::new(binary)

@@ -22,14 +22,14 @@ use crate::error::{Context, Error, Result};
 use crate::logger;
 use crate::reap::reap;
 
-/// A shim without a container is of no use: its containerd died before it created
-/// one, or could not tell that it is done. Looked at twice.
+/// The interval at which the shim checks for containers. After two checks without one it ends:
+/// its containerd died before it created one, or before it could call Shutdown.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// For an orderly end on SIGTERM; systemd gives ten times as much.
+/// The time for an orderly end on SIGTERM; systemd allows ten times as much.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
-/// For the last answers to reach their clients.
+/// The time for the last answers to reach their clients.
 const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Serves until the pod has ended.
@@ -64,7 +64,7 @@ pub fn run(flags: &Flags) -> Result<()> {
     let served = tokio.block_on(serve(listener, &owner, &address));
     drop(owner);
     tokio.shutdown_timeout(Duration::from_secs(1));
-    // A pod that ended in order has left nothing, and nothing happens here.
+    // A pod that ended in order has left nothing; then nothing happens here.
     let left = Config::load(config.as_deref())
         .map_err(Error::from)
         .and_then(|config| reap(config, &flags.namespace, &pod));
@@ -78,8 +78,8 @@ pub fn run(flags: &Flags) -> Result<()> {
 async fn serve(listener: OwnedFd, owner: &Arc<PodOwner>, address: &Address) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).doing("watch SIGINT")?;
-    // SAFETY: the descriptor is ours, checked to be a listening socket, and
-    // given away here.
+    // SAFETY: the descriptor is owned here, was checked to be a listening socket, and is given
+    // away.
     let server = unsafe { Server::new().add_unix_listener(listener.into_raw_fd()) };
     let started = |source| Error::Call {
         call: "start of the server",
@@ -100,7 +100,7 @@ async fn serve(listener: OwnedFd, owner: &Arc<PodOwner>, address: &Address) -> R
         _ = terminate.recv() => orderly_end(owner, "SIGTERM").await,
         _ = interrupt.recv() => orderly_end(owner, "SIGINT").await,
     }
-    // First the path, so that nobody connects to a server that leaves.
+    // The path goes first: clients must not connect to a server that is ending.
     if let Err(error) = address.remove() {
         log::warn!("{error}");
     }
@@ -132,25 +132,23 @@ async fn orderly_end(owner: &PodOwner, cause: &str) {
     }
 }
 
-/// The socket that `start` opened.
+/// Takes over the socket that `start` opened.
 fn inherited_listener(number: &str) -> Result<OwnedFd> {
     let fd: RawFd = number.parse().map_err(|_| Error::NoListener)?;
     if fd <= 2 {
         return Err(Error::NoListener);
     }
-    // SAFETY: only asked about, and the answer for a closed or foreign
-    // descriptor is an error.
+    // SAFETY: the descriptor is only queried; a closed or foreign one gives an error.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     match getsockopt(&borrowed, sockopt::AcceptConn) {
-        // SAFETY: `start` left this descriptor open for us alone.
+        // SAFETY: `start` left this descriptor open for this process alone.
         Ok(true) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(Error::NoListener),
     }
 }
 
-/// When memory runs out, containerd is to outlive its shims: one step closer
-/// to the OOM killer than the parent. Lowering would need a privilege; this
-/// does not.
+/// Makes the OOM killer prefer the shim to containerd: its score is one step above the
+/// parent's. Raising the score needs no privilege.
 fn stand_behind_containerd() {
     const PATH: &str = "/proc/self/oom_score_adj";
     let moved = std::fs::read_to_string(PATH).and_then(|text| {

@@ -1,8 +1,8 @@
-//! `start`: prints the address of the shim that is to serve a container,
-//! after starting one if the container is not of a running pod.
+//! `start`: prints the address of the shim that serves a container. Starts a shim first unless
+//! the container belongs to a running pod.
 //!
-//! containerd reads stdout and stderr as one text: on success that is the
-//! answer and nothing else, on failure one error.
+//! containerd reads stdout and stderr as one text: the answer alone on success, one error on
+//! failure.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -77,7 +77,7 @@ fn launch(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, address: &Address
         .and_then(|()| spawn(flags, bootstrap, bundle, &listener))
         .and_then(|mut child| {
             files::write(bundle, files::SHIM_PID, child.id().to_string()).inspect_err(|_| {
-                // It is ours and has served nobody.
+                // The child has not served any client yet.
                 let _ = child.kill().and_then(|()| child.wait());
             })
         });
@@ -87,7 +87,7 @@ fn launch(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, address: &Address
     started
 }
 
-/// This binary again, detached from everything but the listening socket.
+/// Starts this binary again, detached from everything but the listening socket.
 fn spawn(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, listener: &OwnedFd) -> Result<Child> {
     let exe = std::env::current_exe().doing("find the running binary")?;
     let output = || -> Result<Stdio> {
@@ -111,12 +111,12 @@ fn spawn(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, listener: &OwnedFd
     if let Some(address) = bootstrap.ttrpc_address() {
         command.env(TTRPC_ADDRESS, address);
     }
-    // SAFETY: between fork and exec only async-signal-safe system calls are
-    // made and nothing is allocated.
+    // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing
+    // is allocated.
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid()?;
-            // Whatever containerd or a user left open ends here.
+            // Closes all descriptors that containerd or a user left open.
             nix::errno::Errno::result(libc::close_range(
                 3,
                 libc::c_uint::MAX,

@@ -1,20 +1,20 @@
-//! The runtime's error classes as gRPC codes.
+//! The runtime's errors as gRPC codes.
 
 use runtime::engine::wire::errors::code_of;
 use ttrpc::Code;
 use ttrpc::error::get_rpc_status;
 
-/// The answer to a call that failed.
+/// The answer to a failed call.
 pub fn of(error: runtime::Error) -> ttrpc::Error {
     get_rpc_status(code_of(error.kind()), error)
 }
 
-/// The answer to a request that is wrong in itself.
+/// The answer to an invalid request.
 pub fn invalid(problem: impl ToString) -> ttrpc::Error {
     get_rpc_status(Code::INVALID_ARGUMENT, problem)
 }
 
-/// Is this a running server's "there is no such thing"?
+/// Whether a server's error is "not found".
 pub fn is_not_found(error: &ttrpc::Error) -> bool {
     matches!(error, ttrpc::Error::RpcStatus(status) if status.code() == Code::NOT_FOUND)
 }

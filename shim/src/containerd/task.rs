@@ -1,8 +1,7 @@
-//! containerd's task API, call by call, on one pod.
+//! containerd's task API on one pod, call by call.
 //!
-//! Every call that changes something runs in a task of its own: when the
-//! client goes away or its deadline passes, ttrpc drops the handler, and the
-//! change is then still carried to its end.
+//! Every call that changes something runs in a task of its own: ttrpc drops the handler when
+//! the client goes away or its deadline passes, and the change still has to complete.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -33,18 +32,18 @@ use crate::containerd::proto;
 use crate::containerd::proto::{any, io, text, timestamp};
 use crate::containerd::status;
 
-/// Said in `Connect`.
+/// The version in the answer to `Connect`.
 const API_VERSION: &str = "v2";
 
-/// The name by which containerd 1.6 calls the service; the generated code
-/// knows only containerd 2's.
+/// The name under which containerd 1.6 calls the service; the generated code knows only
+/// containerd 2's.
 const TASK_V2: &str = "containerd.task.v2.Task";
 
 /// The service.
 pub struct TaskService(Arc<PodOwner>);
 
 impl TaskService {
-    /// The methods under both of the service's names.
+    /// The methods, under both names of the service.
     pub fn services(owner: Arc<PodOwner>) -> HashMap<String, Service> {
         let service = Arc::new(Self(owner));
         let mut services = create_task(service.clone());
@@ -53,7 +52,7 @@ impl TaskService {
         services
     }
 
-    /// The pod, if it was created. Until then no id is known.
+    /// The pod, if it has been created. Before that every id is unknown.
     fn pod(&self, id: &str) -> ttrpc::Result<Arc<Pod>> {
         self.0
             .pod()
@@ -61,12 +60,12 @@ impl TaskService {
     }
 }
 
-/// containerd's empty exec id is the container's init.
+/// The exec id; containerd's empty exec id stands for the container's init process.
 fn exec(id: &str) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
-/// Runs a change to its end, also when the caller goes away.
+/// Runs a change to its end, even if the caller goes away.
 async fn change<T: Send + 'static>(
     work: impl Future<Output = runtime::Result<T>> + Send + 'static,
 ) -> ttrpc::Result<T> {
@@ -163,7 +162,7 @@ impl Task for TaskService {
         let info = |process: runtime::PidInfo| {
             let info = match process.exec {
                 None => MessageField::none(),
-                // As runc's shim tells which exec a process is.
+                // runc's shim names the exec of a process in the same way.
                 Some(exec_id) => MessageField::some(any(&ProcessDetails {
                     exec_id,
                     ..ProcessDetails::default()

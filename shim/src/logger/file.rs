@@ -1,15 +1,15 @@
-//! A log file that cannot fill a disk: when it is full it is put aside as
-//! `<name>.1`, in place of the one before it, and begun anew.
+//! A log file of bounded size: a full file is renamed to `<name>.1`, which replaces the
+//! previous one, and a new file begins.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The size at which it is put aside.
+/// The size at which the file is renamed.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// See the module.
+/// The file (see the module).
 #[derive(Debug)]
 pub struct BoundedFile {
     path: PathBuf,
@@ -18,7 +18,7 @@ pub struct BoundedFile {
 }
 
 impl BoundedFile {
-    /// Begins the file anew.
+    /// Creates the file, or empties it.
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),

@@ -1,6 +1,7 @@
-//! How often one place in the code may log: a guest, or a process in it, decides how
-//! often some are come by. As the kernel's `printk_ratelimited` does it, each place
-//! has a burst of lines in a while, and tells later how many it has left out.
+//! A limit on how often one place in the code may log, since a guest or a process in it may be
+//! able to trigger a message at will. As with the kernel's `printk_ratelimited`, each place may
+//! log a burst of lines per period. The first line of the next period says how many were left
+//! out.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use log::{Level, Record};
 
-/// The time in which a place has its burst.
+/// The period of a burst.
 const WHILE: Duration = Duration::from_secs(60);
 
-/// The lines of a place in that time.
+/// The lines that a place may log per period.
 const BURST: u32 = 20;
 
-/// Of those that only debugging shows, which come with each operation.
+/// The same for debug lines, which come with each operation.
 const DEBUG_BURST: u32 = 1000;
 
 /// A place in the code: file and line.
@@ -26,13 +27,13 @@ struct Spent {
     lines: u32,
 }
 
-/// What all places have logged.
+/// What each place has logged.
 #[derive(Debug, Default)]
 pub struct Limiter(Mutex<HashMap<Place, Spent>>);
 
 impl Limiter {
-    /// Whether a line may be logged; then, how many of its place were left out
-    /// before it.
+    /// Returns `None` if the line may not be logged, else the number of lines of its place that
+    /// were left out before it.
     pub fn pass(&self, record: &Record) -> Option<u32> {
         let place = (
             record.file_static().unwrap_or_default(),

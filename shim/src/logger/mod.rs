@@ -1,11 +1,11 @@
 //! The log: logfmt lines, as containerd's own shims write them.
 //!
-//! containerd reads the bundle's `log` FIFO. It is opened for reading *and*
-//! writing, non-blocking: a write then never waits and never raises SIGPIPE,
-//! whether containerd reads, is away, or comes back.
+//! containerd reads the bundle's `log` FIFO. It is opened for reading *and* writing,
+//! non-blocking: a write then never waits and never raises SIGPIPE, whether containerd reads,
+//! is away, or comes back.
 //!
-//! Whatever a guest makes us say, it fills no disk: lines are limited by the place
-//! that they come from (`limit`), and a file of ours by its size (`file`).
+//! The guest cannot fill a disk through the log: lines are limited per place in the code
+//! (`limit`), and a file written here is limited in size (`file`).
 
 #[cfg(feature = "cli")]
 mod file;
@@ -26,10 +26,10 @@ use log::{Level, LevelFilter, Metadata, Record};
 use self::file::BoundedFile;
 use self::limit::Limiter;
 
-/// A write to a FIFO is whole or not at all up to PIPE_BUF (pipe(7)).
+/// A write to a FIFO is atomic up to PIPE_BUF (pipe(7)).
 const LINE_MAX: usize = libc::PIPE_BUF;
 
-/// Lines to a file, each with the same fields.
+/// Writes each line to a sink, with the same fields.
 struct Logfmt {
     sink: Sink,
     fields: String,
@@ -53,7 +53,7 @@ pub fn open_fifo(bundle: &Path) -> Option<File> {
         .ok()
 }
 
-/// From now on logs to the bundle's FIFO. Without one nothing is logged.
+/// Logs to the bundle's FIFO from now on. Without a FIFO nothing is logged.
 pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
     let Some(fifo) = open_fifo(bundle) else {
         return;
@@ -69,7 +69,7 @@ pub fn to_fifo(bundle: &Path, namespace: &str, id: &str, debug: bool) {
     );
 }
 
-/// From now on logs to a file, which begins anew.
+/// Logs to a file from now on. The file is emptied first.
 #[cfg(feature = "cli")]
 pub fn to_file(path: &Path, debug: bool) {
     match BoundedFile::create(path) {
@@ -85,7 +85,7 @@ pub fn to_file(path: &Path, debug: bool) {
     }
 }
 
-/// From now on logs to stderr, for `run --verbose`.
+/// Logs to stderr from now on, for `run --verbose`.
 pub fn to_stderr(debug: bool) {
     install(Box::new(Plain(Limiter::default())), debug);
 }
@@ -103,7 +103,7 @@ fn to_sink(sink: Sink, fields: String, debug: bool) {
 }
 
 fn install(logger: Box<dyn log::Log>, debug: bool) {
-    // Only a second call could fail, and the first logger then stays.
+    // Only a second call can fail; the first logger then stays.
     if log::set_boxed_logger(logger).is_ok() {
         log::set_max_level(if debug {
             LevelFilter::Debug
@@ -113,7 +113,8 @@ fn install(logger: Box<dyn log::Log>, debug: bool) {
     }
 }
 
-/// The RPC library tells of every closed connection as an error.
+/// Whether a message is logged: the RPC library reports every closed connection as an error,
+/// which only debugging shows.
 fn wanted(metadata: &Metadata) -> bool {
     log::max_level() >= metadata.level()
         && (log::max_level() >= LevelFilter::Debug || !metadata.target().starts_with("ttrpc"))
@@ -130,7 +131,7 @@ impl log::Log for Logfmt {
         {
             let message = message(record, left_out);
             let line = logfmt(SystemTime::now(), record.level(), &message, &self.fields);
-            // A log that cannot be written has nowhere to say so.
+            // If the log cannot be written, the failure cannot be logged either.
             let _ = (self.sink)(line.as_bytes());
         }
     }
@@ -177,7 +178,7 @@ fn logfmt(at: SystemTime, level: Level, message: &str, fields: &str) -> String {
     let mut text = quoted(message);
     if text.len() > room {
         let mut end = room.saturating_sub(4);
-        // Neither inside a character nor behind a lone backslash.
+        // Cut neither inside a character nor after a lone backslash.
         while !text.is_char_boundary(end) || text[..end].ends_with('\\') {
             end -= 1;
         }
@@ -191,7 +192,7 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// A moment in UTC with nanoseconds.
+/// A time in UTC with nanoseconds.
 fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
