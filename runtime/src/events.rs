@@ -18,7 +18,7 @@ pub struct Exit {
 /// One event of a pod. `exec` is `None` for the container's init.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Event {
+pub enum PodEvent {
     /// A container's init waits to be started.
     Created { container: String, pid: u32 },
     /// A container's init was released.
@@ -53,7 +53,7 @@ pub enum Event {
     Oom { container: String },
 }
 
-impl Event {
+impl PodEvent {
     /// The further process that it is of, if it is of one.
     pub fn exec(&self) -> Option<&str> {
         match self {
@@ -66,16 +66,16 @@ impl Event {
 
 /// Where a pod's events go, in order. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Events(mpsc::UnboundedSender<Event>);
+pub(crate) struct Events(mpsc::UnboundedSender<PodEvent>);
 
 impl Events {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Event>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<PodEvent>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), receiver)
     }
 
     /// Appends an event.
-    pub(crate) fn emit(&self, event: Event) {
+    pub(crate) fn emit(&self, event: PodEvent) {
         // Nobody listens any more: the front door is on its way out.
         let _ = self.0.send(event);
     }

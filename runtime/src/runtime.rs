@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
-use crate::events::{Event, Exit};
+use crate::events::{Exit, PodEvent};
 use crate::host::cgroup::HostCgroup;
 use crate::pod::Pod;
-use crate::pod::boot::{Progress, boot};
-use crate::pod::recovery::{self, Found};
+use crate::pod::boot::{BootProgress, boot};
+use crate::pod::recovery::{self, PodLocation};
 use crate::pod::share::ShareTree;
-use crate::state_dir::lock::{self, Guarded, Owner, OwnerLock};
+use crate::state_dir::lock::{self, Guarded, OwnerLock, OwnerProcess};
 use crate::state_dir::paths::RunPaths;
 use crate::state_dir::private;
 use crate::state_dir::record::{self, PodConfig};
@@ -55,8 +55,8 @@ impl Runtime {
     pub async fn create_pod(
         &self,
         spec: PodConfig,
-        progress: Progress,
-    ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<Event>)> {
+        progress: BootProgress,
+    ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<PodEvent>)> {
         let runtime = self.clone();
         // To its end, even if the caller goes away.
         tokio::spawn(async move { runtime.create(spec, progress).await })
@@ -67,8 +67,8 @@ impl Runtime {
     async fn create(
         &self,
         spec: PodConfig,
-        progress: Progress,
-    ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<Event>)> {
+        progress: BootProgress,
+    ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<PodEvent>)> {
         let config = (*self.config).clone().with_annotations(&spec.labels)?;
         if let Some(netns) = &spec.netns {
             fs::metadata(netns).map_err(|e| {
@@ -108,7 +108,7 @@ impl Runtime {
         private::make(&dir.namespace_dir())?;
         private::make(&path)?;
         let pid = std::process::id();
-        let owner = Owner {
+        let owner = OwnerProcess {
             pid,
             start_time: hypervisor::start_time(pid).on("read", "/proc/self/stat")?,
             address: spec.address.clone(),
@@ -133,7 +133,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad id; [`Error::Io`].
-    pub fn find_container(&self, namespace: &str, id: &str) -> Result<Option<Found>> {
+    pub fn find_container(&self, namespace: &str, id: &str) -> Result<Option<PodLocation>> {
         recovery::find_container(&self.config.root, namespace, id)
     }
 
@@ -141,7 +141,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad id; [`Error::Io`].
-    pub fn find_pod(&self, namespace: &str, pod: &str) -> Result<Option<Found>> {
+    pub fn find_pod(&self, namespace: &str, pod: &str) -> Result<Option<PodLocation>> {
         recovery::find_pod(&self.config.root, namespace, pod)
     }
 

@@ -11,8 +11,8 @@ use clap::Parser;
 use hypervisor::HypervisorKind;
 use oci_spec::runtime::Spec;
 use runtime::{
-    Config, ContainerConfig, Endpoint, ErrorKind, ManagedBy, Pod, PodConfig, ProcessIo, Progress,
-    Runtime,
+    BootProgress, Config, ContainerConfig, Endpoint, ErrorKind, ManagedBy, Pod, PodConfig,
+    ProcessIo, Runtime,
 };
 use tokio::time::{sleep_until, timeout};
 
@@ -369,7 +369,7 @@ impl Steps {
         }
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> BootProgress {
         let steps = self.clone();
         self.verbose.then(|| {
             Arc::new(move |step: &str| steps.done(step)) as Arc<dyn Fn(&str) + Send + Sync>

@@ -22,11 +22,11 @@ use crate::container::hooks::HostHooks;
 use crate::container::limits::Limits;
 use crate::container::process::Process;
 use crate::error::{Error, Result};
-use crate::events::{Event, Events};
+use crate::events::{Events, PodEvent};
 use crate::state::Status;
 use crate::state_dir::lock::PodLock;
 use crate::state_dir::paths::RunPaths;
-use crate::state_dir::record::{ContainerRecord, ContainerState};
+use crate::state_dir::record::{ContainerRecord, ContainerRunState};
 use crate::sync::lock;
 
 /// A container of a pod that this process owns.
@@ -162,7 +162,7 @@ impl Container {
             {
                 log::warn!("Cannot create {}: {error}", path.display());
             }
-            self.events.emit(Event::Oom {
+            self.events.emit(PodEvent::Oom {
                 container: self.record.id.clone(),
             });
         }
@@ -172,7 +172,7 @@ impl Container {
     pub(crate) fn save(&self) -> Result<()> {
         let _lock = PodLock::exclusive(&self.pod)?;
         let execs = lock(&self.execs);
-        let state = ContainerState {
+        let state = ContainerRunState {
             init: self.init.record(),
             guest_pid: self.guest_pid(),
             execs: execs

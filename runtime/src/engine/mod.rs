@@ -70,7 +70,7 @@ pub struct Engine {
 
 /// A pod that could not be read, and why.
 #[derive(Debug)]
-pub struct Unreadable {
+pub struct UnreadablePod {
     /// Where it is.
     pub home: DataPaths,
     /// What is wrong.
@@ -119,7 +119,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Io`] if the directory of pods cannot be read; what is wrong with
     /// one pod is in its place.
-    pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, Unreadable>>> {
+    pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, UnreadablePod>>> {
         self.pods_seen(namespace, |view| view)
     }
 
@@ -131,7 +131,7 @@ impl Engine {
         &self,
         namespace: Option<&str>,
         seen: impl Fn(PodView) -> T + Sync,
-    ) -> Result<Vec<Result<T, Unreadable>>> {
+    ) -> Result<Vec<Result<T, UnreadablePod>>> {
         let homes = self::records::homes(&self.config.data_root, namespace)?;
         if homes.len() <= ALONE {
             return Ok(read(&homes, &seen));
@@ -329,7 +329,7 @@ pub(crate) fn add_container(
 
 /// Reads pods, those of one namespace one after the other. One that is removed meanwhile
 /// is left out.
-fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, Unreadable>> {
+fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, UnreadablePod>> {
     let mut found = Vec::with_capacity(homes.len());
     for homes in homes.chunk_by(|a, b| a.namespace() == b.namespace()) {
         let parent = homes[0].path().parent();
@@ -343,7 +343,7 @@ fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, U
                 Err(Error::NotFound { .. }) => None,
                 Err(error) => {
                     let home = home.clone();
-                    Some(Err(Unreadable { home, error }))
+                    Some(Err(UnreadablePod { home, error }))
                 }
                 Ok(view) => Some(Ok(seen(view))),
             });

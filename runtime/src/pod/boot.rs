@@ -23,14 +23,14 @@ use crate::pod::share::ShareTree;
 use crate::pod::vm::GuestVm;
 use crate::state_dir::paths::RunPaths;
 use crate::state_dir::private;
-use crate::state_dir::record::{self, PodConfig, PodState, PodStatus};
+use crate::state_dir::record::{self, PodConfig, PodRunState, PodRunStatus};
 use crate::stdio::Streams;
 
 /// As much of what the guest says it runs as is told.
 const MAX_VERSION: usize = 128;
 
 /// Told of each step of a pod's start as it ends.
-pub type Progress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
+pub type BootProgress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
 
 /// Boots the VM of a pod whose directory this process has claimed.
 pub(crate) async fn boot(
@@ -39,7 +39,7 @@ pub(crate) async fn boot(
     dir: &RunPaths,
     share: &ShareTree,
     cgroup: &mut HostCgroup,
-    progress: &Progress,
+    progress: &BootProgress,
 ) -> Result<Booted> {
     let step = |name: &str| {
         if let Some(report) = progress {
@@ -47,8 +47,8 @@ pub(crate) async fn boot(
         }
     };
     // Intent: whatever of this is found later may be removed.
-    let mut state = PodState {
-        status: PodStatus::Creating,
+    let mut state = PodRunState {
+        status: PodRunStatus::Creating,
         hypervisor: String::new(),
         processes: Vec::new(),
         reason: None,
@@ -61,7 +61,7 @@ pub(crate) async fn boot(
         private::make(&sockets)?;
         private::make(&dir.containers())?;
         cgroup.create(|dirs| {
-            let state = PodState {
+            let state = PodRunState {
                 cgroups: dirs.to_vec(),
                 ..state.clone()
             };
@@ -115,7 +115,7 @@ pub(crate) async fn boot(
             one_line(&info.kernel_release, MAX_VERSION),
             one_line(&info.agent_version, MAX_VERSION)
         ));
-        state.status = PodStatus::Running;
+        state.status = PodRunStatus::Running;
         record::save(dir, &dir.state(), &state)?;
         Ok((agent, streams))
     };

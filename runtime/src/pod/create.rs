@@ -16,7 +16,7 @@ use crate::container::cri::Dialect;
 use crate::container::guest_spec::host_namespaces::check_host_namespaces;
 use crate::container::guest_spec::{self, Placement};
 use crate::error::{Context, Error, Result};
-use crate::events::Event;
+use crate::events::PodEvent;
 use crate::pod::Pod;
 use crate::pod::block;
 use crate::state::Step;
@@ -158,7 +158,7 @@ impl Pod {
         container.hooks.created(id, pid, &config.bundle).await?;
         container.init.step(Step::Built, "create")?;
         container.save()?;
-        self.events.emit(Event::Created {
+        self.events.emit(PodEvent::Created {
             container: id.clone(),
             pid,
         });

@@ -9,7 +9,7 @@ use protos::agent as api;
 use crate::agent;
 use crate::container::process::Process;
 use crate::error::{Error, Result};
-use crate::events::{Event, Exit};
+use crate::events::{Exit, PodEvent};
 use crate::pod::Pod;
 use crate::state::{Status, Step};
 use crate::state_dir::id::check_id;
@@ -76,7 +76,7 @@ impl Pod {
                 return Err(e);
             }
             found.save_or_warn();
-            pod.events.emit(Event::ExecAdded {
+            pod.events.emit(PodEvent::ExecAdded {
                 container: found.record.id.clone(),
                 exec,
             });
@@ -123,7 +123,7 @@ impl Pod {
                 }
             };
             let pid = process.pid();
-            pod.events.emit(Event::ExecStarted {
+            pod.events.emit(PodEvent::ExecStarted {
                 container: id.clone(),
                 exec,
                 pid,

@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::container::pid_proxy::{PidProxy, Signals};
 use crate::container::process::Process;
 use crate::error::{Error, Result};
-use crate::events::Event;
+use crate::events::PodEvent;
 use crate::pod::Pod;
 
 /// A process that was lost with its VM, as one killed by SIGKILL.
@@ -81,7 +81,7 @@ impl Pod {
         container.save_or_warn();
         let pid = process.pid();
         process.end(status, |exit| {
-            self.events.emit(Event::Exited {
+            self.events.emit(PodEvent::Exited {
                 container: id.clone(),
                 exec: process.exec().map(ToOwned::to_owned),
                 pid,

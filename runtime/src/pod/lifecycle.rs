@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent;
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::events::{Event, Exit};
+use crate::events::{Exit, PodEvent};
 use crate::pod::Pod;
 use crate::state::{Status, Step};
 use crate::stdio::Stdio;
@@ -68,7 +68,7 @@ impl Pod {
                 return Err(e);
             }
             let pid = init.pid();
-            pod.events.emit(Event::Started {
+            pod.events.emit(PodEvent::Started {
                 container: id.clone(),
                 pid,
             });
@@ -120,7 +120,7 @@ impl Pod {
             pod.forget(id).await?;
             lock(&pod.containers).remove(id);
             found.hooks.stopped(id, &found.record.bundle).await;
-            pod.events.emit(Event::Deleted {
+            pod.events.emit(PodEvent::Deleted {
                 container: id.clone(),
                 pid,
                 exit,

@@ -31,7 +31,7 @@ use crate::blocking::blocking;
 use crate::container::Container;
 use crate::container::process::{Process, ProcessState};
 use crate::error::{Error, Result};
-use crate::events::{Event, Events, Exit};
+use crate::events::{Events, Exit, PodEvent};
 use crate::host::cgroup::HostCgroup;
 use crate::pod::block::Disks;
 use crate::pod::resize::{Bounds, VmSize};
@@ -95,7 +95,7 @@ impl Pod {
         spec: PodConfig,
         owner: OwnerLock,
         booted: Booted,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Event>) {
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<PodEvent>) {
         let (events, receiver) = Events::new();
         let pod = Arc::new(Self {
             share: ShareTree::new(dir.shared()),

@@ -9,7 +9,7 @@ use crate::agent;
 use crate::container::guest_spec;
 use crate::container::limits::Limits;
 use crate::error::{Error, Result};
-use crate::events::Event;
+use crate::events::PodEvent;
 use crate::pod::Pod;
 use crate::state::Step;
 use crate::sync::lock;
@@ -57,9 +57,9 @@ impl Pod {
             found.init.step(step, verb)?;
             found.save_or_warn();
             pod.events.emit(if pause {
-                Event::Paused { container: id }
+                PodEvent::Paused { container: id }
             } else {
-                Event::Resumed { container: id }
+                PodEvent::Resumed { container: id }
             });
             Ok(())
         })

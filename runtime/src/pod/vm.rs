@@ -16,7 +16,7 @@ use crate::agent::Agent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state_dir::lock::Guarded;
 use crate::state_dir::paths::RunPaths;
-use crate::state_dir::record::{self, PodState, PodStatus};
+use crate::state_dir::record::{self, PodRunState, PodRunStatus};
 use crate::sync::lock;
 
 /// How long a guest that is about to go has for its last writes.
@@ -38,7 +38,7 @@ pub(crate) struct GuestVm {
     pub(crate) agent: Agent,
     /// It can be given devices.
     pub(crate) can_attach: bool,
-    state: Mutex<PodState>,
+    state: Mutex<PodRunState>,
     /// Its end was asked for.
     ending: AtomicBool,
     /// Why it is gone, once it is.
@@ -51,7 +51,7 @@ impl GuestVm {
         vm: Box<dyn Vm>,
         agent: Agent,
         can_attach: bool,
-        state: PodState,
+        state: PodRunState,
     ) -> Self {
         Self {
             dir,
@@ -199,7 +199,7 @@ impl GuestVm {
         if first {
             let state = {
                 let mut state = lock(&self.state);
-                state.status = PodStatus::Stopped;
+                state.status = PodRunStatus::Stopped;
                 state.reason = Some(reason);
                 state.clone()
             };

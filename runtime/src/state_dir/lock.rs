@@ -104,7 +104,7 @@ impl PodLock {
 
 /// The process that owns a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct OwnerProcess {
     /// The owner's pid.
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`: with the pid, it names one process for
@@ -126,7 +126,7 @@ impl OwnerLock {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
-    pub fn take(dir: &impl Guarded, owner: &Owner) -> Result<Self> {
+    pub fn take(dir: &impl Guarded, owner: &OwnerProcess) -> Result<Self> {
         let lock = PodLock::exclusive(dir)?;
         Self::take_locked(dir, owner, &lock)
     }
@@ -135,7 +135,7 @@ impl OwnerLock {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
-    pub fn take_locked(dir: &impl Guarded, owner: &Owner, _held: &PodLock) -> Result<Self> {
+    pub fn take_locked(dir: &impl Guarded, owner: &OwnerProcess, _held: &PodLock) -> Result<Self> {
         if Self::holder_unlocked(dir)?.is_some() {
             return Err(Error::AlreadyExists {
                 what: "pod",
@@ -159,7 +159,7 @@ impl OwnerLock {
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened for another reason than that
     /// it is missing.
-    pub fn holder(dir: &impl Guarded) -> Result<Option<Owner>> {
+    pub fn holder(dir: &impl Guarded) -> Result<Option<OwnerProcess>> {
         let _lock = match PodLock::shared(dir) {
             Ok(lock) => Some(lock),
             Err(Error::NotFound { .. }) => None,
@@ -169,7 +169,7 @@ impl OwnerLock {
     }
 
     /// As [`OwnerLock::holder`], for a caller that holds the pod's lock.
-    pub(crate) fn holder_unlocked(dir: &impl Guarded) -> Result<Option<Owner>> {
+    pub(crate) fn holder_unlocked(dir: &impl Guarded) -> Result<Option<OwnerProcess>> {
         let path = dir.owner();
         match open(&path, false) {
             Ok(file) => Self::holder_of(file, &path),
@@ -178,7 +178,7 @@ impl OwnerLock {
         }
     }
 
-    fn holder_of(mut file: File, path: &Path) -> Result<Option<Owner>> {
+    fn holder_of(mut file: File, path: &Path) -> Result<Option<OwnerProcess>> {
         match FileExt::try_lock_shared(&file) {
             Ok(()) => Ok(None),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
@@ -186,7 +186,7 @@ impl OwnerLock {
                 file.read_to_string(&mut text).on("read", path)?;
                 // The owner locks before it writes; a half-written line is an
                 // owner that is only just starting.
-                Ok(Some(serde_json::from_str(&text).unwrap_or(Owner {
+                Ok(Some(serde_json::from_str(&text).unwrap_or(OwnerProcess {
                     pid: 0,
                     start_time: 0,
                     address: String::new(),
@@ -202,7 +202,7 @@ impl OwnerLock {
 #[derive(PartialEq)]
 struct OwnerVersion {
     claimed: Option<(u64, i64, u64)>,
-    owner: Option<Owner>,
+    owner: Option<OwnerProcess>,
 }
 
 impl OwnerVersion {
@@ -227,7 +227,7 @@ impl OwnerVersion {
 pub(crate) fn read_consistent<T>(
     dir: &impl Guarded,
     held: &Dir,
-    mut read: impl FnMut(&Dir, Option<Owner>) -> Result<T>,
+    mut read: impl FnMut(&Dir, Option<OwnerProcess>) -> Result<T>,
 ) -> Result<T> {
     const ATTEMPTS: usize = 16;
     let mut before = OwnerVersion::read(dir, held)?;

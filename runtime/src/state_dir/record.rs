@@ -135,7 +135,7 @@ impl PodConfig {
 /// Where a pod stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum PodStatus {
+pub enum PodRunStatus {
     /// Being made.
     Creating,
     /// Its VM runs.
@@ -146,9 +146,9 @@ pub enum PodStatus {
 
 /// The state of a pod (`state.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PodState {
+pub struct PodRunState {
     /// Where it stands.
-    pub status: PodStatus,
+    pub status: PodRunStatus,
     /// The hypervisor and why it was chosen.
     pub hypervisor: String,
     /// The host processes of the VM.
@@ -174,7 +174,7 @@ pub struct ContainerRecord {
 
 /// The state of a container (`containers/<id>/state.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ContainerState {
+pub struct ContainerRunState {
     /// Its init.
     pub init: ProcessRecord,
     /// The init's pid in the guest.
@@ -195,9 +195,9 @@ pub struct ProcessRecord {
 }
 
 impl Stored for PodConfig {}
-impl Stored for PodState {}
+impl Stored for PodRunState {}
 impl Stored for ContainerRecord {}
-impl Stored for ContainerState {}
+impl Stored for ContainerRunState {}
 
 /// Writes a file of the pod under its lock.
 pub(crate) fn save<T: Stored>(dir: &RunPaths, path: &std::path::Path, value: &T) -> Result<()> {

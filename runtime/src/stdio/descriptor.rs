@@ -15,7 +15,7 @@ use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR, MAX_DESCRIPTORS};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::stdio::pump::{InputPump, OutputPump, Sink, Source};
+use crate::stdio::pump::{InputPump, InputSource, OutputPump, Sink};
 
 /// Which way the bytes of a descriptor go, as its process sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ impl Descriptor {
         let (from, to) = client.into_split();
         let mut pumps = DescriptorPumps::default();
         match self.direction {
-            Direction::In => pumps.input = Some(InputPump::new(Source::Socket(from), stream)),
+            Direction::In => pumps.input = Some(InputPump::new(InputSource::Socket(from), stream)),
             Direction::Out => pumps.output = Some(OutputPump::start(stream, Sink::Socket(to))),
             Direction::Both => {
                 let (read, write) = stream.into_split();

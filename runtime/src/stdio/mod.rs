@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Context, Error, Result};
 use crate::stdio::descriptor::{Descriptor, DescriptorPumps};
-use crate::stdio::pump::{InputPump, OutputPump, Progress, Sink, Source};
+use crate::stdio::pump::{InputPump, InputSource, OutputProgress, OutputPump, Sink};
 
 /// One end that the client gave for a stream.
 #[derive(Debug, Default)]
@@ -254,7 +254,7 @@ impl Pending {
             descriptors,
         };
         if let Some(stream) = stdin {
-            let source = Source::open(std::mem::take(&mut io.stdin))?;
+            let source = InputSource::open(std::mem::take(&mut io.stdin))?;
             connected.stdin = Some(InputPump::new(source, stream));
         }
         let ends = [io.stdout, io.stderr];
@@ -305,7 +305,7 @@ impl Stdio {
 
     /// The progress of all outputs, to be awaited without holding on to this,
     /// with the bytes that the agent says the process has written to each.
-    pub fn written(&self, answer: &WaitProcessResponse) -> Vec<(Progress, u64)> {
+    pub fn written(&self, answer: &WaitProcessResponse) -> Vec<(OutputProgress, u64)> {
         let totals = [answer.stdout_bytes, answer.stderr_bytes];
         let stdio = self.outputs.iter().map(Option::as_ref).zip(totals);
         // A number that is missing is that of an agent that does not know any.
@@ -319,7 +319,7 @@ impl Stdio {
     }
 
     /// The progress of stdout and stderr.
-    pub fn outputs(&self) -> Vec<Progress> {
+    pub fn outputs(&self) -> Vec<OutputProgress> {
         let outputs = self.outputs.iter().flatten();
         outputs.map(OutputPump::progress).collect()
     }

@@ -47,7 +47,7 @@ pub(crate) struct OutputPump {
 
 /// A look at an output, and a word with it.
 #[derive(Debug)]
-pub struct Progress {
+pub struct OutputProgress {
     count: watch::Receiver<Count>,
     intake: Arc<watch::Sender<Intake>>,
 }
@@ -85,8 +85,8 @@ impl OutputPump {
         }
     }
 
-    pub(crate) fn progress(&self) -> Progress {
-        Progress {
+    pub(crate) fn progress(&self) -> OutputProgress {
+        OutputProgress {
             count: self.count.clone(),
             intake: self.intake.clone(),
         }
@@ -107,7 +107,7 @@ impl Drop for OutputPump {
     }
 }
 
-impl Progress {
+impl OutputProgress {
     /// Takes in all that the process had written when it ended, `total` bytes,
     /// whether or not the client reads it. `false` if it did not come in time.
     pub async fn received(&mut self, total: u64, deadline: Duration) -> bool {

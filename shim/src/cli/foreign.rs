@@ -33,7 +33,7 @@ pub(crate) fn pods(context: &Context) -> CliResult<Vec<ListedPod>> {
     Ok(listed
         .into_iter()
         .filter_map(|pod| {
-            let unreadable = |bad: &foreign::Unreadable| {
+            let unreadable = |bad: &foreign::UnreadableForeignPod| {
                 crate::terminal::say(&format!("{}/{}: {}", bad.namespace, bad.pod, bad.error));
             };
             pod.inspect_err(unreadable).ok()
@@ -252,7 +252,7 @@ struct InspectedPod<'a> {
     path: String,
     labels: BTreeMap<&'a String, &'a String>,
     config: &'a foreign::PodConfig,
-    state: &'a foreign::PodState,
+    state: &'a foreign::PodRunState,
     containers: Vec<Part<'a>>,
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::Message;
-use runtime::{Config, Exit, Found, Runtime};
+use runtime::{Config, Exit, PodLocation, Runtime};
 use tokio::time::timeout;
 
 use crate::containerd::address::Address;
@@ -157,7 +157,7 @@ impl Deletion {
     }
 
     /// Finds the pod that has this container, or that is still being created for it.
-    fn find(&self) -> Result<Option<Found>> {
+    fn find(&self) -> Result<Option<PodLocation>> {
         let found = self.runtime.find_container(&self.namespace, &self.id)?;
         Ok(match found {
             None if !self.member => self.runtime.find_pod(&self.namespace, &self.id)?,
@@ -167,7 +167,7 @@ impl Deletion {
 
     async fn reap(
         &self,
-        found: &Found,
+        found: &PodLocation,
         force: bool,
     ) -> Result<std::collections::HashMap<String, Exit>> {
         let reaped = self.runtime.reap(&self.namespace, &found.pod, force).await;

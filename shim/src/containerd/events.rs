@@ -12,7 +12,7 @@ use containerd_shim_protos::events::task::{
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::topics::*;
 use protobuf::{MessageField, MessageFull};
-use runtime::Event;
+use runtime::PodEvent;
 
 use crate::containerd::proto::{any, timestamp};
 
@@ -45,9 +45,13 @@ impl Requests {
 }
 
 /// Converts an event of the pod into containerd's, with the current time.
-pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf::Result<Envelope> {
+pub fn envelope(
+    namespace: &str,
+    event: PodEvent,
+    requests: &Requests,
+) -> protobuf::Result<Envelope> {
     match event {
-        Event::Created { container, pid } => {
+        PodEvent::Created { container, pid } => {
             let request = requests.of(&container);
             let io = TaskIO {
                 stdin: request.stdin,
@@ -67,7 +71,7 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             };
             wrap(namespace, TASK_CREATE_EVENT_TOPIC, &event)
         }
-        Event::Started { container, pid } => {
+        PodEvent::Started { container, pid } => {
             let event = TaskStart {
                 container_id: container,
                 pid,
@@ -75,7 +79,7 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             };
             wrap(namespace, TASK_START_EVENT_TOPIC, &event)
         }
-        Event::ExecAdded { container, exec } => {
+        PodEvent::ExecAdded { container, exec } => {
             let event = TaskExecAdded {
                 container_id: container,
                 exec_id: exec,
@@ -83,7 +87,7 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             };
             wrap(namespace, TASK_EXEC_ADDED_EVENT_TOPIC, &event)
         }
-        Event::ExecStarted {
+        PodEvent::ExecStarted {
             container,
             exec,
             pid,
@@ -96,7 +100,7 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             };
             wrap(namespace, TASK_EXEC_STARTED_EVENT_TOPIC, &event)
         }
-        Event::Exited {
+        PodEvent::Exited {
             container,
             exec,
             pid,
@@ -114,7 +118,7 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             };
             wrap(namespace, TASK_EXIT_EVENT_TOPIC, &event)
         }
-        Event::Deleted {
+        PodEvent::Deleted {
             container,
             pid,
             exit,
@@ -129,21 +133,21 @@ pub fn envelope(namespace: &str, event: Event, requests: &Requests) -> protobuf:
             };
             wrap(namespace, TASK_DELETE_EVENT_TOPIC, &event)
         }
-        Event::Paused { container } => {
+        PodEvent::Paused { container } => {
             let event = TaskPaused {
                 container_id: container,
                 ..TaskPaused::default()
             };
             wrap(namespace, TASK_PAUSED_EVENT_TOPIC, &event)
         }
-        Event::Resumed { container } => {
+        PodEvent::Resumed { container } => {
             let event = TaskResumed {
                 container_id: container,
                 ..TaskResumed::default()
             };
             wrap(namespace, TASK_RESUMED_EVENT_TOPIC, &event)
         }
-        Event::Oom { container } => {
+        PodEvent::Oom { container } => {
             let event = TaskOOM {
                 container_id: container,
                 ..TaskOOM::default()
@@ -170,7 +174,7 @@ mod tests {
     use runtime::Exit;
 
     fn exit(exec: Option<&str>) -> TaskExit {
-        let event = Event::Exited {
+        let event = PodEvent::Exited {
             container: "c".into(),
             exec: exec.map(str::to_owned),
             pid: 7,
@@ -207,7 +211,7 @@ mod tests {
             terminal: true,
             ..CreateTaskRequest::default()
         });
-        let created = Event::Created {
+        let created = PodEvent::Created {
             container: "c".into(),
             pid: 3,
         };

@@ -19,7 +19,7 @@ use containerd_shim_protos::api::ForwardRequest;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use protobuf::{Message, MessageField};
-use runtime::Event;
+use runtime::PodEvent;
 use runtime::engine::foreign::exec::is_foreign_exec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -92,7 +92,7 @@ impl Publisher {
     pub fn start(
         target: Target,
         namespace: String,
-        events: mpsc::UnboundedReceiver<Event>,
+        events: mpsc::UnboundedReceiver<PodEvent>,
         requests: Arc<Requests>,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
@@ -118,7 +118,7 @@ impl Publisher {
 }
 
 async fn forward(
-    mut events: mpsc::UnboundedReceiver<Event>,
+    mut events: mpsc::UnboundedReceiver<PodEvent>,
     queue: mpsc::Sender<(Instant, Envelope)>,
     namespace: String,
     requests: Arc<Requests>,
@@ -156,10 +156,10 @@ async fn deliver(mut queue: mpsc::Receiver<(Instant, Envelope)>, mut delivery: D
         while let Err(refusal) = delivery.offer(&envelope).await {
             let topic = &envelope.topic;
             if refusal.is_final() || since.elapsed() > KEEP {
-                log::error!("Event {topic} is lost: {refusal}");
+                log::error!("PodEvent {topic} is lost: {refusal}");
                 break;
             }
-            log::debug!("Event {topic} waits: {refusal}");
+            log::debug!("PodEvent {topic} waits: {refusal}");
             sleep(pause).await;
             pause = PAUSE.1.min(pause * 2);
         }
@@ -297,8 +297,8 @@ mod tests {
         server
     }
 
-    fn started(pid: u32) -> Event {
-        Event::Started {
+    fn started(pid: u32) -> PodEvent {
+        PodEvent::Started {
             container: "c".into(),
             pid,
         }
@@ -313,7 +313,7 @@ mod tests {
         let publisher = Publisher::start(target, "ns".into(), receiver, Arc::default());
         events.send(started(1)).unwrap();
         events
-            .send(Event::Paused {
+            .send(PodEvent::Paused {
                 container: "c".into(),
             })
             .unwrap();
@@ -323,7 +323,7 @@ mod tests {
         let containerd = Arc::new(Containerd::default());
         let mut server = serve(&path, &containerd).await;
         events
-            .send(Event::Resumed {
+            .send(PodEvent::Resumed {
                 container: "c".into(),
             })
             .unwrap();

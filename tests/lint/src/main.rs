@@ -7,6 +7,7 @@
 //! | upward | what lies low imports nothing from above ([`LAYERS`]) |
 //! | header | each module begins with `//!` |
 //! | names | the words that the code had before the field's own ([`names`]) define nothing |
+//! | types | no two modules define types of one name that others see ([`twins`]) |
 //! | length | a file has at most [`MAX_LINES`] lines; modules of tests that have files of their own do not count |
 //! | configuration | `docs/configuration.md` is what the comments of `runtime/config.toml` say; `--write` makes it so |
 //! | idiom | a module with children is `x/mod.rs`, one without is `x.rs` |
@@ -16,6 +17,7 @@ mod configuration;
 mod imports;
 mod names;
 mod tree;
+mod twins;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -122,6 +124,7 @@ fn check(tree: &Crate, root: &str) -> Vec<String> {
     if root.starts_with("runtime/") {
         problems.extend(upward(tree, &imports));
     }
+    problems.extend(twins::of(tree));
     for file in &tree.files {
         let path = file.path.display();
         if !file.text.starts_with("//!") {
@@ -229,6 +232,23 @@ mod tests {
             ("src/b.rs", "//! x\nuse crate::a::A;\npub struct B;\n"),
         ]);
         assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn two_types_of_one_name_are_found() {
+        let found = problems(&[
+            ("src/lib.rs", "//! x\nmod a;\nmod b;\nmod cli;\n"),
+            (
+                "src/a.rs",
+                "//! x\npub struct Same;\nstruct Own;\npub enum Error {}\n",
+            ),
+            (
+                "src/b.rs",
+                "//! x\npub(crate) trait Same {}\nstruct Own;\npub enum Error {}\n",
+            ),
+            ("src/cli.rs", "//! x\npub struct Same;\n"),
+        ]);
+        assert_eq!(found, ["Same: defined in src/a.rs and src/b.rs"]);
     }
 
     #[test]

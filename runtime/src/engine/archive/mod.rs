@@ -18,11 +18,11 @@ pub(crate) mod unpack;
 pub(in crate::engine) use self::inode::Inode;
 pub(in crate::engine) use self::pack::Packer;
 pub use crate::engine::archive::unpack::LeftOut;
-pub(in crate::engine) use crate::engine::archive::unpack::{Owner, Side, extract};
+pub(in crate::engine) use crate::engine::archive::unpack::{Ownership, Side, extract};
 
 /// Which side of a copy broke off.
 #[derive(Debug)]
-pub(in crate::engine) enum Broken {
+pub(in crate::engine) enum TransferError {
     /// What was read.
     Source(io::Error),
     /// What was written.
@@ -33,10 +33,10 @@ pub(in crate::engine) enum Broken {
 pub(in crate::engine) fn transfer(
     pack: impl FnOnce(io::PipeWriter) -> io::Result<()> + Send,
     into: OwnedFd,
-    owner: Owner,
+    owner: Ownership,
     side: Side,
-) -> Result<LeftOut, Broken> {
-    let (reader, writer) = io::pipe().map_err(Broken::Target)?;
+) -> Result<LeftOut, TransferError> {
+    let (reader, writer) = io::pipe().map_err(TransferError::Target)?;
     let (packed, extracted) = thread::scope(|scope| {
         let packer = thread::Builder::new().name("pack".into());
         let packer = match packer.spawn_scoped(scope, || pack(writer)) {
@@ -52,8 +52,8 @@ pub(in crate::engine) fn transfer(
     });
     match (packed, extracted) {
         // The writer fails, too, when the reader has gone.
-        (Err(e), Err(_)) if e.kind() != io::ErrorKind::BrokenPipe => Err(Broken::Source(e)),
-        (_, Err(e)) => Err(Broken::Target(e)),
-        (packed, Ok(left_out)) => packed.map(|()| left_out).map_err(Broken::Source),
+        (Err(e), Err(_)) if e.kind() != io::ErrorKind::BrokenPipe => Err(TransferError::Source(e)),
+        (_, Err(e)) => Err(TransferError::Target(e)),
+        (packed, Ok(left_out)) => packed.map(|()| left_out).map_err(TransferError::Source),
     }
 }

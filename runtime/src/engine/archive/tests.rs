@@ -20,7 +20,7 @@ fn packed(dir: &Path) -> Vec<u8> {
 
 fn extracted(archive: &[u8], to: &Path) {
     let into = File::open(to).unwrap().into();
-    let left_out = extract(archive, into, Owner::Archived, Side::Container).unwrap();
+    let left_out = extract(archive, into, Ownership::Archived, Side::Container).unwrap();
     assert_eq!(left_out, LeftOut::default());
 }
 

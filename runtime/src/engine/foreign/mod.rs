@@ -12,10 +12,11 @@ use crate::events::Exit;
 use crate::pod::recovery;
 use crate::state::Status;
 use crate::state_dir;
-use crate::state_dir::lock::{self, Owner};
+use crate::state_dir::lock::{self, OwnerProcess};
 use crate::state_dir::paths::RunPaths;
 pub use crate::state_dir::record::{
-    ContainerRecord, ContainerState, ManagedBy, PodConfig, PodState, PodStatus, ProcessRecord,
+    ContainerRecord, ContainerRunState, ManagedBy, PodConfig, PodRunState, PodRunStatus,
+    ProcessRecord,
 };
 
 /// A pod that has a VM, or had one and is not removed yet.
@@ -25,11 +26,11 @@ pub struct ListedPod {
     /// What it was asked to be.
     pub config: PodConfig,
     /// Where it stands.
-    pub state: PodState,
+    pub state: PodRunState,
     /// Its containers, by id; those whose files cannot be read with why.
     pub containers: BTreeMap<String, Result<ListedContainer>>,
     /// The process that owns it, if that lives.
-    pub owner: Option<Owner>,
+    pub owner: Option<OwnerProcess>,
 }
 
 /// A container of such a pod.
@@ -38,7 +39,7 @@ pub struct ListedContainer {
     /// What it is.
     pub record: ContainerRecord,
     /// Where it stands.
-    pub state: ContainerState,
+    pub state: ContainerRunState,
 }
 
 /// What CRI plugins annotate sandboxes and containers with (containerd,
@@ -63,7 +64,7 @@ impl ListedPod {
         lock::read_consistent(&dir, &lock::hold(&dir)?, |_, owner| Self::of(&dir, owner))
     }
 
-    fn of(dir: &RunPaths, owner: Option<Owner>) -> Result<Self> {
+    fn of(dir: &RunPaths, owner: Option<OwnerProcess>) -> Result<Self> {
         let mut containers = BTreeMap::new();
         for id in crate::state_dir::record::container_ids(dir)? {
             let path = dir.container(&id);
@@ -184,7 +185,7 @@ fn read_container(dir: &Path, owned: bool) -> Result<ListedContainer> {
 
 /// A pod that could not be read, and why.
 #[derive(Debug)]
-pub struct Unreadable {
+pub struct UnreadableForeignPod {
     /// Its namespace.
     pub namespace: String,
     /// Its id.
@@ -199,7 +200,10 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// [`Error::Io`] if a directory cannot be read.
-pub fn foreign(root: &Path, namespace: Option<&str>) -> Result<Vec<Result<ListedPod, Unreadable>>> {
+pub fn foreign(
+    root: &Path,
+    namespace: Option<&str>,
+) -> Result<Vec<Result<ListedPod, UnreadableForeignPod>>> {
     let namespaces = match namespace {
         Some(one) => vec![one.to_owned()],
         None => crate::engine::records::names_in(root)?,
@@ -219,7 +223,7 @@ pub fn foreign(root: &Path, namespace: Option<&str>) -> Result<Vec<Result<Listed
                 // Removed between the two looks, or only just being made.
                 Err(Error::NotFound { .. }) => {}
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => found.push(Err(Unreadable {
+                Err(error) => found.push(Err(UnreadableForeignPod {
                     namespace: namespace.clone(),
                     pod,
                     error,
@@ -247,8 +251,8 @@ mod tests {
             ..PodConfig::default()
         };
         state_dir::write(&dir.config(), &config).unwrap();
-        let state = PodState {
-            status: PodStatus::Running,
+        let state = PodRunState {
+            status: PodRunStatus::Running,
             hypervisor: "qemu".into(),
             processes: Vec::new(),
             reason: None,
@@ -262,7 +266,7 @@ mod tests {
             created: SystemTime::now(),
         };
         state_dir::write(&container.join("config.json"), &record).unwrap();
-        let running = ContainerState {
+        let running = ContainerRunState {
             init: ProcessRecord {
                 status: Status::Running,
                 pid: 7,
@@ -282,7 +286,7 @@ mod tests {
         pod(root.path(), "ours", ManagedBy::RustKata);
         let broken = pod(root.path(), "broken", ManagedBy::Containerd);
         std::fs::write(broken.state(), "").unwrap();
-        let owner = Owner {
+        let owner = OwnerProcess {
             pid: std::process::id(),
             start_time: 1,
             address: String::new(),

@@ -219,7 +219,7 @@ impl PodHandle {
     }
 
     /// The process that listens where the owner does.
-    fn listener(&self, owner: lock::Owner) -> Result<lock::Owner> {
+    fn listener(&self, owner: lock::OwnerProcess) -> Result<lock::OwnerProcess> {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
         let address = self.engine.owner_address(&self.home);
         let Ok(stream) = std::os::unix::net::UnixStream::connect(&address) else {
@@ -227,7 +227,7 @@ impl PodHandle {
         };
         let peer = getsockopt(&stream, PeerCredentials).on("look at", &address)?;
         let pid = peer.pid() as u32;
-        Ok(lock::Owner {
+        Ok(lock::OwnerProcess {
             pid,
             start_time: hypervisor::start_time(pid).on("read", format!("/proc/{pid}/stat"))?,
             ..owner

@@ -105,9 +105,9 @@ fn read_limited(file: impl Read, what: &str) -> Result<Vec<u8>> {
 }
 
 /// A layout in a directory.
-pub(super) struct Directory(pub(super) PathBuf);
+pub(super) struct LayoutDir(pub(super) PathBuf);
 
-impl Content for Directory {
+impl Content for LayoutDir {
     fn name(&self) -> String {
         self.0.display().to_string()
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 use rustix::io::Errno;
 
-use super::content::{Archive, Content, Directory};
+use super::content::{Archive, Content, LayoutDir};
 use super::digest::chain_ids;
 use super::layer;
 use super::layout::{self, Resolved};
@@ -71,7 +71,7 @@ impl Images {
                 let staging = self.stage()?;
                 let mut puller = Puller::new(&reference, options)?;
                 let top = puller.documents(staging.path()).await?;
-                let dir = Directory(staging.path().to_owned());
+                let dir = LayoutDir(staging.path().to_owned());
                 let resolved = layout::resolve(&dir, &top)?;
                 let name = name.unwrap_or_else(|| source.name());
                 let (import, missing) = blocking(move || {
@@ -85,7 +85,7 @@ impl Images {
                 blocking(move || import.run(&dir, &report)).await
             }
             ImageSource::Layout { dir, tag } => {
-                let content = Directory(dir);
+                let content = LayoutDir(dir);
                 let fallback = source.name();
                 blocking(move || {
                     let staging = images.stage()?;

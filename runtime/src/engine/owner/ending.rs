@@ -14,7 +14,7 @@ use crate::engine::records::definition::ExitPolicy;
 use crate::engine::restart::{RECOVERED, back_off};
 use crate::engine::status::ContainerStatus;
 use crate::error::Result;
-use crate::events::{Event, Exit};
+use crate::events::{Exit, PodEvent};
 use crate::pod::Pod;
 use crate::sync::lock;
 
@@ -26,7 +26,7 @@ impl Owner {
     pub(super) async fn listen(
         self: Arc<Self>,
         pod: Arc<Pod>,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        mut events: mpsc::UnboundedReceiver<PodEvent>,
     ) {
         loop {
             tokio::select! {
@@ -43,27 +43,27 @@ impl Owner {
         }
     }
 
-    async fn handle_event(self: &Arc<Self>, pod: &Arc<Pod>, event: Event) {
+    async fn handle_event(self: &Arc<Self>, pod: &Arc<Pod>, event: PodEvent) {
         match event {
-            Event::Exited {
+            PodEvent::Exited {
                 container,
                 exec: None,
                 exit,
                 ..
             } => self.container_ended(pod, &container, exit).await,
-            Event::Exited {
+            PodEvent::Exited {
                 container,
                 exec: Some(exec),
                 exit,
                 ..
             } => self.exec_ended(pod, &container, &exec, exit).await,
-            Event::Oom { container } => {
+            PodEvent::Oom { container } => {
                 if let Ok(container) = self.tracked(&container) {
                     self.record_change(&container, |state| state.oom_killed = true);
                     self.append_container_event(&container, |event| event.action("oom"));
                 }
             }
-            Event::Started { container, .. } => {
+            PodEvent::Started { container, .. } => {
                 if let Ok(container) = self.tracked(&container) {
                     self.record_start(&container);
                 }
@@ -77,7 +77,7 @@ impl Owner {
     async fn vm_gone(
         self: &Arc<Self>,
         pod: &Arc<Pod>,
-        events: &mut mpsc::UnboundedReceiver<Event>,
+        events: &mut mpsc::UnboundedReceiver<PodEvent>,
         reason: String,
     ) {
         self.record_vm_end(&pod.guest.lost());

@@ -141,7 +141,7 @@ impl Owner {
         // is one.
         view.record_losses(&held)?;
         let pid = std::process::id();
-        let owner = lock::Owner {
+        let owner = lock::OwnerProcess {
             pid,
             start_time: hypervisor::start_time(pid).on("read", "/proc/self/stat")?,
             address: address.to_string_lossy().into_owned(),

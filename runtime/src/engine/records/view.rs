@@ -13,7 +13,7 @@ use crate::engine::records::ContainerFiles;
 use crate::engine::status::{ContainerStatus, PodStatus};
 use crate::error::{Error, Result};
 use crate::state_dir::dir::Dir;
-use crate::state_dir::lock::{self, Owner, OwnerLock, PodLock};
+use crate::state_dir::lock::{self, OwnerLock, OwnerProcess, PodLock};
 
 /// Why containers ended of whose end nobody was told.
 const LOST: &str = "the pod's owner ended without a word";
@@ -33,7 +33,7 @@ pub struct PodView {
     /// Its containers, by name; those whose files cannot be read with why.
     pub containers: BTreeMap<String, Result<ContainerFiles>>,
     /// The process that owns it, if one does.
-    pub owner: Option<Owner>,
+    pub owner: Option<OwnerProcess>,
     /// Containers whose state is not what their files say, since their owner
     /// has died; and what ended with it.
     changed: BTreeMap<String, Lost>,
@@ -105,7 +105,7 @@ impl PodView {
         Self::of(home, &records::hold(home)?, owner)
     }
 
-    fn of(home: &DataPaths, held: &Dir, owner: Option<Owner>) -> Result<Self> {
+    fn of(home: &DataPaths, held: &Dir, owner: Option<OwnerProcess>) -> Result<Self> {
         let files = records::read_pod(home, held)?;
         let mut view = Self {
             home: home.clone(),

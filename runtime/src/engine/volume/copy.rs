@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::engine::archive::{Broken, Inode, Owner, Packer, Side, transfer};
+use crate::engine::archive::{Inode, Ownership, Packer, Side, TransferError, transfer};
 use crate::engine::image::Attributes;
 use crate::error::{Context, Error, Result};
 
@@ -20,11 +20,11 @@ pub(super) fn copy(from: &OwnedFd, shown: &Path, to: &Path) -> Result<()> {
         packer.tree(from.as_fd(), OsStr::new("."), name)?;
         packer.finish()
     };
-    let copied = transfer(pack, into.into(), Owner::Archived, Side::Container);
+    let copied = transfer(pack, into.into(), Ownership::Archived, Side::Container);
     copied.map(drop).map_err(|broken| {
         let (action, path, source) = match broken {
-            Broken::Source(source) => ("copy", shown, source),
-            Broken::Target(source) => ("copy to", to, source),
+            TransferError::Source(source) => ("copy", shown, source),
+            TransferError::Target(source) => ("copy to", to, source),
         };
         Error::Io {
             action,

@@ -16,22 +16,22 @@ use crate::pod::share::ShareTree;
 use crate::state_dir;
 use crate::state_dir::Stored;
 use crate::state_dir::id::check_id;
-use crate::state_dir::lock::{self, Guarded, Owner, OwnerLock, PodLock};
+use crate::state_dir::lock::{self, Guarded, OwnerLock, OwnerProcess, PodLock};
 use crate::state_dir::paths::RunPaths;
-use crate::state_dir::record::{self, ContainerRecord, ContainerState, PodState};
+use crate::state_dir::record::{self, ContainerRecord, ContainerRunState, PodRunState};
 
 /// A process that was lost with its VM, as one killed by SIGKILL.
 const LOST: u32 = 128 + libc::SIGKILL as u32;
 
 /// Where a container or pod was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct PodLocation {
     /// Its pod.
     pub pod: String,
     /// The container is the pod's sandbox, or alone in it.
     pub sandbox: bool,
     /// The pod's living owner; `None` if it is dead.
-    pub owner: Option<Owner>,
+    pub owner: Option<OwnerProcess>,
     /// How the container ended, if that is on record.
     pub exit: Option<Exit>,
     /// The container's pid on the host; 0 if there is none on record.
@@ -39,7 +39,11 @@ pub struct Found {
 }
 
 /// Looks for a container in all pods of a namespace.
-pub(crate) fn find_container(root: &Path, namespace: &str, id: &str) -> Result<Option<Found>> {
+pub(crate) fn find_container(
+    root: &Path,
+    namespace: &str,
+    id: &str,
+) -> Result<Option<PodLocation>> {
     check_id("container id", id)?;
     for pod in pods(root, namespace)? {
         let dir = RunPaths::new(root, namespace, &pod)?;
@@ -47,8 +51,8 @@ pub(crate) fn find_container(root: &Path, namespace: &str, id: &str) -> Result<O
             continue;
         }
         let record = read::<ContainerRecord>(&dir, &dir.container(id).join("config.json"));
-        let state = read::<ContainerState>(&dir, &dir.container(id).join("state.json"));
-        return Ok(Some(Found {
+        let state = read::<ContainerRunState>(&dir, &dir.container(id).join("state.json"));
+        return Ok(Some(PodLocation {
             // Unreadable: the name tells as much as CRI promises.
             sandbox: record.map_or(pod == id, |r| r.sandbox),
             owner: OwnerLock::holder(&dir)?,
@@ -61,12 +65,12 @@ pub(crate) fn find_container(root: &Path, namespace: &str, id: &str) -> Result<O
 }
 
 /// Looks for a pod.
-pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option<Found>> {
+pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option<PodLocation>> {
     let dir = RunPaths::new(root, namespace, pod)?;
     if !dir.path().exists() {
         return Ok(None);
     }
-    Ok(Some(Found {
+    Ok(Some(PodLocation {
         pod: pod.to_owned(),
         sandbox: true,
         owner: OwnerLock::holder(&dir)?,
@@ -128,7 +132,7 @@ pub(crate) fn reap(
         Err(e) => return Err(e),
     };
     let exits = exits(&dir);
-    let state = read_unlocked::<PodState>(&dir.state());
+    let state = read_unlocked::<PodRunState>(&dir.state());
     if let Some(state) = &state {
         hypervisor::kill_recorded(&state.processes)
             .map_err(|e| Error::Internal(format!("Pod {pod}: {e}")))?;
@@ -175,7 +179,7 @@ fn exits(dir: &RunPaths) -> HashMap<String, Exit> {
     let ids = record::container_ids(dir).unwrap_or_default();
     ids.into_iter()
         .map(|id| {
-            let state = read_unlocked::<ContainerState>(&dir.container(&id).join("state.json"));
+            let state = read_unlocked::<ContainerRunState>(&dir.container(&id).join("state.json"));
             let exit = state.and_then(|s| s.init.exit).unwrap_or(lost);
             (id, exit)
         })
@@ -184,7 +188,7 @@ fn exits(dir: &RunPaths) -> HashMap<String, Exit> {
 
 /// Kills an owner that does not answer, and waits until its lock is free: its
 /// children die with it.
-pub(crate) fn kill_owner(pod: &str, owner: &Owner) -> Result<()> {
+pub(crate) fn kill_owner(pod: &str, owner: &OwnerProcess) -> Result<()> {
     if owner.pid == 0 || owner.pid == std::process::id() {
         return Err(Error::WrongState {
             what: "pod",

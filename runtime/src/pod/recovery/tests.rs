@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::state::Status;
-use crate::state_dir::record::{PodConfig, PodStatus, ProcessRecord};
+use crate::state_dir::record::{PodConfig, PodRunStatus, ProcessRecord};
 
 struct Lab(tempfile::TempDir);
 
@@ -15,8 +15,8 @@ impl Lab {
         Self::make(&dir);
         fs::write(dir.owner(), r#"{"pid":7,"start_time":1,"address":""}"#).unwrap();
         state_dir::write(&dir.config(), &PodConfig::default()).unwrap();
-        let state = PodState {
-            status: PodStatus::Running,
+        let state = PodRunState {
+            status: PodRunStatus::Running,
             hypervisor: String::new(),
             processes: Vec::new(),
             reason: None,
@@ -34,7 +34,7 @@ impl Lab {
             status: 3,
             at: SystemTime::UNIX_EPOCH,
         };
-        let state = ContainerState {
+        let state = ContainerRunState {
             init: ProcessRecord {
                 status: Status::Stopped,
                 pid: 0,

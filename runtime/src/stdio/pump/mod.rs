@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::sync::oneshot;
 
-pub(crate) use super::output::{OutputPump, Progress};
+pub(crate) use super::output::{OutputProgress, OutputPump};
 use crate::error::{Error, Result};
 use crate::stdio::Endpoint;
 
@@ -110,7 +110,7 @@ impl AsyncWrite for Sink {
 
 /// Where the input of a process comes from.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) enum InputSource {
     /// A FIFO that is opened when the process starts. The client writes, and
     /// comes to its end, as soon as somebody reads; one that does so before it
     /// knows the process (`ctr`) cannot say `CloseIO` any more.
@@ -126,23 +126,23 @@ pub(crate) enum Source {
     File(tokio::fs::File),
 }
 
-impl Source {
+impl InputSource {
     pub(crate) fn open(end: Endpoint) -> Result<Self> {
         let path = match end {
-            Endpoint::Fd(fd) => return Ok(Source::File(file(fd))),
-            Endpoint::Stream(stream) => return Ok(Source::Stream(stream)),
+            Endpoint::Fd(fd) => return Ok(InputSource::File(file(fd))),
+            Endpoint::Stream(stream) => return Ok(InputSource::Stream(stream)),
             Endpoint::None => Path::new("/dev/null").to_owned(),
             Endpoint::Path(path) => path,
         };
         if is_fifo(&path) {
-            return Ok(Source::Fifo(path));
+            return Ok(InputSource::Fifo(path));
         }
         let file = std::fs::File::open(&path).map_err(|e| bad_end(&path, e))?;
-        Ok(Source::File(async_file(file)))
+        Ok(InputSource::File(async_file(file)))
     }
 
     fn reach(self) -> io::Result<Self> {
-        let Source::Fifo(path) = self else {
+        let InputSource::Fifo(path) = self else {
             return Ok(self);
         };
         let receiver = pipe::OpenOptions::new().open_receiver(&path)?;
@@ -151,22 +151,22 @@ impl Source {
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)?;
         enlarge(&receiver);
-        Ok(Source::Pipe(receiver, Some(writer.into())))
+        Ok(InputSource::Pipe(receiver, Some(writer.into())))
     }
 }
 
-impl AsyncRead for Source {
+impl AsyncRead for InputSource {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Source::Fifo(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            Source::Pipe(p, _) => Pin::new(p).poll_read(cx, buf),
-            Source::Socket(s) => Pin::new(s).poll_read(cx, buf),
-            Source::Stream(s) => Pin::new(s).poll_read(cx, buf),
-            Source::File(f) => Pin::new(f).poll_read(cx, buf),
+            InputSource::Fifo(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            InputSource::Pipe(p, _) => Pin::new(p).poll_read(cx, buf),
+            InputSource::Socket(s) => Pin::new(s).poll_read(cx, buf),
+            InputSource::Stream(s) => Pin::new(s).poll_read(cx, buf),
+            InputSource::File(f) => Pin::new(f).poll_read(cx, buf),
         }
     }
 }
@@ -216,13 +216,13 @@ impl Wire {
 /// From the client to the process.
 #[derive(Debug)]
 pub(crate) struct InputPump {
-    waiting: Option<(Source, Wire, oneshot::Receiver<()>)>,
+    waiting: Option<(InputSource, Wire, oneshot::Receiver<()>)>,
     task: Option<tokio::task::JoinHandle<()>>,
     close: Option<oneshot::Sender<()>>,
 }
 
 impl InputPump {
-    pub(crate) fn new(source: Source, stream: UnixStream) -> Self {
+    pub(crate) fn new(source: InputSource, stream: UnixStream) -> Self {
         let (hangup, to) = stream.into_split();
         let hangup = Some(hangup);
         Self::on(source, Wire { to, hangup })
@@ -230,10 +230,10 @@ impl InputPump {
 
     /// Of a stream whose other direction is an output.
     pub(crate) fn of_socket(client: OwnedReadHalf, to: OwnedWriteHalf) -> Self {
-        Self::on(Source::Socket(client), Wire { to, hangup: None })
+        Self::on(InputSource::Socket(client), Wire { to, hangup: None })
     }
 
-    fn on(source: Source, wire: Wire) -> Self {
+    fn on(source: InputSource, wire: Wire) -> Self {
         let (close, closed) = oneshot::channel();
         Self {
             waiting: Some((source, wire, closed)),
@@ -270,7 +270,7 @@ impl Drop for InputPump {
     }
 }
 
-async fn feed(mut source: Source, mut wire: Wire, mut closed: oneshot::Receiver<()>) {
+async fn feed(mut source: InputSource, mut wire: Wire, mut closed: oneshot::Receiver<()>) {
     let mut open = true;
     let mut buffer = BytesMut::with_capacity(CHUNK);
     loop {
@@ -280,7 +280,7 @@ async fn feed(mut source: Source, mut wire: Wire, mut closed: oneshot::Receiver<
             _ = wire.hung_up() => return,
             _ = &mut closed, if open => {
                 open = false;
-                if let Source::Pipe(_, writer) = &mut source {
+                if let InputSource::Pipe(_, writer) = &mut source {
                     *writer = None;
                 }
             }
@@ -288,7 +288,7 @@ async fn feed(mut source: Source, mut wire: Wire, mut closed: oneshot::Receiver<
                 Ok(n) if n > 0 => {
                     // Gone while we write: the process wants no more input.
                     if wire.to.write_all(&buffer).await.is_err() {
-                        if let Source::Socket(client) = &source {
+                        if let InputSource::Socket(client) = &source {
                             let _ = rustix::net::shutdown(client.as_ref(), Shutdown::Read);
                         }
                         return;

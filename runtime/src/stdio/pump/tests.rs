@@ -66,7 +66,7 @@ async fn stdin_stays_open_for_further_clients_until_it_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
     let (mut guest, host) = UnixStream::pair().unwrap();
-    let source = Source::open(Endpoint::Path(path.clone())).unwrap();
+    let source = InputSource::open(Endpoint::Path(path.clone())).unwrap();
     let mut pump = InputPump::new(source, host);
     // Not read yet: a client that comes early waits.
     let early = OpenOptions::new()

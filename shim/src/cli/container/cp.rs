@@ -3,7 +3,7 @@
 use std::io::stdin;
 
 use clap::Args;
-use runtime::engine::files::copy::{End, Source, Target, copy};
+use runtime::engine::files::copy::{CopySource, End, Target, copy};
 
 use super::export::archive_out;
 use crate::cli::context::Context;
@@ -30,8 +30,8 @@ pub(crate) struct Cp {
 impl Cp {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let source = match self.source.as_str() {
-            "-" => Source::Archive(Box::new(stdin())),
-            path => Source::Path(end(context, path)?),
+            "-" => CopySource::Archive(Box::new(stdin())),
+            path => CopySource::Path(end(context, path)?),
         };
         let target = match self.target.as_str() {
             "-" => Target::Archive(archive_out()?),

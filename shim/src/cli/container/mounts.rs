@@ -25,7 +25,7 @@ pub(crate) struct Mounts {
 
 /// The parsed arguments.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
+pub(crate) struct ParsedMounts {
     /// All mounts except volumes.
     pub(crate) mounts: Vec<Mount>,
     /// The volumes.
@@ -35,16 +35,16 @@ pub(crate) struct Given {
 impl Mounts {
     /// The mounts, with an anonymous volume for each one of the image at whose target
     /// nothing else is mounted.
-    pub(crate) fn parse(&self, image: &[PathBuf]) -> Result<Given> {
-        let mut given = Given::default();
+    pub(crate) fn parse(&self, image: &[PathBuf]) -> Result<ParsedMounts> {
+        let mut given = ParsedMounts::default();
         for tmpfs in &self.tmpfs {
             let (target, options) = tmpfs.split_once(':').unwrap_or((tmpfs, "rw,nosuid,nodev"));
             given.mounts.push(mount(target, "tmpfs", "tmpfs", options)?);
         }
         for text in &self.volume {
             match volume(text)? {
-                Source::Host(mount) => given.mounts.push(mount),
-                Source::Volume(volume) => given.volumes.push(volume),
+                MountSource::Host(mount) => given.mounts.push(mount),
+                MountSource::Volume(volume) => given.volumes.push(volume),
             }
         }
         let mut targets = given.targets();
@@ -68,7 +68,7 @@ impl Mounts {
     }
 }
 
-impl Given {
+impl ParsedMounts {
     fn targets(&self) -> Vec<PathBuf> {
         let mounts = self.mounts.iter().map(|mount| mount.destination().clone());
         let volumes = self.volumes.iter().map(|volume| volume.target.clone());
@@ -76,13 +76,13 @@ impl Given {
     }
 }
 
-enum Source {
+enum MountSource {
     Host(Mount),
     Volume(VolumeUse),
 }
 
 /// `[NAME|PATH:]DIR[:OPTIONS]`.
-fn volume(text: &str) -> Result<Source> {
+fn volume(text: &str) -> Result<MountSource> {
     let bad = |problem: &str| Error::Invalid(format!("--volume {text}: {problem}"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
@@ -133,7 +133,7 @@ fn volume(text: &str) -> Result<Source> {
     }
     let options = vec![access.to_owned()];
     match source {
-        None => Ok(Source::Volume(anonymous(target, options, copy))),
+        None => Ok(MountSource::Volume(anonymous(target, options, copy))),
         Some(path) if of_host => {
             let path = Path::new(path)
                 .canonicalize()
@@ -141,11 +141,11 @@ fn volume(text: &str) -> Result<Source> {
             let options = format!("{bind},{propagation},{access}");
             let target = target.to_string_lossy();
             let bind = mount(&target, "bind", &path.to_string_lossy(), &options)?;
-            Ok(Source::Host(bind))
+            Ok(MountSource::Host(bind))
         }
         Some(name) => {
             check_id("volume name", name).map_err(|e| bad(&e.to_string()))?;
-            Ok(Source::Volume(VolumeUse {
+            Ok(MountSource::Volume(VolumeUse {
                 name: name.to_owned(),
                 anonymous: false,
                 target,
@@ -226,7 +226,7 @@ fn mount(target: &str, kind: &str, source: &str, options: &str) -> Result<Mount>
 mod tests {
     use super::*;
 
-    fn given(volume: &[&str], tmpfs: &[&str], image: &[&str]) -> Result<Given> {
+    fn given(volume: &[&str], tmpfs: &[&str], image: &[&str]) -> Result<ParsedMounts> {
         let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let mounts = Mounts {
             volume: list(volume),

@@ -39,7 +39,7 @@ struct Line {
 }
 
 /// The log of one container.
-struct Source {
+struct LogSource {
     container: String,
     path: PathBuf,
     reader: LogReader,
@@ -47,7 +47,7 @@ struct Source {
     partial: [Vec<u8>; 2],
 }
 
-impl Source {
+impl LogSource {
     /// Starts with the older of the two files.
     fn open(pod: &PodHandle, container: &str) -> CliResult<Self> {
         let path = pod.home().container(container)?.log();
@@ -98,7 +98,7 @@ impl Logs {
         pod.view()?.chosen(&selected)?;
         let since = self.options.since.map(runtime::engine::time::rfc3339);
         let watch = LogWatch::new()?;
-        let mut sources: BTreeMap<String, Source> = BTreeMap::new();
+        let mut sources: BTreeMap<String, LogSource> = BTreeMap::new();
         let mut first = true;
         loop {
             // Read before the logs: nothing is added after the containers have ended.
@@ -112,7 +112,7 @@ impl Logs {
             for name in &names {
                 if !sources.contains_key(name) {
                     watch.add(pod.home().container(name)?.path())?;
-                    sources.insert(name.clone(), Source::open(&pod, name)?);
+                    sources.insert(name.clone(), LogSource::open(&pod, name)?);
                 }
             }
             let mut lines = Vec::new();

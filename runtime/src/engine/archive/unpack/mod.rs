@@ -64,7 +64,7 @@ pub(in crate::engine) fn unpack(
 
 /// Whose files become that are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Owner {
+pub(in crate::engine) enum Ownership {
     /// Those that the archive names.
     Archived,
     /// This user and group.
@@ -96,7 +96,7 @@ pub struct LeftOut {
 pub(in crate::engine) fn extract(
     reader: impl Read,
     into: OwnedFd,
-    owner: Owner,
+    owner: Ownership,
     side: Side,
 ) -> io::Result<LeftOut> {
     let mut entries = Entries::new(reader);
@@ -112,7 +112,7 @@ pub(in crate::engine) fn extract(
             continue;
         }
         let made = Attributes::of(&entry).and_then(|mut attributes| {
-            if let Owner::Is(uid, gid) = owner {
+            if let Ownership::Is(uid, gid) = owner {
                 attributes = attributes.owned_by(uid, gid);
             }
             if side == Side::Host {

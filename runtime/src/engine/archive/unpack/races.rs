@@ -36,7 +36,7 @@ impl Scene {
 
     fn extract(&self, archive: impl Read) -> io::Result<LeftOut> {
         let into = File::open(self.guest("")).unwrap();
-        extract(archive, into.into(), Owner::Is(7, 8), Side::Container)
+        extract(archive, into.into(), Ownership::Is(7, 8), Side::Container)
     }
 
     /// Modes, owners, times and an attribute of the host's.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use self::place::{Place, below_mounts, bound, open_root};
 pub use crate::engine::archive::LeftOut;
-use crate::engine::archive::{Broken, Packer, Side, extract, transfer};
+use crate::engine::archive::{Packer, Side, TransferError, extract, transfer};
 use crate::engine::handle::PodHandle;
 use crate::engine::handle::mount::LeasedRootfs;
 use crate::engine::volume;
@@ -39,7 +39,7 @@ pub enum End {
 }
 
 /// What is copied.
-pub enum Source {
+pub enum CopySource {
     /// A file or a directory.
     Path(End),
     /// An archive.
@@ -61,7 +61,7 @@ pub enum Target {
 /// # Errors
 /// [`Error::NotFound`] for a container that is not there; [`Error::Invalid`] naming the
 /// path and what is wrong with it.
-pub async fn copy(source: Source, target: Target, keep_owner: bool) -> Result<LeftOut> {
+pub async fn copy(source: CopySource, target: Target, keep_owner: bool) -> Result<LeftOut> {
     let mut leases = Leases::default();
     let result = copy_in(&mut leases, source, target, keep_owner).await;
     let ended = leases.end().await;
@@ -91,13 +91,13 @@ pub async fn export(pod: &PodHandle, container: &str, out: Box<dyn Write + Send>
 
 async fn copy_in(
     leases: &mut Leases,
-    source: Source,
+    source: CopySource,
     target: Target,
     keep_owner: bool,
 ) -> Result<LeftOut> {
     let (source_end, archive_in) = match source {
-        Source::Path(end) => (Some(leases.open(end, false).await?), None),
-        Source::Archive(reader) => (None, Some(reader)),
+        CopySource::Path(end) => (Some(leases.open(end, false).await?), None),
+        CopySource::Archive(reader) => (None, Some(reader)),
     };
     let (target_end, archive_out) = match target {
         Target::Path(end) => (Some(leases.open(end, true).await?), None),
@@ -132,8 +132,8 @@ fn between(from: &Place, to: &Place, keep_owner: bool) -> Result<LeftOut> {
     let pack = |writer| found.pack(writer, &name);
     match transfer(pack, into.0, owner, to.side) {
         Ok(left_out) => Ok(left_out),
-        Err(Broken::Source(e)) => Err(e).on("copy", &from.shown),
-        Err(Broken::Target(e)) => Err(e).on("copy to", &to.shown),
+        Err(TransferError::Source(e)) => Err(e).on("copy", &from.shown),
+        Err(TransferError::Target(e)) => Err(e).on("copy to", &to.shown),
     }
 }
 

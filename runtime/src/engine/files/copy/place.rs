@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::engine::archive::{Owner, Packer, Side};
+use crate::engine::archive::{Ownership, Packer, Side};
 use crate::engine::records::definition::ContainerDefinition;
 use crate::engine::users;
 use crate::error::{Context, Error, Result};
@@ -28,7 +28,7 @@ pub(super) struct Place {
     /// As it was asked for.
     pub(super) shown: PathBuf,
     /// Whose files become that come here.
-    pub(super) owner: Owner,
+    pub(super) owner: Ownership,
     /// What may come here.
     pub(super) side: Side,
 }
@@ -52,7 +52,7 @@ impl Place {
             root: "/".into(),
             path: path.into(),
             shown,
-            owner: Owner::Is(uid.as_raw(), gid.as_raw()),
+            owner: Ownership::Is(uid.as_raw(), gid.as_raw()),
             side: Side::Host,
         })
     }
@@ -72,13 +72,17 @@ impl Place {
             root: below.root,
             path: below.path,
             shown,
-            owner: Owner::Is(owner.0, owner.1),
+            owner: Ownership::Is(owner.0, owner.1),
             side: below.side,
         })
     }
 
-    pub(super) fn owner(&self, keep: bool) -> Owner {
-        if keep { Owner::Archived } else { self.owner }
+    pub(super) fn owner(&self, keep: bool) -> Ownership {
+        if keep {
+            Ownership::Archived
+        } else {
+            self.owner
+        }
     }
 
     pub(super) fn means_a_directory(&self) -> bool {
@@ -97,7 +101,7 @@ impl Place {
 
     /// Follows the path, its last link too, up to the directory of what it names.
     /// The name is `.` for the root.
-    pub(super) fn find(&self) -> Result<Found> {
+    pub(super) fn find(&self) -> Result<PathEntry> {
         let root = open_root(&self.root)?;
         let mut path = self.path.clone();
         for _ in 0..MAX_LINKS {
@@ -124,7 +128,7 @@ impl Place {
         Err(self.invalid("too many symbolic links"))
     }
 
-    pub(super) fn found(&self, root: &OwnedFd, dir: &Path, name: OsString) -> Result<Found> {
+    pub(super) fn found(&self, root: &OwnedFd, dir: &Path, name: OsString) -> Result<PathEntry> {
         let dir = beneath(root, dir).map_err(|e| match e {
             Errno::NOENT | Errno::NOTDIR => self.invalid("no such directory"),
             e => Error::Io {
@@ -138,7 +142,7 @@ impl Place {
             Err(Errno::NOENT) => None,
             Err(e) => return Err(e).on("look at", &self.shown),
         };
-        Ok(Found {
+        Ok(PathEntry {
             dir,
             name,
             kind,
@@ -150,7 +154,7 @@ impl Place {
     }
 
     /// What is to be copied, which must be there.
-    pub(super) fn source(&self) -> Result<Found> {
+    pub(super) fn source(&self) -> Result<PathEntry> {
         let found = self.find()?;
         match found.kind {
             None => Err(self.invalid("no such file or directory")),
@@ -162,7 +166,7 @@ impl Place {
     }
 
     /// The directory that it is, which must be there.
-    pub(super) fn directory(&self) -> Result<Directory> {
+    pub(super) fn directory(&self) -> Result<OpenDir> {
         let found = self.find()?;
         match found.kind {
             None => Err(self.invalid("no such directory")),
@@ -173,7 +177,7 @@ impl Place {
 
     /// The directory that `source` comes into, and its name there; an empty one:
     /// its contents come into the directory itself.
-    pub(super) fn target_for(&self, source: &Found) -> Result<(Directory, PathBuf)> {
+    pub(super) fn target_for(&self, source: &PathEntry) -> Result<(OpenDir, PathBuf)> {
         let found = self.find()?;
         let is_directory = source.kind == Some(FileType::Directory);
         let node = |kind: FileType| kind.is_char_device() || kind.is_block_device();
@@ -187,7 +191,7 @@ impl Place {
             }
             Some(_) if is_directory => Err(self.invalid("a directory cannot replace a file")),
             Some(_) if self.means_a_directory() => Err(self.invalid("not a directory")),
-            Some(_) => Ok((Directory(found.dir), found.name.into())),
+            Some(_) => Ok((OpenDir(found.dir), found.name.into())),
             None if !is_directory && self.means_a_directory() => {
                 Err(self.invalid("no such directory"))
             }
@@ -197,13 +201,13 @@ impl Place {
                     .on("create", &self.shown)?;
                 Ok((found.open().on("open", &self.shown)?, PathBuf::new()))
             }
-            None => Ok((Directory(found.dir), found.name.into())),
+            None => Ok((OpenDir(found.dir), found.name.into())),
         }
     }
 }
 
 /// What a path leads to: a name in a directory.
-pub(super) struct Found {
+pub(super) struct PathEntry {
     pub(super) dir: OwnedFd,
     pub(super) name: OsString,
     pub(super) kind: Option<FileType>,
@@ -212,11 +216,11 @@ pub(super) struct Found {
     pub(super) called: Option<OsString>,
 }
 
-impl Found {
-    pub(super) fn open(&self) -> io::Result<Directory> {
+impl PathEntry {
+    pub(super) fn open(&self) -> io::Result<OpenDir> {
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(&self.dir, &self.name, how, Mode::empty())?;
-        Ok(Directory(dir))
+        Ok(OpenDir(dir))
     }
 
     /// What it is called in an archive that has no other name for it.
@@ -237,7 +241,7 @@ impl Found {
 }
 
 /// An open directory.
-pub(super) struct Directory(pub(super) OwnedFd);
+pub(super) struct OpenDir(pub(super) OwnedFd);
 
 pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
     Ok(File::open(path).on("open", path)?.into())

@@ -1,7 +1,7 @@
 //! Copies between a container's files and the host's, by the names that podman gives them.
 
 use super::*;
-use crate::engine::archive::{Owner, Side};
+use crate::engine::archive::{Ownership, Side};
 use oci_spec::runtime::MountBuilder;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -27,7 +27,7 @@ impl Scene {
             root: self.dir.path().join("root"),
             path: path.into(),
             shown: path.into(),
-            owner: Owner::Is(7, 8),
+            owner: Ownership::Is(7, 8),
             side: Side::Container,
         }
     }
