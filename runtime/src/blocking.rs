@@ -1,17 +1,16 @@
-//! File work in the midst of asynchronous code.
+//! File work within asynchronous code.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Does what may wait for a disk, or for a lock that another process holds. A task
-/// waits for it; the worker that the task is on goes on with others, so that a
-/// pod's owner answers whatever its state files are waited for.
+/// Runs work that may wait for a disk, or for a lock that another process holds. The calling
+/// task waits; other tasks of the worker go on, so a pod's owner still answers while its state
+/// files are slow.
 ///
-/// The order of writes, and intent before effect, stay as they are written down:
-/// nothing is done later or elsewhere.
+/// The order of writes, and intent before effect, are kept: the work runs now, in place.
 pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        // Without a runtime, and in one of a single thread, there is nobody else.
+        // Without a runtime, or in a single-threaded one, no other worker could take over.
         _ => work(),
     }
 }
@@ -25,7 +24,7 @@ mod tests {
     use crate::state_dir::lock::{self, Guarded, PodLock};
     use crate::state_dir::paths::RunPaths;
 
-    /// A process that was stopped while it held the pod's lock.
+    /// This process was stopped while it held the pod's lock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_lock_that_is_waited_for_holds_up_no_other_task() {
         let root = tempfile::tempdir().unwrap();

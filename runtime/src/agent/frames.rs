@@ -1,10 +1,9 @@
 //! The agent's side of the connection, checked before ttrpc's client sees it.
 //!
-//! ttrpc's client trusts its server: a DATA frame as the answer to a unary call
-//! leaves that call registered for ever, and an answer may be of any size. All
-//! calls of `agent.proto` are unary, so whatever is not one RESPONSE of a fair
-//! size to a call that waits for it is the work of a broken agent. It ends the
-//! connection, and with it the VM.
+//! ttrpc's client trusts its server: a DATA frame as the answer to a unary call leaves that
+//! call registered for ever, and an answer may be of any size. All calls of `agent.proto` are
+//! unary. So every frame must be a RESPONSE of limited size to a call that waits for it. Any
+//! other frame comes from a broken agent: it ends the connection, and with it the VM.
 //!
 //! A frame is a header and its payload (ttrpc's PROTOCOL.md, "Message Frame").
 
@@ -19,8 +18,8 @@ use ttrpc::proto::{
     MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_REQUEST, MESSAGE_TYPE_RESPONSE, MessageHeader,
 };
 
-/// The longest answer to a call that has no longer one here, an error included.
-/// Decoded it takes some dozen times as much for a moment.
+/// The longest answer, errors included, of a call that is not in [`LISTS`]. Decoding it takes
+/// some dozen times as much memory for a moment.
 const ANSWER: u32 = 16 << 10;
 
 /// The methods whose answers are lists, and their longest answers.
@@ -29,35 +28,35 @@ const LISTS: [(&str, u32); 2] = [
     ("Stats", 64 << 10),
 ];
 
-/// Calls that are not answered: each process has one that waits for its end, and
-/// one that ran into its deadline stays until the agent answers after all.
+/// The largest number of unanswered calls. Each process has one call that waits for its end,
+/// and a call past its deadline stays until the agent answers it.
 const MAX_UNANSWERED: usize = 65_536;
 
-/// As much of a request as tells its method, which comes after the service.
+/// The length of a request's beginning that holds its method, which follows the service.
 const METHOD_WITHIN: usize = 128;
 
-/// What a broken agent does.
+/// A violation of the protocol by the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Broken {
-    /// No RESPONSE.
+    /// A frame that is not a RESPONSE.
     #[error(
         "The agent broke its protocol: it sent a frame of type {0}, where only answers may come"
     )]
     Type(u8),
-    /// Nothing was asked under this number, or it has been answered.
+    /// An answer to a number that was not asked, or was answered before.
     #[error(
         "The agent broke its protocol: it answered call {0}, which does not wait for an answer"
     )]
     Unasked(u32),
-    /// An answer that is longer than any can be.
+    /// An answer longer than the limit of its call.
     #[error("The agent broke its protocol: an answer of {length} bytes, where {most} are the most")]
     Length {
-        /// Of the answer.
+        /// The length of the answer.
         length: u32,
-        /// That it may have.
+        /// Its limit.
         most: u32,
     },
-    /// It answers nothing any more.
+    /// Too many calls are unanswered.
     #[error("The agent broke its protocol: it has left {MAX_UNANSWERED} calls without an answer")]
     Silent,
 }
@@ -68,10 +67,10 @@ impl From<Broken> for io::Error {
     }
 }
 
-/// A connection to an agent; reads fail once it breaks the protocol.
+/// A connection to an agent; reads fail once the agent breaks the protocol.
 ///
-/// ttrpc's two halves share it under a lock, so that a call is known before its
-/// answer can be read.
+/// ttrpc's two halves share it under a lock, so that a call is registered before its answer can
+/// be read.
 pub(crate) struct Checked<S> {
     stream: S,
     requests: Frames,
@@ -122,7 +121,7 @@ impl<S> Checked<S> {
     }
 }
 
-/// By the method of a request that begins like this.
+/// The longest answer to a request, by its method.
 fn longest_answer(request: &[u8]) -> u32 {
     let method = method(request);
     let list = LISTS
@@ -131,10 +130,10 @@ fn longest_answer(request: &[u8]) -> u32 {
     list.map_or(ANSWER, |(_, most)| *most)
 }
 
-/// ttrpc's `Request` has the service as field 1 and the method as field 2, and
-/// fields are written in order.
+/// Reads the method from a request. ttrpc's `Request` has the service as field 1 and the method
+/// as field 2, and fields are written in order.
 fn method(request: &[u8]) -> Option<String> {
-    /// Wire type 2, a length and as many bytes.
+    /// Wire type 2: a length, then as many bytes.
     const METHOD: u32 = 2 << 3 | 2;
     let mut fields = CodedInputStream::from_bytes(request);
     let _service = fields.read_raw_tag_or_eof().ok()?;
@@ -147,11 +146,11 @@ fn method(request: &[u8]) -> Option<String> {
 
 /// Finds the frames in one direction of a connection.
 struct Frames {
-    /// How much of a payload is looked at.
+    /// The number of bytes of a payload that are kept.
     peek: usize,
-    /// What has come of a header and of that.
+    /// The bytes so far of the header and of the kept part.
     head: Vec<u8>,
-    /// What is still to come of the payload behind it.
+    /// The number of bytes of the payload that are still to come.
     left: usize,
 }
 
@@ -164,8 +163,8 @@ impl Frames {
         }
     }
 
-    /// Shows `look` each frame's header and the beginning of its payload, once
-    /// they have gone by.
+    /// Calls `look` with each frame's header and the kept part of its payload, once both have
+    /// passed.
     fn pass(
         &mut self,
         mut bytes: &[u8],
@@ -183,7 +182,7 @@ impl Frames {
                 continue;
             }
             self.head.extend_from_slice(part);
-            // The header tells how much more there is to look at.
+            // The header says how many more bytes are to be kept.
             if self.head.len() == self.head_length() {
                 let (header, payload) = self.head.split_at(MESSAGE_HEADER_LENGTH);
                 let header = MessageHeader::from(header);
@@ -195,7 +194,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Of a header and what is looked at behind it, as far as is known.
+    /// The length of the header and the kept part, as far as it is known.
     fn head_length(&self) -> usize {
         let length = match self.head.get(..MESSAGE_HEADER_LENGTH) {
             Some(header) => MessageHeader::from(header).length as usize,
@@ -319,7 +318,7 @@ mod tests {
             after(&asked, &answer(1, length as usize)),
             Err(Broken::Length { length, most })
         );
-        // A service's name that hides the method's makes no answer longer.
+        // A service name that hides the method does not raise the limit.
         let hidden = request(1, &"x".repeat(METHOD_WITHIN), 0);
         assert_eq!(longest_answer(&hidden[MESSAGE_HEADER_LENGTH..]), ANSWER);
     }

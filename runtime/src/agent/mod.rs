@@ -1,6 +1,6 @@
-//! The agent in the guest, as the host calls it: each call has a deadline, and
-//! an answer that is an error keeps its class. What comes from it is bounded
-//! (`frames`), and its words are made harmless here.
+//! A client for the agent in the guest: each call has a deadline, and an error in an answer
+//! keeps its class. Answers are limited in size (`frames`), and their text is made safe to
+//! display here.
 
 mod frames;
 #[cfg(test)]
@@ -32,14 +32,15 @@ pub(crate) struct Agent {
     timeouts: Timeouts,
 }
 
-/// Defines one method a call: name, request, response, deadline.
+/// Defines one method per call: name, request, response, deadline.
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident within $deadline:ident;)*) => {
         impl Agent {
             $($(#[$doc])*
             pub(crate) async fn $name(&self, request: api::$request) -> Result<api::$response> {
                 let (call, deadline) = (stringify!($name), self.timeouts.$deadline);
-                // ttrpc's own deadline ends in an error like that of a lost connection.
+                // ttrpc's own deadline gives the same error as a lost connection, so the timer
+                // here ends first.
                 let answer = self.client.$name(within(deadline), &request);
                 match tokio::time::timeout(deadline, answer).await {
                     Ok(answer) => answer.map_err(|e| error(call, deadline, e)),
@@ -79,7 +80,7 @@ impl Agent {
         Self { client, timeouts }
     }
 
-    /// Waits for a process to end, however long it takes.
+    /// Waits for a process to end, without a deadline.
     pub(crate) async fn wait_process(
         &self,
         request: api::ProcessRequest,
@@ -91,7 +92,7 @@ impl Agent {
         answer.map_err(|e| error("wait_process", Duration::MAX, e))
     }
 
-    /// Waits for the next event, however long it takes.
+    /// Waits for the next event, without a deadline.
     pub(crate) async fn next_event(&self) -> Result<api::Event> {
         let answer = self
             .client
@@ -101,7 +102,7 @@ impl Agent {
     }
 }
 
-/// Tells the agent the deadline; here it is kept a moment earlier.
+/// Sends the deadline to the agent, a moment later than the host's own.
 fn within(deadline: Duration) -> Context {
     context::with_duration(deadline + Duration::from_secs(1))
 }
@@ -118,7 +119,7 @@ fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
         .details
         .iter()
         .find(|d| d.type_url == protos::COMMAND_FAILURE);
-    // Nothing else is taken from a guest: least of all a 0.
+    // Other codes are not accepted from a guest, least of all 0.
     if let Some(&[exit_code @ (COMMAND_NOT_FOUND | COMMAND_NOT_EXECUTABLE)]) =
         failure.map(|d| d.value.as_slice())
     {

@@ -1,4 +1,4 @@
-//! What becomes of calls to an agent that breaks the protocol, played by a thread.
+//! Calls to an agent that breaks the protocol; a thread plays the agent.
 
 use super::*;
 
@@ -9,8 +9,8 @@ use protobuf::Message;
 use ttrpc::proto::{MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_DATA, MESSAGE_TYPE_RESPONSE};
 use ttrpc::proto::{MessageHeader, Response};
 
-/// An agent that answers each call by what `answer` makes of its number; how many
-/// calls it has heard when its connection ended.
+/// Plays an agent that answers call number N with `answer(N)`. Returns the number of calls that
+/// it got before its connection ended.
 fn agent(
     answer: impl Fn(u32) -> Vec<u8> + Send + 'static,
 ) -> (Agent, std::thread::JoinHandle<u32>) {
@@ -49,8 +49,8 @@ fn refusal(text: &str) -> Vec<u8> {
     response.write_to_bytes().unwrap()
 }
 
-/// Each call leaves a trace in ttrpc's client if its answer is no RESPONSE; so there
-/// is but one such answer.
+/// Each call whose answer is not a RESPONSE leaves an entry in ttrpc's client. So only one such
+/// answer is possible.
 #[tokio::test]
 async fn a_data_frame_for_an_answer_ends_the_connection() {
     let (agent, calls) = agent(|stream| frame(MESSAGE_TYPE_DATA, stream, b""));

@@ -1,10 +1,9 @@
-//! Where the configuration comes from: one file, and the drop-ins over it, in
-//! the order of their names.
+//! Finding and reading the configuration: one file, then its drop-ins in the order of their
+//! names.
 //!
-//! The file is the first of `--config`, `$RUST_KATA_CONFIG`,
-//! `/etc/rust-kata/config.toml` and the one of the installation; its drop-ins
-//! are `<file>.d/*.toml`. Those of `/etc` count for the installation's file,
-//! too: so one need not copy it to change a key.
+//! The file is the first of `--config`, `$RUST_KATA_CONFIG`, `/etc/rust-kata/config.toml` and
+//! the one of the installation; its drop-ins are `<file>.d/*.toml`. The drop-ins in `/etc` also
+//! apply to the installation's file: one key can be changed without a copy of the file.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -15,38 +14,37 @@ use toml::{Table, Value};
 use super::{CONFIG_ENV, Config, SYSTEM_CONFIG};
 use crate::error::{Context, Error, Result};
 
-/// A key that is less like any other than this is not a slip of the pen.
+/// The least similarity of an unknown key to a known one for it to count as a typing error.
 const LIKE: f64 = 0.5;
 
-/// A configuration, and where each of its values is from.
+/// A configuration, and the file of each of its values.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What is in effect.
+    /// The values in effect.
     pub config: Config,
-    /// The files that were read, later ones over earlier ones.
+    /// The files that were read; later ones override earlier ones.
     pub files: Vec<PathBuf>,
     origins: BTreeMap<String, PathBuf>,
 }
 
 impl Loaded {
-    /// The file that a value is from, by its key (`timeouts.boot`); none if it
-    /// is the default.
+    /// The file of a value, by its key (`timeouts.boot`); `None` for a default.
     pub fn origin(&self, key: &str) -> Option<&Path> {
         self.origins.get(key).map(PathBuf::as_path)
     }
 }
 
 impl Config {
-    /// Loads the configuration: see `config/load.rs` for the places.
+    /// Loads the configuration (see `config/load.rs` for the places).
     ///
     /// # Errors
-    /// [`Error::BadFile`] when a named file is missing, is not TOML, or has an
-    /// unknown key or a value out of range.
+    /// [`Error::BadFile`] if a named file is missing, is not TOML, or has an unknown key or a
+    /// value out of range.
     pub fn load(explicit: Option<&Path>) -> Result<Self> {
         Self::load_with_origin(explicit).map(|loaded| loaded.config)
     }
 
-    /// As [`Config::load`], with where each value is from.
+    /// Loads the configuration with the file of each value.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -83,7 +81,7 @@ fn drop_in_dir(file: &Path) -> PathBuf {
     dir.into()
 }
 
-/// Reads a file and its drop-ins, each of which must be right by itself.
+/// Reads a file and its drop-ins. Each file must be valid by itself.
 fn read(file: Option<PathBuf>, drop_ins: &Path) -> Result<Loaded> {
     let files: Vec<PathBuf> = file.into_iter().chain(files_in(drop_ins)?).collect();
     let (mut merged, mut origins) = (Table::new(), BTreeMap::new());
@@ -102,7 +100,7 @@ fn read(file: Option<PathBuf>, drop_ins: &Path) -> Result<Loaded> {
     })
 }
 
-/// The drop-ins of a directory, by name; none if it is not there.
+/// The drop-ins of a directory, sorted by name; empty if the directory does not exist.
 fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -141,7 +139,7 @@ fn parse(path: &Path) -> Result<Table> {
     Ok(values)
 }
 
-/// A table with every key that there is.
+/// A table with every known key.
 fn known() -> Result<Table> {
     let whole = Config {
         vmm: Some(PathBuf::new()),
@@ -150,7 +148,7 @@ fn known() -> Result<Table> {
     Table::try_from(whole).map_err(|e| Error::Internal(format!("The configuration's keys: {e}")))
 }
 
-/// What is wrong with the first key that there is none of.
+/// The message about the first unknown key.
 fn unknown_key(values: &Table, known: &Table, prefix: &str) -> Option<String> {
     values.iter().find_map(|(key, value)| match (known.get(key), value) {
         (None, _) => Some(match nearest(key, known) {
@@ -173,7 +171,7 @@ fn nearest<'a>(key: &str, known: &'a Table) -> Option<&'a str> {
     (like >= LIKE).then_some(nearest)
 }
 
-/// Remembers the file of each value, those of tables by `table.key`.
+/// Records the file of each value; those of tables by `table.key`.
 fn record_origins(
     values: &Table,
     prefix: &str,
@@ -190,7 +188,7 @@ fn record_origins(
     }
 }
 
-/// Puts values over those that are there, key by key also within tables.
+/// Overwrites values of a table, key by key also within its tables.
 fn merge(there: &mut Table, values: Table) {
     for (key, value) in values {
         match (there.get_mut(&key), value) {
@@ -202,7 +200,7 @@ fn merge(there: &mut Table, values: Table) {
     }
 }
 
-/// The error and its place as one line: it is shown as part of others.
+/// The error and its position as one line, since it is shown as part of another message.
 fn one_line(text: &str, error: &toml::de::Error) -> String {
     let problem = error.message().trim().replace('\n', "; ");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {

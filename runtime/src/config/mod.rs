@@ -1,6 +1,5 @@
-//! The configuration: one documented TOML file (`runtime/config.toml` holds
-//! the defaults), drop-ins over it, and the pod annotations that may override
-//! parts of it.
+//! The configuration: one documented TOML file (`runtime/config.toml` holds the defaults), its
+//! drop-ins, and the pod annotations that override some keys.
 
 mod load;
 
@@ -14,48 +13,48 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use self::load::Loaded;
 use crate::error::{Error, Result};
 
-/// Names a configuration file instead of the standard places.
+/// The environment variable that names a configuration file in place of the standard ones.
 pub const CONFIG_ENV: &str = "RUST_KATA_CONFIG";
 
-/// The shipped file: every key with its default and what it is for.
+/// The shipped file: every key with its default and its meaning.
 pub const DEFAULT_CONFIG: &str = include_str!("../../config.toml");
 
-/// Where an operator's configuration lives.
+/// The path of an operator's configuration.
 pub const SYSTEM_CONFIG: &str = "/etc/rust-kata/config.toml";
 
-/// Everything that can be configured. See `config.toml` for each key.
+/// The configuration. See `config.toml` for each key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The state directory of what runs.
+    /// The state directory of running pods.
     pub root: PathBuf,
-    /// Pods, images and volumes of `rust-kata`: what outlives a reboot.
+    /// The directory of `rust-kata`'s pods, images and volumes, which survive a reboot.
     pub data_root: PathBuf,
-    /// Which hypervisor runs the VMs.
+    /// The hypervisor of the VMs.
     pub hypervisor: HypervisorKind,
     /// The guest kernel, ELF with a PVH entry.
     pub kernel: PathBuf,
     /// The guest's initrd.
     pub initrd: PathBuf,
-    /// Further words for the kernel command line.
+    /// Additional words of the kernel command line.
     pub kernel_args: Vec<String>,
     /// Memory of a VM without its containers' limits, in MiB.
     pub memory_mib: u32,
-    /// Virtual CPUs of a VM, at the least.
+    /// The least number of virtual CPUs of a VM.
     pub vcpus: u32,
-    /// Virtual CPUs that a VM can grow to; 0: no more than it starts with.
+    /// The largest number of virtual CPUs of a VM; 0: the number that it starts with.
     pub max_vcpus: u32,
-    /// Memory that a VM can grow to, in MiB; 0: no more than it starts with.
+    /// The largest memory of a VM, in MiB; 0: the size that it starts with.
     pub max_memory_mib: u32,
-    /// Whether a VM's memory lies on the host's reserved huge pages.
+    /// Whether a VM's memory uses the host's reserved huge pages.
     pub hugepages: bool,
-    /// Files of the host that a VM may know at a time.
+    /// The largest number of files of the host that a VM may hold at a time.
     pub max_shared_files: u32,
     /// QEMU: a path, or a name looked up in PATH.
     pub qemu: PathBuf,
-    /// `rust-kata-vmm`; beside the running binary if not set.
+    /// The path of `rust-kata-vmm`; if not set, it is beside the running binary.
     pub vmm: Option<PathBuf>,
-    /// Kernel and agent messages on the console, verbose logs.
+    /// Whether kernel and agent messages go to the console, and logs are verbose.
     pub debug: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
@@ -68,10 +67,10 @@ pub struct Timeouts {
     /// From the start of the VM until the agent reports.
     #[serde(deserialize_with = "seconds", serialize_with = "to_seconds")]
     pub boot: Duration,
-    /// An agent call that builds or starts something.
+    /// For an agent call that builds or starts something.
     #[serde(deserialize_with = "seconds", serialize_with = "to_seconds")]
     pub create: Duration,
-    /// Any other agent call.
+    /// For any other agent call.
     #[serde(deserialize_with = "seconds", serialize_with = "to_seconds")]
     pub call: Duration,
 }
@@ -123,7 +122,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// `rust-kata`, which owns pods: beside the running binary.
+    /// The path of `rust-kata`, which owns pods: beside the running binary.
     pub(crate) fn owner_program(&self) -> Result<PathBuf> {
         let exe = std::env::current_exe()
             .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
@@ -138,11 +137,11 @@ impl Config {
         Ok(program)
     }
 
-    /// Applies the annotations of a pod: `io.rust-kata.memory_mib`,
-    /// `io.rust-kata.vcpus`, or Kata's names for the same.
+    /// Applies the annotations of a pod: `io.rust-kata.memory_mib`, `io.rust-kata.vcpus`, or
+    /// Kata's names for the same.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a value is not a number.
+    /// [`Error::Invalid`] if a value is not a number.
     pub fn with_annotations(mut self, annotations: &HashMap<String, String>) -> Result<Self> {
         let number = |names: [&str; 2]| -> Result<Option<u32>> {
             let Some((name, value)) = names

@@ -1,11 +1,11 @@
-//! What a container is asked to be.
+//! The request for a container.
 
 use std::path::PathBuf;
 
 use crate::host::mount::Mount;
 use crate::stdio::ProcessIo;
 
-/// What a container is asked to be.
+/// The request for a container.
 #[derive(Debug)]
 pub struct ContainerConfig {
     /// Its id.
@@ -14,8 +14,8 @@ pub struct ContainerConfig {
     pub bundle: PathBuf,
     /// The mounts that make its rootfs; empty: `root.path` of the spec.
     pub rootfs: Vec<Mount>,
-    /// Its init's streams.
+    /// The streams of its init.
     pub io: ProcessIo,
-    /// It is the pod's sandbox, or alone in its pod.
+    /// Whether it is the pod's sandbox, or alone in its pod.
     pub sandbox: bool,
 }

@@ -1,16 +1,16 @@
-//! The annotations by which CRI implementations tell what a container is.
+//! The annotations by which CRI implementations mark sandboxes and containers.
 //!
-//! containerd's CRI plugin (`pkg/cri/annotations`) and CRI-O (`pkg/annotations/internal.go`) have each their own
-//! names for the same.
+//! containerd's CRI plugin (`pkg/cri/annotations`) and CRI-O (`pkg/annotations/internal.go`)
+//! use different names for the same annotations.
 
 use std::collections::HashMap;
 
 /// The annotations of one CRI implementation.
 #[derive(Debug)]
 pub struct Dialect {
-    /// `sandbox` or `container`.
+    /// The annotation for the kind: `sandbox` or `container`.
     pub container_type: &'static str,
-    /// The sandbox of a container.
+    /// The annotation for the sandbox of a container.
     pub sandbox_id: &'static str,
 }
 
@@ -27,14 +27,14 @@ pub const CRI_O: Dialect = Dialect {
 };
 
 impl Dialect {
-    /// The one that a container's annotations are in; none if it is of no CRI pod.
+    /// The dialect of a container's annotations; `None` outside CRI pods.
     pub fn of(annotations: &HashMap<String, String>) -> Option<&'static Dialect> {
         [&CONTAINERD, &CRI_O]
             .into_iter()
             .find(|dialect| annotations.contains_key(dialect.container_type))
     }
 
-    /// CRI-O's, which learns of what happened from files of the bundle instead of events.
+    /// Whether this is CRI-O's. CRI-O reads events from files of the bundle.
     pub fn is_cri_o(&self) -> bool {
         self.container_type == CRI_O.container_type
     }

@@ -1,10 +1,9 @@
-//! OCI hooks that run on the host, in the runtime's namespaces (OCI runtime
-//! spec, "POSIX-platform Hooks"): each gets the container's state on stdin.
+//! OCI hooks that run on the host, in the runtime's namespaces (OCI runtime spec,
+//! "POSIX-platform Hooks"): each gets the container's state on stdin.
 //!
-//! prestart and createRuntime run when the container is built but not started,
-//! and their failure is the container's. poststart and poststop come
-//! afterwards, and theirs is a line in the log. createContainer and
-//! startContainer are the guest's.
+//! prestart and createRuntime run when the container is built but not started; if one fails,
+//! the container fails. poststart and poststop run afterwards; a failure is only logged.
+//! createContainer and startContainer belong to the guest.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,11 +17,11 @@ use tokio::process::Command;
 
 use crate::error::{Error, Result};
 
-/// For a hook that names no time-out of its own: a hook that hangs must not
-/// hang the pod for ever.
+/// The time-out of a hook that does not set one: a hanging hook must not block the pod for
+/// ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much of a failed hook's complaint is passed on, in bytes.
+/// How many bytes of a failed hook's stderr the error repeats.
 const COMPLAINT: usize = 1024;
 
 /// The hooks of one container that run on the host.
@@ -35,7 +34,7 @@ pub(crate) struct HostHooks {
     poststop: Vec<Hook>,
 }
 
-/// OCI runtime spec, "State".
+/// The state on stdin (OCI runtime spec, "State").
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct State<'a> {
@@ -53,7 +52,7 @@ impl HostHooks {
         let Some(hooks) = spec.hooks() else {
             return Self::default();
         };
-        // Deprecated, and what Docker's network still comes through.
+        // prestart is deprecated, but Docker's network still uses it.
         #[allow(deprecated)]
         let mut create = list(hooks.prestart());
         create.extend(list(hooks.create_runtime()));
@@ -159,7 +158,7 @@ async fn run(hook: &Hook, bundle: &Path, state: &[u8]) -> std::result::Result<()
         .spawn()
         .map_err(|e| e.to_string())?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read it.
+        // A hook may ignore its stdin.
         let _ = stdin.write_all(state).await;
     }
     let output = child.wait_with_output().await.map_err(|e| e.to_string())?;

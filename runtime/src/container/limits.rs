@@ -1,23 +1,23 @@
-//! What a container may use at the most.
+//! Upper limits of a container's resources.
 
 use oci_spec::runtime::LinuxResources;
 
-/// What a container may use at the most; 0 where nothing is said.
+/// Upper limits of a container's resources; 0 stands for no limit given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Whole CPUs.
+    /// The number of whole CPUs.
     pub(crate) cpus: u32,
-    /// In bytes.
+    /// The memory in bytes.
     pub(crate) memory: u64,
 }
 
 impl Limits {
-    /// Those of OCI resources.
+    /// The limits in OCI resources.
     pub(crate) fn of(resources: Option<&LinuxResources>) -> Self {
         Self::default().updated(resources)
     }
 
-    /// These, with what `resources` says anew.
+    /// These limits, with those that `resources` changes.
     pub(crate) fn updated(mut self, resources: Option<&LinuxResources>) -> Self {
         let cpu = resources.and_then(|r| r.cpu().as_ref());
         match cpu.map(|cpu| (cpu.quota(), cpu.period())) {

@@ -1,4 +1,4 @@
-//! One container of a pod, as the pod's owner holds it. What is done to it is in `pod`.
+//! One container of a pod, as the pod's owner holds it. Its operations are in `pod`.
 
 pub(crate) mod config;
 pub mod cri;
@@ -37,15 +37,15 @@ pub(crate) struct Container {
     pod: RunPaths,
     events: Events,
     pub(crate) init: Arc<Process>,
-    /// Its pid namespace dies with its init.
+    /// Whether its pid namespace ends with its init.
     pub(crate) own_pid_namespace: bool,
     pub(crate) hooks: HostHooks,
     pub(crate) limits: Mutex<Limits>,
     guest_pid: AtomicU32,
     oom: AtomicBool,
-    /// Where CRI-O looks for what containerd is told by an event.
+    /// The file by which CRI-O learns of an OOM kill; containerd gets an event.
     oom_file: Option<PathBuf>,
-    /// Its init has ended, though this has not been told of yet.
+    /// Whether its init has ended, even if the exit is not reported yet.
     ended: AtomicBool,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
 }
@@ -90,7 +90,7 @@ impl Container {
         }
     }
 
-    /// What it may use at the most; nothing once it has ended.
+    /// Its limits; none once it has ended.
     pub(crate) fn limits(&self) -> Limits {
         if self.is_live() {
             *lock(&self.limits)
@@ -104,8 +104,8 @@ impl Container {
         !self.ended.load(Ordering::SeqCst) && !self.init.status().is_stopped()
     }
 
-    /// From now on it does not need the VM. Of two containers that end at the
-    /// same time, at least one then sees that nobody is left.
+    /// Marks that it no longer needs the VM. If two containers end at the same time, at least
+    /// one of the callers sees that none is left.
     pub(crate) fn set_ended(&self) {
         self.ended.store(true, Ordering::SeqCst);
     }
@@ -119,7 +119,7 @@ impl Container {
         self.guest_pid.store(pid, Ordering::Relaxed);
     }
 
-    /// Its init or one of its execs.
+    /// Its init process, or one of its execs.
     pub(crate) fn process(&self, exec: Option<&str>) -> Result<Arc<Process>> {
         match exec {
             None => Ok(self.init.clone()),
@@ -137,7 +137,7 @@ impl Container {
         lock(&self.execs).values().cloned().collect()
     }
 
-    /// Adds an exec under an id that must be free.
+    /// Adds an exec. The id must be free.
     pub(crate) fn insert_exec(&self, id: &str, process: Arc<Process>) -> Result<()> {
         let mut execs = lock(&self.execs);
         if execs.contains_key(id) {
@@ -154,7 +154,7 @@ impl Container {
         lock(&self.execs).remove(id);
     }
 
-    /// Tells of memory pressure, once: before the exit that it leads to.
+    /// Reports memory pressure, once: before the exit that it leads to.
     pub(crate) fn report_oom(&self) {
         if !self.init.status().is_stopped() && !self.oom.swap(true, Ordering::Relaxed) {
             if let Some(path) = &self.oom_file
@@ -185,16 +185,16 @@ impl Container {
         crate::state_dir::write(&path, &state)
     }
 
-    /// As [`Container::save`], where the change has happened already and must
-    /// be told of even if it cannot be written down.
+    /// As [`Container::save`], but only logs a failure: the change has happened already and
+    /// must be reported.
     pub(crate) fn save_or_warn(&self) {
         if let Err(e) = self.save() {
             log::warn!("Container {}: {e}", self.record.id);
         }
     }
 
-    /// Waits, after the end of the VM, for the end of every process, and releases its
-    /// streams and its pid proxy.
+    /// Waits, after the end of the VM, for the end of every process, and releases its streams
+    /// and its pid proxy.
     pub(crate) async fn release_processes(&self) {
         for process in self.execs().into_iter().chain([self.init.clone()]) {
             if !matches!(process.status(), Status::Creating) && process.pid() != 0 {

@@ -1,5 +1,5 @@
-//! One process of a container, as the host sees it: where it stands, its
-//! pid proxy, its streams. Its state is published; readers never wait.
+//! One process of a container, as the host sees it: its status, its pid proxy and its streams.
+//! Its state is published; readers never wait.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use crate::state_dir::record::ProcessRecord;
 use crate::stdio::{ProcessIo, Stdio};
 use crate::sync::lock;
 
-/// A process, as it is now.
+/// The current state of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessState {
     /// Its container.
@@ -26,22 +26,21 @@ pub struct ProcessState {
     pub bundle: PathBuf,
     /// Its pid on the host.
     pub pid: u32,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// How it ended, once it has.
+    /// How it ended, if it has.
     pub exit: Option<Exit>,
-    /// It has a pty.
+    /// Whether it has a pty.
     pub terminal: bool,
-    /// The path its stdin comes from; empty if none.
+    /// The path of its stdin; empty if none.
     pub stdin: PathBuf,
-    /// The path its stdout goes to; empty if none.
+    /// The path of its stdout; empty if none.
     pub stdout: PathBuf,
-    /// The path its stderr goes to; empty if none.
+    /// The path of its stderr; empty if none.
     pub stderr: PathBuf,
 }
 
-/// A process of a container. The locks in it guard single fields and are held
-/// for moments.
+/// A process of a container. Each lock in it guards a single field and is held only briefly.
 #[derive(Debug)]
 pub(crate) struct Process {
     container: String,
@@ -112,7 +111,7 @@ impl Process {
         }
     }
 
-    /// Takes a step of the state table, or tells why it does not fit.
+    /// Takes a step of the state table, or returns why the step is not allowed.
     pub(crate) fn step(&self, step: Step, operation: &'static str) -> Result<()> {
         let mut refused = None;
         self.now
@@ -154,9 +153,9 @@ impl Process {
         })
     }
 
-    /// Publishes the end and sends its event under one lock: a receiver of the event sees
-    /// the state, and a reader of the state gets no later event first.
-    /// `publish` must not ask this process for its status or pid: they are locked.
+    /// Publishes the end and sends its event under one lock: a receiver of the event sees the
+    /// new state, and a reader of the state has not missed an earlier event. `publish` must not
+    /// ask this process for its status or pid: they are locked.
     pub(crate) fn end(&self, status: u32, publish: impl FnOnce(Exit)) {
         let exit = self.decide_end(status);
         self.now.send_modify(|now| {
@@ -166,7 +165,7 @@ impl Process {
         });
     }
 
-    /// What the state on disk says.
+    /// The process's part of the state on disk.
     pub(crate) fn record(&self) -> ProcessRecord {
         let mut record = self.now();
         if let Some(exit) = *lock(&self.ending) {
@@ -176,7 +175,7 @@ impl Process {
         record
     }
 
-    /// Waits for the end, also after it.
+    /// Waits for the end; returns at once after it.
     pub(crate) async fn ended(&self) -> Result<Exit> {
         let mut now = self.now.subscribe();
         let exit = now
@@ -187,8 +186,8 @@ impl Process {
         exit.ok_or_else(|| Error::not_found("process of container", self.container.as_str()))
     }
 
-    /// Waits until a start in progress was answered, so that the start event precedes the
-    /// exit event.
+    /// Waits until a start in progress was answered, so that the start event precedes the exit
+    /// event.
     pub(crate) async fn start_answered(&self) {
         let mut now = self.now.subscribe();
         let _ = now.wait_for(|n| n.status != Status::Starting).await;
@@ -199,7 +198,7 @@ impl Process {
         *lock(&self.pid_proxy) = Some(pid_proxy);
     }
 
-    /// Ends the host's stand-in; its pid is free when this returns.
+    /// Removes the pid proxy; its pid is free when this returns.
     pub(crate) fn drop_pid_proxy(&self) {
         let pid_proxy = lock(&self.pid_proxy).take();
         drop(pid_proxy);
@@ -209,7 +208,7 @@ impl Process {
         *lock(&self.stdio) = Some(stdio);
     }
 
-    /// Looks at the streams, if they are connected.
+    /// Calls `look` with the streams, if they are connected.
     pub(crate) fn with_stdio<T>(&self, look: impl FnOnce(&mut Stdio) -> T) -> Option<T> {
         lock(&self.stdio).as_mut().map(look)
     }

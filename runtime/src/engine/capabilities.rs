@@ -4,7 +4,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabi
 
 use crate::error::{Error, Result};
 
-/// What containers have, as podman's do.
+/// The default capabilities of containers, as with podman.
 const USUAL: [Capability; 11] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -19,7 +19,7 @@ const USUAL: [Capability; 11] = [
     Capability::SysChroot,
 ];
 
-/// The others.
+/// The other capabilities.
 const FURTHER: [Capability; 30] = [
     Capability::AuditControl,
     Capability::AuditRead,
@@ -58,10 +58,10 @@ pub fn all() -> LinuxCapabilities {
     of(&USUAL.into_iter().chain(FURTHER).collect())
 }
 
-/// The usual ones, with some more and some less; `all` stands for all.
+/// The default capabilities with `more` added and `less` removed; `all` stands for all.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a name that is none.
+/// [`Error::Invalid`] for an unknown name.
 pub fn usual(more: &[String], less: &[String]) -> Result<LinuxCapabilities> {
     let mut set: Capabilities = USUAL.into_iter().collect();
     for name in less {

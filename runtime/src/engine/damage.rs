@@ -1,6 +1,5 @@
-//! Tests: state files that are cut, zeroed, foreign or something else than
-//! files. The error names the file and the cure, no other pod suffers, and the
-//! cure works.
+//! Tests with damaged state files: truncated, zeroed, of another kind, or not regular files.
+//! The error names the file and the remedy, other pods are not affected, and the remedy works.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +12,7 @@ use super::{Engine, PodHandle};
 use crate::error::{Error, Result};
 use crate::state_dir::lock::Guarded;
 
-/// What can be wrong with a file.
+/// Kinds of damage to a file.
 #[derive(Debug, Clone)]
 enum Damage {
     Text(Vec<u8>),
@@ -40,7 +39,7 @@ impl Damage {
         }
     }
 
-    /// All ways but the cuts.
+    /// All kinds but truncation.
     fn kinds(whole: &[u8], elsewhere: &Path) -> Vec<Self> {
         let newer = String::from_utf8(whole.to_vec()).unwrap();
         let newer = newer.replacen("\"version\": 1", "\"version\": 2", 1);
@@ -96,7 +95,7 @@ impl Lab {
         pod
     }
 
-    /// What is wrong with the pod `bad`; the other one is as ever.
+    /// The error of the pod `bad`. Also checks that the other pod works as before.
     fn problem(&self) -> Option<Error> {
         let mut problem = None;
         let mut good = 0;

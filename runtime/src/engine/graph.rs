@@ -1,5 +1,4 @@
-//! The order in which the containers of a pod start: each after those that it
-//! depends on.
+//! The start order of the containers of a pod: each container starts after its dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +8,16 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     depends_on: BTreeMap<String, BTreeSet<String>>,
-    /// Every container, after those that it depends on.
+    /// All containers, each after its dependencies.
     order: Vec<String>,
 }
 
 impl Graph {
-    /// Takes the dependencies of each container.
+    /// Builds the graph from the dependencies of each container.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a dependency that is not there, and for a cycle,
-    /// with the containers on it in order; where no container is free of
-    /// dependencies, that is said.
+    /// [`Error::Invalid`] for an unknown dependency, and for a cycle, naming its containers in
+    /// order.
     pub fn new(depends_on: BTreeMap<String, BTreeSet<String>>) -> Result<Self> {
         for (name, dependencies) in &depends_on {
             if let Some(missing) = dependencies.iter().find(|d| !depends_on.contains_key(*d)) {
@@ -45,13 +43,12 @@ impl Graph {
         Ok(Self { depends_on, order })
     }
 
-    /// Every container, after those that it depends on.
+    /// All containers, each after its dependencies.
     pub fn order(&self) -> &[String] {
         &self.order
     }
 
-    /// `wanted` and all that they depend on, directly or not, in the order in
-    /// which they are to start.
+    /// `wanted` and all their direct and indirect dependencies, in start order.
     pub fn with_dependencies<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let mut needed = BTreeSet::new();
         let mut open: Vec<&str> = wanted.into_iter().collect();
@@ -64,20 +61,20 @@ impl Graph {
         chosen.cloned().collect()
     }
 
-    /// What a container depends on directly.
+    /// The direct dependencies of a container.
     pub fn dependencies(&self, name: &str) -> impl Iterator<Item = &str> {
         let on = self.depends_on.get(name).into_iter().flatten();
         on.map(String::as_str)
     }
 
-    /// What depends on a container directly.
+    /// The containers that depend on a container directly.
     pub fn dependents(&self, name: &str) -> Vec<String> {
         let on = self.depends_on.iter().filter(|(_, on)| on.contains(name));
         on.map(|(dependent, _)| dependent.clone()).collect()
     }
 }
 
-/// One cycle among those that could not be placed.
+/// Finds one cycle among the containers that could not be placed.
 fn cycle(depends_on: &BTreeMap<String, BTreeSet<String>>, placed: &BTreeSet<String>) -> Error {
     let next = |name: &String| depends_on[name].iter().find(|d| !placed.contains(*d));
     let mut path: Vec<&String> = Vec::new();
@@ -163,7 +160,7 @@ mod tests {
                 (0u8..12).map(|n| (n.to_string(), BTreeSet::new())).collect();
             let mut circle = false;
             for (a, b) in edges {
-                // Downwards edges alone make no circle.
+                // Edges to smaller numbers alone cannot form a circle.
                 circle |= a <= b;
                 depends_on.get_mut(&a.to_string()).unwrap().insert(b.to_string());
             }

@@ -1,5 +1,5 @@
-//! Containers that are to be in namespaces of the host: they would be given the VM's, and
-//! nobody would be told. So they are refused by name.
+//! Refuses containers that ask for a namespace of the host by its name: otherwise they would
+//! silently get the VM's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,13 +10,13 @@ use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 use crate::container::cri::Dialect;
 use crate::error::{Error, Result};
 
-/// A namespace that a container may be asked to share with the host.
+/// A namespace that a container may ask to share with the host.
 struct Shared {
     kind: Type,
     /// Its word in `linux.namespaces`, and its name in `/proc/<pid>/ns`.
     word: &'static str,
     file: &'static str,
-    /// How Kubernetes, Docker and ctr ask for the host's.
+    /// The options of Kubernetes, Docker and ctr for the host's namespace.
     asked_by: &'static str,
 }
 
@@ -41,14 +41,14 @@ const SHARED: [Shared; 3] = [
     },
 ];
 
-/// Checks that a container is not to be in the host's network, IPC or pid namespace: by
-/// having none of its own (OCI runtime specification, "Linux Namespaces"), or, where it is
-/// the `first` of its pod, by the path of the host's. Further containers join those of
-/// a process that stands for the pod on the host, whose are the host's where the pod was
-/// given none.
+/// Checks that a container does not ask for the host's network, IPC or pid namespace. It asks
+/// for one by leaving out its own (OCI runtime specification, "Linux Namespaces") or, if it is
+/// the `first` of its pod, by the path of the host's. Further containers join the namespaces of
+/// the pod's pid proxy on the host, which are the host's if the pod was given none: those paths
+/// are allowed.
 ///
-/// A pid namespace that is left out is refused of the CRI alone, where it can mean nothing
-/// else; elsewhere it has always been the VM's, which holds the pod and nobody else.
+/// A missing pid namespace is refused only with the CRI, where it means the host's. Elsewhere
+/// it means the VM's, which belongs to the pod alone.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the field and the way out.
@@ -76,8 +76,7 @@ pub fn check_host_namespaces(spec: &Spec, first: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether a path is that of a namespace that this process is in: the shim's are the
-/// host's.
+/// Whether a path is a namespace of this process: the shim is in the host's namespaces.
 fn is_ours(path: &Path, file: &str) -> bool {
     let id = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino()));
     match (id(path), id(&Path::new("/proc/self/ns").join(file))) {
@@ -134,7 +133,7 @@ mod tests {
             let said = refusal(json!(list), json!({}), true).unwrap();
             let path = format!("/proc/self/ns/{file}");
             assert!(said.contains(&path) && said.contains(word), "{said}");
-            // What the pid proxy of a pod without a namespace of its own leads to.
+            // The path to the pid proxy of a pod without a namespace of its own.
             assert_eq!(refusal(json!(list), json!({}), false), None);
         }
         let gone = json!([{"type": "network", "path": "/no/such"}, {"type": "ipc"}]);

@@ -1,6 +1,5 @@
-//! The one translation of an OCI spec for the guest: paths of the host become
-//! paths of the share tree, namespaces of the host become those of the pod,
-//! and what only the host can do is taken out.
+//! Translates an OCI spec for the guest: paths of the host become paths of the share tree,
+//! namespaces of the host become those of the pod, and parts for the host alone are removed.
 
 pub(crate) mod host_namespaces;
 pub(crate) mod propagation;
@@ -17,30 +16,30 @@ use protos::{GUEST_NAMESPACES, GUEST_SHARE};
 use crate::error::{Error, Result};
 use crate::host::mount::Mount;
 
-/// What the host has to know to place a container in its pod.
+/// The position of a container in its pod.
 #[derive(Debug)]
 pub struct Placement<'a> {
     /// The container's id.
     pub id: &'a str,
     /// The container's bundle, for relative paths.
     pub bundle: &'a Path,
-    /// It belongs to a pod of several containers (CRI), so that it shares the
-    /// pod's ipc and uts namespaces.
+    /// Whether it belongs to a pod of several containers (CRI), and so shares the pod's ipc and
+    /// uts namespaces.
     pub in_pod: bool,
     /// The sandbox container's init in the guest, for a shared pid namespace.
     pub sandbox_pid: Option<u32>,
-    /// The pod has a pid namespace of its own, which is the one that is shared.
+    /// Whether the containers share a pid namespace of the pod.
     pub share_pid: bool,
 }
 
 /// A spec for the guest, and the bind mounts that the host makes for it.
 #[derive(Debug)]
 pub struct Translated {
-    /// What the agent gets.
+    /// The spec for the agent.
     pub spec: Spec,
-    /// The sources to bind into the share tree, with their number in the spec.
+    /// The sources to bind into the share tree, each with the index of its mount in the spec.
     pub sources: Vec<(usize, Mount)>,
-    /// What the guest mounts by itself, for all containers of the pod.
+    /// The mounts that the guest makes itself, for all containers of the pod.
     pub storages: Vec<Storage>,
 }
 
@@ -86,8 +85,7 @@ pub fn root_directory(spec: &Spec, bundle: &Path) -> PathBuf {
     bundle.join(path)
 }
 
-/// Checks, before a VM is started, that what the spec names on the host is
-/// there.
+/// Checks, before a VM is started, that the paths of the host in the spec exist.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the path.
@@ -115,7 +113,7 @@ pub fn check_host_paths(spec: &Spec, bundle: &Path, has_rootfs_mounts: bool) -> 
 /// Translates a spec for the guest.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming the field that cannot be had in a VM.
+/// [`Error::Invalid`] naming the field that a VM does not support.
 pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
     let mut spec = spec.clone();
     if let Some(root) = spec.root_mut() {
@@ -139,12 +137,11 @@ pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
         }
     }
     if let Some(process) = spec.process_mut() {
-        // The guest runs neither security module; the host's labels mean
-        // nothing there.
+        // The guest runs neither AppArmor nor SELinux; the host's labels have no meaning there.
         process.set_apparmor_profile(None);
         process.set_selinux_label(None);
     }
-    // The others run in the runtime's namespaces: on the host.
+    // The other hooks run in the runtime's namespaces, that is, on the host.
     if let Some(hooks) = spec.hooks_mut() {
         let create = hooks.create_container().clone();
         let start = hooks.start_container().clone();
@@ -170,8 +167,8 @@ pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
     })
 }
 
-/// Takes out of a resource description what only the host has: devices by
-/// number, CPU and memory node numbers, cgroup v1 knobs.
+/// Removes from a resource description what only the host has: devices by number, CPU and
+/// memory node numbers, cgroup v1 settings.
 pub fn guest_resources(resources: &mut LinuxResources) {
     resources
         .set_rdma(None)
@@ -210,10 +207,9 @@ pub(crate) fn is_bind(mount: &OciMount) -> bool {
     by_option || mount.typ().as_deref() == Some("bind")
 }
 
-/// The host's part of a bind mount. Read-only is enforced here as well: the
-/// guest's kernel is not to be trusted with it. Propagation is only here: what is
-/// mounted in the guest stays in the guest.
-/// `default` is the propagation of mounts that ask for none.
+/// The host's part of a bind mount. Read-only is enforced here as well, since the guest's
+/// kernel is not trusted. Propagation exists only here: mounts in the guest stay in the guest.
+/// `default` is the propagation of mounts that do not name one.
 fn host_bind(mount: &OciMount, bundle: &Path, default: Option<&str>) -> Result<Mount> {
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::Invalid(format!(
@@ -235,8 +231,8 @@ fn host_bind(mount: &OciMount, bundle: &Path, default: Option<&str>) -> Result<M
     })
 }
 
-/// The cgroup in the guest: the host's path where it is a plain one, so that
-/// the container sees the same in `/proc/self/cgroup`.
+/// The cgroup in the guest: the host's path if it is a plain one, so that the container sees
+/// the same in `/proc/self/cgroup`.
 fn guest_cgroup(path: Option<&Path>, id: &str) -> PathBuf {
     let plain = |p: &&Path| {
         p.is_absolute()

@@ -1,7 +1,6 @@
 //! Mount propagation (config.md of the OCI runtime spec, `mounts[].options` and
-//! `linux.rootfsPropagation`; mount_namespaces(7)): what the host mounts later
-//! reaches a container by a slave mount on the host, in the share tree. What a
-//! virtual machine mounts reaches nobody.
+//! `linux.rootfsPropagation`; mount_namespaces(7)). Later mounts of the host reach a container
+//! through a slave mount in the share tree on the host. Mounts inside a VM do not leave it.
 
 use oci_spec::runtime::{Mount as OciMount, Spec};
 
@@ -14,12 +13,12 @@ pub(super) fn is_one(option: &str) -> bool {
     matches!(kind, "private" | "slave" | "shared" | "unbindable")
 }
 
-/// Takes the propagation of the root out of the spec, since libcontainer knows
-/// few of the words, and answers what bind mounts have that ask for none: as with
-/// runc, that of the root; `None` stands for slaves.
+/// Takes the root's propagation out of the spec, since libcontainer supports only some of its
+/// values. Returns the propagation of bind mounts that do not name one: as with runc, the
+/// root's; `None` stands for slave.
 ///
 /// # Errors
-/// [`Error::Invalid`] for shared ones, and for what is no propagation.
+/// [`Error::Invalid`] for shared propagation and for unknown values.
 pub(super) fn of_root(spec: &mut Spec) -> Result<Option<&'static str>> {
     let Some(linux) = spec.linux_mut() else {
         return Ok(None);
@@ -40,10 +39,10 @@ pub(super) fn of_root(spec: &mut Spec) -> Result<Option<&'static str>> {
     Ok(default)
 }
 
-/// Refuses a mount that is to be shared with the host.
+/// Refuses a mount that asks for shared propagation with the host.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming it.
+/// [`Error::Invalid`] naming the mount.
 pub(super) fn check(mount: &OciMount) -> Result<()> {
     let options = mount.options().iter().flatten();
     match options
@@ -65,9 +64,9 @@ fn refused(what: &str, shared: &str) -> Error {
     ))
 }
 
-/// As with runc, `ro` is for the bound mount alone, and mounts below it keep
-/// whether they are writable. In the guest all of them may be one file system, so
-/// that `ro` there would be for all; the host's mounts refuse the writes then.
+/// Leaves it to the host to enforce a `ro` that must not apply to mounts below. As with runc,
+/// `ro` applies to the bound mount alone. In the guest all these mounts may be one file system,
+/// where `ro` would apply to all; the host's mounts refuse the writes instead.
 ///
 /// # Errors
 /// [`Error::Io`] if mountinfo cannot be read.
@@ -80,7 +79,7 @@ pub(super) fn leave_writable_below(mount: &mut OciMount, bind: &Mount) -> Result
     Ok(())
 }
 
-/// Whether a bind is read-only on the host alone; see [`leave_writable_below`].
+/// Whether a bind is read-only on the host alone (see [`leave_writable_below`]).
 ///
 /// # Errors
 /// [`Error::Io`] if mountinfo cannot be read.

@@ -1,8 +1,8 @@
-//! `/dev/shm` of a pod: memory of the guest, not of the host.
+//! `/dev/shm` of a pod, in memory of the guest.
 //!
-//! The CRI makes a tmpfs on the host for each pod and binds it into all containers
-//! (Docker does so for each container). In a VM it would be the host's memory, reached
-//! by requests. The pod gets a tmpfs in the guest instead, of the size of the host's.
+//! The CRI makes a tmpfs on the host for each pod and binds it into all containers (Docker does
+//! so for each container). From a VM that memory would be the host's, and every access a
+//! request. The pod gets a tmpfs in the guest instead, of the same size.
 
 use std::path::Path;
 
@@ -17,9 +17,9 @@ use crate::host::mount::is_mount_point;
 /// statfs(2)
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// What the guest is to mount instead of the source of a bind, if that is a `/dev/shm`
-/// made for the purpose. A volume that is mounted there, such as an `emptyDir` in memory,
-/// may have other users, and stays one.
+/// The guest's mount in place of a bind whose source is a `/dev/shm` made for the pod. A volume
+/// that is mounted at `/dev/shm`, such as an `emptyDir` in memory, may have other users and
+/// stays a bind.
 ///
 /// # Errors
 /// [`crate::Error::Io`] naming the source.
@@ -41,20 +41,20 @@ pub(super) fn of(mount: &OciMount, bundle: &Path) -> Result<Option<Storage>> {
     Ok(Some(Storage {
         fstype: "tmpfs".into(),
         source: "shm".into(),
-        // One for each of the host's.
+        // One mount in the guest for each tmpfs of the host.
         target: format!("{GUEST_SHM}/{device:x}"),
         options: options.into_iter().map(str::to_owned).collect(),
         ..Default::default()
     }))
 }
 
-/// Whether it is a tmpfs as container engines make them: mounted on a directory `shm`.
+/// Whether the source is a tmpfs as container engines make it: mounted on a directory `shm`.
 fn is_shm(source: &Path) -> Result<bool> {
     let Ok(path) = std::fs::canonicalize(source) else {
         return Ok(false);
     };
     let is_named = path.file_name().is_some_and(|name| name == "shm");
-    // The host's own is shared with the host.
+    // The host's own `/dev/shm` stays shared with the host.
     if !is_named || path == Path::new("/dev/shm") || !is_mount_point(&path)? {
         return Ok(false);
     }

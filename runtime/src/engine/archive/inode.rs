@@ -1,6 +1,5 @@
-//! A file of a tree that others change meanwhile. Its name is followed once; from
-//! then on it is touched by its descriptor alone, so a link that is put in its
-//! place leads nowhere.
+//! A file of a tree that others change at the same time. Its name is followed once; from then
+//! on only its descriptor is used, so a link put in its place has no effect.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -9,15 +8,15 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
-/// A file, directory, link or node, whatever its name leads to by now.
+/// A file, directory, link or node, independent of what its name leads to by now.
 pub(in crate::engine) struct Inode {
-    /// Opened with `O_PATH`: nothing happens to a device or a FIFO.
+    /// Opened with `O_PATH`: opening has no effect on a device or a FIFO.
     fd: OwnedFd,
     stat: Stat,
 }
 
 impl Inode {
-    /// What is at `name` in the directory `dir`: a link itself.
+    /// Opens `name` in the directory `dir`; a link is not followed.
     ///
     /// # Errors
     /// The kernel's.
@@ -26,7 +25,7 @@ impl Inode {
         Self::of(openat(dir, name, how, Mode::empty())?)
     }
 
-    /// What is open.
+    /// Takes over an open descriptor.
     ///
     /// # Errors
     /// The kernel's.
@@ -35,7 +34,7 @@ impl Inode {
         Ok(Self { fd, stat })
     }
 
-    /// As it was when it was opened.
+    /// The attributes at the time of opening.
     pub(in crate::engine) fn stat(&self) -> &Stat {
         &self.stat
     }
@@ -48,13 +47,13 @@ impl Inode {
         &self.fd
     }
 
-    /// A path that leads to it and no further, not even from a link (proc(5),
-    /// `/proc/pid/fd`). For calls that take no such descriptor.
+    /// A path to exactly this file, even if it is a link (proc(5), `/proc/pid/fd`). For calls
+    /// that do not take an `O_PATH` descriptor.
     pub(in crate::engine) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }
 
-    /// What a link says.
+    /// The target of a link.
     ///
     /// # Errors
     /// The kernel's.
@@ -62,10 +61,10 @@ impl Inode {
         Ok(readlinkat(&self.fd, "", Vec::new())?.into_bytes())
     }
 
-    /// Opens a file or a directory to read it, nothing else.
+    /// Opens a file or a directory for reading.
     ///
     /// # Errors
-    /// The kernel's; `EINVAL` for what is neither.
+    /// The kernel's; `EINVAL` for other kinds.
     pub(in crate::engine) fn read(&self) -> Result<OwnedFd, Errno> {
         let how = OFlags::RDONLY | OFlags::CLOEXEC;
         match self.kind() {

@@ -1,6 +1,6 @@
-//! Directory trees as streams of tar(5): [`pack`] writes one, [`extract`] makes a
-//! tree of one. Neither follows a link out of the tree that it is given, and
-//! neither keeps contents in memory.
+//! Directory trees as streams of tar(5): [`pack`] writes one, [`extract`] makes a tree of one.
+//! Neither follows a link out of the tree that it is given, and neither keeps contents in
+//! memory.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ mod pack;
 pub(in crate::engine) mod sparse;
 #[cfg(test)]
 mod tests;
-// Without taking images in, nothing unpacks layers.
+// Without the feature for pulling images nothing unpacks layers.
 #[cfg_attr(not(feature = "pull"), allow(dead_code))]
 pub(crate) mod unpack;
 
@@ -20,16 +20,16 @@ pub(in crate::engine) use self::pack::Packer;
 pub use crate::engine::archive::unpack::LeftOut;
 pub(in crate::engine) use crate::engine::archive::unpack::{Ownership, Side, extract};
 
-/// Which side of a copy broke off.
+/// The side of a copy that failed.
 #[derive(Debug)]
 pub(in crate::engine) enum TransferError {
-    /// What was read.
+    /// Reading failed.
     Source(io::Error),
-    /// What was written.
+    /// Writing failed.
     Target(io::Error),
 }
 
-/// Copies what `pack` writes as an archive into the directory `into`.
+/// Copies the output of `pack` as an archive into the directory `into`.
 pub(in crate::engine) fn transfer(
     pack: impl FnOnce(io::PipeWriter) -> io::Result<()> + Send,
     into: OwnedFd,
@@ -51,7 +51,7 @@ pub(in crate::engine) fn transfer(
         )
     });
     match (packed, extracted) {
-        // The writer fails, too, when the reader has gone.
+        // The writer fails, too, if the reader has ended.
         (Err(e), Err(_)) if e.kind() != io::ErrorKind::BrokenPipe => Err(TransferError::Source(e)),
         (_, Err(e)) => Err(TransferError::Target(e)),
         (packed, Ok(left_out)) => packed.map(|()| left_out).map_err(TransferError::Source),

@@ -1,5 +1,5 @@
-//! A directory tree into a stream, which may change while it is read: what is
-//! written is whole in any case.
+//! Writes a directory tree into a stream. The tree may change meanwhile: the archive is
+//! well-formed in every case.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -18,23 +18,23 @@ use super::inode::Inode;
 use super::sparse;
 use crate::engine::archive::unpack::{Attributes, XATTR, time_record};
 
-/// Directories within each other; each costs a descriptor while it is read.
+/// The largest depth of directories; each costs a descriptor while it is read.
 const MAX_DEPTH: usize = 400;
 
-/// As many bytes of names are kept: those of the directories that are being read, and of
-/// files that have several.
+/// The most bytes of names kept in memory: those of the directories being read, and of files
+/// with several names.
 const MAX_NAMES: usize = 256 << 20;
 
-/// What a name takes beside its bytes.
+/// The memory of a name beside its bytes.
 const NAME: usize = 64;
 
-/// Writes trees into an archive. Holes in files stay holes, in a form that GNU tar,
-/// Go and libarchive know.
+/// Writes trees into an archive. Holes in files stay holes, in a form that GNU tar, Go and
+/// libarchive can read.
 pub(in crate::engine) struct Packer<W: Write> {
     archive: Builder<W>,
-    /// Names of files that have several, by device and inode.
+    /// The first name of each file with several, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
-    /// For names, in bytes.
+    /// The bytes left for names.
     pub(super) room: usize,
 }
 
@@ -47,12 +47,12 @@ impl<W: Write> Packer<W> {
         }
     }
 
-    /// Writes the archive's end.
+    /// Writes the end of the archive.
     pub(in crate::engine) fn finish(self) -> io::Result<()> {
         self.archive.into_inner()?.flush()
     }
 
-    /// Writes what is in the directory `dir`, as if `path` were its name.
+    /// Writes the contents of the directory `dir`, named as if below `path`.
     pub(in crate::engine) fn contents(
         &mut self,
         dir: BorrowedFd<'_>,
@@ -61,7 +61,7 @@ impl<W: Write> Packer<W> {
         self.children(dir, path, 0)
     }
 
-    /// Writes `name` of the directory `dir` and all below it, called `path`.
+    /// Writes `name` of the directory `dir` and all below it, under the name `path`.
     pub(in crate::engine) fn tree(
         &mut self,
         dir: BorrowedFd<'_>,
@@ -94,13 +94,13 @@ impl<W: Write> Packer<W> {
             names.push(OsString::from_vec(name));
         }
         self.room -= taken;
-        // The same tree makes the same archive.
+        // Sorted, so that the same tree makes the same archive.
         names.sort();
         for name in names {
             let path = path.join(&name);
             match Inode::at(dir, &name) {
                 Ok(inode) => self.entry(inode, &path, depth)?,
-                // Removed since its name was read.
+                // The file was removed after its name was read.
                 Err(Errno::NOENT) => {}
                 Err(e) => return Err(at(&path, e.into())),
             }
@@ -129,12 +129,12 @@ impl<W: Write> Packer<W> {
             FileType::CharacterDevice => self.plain(&inode, path, EntryType::Char),
             FileType::BlockDevice => self.plain(&inode, path, EntryType::Block),
             FileType::Fifo => self.plain(&inode, path, EntryType::Fifo),
-            // A socket is of no use without its listener.
+            // Sockets are left out: one has no use without its listener.
             _ => Ok(()),
         }
     }
 
-    /// Something without content.
+    /// Writes an entry without content.
     fn plain(&mut self, inode: &Inode, path: &Path, kind: EntryType) -> io::Result<()> {
         let mut header = self.head(inode)?;
         header.set_entry_type(kind);
@@ -154,7 +154,8 @@ impl<W: Write> Packer<W> {
                 header.set_entry_type(EntryType::Link);
                 return self.archive.append_link(&mut header, path, first);
             }
-            // Without room its other names become files of their own.
+            // If there is no memory left for names, the file's other names become separate
+            // files.
             let taken = path.as_os_str().len() + NAME;
             if let Some(room) = self.room.checked_sub(taken) {
                 self.room = room;
@@ -188,7 +189,8 @@ impl<W: Write> Packer<W> {
         self.archive.append_data(&mut header, path, content)
     }
 
-    /// The header of what has no content, what it has no room for before it.
+    /// Makes the header of an entry without content. Values that do not fit it are written
+    /// before it.
     fn head(&mut self, inode: &Inode) -> io::Result<Header> {
         self.extend(&records(inode)?)?;
         Ok(header_of(inode.stat()))
@@ -205,7 +207,7 @@ fn at(path: &Path, error: io::Error) -> io::Error {
 }
 
 fn header_of(stat: &Stat) -> Header {
-    // GNU tar looks for its own kind of holes in GNU's headers.
+    // GNU tar expects its own kind of holes in GNU headers.
     let mut header = Header::new_ustar();
     header.set_uid(stat.st_uid.into());
     header.set_gid(stat.st_gid.into());
@@ -215,25 +217,24 @@ fn header_of(stat: &Stat) -> Header {
     header
 }
 
-/// Extended attributes, and a time that is no whole second, as records of a pax
-/// header.
+/// Extended attributes, and a time with a fraction of a second, as records of a pax header.
 fn records(inode: &Inode) -> io::Result<Vec<(String, Vec<u8>)>> {
     let attributes = Attributes::read(inode).map_err(io::Error::from)?;
     let named = attributes.xattrs().filter_map(|(key, value)| {
-        // Others cannot be written: the key is text.
+        // A key must be text; other attributes are left out.
         let key = key.to_str().ok()?;
         Some((format!("{XATTR}{key}"), value.to_vec()))
     });
     Ok(named.chain(time_record(attributes.mtime())).collect())
 }
 
-/// A map, and parts of a file: exactly so many bytes, zeroes for those that the
-/// file lost meanwhile.
+/// The content of a file: a map, then the parts. It has exactly the announced number of bytes;
+/// zeroes replace what the file has lost meanwhile.
 struct Content<'a> {
     map: &'a [u8],
     file: &'a File,
     parts: std::vec::IntoIter<(u64, u64)>,
-    /// Of the present part.
+    /// The offset of the present part.
     at: u64,
     left: u64,
 }

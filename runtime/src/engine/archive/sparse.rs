@@ -1,5 +1,5 @@
-//! Files with holes (GNU tar, "PAX Format, Version 1.0"): the content begins with
-//! a map of the parts that are there, in decimal lines, padded to a block.
+//! Files with holes (GNU tar, "PAX Format, Version 1.0"): the content begins with a map of the
+//! parts that hold data, in decimal lines, padded to a block.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,32 +10,33 @@ use rustix::io::Errno;
 /// Archives consist of blocks (pax(1), "ustar Interchange Format").
 const BLOCK: usize = 512;
 
-/// What the keys of their records begin with.
+/// The prefix of the keys in their records.
 pub(in crate::engine) const RECORD: &str = "GNU.sparse.";
 
-/// Parts of a file that are there: offsets and lengths, ascending.
+/// The parts of a file that hold data: offsets and lengths, ascending.
 pub(in crate::engine) type Parts = Vec<(u64, u64)>;
 
-/// A file in more parts is refused: their map is kept in memory, 16 bytes each. To
-/// fill its holes instead would fill the disk: a guest can make holes of any size.
+/// The largest number of parts: their map is kept in memory, 16 bytes each. A file with more is
+/// refused. Filling its holes instead could fill the disk, since a guest can make holes of any
+/// size.
 const MAX_PARTS: usize = 1 << 20;
 
-/// The parts of a file of `size` bytes. `None` if it has no holes, or its file
-/// system does not tell.
+/// The parts of a file of `size` bytes. `None` if it has no holes, or if its file system does
+/// not report them.
 pub(super) fn parts(file: &File, size: u64) -> io::Result<Option<Parts>> {
     let mut parts = Parts::new();
     let mut at = 0;
     while at < size {
         let start = match seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
-            // Nothing but a hole is left.
+            // Only a hole is left.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
             Err(e) => return Err(e.into()),
         };
         let end = match seek(file, SeekFrom::Hole(start)) {
             Ok(end) => end.min(size),
-            // It has lost its end meanwhile.
+            // The file was truncated meanwhile.
             Err(Errno::NXIO) => break,
             Err(e) => return Err(e.into()),
         };
@@ -51,14 +52,14 @@ pub(super) fn parts(file: &File, size: u64) -> io::Result<Option<Parts>> {
     if parts == [(0, size)] || size == 0 {
         return Ok(None);
     }
-    // A hole at the end ends with a part of nothing.
+    // A hole at the end is marked by an empty part.
     if parts.last().is_none_or(|(start, len)| start + len < size) {
         parts.push((size, 0));
     }
     Ok(Some(parts))
 }
 
-/// What the content begins with.
+/// The map at the beginning of the content.
 pub(super) fn map(parts: &Parts) -> Vec<u8> {
     let mut map = format!("{}\n", parts.len()).into_bytes();
     for (offset, len) in parts {
@@ -68,17 +69,17 @@ pub(super) fn map(parts: &Parts) -> Vec<u8> {
     map
 }
 
-/// Reads what the content of a file of `size` bytes begins with.
+/// Reads the map at the beginning of the content of a file of `size` bytes.
 ///
 /// # Errors
-/// `InvalidData` for what is no map of such a file.
+/// `InvalidData` if it is not a map of such a file.
 pub(in crate::engine) fn read_map(content: &mut impl Read, size: u64) -> io::Result<Parts> {
     let mut lines = Lines {
         content,
         block: [0; BLOCK],
         at: BLOCK,
     };
-    // The last part may be one of nothing.
+    // The last part may be empty.
     let count = usize::try_from(lines.number()?).unwrap_or(usize::MAX);
     if count > MAX_PARTS + 1 {
         return Err(too_many());
@@ -97,7 +98,7 @@ pub(in crate::engine) fn read_map(content: &mut impl Read, size: u64) -> io::Res
     Ok(parts)
 }
 
-/// The lines of a map, read by whole blocks.
+/// The lines of a map, read in whole blocks.
 struct Lines<'a, R> {
     content: &'a mut R,
     block: [u8; BLOCK],

@@ -31,7 +31,7 @@ fn tree() -> tempfile::TempDir {
     fs::write(at("sub/file"), "text").unwrap();
     fs::set_permissions(at("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
     std::os::unix::fs::chown(at("sub/file"), Some(5_000_000), Some(7)).unwrap();
-    // Changing the owner took the set-id bit away.
+    // Changing the owner removed the set-id bit.
     fs::set_permissions(at("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::hard_link(at("sub/file"), at("zweit")).unwrap();
     symlink("/nowhere", at("link")).unwrap();
@@ -91,7 +91,7 @@ fn what_is_packed_comes_out_the_same() {
     let (from, to) = (tree(), tempfile::tempdir().unwrap());
     extracted(&packed(from.path()), to.path());
     compare(from.path(), to.path());
-    // Its holes, too.
+    // Its holes are kept, too.
     assert!(fs::metadata(to.path().join("sparse")).unwrap().blocks() < 1000);
 }
 
@@ -120,7 +120,7 @@ fn a_file_that_loses_its_end_does_not_damage_the_archive() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), "12345678").unwrap();
     fs::write(dir.path().join("b"), "whole").unwrap();
-    // Its size is read, then its content: the writer between them cuts it.
+    // A writer that truncates the file between the reads of its size and of its content.
     struct Cutting<'a>(Vec<u8>, &'a Path);
     impl Write for Cutting<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -1,8 +1,8 @@
-//! Artifacts: files that a user keeps with a container, of which the container sees
-//! nothing. They go with it.
+//! Artifacts: files that a user keeps with a container. The container does not see them. They
+//! are removed with it.
 //!
-//! `containers/<name>/artifacts/<artifact>/data`: the directory comes and goes as a
-//! whole.
+//! The path is `containers/<name>/artifacts/<artifact>/data`: the directory is added and
+//! removed as a whole.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,11 +17,11 @@ use crate::state_dir::sync_dir;
 const DATA: &str = "data";
 
 impl PodHandle {
-    /// Keeps what `content` says as an artifact of a container.
+    /// Stores `content` as an artifact of a container.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`]; [`Error::NotFound`] for no such container;
-    /// [`Error::Invalid`] for a name that is none.
+    /// [`Error::AlreadyExists`]; [`Error::NotFound`] for an unknown container;
+    /// [`Error::Invalid`] for an invalid name.
     pub fn add_artifact(
         &self,
         container: &str,
@@ -42,7 +42,7 @@ impl PodHandle {
         placed.map_err(|e| staging::taken(e, "artifact", artifact))
     }
 
-    /// Opens an artifact of a container to read it.
+    /// Opens an artifact of a container for reading.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -60,12 +60,12 @@ impl PodHandle {
     /// The names of a container's artifacts and their sizes in bytes.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for no such container.
+    /// [`Error::NotFound`] for an unknown container.
     pub fn artifact_names(&self, container: &str) -> Result<Vec<(String, u64)>> {
         let dir = self.artifacts(container)?;
         let names = records::names_in(&dir)?.into_iter();
         let sized = names.filter_map(|name| {
-            // Removed meanwhile.
+            // The artifact was removed meanwhile.
             let data = fs::metadata(dir.join(&name).join(DATA)).ok()?;
             Some((name, data.len()))
         });

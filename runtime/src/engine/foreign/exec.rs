@@ -56,7 +56,7 @@ struct Exec {
 }
 
 impl Execs {
-    /// Of a pod that this process owns.
+    /// Begins for a pod that this process owns.
     pub fn new(pod: Arc<Pod>) -> Arc<Self> {
         Arc::new(Self {
             pod,
@@ -98,7 +98,7 @@ impl Execs {
         let process = exec_request::process_of(&session, base, session.user.as_ref(), &layers)?;
         let id = format!("{PREFIX}{}", &crate::state_dir::id::new_id()[..12]);
         let mut execs = lock(&self.execs);
-        // Of a client that went away before it started its process.
+        // The exec of a client that went away before it started its process.
         let stale = execs
             .iter()
             .find(|(_, session)| !*lock(&session.started))
@@ -175,7 +175,7 @@ impl Execs {
         if let Err(e) = self.pod.delete(&session.container, Some(&exec)).await {
             log::debug!("Exec {exec} of container {}: {e}", session.container);
         }
-        // Without an exit: its container was removed, which killed it.
+        // No exit is known: the container was removed, which killed the process.
         session.exit.send_replace(Some(exit.unwrap_or(Exit {
             status: 128 + libc::SIGKILL as u32,
             at: std::time::SystemTime::now(),
@@ -266,7 +266,7 @@ async fn ended(session: &Exec) -> Exit {
         if let Some(exit) = *exit.borrow_and_update() {
             return exit;
         }
-        // The sender lives in `session`: this cannot fail.
+        // This cannot fail: the sender lives in `session`.
         let _ = exit.changed().await;
     }
 }

@@ -1,5 +1,5 @@
-//! Pods as their front doors have written them down, for a front door that
-//! shows those of others.
+//! Pods of other managers than the engine, read from their state files, for the engine to list
+//! them.
 
 pub mod exec;
 
@@ -23,39 +23,39 @@ pub use crate::state_dir::record::{
 #[derive(Debug)]
 pub struct ListedPod {
     dir: RunPaths,
-    /// What it was asked to be.
+    /// The request that it was made from.
     pub config: PodConfig,
-    /// Where it stands.
+    /// Its state.
     pub state: PodRunState,
-    /// Its containers, by id; those whose files cannot be read with why.
+    /// Its containers, by id; an error for those whose files cannot be read.
     pub containers: BTreeMap<String, Result<ListedContainer>>,
-    /// The process that owns it, if that lives.
+    /// The process that owns it, if it lives.
     pub owner: Option<OwnerProcess>,
 }
 
 /// A container of such a pod.
 #[derive(Debug)]
 pub struct ListedContainer {
-    /// What it is.
+    /// Its record.
     pub record: ContainerRecord,
-    /// Where it stands.
+    /// Its state.
     pub state: ContainerRunState,
 }
 
-/// What CRI plugins annotate sandboxes and containers with (containerd,
-/// `pkg/cri/annotations`): Kubernetes' names.
+/// The CRI plugins' annotations for Kubernetes' names of sandboxes and containers (containerd,
+/// `pkg/cri/annotations`).
 const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 
 impl ListedPod {
-    /// What people call it: Kubernetes' name, or its id. More than one may have it.
+    /// The name for display: Kubernetes' name, or the id. It may not be unique.
     pub fn name(&self) -> &str {
         let name = self.config.labels.get(SANDBOX_NAME);
         name.unwrap_or(&self.config.id)
     }
 
-    /// Reads a pod. Waits for nobody.
+    /// Reads a pod without waiting for locks.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
@@ -82,12 +82,12 @@ impl ListedPod {
         })
     }
 
-    /// Where its owner serves `management.proto`.
+    /// The socket on which its owner serves `management.proto`.
     pub fn management(&self) -> PathBuf {
         self.dir.management()
     }
 
-    /// Where it stands.
+    /// Its status.
     pub fn status(&self) -> engine::status::PodStatus {
         let containers = self.containers.values();
         let states =
@@ -95,7 +95,7 @@ impl ListedPod {
         engine::status::PodStatus::of(states, false)
     }
 
-    /// The refusal to change a container of it from here.
+    /// The error for an attempt to change a container of it from here.
     pub fn refusal(&self, container: &str) -> Error {
         refusal(self.config.managed_by, &self.config.namespace, container)
     }
@@ -107,7 +107,7 @@ impl ListedPod {
 }
 
 impl ListedContainer {
-    /// Where it stands.
+    /// Its status.
     pub fn status(&self) -> ContainerStatus {
         match self.state.init.status {
             Status::Creating => ContainerStatus::Configured,
@@ -118,7 +118,7 @@ impl ListedContainer {
         }
     }
 
-    /// What its bundle says of it; nothing if that is gone.
+    /// The information in its bundle; empty if the bundle is gone.
     pub fn bundle_info(&self) -> BundleInfo {
         let spec = crate::load_spec(&self.record.bundle).ok();
         let annotations = spec.as_ref().and_then(|spec| spec.annotations().clone());
@@ -133,12 +133,12 @@ impl ListedContainer {
     }
 }
 
-/// What the bundle of a [`ListedContainer`] says of it.
+/// The information in the bundle of a [`ListedContainer`].
 #[derive(Debug)]
 pub struct BundleInfo {
-    /// Kubernetes' name of it. A pod may have had more than one of it.
+    /// Its name in Kubernetes. Several containers of a pod, one after the other, may have it.
     pub name: Option<String>,
-    /// The image that it was made of, if it says so.
+    /// The image that it was made from, if it is known.
     pub image: String,
     /// Its command.
     pub command: Vec<String>,
@@ -146,7 +146,7 @@ pub struct BundleInfo {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The refusal to change a container that is managed by another program.
+/// The error for an attempt to change a container that another program manages.
 pub(crate) fn refusal(managed_by: ManagedBy, namespace: &str, container: &str) -> Error {
     let message = match managed_by {
         ManagedBy::Run => format!(
@@ -170,7 +170,7 @@ fn read_container(dir: &Path, owned: bool) -> Result<ListedContainer> {
     };
     let init = &mut container.state.init;
     if !owned && init.status != Status::Stopped {
-        // Nothing of a pod outlives its owner.
+        // All processes of a pod end with its owner.
         *init = ProcessRecord {
             status: Status::Stopped,
             pid: 0,
@@ -190,13 +190,12 @@ pub struct UnreadableForeignPod {
     pub namespace: String,
     /// Its id.
     pub pod: String,
-    /// What is wrong.
+    /// The error.
     pub error: Error,
 }
 
-/// The pods below a state directory that other front doors than the engine
-/// have made, of one namespace or of all. What is wrong with one pod is in its
-/// place.
+/// The pods of other managers below a state directory, of one namespace or of all. Each entry
+/// is a pod, or the error of reading it.
 ///
 /// # Errors
 /// [`Error::Io`] if a directory cannot be read.
@@ -220,7 +219,7 @@ pub fn foreign(
             }
             match ListedPod::read(root, &namespace, &pod) {
                 Ok(listed) => found.push(Ok(listed)),
-                // Removed between the two looks, or only just being made.
+                // The pod was removed meanwhile, or is just being made.
                 Err(Error::NotFound { .. }) => {}
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => found.push(Err(UnreadableForeignPod {

@@ -14,13 +14,13 @@ use crate::engine::wire::attach;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
-/// An owner that is about to end may be met this often before one is there.
+/// How many ending owners in a row are tolerated before giving up.
 pub(in crate::engine) const TRIES: usize = 20;
 
-/// For an owner that takes no more calls to be gone.
+/// How long an owner that takes no more calls may take to end.
 const LEAVING: Duration = Duration::from_secs(20);
 
-/// After so long it is looked whether another owner answers already.
+/// The interval at which a waiter checks whether another owner answers.
 const NEXT: Duration = Duration::from_secs(1);
 
 /// After so long a check is made that the process that holds the lock is not stopped.
@@ -28,14 +28,14 @@ const STOPPED: Duration = Duration::from_secs(2);
 
 /// The way to change a pod.
 pub(in crate::engine) enum Access {
-    /// Its living owner.
+    /// Through its living owner.
     Owner(OwnerClient),
-    /// No owner: its files may be changed while this lock is held.
+    /// To its files, while this lock is held: the pod has no owner.
     Files(PodLock),
 }
 
 impl PodHandle {
-    /// Its owner, if it has one.
+    /// Connects to its owner, if it has one.
     ///
     /// # Errors
     /// [`Error::Remote`] if the owner lives and does not answer.
@@ -46,10 +46,10 @@ impl PodHandle {
         })
     }
 
-    /// Its owner, which is started if there is none.
+    /// Connects to its owner, and starts one if there is none.
     ///
     /// # Errors
-    /// What kept the owner from its work.
+    /// The owner's reason for not serving.
     pub async fn ensure_owner(&self) -> Result<OwnerClient> {
         for _ in 0..TRIES {
             if let Access::Owner(owner) = self.access().await? {
@@ -64,9 +64,8 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// Asks the owner, again if it ends meanwhile: what is asked for must be
-    /// such that twice does no harm. Without an owner: the lock under which the
-    /// files may be changed instead.
+    /// Sends a request to the owner, again if the owner ends meanwhile: the request must be
+    /// safe to repeat. Without an owner, returns the lock under which the files may be changed.
     pub(in crate::engine) async fn ask<T>(
         &self,
         call: impl AsyncFn(&OwnerClient) -> Result<T>,
@@ -83,7 +82,7 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// As [`PodHandle::ask`], of an owner that is started if there is none.
+    /// As [`PodHandle::ask`], but starts an owner if there is none.
     pub(in crate::engine) async fn command<T>(
         &self,
         call: impl AsyncFn(&OwnerClient) -> Result<T>,
@@ -98,10 +97,10 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// Waits until an owner that is on its way out has gone, or the next one is there.
+    /// Waits until an ending owner has gone, or another one is there.
     ///
     /// # Errors
-    /// [`Error::Remote`] if it stays.
+    /// [`Error::Remote`] if it does not end.
     pub async fn owner_ended(&self) -> Result<()> {
         let home = self.home.clone();
         let mut waiting =
@@ -116,8 +115,8 @@ impl PodHandle {
                 }
                 Err(_) => {}
             }
-            // On a busy machine the lock may have gone from one to the next before we
-            // were woken: this one is not on its way out.
+            // On a busy machine the lock may have passed to another owner meanwhile, which is
+            // not ending.
             let address = self.engine.owner_address(&self.home);
             if OwnerClient::connect(&address).await.is_some() {
                 return Ok(());
@@ -137,8 +136,8 @@ impl PodHandle {
         Error::Internal(format!("The owner of pod {} ends each time", self.name()))
     }
 
-    /// Connects to the owner for the streams of a process; to none if there is
-    /// no owner, unless one is to be started. The owner may go before it answers.
+    /// Connects to the owner for the streams of a process. Without an owner returns `None`,
+    /// unless `start`. The owner may end before it answers.
     ///
     /// # Errors
     /// Those of [`PodHandle::owner`] or [`PodHandle::ensure_owner`].
@@ -151,7 +150,7 @@ impl PodHandle {
                 return Ok(None);
             }
             match UnixStream::connect(&address).await {
-                // It is leaving, and has answered somebody else meanwhile.
+                // The owner is ending.
                 Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => {
                     self.owner_ended().await?;
                 }
@@ -161,7 +160,7 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// The way to change the pod now.
+    /// The current way to change the pod.
     pub(in crate::engine) async fn access(&self) -> Result<Access> {
         let address = self.engine.owner_address(&self.home);
         for _ in 0..TRIES {
@@ -170,8 +169,8 @@ impl PodHandle {
                 return Ok(Access::Files(held));
             }
             drop(held);
-            // An owner listens before it is one: this one has left its socket
-            // and is about to leave its lock.
+            // A starting owner listens before it takes the lock. This holder does not listen
+            // any more: it has removed its socket and will release the lock.
             if let Some(client) = OwnerClient::connect(&address).await {
                 return Ok(Access::Owner(client));
             }
@@ -180,8 +179,8 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// The pod's lock, for changes. Holders only work on files: one that
-    /// keeps it was stopped.
+    /// Takes the pod's lock, for changes of files. Other holders only work on files, so a
+    /// holder that keeps the lock for long was stopped.
     pub(in crate::engine) async fn locked(&self) -> Result<PodLock> {
         let home = self.home.clone();
         let mut waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
@@ -192,7 +191,7 @@ impl PodHandle {
                     let problem = format!("Waiting for a lock broke off: {e}");
                     return Err(Error::Internal(problem));
                 }
-                // Many may be at it, one after the other.
+                // The lock has passed to another holder.
                 Err(_) => {}
             }
             if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.home)? {
@@ -226,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::below(dir.path());
         let pod = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
-        // The lock goes from one to the next while nobody is awake to take it.
+        // The lock passes from holder to holder while the waiter does not run.
         let lock = File::create(pod.home().owner()).unwrap();
         lock.lock_exclusive().unwrap();
         let address = engine.owner_address(pod.home());
@@ -235,7 +234,7 @@ mod tests {
 
         pod.owner_ended().await.unwrap();
 
-        // Or it is free.
+        // Also if it is free.
         drop(lock);
         pod.owner_ended().await.unwrap();
     }

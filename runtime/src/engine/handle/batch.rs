@@ -1,4 +1,4 @@
-//! Many changes of one pod in a row, with nobody else's in between.
+//! Several changes of one pod in a row, without other operations in between.
 
 use protos::management as api;
 
@@ -9,19 +9,19 @@ use crate::engine::wire::errors;
 use crate::error::{Error, Result};
 
 impl PodHandle {
-    /// Makes changes one after the other; no other operation on the pod comes
-    /// in between, and its VM does not end before the last one is made. What
-    /// goes wrong with one does not keep the others.
+    /// Makes changes one after the other. No other operation on the pod runs in between, and
+    /// its VM does not end before the last change. If one change fails, the others are still
+    /// made.
     ///
     /// # Errors
-    /// That of the owner; that of each change is in its place.
+    /// The owner's; the error of each change is in its place.
     pub async fn batch(&self, changes: &[Change]) -> Result<Vec<Result<Outcome>>> {
         let operations: Vec<_> = changes.iter().map(to_operation).collect::<Result<_>>()?;
         let request = api::BatchRequest {
             operations,
             ..Default::default()
         };
-        // Twice would do harm: an owner that has gone is not asked again.
+        // A batch is not safe to repeat: it is not sent again if the owner has ended.
         let answered = loop {
             match self.ensure_owner().await?.batch(request.clone()).await {
                 Err(Error::OwnerLeaving) => self.owner_ended().await?,
@@ -37,11 +37,11 @@ impl PodHandle {
             .collect())
     }
 
-    /// Asks the guest how containers stand, and writes down where that is not
-    /// what is on record: the done ones of the outcome.
+    /// Asks the guest for the state of containers and corrects their records; the outcome lists
+    /// the corrected containers as done.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn sync(&self, containers: &[String]) -> Result<Outcome> {
         let synced = self.ask(async |owner| owner.sync(request(containers, false)).await);
         match synced.await? {

@@ -1,5 +1,5 @@
-//! Undoing what the last run of a container left on the host and in its VM,
-//! without removing the container.
+//! Cleaning up on the host and in the VM after the last run of a container, without removing
+//! it.
 
 use crate::engine::handle::PodHandle;
 use crate::engine::journal::Event;
@@ -11,11 +11,11 @@ use crate::engine::wire::errors;
 use crate::error::Result;
 
 impl PodHandle {
-    /// Undoes what containers that do not run have left: mounts, the bundle of
-    /// the last start, a place in the VM of one that was never started.
+    /// Removes the remains of containers that do not run: mounts, the bundle of the last start,
+    /// and a container in the VM that was built and never started.
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`crate::Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn cleanup(&self, containers: &[String]) -> Result<Outcome> {
         let cleaned = self.ask(async |owner| owner.cleanup(request(containers, false)).await);
         let held = match cleaned.await? {

@@ -1,4 +1,4 @@
-//! A pod's owner, as other processes call it.
+//! A client for a pod's owner.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ttrpc::context::{self, Context};
 use crate::engine::wire::errors::remote;
 use crate::error::{Error, Result};
 
-/// For answers that need nothing but the owner itself.
+/// The deadline of calls that only the owner itself must answer.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A connection to the owner of a pod.
@@ -26,15 +26,15 @@ impl std::fmt::Debug for OwnerClient {
     }
 }
 
-/// Defines one method a call: name, request, response. Calls that may start a
-/// VM or wait for a container have no deadline: the owner keeps its own.
+/// Defines one method per call: name, request, response. Calls that may start a VM or wait for
+/// a container have no deadline here: the owner has its own.
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $deadline:expr;)*) => {
         impl OwnerClient {
             $($(#[$doc])*
             ///
             /// # Errors
-            /// The owner's; [`Error::OwnerGone`] if it went first.
+            /// The owner's; [`Error::OwnerGone`] if the owner ended first.
             pub async fn $name(&self, request: api::$request) -> Result<api::$response> {
                 self.0.$name($deadline, &request).await.map_err(remote)
             })*
@@ -43,7 +43,7 @@ macro_rules! calls {
 }
 
 calls! {
-    /// Where the containers of the pod stand.
+    /// The states of the pod's containers.
     status(Empty) -> StatusResponse, soon();
     /// Builds containers.
     init(ContainersRequest) -> Results, patiently();
@@ -61,21 +61,21 @@ calls! {
     kill(KillRequest) -> Results, patiently();
     /// Removes containers.
     remove(RemoveRequest) -> Results, patiently();
-    /// Takes in a container.
+    /// Takes a new container into the running pod.
     adopt(ContainerRequest) -> Empty, soon();
     /// Changes resource limits.
     update(UpdateRequest) -> Empty, patiently();
     /// Makes changes one after the other.
     batch(BatchRequest) -> BatchResponse, patiently();
-    /// Undoes what the last run of containers left.
+    /// Removes the remains of the last run of containers.
     cleanup(ContainersRequest) -> Results, patiently();
-    /// Asks the guest how containers stand.
+    /// Compares the records of containers with the guest.
     sync(ContainersRequest) -> Results, patiently();
     /// Stops all containers, the VM and the owner.
     shutdown(StopRequest) -> Results, patiently();
     /// Waits for a process.
     wait(ProcessRequest) -> WaitResponse, patiently();
-    /// What containers use.
+    /// The resource usage of containers.
     stats(ContainersRequest) -> StatsResponse, patiently();
     /// The processes of a container.
     processes(ContainerRequest) -> ProcessesResponse, patiently();
@@ -87,25 +87,25 @@ calls! {
     remove_exec(RemoveExecRequest) -> Empty, patiently();
     /// Sets the size of a pty.
     resize(ResizeRequest) -> Empty, patiently();
-    /// The root file system of a container.
+    /// Mounts the root file system of a container.
     mount(MountRequest) -> MountResponse, patiently();
-    /// Ends a use of it.
+    /// Undoes one mount of it.
     unmount(UnmountRequest) -> Empty, patiently();
-    /// Files of containers were changed on the host.
+    /// Announces that files of containers were changed on the host.
     files_changed(Empty) -> Empty, patiently();
 }
 
 impl OwnerClient {
-    /// Connects; `None` if nobody listens.
+    /// Connects; `None` if no process listens.
     pub async fn connect(address: &Path) -> Option<Self> {
         let stream = UnixStream::connect(address).await.ok()?;
         Some(Self(ManagementClient::new(Client::new(stream.into()))))
     }
 
-    /// The processes of a container, as the guest numbers them.
+    /// The processes of a container, with the guest's pids.
     ///
     /// # Errors
-    /// The owner's; [`Error::OwnerGone`] if it went first.
+    /// The owner's; [`Error::OwnerGone`] if the owner ended first.
     pub async fn list_processes(&self, container: &str) -> Result<Vec<protos::agent::Process>> {
         let request = api::ContainerRequest {
             container: container.to_owned(),
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// An owner of a build in which the service had no method yet.
+    /// An owner of an earlier build, whose service lacks the method.
     #[tokio::test]
     async fn what_an_owner_of_an_earlier_build_does_not_know_is_said_so() {
         let dir = tempfile::tempdir().unwrap();

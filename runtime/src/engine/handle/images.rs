@@ -1,4 +1,4 @@
-//! Removing images: never from under a container.
+//! Removing images that no container uses.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use crate::engine::records::definition::Rootfs;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Error, Result};
 
-/// What has been removed.
+/// The result of a removal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Names that are free now.
+    /// The names that were removed.
     pub untagged: Vec<String>,
-    /// Ids of images that are gone.
+    /// The ids of the images that were removed.
     pub deleted: Vec<String>,
-    /// Bytes of the images that are gone. Layers that others have as well still
-    /// take theirs.
+    /// The size of the removed images in bytes. Layers that other images share stay on the
+    /// disk.
     pub bytes: u64,
 }
 
@@ -32,7 +32,7 @@ impl Removed {
     }
 }
 
-/// What is in the way of a removal.
+/// The reason why an image cannot be removed.
 enum Hindrance {
     Users(Vec<(PodHandle, String)>),
     Other(Error),
@@ -45,18 +45,18 @@ impl From<Error> for Hindrance {
 }
 
 impl Engine {
-    /// The images.
+    /// Opens the image store.
     ///
     /// # Errors
-    /// [`Error::Io`] if their directories cannot be made.
+    /// [`Error::Io`] if its directories cannot be made.
     pub fn images(&self) -> Result<Images> {
         Images::new(&self.config().data_root)
     }
 
-    /// The containers of images, by the image's id.
+    /// The containers of each image, by the image's id.
     ///
     /// # Errors
-    /// [`Error::BadFile`] for a container that cannot be read: it may be one.
+    /// [`Error::BadFile`] if a container cannot be read: it may use any image.
     pub fn image_users(&self) -> Result<BTreeMap<String, Vec<(PodHandle, String)>>> {
         let mut users: BTreeMap<String, Vec<(PodHandle, String)>> = BTreeMap::new();
         for (pod, container) in self.all_definitions()? {
@@ -67,8 +67,8 @@ impl Engine {
         Ok(users)
     }
 
-    /// Removes an image, or the name it was called by if it has others. With
-    /// `force` the containers of the image go, and all of its names.
+    /// Removes an image; if it has several names, only the given name. With `force` removes the
+    /// image's containers and all of its names.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`ImageError::InUse`]; [`ImageError::ManyNames`].
@@ -87,7 +87,7 @@ impl Engine {
                     return Ok(removed);
                 }
                 Err(Hindrance::Other(e)) => return Err(e),
-                // Not under the lock: a container may take a while to stop.
+                // The lock is not held here: stopping a container may take a while.
                 Err(Hindrance::Users(users)) => {
                     for (pod, name) in users {
                         pod.remove_with_own(&name).await?;
@@ -97,11 +97,10 @@ impl Engine {
         }
     }
 
-    /// Removes images that have no name any more; with `all` all that no
-    /// container is of.
+    /// Removes images without a name; with `all`, all images not used by a container.
     ///
     /// # Errors
-    /// [`Error::BadFile`] for a container that cannot be read.
+    /// [`Error::BadFile`] if a container cannot be read.
     pub fn prune_images(&self, all: bool) -> Result<Removed> {
         let images = self.images()?;
         let held = images.exclusive()?;
@@ -184,7 +183,7 @@ impl Images {
         Ok(removed)
     }
 
-    /// Names first: an image without any is found by `prune`.
+    /// Names go first: `prune` finds an image without a name.
     fn delete(&self, view: ImageView, removed: &mut Removed, held: &StoreLock) -> Result<()> {
         for name in &view.names {
             self.forget_name(name, held)?;

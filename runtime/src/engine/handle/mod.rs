@@ -1,5 +1,5 @@
-//! One pod, for callers that do not own it: every operation asks the owner, or changes
-//! the files itself where the pod has no owner (`access.rs`).
+//! One pod, for callers that do not own it: every operation asks the owner or, if the pod has
+//! no owner, changes the files (`access.rs`).
 
 pub(crate) mod access;
 pub mod batch;
@@ -48,13 +48,13 @@ impl PodHandle {
         self.home.name()
     }
 
-    /// Where it is.
+    /// The paths of its files.
     pub fn home(&self) -> &DataPaths {
         &self.home
     }
 
-    /// The pod as it is now. Never waits for its VM. If its owner has died, what follows
-    /// is written down.
+    /// Reads the pod's current state. Never waits for its VM. If its owner has died, records
+    /// that its containers have ended.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
@@ -71,11 +71,11 @@ impl PodHandle {
         let name = definition.name.clone();
         {
             let held = self.locked().await?;
-            // The holder of this lock takes no further one.
+            // No other lock is taken under this one.
             let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
             add_container(&self.home, definition, &held)?;
             if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
-                // One that comes later finds it.
+                // An owner that starts later finds it.
                 return Ok(());
             }
         }
@@ -92,17 +92,17 @@ impl PodHandle {
     /// Builds containers up to the point where their inits wait.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn init(&self, containers: &[String]) -> Result<Outcome> {
         let built = self.command(async |owner| owner.init(request(containers, false)).await);
         built.await.map(errors::to_outcome)
     }
 
-    /// Starts containers, all if none is named; with `dependencies` those that
-    /// they depend on first.
+    /// Starts containers, or all if the list is empty; with `dependencies`, starts the
+    /// containers that they depend on first.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn start(&self, containers: &[String], dependencies: bool) -> Result<Outcome> {
         let view = self.view()?;
         for name in view
@@ -115,7 +115,7 @@ impl PodHandle {
         let started =
             self.command(async |owner| owner.start(request(containers, dependencies)).await);
         let mut outcome = started.await.map(errors::to_outcome)?;
-        // One that cannot be read is none that the owner knows of.
+        // The owner does not know of a container that cannot be read.
         for (name, files) in self.view()?.containers {
             if let Err(error) = files
                 && containers.is_empty()
@@ -126,10 +126,10 @@ impl PodHandle {
         Ok(outcome)
     }
 
-    /// Stops containers; all, and the VM with them, if none is named.
+    /// Stops containers; if the list is empty, stops all and the VM.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn stop(&self, containers: &[String], seconds: Option<u32>) -> Result<Outcome> {
         let stopped = self.ask(async |owner| {
             let request = stop_request(containers, seconds);
@@ -142,7 +142,7 @@ impl PodHandle {
             Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
-        // Nothing runs; and nothing is to be started again by itself.
+        // Nothing runs. Restart policies must not start a container again.
         let mut view = PodView::read_locked(&self.home, &held)?;
         view.record_losses(&held)?;
         let mut outcome = Outcome::default();
@@ -158,7 +158,7 @@ impl PodHandle {
         Ok(outcome)
     }
 
-    /// Stops containers that run, and starts them all.
+    /// Stops the running ones of the containers, and starts them all.
     ///
     /// # Errors
     /// As [`PodHandle::stop`] and [`PodHandle::start`].
@@ -169,10 +169,10 @@ impl PodHandle {
         restarted.await.map(errors::to_outcome)
     }
 
-    /// Freezes containers that run.
+    /// Freezes running containers.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn pause(&self, containers: &[String]) -> Result<Outcome> {
         let paused = self.ask(async |owner| owner.pause(request(containers, false)).await);
         match paused.await? {
@@ -181,10 +181,10 @@ impl PodHandle {
         }
     }
 
-    /// Thaws containers that are paused.
+    /// Thaws paused containers.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn unpause(&self, containers: &[String]) -> Result<Outcome> {
         let unpaused = self.ask(async |owner| owner.unpause(request(containers, false)).await);
         match unpaused.await? {
@@ -193,11 +193,11 @@ impl PodHandle {
         }
     }
 
-    /// Sends a signal to containers that run: to their inits, or with `all` to
-    /// all of their processes.
+    /// Sends a signal to running containers: to their inits, or with `all` to all of their
+    /// processes.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn kill(&self, containers: &[String], signal: u32, all: bool) -> Result<Outcome> {
         let killed = self.ask(async |owner| {
             let request = api::KillRequest {
@@ -214,8 +214,8 @@ impl PodHandle {
         }
     }
 
-    /// What an operation comes to that needs a VM, where there is none.
-    /// The caller holds the lock.
+    /// The outcome of an operation that needs a VM, if there is none. The caller holds the
+    /// lock.
     fn nothing_to(
         &self,
         operation: Operation,
@@ -242,12 +242,11 @@ impl PodHandle {
         Ok(outcome)
     }
 
-    /// Waits until a container has ended; answers at once if it has. Its exit
-    /// code.
+    /// Waits until a container has ended, and returns its exit code; returns at once if it has
+    /// ended before.
     ///
     /// # Errors
-    /// [`Error::WrongState`] for one that never ran and that nobody is about to
-    /// start.
+    /// [`Error::WrongState`] for a container that never ran and is not about to start.
     pub async fn wait(&self, container: &str) -> Result<u32> {
         for _ in 0..TRIES {
             if let Some(owner) = self.owner().await? {
@@ -256,7 +255,7 @@ impl PodHandle {
                     ..Default::default()
                 };
                 match owner.wait(process).await {
-                    // It ended with the owner, which had nothing else to do.
+                    // The container ended, and with it the owner.
                     Err(e) if e.kind() == ErrorKind::Unavailable => {}
                     other => return other.map(|answer| answer.exit_code),
                 }
@@ -279,7 +278,7 @@ impl PodHandle {
         )))
     }
 
-    /// The processes of a container, as the guest numbers them.
+    /// The processes of a container, with the guest's pids.
     ///
     /// # Errors
     /// [`Error::WrongState`] unless it runs.
@@ -297,7 +296,7 @@ impl PodHandle {
     }
 }
 
-/// Passes over the refusal to remove something that is in use, or that is gone.
+/// Ignores errors that say that something is in use or gone.
 fn ignore_in_use_or_gone(result: Result<()>) -> Result<()> {
     match result {
         Err(e)

@@ -30,8 +30,8 @@ impl LeasedRootfs {
 }
 
 impl PodHandle {
-    /// Mounts a container's root file system on the host, until
-    /// [`PodHandle::unmount`] was called as often. Where it is.
+    /// Mounts a container's root file system on the host and returns its path. It stays mounted
+    /// until [`PodHandle::unmount`] was called as often.
     ///
     /// # Errors
     /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
@@ -42,8 +42,8 @@ impl PodHandle {
     /// Undoes one [`PodHandle::mount`], or all with `force`.
     ///
     /// # Errors
-    /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`] if the last
-    /// one is undone while a process uses what is mounted.
+    /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`] if a process
+    /// still uses the mount.
     pub async fn unmount(&self, container: &str, force: bool) -> Result<()> {
         self.release(container, RootfsUser::Mount, force).await
     }
@@ -53,7 +53,7 @@ impl PodHandle {
     /// # Errors
     /// As [`PodHandle::mount`].
     pub async fn lease_rootfs(&self, container: &str) -> Result<LeasedRootfs> {
-        // Found first: the lock's file must not be made for none.
+        // This check comes first: the lock's file must not be made for an unknown container.
         self.view()?.container(container)?;
         let lease = RootfsLease::begin(&self.home.container(container)?)?;
         Ok(LeasedRootfs {
@@ -72,11 +72,11 @@ impl PodHandle {
             container, lease, ..
         } = leased;
         drop(lease);
-        // Somebody looks around in it, or it was removed meanwhile.
+        // A process uses the mount, or it was removed meanwhile.
         ignore_in_use_or_gone(self.release(&container, RootfsUser::Lease, false).await)
     }
 
-    /// Has the VM, if there is one, see what was changed in files on the host.
+    /// Makes the VM, if there is one, see changes of files on the host.
     ///
     /// # Errors
     /// The agent's.
@@ -125,7 +125,7 @@ impl PodHandle {
         not_mounted(container, used || user == RootfsUser::Lease)
     }
 
-    /// Changes a container's state where nobody owns the pod.
+    /// Changes a container's state, if the pod has no owner.
     fn with_files<T>(
         &self,
         container: &str,

@@ -1,4 +1,4 @@
-//! Removing containers and pods: first what runs of them, then what is on disk.
+//! Removing containers and pods: first the running parts, then the files.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -20,15 +20,15 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::state_dir::lock::{self, PodLock};
 use crate::state_dir::staging;
 
-/// For an owner to answer what it need not work for; the call itself has a
-/// longer deadline.
+/// How long an owner may take to answer a call without work. The call itself has a longer
+/// deadline.
 const WELL: Duration = Duration::from_secs(9);
 
 impl PodHandle {
-    /// Removes containers from the pod; those that run only with `force`.
+    /// Removes containers from the pod; running ones only with `force`.
     ///
     /// # Errors
-    /// What kept all of them; the rest is in the outcome.
+    /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn remove_containers(
         &self,
         containers: &[String],
@@ -54,7 +54,7 @@ impl PodHandle {
         for name in view.chosen(containers)? {
             let dependents = graph.dependents(&name);
             let blocked_by = dependents.iter().find(|d| !containers.contains(d));
-            // One that cannot be read may be what `force` is for.
+            // `force` also removes a container that cannot be read.
             let readable = view.container(&name).map(drop);
             let result = match (blocked_by, readable) {
                 (Some(dependent), _) => Err(Error::WrongState {
@@ -71,16 +71,16 @@ impl PodHandle {
         Ok(outcome)
     }
 
-    /// Removes the pod: refused while it has containers, unless `force`, which
-    /// stops and removes them. It also ends an owner that does not answer, and
-    /// removes a pod whose files cannot be read.
+    /// Removes the pod. A pod with containers is refused, unless `force`, which stops and
+    /// removes them. `force` also kills an owner that does not answer, and removes a pod whose
+    /// files cannot be read.
     ///
     /// # Errors
-    /// [`Error::WrongState`] for a pod with containers; otherwise the first that
-    /// went wrong, though the pod is gone.
+    /// [`Error::WrongState`] for a pod with containers; otherwise the first error on the way,
+    /// even if the pod is gone.
     pub async fn remove(&self, force: bool, seconds: Option<u32>) -> Result<()> {
         if !force {
-            // Told at once, and looked at again where nothing can come between.
+            // Checked now for an early answer, and again under the lock.
             check_empty(self.name(), self.view()?.containers.len())?;
         }
         if force {
@@ -131,7 +131,7 @@ impl PodHandle {
                 Err(e) if e.kind() == ErrorKind::Unavailable && force => {
                     log::warn!("{e}");
                     if !self.kill_owner()? {
-                        // Then it is not its owner that holds it up.
+                        // The owner answers, so it is not the cause.
                         return Err(e);
                     }
                 }
@@ -144,20 +144,20 @@ impl PodHandle {
         )))
     }
 
-    /// Removes the pod if it was made by `run` for a container and has none any more.
+    /// Removes the pod if `run` made it for a container and it has no container left.
     ///
     /// # Errors
     /// As [`PodHandle::remove`].
     pub async fn remove_if_spent(&self) -> Result<()> {
-        // One that cannot be read is for `pod rm --force`.
+        // `pod rm --force` removes a pod that cannot be read.
         if !self.view().is_ok_and(|view| view.definition.single) {
             return Ok(());
         }
-        // It has containers, or somebody else has removed it.
+        // The pod has containers again, or was removed meanwhile.
         ignore_in_use_or_gone(self.remove(false, None).await)
     }
 
-    /// A pod without its locks could not be removed, either.
+    /// A pod without its lock files could not be removed.
     fn mend_locks(&self) -> Result<()> {
         lock::clear(&self.home)?;
         match lock::create(&self.home) {
@@ -169,7 +169,8 @@ impl PodHandle {
     }
 
     fn remove_files(&self, held: &PodLock) -> Result<()> {
-        // Intent: from here on nothing may come in, and the next removal goes on with it.
+        // Intent: from here on the pod accepts no new container, and another removal continues
+        // this one.
         let mut view = PodView::read_locked(&self.home, held);
         if let Ok(view) = &mut view {
             view.state.removing = true;
@@ -181,7 +182,7 @@ impl PodHandle {
         remove::pod(&self.home, held)
     }
 
-    /// Those of a killed owner: nobody else would come across them.
+    /// Removes the sockets of a killed owner; nothing else removes them.
     fn remove_sockets(&self) -> Result<()> {
         let address = self.engine.owner_address(&self.home);
         for path in [attach::address_of(&address), address] {
@@ -195,8 +196,8 @@ impl PodHandle {
         Ok(())
     }
 
-    /// Removes what a killed owner left of its VM. A pod of the same name that
-    /// lives is another front door's: nobody owns ours.
+    /// Removes what a killed owner left of its VM. A living pod of the same name belongs to
+    /// another manager, since this pod has no owner.
     fn reap_vm(&self) -> Result<()> {
         let (root, namespace) = (&self.engine.config.root, self.home.namespace());
         match crate::pod::recovery::reap(root, namespace, self.home.name(), false) {
@@ -205,20 +206,20 @@ impl PodHandle {
         }
     }
 
-    /// Kills the owner; whether there was one.
+    /// Kills the owner. Returns whether there was one.
     fn kill_owner(&self) -> Result<bool> {
         let Some(mut owner) = lock::OwnerLock::holder_unlocked(&self.home)? else {
             return Ok(false);
         };
         if owner.pid == 0 {
-            // What it wrote down is damaged: its socket knows whose it is.
+            // The owner's record is damaged: its socket names the process.
             owner = self.listener(owner)?;
         }
         crate::pod::recovery::kill_owner(self.name(), &owner)?;
         Ok(true)
     }
 
-    /// The process that listens where the owner does.
+    /// The process that listens on the owner's socket.
     fn listener(&self, owner: lock::OwnerProcess) -> Result<lock::OwnerProcess> {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
         let address = self.engine.owner_address(&self.home);
@@ -235,9 +236,9 @@ impl PodHandle {
     }
 }
 
-/// Whether an owner answers at all; to stop a pod may take it any time.
+/// Whether an owner answers at all; stopping a pod may take long.
 async fn is_well(owner: &OwnerClient) -> bool {
     let asked = tokio::time::timeout(WELL, owner.status(api::Empty::default()));
-    // One that has gone meanwhile needs no killing.
+    // An owner that has ended meanwhile need not be killed.
     asked.await.is_ok()
 }

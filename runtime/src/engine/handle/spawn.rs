@@ -1,4 +1,4 @@
-//! Starting the owner of a pod: a process that outlives the one that starts it.
+//! Starting the owner of a pod, a process that outlives its starter.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,11 +9,11 @@ use crate::engine::Engine;
 use crate::engine::records::paths::DataPaths;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// The argument with which `rust-kata` owns a pod.
+/// The argument that makes `rust-kata` own a pod.
 pub const OWN: &str = "own";
 
-/// Starts `rust-kata own` for a pod: a process of its own session, with nothing
-/// of ours but one pipe. It says on that when it serves, or why it does not.
+/// Starts `rust-kata own` for a pod, in a session of its own. It inherits only one pipe, on
+/// which it reports that it serves or why it does not.
 pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Result<()> {
     let program = engine.config.owner_program()?;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).on("make", "a pipe")?;
@@ -36,19 +36,19 @@ pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Resul
         });
     }
     let mut child = command.spawn().on("start", &program)?;
-    // Or our own copy of its writing end keeps the pipe open.
+    // This drops our copy of the pipe's writing end, which would keep the pipe open.
     drop(command);
     let mut said = String::new();
     File::from(reader)
         .read_to_string(&mut said)
         .on("read what is said by", &program)?;
     if said.trim() == "ready" {
-        // It outlives us; until then it is not to become a zombie.
+        // The owner outlives this process; until then it must not become a zombie.
         std::thread::spawn(move || child.wait());
         return Ok(());
     }
     let status = child.wait().on("wait for", &program)?;
-    // Another one was first: that one will do.
+    // Another owner was first and serves the pod.
     if said.starts_with("owned") {
         return Ok(());
     }
@@ -61,15 +61,15 @@ pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Resul
     })
 }
 
-/// Closes on exec what our caller has left open: an owner would keep it open for
-/// as long as its pod runs.
+/// Marks descriptors that the caller has left open as close-on-exec: an owner would keep them
+/// open as long as its pod runs.
 fn keep_stdio_alone() -> std::io::Result<()> {
     const FIRST: libc::c_int = 3;
     let flags = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: plain system calls, on numbers alone.
     unsafe {
         if libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, flags) < 0 {
-            // Before Linux 5.11; as far as a shell's usual limit goes.
+            // Before Linux 5.11: up to a shell's usual limit.
             for number in FIRST..1024 {
                 libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
             }

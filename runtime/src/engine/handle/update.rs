@@ -1,4 +1,4 @@
-//! Limits of a container that were changed after it was defined.
+//! Changing the limits of a container.
 
 use oci_spec::runtime::LinuxResources;
 
@@ -12,8 +12,8 @@ use crate::engine::wire::changes::update_request;
 use crate::error::Result;
 
 impl PodHandle {
-    /// Changes limits of a container: at once if it runs, and for every later
-    /// start. What is not given stays.
+    /// Changes limits of a container: at once if it runs, and for every later start. Limits
+    /// that are not given stay.
     ///
     /// # Errors
     /// [`crate::Error::NotFound`]; the guest's.

@@ -1,12 +1,12 @@
-//! Users of images and volumes: the definitions of all containers, which are read before an
-//! image or a volume is removed.
+//! The containers that use images and volumes: all definitions are read before an image or a
+//! volume is removed.
 
 use crate::engine::records;
 use crate::engine::records::definition::ContainerDefinition;
 use crate::engine::{Engine, PodHandle};
 use crate::error::{Error, Result};
 
-/// Containers, and what is wrong with those that cannot be read.
+/// Containers, and the errors of those that cannot be read.
 type Definitions = (Vec<(PodHandle, ContainerDefinition)>, Vec<Error>);
 
 impl Engine {
@@ -22,7 +22,7 @@ impl Engine {
             }
             let held = match records::hold(pod.home()) {
                 Ok(held) => held,
-                // Removed between the two looks.
+                // The pod was removed meanwhile.
                 Err(_) if !pod.home().path().exists() => continue,
                 Err(e) => {
                     bad.push(e);
@@ -32,7 +32,7 @@ impl Engine {
             for name in names {
                 match records::read_definition(pod.home(), &held, &name) {
                     Ok(definition) => found.push((pod.clone(), definition)),
-                    // Removed between the two looks.
+                    // The container was removed meanwhile.
                     Err(_) if !containers.join(&name).exists() => {}
                     Err(e) => bad.push(e),
                 }
@@ -41,7 +41,7 @@ impl Engine {
         Ok((found, bad))
     }
 
-    /// As [`Engine::definitions`], for callers that must know all.
+    /// As [`Engine::definitions`], for callers that need all of them.
     ///
     /// # Errors
     /// [`Error::BadFile`] for the first that cannot be read.
@@ -54,7 +54,7 @@ impl Engine {
 }
 
 impl PodHandle {
-    /// Removes a container, and its pod if that was made for one and has none left.
+    /// Removes a container, and its pod if that was made for it and has no container left.
     pub(in crate::engine) async fn remove_with_own(&self, container: &str) -> Result<()> {
         let names = [container.to_owned()];
         let removed = self.remove_containers(&names, true, None).await;

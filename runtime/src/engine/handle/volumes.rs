@@ -13,16 +13,16 @@ use crate::error::{Context, Error, Result};
 use crate::state_dir::staging;
 
 impl Engine {
-    /// The named volumes.
+    /// Opens the store of named volumes.
     pub fn volumes(&self) -> Volumes {
         Volumes::new(&self.config().data_root)
     }
 
-    /// All volumes, the anonymous ones of containers included.
+    /// All volumes, including the anonymous ones of containers. Each entry is a volume, or the
+    /// error of reading it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the directories cannot be read. What is wrong with one
-    /// volume is in its place.
+    /// [`Error::Io`] if the directories cannot be read.
     pub fn list_volumes(&self) -> Result<Vec<Result<VolumeView>>> {
         let volumes = self.volumes();
         let _held = volumes.locked(FileExt::lock_shared)?;
@@ -45,7 +45,7 @@ impl Engine {
             let home = pod.home().container(&container.name)?;
             for used in container.volumes.iter().filter(|used| used.anonymous) {
                 let dir = VolumeDir::of_container(home.path(), &used.name)?;
-                // It is made when its container is first built.
+                // The volume is made when its container is first built.
                 let volume = dir.read().unwrap_or_else(|_| Volume {
                     created: container.created,
                     ..Volume::new(&used.name)
@@ -61,7 +61,7 @@ impl Engine {
         Ok(shown)
     }
 
-    /// Removes a volume. With `force` the containers that use it go first.
+    /// Removes a volume. With `force` removes the containers that use it first.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] naming its users.
@@ -88,14 +88,14 @@ impl Engine {
                     ),
                 });
             }
-            // Not under the lock: a container may take a while to stop.
+            // The lock is not held here: stopping a container may take a while.
             for (pod, container) in tried {
                 pod.remove_with_own(&container).await?;
             }
         }
     }
 
-    /// Removes a volume unless it is used; answers its users.
+    /// Removes a volume unless it is used; returns its users.
     fn try_remove_volume(&self, name: &str) -> Result<Vec<(PodHandle, String)>> {
         let volumes = self.volumes();
         let dir = volumes.dir(name)?;
@@ -109,7 +109,7 @@ impl Engine {
                 let mut used = container.volumes.iter();
                 used.any(|used| used.anonymous && used.name == name)
             });
-            // It goes with its container, and not before.
+            // An anonymous volume goes with its container, and not before.
             let (pod, container) = anonymous.ok_or_else(|| Error::not_found("volume", name))?;
             return Ok(vec![of((pod, container))]);
         }
@@ -124,10 +124,10 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    /// Removes the named volumes that no container uses; answers their names.
+    /// Removes the named volumes that no container uses; returns their names.
     ///
     /// # Errors
-    /// [`Error::BadFile`] for a container that cannot be read: it may use any.
+    /// [`Error::BadFile`] if a container cannot be read: it may use any volume.
     pub fn prune_volumes(&self) -> Result<Vec<String>> {
         let volumes = self.volumes();
         let held = volumes.exclusive()?;

@@ -1,4 +1,4 @@
-//! Waiting until a container stands in some way.
+//! Waiting for a state of a container.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::engine::status::ContainerStatus;
 use crate::error::{Context, Error, Result};
 
 impl PodHandle {
-    /// Waits until a container is in one of these states, and answers how it
-    /// stands then. It is looked at whenever its state is written, and after
-    /// each `interval`: an owner that is killed writes nothing.
+    /// Waits until a container is in one of these states, and returns its state then. Checks
+    /// whenever the state file is written, and after each `interval`: a killed owner writes
+    /// nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also when it is removed meanwhile.
+    /// [`Error::NotFound`], also if it is removed meanwhile.
     pub async fn wait_for(
         &self,
         container: &str,
@@ -56,7 +56,7 @@ impl PodHandle {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).on("wait for", dir),
             }
-            // How often it changed does not matter.
+            // The number of changes does not matter.
             let _ = rustix::io::read(&watch, &mut [0u8; 4096]);
         }
     }

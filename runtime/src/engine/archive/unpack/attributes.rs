@@ -1,4 +1,4 @@
-//! What an entry has besides its content: owner, mode, time, extended attributes.
+//! The attributes of an entry: owner, mode, time, extended attributes.
 
 use std::ffi::CString;
 
@@ -13,20 +13,20 @@ use super::error::Failure;
 use crate::engine::archive::Inode;
 use crate::engine::archive::sparse;
 
-/// How GNU tar, Go and libarchive name extended attributes in pax headers.
+/// The prefix of extended attributes in pax headers, as GNU tar, Go and libarchive write them.
 pub(in crate::engine) const XATTR: &str = "SCHILY.xattr.";
 
-/// Overlayfs's own: a layer that brings them could show what is elsewhere.
+/// The prefix of overlayfs's own attributes: in a layer they could expose files from elsewhere.
 const OVERLAY: &str = "trusted.overlay.";
 
-/// Of the kernel's own: capabilities, labels, and overlayfs's notes.
+/// The prefixes of the kernel's own attributes: capabilities, labels, overlayfs's marks.
 const KERNELS: [&[u8]; 2] = [b"security.", b"trusted."];
 
-/// Set-user-id and set-group-id.
+/// The set-user-id and set-group-id bits.
 const SET_ID: u32 = 0o6000;
 
-/// As many bytes of extended attributes are read of one file: more would not fit into
-/// the header of an archive, either (`MAX_EXTENSION`).
+/// The most bytes of extended attributes read of one file: more would not fit into the header
+/// of an archive, either (`MAX_EXTENSION`).
 const MAX_XATTRS: usize = 512 << 10;
 
 /// The owner, mode, time and extended attributes of a file.
@@ -40,7 +40,7 @@ pub(in crate::engine) struct Attributes {
 }
 
 impl Attributes {
-    /// Of an entry.
+    /// The attributes of an entry.
     pub(super) fn of(entry: &Entry) -> Result<Self, Failure> {
         let header = &entry.header;
         let number = |n: std::io::Result<u64>| n.ok().and_then(|n| u32::try_from(n).ok());
@@ -82,7 +82,7 @@ impl Attributes {
         Ok(())
     }
 
-    /// Of a file that is there.
+    /// The attributes of an existing file.
     pub(in crate::engine) fn read(inode: &Inode) -> Result<Self, Failure> {
         let (stat, path) = (inode.stat(), inode.path());
         let mut names = vec![0; 64 << 10]; // XATTR_LIST_MAX, xattr(7)
@@ -102,7 +102,7 @@ impl Attributes {
             };
             value.resize(64 << 10, 0); // XATTR_SIZE_MAX, xattr(7)
             let size = match getxattr(&path, &name, &mut value[..]) {
-                // Removed since its name was read.
+                // The attribute was removed after its name was read.
                 Err(Errno::NODATA) => continue,
                 read => read.map_err(|e| Failure::io("read an attribute of", e))?,
             };
@@ -123,12 +123,12 @@ impl Attributes {
         })
     }
 
-    /// The same, of another owner.
+    /// These attributes with another owner.
     pub(super) fn owned_by(self, uid: u32, gid: u32) -> Self {
         Self { uid, gid, ..self }
     }
 
-    /// The same without set-id bits, and without the kernel's own attributes.
+    /// These attributes without set-id bits and without the kernel's own attributes.
     pub(super) fn harmless(mut self) -> Self {
         self.mode &= !SET_ID;
         self.xattrs.retain(|(name, _)| {
@@ -138,29 +138,29 @@ impl Attributes {
         self
     }
 
-    /// A new directory's that nothing is said of.
+    /// Sets the mode of a directory that has no entry in the archive.
     pub(super) fn set_mode(inode: &Inode, mode: u32) -> Result<(), Failure> {
         chmod(inode.path(), Mode::from_raw_mode(mode))
             .map_err(|e| Failure::io("set the mode of", e))
     }
 
-    /// Its extended attributes.
+    /// The extended attributes.
     pub(in crate::engine) fn xattrs(&self) -> impl Iterator<Item = (&CString, &[u8])> {
         self.xattrs.iter().map(|(name, value)| (name, &**value))
     }
 
-    /// When it was last changed.
+    /// The time of the last change.
     pub(in crate::engine) fn mtime(&self) -> (i64, i64) {
         self.mtime
     }
 
-    /// Gives them to a file. The mode comes after the owner, whose change clears
-    /// set-id bits, and so do file capabilities.
+    /// Sets them on a file. The mode and file capabilities come after the owner, whose change
+    /// clears set-id bits and capabilities.
     pub(in crate::engine) fn apply(&self, inode: &Inode) -> Result<(), Failure> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         chownat(inode.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
             .map_err(|e| Failure::io("give its owner to", e))?;
-        // A link has none of its own.
+        // A symbolic link has no mode.
         if !inode.kind().is_symlink() {
             Self::set_mode(inode, self.mode)?;
         }
@@ -176,7 +176,7 @@ impl Attributes {
     }
 }
 
-/// Sets when a file was last changed.
+/// Sets the time of a file's last change.
 pub(super) fn set_time(inode: &Inode, (seconds, nanos): (i64, i64)) -> Result<(), Failure> {
     let at = Timespec {
         tv_sec: seconds,
@@ -190,7 +190,7 @@ pub(super) fn set_time(inode: &Inode, (seconds, nanos): (i64, i64)) -> Result<()
         .map_err(|e| Failure::io("set the time of", e))
 }
 
-/// A time that a plain header has no room for, as a record of a pax header.
+/// A record of a pax header for a time that does not fit a plain header.
 pub(in crate::engine) fn time_record((seconds, nanos): (i64, i64)) -> Option<(String, Vec<u8>)> {
     let text = match (seconds, nanos) {
         (0.., 0) => return None,
@@ -201,7 +201,7 @@ pub(in crate::engine) fn time_record((seconds, nanos): (i64, i64)) -> Option<(St
     Some(("mtime".to_owned(), text.into_bytes()))
 }
 
-/// Seconds with a fraction, as pax headers have them (pax(1), "mtime").
+/// Parses seconds with a fraction, as in pax headers (pax(1), "mtime").
 fn time(text: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -215,7 +215,7 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
         .take(9)
         .collect();
     let nanos: i64 = digits.parse().ok()?;
-    // Before 1970 the fraction counts towards it.
+    // Before 1970 the fraction makes the time earlier.
     Some(match (text.starts_with('-'), nanos) {
         (true, 1..) => (seconds.checked_sub(1)?, 1_000_000_000 - nanos),
         _ => (seconds, nanos),

@@ -1,6 +1,6 @@
-//! The entries of a layer's archive, read in one pass: headers are the `tar`
-//! crate's, extended headers (pax(1)) are read here. An attribute's value may
-//! have any byte in it, and what is kept in memory of an entry is limited.
+//! The entries of a layer's archive, read in one pass. The `tar` crate parses headers; extended
+//! headers (pax(1)) are parsed here, since an attribute's value may contain any byte. The
+//! memory per entry is limited.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -12,28 +12,28 @@ use crate::engine::archive::sparse;
 /// Archives consist of blocks (pax(1), "ustar Interchange Format").
 const BLOCK: usize = 512;
 
-/// As many bytes an extended header may have.
+/// The longest extended header, in bytes.
 const MAX_EXTENSION: u64 = 1 << 20;
 
-/// An entry; its content is what [`Entries`] reads until the next.
+/// An entry. [`Entries`] reads its content until the next entry.
 pub(super) struct Entry {
     pub(super) header: Header,
     pub(super) kind: EntryType,
     pub(super) name: Vec<u8>,
-    /// What a link leads to.
+    /// The target of a link.
     pub(super) link: Vec<u8>,
     /// The records of its extended header.
     pub(super) records: Records,
-    /// Its content is these parts of a file.
+    /// The parts of a file with holes that the content consists of.
     pub(super) sparse: Option<Sparse>,
 }
 
-/// What an extended header says, each key once.
+/// The records of an extended header, each key once.
 pub(super) type Records = BTreeMap<String, Vec<u8>>;
 
 /// A file with holes.
 pub(super) struct Sparse {
-    /// Of all of it.
+    /// The size of the whole file.
     pub(super) size: u64,
     pub(super) parts: sparse::Parts,
 }
@@ -41,9 +41,9 @@ pub(super) struct Sparse {
 /// The entries of an archive, and the content of the present one.
 pub(super) struct Entries<R> {
     reader: R,
-    /// Bytes of content that have not been read.
+    /// The bytes of content not read yet.
     left: u64,
-    /// Bytes from the content's end to the next block.
+    /// The bytes from the content's end to the next block.
     padding: u64,
 }
 
@@ -74,10 +74,10 @@ impl<R: Read> Entries<R> {
                 EntryType::XHeader => records = parse(&self.extension(&header)?)?,
                 EntryType::GNULongName => long_name = Some(until_nul(self.extension(&header)?)),
                 EntryType::GNULongLink => long_link = Some(until_nul(self.extension(&header)?)),
-                // It describes the archive.
+                // This header describes the whole archive.
                 EntryType::XGlobalHeader => self.content(header.entry_size()?)?,
                 _ => {
-                    // GNU's come before pax's, as for Go.
+                    // GNU's names take precedence over pax's, as in Go.
                     let name = long_name
                         .or_else(|| value(&records, "path"))
                         .unwrap_or_else(|| header.path_bytes().into_owned());
@@ -90,7 +90,7 @@ impl<R: Read> Entries<R> {
                         None => header.entry_size()?,
                     };
                     let kind = kind_of(kind, &name);
-                    // The others have none, whatever their headers say: also as for Go.
+                    // Other kinds have no content, whatever size their headers give; as in Go.
                     let has_content = matches!(kind, EntryType::Regular | EntryType::Continuous);
                     self.content(if has_content { size } else { 0 })?;
                     let mut header = header;
@@ -105,7 +105,7 @@ impl<R: Read> Entries<R> {
                         header,
                         kind,
                         name: match &sparse {
-                            // The other is one for programs that do not know of holes.
+                            // The name in the header is for programs that do not support holes.
                             Some(_) => value(&records, "GNU.sparse.name").unwrap_or(name),
                             None => name,
                         },
@@ -119,7 +119,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// What the content of a file with holes begins with.
+    /// Reads the map of a file with holes.
     fn sparse(&mut self, kind: EntryType, records: &Records) -> io::Result<Option<Sparse>> {
         let is = |key: &str, what: &str| records.get(key).is_some_and(|v| v == what.as_bytes());
         if kind != EntryType::Regular
@@ -131,7 +131,7 @@ impl<R: Read> Entries<R> {
         let size = number(records, "GNU.sparse.realsize")?
             .ok_or_else(|| bad("a sparse file has no size"))?;
         let parts = sparse::read_map(self, size)?;
-        // They do not overlap and end within the file: no sum is too large.
+        // The parts do not overlap and end within the file, so the sum cannot overflow.
         if parts.iter().map(|(_, len)| len).sum::<u64>() != self.left {
             return Err(bad(
                 "a sparse file has more or less content than its map says",
@@ -153,7 +153,7 @@ impl<R: Read> Entries<R> {
         let mut filled = 0;
         while filled < BLOCK {
             match self.reader.read(&mut block[filled..])? {
-                // An archive without its end mark is taken, as everywhere.
+                // An archive without an end mark is accepted, as by other programs.
                 0 if filled == 0 => return Ok(None),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => filled += read,
@@ -173,7 +173,7 @@ impl<R: Read> Entries<R> {
         Ok(Some(header))
     }
 
-    /// From here on there are `size` bytes of content.
+    /// Marks that `size` bytes of content follow.
     fn content(&mut self, size: u64) -> io::Result<()> {
         self.left = size;
         let block = BLOCK as u64;
@@ -206,7 +206,7 @@ impl<R: Read> Read for Entries<R> {
     }
 }
 
-/// Before ustar, directories were files whose names end in a slash.
+/// Before ustar, a directory was a file whose name ends in a slash.
 fn kind_of(kind: EntryType, name: &[u8]) -> EntryType {
     match kind {
         EntryType::Regular if name.ends_with(b"/") => EntryType::Directory,
@@ -214,13 +214,13 @@ fn kind_of(kind: EntryType, name: &[u8]) -> EntryType {
     }
 }
 
-/// The records of an extended header: `LENGTH KEY=VALUE\n` each, where the
-/// length is that of all of it (pax(1), "pax Extended Header").
+/// Parses the records of an extended header: `LENGTH KEY=VALUE\n` each, where the length is
+/// that of the whole record (pax(1), "pax Extended Header").
 fn parse(mut text: &[u8]) -> io::Result<Records> {
     let wrong = || bad("an extended header is damaged");
     let mut records = Records::new();
     while !text.is_empty() {
-        // No length has more digits.
+        // A longer number is not a valid length.
         let mut start = text.iter().take(20);
         let digits = start.position(|byte| *byte == b' ').ok_or_else(wrong)?;
         let length = std::str::from_utf8(&text[..digits]).map_err(|_| wrong())?;
@@ -231,7 +231,7 @@ fn parse(mut text: &[u8]) -> io::Result<Records> {
         let record = &text[digits + 1..length - 1];
         let equals = record.iter().position(|b| *b == b'=').ok_or_else(wrong)?;
         let key = std::str::from_utf8(&record[..equals]).map_err(|_| wrong())?;
-        // An empty value takes back what was said.
+        // An empty value cancels an earlier one.
         if equals + 1 < record.len() {
             records.insert(key.to_owned(), record[equals + 1..].to_vec());
         } else {
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_header_of_many_records_is_read_in_time() {
-        // Each record used to be compared with all before it: 49 s for these.
+        // Regression: each record was compared with all before it, which took 49 s for these.
         let mut text = Vec::new();
         let mut count = 0;
         while text.len() < MAX_EXTENSION as usize - 16 {
@@ -316,7 +316,7 @@ mod tests {
         header.set_cksum();
         builder.append(&header, &b""[..]).unwrap();
         let mut bytes = builder.into_inner().unwrap();
-        // Before the end mark.
+        // Insert before the end mark.
         bytes.splice(1536..1536, *b"abc".first_chunk::<3>().unwrap());
         bytes.splice(1539..1539, [0; 509]);
         let mut entries = Entries::new(&bytes[..]);

@@ -1,33 +1,33 @@
-//! Why an archive was not unpacked.
+//! Errors of unpacking an archive.
 
 use std::io;
 use std::path::Path;
 
 use crate::error::Error;
 
-/// Why the archive of a layer was not unpacked.
+/// The reason why the archive of a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::engine) enum UnpackError {
-    /// It is no archive.
+    /// The archive is malformed.
     #[error("no sound tar archive: {0}")]
     Archive(io::Error),
-    /// An entry was not made.
+    /// An entry could not be made.
     #[error("entry {entry:?}: {failure}")]
     Entry {
-        /// Its name.
+        /// The entry's name.
         entry: String,
-        /// Why.
+        /// The cause.
         failure: Failure,
     },
 }
 
-/// Why an entry was not made.
+/// The reason why an entry was not made.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::engine) enum Failure {
-    /// It is not to be made.
+    /// It is not allowed.
     #[error("it is refused: {0}")]
     Refused(&'static str),
-    /// The kernel did not make it.
+    /// The kernel refused it.
     #[error("cannot {0} it: {1}")]
     Io(&'static str, io::Error),
 }
@@ -37,7 +37,7 @@ impl Failure {
         Self::Io(action, error.into())
     }
 
-    /// As an error about a file that is in no layer.
+    /// Converts it to an error about a file outside layers.
     pub(in crate::engine) fn on(self, path: &Path) -> Error {
         match self {
             Self::Refused(problem) => Error::Invalid(format!("{}: {problem}", path.display())),
@@ -49,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// As an error about `entry` of an archive.
+    /// Converts it to an error about `entry` of an archive.
     pub(super) fn at(self, entry: &str) -> io::Error {
         match self {
             Self::Refused(problem) => {

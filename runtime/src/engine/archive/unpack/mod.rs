@@ -1,11 +1,10 @@
-//! Unpacking a layer (image spec, "layer.md") into a directory as overlayfs
-//! wants it: whiteouts become character devices 0:0, opaque directories get an
-//! attribute.
+//! Unpacks a layer (image spec, "layer.md") into a directory in overlayfs's form: whiteouts
+//! become character devices 0:0, opaque directories get an attribute.
 //!
-//! A layer is not to be trusted. Every path is resolved by the kernel with the
-//! directory as its root (openat2(2), `RESOLVE_IN_ROOT`), so no link leads out;
-//! names that are absolute or have `..` are refused. Memory is bounded: contents
-//! are copied, and what describes an entry is limited.
+//! Layers are not trusted. The kernel resolves every path with the directory as its root
+//! (openat2(2), `RESOLVE_IN_ROOT`), so links cannot lead out of it; absolute names and names
+//! with `..` are refused. Memory is bounded: contents are streamed, and the headers of an entry
+//! are limited.
 
 mod attributes;
 mod entries;
@@ -29,12 +28,12 @@ pub(in crate::engine) use self::error::{Failure, UnpackError};
 use self::path::EntryPath;
 use self::tree::Tree;
 
-/// What has been unpacked.
+/// The result of unpacking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Unpacked {
-    /// Bytes of its files.
+    /// The total size of its files in bytes.
     pub(in crate::engine) size: u64,
-    /// Nothing below it is seen.
+    /// Whether the root hides all layers below.
     pub(in crate::engine) opaque: bool,
 }
 
@@ -62,37 +61,36 @@ pub(in crate::engine) fn unpack(
     Ok(Unpacked { size, opaque })
 }
 
-/// Whose files become that are copied.
+/// The owner of copied files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Ownership {
-    /// Those that the archive names.
+    /// The owner that the archive names.
     Archived,
     /// This user and group.
     Is(u32, u32),
 }
 
-/// Whose files are made: what a container may have, the host may not have of it.
+/// The receiver of the files: some of what a container may have is not made on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Side {
-    /// A container's: all that the archive has.
+    /// A container: gets everything in the archive.
     Container,
-    /// The host's: no device nodes, no set-id bits, no attributes of the kernel's own
+    /// The host: gets no device nodes, no set-id bits, and no attributes of the kernel's own
     /// such as file capabilities.
     Host,
 }
 
-/// What was not made, for it is nothing for the host.
+/// The entries that were not made on the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// So many device nodes.
+    /// The number of device nodes.
     pub devices: u64,
     /// The name of the first of them.
     pub first: String,
 }
 
-/// Unpacks the archive `reader` into the directory `into`, which others may use
-/// meanwhile. What is in the way is replaced, but for directories, which are
-/// joined.
+/// Unpacks the archive `reader` into the directory `into`, which others may use meanwhile.
+/// Existing files are replaced; existing directories are merged.
 pub(in crate::engine) fn extract(
     reader: impl Read,
     into: OwnedFd,
@@ -127,7 +125,7 @@ pub(in crate::engine) fn extract(
     Ok(left_out)
 }
 
-/// Makes one entry of a layer; answers the bytes of its content.
+/// Makes one entry of a layer; returns the size of its content.
 fn make(tree: &mut Tree, entry: &Entry, content: &mut impl Read) -> Result<u64, Failure> {
     let path = EntryPath::parse(&entry.name)?;
     if let Some(hidden) = path.whiteout()? {

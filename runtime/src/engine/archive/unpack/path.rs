@@ -1,4 +1,4 @@
-//! Names of entries, checked and taken apart.
+//! Names of entries, checked and split.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::Failure;
 
-/// What the names of whiteouts begin with (image spec, "Whiteouts").
+/// The prefix of whiteouts (image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 
-/// The rest of what docker's AUFS wrote into its layers, [`OPAQUE`] aside: of no
-/// meaning to others.
+/// The rest of the names of AUFS's own files in Docker's layers, other than [`OPAQUE`]. They
+/// are ignored.
 const AUFS: &[u8] = b".wh.";
 
 /// The rest of the name that makes its directory opaque, after [`WHITEOUT`].
@@ -19,7 +19,7 @@ const OPAQUE: &[u8] = b".wh..opq";
 /// What a whiteout hides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hidden<'a> {
-    /// All that layers below have in its directory.
+    /// Everything in its directory in the layers below.
     Directory,
     /// This name in its directory.
     Name(&'a OsStr),
@@ -50,7 +50,7 @@ impl EntryPath {
         Ok(Self(path))
     }
 
-    /// The directory it is in, and its name there; `None` for the root.
+    /// The parent directory and the name in it; `None` for the root.
     pub(super) fn split(&self) -> Option<(&Path, &OsStr)> {
         Some((self.0.parent()?, self.0.file_name()?))
     }

@@ -1,5 +1,5 @@
-//! An archive comes into a directory that a guest changes meanwhile: nothing happens to
-//! the host's files that it puts links to.
+//! An archive is extracted into a directory that a guest changes at the same time. Files of the
+//! host that the guest's links point to stay unchanged.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,7 +12,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::*;
 
-/// A directory of a guest's, and beside it what must not change.
+/// A guest's directory, and files beside it that must not change.
 struct Scene {
     dir: tempfile::TempDir,
 }
@@ -39,7 +39,7 @@ impl Scene {
         extract(archive, into.into(), Ownership::Is(7, 8), Side::Container)
     }
 
-    /// Modes, owners, times and an attribute of the host's.
+    /// Modes, owners, times and an attribute of the host's files.
     fn victims(&self) -> Vec<(u32, u32, i64, bool)> {
         let one = |name: &str| {
             let path = self.dir.path().join(name);
@@ -67,10 +67,11 @@ fn archive(kind: EntryType, name: &str, content: &[u8]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Does something between the header and the content of the one file in an archive.
+/// A reader that calls a function between the header and the content of the archive's only
+/// file.
 struct Between<'a, F: FnMut()> {
     archive: &'a [u8],
-    /// Where the content begins.
+    /// The offset of the content.
     content: usize,
     at: usize,
     act: F,
@@ -109,14 +110,14 @@ fn a_file_that_is_swapped_for_a_link_while_it_is_written_is_not_followed() {
     };
     scene.extract(reader).unwrap();
     assert_eq!(scene.victims(), before);
-    // The file itself has what was meant for it, wherever it is by now.
+    // The file itself got the attributes, wherever it was moved.
     let data = fs::metadata(scene.guest("away")).unwrap();
     assert_eq!((data.mode() & 0o7777, data.uid()), (0o4777, 7));
     assert_eq!(data.mtime(), 1_000_000);
     assert_eq!(fs::read(scene.guest("away")).unwrap(), b"content");
 }
 
-/// Extracts again and again while `swap` is done again and again.
+/// Extracts repeatedly while `swap` runs repeatedly.
 fn while_swapping(scene: &Scene, archive: &[u8], swap: impl Fn() + Sync) {
     let before = scene.victims();
     let done = AtomicBool::new(false);
@@ -128,7 +129,7 @@ fn while_swapping(scene: &Scene, archive: &[u8], swap: impl Fn() + Sync) {
         });
         let mut changed = None;
         for turn in 0..3000 {
-            // It may be refused: what was made has gone.
+            // The extraction may fail if a file that it made has been moved.
             let _ = scene.extract(archive);
             let now = scene.victims();
             if now != before {
@@ -148,7 +149,7 @@ fn directories_that_are_swapped_for_links_are_not_followed() {
     let victims = scene.dir.path().join("victims");
     let (d, l) = (scene.guest("d"), scene.guest("l"));
     while_swapping(&scene, &archive(EntryType::Directory, "d", b""), || {
-        // The link was replaced by a directory, perhaps.
+        // A directory may have replaced the link.
         let _ = fs::remove_dir(&l);
         let _ = symlink(&victims, &l);
         for _there_and_back in 0..2 {

@@ -1,4 +1,4 @@
-//! Layers as they are, and as somebody who means harm would make them.
+//! Ordinary layers, and malicious ones.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// An archive in the making.
+/// Builds an archive.
 struct Layer(Builder<Vec<u8>>);
 
 impl Layer {
@@ -17,7 +17,7 @@ impl Layer {
         Self(Builder::new(Vec::new()))
     }
 
-    /// Adds an entry, whatever its name.
+    /// Adds an entry with any name.
     fn entry(mut self, kind: EntryType, name: &str, mode: u32, link: &str, content: &[u8]) -> Self {
         let mut header = Header::new_gnu();
         let field = &mut header.as_old_mut().name;
@@ -62,7 +62,7 @@ impl Layer {
     }
 }
 
-/// A directory of layers, next to what must not be touched.
+/// A directory for layers, and next to it a file that must not change.
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("outside"), "whole").unwrap();
@@ -155,7 +155,7 @@ fn names_that_lead_out_of_the_layer_are_refused() {
 
 #[test]
 fn links_do_not_lead_out_of_the_layer() {
-    // Through a link as a directory: it leads to the layer's own root.
+    // A link used as a directory leads to the layer's own root.
     for target in ["..", "/", "../../..", "/proc/self/cwd/.."] {
         let (dir, into) = place();
         let layer = Layer::new().link("out", target).file("out/outside", "evil");
@@ -167,13 +167,13 @@ fn links_do_not_lead_out_of_the_layer() {
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "{target}");
     }
-    // Onto a link: it is replaced, not followed.
+    // A link as a file's name is replaced, not followed.
     let (dir, into) = place();
     let layer = Layer::new().link("x", "../outside").file("x", "mine");
     layer.unpack(&into, &[]).unwrap();
     assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"whole");
     assert_eq!(fs::read(into.join("x")).unwrap(), b"mine");
-    // A hard link to a link is one more name of the link.
+    // A hard link to a symbolic link is another name of that link.
     let (dir, into) = place();
     let layer = Layer::new()
         .link("x", "../outside")
@@ -182,7 +182,7 @@ fn links_do_not_lead_out_of_the_layer() {
     layer.unpack(&into, &[]).unwrap();
     assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"whole");
     assert!(into.join("x").is_symlink());
-    // A link of the host's in place of the target of a hard link is not to be had.
+    // A hard link cannot reach the target of a link to the host.
     assert!(refused(Layer::new().link("out", "..").hard("y", "out/outside")).contains("refused"));
 }
 
@@ -206,7 +206,7 @@ fn whiteouts_hide_what_is_below_and_not_what_is_beside() {
         .dir("b", 0o755)
         .file("b/.wh..wh..opq", "")
         .file("b/new", "n")
-        // In whichever order: what the layer itself has, stays.
+        // What the layer itself has stays, in either order.
         .file("kept", "k")
         .file(".wh.kept", "")
         .file(".wh.later", "")
@@ -296,7 +296,7 @@ fn files_with_holes_have_holes() {
         layer.file("GNUSparseFile.0/file", &archived)
     };
     let (_dir, into) = place();
-    // As large as files may be: nothing of it is on the disk.
+    // The largest possible size: it takes no space on the disk.
     let unpacked = sparse(
         b"2\n8388608\n6\n4398046511104\n0\n",
         b"middle",
@@ -322,7 +322,7 @@ fn files_with_holes_have_holes() {
         let (_dir, into) = place();
         assert!(sparse(map, content, size).unpack(&into, &[]).is_err());
     }
-    // The forms before that one do not say all in their header.
+    // Earlier forms of sparse files need more than their header.
     let said = refused(
         Layer::new()
             .pax("GNU.sparse.numblocks", b"1")
@@ -347,7 +347,7 @@ fn what_is_cut_off_is_an_error() {
 
 #[test]
 fn places_outside_are_not_what_they_seem() {
-    // The test itself: a link that a careless unpacker would follow.
+    // This checks the test itself: a careless unpacker would follow this link.
     let (dir, into) = place();
     fs::create_dir(&into).unwrap();
     symlink("..", into.join("out")).unwrap();

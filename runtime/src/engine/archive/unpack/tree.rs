@@ -21,10 +21,11 @@ use super::error::Failure;
 use super::path::{EntryPath, Hidden};
 use crate::engine::archive::Inode;
 
-/// More directories than any image has; their names and times are kept until the end.
+/// The largest number of directories, more than any image has; their names and times are kept
+/// until the end.
 const MAX_DIRECTORIES: usize = 1 << 20;
 
-/// As many bytes those names have.
+/// The most bytes of those names.
 const MAX_NAMES: usize = 256 << 20;
 
 const BUFFER: usize = 128 << 10;
@@ -44,18 +45,18 @@ enum There {
     Other,
 }
 
-/// The directory that an archive is unpacked into. A container may use it meanwhile:
-/// what is made is opened once, and given its attributes by that descriptor.
+/// The directory that an archive is unpacked into. A container may use it meanwhile: each new
+/// file is opened once and gets its attributes by that descriptor.
 pub(super) struct Tree {
     root: OwnedFd,
     /// The layers below, uppermost first.
     lower: Vec<PathBuf>,
-    /// Times of directories, which are set last: entries in them change them.
+    /// Times of directories. They are set last, since making entries changes them.
     times: BTreeMap<PathBuf, (i64, i64)>,
-    /// Bytes of their names.
+    /// The bytes of their names.
     names: usize,
     opaque: bool,
-    /// For contents on their way.
+    /// A buffer for copying.
     buffer: Box<[u8]>,
 }
 
@@ -71,7 +72,8 @@ impl Tree {
         }
     }
 
-    /// The empty directory `path` of a layer; it gets the attributes of the root below.
+    /// Starts with the empty directory `path` of a layer; it gets the attributes of the root
+    /// below.
     pub(super) fn of_layer(path: &Path, lower: &[PathBuf]) -> Made<Self> {
         let open = |path| Self::directory_at(CWD, path, OFlags::empty());
         let mut tree = Self::new(open(path)?);
@@ -93,10 +95,10 @@ impl Tree {
         inode(self.root.as_fd(), OsStr::new("."), FileType::Directory)
     }
 
-    /// Sets what is to be set last. Answers whether nothing below is seen.
+    /// Sets what must be set last. Returns whether the root hides all layers below.
     pub(super) fn finish(self) -> Made<bool> {
         for (path, time) in &self.times {
-            // One that was replaced by something else has its own time.
+            // Only directories that still are ones get their time.
             if path.as_os_str().is_empty() {
                 set_time(&self.itself()?, *time)?;
             } else if let Ok(dir) = self.resolve(path) {
@@ -106,7 +108,7 @@ impl Tree {
         Ok(self.opaque)
     }
 
-    /// Makes a directory, or gives one that is there its attributes.
+    /// Makes a directory, or sets the attributes of an existing one.
     pub(super) fn directory(&mut self, path: &EntryPath, attributes: &Attributes) -> Made<()> {
         let Some((parent, name)) = path.split() else {
             self.remember(PathBuf::new(), attributes)?;
@@ -117,7 +119,7 @@ impl Tree {
         self.remember(parent.join(name), attributes)
     }
 
-    /// Makes a file of what `content` says. Answers its size.
+    /// Makes a file from `content`. Returns its size.
     pub(super) fn file(
         &mut self,
         path: &EntryPath,
@@ -130,8 +132,8 @@ impl Tree {
         Ok(written)
     }
 
-    /// Makes a file with holes, whose parts are in `content` one after the other.
-    /// Answers how much they have.
+    /// Makes a file with holes; `content` holds its parts one after the other. Returns their
+    /// total size.
     pub(super) fn sparse_file(
         &mut self,
         path: &EntryPath,
@@ -173,7 +175,7 @@ impl Tree {
         }
     }
 
-    /// Makes a symbolic link. Where it leads to is the container's business.
+    /// Makes a symbolic link with any target: only the container follows it.
     pub(super) fn symlink(
         &mut self,
         path: &EntryPath,
@@ -185,7 +187,7 @@ impl Tree {
         attributes.apply(&inode(dir.as_fd(), name, FileType::Symlink)?)
     }
 
-    /// Makes a further name of a file of this layer.
+    /// Makes another name of a file of this layer.
     pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Made<()> {
         let Some((from, file)) = target.split() else {
             return Err(Failure::Refused("it is a hard link to the root"));
@@ -237,8 +239,8 @@ impl Tree {
         attributes.apply(&inode(dir.as_fd(), name, file)?)
     }
 
-    /// Hides what layers below have. What this layer has stays, wherever in the
-    /// archive it comes.
+    /// Hides files of the layers below. Files of this layer stay, wherever they are in the
+    /// archive.
     pub(super) fn hide(&mut self, path: &EntryPath, hidden: Hidden<'_>) -> Made<()> {
         let Some((parent, _)) = path.split() else {
             return Ok(());
@@ -266,7 +268,7 @@ impl Tree {
         }
     }
 
-    /// The directory and name that an entry is made at; nothing is there.
+    /// The directory and the name for an entry; an existing file of that name has been removed.
     fn place<'a>(&mut self, path: &'a EntryPath) -> Made<(OwnedFd, &'a OsStr)> {
         let Some((parent, name)) = path.split() else {
             return Err(Failure::Refused("the root of a layer is a directory"));
@@ -280,8 +282,7 @@ impl Tree {
         Ok((dir, name))
     }
 
-    /// The directory `path`. Those that the archive does not have, or not yet,
-    /// are made as they are in the layers below.
+    /// The directory `path`. Missing directories are made as they are in the layers below.
     fn parent(&mut self, path: &Path) -> Made<OwnedFd> {
         match self.resolve(path) {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -314,7 +315,7 @@ impl Tree {
             .map_err(|e| Failure::io("resolve the directory of", e))
     }
 
-    /// Opens a directory of the layer; links in it have the layer as their root.
+    /// Opens a directory of the layer; links are resolved with the layer as the root.
     fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() {
             Path::new(".")
@@ -344,7 +345,7 @@ impl Tree {
             match found {
                 Ok(found) => return Some(found),
                 Err(Errno::NOENT) => {}
-                // Something else is there, which hides what is below.
+                // A file that is not a directory hides what is below.
                 Err(_) => return None,
             }
         }
@@ -400,7 +401,7 @@ fn there(dir: BorrowedFd<'_>, name: &OsStr) -> Made<There> {
 fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
     let removed = match there(dir, name)? {
         There::Nothing => Ok(()),
-        // std's opens all below beneath that, and follows no link.
+        // std opens everything beneath that descriptor and follows no link.
         There::Directory => {
             let dir = format!("/proc/self/fd/{}", dir.as_raw_fd());
             std::fs::remove_dir_all(Path::new(&dir).join(name))
@@ -412,7 +413,7 @@ fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
     removed.map_err(|e| Failure::io("replace", e))
 }
 
-/// What was just made or found at `name` in `dir`.
+/// Opens the file that was just made or found at `name` in `dir`.
 fn inode(dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> Made<Inode> {
     let inode = Inode::at(dir, name).map_err(|e| Failure::io("open", e))?;
     if inode.kind() != kind {

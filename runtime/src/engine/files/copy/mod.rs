@@ -1,12 +1,13 @@
-//! Copying files into containers, out of them, and between them (`cp`), and whole
-//! root file systems out of them (`export`).
+//! Copies files into containers, out of them, and between them (`cp`), and writes whole root
+//! file systems (`export`).
 //!
 //! ```text
-//! source ── Packer ──▶ pipe ──▶ extract ──▶ target        on the host, by the kernel's
+//! source ── Packer ──▶ pipe ──▶ extract ──▶ target        on the host; the kernel resolves paths:
 //!  tree      (thread)   tar      (thread)    tree         openat2(2) with the tree as root
 //! ```
-//! A container's files are what its author made them: no link in it leads out of its
-//! root, and what it changes meanwhile does no harm but to its own copy.
+//!
+//! A container's files are under its control: links in them cannot lead out of its root, and
+//! changes during a copy affect only that copy.
 
 mod place;
 
@@ -38,7 +39,7 @@ pub enum End {
     },
 }
 
-/// What is copied.
+/// The source of a copy.
 pub enum CopySource {
     /// A file or a directory.
     Path(End),
@@ -46,21 +47,21 @@ pub enum CopySource {
     Archive(Box<dyn Read + Send>),
 }
 
-/// Where it is copied to.
+/// The target of a copy.
 pub enum Target {
-    /// A directory that is there, or a new name.
+    /// An existing directory, or a new name.
     Path(End),
     /// An archive.
     Archive(Box<dyn Write + Send>),
 }
 
-/// Copies. What comes into a container becomes its user's, what goes out of it the
-/// caller's, unless `keep_owner`. On the host, bind mounts of containers included, no
-/// device node, set-id bit or file capability is made; answers what was left out.
+/// Copies files. Files that come into a container belong to its user, files that come out of it
+/// to the caller, unless `keep_owner`. On the host, including bind mounts of containers, no
+/// device node, set-id bit or file capability is made. Returns what was left out.
 ///
 /// # Errors
-/// [`Error::NotFound`] for a container that is not there; [`Error::Invalid`] naming the
-/// path and what is wrong with it.
+/// [`Error::NotFound`] for an unknown container; [`Error::Invalid`] naming the path and what is
+/// wrong with it.
 pub async fn copy(source: CopySource, target: Target, keep_owner: bool) -> Result<LeftOut> {
     let mut leases = Leases::default();
     let result = copy_in(&mut leases, source, target, keep_owner).await;
@@ -69,7 +70,7 @@ pub async fn copy(source: CopySource, target: Target, keep_owner: bool) -> Resul
     ended.map(|()| left_out)
 }
 
-/// Writes a container's root file system as an archive. Its volumes are not in it.
+/// Writes a container's root file system, without its volumes, as an archive.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Io`] if it cannot be read or written.
@@ -144,7 +145,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| Error::Internal(format!("Copying broke off: {e}")))?
 }
 
-/// Containers whose root file systems are in use.
+/// The leased root file systems of a copy.
 #[derive(Default)]
 struct Leases(Vec<(PodHandle, LeasedRootfs, bool)>);
 
@@ -175,7 +176,7 @@ impl Leases {
         Place::container(&definition, &root, below, path)
     }
 
-    /// Releases all leases. The VMs of those that were written to drop their caches.
+    /// Releases all leases. The VMs of containers that were written to drop their caches.
     async fn end(self) -> Result<()> {
         let mut result = Ok(());
         for (pod, leased, written) in self.0 {

@@ -1,4 +1,4 @@
-//! One end of a copy: a path below a root that no link in it leads out of.
+//! One end of a copy: a path below a root that links in it cannot leave.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,18 +18,18 @@ use crate::engine::records::definition::ContainerDefinition;
 use crate::engine::users;
 use crate::error::{Context, Error, Result};
 
-/// Symbolic links followed in a path, as by the kernel (path_resolution(7)).
+/// The most symbolic links followed in a path, as by the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 /// A path below a root that it cannot leave.
 pub(super) struct Place {
     pub(super) root: PathBuf,
     pub(super) path: PathBuf,
-    /// As it was asked for.
+    /// The path as the user wrote it.
     pub(super) shown: PathBuf,
-    /// Whose files become that come here.
+    /// The owner of files made here.
     pub(super) owner: Ownership,
-    /// What may come here.
+    /// Whether the files are a container's or the host's.
     pub(super) side: Side,
 }
 
@@ -37,7 +37,7 @@ impl Place {
     pub(super) fn host(shown: PathBuf) -> Result<Self> {
         let absolute = std::path::absolute(&shown).on("find", &shown)?;
         let mut path = absolute.into_os_string();
-        // What std's takes off says that a directory is meant.
+        // std's path parser drops these endings, which say that a directory is meant.
         for end in ["/.", "/"] {
             if shown.as_os_str().as_bytes().ends_with(end.as_bytes()) {
                 path.push(end);
@@ -99,8 +99,8 @@ impl Place {
         Error::Invalid(format!("{}: {problem}", self.shown.display()))
     }
 
-    /// Follows the path, its last link too, up to the directory of what it names.
-    /// The name is `.` for the root.
+    /// Follows the path, also its last link, up to the directory that holds the named file. The
+    /// name is `.` for the root.
     pub(super) fn find(&self) -> Result<PathEntry> {
         let root = open_root(&self.root)?;
         let mut path = self.path.clone();
@@ -153,7 +153,7 @@ impl Place {
         })
     }
 
-    /// What is to be copied, which must be there.
+    /// The source of a copy, which must exist.
     pub(super) fn source(&self) -> Result<PathEntry> {
         let found = self.find()?;
         match found.kind {
@@ -165,7 +165,7 @@ impl Place {
         }
     }
 
-    /// The directory that it is, which must be there.
+    /// The directory of that path, which must exist.
     pub(super) fn directory(&self) -> Result<OpenDir> {
         let found = self.find()?;
         match found.kind {
@@ -175,8 +175,8 @@ impl Place {
         }
     }
 
-    /// The directory that `source` comes into, and its name there; an empty one:
-    /// its contents come into the directory itself.
+    /// The directory and the name that `source` is copied to; an empty name: its contents are
+    /// copied into the directory itself.
     pub(super) fn target_for(&self, source: &PathEntry) -> Result<(OpenDir, PathBuf)> {
         let found = self.find()?;
         let is_directory = source.kind == Some(FileType::Directory);
@@ -196,7 +196,7 @@ impl Place {
                 Err(self.invalid("no such directory"))
             }
             None if is_directory && source.called.is_none() => {
-                // The contents of a directory, in a new one.
+                // The contents of a directory go into a new one.
                 mkdirat(&found.dir, &found.name, Mode::from_raw_mode(0o755))
                     .on("create", &self.shown)?;
                 Ok((found.open().on("open", &self.shown)?, PathBuf::new()))
@@ -206,13 +206,12 @@ impl Place {
     }
 }
 
-/// What a path leads to: a name in a directory.
+/// A file that a path leads to: a name in a directory.
 pub(super) struct PathEntry {
     pub(super) dir: OwnedFd,
     pub(super) name: OsString,
     pub(super) kind: Option<FileType>,
-    /// What it was called; nothing for a root, or a path that ends in `/.`: what is
-    /// in it is meant.
+    /// Its name; `None` for a root, or for a path that ends in `/.`: its contents are meant.
     pub(super) called: Option<OsString>,
 }
 
@@ -223,12 +222,12 @@ impl PathEntry {
         Ok(OpenDir(dir))
     }
 
-    /// What it is called in an archive that has no other name for it.
+    /// Its name in an archive that has no other name for it.
     pub(super) fn name_for_archive(&self) -> PathBuf {
         self.called.clone().unwrap_or_default().into()
     }
 
-    /// Writes it, called `name`; empty: what is in it.
+    /// Packs it under `name`; with an empty name only its contents.
     pub(super) fn pack(&self, out: impl Write, name: &Path) -> io::Result<()> {
         let mut packer = Packer::new(out);
         if name.as_os_str().is_empty() {
@@ -247,7 +246,7 @@ pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
     Ok(File::open(path).on("open", path)?.into())
 }
 
-/// Opens a directory, for which `root` is the root.
+/// Opens a directory below `root`.
 pub(super) fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
@@ -263,10 +262,10 @@ pub(super) fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     )
 }
 
-/// What a container sees at a place of its own, where the host sees it, and whose it is.
+/// A place of a mount in a container, its path on the host, and whose files those are.
 pub(super) type Mounted = (PathBuf, PathBuf, Side);
 
-/// A bind mount, whose files are the host's.
+/// A bind mount; its files are the host's.
 pub(super) fn bound(mount: &Mount) -> Option<Mounted> {
     let says = |options: &Vec<String>| options.iter().any(|o| o == "bind" || o == "rbind");
     let is_bind =
@@ -275,17 +274,17 @@ pub(super) fn bound(mount: &Mount) -> Option<Mounted> {
     Some((mount.destination().clone(), source, Side::Host))
 }
 
-/// Where a container's path is on the host.
+/// A container's path, found on the host.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BelowMounts {
     pub(super) root: PathBuf,
-    /// Below that.
+    /// The path below it.
     pub(super) path: PathBuf,
     pub(super) side: Side,
 }
 
-/// Where a container's path is on the host: in a volume or a bind mount (`places`), or
-/// in its root file system. `mounts` are the places of all mounts.
+/// Finds a container's path on the host: in a volume or a bind mount (`places`), or in its root
+/// file system. `mounts` are the places of all mounts.
 pub(super) fn below_mounts<'a>(
     places: &'a [Mounted],
     mounts: impl Iterator<Item = &'a Path>,
@@ -320,7 +319,7 @@ pub(super) fn below_mounts<'a>(
         side: *side,
     };
     if !source.is_dir() {
-        // A mounted file: a name in its directory.
+        // The mount is a file: a name in its directory.
         let parent = source.parent().unwrap_or(Path::new("/"));
         let name = source.file_name().unwrap_or_default();
         return Ok(below(parent, name.into()));
@@ -337,7 +336,7 @@ pub(super) fn below_mounts<'a>(
     Ok(below(source, rest.into()))
 }
 
-/// Without `.`, `..` and the leading `/`, by the text alone.
+/// Removes `.`, `..` and the leading `/`, by the text alone.
 pub(super) fn normal(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {

@@ -1,4 +1,4 @@
-//! Copies between a container's files and the host's, by the names that podman gives them.
+//! Copies between a container's files and the host's, in the terms of podman.
 
 use super::*;
 use crate::engine::archive::{Ownership, Side};
@@ -108,7 +108,7 @@ fn links_have_the_container_as_their_root() {
         between(&scene.inside(from), &scene.host(&to), false).unwrap();
         assert_eq!(scene.read(&format!("host/{to}")), "root/etc/conf");
     }
-    // And the same the other way: nothing comes to the host's.
+    // The other way: no file of the host is changed.
     between(&scene.host("file"), &scene.inside("/dir/up/passwd"), false).unwrap();
     assert_eq!(scene.read("root/etc/passwd"), "host/file");
     between(&scene.host("file"), &scene.inside("/absolute"), false).unwrap();
@@ -215,7 +215,7 @@ fn nothing_comes_out_that_has_rights_on_the_host() {
         false,
     ));
     assert!(said.contains("device node"), "{said}");
-    // To another container, and into an archive, all of it goes.
+    // Everything is copied to another container and into an archive.
     between(&scene.inside("/dir"), &scene.inside("/etc"), true).unwrap();
     let inside = scene.dir.path().join("root/etc/dir");
     assert_eq!(
