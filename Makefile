@@ -105,10 +105,14 @@ demo-tree:
 	@strip -o $(DEMO)/rust-kata-agent target/debug/rust-kata-agent
 	@$(MAKE) initrd SHARE=$(DEMO)/share/rust-kata AGENT=$(DEMO)/rust-kata-agent
 
-## make test           build, then every test, the end-to-end ones too
+## make test           build, then every test, the end-to-end ones too; says at its end how many were ignored, and why
 .PHONY: test
 test: build
 	@guest/setup test
+	@tests/support/ignored $(MAKE) test-all
+
+.PHONY: test-all
+test-all:
 	@$(MAKE) test-scripts
 	@$(CARGO) test --workspace --exclude rust-kata-tests
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests --no-fail-fast -- --test-threads=$(TEST_THREADS)

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use test_support::Reason;
+
 /// The runtime whose behaviour is the reference.
 pub const RUNC: &str = "io.containerd.runc.v2";
 
@@ -56,27 +58,41 @@ pub fn machine() -> &'static str {
     if hypervisor() == "qemu" { QEMU } else { VMM }
 }
 
-/// Whether pods run in QEMU; else says on stderr why the test that asks does
-/// nothing.
-pub fn machine_is_qemu(test: &str) -> bool {
-    let qemu = machine() == QEMU;
-    if !qemu {
-        eprintln!("{test}: skipped, pods do not run in QEMU");
+/// That pods run in QEMU.
+///
+/// # Errors
+/// [`Reason::Hypervisor`].
+pub fn machine_is_qemu() -> Result<(), Reason> {
+    match machine() == QEMU {
+        true => Ok(()),
+        false => Err(Reason::Hypervisor("qemu")),
     }
-    qemu
 }
 
-/// Whether the runtime under test is ours; else says on stderr why the test
-/// that asks does nothing.
-pub fn subject_is_ours(test: &str) -> bool {
-    let ours = subject() == RUST_KATA;
-    if !ours {
-        eprintln!(
-            "{test}: skipped, it tests what only rust-kata has and RUST_KATA_TEST_RUNTIME={}",
-            subject()
-        );
+/// That pods run in `rust-kata-vmm`, on KVM.
+///
+/// # Errors
+/// [`Reason::Hypervisor`].
+pub fn machine_is_ours() -> Result<(), Reason> {
+    match machine() == QEMU {
+        true => Err(Reason::Hypervisor("kvm")),
+        false => Ok(()),
     }
-    ours
+}
+
+/// That the runtime under test is ours.
+///
+/// # Errors
+/// [`Reason::Runtime`].
+pub fn subject_is_ours() -> Result<(), Reason> {
+    let found = subject();
+    match found == RUST_KATA {
+        true => Ok(()),
+        false => Err(Reason::Runtime {
+            wanted: RUST_KATA,
+            found,
+        }),
+    }
 }
 
 /// `seconds`, stretched by `RUST_KATA_TEST_PATIENCE` (a factor, default 1) on

@@ -19,6 +19,8 @@
 //! The harness panics on anything unexpected, as a test should.
 #![deny(missing_docs)]
 
+pub use test_support::{Reason, require};
+
 pub mod bed;
 pub mod capture;
 pub mod console;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::bed::Bed;
-use harness::dist::{QEMU, VMM, machine, patience, subject_is_ours};
+use harness::dist::{VMM, machine_is_ours, machine_is_qemu, patience, subject_is_ours};
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::Scene;
 use harness::spec::Spec;
@@ -89,9 +90,8 @@ fn app(bed: &Bed, script: &str) -> Spec {
 
 #[test]
 fn a_block_device_is_a_disk_while_containers_use_it() {
-    if !subject_is_ours("attach") || machine() == QEMU {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let disk = Loop::new(&bed);
@@ -139,9 +139,8 @@ fn a_block_device_is_a_disk_while_containers_use_it() {
 
 #[test]
 fn a_vm_that_cannot_be_given_disks_says_so() {
-    if !subject_is_ours("attach") || machine() != QEMU {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_qemu());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let disk = Loop::new(&bed);
@@ -160,9 +159,8 @@ fn a_vm_that_cannot_be_given_disks_says_so() {
 
 #[test]
 fn a_device_that_is_not_there_is_named() {
-    if !subject_is_ours("attach") || machine() == QEMU {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let device = json!({ "path": "/dev/data", "type": "b", "major": 259, "minor": 1234 });

@@ -6,6 +6,7 @@ use std::process::Command;
 use harness::bed::{Bed, Plan};
 use harness::dist::{self, SHIM, patience, subject, subject_is_ours};
 use harness::oracle::compare;
+use harness::require;
 use harness::run::{Input, Output, run};
 use harness::scene::Scene;
 use harness::spec::Spec;
@@ -94,9 +95,7 @@ fn a_bundle_without_or_with_half_a_config_is_refused() {
 
 #[test]
 fn specs_of_the_wrong_shape_are_refused() {
-    if !subject_is_ours("specs of the wrong shape") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let good = || Spec::new(&bed.rootfs(), &["true"]);
     let cases = [
@@ -146,9 +145,7 @@ fn told_soon(output: &Output, named: &[&str]) {
 
 #[test]
 fn a_machine_too_small_or_too_large_is_refused() {
-    if !subject_is_ours("sizes of machines") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     for (memory, cpus) in [
@@ -181,9 +178,7 @@ fn misconfigured(config: &str, named: &[&str]) {
 }
 
 fn with_plan(plan: Plan, named: &[&str]) {
-    if !subject_is_ours(&format!("{named:?}")) {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::with(plan);
     let scene = Scene::subject(&bed);
     refused_soon(&scene, &Spec::new(&bed.rootfs(), &["true"]), named);
@@ -261,9 +256,7 @@ fn a_configuration_with_a_mistake() {
 
 #[test]
 fn kvm_asked_for_where_it_cannot_be_had() {
-    if !subject_is_ours("/dev/kvm") {
-        return;
-    }
+    require!(subject_is_ours());
     let output = run_without_kvm("kvm");
 
     told_soon(&output, &["kvm"]);
@@ -271,9 +264,7 @@ fn kvm_asked_for_where_it_cannot_be_had() {
 
 #[test]
 fn an_unreadable_dev_kvm_is_no_obstacle() {
-    if !subject_is_ours("/dev/kvm") {
-        return;
-    }
+    require!(subject_is_ours());
     let output = run_without_kvm("auto").ok();
 
     assert_eq!(output.out(), "runs\n");
@@ -309,9 +300,7 @@ fn run_without_kvm(hypervisor: &str) -> Output {
 
 #[test]
 fn an_initrd_that_does_not_boot_is_told_with_the_console() {
-    if !subject_is_ours("an initrd that does not boot") {
-        return;
-    }
+    require!(subject_is_ours());
     let file = tempfile::NamedTempFile::new().expect("/tmp is writable");
     fs::write(file.path(), "this is no initrd").expect("ours");
     let bed = Bed::with(Plan {

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use harness::bed::Bed;
-use harness::dist::{QEMU, VMM, machine, subject_is_ours};
+use harness::dist::{VMM, machine_is_ours, subject_is_ours};
 use harness::process;
+use harness::require;
 use harness::run::{Input, Running};
 use harness::scene::limit;
 
@@ -38,13 +39,8 @@ impl Guest<'_> {
 
 #[test]
 fn memory_that_the_guest_frees_goes_back_to_the_host() {
-    if !subject_is_ours("balloon") {
-        return;
-    }
-    if machine() == QEMU {
-        eprintln!("balloon: skipped, VMs of QEMU have none");
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_ours());
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");

@@ -12,6 +12,7 @@ use containerd_shim_protos::types::introspection::RuntimeInfo;
 use harness::bed::Bed;
 use harness::dist::{self, SHIM, patience, subject, subject_is_ours};
 use harness::process;
+use harness::require;
 use harness::run::{Input, Output, run};
 use harness::scene::limit;
 use harness::spec::Spec;
@@ -103,9 +104,7 @@ fn gone(pid: u32, what: &str) {
 
 #[test]
 fn info_tells_what_the_runtime_can_do() {
-    if !subject_is_ours("bootstrap") {
-        return;
-    }
+    require!(subject_is_ours());
     let info = |stdin: Vec<u8>| {
         let mut command = Command::new(dist::binary(SHIM));
         // A broken configuration is no reason to say nothing.
@@ -139,9 +138,7 @@ fn info_tells_what_the_runtime_can_do() {
 
 #[test]
 fn bootstrap_parameters_are_read_and_answered() {
-    if !subject_is_ours("bootstrap") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let file = bed.fresh("named.toml");
     fs::write(&file, config(&bed, "vcpus = 2")).expect("the bed is ours");
@@ -195,9 +192,7 @@ fn bootstrap_parameters_are_read_and_answered() {
 
 #[test]
 fn a_configuration_in_the_options_themselves_is_used() {
-    if !subject_is_ours("bootstrap") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["nproc"]));
     let body = options(3, &config(&bed, "vcpus = 2"));
@@ -226,9 +221,7 @@ fn a_configuration_in_the_options_themselves_is_used() {
 /// theirs, only after the sandbox's own removal.
 #[test]
 fn a_pod_of_version_3_ends_with_its_last_container() {
-    if !subject_is_ours("bootstrap") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let sleeper =
         |spec: fn(Spec, &str) -> Spec| spec(Spec::new(&bed.rootfs(), &["sleep", "1000"]), "pod");
@@ -261,9 +254,7 @@ fn a_pod_of_version_3_ends_with_its_last_container() {
 /// CRI-O's calls (internal/oci/runtime_vm.go), with its own annotations.
 #[test]
 fn cri_o_gets_files_instead_of_events() {
-    if !subject_is_ours("bootstrap") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let published = bed.fresh("published");
     let publisher = bed.fresh("crio");

@@ -5,6 +5,7 @@ use harness::bed::Bed;
 use harness::dist::{CLI, VMM, subject_is_ours};
 use harness::pods::{SLEEP, exec, inspect, pod};
 use harness::process;
+use harness::require;
 use harness::run::{Input, Running, run};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
@@ -12,9 +13,7 @@ use serde_json::Value;
 
 #[test]
 fn all_of_a_pod_is_heard_and_seen_at_once() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     // It is shown, and clears no terminal.
     let clear = ": \x1b[2J";
@@ -75,9 +74,7 @@ fn all_of_a_pod_is_heard_and_seen_at_once() {
 
 #[test]
 fn a_state_is_waited_for() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     let wait = |state: &str| {
@@ -135,9 +132,7 @@ fn a_state_is_waited_for() {
 
 #[test]
 fn changes_in_a_row_are_made_under_one_lock() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
 
     pod(
@@ -204,9 +199,7 @@ fn changes_in_a_row_are_made_under_one_lock() {
 
 #[test]
 fn after_a_reboot_what_ran_can_be_started_again() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
@@ -232,9 +225,7 @@ fn after_a_reboot_what_ran_can_be_started_again() {
 
 #[test]
 fn sessions_are_listed_inspected_and_removed() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
@@ -294,9 +285,7 @@ fn sessions_are_listed_inspected_and_removed() {
 
 #[test]
 fn what_a_run_left_is_cleaned_up_and_made_again() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "web", &[], &[("c", &[], SLEEP), ("d", &[], SLEEP)]);
     let bundle = bed.data().join("pods/local/web/containers/c/bundle");
@@ -325,9 +314,7 @@ fn what_a_run_left_is_cleaned_up_and_made_again() {
 
 #[test]
 fn on_a_terminal_what_takes_its_time_is_shown() {
-    if !subject_is_ours("changes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let deaf = "trap '' TERM; while :; do sleep 0.1; done";
     pod(&bed, "web", &[], &[("c", &[], deaf)]);

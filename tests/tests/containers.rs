@@ -6,6 +6,7 @@ use harness::dist::{self, subject_is_ours};
 use harness::pods::inspect;
 use harness::process;
 use harness::pty::Terminal;
+use harness::require;
 use harness::run::{Input, Output, Running, noise_sha256, run};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
@@ -37,9 +38,7 @@ const SLEEP: &[&str] = &[
 
 #[test]
 fn streams_and_codes_are_the_containers() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let both = ["sh", "-c", "echo out; echo err >&2; exit 42"];
     let output = attended(&bed, &["--rm"], &both, Input::Null).exits(42);
@@ -75,9 +74,7 @@ fn streams_and_codes_are_the_containers() {
 
 #[test]
 fn options_arrive_in_the_container() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let folder = bed.fresh("volume");
     std::fs::create_dir(&folder).expect("the bed is ours");
@@ -125,9 +122,7 @@ fn options_arrive_in_the_container() {
 
 #[test]
 fn a_detached_container_is_found_execed_into_and_stopped() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     run(
         run_command(&bed, &["-d", "--name", "c"], SLEEP),
@@ -209,9 +204,7 @@ fn a_detached_container_is_found_execed_into_and_stopped() {
 
 #[test]
 fn who_does_not_stop_is_killed_and_signals_of_a_user_end_restarts() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"];
     let words = ["-d", "--name", "c", "--restart", "always"];
@@ -226,9 +219,7 @@ fn who_does_not_stop_is_killed_and_signals_of_a_user_end_restarts() {
 
 #[test]
 fn a_container_that_fails_is_started_again_as_often_as_its_policy_says() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let words = ["-d", "--name", "c", "--restart", "on-failure:2"];
     run(
@@ -252,9 +243,7 @@ fn a_container_that_fails_is_started_again_as_often_as_its_policy_says() {
 
 #[test]
 fn a_terminal_is_the_containers_until_the_detach_keys() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let words = ["-it", "--name", "c"];
     let command = run_command(&bed, &words, &["sh"]);
@@ -274,9 +263,7 @@ fn a_terminal_is_the_containers_until_the_detach_keys() {
 
 #[test]
 fn who_comes_while_the_owner_leaves_gets_another() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let say = ["sh", "-c", "echo said; exit 3"];
     attended(&bed, &["--name", "c"], &say, Input::Null).exits(3);
@@ -290,9 +277,7 @@ fn who_comes_while_the_owner_leaves_gets_another() {
 
 #[test]
 fn it_goes_on_when_its_client_is_killed() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let command = run_command(&bed, &["--name", "c"], &["sh", "-c", "echo up; sleep 1000"]);
     let running = Running::spawn(command, Input::Null);
@@ -309,9 +294,7 @@ fn it_goes_on_when_its_client_is_killed() {
 
 #[test]
 fn what_was_said_is_kept_shown_and_followed() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let script = "echo one; echo two >&2; printf thr; read go; echo ee; exit 4";
     let words = ["-d", "-i", "--name", "c"];

@@ -8,6 +8,7 @@ use harness::dist::{
     QEMU, SHIM, VMM, machine, machine_is_qemu, patience, subject, subject_is_ours,
 };
 use harness::process::{self, Process};
+use harness::require;
 use harness::run::{Input, Running, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
@@ -40,9 +41,7 @@ fn kill_and_see_gone(victim: &Process) {
 
 /// Kills `victim` under a running container.
 fn dies_while_running(victim: &str) {
-    if !subject_is_ours(victim) {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
@@ -77,9 +76,7 @@ fn dies_while_running(victim: &str) {
 /// Kills `victim` while a container is being created: as soon as `sign` has
 /// appeared, while the guest boots, and about when the container is made.
 fn dies_while_creating(victim: &str, sign: &str) {
-    if !subject_is_ours(victim) {
-        return;
-    }
+    require!(subject_is_ours());
     for delay in [0, 300, 1000] {
         let bed = Bed::new();
         let scene = Scene::subject(&bed);
@@ -109,9 +106,7 @@ fn the_vmm_dies_while_running() {
 
 #[test]
 fn qemu_dies_while_running() {
-    if !machine_is_qemu("QEMU dies while running") {
-        return;
-    }
+    require!(machine_is_qemu());
     dies_while_running(QEMU);
 }
 
@@ -127,9 +122,7 @@ fn the_vmm_dies_while_creating() {
 
 #[test]
 fn qemu_dies_while_creating() {
-    if !machine_is_qemu("QEMU dies while creating") {
-        return;
-    }
+    require!(machine_is_qemu());
     dies_while_creating(QEMU, QEMU);
 }
 
@@ -143,9 +136,7 @@ fn the_shim_dies_while_creating() {
 /// the container's hook holds, or while the guest boots. Nobody is left to remove the
 /// container.
 fn containerd_dies_while_creating(held: bool) {
-    if !subject_is_ours("containerd dies while a pod is made") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let (reached, gate) = (bed.fresh("reached"), fifo(bed.dir(), "gate"));
@@ -192,9 +183,7 @@ fn containerd_dies_while_a_guest_boots() {
 
 /// Stops `victim` under a running container.
 fn hangs(victim: &str) {
-    if !subject_is_ours(victim) {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
@@ -222,9 +211,7 @@ fn hangs(victim: &str) {
 
 #[test]
 fn a_stopped_qemu_blocks_nobody() {
-    if !machine_is_qemu("QEMU hangs") {
-        return;
-    }
+    require!(machine_is_qemu());
     hangs(QEMU);
 }
 
@@ -235,9 +222,7 @@ fn a_stopped_vmm_blocks_nobody() {
 
 #[test]
 fn calls_to_a_pod_that_hangs_end_by_their_deadlines() {
-    if !subject_is_ours("calls to a pod that hangs") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["sleep", "1000"]));
     let shim = Shim::start(&bed, &subject(), &bundle);
@@ -278,9 +263,7 @@ fn calls_to_a_pod_that_hangs_end_by_their_deadlines() {
 
 #[test]
 fn delete_by_hand_ends_a_pod_whose_machine_or_shim_is_stopped() {
-    if !subject_is_ours("delete of a hung pod") {
-        return;
-    }
+    require!(subject_is_ours());
     for victim in [machine(), SHIM] {
         let bed = Bed::new();
         let bundle = Bundle::of(&bed, "c", &Spec::new(&bed.rootfs(), &["sleep", "1000"]));
@@ -304,9 +287,7 @@ fn delete_by_hand_ends_a_pod_whose_machine_or_shim_is_stopped() {
 
 #[test]
 fn a_pod_of_three_loses_its_vm_and_every_container_is_told() {
-    if !subject_is_ours("a pod loses its VM") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let spec = |id: &str| {

@@ -18,6 +18,7 @@ use harness::bed::Bed;
 use harness::dice::{Dice, number, seed};
 use harness::dist::{CLI, binary, patience, subject_is_ours};
 use harness::process;
+use harness::require;
 use harness::run::{Input, Output, run};
 
 const WORKERS: usize = 32;
@@ -231,9 +232,7 @@ impl Crowd {
 
 #[test]
 fn a_crowd_gets_its_work_done() {
-    if !subject_is_ours("crowd") {
-        return;
-    }
+    require!(subject_is_ours());
     let seconds = number("RUST_KATA_TEST_SECONDS").unwrap_or(15);
     let seed = seed();
     eprintln!("{WORKERS} workers, {seconds} s, RUST_KATA_TEST_SEED={seed}");
@@ -352,9 +351,7 @@ fn tell_lists(mut lists: Vec<List>) {
 
 #[test]
 fn a_list_waits_for_no_lock() {
-    if !subject_is_ours("crowd") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     bed.rust_kata(&["pod", "create", "--name", "p"]).ok();
     let trace = bed.fresh("trace");

@@ -8,6 +8,7 @@ use harness::bed::Bed;
 use harness::dist::{CLI, VMM, subject_is_ours};
 use harness::pods::{SLEEP, exec, inspect, pod};
 use harness::process;
+use harness::require;
 use harness::scene::limit;
 
 /// Waits until something is so; each look is a command that waits for others.
@@ -20,9 +21,7 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
 
 #[test]
 fn limits_are_changed_at_once_and_for_later_starts() {
-    if !subject_is_ours("definitions") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "web", &[], &[("c", &["--memory", "64m"], SLEEP)]);
     bed.rust_kata(&["pod", "start", "web"]).ok();
@@ -69,9 +68,7 @@ fn limits_are_changed_at_once_and_for_later_starts() {
 
 #[test]
 fn hooks_are_told_of_the_pods_start_and_stop() {
-    if !subject_is_ours("definitions") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let program = |name: &str, script: &str| -> String {
         let path = bed.dir().join(name);
@@ -148,9 +145,7 @@ fn cgroup_files(parent: &str, id: &str, name: &str) -> Vec<PathBuf> {
 
 #[test]
 fn a_pods_cgroup_has_its_limits_and_goes_with_its_vm() {
-    if !subject_is_ours("definitions") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let parent = format!("/{}", bed.namespace());
     let words = [
@@ -221,9 +216,7 @@ fn a_pods_cgroup_has_its_limits_and_goes_with_its_vm() {
 
 #[test]
 fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
-    if !subject_is_ours("definitions") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(
         &bed,
@@ -258,9 +251,7 @@ fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
 
 #[test]
 fn containers_of_a_pod_share_their_processes_if_asked() {
-    if !subject_is_ours("definitions") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let named = "sleep 1000 & wait; echo left; exit 6";
     let containers: [(&str, &[&str], &str); 2] = [("a", &[], named), ("b", &[], SLEEP)];

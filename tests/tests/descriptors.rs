@@ -14,6 +14,7 @@ use std::time::Instant;
 use harness::bed::Bed;
 use harness::capture::Capture;
 use harness::dist::{self, subject_is_ours};
+use harness::require;
 use harness::run::{Input, Output, Running, noise, noise_sha256, run};
 use harness::scene::limit;
 use serde_json::Value;
@@ -89,9 +90,7 @@ fn open(pid: u32) -> Vec<PathBuf> {
 
 #[test]
 fn files_are_read_and_written_and_nothing_else_is_open() {
-    if !subject_is_ours("descriptors") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = bed();
     let (from, to) = (bed.fresh("from"), bed.fresh("to"));
     fs::write(&from, "from the caller").expect("the bed is ours");
@@ -139,9 +138,7 @@ fn files_are_read_and_written_and_nothing_else_is_open() {
 
 #[test]
 fn much_goes_through_a_pipe_and_a_slow_reader_gets_all() {
-    if !subject_is_ours("descriptors") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = bed();
     let length = 20 << 20;
     let (source, mut feed) = std::io::pipe().expect("a pipe");
@@ -184,9 +181,7 @@ fn much_goes_through_a_pipe_and_a_slow_reader_gets_all() {
 
 #[test]
 fn each_way_of_a_socket_ends_by_itself() {
-    if !subject_is_ours("descriptors") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = bed();
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
     // It reads to the end, answers, and closes; then it waits for stdin's end.
@@ -208,9 +203,7 @@ fn each_way_of_a_socket_ends_by_itself() {
 
 #[test]
 fn a_child_that_holds_one_does_not_hold_back_the_end() {
-    if !subject_is_ours("descriptors") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = bed();
     let (drain, sink) = std::io::pipe().expect("a pipe");
     let script = "(sleep 1000; echo late >&4) </dev/null >/dev/null 2>&1 & echo now >&4; exit 5";
@@ -240,9 +233,7 @@ fn a_child_that_holds_one_does_not_hold_back_the_end() {
 
 #[test]
 fn what_cannot_be_passed_on_is_named_and_owners_keep_nothing() {
-    if !subject_is_ours("descriptors") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let file = bed.fresh("file");
     fs::write(&file, "words").expect("the bed is ours");
@@ -290,9 +281,7 @@ fn what_cannot_be_passed_on_is_named_and_owners_keep_nothing() {
 
 #[test]
 fn run_and_start_pass_them_on_to_the_init() {
-    if !subject_is_ours("descriptors") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let file = bed.fresh("file");
     fs::write(&file, "to the init").expect("the bed is ours");

@@ -5,6 +5,7 @@ use harness::bed::Bed;
 use harness::dist::{CLI, subject_is_ours};
 use harness::pods::create_container;
 use harness::process;
+use harness::require;
 use harness::run::{Input, Running};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
@@ -42,9 +43,7 @@ fn up(bed: &Bed, times: usize) {
 
 #[test]
 fn a_life_is_told_in_order() {
-    if !subject_is_ours("events") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     assert!(told(&bed, &[]).is_empty());
     bed.rust_kata(&["pod", "create", "--name", "web", "--label", "tier=front"])
@@ -161,9 +160,7 @@ fn a_life_is_told_in_order() {
 
 #[test]
 fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
-    if !subject_is_ours("events") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     bed.rust_kata(&["pod", "create", "--name", "web"]).ok();
     create_container(&bed, "web", "db", &[], SLEEP).ok();
@@ -208,9 +205,7 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
 
 #[test]
 fn images_and_volumes_have_events_as_well() {
-    if !subject_is_ours("events") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     bed.rust_kata(&["volume", "create", "data"]).ok();
     bed.rust_kata(&["volume", "rm", "data"]).ok();

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
 use harness::layout::{Layout, Packing, Tar};
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::limit;
 use serde_json::{Value, json};
@@ -76,9 +77,7 @@ fn mounts(bed: &Bed) -> Vec<String> {
 
 #[test]
 fn what_is_copied_into_a_running_container_is_seen_at_once() {
-    if !subject_is_ours("cp") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     container(&bed, "web");
     ctr(&bed, &["start", "web"]);
@@ -142,9 +141,7 @@ fn what_is_copied_into_a_running_container_is_seen_at_once() {
 
 #[test]
 fn archives_go_through_stdin_and_stdout() {
-    if !subject_is_ours("cp") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     container(&bed, "web");
     let tar = Tar::new().dir("a", 0o755).file("a/b", "text").finish();
@@ -166,9 +163,7 @@ fn archives_go_through_stdin_and_stdout() {
 
 #[test]
 fn a_root_file_system_is_mounted_as_long_as_somebody_wants_it() {
-    if !subject_is_ours("mount") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     container(&bed, "web");
     let path = PathBuf::from(ctr(&bed, &["mount", "web"]).trim());
@@ -238,9 +233,7 @@ fn a_root_file_system_is_mounted_as_long_as_somebody_wants_it() {
 
 #[test]
 fn an_export_is_the_whole_root_file_system() {
-    if !subject_is_ours("export") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     container(&bed, "web");
     let path = PathBuf::from(ctr(&bed, &["mount", "web"]).trim());
@@ -282,9 +275,7 @@ fn an_export_is_the_whole_root_file_system() {
 
 #[test]
 fn artifacts_stay_with_their_container() {
-    if !subject_is_ours("artifacts") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     container(&bed, "web");
     let note = folder(&bed, "here").join("note");

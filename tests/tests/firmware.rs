@@ -10,6 +10,7 @@ use harness::bed::Bed;
 use harness::console;
 use harness::dist::{self, QEMU, SHIM, VMM, patience, subject_is_ours};
 use harness::initrd::{WORD, arguments, with_init};
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::limit;
 use harness::spec::Spec;
@@ -163,9 +164,7 @@ fn assert_apart(said: &str, what: &str) {
 /// The worst size for tables at the end of memory, where QEMU's default firmware has them: no byte is left there.
 #[test]
 fn one_to_twelve_devices_boot_with_an_initrd_up_to_the_last_byte() {
-    if !subject_is_ours("firmware") {
-        return;
-    }
+    require!(subject_is_ours());
     let boots = Boots::new();
     for devices in 1..=12 {
         let said = boots.boot(devices, PAGE - 1);
@@ -176,9 +175,7 @@ fn one_to_twelve_devices_boot_with_an_initrd_up_to_the_last_byte() {
 /// A page left at the end of memory, nearly a page, and less than three, and twelve devices' tables take.
 #[test]
 fn initrds_of_every_size_boot() {
-    if !subject_is_ours("firmware") {
-        return;
-    }
+    require!(subject_is_ours());
     let boots = Boots::new();
     for rest in [0, 1, 512, 2048, 3000, PAGE - 0x3c0, PAGE - 0x40] {
         for devices in [3, 12] {
@@ -199,9 +196,8 @@ fn bundle(bed: &Bed) -> PathBuf {
 /// A QEMU without the firmware: `check` says so, and a pod's start does.
 #[test]
 fn a_missing_firmware_is_named_with_its_cure() {
-    if !subject_is_ours("firmware") || !dist::machine_is_qemu("firmware") {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(dist::machine_is_qemu());
     let bed = Bed::new();
     let bundle = bundle(&bed);
     // Hidden in a mount namespace of the command's own.
@@ -234,9 +230,8 @@ fn a_missing_firmware_is_named_with_its_cure() {
 /// A kernel whose zeroed memory reaches into the initrd's place.
 #[test]
 fn a_kernel_that_reaches_into_the_initrd_is_refused() {
-    if !subject_is_ours("firmware") || !dist::machine_is_qemu("firmware") {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(dist::machine_is_qemu());
     // An ELF64 file for x86-64 with one segment to load, of 512 MiB at 16 MiB (gABI).
     let mut kernel = vec![0_u8; 64 + 56];
     kernel[..5].copy_from_slice(b"\x7fELF\x02");

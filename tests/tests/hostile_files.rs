@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
+use harness::require;
 use harness::run::{Input, Output, Running, run};
 use harness::scene::limit;
 use tar::{Builder, EntryType, Header};
@@ -55,9 +56,7 @@ fn state(path: &Path) -> (u32, u32, i64) {
 
 #[test]
 fn a_link_that_a_guest_puts_in_place_of_a_file_does_not_reach_the_hosts() {
-    if !subject_is_ours("cp") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let rootfs = container(&bed, &[]);
     let victim = bed.fresh("victim");
@@ -87,9 +86,7 @@ fn a_link_that_a_guest_puts_in_place_of_a_file_does_not_reach_the_hosts() {
 
 #[test]
 fn what_is_copied_out_has_no_rights_and_its_holes() {
-    if !subject_is_ours("cp") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let host = bed.fresh("bound");
     fs::create_dir(&host).expect("ours");
@@ -135,9 +132,7 @@ fn what_is_copied_out_has_no_rights_and_its_holes() {
 
 #[test]
 fn filling_a_volume_brings_no_file_of_the_host_into_the_guest() {
-    if !subject_is_ours("volumes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let secret = bed.fresh("secret");
     fs::create_dir(&secret).expect("ours");

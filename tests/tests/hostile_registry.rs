@@ -10,6 +10,7 @@ use harness::dist::subject_is_ours;
 use harness::hostile::{Played, Reply, Request};
 use harness::images::{busybox, layout, left, list, prune};
 use harness::layout::text;
+use harness::require;
 use harness::run::Output;
 use serde_json::json;
 
@@ -23,9 +24,7 @@ const SOCKETS: u64 = 16 << 20;
 
 #[test]
 fn answers_without_end_are_not_kept() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let challenge = |request: &Request, address: &str, realm: &str| {
         let bearer = format!("Bearer realm=\"http://{address}{realm}\",service=\"s\"");
@@ -74,9 +73,7 @@ fn answers_without_end_are_not_kept() {
 
 #[test]
 fn a_password_does_not_go_where_anybody_listens() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     for realm in [
         "http://registry.example/token",
@@ -116,9 +113,7 @@ fn a_password_does_not_go_where_anybody_listens() {
 
 #[test]
 fn an_image_comes_by_tokens_that_run_out() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let image = busybox(&layout, &json!({}));

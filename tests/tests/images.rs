@@ -8,15 +8,14 @@ use harness::bed::Bed;
 use harness::dist::subject_is_ours;
 use harness::images::{busybox, layout, left, list, prune, run_of};
 use harness::layout::{Layout, Packing, Tar, text};
+use harness::require;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tar::EntryType;
 
 #[test]
 fn a_container_sees_the_layers_of_its_image_as_they_were_packed() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let base = Tar::busybox()
@@ -74,9 +73,7 @@ fn a_container_sees_the_layers_of_its_image_as_they_were_packed() {
 
 #[test]
 fn what_an_image_says_of_its_containers_holds_unless_they_say_otherwise() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let image = busybox(
@@ -134,9 +131,7 @@ fn what_an_image_says_of_its_containers_holds_unless_they_say_otherwise() {
 
 #[test]
 fn layouts_and_archives_are_taken_in_by_their_tags() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let one = busybox(&layout, &json!({ "Env": ["N=1"] }));
@@ -209,9 +204,7 @@ fn layouts_and_archives_are_taken_in_by_their_tags() {
 
 #[test]
 fn images_are_listed_named_and_kept_from_being_removed_under_a_container() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let image = busybox(&layout, &json!({ "Cmd": ["true"] }));
@@ -269,9 +262,7 @@ fn images_are_listed_named_and_kept_from_being_removed_under_a_container() {
 
 #[test]
 fn a_name_that_moves_on_leaves_an_image_that_prune_finds() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     for n in ["1", "2"] {
         let layout = layout(&bed);
@@ -291,9 +282,7 @@ fn a_name_that_moves_on_leaves_an_image_that_prune_finds() {
 
 #[test]
 fn images_that_mean_harm_or_were_changed_are_refused_and_leave_nothing() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let outside = bed.dir().join("outside");
     fs::write(&outside, "whole").expect("it can be written");
@@ -382,9 +371,7 @@ fn images_that_mean_harm_or_were_changed_are_refused_and_leave_nothing() {
 
 #[test]
 fn an_image_may_have_more_layers_than_a_page_has_room_for() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let mut layers = vec![layout.layer(&Tar::busybox().finish(), Packing::Gzip)];
@@ -404,9 +391,7 @@ fn an_image_may_have_more_layers_than_a_page_has_room_for() {
 
 #[test]
 fn what_a_container_wrote_goes_with_it_and_the_image_stays() {
-    if !subject_is_ours("images") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let image = busybox(&layout, &json!({}));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use harness::bed::Bed;
 use harness::dist::{VMM, subject_is_ours};
+use harness::require;
 use harness::scene::Scene;
 use harness::spec::Spec;
 
@@ -47,9 +48,7 @@ fn names(dir: PathBuf) -> BTreeSet<String> {
 
 #[test]
 fn namespaces_are_its_own() {
-    if !subject_is_ours("jail") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
@@ -77,9 +76,7 @@ fn namespaces_are_its_own() {
 
 #[test]
 fn root_holds_nothing_but_what_is_served() {
-    if !subject_is_ours("jail") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let volume = bed.fresh("volume");
@@ -132,9 +129,7 @@ fn root_holds_nothing_but_what_is_served() {
 
 #[test]
 fn only_the_file_servers_have_capabilities() {
-    if !subject_is_ours("jail") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
@@ -164,9 +159,7 @@ fn only_the_file_servers_have_capabilities() {
 
 #[test]
 fn limits_leave_no_core_and_room_for_files() {
-    if !subject_is_ours("jail") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
@@ -190,9 +183,7 @@ fn limits_leave_no_core_and_room_for_files() {
 
 #[test]
 fn nothing_is_served_without_a_jail() {
-    if !subject_is_ours("jail") {
-        return;
-    }
+    require!(subject_is_ours());
     let output = std::process::Command::new(harness::dist::binary(VMM))
         .args(["--control-fd", "3", "--share", "/", "--sockets", "/tmp"])
         .output()

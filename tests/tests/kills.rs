@@ -16,6 +16,7 @@ use harness::dist::{CLI, patience, subject_is_ours};
 use harness::layout::Layout;
 use harness::leak;
 use harness::process::{self, Process};
+use harness::require;
 use harness::run::{Input, Output, Running, run};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
@@ -219,9 +220,7 @@ fn fine(line: &str, output: &Output) {
 
 #[test]
 fn kills_at_random_leave_what_can_be_used_and_removed() {
-    if !subject_is_ours("kills") {
-        return;
-    }
+    require!(subject_is_ours());
     let kills = number("RUST_KATA_TEST_KILLS").unwrap_or(50) as usize;
     let seed = seed();
     eprintln!("{kills} kills, RUST_KATA_TEST_SEED={seed}");

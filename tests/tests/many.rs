@@ -6,6 +6,7 @@ use std::time::Duration;
 use harness::bed::{Bed, Plan};
 use harness::dist::{self, patience, subject_is_ours};
 use harness::pods::{self, SLEEP};
+use harness::require;
 use harness::run::{Input, Running, run};
 use harness::scene::limit;
 
@@ -17,9 +18,7 @@ const WAVE: usize = 10;
 
 #[test]
 fn three_hundred_execs_live_at_once_and_all_answer() {
-    if !subject_is_ours("many execs") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::with(Plan {
         config: "memory_mib = 1024\n".into(),
         ..Plan::default()

@@ -9,6 +9,7 @@ use harness::bed::Bed;
 use harness::dist::{SHIM, patience, subject, subject_is_ours};
 use harness::oracle::compare;
 use harness::pty::Terminal;
+use harness::require;
 use harness::run::{Input, Output, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
@@ -28,9 +29,7 @@ const IDS: &str = "id -u; id -g; grep ^Groups /proc/self/status | tr -s '\\t ' '
 
 #[test]
 fn a_number_is_an_id_and_the_primary_group_is_among_the_groups() {
-    if !subject_is_ours("meanings") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let add = |file: &str, line: &str| {
@@ -82,9 +81,7 @@ fn a_user_that_is_no_id_does_not_run_as_root() {
 
 #[test]
 fn a_variable_without_a_value_is_the_callers_or_none() {
-    if !subject_is_ours("meanings") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let words = ["HERE=x y", "EMPTY=", "MINE", "NOBODYS"].map(|word| ["-e", word]);
     let words = words.concat();
@@ -124,9 +121,7 @@ fn first_size(command: Command) {
 
 #[test]
 fn a_process_finds_its_terminals_size_at_its_first_look() {
-    if !subject_is_ours("meanings") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let size = ["stty", "size"];
@@ -214,9 +209,7 @@ fn without_a_hostname_a_container_has_the_hosts() {
 
 #[test]
 fn namespaces_of_the_host_are_refused_by_name() {
-    if !subject_is_ours("meanings") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let without = |kind: &str| {

@@ -3,13 +3,12 @@
 
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
+use harness::require;
 use serde_json::Value;
 
 #[test]
 fn check_finds_what_is_there_and_what_is_not() {
-    if !subject_is_ours("operator") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let text = bed.rust_kata(&["check", "--format", "json"]).ok().out();
     let all: Vec<Value> = serde_json::from_str(&text).expect("JSON");
@@ -31,9 +30,7 @@ fn check_finds_what_is_there_and_what_is_not() {
 
 #[test]
 fn the_configuration_is_shown_with_its_origin() {
-    if !subject_is_ours("operator") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let shown = bed.rust_kata(&["config", "show"]).ok().out();
     let line = |key: &str| {
@@ -123,9 +120,7 @@ fn walk(bed: &Bed, words: &[String], seen: &mut Vec<String>) {
 
 #[test]
 fn each_command_explains_itself_and_has_a_man_page() {
-    if !subject_is_ours("operator") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let mut commands = Vec::new();
     walk(&bed, &[], &mut commands);

@@ -7,6 +7,7 @@ use std::process::Command;
 use harness::dist::{QEMU, SHIM, VMM, machine, patience, subject_is_ours};
 use harness::oracle::compare;
 use harness::process;
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
@@ -145,9 +146,7 @@ fn containers_of_a_pod_share_vm_and_shim_and_end_one_by_one() {
 
 /// Ends the sandbox's container by `end` while another runs.
 fn outlives_its_sandbox(end: impl Fn(&Scene, u32)) {
-    if !subject_is_ours("the pause container ends before the others") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = harness::bed::Bed::new();
     let scene = &Scene::subject(&bed);
     let netns = Netns::new(bed.namespace());

@@ -4,6 +4,7 @@ use harness::bed::Bed;
 use harness::dist::{CLI, patience, subject_is_ours};
 use harness::pods::{SLEEP, create_container, inspect, pod};
 use harness::process;
+use harness::require;
 use harness::run::{Input, Running};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
@@ -23,9 +24,7 @@ fn container(bed: &Bed, name: &str) -> Value {
 
 #[test]
 fn a_pod_is_started_in_order_stopped_and_started_again() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     // Who has seen its name may stop it: the trap is set.
     let app = SLEEP.replace("TERM;", "TERM; hostname;");
@@ -75,9 +74,7 @@ fn a_pod_is_started_in_order_stopped_and_started_again() {
 
 #[test]
 fn pausing_signals_and_states_go_container_by_container() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "p", &[], &[("a", &[], SLEEP), ("b", &[], SLEEP)]);
     // Nothing runs: nothing to do, and no mistake for a pod.
@@ -116,9 +113,7 @@ fn pausing_signals_and_states_go_container_by_container() {
 
 #[test]
 fn bad_pods_are_refused_by_name() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     bed.rust_kata(&["pod", "create", "--name", "p"]).ok();
     for (args, named) in [
@@ -163,9 +158,7 @@ fn bad_pods_are_refused_by_name() {
 
 #[test]
 fn a_killed_owner_leaves_a_pod_that_starts_again() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "p"]).ok();
@@ -185,9 +178,7 @@ fn a_killed_owner_leaves_a_pod_that_starts_again() {
 
 #[test]
 fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "good", &[], &[("a", &[], SLEEP)]);
     for name in [
@@ -243,9 +234,7 @@ fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
 
 #[test]
 fn who_looks_waits_for_nobody_that_changes_a_pod() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
     // As a process does that is stopped in the middle of a change.
@@ -269,9 +258,7 @@ fn who_looks_waits_for_nobody_that_changes_a_pod() {
 
 #[test]
 fn an_owner_that_is_stopped_and_has_lost_its_file_is_ended_by_force() {
-    if !subject_is_ours("pods") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
     bed.rust_kata(&["pod", "start", "p"]).ok();

@@ -16,6 +16,7 @@ use harness::bed::Bed;
 use harness::cut::{Cut, Seen, Supervisor};
 use harness::dist::{patience, subject_is_ours};
 use harness::layout::Layout;
+use harness::require;
 use harness::run::{Input, Output, run};
 use harness::scene::limit;
 use serde_json::Value;
@@ -426,9 +427,7 @@ impl Lab {
 
 #[test]
 fn operations_on_files_can_be_cut_anywhere() {
-    if !subject_is_ours("power") {
-        return;
-    }
+    require!(subject_is_ours());
     let mut lab = Lab::new();
     asked_for(QUIET).for_each(|operation| lab.cut_everywhere(operation));
     lab.tell();
@@ -436,9 +435,7 @@ fn operations_on_files_can_be_cut_anywhere() {
 
 #[test]
 fn operations_on_vms_can_be_cut_anywhere() {
-    if !subject_is_ours("power") {
-        return;
-    }
+    require!(subject_is_ours());
     let mut lab = Lab::new();
     asked_for(LIVE).for_each(|operation| lab.cut_everywhere(operation));
     lab.tell();

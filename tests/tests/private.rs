@@ -8,6 +8,7 @@ use std::process::Command;
 
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::{Scene, limit};
 
@@ -26,9 +27,7 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn other_users_reach_nothing_of_pods_containers_and_volumes() {
-    if !subject_is_ours("private") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let open = |path: &Path, mode| {
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("the bed is ours");

@@ -10,6 +10,7 @@ use harness::dist::{self, patience, subject_is_ours};
 use harness::mounts::{Machine, Tmpfs};
 use harness::oracle::compare;
 use harness::process;
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::Scene;
 use harness::spec::Spec;
@@ -74,7 +75,7 @@ fn so_does_one_that_failed_or_was_lost() {
     assert_ne!(output.code, 0, "{output:?}");
     tree.assert_whole();
 
-    if subject_is_ours("a lost shim") {
+    if subject_is_ours().is_ok() {
         scene.detach_spec("lost", &mounted("sleep 1000"));
         for shim in bed.named(dist::SHIM) {
             process::signal(shim.pid, Signal::SIGKILL);
@@ -87,9 +88,7 @@ fn so_does_one_that_failed_or_was_lost() {
 
 #[test]
 fn the_other_front_doors_leave_them_too() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let tree = Tree::new(&bed);
 
@@ -166,9 +165,7 @@ fn later_mounts_of_the_host_reach_those_that_ask_for_them() {
 
 #[test]
 fn sharing_with_the_host_is_refused_by_name() {
-    if !subject_is_ours("shared mounts") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let host = bed.fresh("host");

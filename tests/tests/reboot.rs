@@ -8,6 +8,7 @@ use harness::bed::Bed;
 use harness::dist::{CLI, binary, patience, subject_is_ours};
 use harness::leak;
 use harness::process;
+use harness::require;
 use harness::run::{Input, Output, run};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -80,9 +81,7 @@ impl Host {
 
 #[test]
 fn what_ran_before_a_boot_can_be_started_after_it() {
-    if !subject_is_ours("reboot") {
-        return;
-    }
+    require!(subject_is_ours());
     let mut host = Host {
         bed: Bed::new(),
         boot: None,

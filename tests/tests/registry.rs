@@ -8,6 +8,7 @@ use harness::dist::{patience, subject_is_ours};
 use harness::images::{busybox, layout, left, list, prune, run_of};
 use harness::layout::{Packing, Tar, text};
 use harness::registry::{Registry, USER};
+use harness::require;
 use harness::run::{Input, Running, run};
 use harness::scene::limit;
 use nix::sys::signal::Signal;
@@ -15,9 +16,7 @@ use serde_json::json;
 
 #[test]
 fn images_come_from_a_registry() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let one = busybox(&layout, &json!({ "Cmd": ["sh", "-c", "echo one"] }));
@@ -85,9 +84,7 @@ fn images_come_from_a_registry() {
 
 #[test]
 fn a_registry_is_known_by_its_certificate() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let image = busybox(&layout, &json!({}));
@@ -114,9 +111,7 @@ fn a_registry_is_known_by_its_certificate() {
 
 #[test]
 fn a_registry_may_ask_who_comes() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let image = busybox(&layout, &json!({}));
@@ -151,9 +146,7 @@ fn a_registry_may_ask_who_comes() {
 
 #[test]
 fn pulls_at_the_same_time_and_pulls_that_are_killed_leave_one_image_or_none() {
-    if !subject_is_ours("registry") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let layout = layout(&bed);
     let mut layers = vec![layout.layer(&Tar::busybox().finish(), Packing::Gzip)];

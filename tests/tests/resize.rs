@@ -5,7 +5,8 @@ use std::io::Write;
 use std::time::Instant;
 
 use harness::bed::{Bed, Plan};
-use harness::dist::{QEMU, machine, subject, subject_is_ours};
+use harness::dist::{machine_is_ours, subject, subject_is_ours};
+use harness::require;
 use harness::scene::limit;
 use harness::spec::Spec;
 use harness::task::{Bundle, Shim, Stdio};
@@ -40,13 +41,8 @@ fn until(stdio: &Stdio, stdin: &mut File, turn: &mut u32, cpus: u64, mib: std::o
 
 #[test]
 fn a_pod_grows_and_shrinks_with_its_limits() {
-    if !subject_is_ours("resize") {
-        return;
-    }
-    if machine() == QEMU {
-        eprintln!("resize: skipped, VMs of QEMU keep their size");
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_ours());
     let bed = Bed::with(Plan {
         config: "max_vcpus = 2\nmax_memory_mib = 1024\n".into(),
         ..Plan::default()

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::bed::Bed;
-use harness::dist::{self, QEMU, SHIM, VMM, machine, patience, subject_is_ours};
+use harness::dist::{self, QEMU, SHIM, VMM, machine_is_ours, patience, subject_is_ours};
 use harness::pty::Terminal;
+use harness::require;
 use harness::run::{Input, Output, Running, noise_sha256, run};
 use harness::scene::limit;
 use harness::spec::Spec;
@@ -41,9 +42,7 @@ fn run_bundle(bed: &Bed, argv: &[&str], flags: &[&str], input: Input) -> Output 
 
 #[test]
 fn streams_and_codes_are_the_containers() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     for (script, code) in [
         ("echo out; echo err >&2", 0),
@@ -63,9 +62,7 @@ fn streams_and_codes_are_the_containers() {
 
 #[test]
 fn input_is_piped_to_its_end() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let length = 20 << 20;
 
@@ -78,9 +75,7 @@ fn input_is_piped_to_its_end() {
 
 #[test]
 fn a_terminal_is_raw_resized_and_given_back() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let bundle = bundle_of(&bed, |rootfs| Spec::new(rootfs, &["sh"]).terminal());
     let mut terminal = Terminal::spawn(command(&bed, &bundle, &[]), 24, 80);
@@ -105,9 +100,7 @@ fn a_terminal_is_raw_resized_and_given_back() {
 
 #[test]
 fn signals_are_forwarded() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let script = "trap 'echo got term; exit 9' TERM; trap 'echo got int' INT; echo ready; while :; do sleep 0.05; done";
     let running = Running::spawn(
@@ -126,9 +119,7 @@ fn signals_are_forwarded() {
 
 #[test]
 fn options_size_the_machine_and_tell_the_steps() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let script = "nproc; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo";
     let hypervisor = dist::hypervisor();
@@ -162,9 +153,8 @@ fn options_size_the_machine_and_tell_the_steps() {
 /// The guest's own word on when it began, on machines of our own: only they listen.
 #[test]
 fn boot_mark_is_told() {
-    if !subject_is_ours("run") || machine() == QEMU {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_ours());
     let bed = Bed::new();
 
     let output = run_bundle(&bed, &["true"], &["--verbose"], Input::Null).ok();
@@ -181,9 +171,7 @@ fn boot_mark_is_told() {
 
 #[test]
 fn help_teaches_and_mistakes_are_told() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let help = |args: &[&str]| {
         let mut command = Command::new(dist::binary(SHIM));
@@ -218,9 +206,7 @@ fn help_teaches_and_mistakes_are_told() {
 
 #[test]
 fn an_end_by_force_leaves_no_process() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let folder = bundle(&bed, &["sh", "-c", "echo ready; sleep 1000"]);
     let running = Running::spawn(command(&bed, &folder, &["--id", "forced"]), Input::Null);
@@ -248,9 +234,7 @@ fn an_end_by_force_leaves_no_process() {
 
 #[test]
 fn hooks_run_on_the_host_and_in_the_guest() {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let (state, stopped) = (bed.fresh("state"), bed.fresh("stopped"));
     let keep = format!("cat > {}", state.display());

@@ -9,18 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::bed::{Bed, Plan};
-use harness::dist::{self, QEMU, SHIM, VMM, machine, machine_is_qemu, subject_is_ours};
+use harness::dist::{self, SHIM, VMM, machine_is_ours, machine_is_qemu, subject_is_ours};
 use harness::run::{Input, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
 use harness::trace::{self, Trace};
+use harness::{Reason, require};
 use hypervisor::jail::ThreadKind;
 
 #[test]
 fn every_thread_has_a_filter() {
-    if !subject_is_ours("seccomp") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], &["sleep", "1000"]);
@@ -66,9 +65,7 @@ fn traced(dir: &Path, hypervisor: &str, options: &str) -> Bed {
 
 #[test]
 fn forbidden_call_ends_the_vm_and_is_named() {
-    if !subject_is_ours("seccomp") {
-        return;
-    }
+    require!(subject_is_ours());
     let folder = tempfile::tempdir().expect("/tmp is writable");
     // A thread that is out of its mind: where it wants to sync, it asks who it is.
     let bed = traced(
@@ -111,9 +108,8 @@ fn refused_by_the_guest(bed: &Bed) {
 
 #[test]
 fn no_rule_is_needless() {
-    if !subject_is_ours("seccomp") || !machine_is_qemu("seccomp") {
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_qemu());
     let folder = tempfile::tempdir().expect("/tmp is writable");
     let bed = traced(folder.path(), "qemu", trace::OPTIONS);
     let scene = Scene::subject(&bed);
@@ -159,13 +155,8 @@ fn no_rule_is_needless() {
 /// Of those kinds that only machines of our own have.
 #[test]
 fn no_rule_of_a_machine_is_needless() {
-    if !subject_is_ours("seccomp") {
-        return;
-    }
-    if machine() == QEMU {
-        eprintln!("seccomp: skipped, pods run in QEMU");
-        return;
-    }
+    require!(subject_is_ours());
+    require!(machine_is_ours());
     let folder = tempfile::tempdir().expect("/tmp is writable");
     let bed = traced(folder.path(), "kvm", trace::OPTIONS);
     let scene = Scene::subject(&bed);
@@ -182,17 +173,20 @@ fn no_rule_of_a_machine_is_needless() {
     trace.assert_seen(&[ThreadKind::Simple, ThreadKind::Fs, ThreadKind::Vsock]);
 }
 
+/// A test that needs no KVM takes long in the KVM test host if that is emulated.
+fn kvm_is_not_emulated() -> Result<(), Reason> {
+    match std::env::var_os("KVM_HOST_NESTED") {
+        Some(_) => Err(Reason::Emulated),
+        None => Ok(()),
+    }
+}
+
 /// Of devices that are not in every pod, by their unit tests on real disks and taps,
 /// with each thread under its filter.
 #[test]
 fn no_rule_of_a_device_is_needless() {
-    if !subject_is_ours("seccomp") {
-        return;
-    }
-    if std::env::var_os("KVM_HOST_NESTED").is_some() {
-        eprintln!("seccomp: skipped, it needs no KVM and takes long where that is emulated");
-        return;
-    }
+    require!(subject_is_ours());
+    require!(kvm_is_not_emulated());
     let folder = tempfile::tempdir().expect("/tmp is writable");
     let mut command = Command::new("/usr/bin/strace");
     command

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use harness::bed::Bed;
 use harness::dist::{patience, subject_is_ours};
 use harness::oracle::compare;
+use harness::require;
 use harness::run::Input;
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
@@ -223,9 +224,7 @@ fn a_folder_that_one_container_may_only_read_is_the_same_for_both() {
 
 #[test]
 fn a_folder_is_mounted_once_for_all_containers_of_a_pod() {
-    if !subject_is_ours("share") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     let dir = bed.fresh("dir");

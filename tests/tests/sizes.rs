@@ -5,6 +5,7 @@ use std::process::Command;
 
 use harness::bed::Bed;
 use harness::dist::{self, SHIM, subject_is_ours};
+use harness::require;
 use harness::run::{Input, run};
 use harness::scene::limit;
 use harness::spec::Spec;
@@ -15,9 +16,7 @@ fn least_total(mib: u64) -> u64 {
 }
 
 fn boots(mib: u64, vcpus: u32) {
-    if !subject_is_ours("run") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let bundle = bed.fresh("bundle");
     std::fs::create_dir(&bundle).expect("the bed is ours");

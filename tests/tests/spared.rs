@@ -9,6 +9,7 @@ use harness::dist::{self, subject_is_ours};
 use harness::layout::{Layout, Packing, Tar};
 use harness::pods::inspect;
 use harness::process;
+use harness::require;
 use harness::run::{Input, Running, run};
 use harness::scene::limit;
 use serde_json::json;
@@ -36,9 +37,7 @@ fn is_gone(bed: &Bed, what: &str, name: &str) {
 
 #[test]
 fn containers_that_nobody_named_stay_and_the_pod_goes_with_the_last() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");
@@ -85,9 +84,7 @@ fn containers_that_nobody_named_stay_and_the_pod_goes_with_the_last() {
 
 #[test]
 fn a_run_that_ends_takes_its_own_container_alone() {
-    if !subject_is_ours("containers") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");
@@ -138,9 +135,7 @@ fn a_run_that_ends_takes_its_own_container_alone() {
 
 #[test]
 fn an_export_that_fails_leaves_what_was_there() {
-    if !subject_is_ours("export") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");

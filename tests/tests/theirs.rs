@@ -9,6 +9,7 @@ use harness::dist::{self, SHIM, subject_is_ours};
 use harness::leak;
 use harness::process;
 use harness::pty::Terminal;
+use harness::require;
 use harness::run::{Input, noise_sha256, run};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
@@ -27,9 +28,7 @@ const SLEEP: &[&str] = &[
 
 #[test]
 fn they_are_listed_inspected_measured_and_their_processes_shown() {
-    if !subject_is_ours("theirs") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], SLEEP);
@@ -93,9 +92,7 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
 
 #[test]
 fn containers_of_kubernetes_are_found_by_pod_name_and_short_id() {
-    if !subject_is_ours("theirs") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     // As CRI has them: ids of 64 digits, the sandbox a container of the pod's id.
@@ -153,9 +150,7 @@ fn containers_of_kubernetes_are_found_by_pod_name_and_short_id() {
 
 #[test]
 fn they_are_entered_and_containerd_hears_nothing_of_it() {
-    if !subject_is_ours("theirs") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], SLEEP);
@@ -238,9 +233,7 @@ fn they_are_entered_and_containerd_hears_nothing_of_it() {
 
 #[test]
 fn what_is_containerds_to_change_is_refused_with_the_cure() {
-    if !subject_is_ours("theirs") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
     scene.detach("c", &[], SLEEP);

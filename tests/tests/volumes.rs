@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
 use harness::layout::{Layout, Packing, Tar};
+use harness::require;
 use harness::run::{Input, Output, run};
 use harness::scene::limit;
 use serde_json::{Value, json};
@@ -57,9 +58,7 @@ fn image(bed: &Bed, config: &Value) -> String {
 
 #[test]
 fn a_named_volume_stays_and_is_seen_by_all_that_have_it() {
-    if !subject_is_ours("volumes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     run_with(&bed, &["-v", "data:/data"], "echo one > /data/a").ok();
     assert_eq!(names(&bed), ["data"]);
@@ -123,9 +122,7 @@ fn a_named_volume_stays_and_is_seen_by_all_that_have_it() {
 
 #[test]
 fn a_new_volume_gets_what_the_image_has_and_keeps_what_becomes_of_it() {
-    if !subject_is_ours("volumes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let image = image(&bed, &json!({}));
     let run_of = |volume: &str, script: &str| {
@@ -153,9 +150,7 @@ fn a_new_volume_gets_what_the_image_has_and_keeps_what_becomes_of_it() {
 
 #[test]
 fn anonymous_volumes_go_with_their_container_and_their_pod() {
-    if !subject_is_ours("volumes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let image = image(&bed, &json!({ "Volumes": { "/data": {}, "/made": {} } }));
     bed.rust_kata(&["pod", "create", "--name", "p"]).ok();
@@ -213,9 +208,7 @@ fn anonymous_volumes_go_with_their_container_and_their_pod() {
 
 #[test]
 fn volumes_are_created_listed_inspected_and_removed_with_their_containers() {
-    if !subject_is_ours("volumes") {
-        return;
-    }
+    require!(subject_is_ours());
     let bed = Bed::new();
     let made = bed
         .rust_kata(&["volume", "create", "--label", "a=b", "v"])

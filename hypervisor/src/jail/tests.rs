@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
+use test_support::require;
 
 use super::*;
 use crate::process::{Launch, Namespaces};
@@ -25,9 +26,7 @@ fn again(program: &mut Command) -> &mut Command {
 
 #[test]
 fn it_opens_nothing_to_write_but_what_is_shared() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
+    require!(test_support::root());
     if std::process::id() == 1 {
         taken_over();
     } else if std::env::var_os(OWN_MOUNTS).is_some() {

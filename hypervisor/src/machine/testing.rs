@@ -1,12 +1,13 @@
 //! A machine for tests, whose "kernel" is a few instructions.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use test_support::{kvm, require};
 
 use super::{Ending, GuestExit, Machine, MachineConfig, MachineFiles, MemoryConfig};
 
@@ -40,17 +41,6 @@ pub fn file(bytes: &[u8]) -> File {
     file
 }
 
-/// `/dev/kvm`; `None`, with a word why, where there is none.
-pub fn kvm() -> Option<OwnedFd> {
-    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(device) => Some(device.into()),
-        Err(err) => {
-            eprintln!("skipped: /dev/kvm cannot be opened: {err}");
-            None
-        }
-    }
-}
-
 /// Waits for the guest's end.
 pub fn end(ending: &Ending) -> GuestExit {
     let fd = PollFd::new(ending.as_fd(), PollFlags::POLLIN);
@@ -66,9 +56,9 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A machine about to run `code` in 64-bit mode; `None` without KVM.
+    /// A machine about to run `code` in 64-bit mode; `None`, which `require!` has reported, without KVM.
     pub fn new(code: &[u8], vcpus: u32) -> Option<Guest> {
-        let kvm = kvm()?;
+        let kvm = require!(kvm());
         let (console, theirs) = UnixStream::pair().unwrap();
         let config = MachineConfig {
             vcpus: 1,

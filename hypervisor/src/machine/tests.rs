@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use test_support::require;
 use virtio_queue::Queue;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
@@ -245,9 +246,7 @@ fn paused_guest_stands_still_and_goes_on() {
 fn irqfd_interrupts_the_guest() {
     const CODE: u64 = 0x8000;
     const HANDLER: u16 = CODE as u16 + 16;
-    let Some(kvm) = testing::kvm() else {
-        return;
-    };
+    let kvm = require!(test_support::kvm());
     let kvm = kvm::open(kvm).unwrap();
     let memory = MemoryConfig {
         mib: 1,
@@ -376,9 +375,7 @@ fn a_slot_that_was_left_is_taken_again() {
 
 #[test]
 fn wrong_numbers_of_vcpus_are_refused() {
-    let Some(kvm) = testing::kvm() else {
-        return;
-    };
+    let kvm = require!(test_support::kvm());
     let kvm = kvm::open(kvm).unwrap();
     for (vcpus, max_vcpus) in [(0, 1), (2, 1), (1, 255)] {
         let config = MachineConfig {

@@ -116,6 +116,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::time::Duration;
+    use test_support::{Reason, require, root};
     use tokio::time::timeout;
 
     fn shell(dir: &Path, script: &str) -> Launch {
@@ -131,15 +132,9 @@ mod tests {
     }
 
     /// Namespaces can be made by root only.
-    fn is_root() -> bool {
-        nix::unistd::geteuid().is_root()
-    }
-
     #[tokio::test]
     async fn end_is_reported_with_the_last_lines() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
 
         let process = shell(dir.path(), "echo it broke >&2; exit 3").start().await;
@@ -153,9 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn killed_process_is_gone() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         let process = shell(dir.path(), "exec sleep 1000").start().await.unwrap();
 
@@ -169,20 +162,20 @@ mod tests {
     }
 
     /// A fresh cgroup of v2, where there is such a hierarchy that can be written.
-    fn cgroup() -> Option<PathBuf> {
+    fn cgroup() -> Result<PathBuf, Reason> {
         let name = format!("rust-kata-test-{}", std::process::id());
         ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
             .into_iter()
             .filter(|root| Path::new(root).join("cgroup.procs").exists())
             .map(|root| Path::new(root).join(&name))
             .find(|path| std::fs::create_dir(path).is_ok())
+            .ok_or(Reason::CgroupV2)
     }
 
     #[tokio::test]
     async fn process_is_born_in_its_cgroup() {
-        let Some(cgroup) = cgroup().filter(|_| is_root()) else {
-            return;
-        };
+        require!(root());
+        let cgroup = require!(cgroup());
         let dir = tempfile::tempdir().unwrap();
         let mut launch = shell(dir.path(), "exec sleep 1000");
         launch.cgroup = Some(cgroup.clone());
@@ -199,9 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_cgroup_is_no_obstacle() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         for cgroup in [dir.path().to_owned(), dir.path().join("nonexistent")] {
             let mut launch = shell(dir.path(), "exit 3");
@@ -215,9 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_given_descriptors_are_inherited() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let fd = theirs.as_raw_fd();
@@ -235,9 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn own_namespaces_hide_the_host() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         let script = "echo $$; env | grep -v -e ^PWD= -e ^SHLVL= -e ^_=; \
                       cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/*";
@@ -270,9 +257,7 @@ mod tests {
     async fn host_without_user_namespaces_gets_the_others() {
         const INSIDE: &str = "RUST_KATA_TEST_INSIDE";
         const NAME: &str = "host_without_user_namespaces_gets_the_others";
-        if !is_root() {
-            return;
-        }
+        require!(root());
         if std::env::var_os(INSIDE).is_none() {
             let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
             let output = std::process::Command::new("unshare")
@@ -302,9 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn host_namespaces_are_kept_but_for_mounts() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         let mut launch = shell(dir.path(), "readlink /proc/self/ns/*");
         launch.namespaces = Namespaces::Host { netns: None };
@@ -322,9 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn process_dies_with_a_caller_that_gave_up() {
-        if !is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
         let script = format!("exec sleep 1000 > {}", pid.display());

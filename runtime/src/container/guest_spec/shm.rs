@@ -67,6 +67,7 @@ mod tests {
     use super::*;
     use nix::mount::{MsFlags, mount};
     use serde_json::json;
+    use test_support::{require, root};
 
     fn bind(destination: &str, source: &Path) -> OciMount {
         let json = json!({"destination": destination, "type": "bind", "source": source});
@@ -75,9 +76,7 @@ mod tests {
 
     #[test]
     fn one_that_was_made_for_it_becomes_the_guests() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
+        require!(root());
         let dir = tempfile::tempdir().unwrap();
         let shm = dir.path().join("shm");
         std::fs::create_dir(&shm).unwrap();

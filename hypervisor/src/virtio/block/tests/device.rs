@@ -2,6 +2,7 @@
 
 use super::*;
 use std::process::Command;
+use test_support::{require, root};
 
 /// A loop device on a file, which goes away with this.
 struct Loop {
@@ -37,10 +38,8 @@ impl Drop for Loop {
 
 #[test]
 fn block_device_is_a_disk() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: making a loop device needs root");
-        return;
-    }
+    // It makes a loop device.
+    require!(root());
     let device = Loop::new();
     let open = || OpenOptions::new().read(true).write(true).open(&device.path);
     let mut rig = Rig::on(

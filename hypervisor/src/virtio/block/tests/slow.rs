@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
+use test_support::{require, root};
 
 /// linux/fuse.h
 mod op {
@@ -107,10 +108,8 @@ fn mount(reads: Sender<u64>, go: Receiver<()>) -> (File, JoinHandle<()>) {
 
 #[test]
 fn slow_request_holds_up_no_other() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: mounting a slow file system needs root");
-        return;
-    }
+    // It mounts a slow file system.
+    require!(root());
     let (reads, read) = mpsc::channel();
     let (go, wait) = mpsc::channel();
     let (file, server) = mount(reads, wait);

@@ -127,10 +127,7 @@ fn queues_are_checked() {
 
 #[test]
 fn unfit_taps_are_refused() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: making a tap needs root");
-        return;
-    }
+    require!(root());
     let new = |taps, options| Net::new(taps, options).map(drop);
     assert!(matches!(new(vec![], options()), Err(NetError::Taps(0))));
     let null = File::open("/dev/null").unwrap();

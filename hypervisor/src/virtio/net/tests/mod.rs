@@ -4,6 +4,7 @@ use super::*;
 use crate::jail;
 use crate::virtio::testing::{DriverQueue, NEXT, SIZE, WRITE, memory};
 use link::{Link, frame};
+use test_support::{require, root};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MQ, VIRTIO_NET_ERR, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4,
     VIRTIO_NET_OK,
@@ -34,12 +35,9 @@ struct Rig {
 }
 
 impl Rig {
-    /// `None`, with a reason printed, if taps cannot be made.
+    /// `None`, which `require!` has reported, without root: only root makes taps.
     fn new(pairs: usize, features: u64) -> Option<Rig> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: making a tap needs root");
-            return None;
-        }
+        require!(root());
         let (link, taps) = Link::new(pairs);
         let made = jail::run(ThreadKind::Net, "network", move || {
             Net::new(taps, options()).map_err(io::Error::other)
