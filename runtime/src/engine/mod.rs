@@ -1,14 +1,15 @@
-//! The engine: pods and containers that people define, start, stop and start
-//! again, with libpod's meaning. Any program may embed it; `rust-kata` is one.
+//! The engine: pods and containers that users define, start, stop and start again, with the
+//! semantics of podman's libpod. Any program may embed it, as `rust-kata` does.
 //!
 //! ```text
-//! Engine ── reads ───▶ files of pods (flock)          store, view
-//!    │  ── changes ──▶ the files, where nobody owns the pod
-//!    └─ asks ──ttrpc─▶ the owner of the pod           client, pod
+//! Engine ── reads ───▶ files of pods (flock)          records
+//!    │  ── changes ──▶ the files, if the pod has no owner
+//!    └─ asks ──ttrpc─▶ the owner of the pod           handle
 //!                        └ VM, containers, streams    owner   (crate::Pod)
 //! ```
-//! A pod's files outlive its VM. While it is started, one process owns it:
-//! the process holds the `owner` lock, and all changes go through it.
+//!
+//! A pod's files outlive its VM. While it is started, one process owns it: that process holds
+//! the `owner` lock, and all changes go through it.
 
 pub(crate) mod archive;
 pub mod capabilities;
@@ -54,32 +55,32 @@ use crate::state_dir::dir::Dir;
 use crate::state_dir::lock::PodLock;
 use crate::state_dir::private;
 
-/// The namespace of pods for which no other is asked.
+/// The default namespace of pods.
 pub const NAMESPACE: &str = "local";
 
-/// So many pods are read sooner by one thread than by two.
+/// Up to this number of pods, one thread reads faster than two.
 const ALONE: usize = 64;
 
-/// Makes, finds and removes pods. Cheap to clone.
+/// The engine: makes, finds and removes pods. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     config: Arc<Config>,
-    /// The file that the configuration is of, for owners that are started.
+    /// The file of the configuration, for the owners that are started.
     config_file: Option<Arc<Path>>,
 }
 
-/// A pod that could not be read, and why.
+/// A pod that could not be read.
 #[derive(Debug)]
 pub struct UnreadablePod {
-    /// Where it is.
+    /// Its paths.
     pub home: DataPaths,
-    /// What is wrong.
+    /// The error.
     pub error: Error,
 }
 
 impl Engine {
-    /// An engine with this configuration; `config_file` is where it is from, if
-    /// not from one of the usual places.
+    /// Creates an engine with this configuration. `config_file` is its file, unless that is one
+    /// of the usual ones.
     ///
     /// # Errors
     /// [`Error::Io`] if the directories cannot be made.
@@ -102,28 +103,28 @@ impl Engine {
         self.config_file.as_deref()
     }
 
-    /// The runtime that a pod's VM is made by.
+    /// The runtime for a pod's VM.
     pub(crate) fn runtime_of(&self, pod: &PodDefinition) -> Result<Runtime> {
         let mut config = (*self.config).clone();
         config.hypervisor = pod.hypervisor.unwrap_or(config.hypervisor);
         Runtime::new(config)
     }
 
-    /// What happened to what the engine keeps.
+    /// The journal of the engine's events.
     pub fn journal(&self) -> Journal {
         Journal::of(&self.config.data_root)
     }
 
-    /// All pods, of one namespace or of all. Never waits for a VM.
+    /// Reads all pods, of one namespace or of all. Never waits for a VM. Each entry is a pod,
+    /// or the error of reading it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the directory of pods cannot be read; what is wrong with
-    /// one pod is in its place.
+    /// [`Error::Io`] if the directory of pods cannot be read.
     pub fn pods(&self, namespace: Option<&str>) -> Result<Vec<Result<PodView, UnreadablePod>>> {
         self.pods_seen(namespace, |view| view)
     }
 
-    /// As [`Engine::pods`]: what `seen` makes of each, so that no more of it is kept.
+    /// As [`Engine::pods`], but keeps only the result of `seen` for each pod.
     ///
     /// # Errors
     /// As [`Engine::pods`].
@@ -136,7 +137,7 @@ impl Engine {
         if homes.len() <= ALONE {
             return Ok(read(&homes, &seen));
         }
-        // Most of it is system calls: a thread for each CPU, each with pods of its own.
+        // Most of the work is system calls: each CPU gets a thread with its share of the pods.
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let share = homes.len().div_ceil(cpus).max(ALONE);
         let seen = &seen;
@@ -167,7 +168,7 @@ impl Engine {
             .collect())
     }
 
-    /// A pod by its name.
+    /// The handle of a pod by its name.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for a bad name.
@@ -179,11 +180,10 @@ impl Engine {
         Ok(PodHandle::new(self, home))
     }
 
-    /// A pod by its name, its id or the beginning of its id, in one namespace or
-    /// in all.
+    /// Finds a pod by its name, its id or the beginning of its id, in one namespace or in all.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
+    /// [`Error::NotFound`]; [`Error::Invalid`] if several match.
     pub fn find_pod(&self, namespace: Option<&str>, wanted: &str) -> Result<PodHandle> {
         let homes = self::records::homes(&self.config.data_root, namespace)?;
         let named: Vec<DataPaths> = homes
@@ -205,10 +205,10 @@ impl Engine {
         Ok(PodHandle::new(self, home))
     }
 
-    /// A container by `POD/NAME`, its name, its id or the beginning of its id.
+    /// Finds a container by `POD/NAME`, its name, its id or the beginning of its id.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
+    /// [`Error::NotFound`]; [`Error::Invalid`] if several match.
     pub fn find_container(
         &self,
         namespace: Option<&str>,
@@ -216,7 +216,7 @@ impl Engine {
     ) -> Result<(PodHandle, String)> {
         if let Some((pod, name)) = wanted.split_once('/') {
             let pod = self.find_pod(namespace, pod)?;
-            // One that cannot be read is found all the same: to be removed.
+            // A container that cannot be read is found, too, so that it can be removed.
             if !pod.view()?.containers.contains_key(name) {
                 return Err(Error::not_found("container", name));
             }
@@ -247,11 +247,11 @@ impl Engine {
         Ok((PodHandle::new(self, home), name))
     }
 
-    /// Creates a pod. Without a name (an empty one) it gets a new one.
+    /// Creates a pod. An empty name stands for a generated one.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if the name is taken; [`Error::Invalid`] naming
-    /// what is wrong with the definition.
+    /// [`Error::AlreadyExists`] if the name is taken; [`Error::Invalid`] naming what is wrong
+    /// with the definition.
     pub fn create_pod(&self, mut definition: PodDefinition) -> Result<PodHandle> {
         let generated = definition.name.is_empty();
         for turn in 0..names::TRIES {
@@ -282,8 +282,8 @@ impl Engine {
         Err(Error::Internal("No free name for the pod was found".into()))
     }
 
-    /// Where the owner of a pod listens. A socket's path has 108 bytes: names
-    /// would not fit.
+    /// The socket of a pod's owner. Its name is a hash: names of pods might not fit into the
+    /// 108 bytes of a socket address.
     pub fn owner_address(&self, home: &DataPaths) -> PathBuf {
         use sha2::{Digest, Sha256};
         let digest = Sha256::digest(home.path().as_os_str().as_encoded_bytes());
@@ -295,14 +295,15 @@ impl Engine {
     }
 }
 
-/// Puts a container into a pod's directory. The caller holds the pod's lock.
+/// Adds a container to a pod's directory. The caller holds the pod's lock.
 pub(crate) fn add_container(
     home: &DataPaths,
     definition: &ContainerDefinition,
     held: &PodLock,
 ) -> Result<()> {
     definition.check()?;
-    // Not the files of its containers: there may be many, and others wait.
+    // The files of its containers are not read: there may be many, and others wait for the
+    // lock.
     let (pod, state) = self::records::read_own(home)?;
     if state.removing {
         return Err(Error::WrongState {
@@ -327,8 +328,7 @@ pub(crate) fn add_container(
     Ok(())
 }
 
-/// Reads pods, those of one namespace one after the other. One that is removed meanwhile
-/// is left out.
+/// Reads the given pods one after the other. A pod that is removed meanwhile is left out.
 fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, UnreadablePod>> {
     let mut found = Vec::with_capacity(homes.len());
     for homes in homes.chunk_by(|a, b| a.namespace() == b.namespace()) {
@@ -378,7 +378,7 @@ fn only_one<T>(
 
 #[cfg(test)]
 impl Engine {
-    /// One that has all it keeps below a directory of a test's.
+    /// An engine for tests, with all its files below one directory.
     pub(crate) fn below(dir: &Path) -> Self {
         let config = Config {
             root: dir.join("run"),
@@ -397,7 +397,7 @@ mod tests {
     fn a_made_up_name_is_one_that_is_free() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::below(dir.path());
-        // All the usual names are taken.
+        // All generated names are taken.
         let pods = self::records::paths::pods(&engine.config.data_root).join(NAMESPACE);
         for name in names::all() {
             std::fs::create_dir_all(pods.join(name).join("containers")).unwrap();

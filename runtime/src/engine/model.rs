@@ -1,6 +1,6 @@
-//! Tests: any sequence of operations on pods that nobody owns, against a model
-//! of a few lines. What an owner would do needs a VM; what it leaves when it is
-//! killed does not, and is among the operations.
+//! Tests: random sequences of operations on pods without owners, against a small model. A
+//! running owner would need a VM; the files that a killed owner leaves do not, and are among
+//! the operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ use crate::state_dir::lock::PodLock;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// What is done. Numbers are indices of names.
+/// An operation. Numbers are indices of names.
 #[derive(Debug, Clone)]
 enum Act {
     Create(usize),
     Remove(usize, bool),
     Add(usize, usize, Vec<usize>),
     Take(usize, Vec<usize>, bool),
-    /// The owner dies with a container in this state.
+    /// The owner is killed with a container in this state.
     Die(usize, usize, ContainerStatus),
     Stop(usize, Vec<usize>),
     Signal(usize, Operation, Vec<usize>),
@@ -39,7 +39,7 @@ struct Container {
 
 type Model = BTreeMap<String, BTreeMap<String, Container>>;
 
-/// How it went: for all, or container by container. `Some` is a class of errors.
+/// The result: for the whole operation, or container by container. `Some` is a class of errors.
 #[derive(Debug, PartialEq)]
 enum Went {
     Whole(Option<ErrorKind>),
@@ -73,7 +73,7 @@ fn names(which: &[usize]) -> Vec<String> {
     names.into_iter().map(|n| NAMES[n].to_owned()).collect()
 }
 
-/// What the model says of an operation, and does to itself.
+/// Applies an operation to the model and returns the expected result.
 fn expect(model: &mut Model, act: &Act) -> Went {
     use ErrorKind::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
     let name = |n: &usize| NAMES[*n].to_owned();
@@ -125,7 +125,7 @@ fn expect(model: &mut Model, act: &Act) -> Went {
             Went::Whole(None)
         }
         Act::Take(_, asked, _) => {
-            // None named: all, each of which may be needed by another.
+            // No names given: all containers, each of which may be a dependency of another.
             let chosen: Vec<String> = match chosen(asked, containers) {
                 Ok(chosen) => chosen,
                 Err(went) => return went,
@@ -244,7 +244,7 @@ async fn perform(engine: &Engine, act: &Act) -> Went {
     }
 }
 
-/// As an owner leaves a container that is killed.
+/// Leaves the files of a container as a killed owner does.
 fn die(pod: &PodHandle, container: &str, status: ContainerStatus) {
     let home = pod.home().container(container).unwrap();
     if home.path().is_dir() {
@@ -258,7 +258,7 @@ fn die(pod: &PodHandle, container: &str, status: ContainerStatus) {
     }
 }
 
-/// What everybody sees is what the model says.
+/// Compares the pods on disk with the model.
 fn check(engine: &Engine, model: &Model) {
     let views = engine.pods(None).unwrap();
     let views: Vec<_> = views.into_iter().map(|view| view.unwrap()).collect();
@@ -269,7 +269,7 @@ fn check(engine: &Engine, model: &Model) {
                 let files = files.as_ref().unwrap();
                 let exited = files.state.status == ContainerStatus::Exited;
                 assert!(exited || files.state.status == ContainerStatus::Configured);
-                // Nobody was told how it ended: never is it an invented 0.
+                // The exit was not reported: its code must not be an invented 0.
                 assert_eq!(files.state.exit_code, exited.then_some(137));
                 let container = Container {
                     on: files.definition.depends_on.iter().cloned().collect(),

@@ -1,9 +1,9 @@
-//! Names for pods and containers that were given none.
+//! Generated names for pods and containers.
 
 use rand::seq::IndexedRandom;
 
-/// As many as it takes: with 1,000 pods, a free name is found at the first try
-/// three times out of four.
+/// The number of tries for a free name: with 1,000 pods the first try succeeds three times out
+/// of four.
 pub const TRIES: usize = 64;
 
 const ADJECTIVES: [&str; 64] = [
@@ -26,14 +26,14 @@ const NOUNS: [&str; 64] = [
     "tern", "willow", "wren",
 ];
 
-/// A name for people, as `brave_otter`.
+/// A readable name, such as `brave_otter`.
 pub fn new_name() -> String {
     let mut rng = rand::rng();
     let pick = |words: &[&'static str], rng: &mut _| *words.choose(rng).unwrap_or(&"pod");
     format!("{}_{}", pick(&ADJECTIVES, &mut rng), pick(&NOUNS, &mut rng))
 }
 
-/// The name to try at a turn: after some that were taken, with a number.
+/// The name for a try: after some tries with a number.
 pub fn name_for(turn: usize) -> String {
     match turn {
         0..8 => new_name(),

@@ -1,5 +1,5 @@
-//! What an image says of its containers (image spec, "config.md"), and what
-//! the command line says instead, as with podman.
+//! The settings of an image for its containers (image spec, "config.md"), and those of the
+//! command line, which override them as with podman.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,31 +9,31 @@ use oci_spec::image::{Config, ImageConfiguration};
 
 use crate::error::{Error, Result};
 
-/// Where commands are looked for if neither image nor user says.
+/// The search path, if neither image nor user sets one.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a container is to have instead of what its image says.
+/// Settings that override those of the image.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Instead of the image's entrypoint and command; an empty one: none.
+    /// Replaces the image's entrypoint and command; an empty list removes both.
     pub entrypoint: Option<Vec<String>>,
-    /// Instead of the image's command.
+    /// Replaces the image's command.
     pub command: Vec<String>,
-    /// `NAME=VALUE`, over the image's.
+    /// `NAME=VALUE`, added to the image's.
     pub env: Vec<String>,
-    /// It has a pty.
+    /// Whether it has a pty.
     pub terminal: bool,
-    /// Instead of the image's directory.
+    /// Replaces the image's directory.
     pub workdir: Option<PathBuf>,
-    /// Instead of the image's user.
+    /// Replaces the image's user.
     pub user: Option<String>,
-    /// Instead of the image's signal.
+    /// Replaces the image's signal.
     pub stop_signal: Option<i32>,
-    /// Over the image's.
+    /// Added to the image's labels.
     pub labels: BTreeMap<String, String>,
 }
 
-/// What a container is to be.
+/// The resulting settings of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
     /// Its command.
@@ -42,21 +42,21 @@ pub struct Effective {
     pub env: Vec<String>,
     /// Its directory.
     pub workdir: PathBuf,
-    /// Its user, to be looked up in it.
+    /// Its user, to be looked up in the container's files.
     pub user: Option<String>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Directories that are to be volumes.
+    /// Directories that become volumes.
     pub volumes: Vec<PathBuf>,
 }
 
 impl Overrides {
-    /// What comes of them and the image, if there is one.
+    /// Merges these settings with those of the image, if there is one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what the image says and nobody can do.
+    /// [`Error::Invalid`] for a setting of the image that cannot be applied.
     pub fn over(self, image: Option<&ImageConfiguration>) -> Result<Effective> {
         let nothing = Config::default();
         let config = image.and_then(|image| image.config().as_ref());
@@ -74,7 +74,7 @@ impl Overrides {
             .into_iter()
             .collect();
         labels.extend(self.labels);
-        // As podman: the caller's entrypoint is not followed by the image's command.
+        // As with podman, the caller's entrypoint is not followed by the image's command.
         let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
         let (mut args, command) = match self.entrypoint {
             Some(entrypoint) => (entrypoint, Vec::new()),
@@ -98,7 +98,7 @@ impl Overrides {
             .workdir
             .or_else(|| non_empty(config.working_dir()).map(PathBuf::from));
         let workdir = workdir.unwrap_or_else(|| "/".into());
-        // Without a name the user is root, who has a home and groups, too.
+        // The default user is root. Naming it gives the process root's home and groups, too.
         let user = self.user.or_else(|| non_empty(config.user()));
         let user = user.or_else(|| image.map(|_| "0".to_owned()));
         let volumes = config.volumes().iter().flatten().map(PathBuf::from);
@@ -123,7 +123,7 @@ impl Overrides {
     }
 }
 
-/// Sets a variable, in the place of one of the same name.
+/// Sets a variable, in the position of an earlier one of the same name.
 fn set(env: &mut Vec<String>, pair: &str) {
     fn name(pair: &str) -> &str {
         pair.split('=').next().unwrap_or_default()
@@ -136,7 +136,7 @@ fn set(env: &mut Vec<String>, pair: &str) {
 
 /// A signal by name (`TERM`, `SIGTERM`, `RTMIN+3`) or number.
 pub fn signal(text: &str) -> Option<i32> {
-    // As the C library has them: two are its own.
+    // As in the C library, which reserves two for itself.
     const RTMIN: i32 = 34;
     const RTMAX: i32 = 64;
     let upper = text.to_ascii_uppercase();
@@ -158,7 +158,7 @@ pub fn signal(text: &str) -> Option<i32> {
     } else if let Ok(signal) = format!("SIG{name}").parse::<Signal>() {
         signal as i32
     } else {
-        // Those that have no name: the real-time ones.
+        // Real-time signals have no name.
         text.parse().ok()?
     };
     (1..=RTMAX).contains(&number).then_some(number)

@@ -1,5 +1,5 @@
-//! Where the blobs of an image are read from: an OCI image layout (image spec,
-//! "image-layout.md") in a directory, or in a tar archive that is read in place.
+//! The source of an image's blobs: an OCI image layout (image spec, "image-layout.md") in a
+//! directory, or in a tar archive that is read in place.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,26 +17,26 @@ use super::error::ImageError;
 use super::layer::decompressed;
 use crate::error::Result;
 
-/// No index, manifest or configuration is longer.
+/// The longest index, manifest or configuration.
 pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// More files than any layout has.
+/// The largest number of files in a layout.
 const MAX_FILES: usize = 1 << 20;
 
-/// As many bytes the headers of one entry may have.
+/// The longest headers of one entry, in bytes.
 const MAX_HEADERS: u64 = 1 << 20;
 
 const INDEX: &str = "index.json";
 
-/// Content by its digest.
+/// A store of content by digest.
 pub(super) trait Content {
-    /// What people know it as.
+    /// The name for messages.
     fn name(&self) -> String;
 
     /// Opens a file by its path in the layout.
     fn open(&self, path: &str) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Opens a blob. What is read is not checked yet.
+    /// Opens a blob. Its content is not checked yet.
     fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + '_>> {
         let path = blob_path(digest)?;
         self.open(&path).map_err(|source| {
@@ -78,7 +78,7 @@ pub(super) trait Content {
 /// A blob's path in a layout (image spec, "Blobs").
 pub(super) fn blob_path(digest: &Digest) -> Result<String> {
     match digest.algorithm() {
-        // The digest is lower-case hexadecimal, then: a plain file name.
+        // The digest is lower-case hexadecimal in these algorithms, so it is a plain file name.
         DigestAlgorithm::Sha256 | DigestAlgorithm::Sha512 => {
             Ok(format!("blobs/{}/{}", digest.algorithm(), digest.digest()))
         }
@@ -121,12 +121,12 @@ impl Content for LayoutDir {
 pub(super) struct Archive {
     path: PathBuf,
     file: Arc<File>,
-    /// Where the files are in it.
+    /// The offset and length of each file in it.
     files: HashMap<String, (u64, u64)>,
 }
 
 impl Archive {
-    /// Lists the archive `path`. One that is compressed is unpacked to `scratch`.
+    /// Lists the archive `path`. A compressed archive is decompressed to `scratch`.
     pub(super) fn open(path: &Path, scratch: &Path) -> Result<Self> {
         let failed = |source| ImageError::Read {
             what: path.display().to_string(),
@@ -161,7 +161,7 @@ impl Content for Archive {
     }
 }
 
-/// Opens a regular file: a FIFO or a device would keep us waiting, or worse.
+/// Opens a regular file. A FIFO or a device could block, or have side effects.
 fn open_file(path: &Path) -> io::Result<File> {
     let mut how = OpenOptions::new();
     let file = how.read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -172,8 +172,8 @@ fn open_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// An archive starts with a name (pax(1), "ustar Interchange Format"), which
-/// none of these bytes begins.
+/// Whether a file is compressed. An archive starts with a name (pax(1), "ustar Interchange
+/// Format"), and names do not start with these bytes.
 fn is_compressed(file: &mut File) -> io::Result<bool> {
     let mut start = [0; 4];
     let read = file.read_at(&mut start, 0)?;
@@ -189,7 +189,7 @@ fn decompress(file: File, scratch: &Path) -> io::Result<File> {
     Ok(plain)
 }
 
-/// The files of a layout that are in an archive. A later one counts.
+/// Lists the files of a layout in an archive. A later file replaces an earlier one.
 fn list(file: &File) -> io::Result<HashMap<String, (u64, u64)>> {
     let allowance = Rc::new(Cell::new(MAX_HEADERS));
     let mut archive = tar::Archive::new(Metered {
@@ -199,7 +199,7 @@ fn list(file: &File) -> io::Result<HashMap<String, (u64, u64)>> {
     let mut files = HashMap::new();
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
-        // Contents are passed over, not read.
+        // Contents are skipped, not read.
         allowance.set(MAX_HEADERS);
         if !entry.header().entry_type().is_file() {
             continue;
@@ -219,8 +219,7 @@ fn list(file: &File) -> io::Result<HashMap<String, (u64, u64)>> {
     Ok(files)
 }
 
-/// An archive's headers: what describes an entry is kept in memory, so there may
-/// not be more of it than a limit.
+/// A reader with a limit for the headers of an entry, which are kept in memory.
 struct Metered<'a> {
     file: &'a File,
     allowance: Rc<Cell<u64>>,

@@ -1,5 +1,5 @@
-//! User and password for a registry: what `podman login` and `docker login` have written
-//! down (containers-auth.json(5)).
+//! User and password for a registry, from the files of `podman login` and `docker login`
+//! (containers-auth.json(5)).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::error::ImageError;
 use crate::error::{Error, Result};
 
-/// A user of a registry.
+/// User and password for a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The user's name.
@@ -32,7 +32,7 @@ impl fmt::Debug for Credentials {
 impl FromStr for Credentials {
     type Err = Error;
 
-    /// `USER:PASSWORD`.
+    /// Parses `USER:PASSWORD`.
     fn from_str(text: &str) -> Result<Self> {
         let parts = text.split_once(':').filter(|(user, _)| !user.is_empty());
         let (user, password) =
@@ -55,7 +55,7 @@ struct Entry {
     auth: Option<String>,
 }
 
-/// What `file`, or else the usual files, have for the registry of an image.
+/// Looks up the credentials for an image's registry in `file`, or else in the usual files.
 ///
 /// # Errors
 /// [`ImageError::Credentials`] if `file` cannot be read, or one of them is damaged.
@@ -116,7 +116,7 @@ fn in_file(path: &Path, reference: &Reference, must: bool) -> Result<Option<Cred
     })
 }
 
-/// What an image's registry is called in such a file, the most special first.
+/// The keys for an image's registry in such a file, most specific first.
 fn keys(reference: &Reference) -> Vec<String> {
     let registry = reference.registry();
     let mut keys = Vec::new();

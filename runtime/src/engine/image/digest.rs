@@ -1,5 +1,4 @@
-//! Digests: what is read is hashed on its way, and counts only if it is what it
-//! was said to be.
+//! Digests: content is hashed while it is read, and is valid only if the digest matches.
 
 use std::io::{self, Read};
 
@@ -51,7 +50,7 @@ impl<R: Read> Hashed<R> {
     /// Reads up to `limit` bytes for `digest`.
     ///
     /// # Errors
-    /// [`ImageError::Algorithm`] for a digest that cannot be computed.
+    /// [`ImageError::Algorithm`] for an unsupported algorithm.
     pub(super) fn new(inner: R, digest: &Digest, limit: u64) -> Result<Self> {
         Ok(Self {
             inner,
@@ -61,7 +60,7 @@ impl<R: Read> Hashed<R> {
         })
     }
 
-    /// Reads what is left; answers the number of bytes and their digest.
+    /// Reads the rest; returns the number of bytes and their digest.
     pub(super) fn finish(mut self) -> io::Result<(u64, String)> {
         io::copy(&mut self, &mut io::sink())?;
         Ok((self.count, self.hasher.finish()))
@@ -83,12 +82,12 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// The digest of bytes that are there.
+/// The SHA-256 digest of bytes in memory.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-/// Checks bytes that are there.
+/// Checks bytes in memory.
 ///
 /// # Errors
 /// [`ImageError::Digest`].

@@ -1,4 +1,4 @@
-//! Images by what people call them.
+//! Finding images by name or id.
 
 use std::path::PathBuf;
 
@@ -10,19 +10,18 @@ use super::store::{Images, StoreLock, plain};
 use crate::error::{Error, Result};
 
 impl Images {
-    /// All images.
+    /// Lists all images, and the errors of those that cannot be read.
     ///
     /// # Errors
-    /// [`Error::Io`] if the store cannot be read; what is wrong with one image is
-    /// in its place.
+    /// [`Error::Io`] if the store cannot be read.
     pub fn list(&self) -> Result<(Vec<ImageView>, Vec<BadImage>)> {
         self.read(&self.shared()?)
     }
 
-    /// An image by its name, its id or the beginning of its id.
+    /// Finds an image by its name, its id or the beginning of its id.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if more than one would do.
+    /// [`Error::NotFound`]; [`Error::Invalid`] if several match.
     pub fn find(&self, wanted: &str) -> Result<ImageView> {
         self.find_locked(wanted, &self.shared()?)
     }
@@ -57,7 +56,7 @@ impl Images {
         }
     }
 
-    /// Gives an image a further name.
+    /// Gives an image another name.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`super::ImageError::Reference`] for a bad name.
@@ -72,7 +71,7 @@ impl Images {
 
     pub(in crate::engine) fn remove_hidden(hidden: &[PathBuf]) {
         for path in hidden {
-            // The next one removes what could not be removed now.
+            // The next cleanup removes what could not be removed now.
             if let Err(e) = std::fs::remove_dir_all(path) {
                 log::warn!("{} is removed later: {e}", path.display());
             }
@@ -80,8 +79,7 @@ impl Images {
     }
 }
 
-/// A name as it is kept: with registry and tag. One without a registry is a
-/// local one.
+/// The full form of a name, with registry and tag. A name without a registry is a local one.
 ///
 /// # Errors
 /// [`super::ImageError::Reference`].
@@ -97,13 +95,13 @@ pub fn full_name(name: &str) -> Result<String> {
     }
 }
 
-/// Whether the first part of a name is a host, as docker and podman tell it.
+/// Whether the first part of a name is a host, by the rule of docker and podman.
 fn has_registry(name: &str) -> bool {
     name.split_once('/')
         .is_some_and(|(first, _)| first == "localhost" || first.contains(['.', ':']))
 }
 
-/// The names that `wanted` may stand for, the likeliest first.
+/// The names that `wanted` may stand for, most likely first.
 pub(in crate::engine) fn names_for(wanted: &str) -> Vec<String> {
     let wanted = wanted.strip_prefix("docker://").unwrap_or(wanted);
     let mut names = vec![wanted.to_owned()];

@@ -1,5 +1,5 @@
-//! Taking an image in: layers that are not there yet are unpacked aside, and
-//! come into the store all at once with the image's record.
+//! Importing an image: missing layers are unpacked in a staging directory and moved into the
+//! store together with the image's record.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::registry::{Puller, RegistryOptions};
 use super::store::{Images, Staging};
 use crate::error::{Context, Error, Result};
 
-/// An image that stays in the store as long as this lives, even if it is removed.
+/// An image that stays in the store while this lives, even if it is removed.
 #[derive(Debug)]
 pub struct HeldImage {
     view: ImageView,
@@ -39,11 +39,11 @@ impl HeldImage {
 }
 
 impl Images {
-    /// Takes in the image from `source`, under the name `name` or that of its
-    /// source. What is there already is not fetched again.
+    /// Imports the image from `source`, under `name` or the name of its source. Parts that are
+    /// in the store already are not fetched again.
     ///
     /// # Errors
-    /// [`super::ImageError`], and nothing of it is left.
+    /// [`super::ImageError`]; then the image is not in the store.
     pub async fn pull(
         &self,
         source: &ImageSource,
@@ -109,7 +109,7 @@ impl Images {
         }
     }
 
-    /// Holds an image that is there.
+    /// Holds an image of the store.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -125,7 +125,7 @@ impl Images {
     }
 }
 
-/// What the layout itself calls it comes before what its path suggests.
+/// The name in the layout takes precedence over one made from its path.
 fn name_of(asked: Option<String>, resolved: &Resolved, fallback: String) -> String {
     let own = || {
         let own = resolved
@@ -152,7 +152,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|e| Error::Internal(format!("Taking an image in broke off: {e}")))?
 }
 
-/// An image on its way in.
+/// An image that is being imported.
 struct Import {
     images: Images,
     staging: Staging,
@@ -163,7 +163,7 @@ struct Import {
 }
 
 impl Import {
-    /// Takes a lease on the layers, so that those that are there stay.
+    /// Takes a lease on the layers, so that existing ones are not removed.
     fn new(images: Images, staging: Staging, resolved: Resolved, name: String) -> Result<Self> {
         let diff_ids: Vec<String> = resolved.diff_ids.iter().map(ToString::to_string).collect();
         let chain = chain_ids(&diff_ids);
@@ -253,10 +253,10 @@ impl Import {
         Ok(layer)
     }
 
-    /// Puts it into the store.
+    /// Moves the image into the store.
     fn commit(self, layers: Vec<Layer>) -> Result<HeldImage> {
         let images = &self.images;
-        // The files before the record that counts on them.
+        // The files are synced before the record that refers to them.
         let dir = File::open(self.staging.path()).on("open", self.staging.path())?;
         syncfs(&dir).on("sync", self.staging.path())?;
         let held = images.exclusive()?;
@@ -301,7 +301,7 @@ impl Import {
     }
 }
 
-/// Another process may have been first: its layer is the same.
+/// Another process may have moved the same layer in first.
 fn move_in(from: &Path, to: &Path) -> Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(Errno::EXIST) => Ok(()),

@@ -1,5 +1,5 @@
-//! A layer on its way from a blob to a directory: read once; hashed as it is
-//! stored, decompressed, hashed as it was packed, and unpacked.
+//! Unpacking a layer from a blob into a directory. The blob is read once: hashed as it is
+//! stored, decompressed, hashed again, and unpacked.
 //!
 //! ```text
 //! blob ─▶ Hashed (digest, size) ─▶ gzip, zstd or nothing ─▶ Hashed (diff id) ─▶ unpack
@@ -18,16 +18,15 @@ use crate::error::Result;
 
 const BUFFER: usize = 256 << 10;
 
-/// As much as a zstd frame may ask for to be remembered: 128 MiB (RFC 8878,
-/// section 3.1.1.1.2 leaves the limit to the decoder).
+/// The largest window of a zstd frame: 128 MiB (RFC 8878, section 3.1.1.1.2 leaves the limit to
+/// the decoder).
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// Unpacks a layer into the empty directory `into`. `lower` are the layers below
-/// it, lowest first.
+/// Unpacks a layer into the empty directory `into`. `lower` are the layers below it, lowest
+/// first.
 ///
 /// # Errors
-/// [`ImageError`] if it is not what its digests say, or has an entry that is
-/// refused.
+/// [`ImageError`] if its digests do not match, or if an entry is refused.
 pub(super) fn unpack(
     blob: impl Read,
     descriptor: &Descriptor,
@@ -47,11 +46,11 @@ pub(super) fn unpack(
         let mut plain = Hashed::new(plain, diff_id, u64::MAX)?;
         let unpacked = unpack::unpack(&mut plain, into, lower)
             .map_err(|error| ImageError::of_layer(&layer, error))?;
-        // What follows the archive's end counts, too.
+        // Bytes after the archive's end are part of the digest, too.
         let (_, found) = plain.finish().map_err(archive)?;
         Ok((unpacked, found))
     })();
-    // Of a damaged layer that is said, not what the damage came to.
+    // A mismatch of the digest is reported before the errors that it causes.
     let (size, found) = blob.finish().map_err(|e| match e.kind() {
         io::ErrorKind::FileTooLarge => ImageError::Size {
             digest: layer.clone(),
@@ -88,7 +87,7 @@ pub(super) fn unpack(
     Ok(unpacked)
 }
 
-/// Image spec, "layer.md"; the others are docker's.
+/// Image spec, "layer.md"; the other types are docker's.
 fn check_kind(descriptor: &Descriptor) -> Result<()> {
     let fine = match descriptor.media_type() {
         MediaType::ImageLayer
@@ -118,7 +117,7 @@ fn check_kind(descriptor: &Descriptor) -> Result<()> {
     .into())
 }
 
-/// What compressed it is seen from its first bytes: media types lie often enough.
+/// Detects the compression by the first bytes, since media types are often wrong.
 pub(super) fn decompressed<'a>(mut reader: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     const GZIP: &[u8] = &[0x1f, 0x8b]; // RFC 1952, section 2.3.1
     const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd]; // RFC 8878, section 3.1.1

@@ -1,5 +1,5 @@
-//! From a reference to an image: index, manifest, configuration, each checked
-//! against the digest that led to it, and fit for this machine.
+//! Resolving a reference to an image for this machine: index, manifest and configuration, each
+//! checked against the digest in the document before.
 
 use oci_spec::image::{
     Arch, Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, Os,
@@ -11,36 +11,37 @@ use super::content::Content;
 use super::error::ImageError;
 use crate::error::Result;
 
-/// As deep as indexes may be in each other.
+/// The largest depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
-/// More layers than overlayfs takes (`OVL_MAX_STACK`, fs/overlayfs/params.h).
+/// The largest number of layers, from overlayfs's limit (`OVL_MAX_STACK`,
+/// fs/overlayfs/params.h).
 const MAX_LAYERS: usize = 500;
 
-/// Image spec, "annotations.md".
+/// The annotation of an image's tag (image spec, "annotations.md").
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The full name, where containerd, docker and podman keep it.
+/// The annotation of the full name, as containerd, docker and podman write it.
 const FULL_NAME: &str = "io.containerd.image.name";
 
-/// An image that is there and fits, but for its layers.
+/// An image that was found and fits this machine; its layers are not fetched yet.
 #[derive(Debug, Clone)]
 pub(super) struct Resolved {
-    /// The manifest.
+    /// The digest of the manifest.
     pub(super) digest: Digest,
-    /// The configuration, by whose digest an image is known.
+    /// The digest of the configuration, which is the image's id.
     pub(super) id: Digest,
     pub(super) config: ImageConfiguration,
     pub(super) layers: Vec<Descriptor>,
     /// Digests of the unpacked layers.
     pub(super) diff_ids: Vec<Digest>,
-    /// Its full name, if the layout knows.
+    /// Its full name, if the layout has it.
     pub(super) name: Option<String>,
 }
 
-/// What a descriptor leads to.
+/// The document that a descriptor refers to.
 pub(super) enum Document {
-    /// A list of images: go on with this one.
+    /// A list of images, and the descriptor of the fitting one.
     Index(Box<Descriptor>),
     /// An image.
     Manifest(Box<ImageManifest>),
@@ -106,9 +107,9 @@ pub(super) fn resolve(content: &dyn Content, from: &Descriptor) -> Result<Resolv
     .into())
 }
 
-/// Reads an index or a manifest, whichever it is.
+/// Parses an index or a manifest.
 pub(super) fn read(text: &[u8], digest: &Digest) -> Result<Document> {
-    /// What one has that the other has not.
+    /// The fields that only one of the two has.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kind {
@@ -128,19 +129,19 @@ pub(super) fn read(text: &[u8], digest: &Digest) -> Result<Document> {
             Ok(Document::Index(Box::new(choose(index.manifests(), &what)?)))
         }
         (2, None, Some(_)) => Ok(Document::Manifest(Box::new(parse(text, &what)?))),
-        // What is both would mean one thing to us and another to others (CVE-2021-41190).
+        // A document that is both would be read differently by other programs (CVE-2021-41190).
         (2, _, _) => Err(wrong("it is neither an index nor a manifest").into()),
         _ => Err(wrong("its schema version is not 2").into()),
     }
 }
 
-/// The image for this machine. Those that do not say what they are for come last.
+/// The image for this machine. Entries without a platform come last.
 fn choose(entries: &[Descriptor], what: &str) -> Result<Descriptor> {
     let arch = Arch::default();
     let rank = |entry: &Descriptor| match entry.platform() {
         None => Some(2),
         Some(p) if *p.os() != Os::Linux || *p.architecture() != arch => None,
-        // A variant may need more than the machine has.
+        // A variant may need more features than this machine has.
         Some(p) => Some(usize::from(
             p.variant().as_deref().is_some_and(|v| v != "v1"),
         )),

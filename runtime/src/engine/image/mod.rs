@@ -1,16 +1,16 @@
-//! Images: from an OCI layout, an archive or a registry into the store, and
-//! from there below a container.
+//! Images: from an OCI layout, an archive or a registry into the store, and from there below a
+//! container's root file system.
 //!
 //! ```text
 //! registry ── registry ──▶ private layout ┐
-//! oci:DIR ────────────────────────────────┼─ layout: index ▶ manifest ▶ configuration, each by its digest
+//! oci:DIR ────────────────────────────────┼─ layout: index ▶ manifest ▶ configuration, by digest
 //! oci-archive:FILE ── content ────────────┘      │
-//!                                  layer, unpack ▼ each layer once, aside
-//!                                  store: layers/ records/ names/   all at once, under the lock
+//!                                  layer, unpack ▼ each layer once, in staging
+//!                                  store: layers/ records/ names/   together, under the lock
 //!                                                │
 //!                      overlay: layers below, the container's own above (owner)
 //! ```
-// Without taking images in, much of what serves it is idle.
+// Without the feature for pulling images some of the code is unused.
 #![cfg_attr(not(feature = "pull"), allow(dead_code))]
 
 mod apply;

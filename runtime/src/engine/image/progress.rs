@@ -1,37 +1,37 @@
-//! How far an image has come, for those who want to show it.
+//! Progress reports for an import.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use oci_spec::image::Digest;
 
-/// What is done with a layer.
+/// A step of a layer's import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerStep {
-    /// It is there already.
+    /// The layer is in the store already.
     Present,
-    /// It is copied from a registry.
+    /// The layer is being copied from a registry.
     Fetching,
-    /// It is unpacked.
+    /// The layer is being unpacked.
     Unpacking,
-    /// It is unpacked and checked.
+    /// The layer is unpacked and checked.
     Done,
 }
 
-/// How far a layer has come.
+/// The progress of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerProgress<'a> {
-    /// Which layer.
+    /// The layer.
     pub digest: &'a Digest,
-    /// What is done with it.
+    /// Its step.
     pub step: LayerStep,
-    /// Bytes of it that this is done with.
+    /// The bytes that the step has completed.
     pub done: u64,
-    /// All its bytes.
+    /// The size of the layer in bytes.
     pub total: u64,
 }
 
-/// Called for every step.
+/// A function that is called for every step.
 pub type Report = Arc<dyn Fn(LayerProgress<'_>) + Send + Sync>;
 
 /// A [`Report`] that does nothing.
@@ -39,7 +39,7 @@ pub fn silent() -> Report {
     Arc::new(|_| {})
 }
 
-/// A reader that reports how much was read.
+/// A reader that reports the number of bytes read.
 pub(super) struct ProgressReader<'a, R> {
     pub(super) inner: R,
     pub(super) report: &'a Report,

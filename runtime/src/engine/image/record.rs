@@ -1,4 +1,4 @@
-//! What the image store writes down: images, layers, names, leases.
+//! The records of the image store: images, layers, names, leases.
 
 use std::time::SystemTime;
 
@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::state_dir::Stored;
 
-/// An unpacked layer, as a record and `layer.json` have it.
+/// An unpacked layer, in an image's record and in `layer.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Id of the stack of layers up to this one (image spec, "Layer ChainID").
     pub chain_id: String,
     /// Digest of its archive, uncompressed.
     pub diff_id: String,
-    /// Bytes of its files.
+    /// The total size of its files in bytes.
     pub size: u64,
-    /// Nothing below it is seen.
+    /// Whether its root hides all layers below.
     pub opaque: bool,
 }
 
-/// An image, as its record has it.
+/// An image's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// Digest of its configuration.
     pub id: String,
     /// Digest of its manifest.
     pub digest: String,
-    /// When it was unpacked here.
+    /// When it was imported.
     pub pulled: SystemTime,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
@@ -37,7 +37,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Bytes of its files.
+    /// The total size of its files in bytes.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
     }
@@ -54,16 +54,16 @@ pub struct ImageView {
     /// The image.
     #[serde(flatten)]
     pub image: Image,
-    /// Its names; none if others have taken them.
+    /// Its names; empty if other images have taken them.
     pub names: Vec<String>,
 }
 
-/// An image that cannot be read, and why.
+/// An image that cannot be read.
 #[derive(Debug)]
 pub struct BadImage {
     /// Its id, as far as it is known.
     pub id: String,
-    /// What is wrong.
+    /// The error.
     pub error: Error,
 }
 
@@ -83,7 +83,7 @@ pub(in crate::engine) struct Name {
     pub(in crate::engine) id: String,
 }
 
-/// What a process needs of the store for now (`lease.json`).
+/// The parts of the store that a living process needs (`lease.json`).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::engine) struct Lease {
     /// The image, once it has a record.

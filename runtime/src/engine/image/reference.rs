@@ -1,6 +1,5 @@
-//! How people name images, as with podman: `oci:DIR[:tag]`,
-//! `oci-archive:FILE[:tag]`, or a name in a registry, with `docker://` or
-//! without.
+//! References to images, as with podman: `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, or a name
+//! in a registry, with or without `docker://`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,29 +10,29 @@ use oci_spec::distribution::Reference;
 use super::error::ImageError;
 use crate::error::{Error, Result};
 
-/// Where an image is from.
+/// The source of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
     /// An OCI image layout: a directory.
     Layout {
         /// The directory.
         dir: PathBuf,
-        /// Which of its images; the only one if none.
+        /// The tag of the image; `None` for the only one.
         tag: Option<String>,
     },
     /// An OCI image layout in a tar archive.
     Archive {
         /// The archive.
         file: PathBuf,
-        /// Which of its images; the only one if none.
+        /// The tag of the image; `None` for the only one.
         tag: Option<String>,
     },
-    /// A registry.
+    /// A name in a registry.
     Registry(Reference),
 }
 
 impl ImageSource {
-    /// The name that an image from here gets.
+    /// The name for an image from this source.
     pub fn name(&self) -> String {
         match self {
             Self::Registry(reference) => reference.whole(),
@@ -91,7 +90,7 @@ impl fmt::Display for ImageSource {
     }
 }
 
-/// `PATH[:tag]`; a path that is there may have colons in it.
+/// Splits `PATH[:tag]`; an existing path may contain colons.
 fn path_and_tag(text: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
     let (path, tag) = match rest.rsplit_once(':') {
         Some((path, tag)) if !Path::new(rest).exists() => (path, Some(tag.to_owned())),

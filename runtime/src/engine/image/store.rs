@@ -1,16 +1,17 @@
-//! The images on disk.
+//! The image store on disk.
 //!
 //! ```text
-//! <data_root>/images/  lock                       flock: shared to look, exclusive to change
+//! <data_root>/images/  lock                       flock: shared for reading, exclusive for changes
 //!     names/<hash>.json                           a name, and the image that has it
 //!     records/<id>.json                           an image: configuration, layers
 //!     layers/<chain id>/{layer.json,fs/}          a layer, unpacked once
-//!     pulls/.new-<pid>-<start>-…/                 an image on its way, or one that is held
+//!     pulls/.new-<pid>-<start>-…/                 an image that is being imported or is held
 //!         lease.json blobs/ layers/<chain id>/    the layers that it needs
 //! ```
-//! A layer stays as long as a record or the lease of a living process needs it,
-//! so nothing is counted that a crash could get wrong. The lock is held for file
-//! work only, and its holder takes no other.
+//!
+//! A layer stays while a record or the lease of a living process refers to it; there are no
+//! counters that a crash could make wrong. The lock is held for file work only, and its holder
+//! takes no other lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -30,8 +31,9 @@ use crate::state_dir::Stored;
 use crate::state_dir::private;
 use crate::state_dir::staging;
 
-/// Hexadecimal digits of a layer's directory: short, as the paths of all layers
-/// of an image have to fit into a page. `layer.json` has the whole id.
+/// The number of hexadecimal digits in the name of a layer's directory. Short, since the paths
+/// of all layers of an image must fit into a page (mount options). `layer.json` has the whole
+/// id.
 const SHORT: usize = 24;
 
 /// The image store below a data root. Cheap to clone.
@@ -40,12 +42,12 @@ pub struct Images {
     root: PathBuf,
 }
 
-/// The store's lock; freed on drop.
+/// The store's lock; released on drop.
 #[derive(Debug)]
 pub(in crate::engine) struct StoreLock(#[expect(dead_code, reason = "it is the lock")] File);
 
 impl Images {
-    /// The images below `data_root`.
+    /// Opens the image store below `data_root`.
     ///
     /// # Errors
     /// [`Error::Io`] if the directories cannot be made.
@@ -61,7 +63,7 @@ impl Images {
             images.pulls(),
         ];
         for dir in dirs {
-            // Set-user-id programs of images are not for the host's users.
+            // Private: users of the host must not run set-user-id programs of images.
             private::make(&dir)?;
         }
         Ok(images)
@@ -100,12 +102,12 @@ impl Images {
         self.records().join(format!("{}.json", plain(id)))
     }
 
-    /// Where a layer is, or would be.
+    /// The directory of a layer, which may not exist.
     pub(in crate::engine) fn layer(&self, chain_id: &str) -> LayerDir {
         LayerDir::new(&self.layers(), chain_id)
     }
 
-    /// The directories of an image's layers that are seen, lowest first.
+    /// The directories of an image's visible layers, lowest first.
     pub fn directories(&self, image: &Image) -> Vec<PathBuf> {
         let lowest = image.layers.iter().rposition(|layer| layer.opaque);
         let seen = image.layers.iter().skip(lowest.unwrap_or(0));
@@ -117,12 +119,12 @@ impl Images {
         self.locked(FileExt::lock_shared)
     }
 
-    /// Locks the store for changes, and removes what the dead have left.
+    /// Locks the store for changes, and removes what dead processes have left.
     pub(in crate::engine) fn exclusive(&self) -> Result<StoreLock> {
         staging::sweep(&self.layers());
         staging::sweep(&self.pulls());
         let held = self.locked(FileExt::lock_exclusive)?;
-        // Files are written under the lock, which we hold.
+        // Files are written under the lock, which is held here.
         [self.names(), self.records()]
             .iter()
             .for_each(|dir| state_dir::sweep_temps(dir));
@@ -144,7 +146,7 @@ impl Images {
         Ok(StoreLock(file))
     }
 
-    /// A place for an image on its way. Its lease is empty.
+    /// Makes a staging directory for an import. Its lease is empty.
     pub(in crate::engine) fn stage(&self) -> Result<Staging> {
         let path = self.pulls().join(staging::staging_name()?);
         let staging = Staging { path };
@@ -152,7 +154,7 @@ impl Images {
         Ok(staging)
     }
 
-    /// All images, with what is wrong with those that cannot be read.
+    /// Reads all images; errors for those that cannot be read.
     pub(in crate::engine) fn read(
         &self,
         _held: &StoreLock,
@@ -180,7 +182,7 @@ impl Images {
         Ok((images, bad))
     }
 
-    /// Layers that have come in are there after a power cut.
+    /// Syncs new layers to the disk, so that they survive a power cut.
     pub(in crate::engine) fn sync_layers(&self) -> Result<()> {
         state_dir::sync_dir(&self.layers())
     }
@@ -189,7 +191,7 @@ impl Images {
         state_dir::write(&self.record_file(&image.id), image)
     }
 
-    /// Gives an image a name, which another may have had.
+    /// Gives an image a name, which another image may have had.
     pub(in crate::engine) fn write_name(
         &self,
         name: &str,
@@ -207,12 +209,12 @@ impl Images {
         remove_file(&self.name_file(name))
     }
 
-    /// Removes a record; its layers go with [`Images::collect`].
+    /// Removes a record; [`Images::collect`] removes its layers.
     pub(in crate::engine) fn forget(&self, id: &str, _held: &StoreLock) -> Result<()> {
         remove_file(&self.record_file(id))
     }
 
-    /// Removes the record or name that cannot be read and is called so.
+    /// Removes the damaged record or name that `wanted` stands for.
     pub(in crate::engine) fn forget_damaged(&self, wanted: &str, held: &StoreLock) -> Result<()> {
         for bad in self.read(held)?.1 {
             if bad.id.starts_with(plain(wanted)) {
@@ -224,14 +226,14 @@ impl Images {
         Ok(())
     }
 
-    /// What living processes hold.
+    /// The leases of living processes.
     pub(in crate::engine) fn leases(&self, _held: &StoreLock) -> Result<Vec<Lease>> {
         let mut leases = Vec::new();
         for name in staging::living_in(&self.pulls())? {
             let path = self.pulls().join(name).join(LEASE);
             match state_dir::read(&path) {
                 Ok(lease) => leases.push(lease),
-                // It holds nothing yet, or has just gone.
+                // The lease is empty so far, or its process has just ended.
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -239,12 +241,12 @@ impl Images {
         Ok(leases)
     }
 
-    /// Takes layers out of sight that nobody needs. What is returned is to be
-    /// removed without the lock.
+    /// Moves unused layers out of the store. The caller removes the returned paths without the
+    /// lock.
     pub(in crate::engine) fn collect(&self, held: &StoreLock) -> Result<Vec<PathBuf>> {
         let (images, bad) = self.read(held)?;
         if let Some(BadImage { id, error }) = bad.first() {
-            // It may need any of them.
+            // It may need any of the layers.
             log::warn!("No layer is removed, since image {id} cannot be read: {error}");
             return Ok(Vec::new());
         }
@@ -265,7 +267,7 @@ impl Images {
 
 const LEASE: &str = "lease.json";
 
-/// A place for an image on its way; removed on drop.
+/// A staging directory for an image; removed on drop.
 #[derive(Debug)]
 pub(in crate::engine) struct Staging {
     path: PathBuf,
@@ -280,19 +282,19 @@ impl Staging {
         self.path.join("layers")
     }
 
-    /// Where a layer is unpacked.
+    /// The directory for unpacking a layer.
     pub(in crate::engine) fn layer(&self, chain_id: &str) -> LayerDir {
         LayerDir::new(&self.layers(), chain_id)
     }
 
-    /// From now on the store keeps what the lease says.
+    /// Writes the lease: from now on the store keeps the layers in it.
     pub(in crate::engine) fn lease(&self, lease: &Lease, _held: &StoreLock) -> Result<()> {
         state_dir::write(&self.path.join(LEASE), lease)
     }
 
-    /// Frees the room, and keeps the lease.
+    /// Frees the disk space, and keeps the lease.
     pub(in crate::engine) fn empty(&self) {
-        // What cannot be removed now is when the lease ends.
+        // What cannot be removed now is removed when the lease ends.
         let _ = fs::remove_dir_all(self.layers());
         let _ = fs::remove_dir_all(self.path.join("blobs"));
         let _ = fs::remove_file(self.path.join("archive.tar"));
@@ -331,7 +333,7 @@ impl LayerDir {
         self.path.join("fs")
     }
 
-    /// What is known of it; `None` if it is not there.
+    /// Reads its record; `None` if it does not exist.
     pub(in crate::engine) fn read(&self) -> Result<Option<Layer>> {
         if !self.path.is_dir() {
             return Ok(None);

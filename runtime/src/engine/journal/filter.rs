@@ -1,4 +1,4 @@
-//! Which events are asked for.
+//! Filters for events.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use super::{Event, Kind};
 use crate::engine::time::rfc3339;
 use crate::error::{Error, Result};
 
-/// What podman's `events --filter` takes.
+/// The keys of podman's `events --filter`.
 const KEYS: [&str; 8] = [
     "container",
     "event",
@@ -19,8 +19,8 @@ const KEYS: [&str; 8] = [
     "volume",
 ];
 
-/// A choice of events: of each key that is given one value must fit, within a
-/// span of time.
+/// A filter for events: an event must match one value of each given key, and be within the span
+/// of time.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     wanted: BTreeMap<String, Vec<String>>,
@@ -29,10 +29,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// `KEY=VALUE` each.
+    /// Parses filters of the form `KEY=VALUE`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a key that there is none of.
+    /// [`Error::Invalid`] for an unknown key.
     pub fn parse<T: AsRef<str>>(filters: &[T]) -> Result<Self> {
         let mut filter = Self::default();
         for text in filters.iter().map(AsRef::as_ref) {
@@ -49,21 +49,21 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Asks for this value of a key, too.
+    /// Adds a value of a key.
     pub fn want(&mut self, key: &str, value: &str) {
         let values = self.wanted.entry(key.to_owned()).or_default();
         values.push(value.to_owned());
     }
 
-    /// Asks for what happened in a span of time.
+    /// Limits the events to a span of time.
     pub fn between(&mut self, since: Option<SystemTime>, until: Option<SystemTime>) {
         self.since = since.map(rfc3339);
         self.until = until.map(rfc3339);
     }
 
-    /// Whether an event is asked for.
+    /// Whether an event matches.
     pub fn fits(&self, event: &Event) -> bool {
-        // RFC 3339 in UTC with nine digits sorts as time does.
+        // RFC 3339 in UTC with nine digits sorts in the order of time.
         let early = self.since.as_ref().is_some_and(|since| event.time < *since);
         let late = self.until.as_ref().is_some_and(|until| event.time > *until);
         let mut keys = self.wanted.iter();
@@ -83,7 +83,7 @@ fn has(event: &Event, key: &str, value: &str) -> bool {
         "type" => event.kind.name() == value,
         "name" => event.name == value,
         "container" => is(Kind::Container),
-        // Those of its containers, too.
+        // A pod's name also matches the events of its containers.
         "pod" => is(Kind::Pod) || event.pod == value,
         "image" => {
             is(Kind::Image)

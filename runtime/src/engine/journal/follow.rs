@@ -1,4 +1,4 @@
-//! Reading the journal, also while it is written.
+//! Reading the journal, also while it is being written.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,14 +20,14 @@ use crate::error::{Context, Result};
 pub struct Reader {
     journal: Journal,
     file: Option<BufReader<File>>,
-    /// Files to go on with, older first.
+    /// The files to read next, oldest first.
     next: VecDeque<File>,
-    /// A line without an end so far.
+    /// The beginning of an unfinished line.
     begun: Vec<u8>,
 }
 
 impl Reader {
-    /// Opens the journal; one that is not there yet is empty.
+    /// Opens the journal. A missing one counts as empty.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -42,7 +42,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// What has been appended since it was last asked.
+    /// Reads the events since the last call.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -51,7 +51,8 @@ impl Reader {
         loop {
             self.read_on(&mut events)?;
             if self.next.is_empty() && self.look_for_more()? {
-                // To its end, which may have come with its replacement.
+                // Read the file to its end, since lines may have been added before its
+                // replacement.
                 self.read_on(&mut events)?;
             }
             match self.next.pop_front() {
@@ -71,7 +72,7 @@ impl Reader {
         };
         while file.read_until(b'\n', &mut self.begun).on("read", &path)? > 0 {
             if self.begun.last() == Some(&b'\n') {
-                // What is no event was torn, or is of a later version.
+                // A line that is not an event was cut by a crash, or is of a later version.
                 events.extend(serde_json::from_slice::<Event>(&self.begun));
                 self.begun.clear();
             }
@@ -79,7 +80,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Opens the files that follow the one that is read, if there are any.
+    /// Opens the files after the present one, if there are any.
     fn look_for_more(&mut self) -> Result<bool> {
         let log = self.journal.log();
         let ours = self.file.as_ref().map(|file| inode_of(file.get_ref()));
@@ -96,7 +97,7 @@ impl Reader {
             let Some(file) = open(&path)? else {
                 continue;
             };
-            // The older half is the one that was read so far: go on behind it.
+            // The older half is the file that was read so far: continue with the one after it.
             if Some(inode_of(&file)?) == ours {
                 self.next.clear();
             } else {
@@ -118,7 +119,7 @@ fn inode_of(file: &File) -> Result<u64> {
     Ok(file.metadata().on("read", "the journal")?.ino())
 }
 
-/// Reads the journal, and waits for more.
+/// Reads the journal, and waits for more events.
 #[derive(Debug)]
 pub struct Follower {
     reader: Reader,
@@ -126,7 +127,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower that begins with the oldest event.
+    /// Begins with the oldest event.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -137,13 +138,13 @@ impl Follower {
         let changes = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, dir, changes).on("watch", dir)?;
         Ok(Self {
-            // After the watch: what comes from here on is seen by one of both.
+            // Opened after the watch was set: no event in between is missed.
             reader: Reader::open(journal)?,
             watch,
         })
     }
 
-    /// The next events; waits until there are some. `None` when it is `until`.
+    /// Returns the next events; waits until there are some. Returns `None` at the time `until`.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -167,7 +168,7 @@ impl Follower {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).on("wait for", &self.reader.journal.dir),
             }
-            // How often it changed does not matter.
+            // The number of changes does not matter.
             let _ = rustix::io::read(&self.watch, &mut [0u8; 4096]);
         }
     }

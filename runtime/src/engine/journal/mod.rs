@@ -1,14 +1,15 @@
-//! What happened to pods, containers and whatever else the engine keeps, in
-//! the order in which it happened: one line of JSON each.
+//! The journal: the events of pods, containers and the engine's other objects, in order, one
+//! line of JSON each.
 //!
 //! ```text
 //! <data_root>/events/  lock       flock: exclusive to append, shared to open both files
 //!                      log log.1  the newer and the older half
 //! ```
-//! A line is appended once the change has been made: one writev(2) under
-//! the lock, so that lines are whole and in order, and fdatasync(2) after it.
-//! The lock is taken last and held for that write alone. A line that a dead
-//! writer left torn is closed by the next one, and passed over by readers.
+//!
+//! A line is appended after the change was made, by one writev(2) under the lock, so that lines
+//! are whole and in order; fdatasync(2) follows. This lock is taken after all others, and held
+//! for that write alone. If a writer dies within a line, the next writer ends that line, and
+//! readers skip it.
 
 mod filter;
 mod follow;
@@ -29,13 +30,13 @@ use super::time::rfc3339;
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 
-/// Bytes of each of the two files.
+/// The size of each of the two files in bytes.
 const HALF: u64 = 4 << 20;
 
-/// No line is longer: one that would be goes without its labels.
+/// The longest line in bytes: a longer event loses its labels.
 const LONGEST: usize = 64 << 10;
 
-/// What an event is about.
+/// The kind of object that an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -47,7 +48,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its word.
+    /// Its name in the journal.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pod => "pod",
@@ -58,37 +59,37 @@ impl Kind {
     }
 }
 
-/// Something that happened (a line of the journal).
+/// An event (a line of the journal).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When it was written down: RFC 3339, to the nanosecond.
+    /// When it was recorded: RFC 3339, to the nanosecond.
     pub time: String,
-    /// What it is about.
+    /// The kind of its object.
     #[serde(rename = "type")]
     pub kind: Kind,
-    /// What happened, with podman's words: `create`, `died`, `exec_died` …
+    /// The action, in podman's words: `create`, `died`, `exec_died` …
     pub action: String,
-    /// The namespace; empty for what is in none.
+    /// The namespace; empty for objects without one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// The pod's name; that of its container's pod for a container.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pod: String,
-    /// The name of what it is about.
+    /// The name of the object.
     pub name: String,
     /// Its id.
     #[serde(default)]
     pub id: String,
-    /// More about it: `exit_code`, `signal`, `exec` …
+    /// Further details: `exit_code`, `signal`, `exec` …
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// The labels of what it is about.
+    /// The labels of the object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
 impl Event {
-    /// An event, dated when it is appended.
+    /// An event; its time is set when it is appended.
     pub fn new(kind: Kind, action: &str, name: &str, id: &str) -> Self {
         Self {
             time: String::new(),
@@ -103,14 +104,14 @@ impl Event {
         }
     }
 
-    /// The event as one of another action.
+    /// The same event with another action.
     #[must_use]
     pub fn action(mut self, action: &str) -> Self {
         self.action = action.to_owned();
         self
     }
 
-    /// The event with more about it.
+    /// The same event with another attribute.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.attributes.insert(name.to_owned(), value.to_string());
@@ -123,7 +124,7 @@ impl Event {
     }
 }
 
-/// The journal of a data directory. Cheap to make.
+/// The journal of a data directory. Cheap to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
     dir: PathBuf,
@@ -145,7 +146,7 @@ impl Journal {
         }
     }
 
-    /// Appends an event, dated now.
+    /// Appends an event with the current time.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -176,7 +177,7 @@ impl Journal {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let written = file.write_vectored(&parts).on("write", &path)?;
         if written < length {
-            // The disk is full: nothing of it is to stay.
+            // The disk is full: remove the part that was written.
             let _ = file.set_len(size);
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(full).on("write", &path);
@@ -184,7 +185,7 @@ impl Journal {
         drop(lock);
         file.sync_data().on("sync", &path)?;
         if size == 0 {
-            // It has only just got its name.
+            // The file has just been renamed.
             let dir = File::open(&self.dir).and_then(|dir| dir.sync_all());
             dir.on("sync", &self.dir)?;
         }
@@ -213,7 +214,7 @@ impl Journal {
     }
 }
 
-/// Whether a writer died over the last line.
+/// Whether a writer died within the last line.
 fn is_torn(file: &File, size: u64) -> bool {
     let mut last = [b'\n'];
     size > 0 && file.read_exact_at(&mut last, size - 1).is_ok() && last != [b'\n']

@@ -1,4 +1,4 @@
-//! Many changes in a row, with nobody else's in between.
+//! Several changes in a row, without other operations in between.
 
 use protos::management as api;
 
@@ -9,10 +9,10 @@ use crate::engine::wire::errors;
 use crate::error::Result;
 
 impl Owner {
-    /// Makes changes one after the other, with nobody else's in between.
+    /// Makes changes one after the other, without other operations in between.
     ///
     /// # Errors
-    /// [`crate::Error::OwnerLeaving`]; that of a change is in the answer.
+    /// [`crate::Error::OwnerLeaving`]; the error of a change is in the answer.
     pub async fn batch(
         self: &std::sync::Arc<Self>,
         operations: Vec<api::Operation>,

@@ -1,5 +1,5 @@
-//! Putting a container into the VM, and taking it out again: its bundle is
-//! made from its definition each time.
+//! Building a container in the VM and removing it from there: its bundle is made from its
+//! definition each time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Owner {
         }
     }
 
-    /// Takes out a container that could not be started.
+    /// Removes a container that could not be started from the VM.
     pub(super) async fn unbuild(&self, pod: &Arc<Pod>, container: &Arc<Tracked>, why: &Error) {
         if !container.now().status.is_live() {
             return;
@@ -82,7 +82,7 @@ impl Owner {
         self.out_of_vm(container, why);
     }
 
-    /// Nothing of the container is in the VM, and it has not run.
+    /// Records that the container is not in the VM and has not run.
     fn out_of_vm(&self, container: &Tracked, why: &Error) {
         *lock(&container.streams) = None;
         self.record_change(container, |state| {
@@ -97,7 +97,7 @@ impl Owner {
         });
     }
 
-    /// The mounts of its volumes, of which new ones are filled.
+    /// The mounts of its volumes. New volumes are filled.
     async fn volumes(&self, container: &Tracked, home: &ContainerPaths) -> Result<Vec<Mount>> {
         let volumes = self.engine.volumes();
         let (definition, home) = (container.definition.clone(), home.clone());
@@ -113,7 +113,7 @@ impl Owner {
             .map_err(|e| Error::Internal(format!("Filling volumes broke off: {e}")))?
     }
 
-    /// The spec that the VM gets: the definition's, in its place in the pod.
+    /// The spec for the VM: the definition's, adapted to the pod.
     fn spec(&self, container: &Tracked, root: &Root, volumes: Vec<Mount>) -> Result<Spec> {
         let definition = &container.definition;
         let mut spec = definition.spec.clone();
@@ -130,7 +130,7 @@ impl Owner {
         }
         let mut mounts = spec.mounts().clone().unwrap_or_default();
         mounts.extend(volumes);
-        // What is in another comes after it.
+        // A mount within another one comes after it.
         mounts.sort_by_key(|mount| mount.destination().components().count());
         spec.set_mounts(Some(mounts));
         if let Some(user) = &definition.user {
@@ -151,8 +151,8 @@ impl Owner {
         Ok(spec)
     }
 
-    /// The namespaces of a container: one that is shared is joined by path, and
-    /// the guest has the pod's at a place of its own.
+    /// The namespaces of a container. A shared one is joined by its path, at which the guest
+    /// holds the pod's.
     fn namespaces(&self) -> Vec<LinuxNamespace> {
         let share = &self.definition.share;
         let namespace = |kind: Type, shared: bool| {
@@ -172,7 +172,7 @@ impl Owner {
     }
 }
 
-/// Where a container's files are before it is mounted, uppermost first.
+/// The directories of a container's root file system, uppermost first.
 pub(super) fn root_layers(
     home: &DataPaths,
     definition: &ContainerDefinition,

@@ -1,4 +1,4 @@
-//! What the last run of a container left is undone, as [`PodHandle::cleanup`] asks for it.
+//! Removes the remains of a container's last run, for [`PodHandle::cleanup`].
 //!
 //! [`PodHandle::cleanup`]: crate::engine::PodHandle::cleanup
 
@@ -10,10 +10,10 @@ use crate::engine::status::{ContainerStatus, Outcome};
 use crate::error::Result;
 
 impl Owner {
-    /// Undoes what containers that do not run have left.
+    /// Removes the remains of containers that do not run.
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`crate::Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn cleanup(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let mut outcome = Outcome::default();

@@ -1,4 +1,4 @@
-//! What the VM tells: containers that end, and what follows from it.
+//! Events of the VM: ends of containers, and their consequences.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::events::{Exit, PodEvent};
 use crate::pod::Pod;
 use crate::sync::lock;
 
-/// For what containers have said to be written down when their VM has gone.
+/// How long the last output of containers may take to be logged after their VM has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Owner {
-    /// Sees a VM to its end.
+    /// Handles the events of a VM until its end.
     pub(super) async fn listen(
         self: Arc<Self>,
         pod: Arc<Pod>,
@@ -68,12 +68,12 @@ impl Owner {
                     self.record_start(&container);
                 }
             }
-            // What was asked for is written down where it was asked for.
+            // Changes that were requested here have been recorded by their operations.
             _ => {}
         }
     }
 
-    /// All containers of the VM have ended with it; each is told of.
+    /// Records that all containers of the VM have ended with it, and reports each.
     async fn vm_gone(
         self: &Arc<Self>,
         pod: &Arc<Pod>,
@@ -114,10 +114,10 @@ impl Owner {
         };
         let streams = lock(&container.streams).take();
         if let Some(streams) = streams {
-            // To the log, before anybody is told.
+            // The output is logged before the end is reported.
             let _ = tokio::time::timeout(LAST_WORDS, streams.drained()).await;
         }
-        // The container's place in the VM is free before it can be started anew.
+        // The container is removed from the VM before it can be started again.
         if let Err(e) = pod.delete(name, None).await {
             ::log::debug!("Container {name}: {e}");
         }
@@ -136,7 +136,7 @@ impl Owner {
             state.pid = 0;
             state.execs.clear();
             if state.status == ContainerStatus::Initialized {
-                // It never ran.
+                // The container never ran.
                 state.status = ContainerStatus::Configured;
                 return;
             }
@@ -163,7 +163,7 @@ impl Owner {
         }
     }
 
-    /// Boxed, as it may boot a VM, whose listener calls this.
+    /// Boxed, since it may boot a VM, whose listener calls this.
     fn restart_later(self: Arc<Self>, container: Arc<Tracked>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let restarts = container.now().restarts;
@@ -181,7 +181,7 @@ impl Owner {
     async fn restart_by_policy(self: &Arc<Self>, container: &Arc<Tracked>) -> Result<()> {
         let _op = self.op.lock().await;
         let now = container.now();
-        // Somebody has decided otherwise meanwhile.
+        // A user has stopped or removed the container meanwhile.
         if now.status != ContainerStatus::Exited || now.stopped_by_user || !self.has(container) {
             return Ok(());
         }
@@ -196,9 +196,9 @@ impl Owner {
         found.is_ok_and(|found| Arc::ptr_eq(&found, container))
     }
 
-    /// Ends VM and owner when nothing of the pod runs or is about to.
+    /// Ends the VM and the owner if no container of the pod runs or is about to.
     pub(super) async fn end_if_unused(self: &Arc<Self>) {
-        // The operation that holds the lock asks again at its end.
+        // The operation that holds the lock checks again at its end.
         let Ok(_op) = self.op.try_lock() else {
             return;
         };
@@ -237,18 +237,18 @@ impl Owner {
         let pod = lock(&self.vm).take();
         if let Some(pod) = pod {
             ::log::info!("Pod {}: the VM ends: {reason}", self.home.name());
-            // Before its end is asked for: it may have gone by itself.
+            // Checked before the shutdown is requested: the VM may have ended by itself.
             let lost = pod.guest.lost();
             if let Err(e) = pod.shutdown().await {
                 ::log::error!("Something may be left of the VM: {e}");
             }
             self.record_vm_end(&lost);
         }
-        // Also where its listener is at them: the owner is not to go before.
+        // Also if its listener runs them: the owner must not end before.
         self.run_stop_hooks().await;
     }
 
-    /// Runs the post-stop hooks, once for each VM. Others wait for it.
+    /// Runs the post-stop hooks, once for each VM. Other callers wait for them.
     async fn run_stop_hooks(&self) {
         let mut due = self.stop_hooks_due.lock().await;
         if !std::mem::replace(&mut *due, false) {
@@ -260,8 +260,7 @@ impl Owner {
         }
     }
 
-    /// Writes down and tells, once, that the VM has ended, and why it was lost
-    /// if it was.
+    /// Records and reports, once, that the VM has ended, and the reason if it was lost.
     fn record_vm_end(&self, lost: &Option<String>) {
         if !self.vm_reported.swap(false, Ordering::Relaxed) {
             return;

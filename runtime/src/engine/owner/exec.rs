@@ -1,5 +1,5 @@
-//! Further processes of a container: sessions that are recorded when they are
-//! created and run when somebody starts them.
+//! Further processes of a container: sessions that are recorded when they are created, and run
+//! when a client starts them.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -24,22 +24,22 @@ use crate::state_dir::id::check_id;
 use crate::stdio::descriptor;
 use crate::sync::lock;
 
-/// The exit code of a process that nobody knows the end of.
+/// The exit code of a process whose end is not known.
 const UNKNOWN: u8 = 125;
 
-/// As many sessions a container can have: ended ones are kept for `inspect`.
+/// The largest number of sessions of a container: ended ones are kept for `inspect`.
 const SESSIONS: usize = 256;
 
-/// How long a session is sure to be kept for its start. Its client starts it at once;
-/// one that has died meanwhile never does.
+/// How long a session is kept for its start at least. Its client starts it at once, unless it
+/// dies before.
 const STARTED_WITHIN: Duration = Duration::from_secs(600);
 
 impl Owner {
-    /// Records a further process of a container that runs. Answers its id.
+    /// Records a further process of a running container. Returns its id.
     ///
     /// # Errors
-    /// [`Error::WrongState`] unless the container runs;
-    /// [`Error::AlreadyExists`]; [`Error::Invalid`] for an unknown user.
+    /// [`Error::WrongState`] unless the container runs; [`Error::AlreadyExists`];
+    /// [`Error::Invalid`] for an unknown user.
     pub fn create_exec(&self, name: &str, request: ExecRequest) -> Result<String> {
         let container = self.tracked(name)?;
         let id = match request.id.as_str() {
@@ -71,13 +71,12 @@ impl Owner {
         Ok(id)
     }
 
-    /// Runs a recorded process. Answers its streams, and its output from the first
-    /// word on.
+    /// Runs a recorded process. Returns its streams, and its output from the first byte on.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before;
-    /// [`Error::Invalid`] unless there is an end for each descriptor;
-    /// [`Error::Command`] for a command that cannot be run.
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before; [`Error::Invalid`]
+    /// unless there is an end for each descriptor; [`Error::Command`] for a command that cannot
+    /// be run.
     pub async fn start_exec(
         self: &Arc<Self>,
         name: &str,
@@ -139,12 +138,12 @@ impl Owner {
         }
     }
 
-    /// Gives the init of a container descriptors of the client that starts it,
-    /// when it is built next.
+    /// Stores descriptors of the client for a container's init, which gets them when it is
+    /// built next.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] if it is built;
-    /// [`Error::Invalid`] unless there is an end for each descriptor.
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it is built; [`Error::Invalid`] unless
+    /// there is an end for each descriptor.
     pub fn pass_fds(
         &self,
         name: &str,
@@ -192,7 +191,7 @@ impl Owner {
         });
     }
 
-    /// Removes a recorded process; one that runs is killed first with `force`.
+    /// Removes a recorded process; a running one is killed first with `force`.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] while it runs.
@@ -242,8 +241,7 @@ impl Owner {
         process_of(session, process.unwrap_or_default(), user, &layers)
     }
 
-    /// The streams of a container's init or of a further process, while it is
-    /// in the VM.
+    /// The streams of a container's init or of a further process, while it is in the VM.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it does not run.
@@ -272,8 +270,8 @@ fn session_of(container: &Tracked, exec: &str) -> Result<ExecSession> {
     session.ok_or_else(|| Error::not_found("exec", exec))
 }
 
-/// Makes room for one more session: the oldest goes that has ended, or that nobody
-/// has started.
+/// Makes room for one more session: removes the oldest one that has ended, or that was never
+/// started.
 fn forget_oldest(execs: &mut BTreeMap<String, ExecSession>, now: SystemTime) {
     let is_over = |session: &ExecSession| match session.status {
         ContainerStatus::Configured => now
@@ -325,7 +323,7 @@ mod tests {
         assert!(execs.contains_key("0000") && !execs.contains_key("0001"));
         assert_eq!(execs.len(), SESSIONS - 1);
 
-        // One that is about to be started is not in the way, however many there are.
+        // Sessions that are about to be started do not prevent this, however many there are.
         for session in execs.values_mut() {
             session.status = ContainerStatus::Configured;
         }

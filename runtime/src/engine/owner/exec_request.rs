@@ -1,4 +1,4 @@
-//! What a further process of a container is asked to be, and the process that comes of it.
+//! The request for a further process of a container, and the process made from it.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -13,29 +13,29 @@ use crate::engine::users;
 use crate::error::{Error, Result};
 use crate::stdio::descriptor::Descriptor;
 
-/// A further process, as it is asked for.
+/// The request for a further process.
 #[derive(Debug, Clone, Default)]
 pub struct ExecRequest {
-    /// Its id; one is made up if it is empty.
+    /// Its id; empty: a generated one.
     pub id: String,
     /// Its command.
     pub command: Vec<String>,
-    /// Variables over those of the container.
+    /// Variables added to those of the container.
     pub env: Vec<String>,
-    /// Its directory; that of the container if none.
+    /// Its directory; `None`: the container's.
     pub cwd: Option<String>,
-    /// Name or id, and group; that of the container if none.
+    /// User and group, by name or id; `None`: the container's.
     pub user: Option<String>,
-    /// It has a pty.
+    /// Whether it has a pty.
     pub terminal: bool,
-    /// It has all capabilities.
+    /// Whether it has all capabilities.
     pub privileged: bool,
-    /// Descriptors of the client that it is given beside its stdio.
+    /// Descriptors of the client that it gets beside its stdio.
     pub preserve_fds: Vec<PreservedFd>,
 }
 
 impl ExecRequest {
-    /// The process as it is recorded, in a container whose own is `base`.
+    /// The record of the process, in a container whose init is `base`.
     pub(crate) fn session(self, base: &Process) -> ExecSession {
         ExecSession {
             command: self.command,
@@ -54,19 +54,19 @@ impl ExecRequest {
     }
 }
 
-/// What comes along with the client that starts a process.
+/// The resources of the client that starts a process.
 #[derive(Debug, Default)]
 pub struct Starter {
-    /// It has a stdin for it.
+    /// Whether the client has a stdin for it.
     pub stdin: bool,
     /// The other ends of its preserved descriptors.
     pub ends: Vec<UnixStream>,
-    /// Width and height of its terminal: the process finds its own so from the start.
+    /// Width and height of its terminal: the process starts with this size.
     pub size: Option<(u32, u32)>,
 }
 
 impl Starter {
-    /// The process as it begins for this client.
+    /// The process as it starts for this client.
     pub(crate) fn begin(&self, mut process: Process) -> Result<Process> {
         if let Some((width, height)) = self.size {
             let size = BoxBuilder::default().width(width).height(height).build();
@@ -77,8 +77,8 @@ impl Starter {
     }
 }
 
-/// The OCI process of a session, in a container whose own is `process` and
-/// whose files are in `layers`.
+/// The OCI process of a session, in a container whose init is `process` and whose files are in
+/// `layers`.
 pub(crate) fn process_of(
     session: &ExecSession,
     mut process: Process,
@@ -99,7 +99,7 @@ pub(crate) fn process_of(
     Ok(process)
 }
 
-/// The preserved descriptors of a process, with the ends that its client gives.
+/// The preserved descriptors of a process, with the ends from its client.
 pub(crate) fn descriptors(
     name: &str,
     wanted: &[PreservedFd],
@@ -122,7 +122,7 @@ pub(crate) fn descriptors(
     Ok(both.collect())
 }
 
-/// Variables, the later ones instead of earlier ones of the same name.
+/// Merges variables; a later one replaces an earlier one of the same name.
 fn merged(first: &[String], second: &[String]) -> Vec<String> {
     let name = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
     let mut merged: Vec<String> = Vec::new();

@@ -8,12 +8,12 @@ use crate::engine::rootfs::{self, RootfsUser};
 use crate::error::Result;
 
 impl Owner {
-    /// As `PodHandle::mount`, or for a lease.
+    /// As `PodHandle::mount`, also for a lease.
     ///
     /// # Errors
     /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
     pub async fn mount(&self, name: &str, user: RootfsUser) -> Result<PathBuf> {
-        // Not while it is being built or taken down.
+        // The container must not be built or removed at the same time.
         let _op = self.op.lock().await;
         let container = self.tracked(name)?;
         let home = self.home.container(name)?;
@@ -26,7 +26,7 @@ impl Owner {
         path
     }
 
-    /// As `PodHandle::unmount`, or for a lease.
+    /// As `PodHandle::unmount`, also for a lease.
     ///
     /// # Errors
     /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`].
@@ -41,7 +41,7 @@ impl Owner {
         not_mounted(name, used? || user == RootfsUser::Lease)
     }
 
-    /// Has the guest see what was changed in files on the host.
+    /// Makes the guest see changes of files on the host.
     ///
     /// # Errors
     /// The agent's.

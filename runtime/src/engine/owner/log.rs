@@ -1,5 +1,5 @@
-//! What a container said, on disk: lines in the CRI's format, so that the
-//! tools that read a node's logs read these as well.
+//! A container's output on disk: lines in the CRI's format, so that tools for a node's logs can
+//! read them.
 //!
 //! ```text
 //! 2026-11-23T05:00:00.000000000Z stdout F a whole line
@@ -14,10 +14,10 @@ use std::time::SystemTime;
 
 use crate::engine::time::rfc3339;
 
-/// Which stream something was said on.
+/// The stream of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// Standard output, and all that comes from a pty.
+    /// Standard output, and all output of a pty.
     Stdout,
     /// Standard error.
     Stderr,
@@ -32,8 +32,8 @@ impl Stream {
     }
 }
 
-/// Writes one container's log. The file is bounded: when it is full, it becomes
-/// the older half and what was the older half goes.
+/// Writes one container's log. The file is bounded: a full file becomes the older half and
+/// replaces the previous one.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     path: PathBuf,
@@ -43,7 +43,7 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens the log at `path` to go on with it.
+    /// Opens the log at `path` for appending.
     pub(crate) fn open(path: &Path, size_max: u64) -> io::Result<Self> {
         let file = append(path)?;
         Ok(Self {
@@ -54,8 +54,7 @@ impl LogWriter {
         })
     }
 
-    /// Writes a piece of output. Each part of a line that comes alone is marked
-    /// as such.
+    /// Writes a piece of output. A part of a line is marked as such.
     pub(crate) fn write(&mut self, stream: Stream, data: &[u8], now: SystemTime) -> io::Result<()> {
         let stamp = rfc3339(now);
         let mut text = Vec::with_capacity(data.len() + 64);
@@ -97,18 +96,18 @@ pub fn older(path: &Path) -> PathBuf {
 /// A line of a log, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine<'a> {
-    /// When it was said.
+    /// When it was written.
     pub time: &'a str,
-    /// Where.
+    /// Its stream.
     pub stream: Stream,
-    /// It ends a line.
+    /// Whether it ends a line.
     pub whole: bool,
     /// The text.
     pub text: &'a [u8],
 }
 
 impl<'a> LogLine<'a> {
-    /// Reads a line of a log, without its line feed; `None` if it is none.
+    /// Parses a line of a log, without its line feed; `None` if it is invalid.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let mut parts = line.splitn(4, |byte| *byte == b' ');
         let time = std::str::from_utf8(parts.next()?).ok()?;

@@ -1,4 +1,4 @@
-//! What containers and their VM use, and which processes run in them.
+//! Resource usage and processes of containers and their VM.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use crate::engine::time::nanos;
 use crate::error::{Error, Result};
 use crate::pod::Pod;
 
-/// The numbers of one container.
+/// The resource usage of one container.
 pub(crate) async fn measure(pod: &Pod, name: &str) -> Result<api::ContainerStats> {
     let stats = pod.stats(name).await?;
     Ok(api::ContainerStats {
@@ -35,11 +35,10 @@ pub(crate) async fn list(pod: &Pod, name: &str) -> Result<api::ProcessesResponse
 }
 
 impl Owner {
-    /// The numbers of the containers that run, of those asked for or of all.
+    /// The resource usage of running containers: of `names`, or of all if that is empty.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] for one that was asked for and
-    /// does not run.
+    /// [`Error::NotFound`]; [`Error::WrongState`] for a container in `names` that does not run.
     pub async fn stats(&self, names: &[String]) -> Result<api::StatsResponse> {
         let mut response = api::StatsResponse::default();
         let Some(pod) = self.live() else {
@@ -64,7 +63,7 @@ impl Owner {
         Ok(response)
     }
 
-    /// The processes of a container, as the guest numbers them.
+    /// The processes of a container, with the guest's pids.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs.

@@ -1,9 +1,8 @@
-//! The owner of a started pod: one process that holds its VM, its containers'
-//! streams and its `owner` lock, and does to it what others ask for.
+//! The owner of a started pod: one process that holds its VM, its containers' streams and its
+//! `owner` lock, and executes the requests of others.
 //!
-//! Operations that change the pod come one after the other (`op`). Signals,
-//! waits, streams and state queries never wait for them. What has changed is
-//! written down before anybody is told.
+//! Operations that change the pod run one after the other (`op`). Signals, waits, streams and
+//! state queries never wait for them. Changes are recorded before they are reported.
 
 mod batch;
 mod build;
@@ -52,18 +51,18 @@ pub struct Owner {
     definition: PodDefinition,
     state: Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Tracked>>>,
-    /// Changed under `op`, looked at by all.
+    /// Changed under `op`; readers need only this lock.
     vm: Mutex<Option<Arc<Pod>>>,
-    /// The journal has the start of the VM, and not its end.
+    /// Whether the journal has the start of the VM, and not its end.
     vm_reported: AtomicBool,
-    /// A VM has run whose post-stop hooks have not.
+    /// Whether a VM has run whose post-stop hooks have not.
     stop_hooks_due: tokio::sync::Mutex<bool>,
     pub(super) op: tokio::sync::Mutex<()>,
-    /// Restarts that are to come; they keep the pod up.
+    /// The number of pending restarts; they keep the pod up.
     pending: watch::Sender<usize>,
-    /// Nothing is left to own.
+    /// Whether there is nothing left to own.
     ended: watch::Sender<bool>,
-    /// Freed last.
+    /// Released last.
     _lock: OwnerLock,
 }
 
@@ -71,16 +70,16 @@ pub struct Owner {
 #[derive(Debug)]
 pub(crate) struct Tracked {
     pub(crate) definition: ContainerDefinition,
-    /// As on disk.
+    /// The state, as on disk.
     pub(crate) state: watch::Sender<ContainerState>,
-    /// Of its init, while it is in the VM.
+    /// The streams of its init, while it is in the VM.
     pub(crate) streams: Mutex<Option<Arc<ProcessStreams>>>,
-    /// Of its further processes.
+    /// The streams of its further processes.
     pub(crate) execs: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
-    /// Descriptors that its init gets beside its stdio, when it is next created.
+    /// Descriptors that its init gets beside its stdio when it is created next.
     pub(crate) passed_fds: Mutex<Vec<Descriptor>>,
-    /// The journal has its start, and not its end. Held while either is appended, so that
-    /// what follows from an end is appended after it.
+    /// Whether the journal has its start, and not its end. Locked while either is appended, so
+    /// that consequences of an end are appended after it.
     start_recorded: Mutex<bool>,
 }
 
@@ -106,13 +105,13 @@ impl Tracked {
 }
 
 impl Owner {
-    /// Becomes the owner of a pod, to serve at `address`. It has to
-    /// `listen` there first: a client that finds an owner can connect.
+    /// Becomes the owner of a pod that is served at `address`. `listen` runs before the pod is
+    /// owned: a client that finds an owner can connect.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if another process is; [`Error::NotFound`];
-    /// [`Error::WrongState`] for a pod that is being removed; what is wrong with
-    /// its files; that of `listen`.
+    /// [`Error::AlreadyExists`] if another process owns it; [`Error::NotFound`];
+    /// [`Error::WrongState`] for a pod that is being removed; errors of its files; those of
+    /// `listen`.
     pub fn claim<L, E: From<Error>>(
         engine: &Engine,
         home: &DataPaths,
@@ -137,8 +136,7 @@ impl Owner {
             }
             .into());
         }
-        // While there is no owner: what the files say is true again before there
-        // is one.
+        // The files are corrected while there is no owner.
         view.record_losses(&held)?;
         let pid = std::process::id();
         let owner = lock::OwnerProcess {
@@ -158,7 +156,7 @@ impl Owner {
                 Ok(files) => {
                     containers.insert(name, Tracked::new(files.definition, files.state));
                 }
-                // The others are of use.
+                // The other containers can still be used.
                 Err(e) => ::log::warn!("Container {name}: {e}"),
             }
         }
@@ -184,8 +182,7 @@ impl Owner {
         &self.home
     }
 
-    /// Resolves when nobody has asked for a VM for so long. From then on nobody
-    /// gets one.
+    /// Resolves when no VM was requested for `limit`. From then on none is started.
     pub async fn idle(&self, limit: Duration) {
         loop {
             tokio::time::sleep(limit).await;

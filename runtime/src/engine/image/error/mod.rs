@@ -1,4 +1,4 @@
-//! What can be wrong with an image, wherever it is from.
+//! Errors about images from any source.
 
 #[cfg(feature = "pull")]
 pub(crate) mod registry;
@@ -18,22 +18,22 @@ pub enum ImageError {
         "{text:?} names no image: {problem}; it is a name as in quay.io/org/app:1, oci:DIR[:tag] or oci-archive:FILE[:tag]"
     )]
     Reference {
-        /// As it was given.
+        /// The reference as it was given.
         text: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// Content is not what its digest says.
+    /// Content does not match its digest.
     #[error(
         "Content of digest {expected} was changed or damaged: it has {found}; get the image anew"
     )]
     Digest {
-        /// As the document that refers to it says.
+        /// The digest in the document that refers to the content.
         expected: String,
-        /// Of what was read.
+        /// The digest of the content.
         found: String,
     },
-    /// Content is not as long as its descriptor says.
+    /// Content does not have the length in its descriptor.
     #[error("Content {digest} is not the {expected} bytes that its descriptor says")]
     Size {
         /// The content.
@@ -41,61 +41,61 @@ pub enum ImageError {
         /// Its length as described.
         expected: u64,
     },
-    /// An unpacked layer is not what the image's configuration says.
+    /// An unpacked layer does not match the image's configuration.
     #[error("Layer {layer}: unpacked it has the diff id {found}, but the image says {expected}")]
     DiffId {
         /// The layer's digest.
         layer: String,
-        /// Of the configuration.
+        /// The digest in the configuration.
         expected: String,
-        /// Of what was unpacked.
+        /// The digest of the unpacked archive.
         found: String,
     },
-    /// A digest's algorithm is none of ours.
+    /// A digest's algorithm is not supported.
     #[error("Digest {0:?}: only sha256 and sha512 are supported")]
     Algorithm(String),
-    /// A document is longer than any real one.
+    /// A document is too long.
     #[error("{what} of {size} bytes: more than {limit} are not read")]
     TooLarge {
         /// The document.
         what: String,
         /// Its length.
         size: u64,
-        /// What would be read.
+        /// The limit.
         limit: u64,
     },
-    /// A document is no JSON of its kind.
+    /// A document is not JSON of its kind.
     #[error("{what} cannot be read: {source}")]
     Json {
         /// The document.
         what: String,
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// A document is valid JSON and yet makes no sense.
+    /// A document is valid JSON with invalid content.
     #[error("{what}: {problem}")]
     Document {
         /// The document.
         what: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// There is no image for this machine.
+    /// The image does not exist for this machine.
     #[error("{image} is not for {wanted}: there is {there}")]
     Platform {
         /// The image or index.
         image: String,
-        /// What this machine runs.
+        /// The platform of this machine.
         wanted: String,
-        /// What there is.
+        /// The platforms of the image.
         there: String,
     },
-    /// A layout has several images, or none of the tag.
+    /// A layout has several images, or none with the tag.
     #[error("{layout}: {problem}; it has {there}")]
     Tag {
         /// The directory or archive.
         layout: String,
-        /// What was asked for.
+        /// The problem.
         problem: String,
         /// The tags in it.
         there: String,
@@ -105,15 +105,15 @@ pub enum ImageError {
     Read {
         /// The file.
         what: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A layer is no archive.
+    /// A layer is not an archive.
     #[error("Layer {layer} is no sound tar archive: {source}")]
     Archive {
         /// The layer's digest.
         layer: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A layer has an entry that is refused.
@@ -123,7 +123,7 @@ pub enum ImageError {
         layer: String,
         /// The entry's name.
         entry: String,
-        /// Why.
+        /// The reason.
         problem: &'static str,
     },
     /// An entry of a layer cannot be made.
@@ -135,7 +135,7 @@ pub enum ImageError {
         entry: String,
         /// The verb, in the infinitive.
         action: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A registry refuses, or does not answer.
@@ -144,7 +144,7 @@ pub enum ImageError {
     Registry {
         /// The image.
         image: String,
-        /// Why.
+        /// The cause.
         source: Box<RegistryError>,
     },
     /// The file of credentials cannot be used.
@@ -152,20 +152,20 @@ pub enum ImageError {
     Credentials {
         /// The file.
         file: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// The image is needed.
+    /// Containers use the image.
     #[error(
         "Image {image} is in use by container(s) {}: remove them first, or use --force, which removes them", users.join(", ")
     )]
     InUse {
         /// The image.
         image: String,
-        /// `POD/CONTAINER` of each.
+        /// `POD/CONTAINER` of each user.
         users: Vec<String>,
     },
-    /// The image has other names that would go with it.
+    /// The image has other names, which would be removed, too.
     #[error(
         "Image {image} has several names ({}): name one of them, or use --force to remove all", names.join(", ")
     )]
@@ -178,7 +178,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// As an error about `layer`.
+    /// Converts it to an error about `layer`.
     pub(super) fn of_layer(layer: &str, error: UnpackError) -> Self {
         let layer = layer.to_owned();
         match error {

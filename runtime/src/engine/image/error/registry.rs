@@ -1,51 +1,51 @@
-//! What can go wrong with a registry.
+//! Errors of registries.
 
 use crate::error::ErrorKind;
 
 /// An error about a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// It cannot be reached, or its certificate is not for it.
+    /// The registry cannot be reached, or its certificate is not valid for it.
     #[error("{}", whole(.0))]
     Request(#[from] reqwest::Error),
-    /// It does not come to an end.
+    /// An answer takes too long.
     #[error("The registry takes too long to answer")]
     Slow,
-    /// It does not let us in.
+    /// The credentials are missing or wrong.
     #[error("Not authorized: {url}; log in with `podman login` or give --creds")]
     Unauthorized {
-        /// What was asked for.
+        /// The requested address.
         url: String,
     },
-    /// It refuses.
+    /// The registry refuses.
     #[error("The registry answers {status} to {url}{}{message}", if message.is_empty() { "" } else { ": " })]
     Refused {
-        /// HTTP's code.
+        /// The HTTP status code.
         status: u16,
-        /// What was asked for.
+        /// The requested address.
         url: String,
-        /// Those of the distribution spec, "Error Codes".
+        /// The codes of the answer (distribution spec, "Error Codes").
         codes: Vec<String>,
-        /// What it says.
+        /// The text of the answer.
         message: String,
     },
-    /// Its answer would fill the memory.
+    /// An answer is too large to be kept in memory.
     #[error("{what} of the registry has more than {limit} bytes")]
     TooLarge {
-        /// What is too large.
+        /// The part of the answer that is too large.
         what: &'static str,
-        /// As much is read.
+        /// The limit.
         limit: usize,
     },
-    /// It would have our password sent to anybody who listens.
+    /// The registry names an address for tokens that would get the password unencrypted.
     #[error(
         "The registry wants a token to be fetched from {realm:?}, which is no https address: --tls-verify=false allows it"
     )]
     Realm {
-        /// Where from.
+        /// The address.
         realm: String,
     },
-    /// A token that is none.
+    /// The answer to a request for a token is invalid.
     #[error("No token for the registry: {0}")]
     Token(String),
 }
@@ -68,14 +68,14 @@ impl RegistryError {
         }
     }
 
-    /// Whether nothing was to be had of the other side at all.
+    /// Whether the registry did not answer at all.
     pub(in crate::engine::image) fn is_no_answer(&self) -> bool {
         matches!(self, Self::Request(_))
     }
 }
 
-/// An error with all that led to it: an HTTP client says no more than "error
-/// sending request" by itself.
+/// An error with all of its causes: an HTTP client by itself says no more than "error sending
+/// request".
 fn whole(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

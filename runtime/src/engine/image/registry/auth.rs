@@ -1,6 +1,6 @@
-//! Authentication at a registry (distribution's "Token Authentication Specification";
-//! RFC 7617 and 6750). Tokens are fetched from where the registry says, but by TLS
-//! unless it is spared that itself.
+//! Authentication at a registry (distribution's "Token Authentication Specification"; RFC 7617
+//! and 6750). Tokens are fetched from the address that the registry names, by TLS unless the
+//! registry itself may go without.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,34 +16,34 @@ use super::http::{Http, bounded, challenges};
 use crate::engine::image::credentials::Credentials;
 use crate::engine::image::error::registry::RegistryError;
 
-/// More than any token has: they go into a header.
+/// The longest token: tokens go into a header.
 const MAX_TOKEN: usize = 64 << 10;
 
-/// As long as fetching a token may take.
+/// How long fetching a token may take.
 const TOKEN_TIME: Duration = Duration::from_secs(60);
 
-/// A token that says nothing lasts so long (Token Authentication Specification,
+/// The lifetime of a token that does not give one (Token Authentication Specification,
 /// "expires_in").
 const DEFAULT_LIFE: u64 = 60;
 
-/// What a registry wants to know before it answers.
+/// A registry's demand for authentication.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// The user's name and password.
     Basic,
     /// A token.
     Bearer {
-        /// Where it is to be had.
+        /// The address for tokens.
         realm: String,
         service: Option<String>,
     },
 }
 
-/// What is said to a registry: a secret.
+/// The value of the Authorization header, which is a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Authorization {
     header: String,
-    /// Until then it will do.
+    /// The time until which it is valid.
     until: Option<Instant>,
 }
 
@@ -74,7 +74,7 @@ struct Token {
 }
 
 impl Challenge {
-    /// The one of an answer that we can meet; a token is preferred.
+    /// The supported challenge in an answer; a token is preferred.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut found = None;
         for challenge in challenges(headers)
@@ -98,7 +98,7 @@ impl Challenge {
         found
     }
 
-    /// Meets it, if there is a way.
+    /// Answers the challenge, if possible.
     pub(super) async fn answer(
         &self,
         http: &Http,

@@ -1,5 +1,5 @@
-//! Requests to a registry (OCI distribution spec, "Pull"). A registry is anybody's:
-//! every answer that is kept is bounded in size and time.
+//! Requests to a registry (OCI distribution spec, "Pull"). Registries are not trusted: every
+//! answer that is kept is bounded in size and time.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::engine::image::credentials::Credentials;
 use crate::engine::image::error::registry::RegistryError;
 use crate::sync::lock;
 
-/// As long as an answer that is kept in memory may take.
+/// How long an answer that is kept in memory may take.
 const DOCUMENT_TIME: Duration = Duration::from_secs(120);
 
-/// One repository of a registry, to pull from.
+/// A client for pulling from one repository.
 pub(super) struct Client {
     reference: Reference,
     credentials: Option<Credentials>,
     http: Http,
-    /// Without TLS.
+    /// Whether to go without TLS.
     plain: bool,
     authorization: Mutex<Option<Authorization>>,
 }
@@ -42,17 +42,17 @@ impl Client {
         })
     }
 
-    /// How the registry is spoken to.
+    /// The required trust in the registry.
     pub(super) fn trust(&self) -> Trust {
         self.http.trust()
     }
 
-    /// From now on without TLS.
+    /// Switches TLS off or on.
     pub(super) fn set_plain(&mut self, plain: bool) {
         self.plain = plain;
     }
 
-    /// Gets a manifest or an index of at most `limit` bytes.
+    /// Fetches a manifest or an index of at most `limit` bytes.
     pub(super) async fn manifest(
         &self,
         version: &str,
@@ -66,7 +66,7 @@ impl Client {
         answer.await.map_err(|_| RegistryError::Slow)?
     }
 
-    /// Gets a blob, as a stream of any length.
+    /// Fetches a blob as a stream of any length.
     pub(super) async fn blob(&self, digest: &str) -> Result<Response, RegistryError> {
         self.get(&format!("blobs/{digest}"), "*/*").await
     }
@@ -81,7 +81,7 @@ impl Client {
         if answer.status() != StatusCode::UNAUTHORIZED {
             return checked(answer, &url).await;
         }
-        // For the first time, or what we had has run out.
+        // The registry asks for authentication: for the first time, or because it has expired.
         let Some(challenge) = Challenge::of(answer.headers()) else {
             return checked(answer, &url).await;
         };

@@ -1,5 +1,5 @@
-//! HTTP as registries are spoken to: whose certificates are checked, what is read of an answer,
-//! and what an error says.
+//! HTTP for registries: which certificates are checked, how much of an answer is read, and the
+//! text of errors.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use serde::Deserialize;
 
 use crate::engine::image::error::registry::RegistryError;
 
-/// A registry that says nothing for so long has gone.
+/// How long a registry may be silent before it counts as gone.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// As much is read of an answer that says what is wrong.
+/// How many bytes of an error answer are read.
 const MAX_COMPLAINT: usize = 16 << 10;
 
-/// As much of it is told.
+/// How many bytes of its text the error repeats.
 const MAX_REASON: usize = 500;
 
-/// How a registry is spoken to.
+/// The required trust in a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// By TLS with certificates that are checked, and so is everybody that it sends us to.
+    /// TLS with checked certificates, also for hosts that the registry redirects to.
     Checked,
-    /// It is on this machine: it may go without, and so may others on this machine.
+    /// The registry is on this machine: it and other servers on this machine may go without.
     Local,
-    /// As the user says, anyhow.
+    /// No host needs a valid certificate: the user allowed that.
     Any,
 }
 
 impl Trust {
-    /// Whether a host may be spoken to without a check of its certificate.
+    /// Whether a host's certificate need not be checked.
     pub(super) fn spares(self, host: &str) -> bool {
         match self {
             Self::Checked => false,
@@ -40,7 +40,7 @@ impl Trust {
     }
 }
 
-/// Whether a host, with a port or without, is this machine.
+/// Whether a host, with or without a port, is this machine.
 pub(super) fn is_local(host: &str) -> bool {
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
@@ -50,17 +50,17 @@ pub(super) fn is_local(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// The clients for a registry and those that it sends us to.
+/// HTTP clients for a registry and the hosts that it redirects to.
 pub(super) struct Http {
     trust: Trust,
-    /// For hosts that are to be checked, and for the others.
+    /// The client for hosts with checked certificates; the other one is for the rest.
     checked: reqwest::Client,
     unchecked: reqwest::Client,
 }
 
 impl Http {
     pub(super) fn new(trust: Trust) -> Result<Self, RegistryError> {
-        // Fails only if there is one already, which will do.
+        // This fails only if a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             trust,
@@ -73,12 +73,12 @@ impl Http {
         self.trust
     }
 
-    /// Whether `host` may be spoken to without a check of its certificate.
+    /// Whether `host`'s certificate need not be checked.
     pub(super) fn spares(&self, host: &str) -> bool {
         self.trust.spares(host)
     }
 
-    /// For requests to `host`.
+    /// The client for requests to `host`.
     pub(super) fn client(&self, host: &str) -> &reqwest::Client {
         match self.spares(host) {
             true => &self.unchecked,
@@ -89,7 +89,7 @@ impl Http {
 
 fn client(checked: bool) -> Result<reqwest::Client, RegistryError> {
     let mut client = reqwest::Client::builder()
-        // Also of where it is sent on to.
+        // This applies to redirects, too.
         .https_only(checked)
         .tls_danger_accept_invalid_certs(!checked)
         .read_timeout(SILENCE)
@@ -133,7 +133,7 @@ pub(super) async fn bounded(
     Ok(body)
 }
 
-/// An answer that is a success, or what the registry says instead.
+/// Passes a successful answer on; turns another into the registry's error.
 pub(super) async fn checked(answer: Response, url: &str) -> Result<Response, RegistryError> {
     let status = answer.status();
     if status.is_success() {
@@ -153,7 +153,7 @@ pub(super) async fn checked(answer: Response, url: &str) -> Result<Response, Reg
     })
 }
 
-/// Distribution spec, "Error Codes".
+/// The body of an error answer (distribution spec, "Error Codes").
 #[derive(Deserialize)]
 struct Complaint {
     errors: Vec<Reason>,
@@ -166,7 +166,7 @@ struct Reason {
     message: String,
 }
 
-/// What a registry says is wrong: codes, and text for people.
+/// The codes and the text of an error answer.
 async fn complaint(mut answer: Response) -> (Vec<String>, String) {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await {
@@ -194,7 +194,7 @@ async fn complaint(mut answer: Response) -> (Vec<String>, String) {
     )
 }
 
-/// The challenges of an answer, one a header.
+/// The challenges of an answer, one per header.
 pub(super) fn challenges(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(reqwest::header::WWW_AUTHENTICATE).iter();
     values.filter_map(|value| value.to_str().ok())

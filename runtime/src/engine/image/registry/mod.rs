@@ -1,5 +1,5 @@
-//! Copying an image from a registry into a private OCI layout, from which it is
-//! taken in like any other: there every digest is checked.
+//! Copies an image from a registry into a private OCI layout. It is imported from there like
+//! any other image, which checks every digest.
 
 mod auth;
 mod client;
@@ -24,13 +24,13 @@ use super::layout::{self, Document};
 use super::progress::{LayerProgress, LayerStep, Report};
 use crate::error::{Context, Error, Result};
 
-/// Layers that are copied at the same time.
+/// How many layers are copied at the same time.
 const AT_ONCE: usize = 3;
 
-/// As deep as indexes may be in each other.
+/// The largest depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
-/// Image spec, "media-types.md"; the others are docker's.
+/// Image spec, "media-types.md"; the other types are docker's.
 const MANIFESTS: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -38,15 +38,15 @@ const MANIFESTS: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
-/// How registries are spoken to.
+/// Options for access to registries.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
-    /// Whether TLS is a must and certificates are checked; if not given: unless
-    /// the registry is on this machine.
+    /// Whether TLS is required and certificates are checked; `None`: unless the registry is on
+    /// this machine.
     pub tls_verify: Option<bool>,
-    /// User and password; if not given, those of the usual files.
+    /// User and password; `None`: those of the usual files.
     pub credentials: Option<Credentials>,
-    /// The file of credentials, instead of the usual ones.
+    /// The file of credentials, in place of the usual ones.
     pub auth_file: Option<std::path::PathBuf>,
 }
 
@@ -75,8 +75,8 @@ impl Puller {
         })
     }
 
-    /// Copies index, manifest and configuration into the layout `dir`. Answers
-    /// what leads to them.
+    /// Copies index, manifest and configuration into the layout `dir`. Returns the first
+    /// descriptor.
     pub(super) async fn documents(&mut self, dir: &Path) -> Result<Descriptor> {
         let mut reference = self.reference.clone();
         let mut top = None;
@@ -129,7 +129,7 @@ impl Puller {
         }
         let text = pulled.map_err(|e| failed(reference, e))?;
         let digest = match reference.digest() {
-            // It is what was asked for, or of no use.
+            // The document must have the requested digest.
             Some(asked) => {
                 let asked = digest_of(asked)?;
                 check(&text, &asked)?;
@@ -202,7 +202,7 @@ fn digest_of(text: &str) -> Result<Digest> {
         .map_err(|_| ImageError::Algorithm(text.to_owned()).into())
 }
 
-/// Where a blob is in the layout `dir`, its directory made.
+/// The path of a blob in the layout `dir`; makes its directory.
 fn place(dir: &Path, digest: &Digest) -> Result<std::path::PathBuf> {
     let path = dir.join(blob_path(digest)?);
     let parent = path.parent().unwrap_or(dir);
