@@ -9,6 +9,7 @@
 //! One tokio thread runs everything but the helpers, one process for each
 //! container or exec that is to be started, forked off a `zygote`.
 
+mod blocking;
 mod cgroup;
 mod container;
 mod error;

@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 use protos::GUEST_SHARE;
 
+use crate::blocking::blocking;
 use crate::error::{Context, Result};
 use crate::sync::lock;
 
@@ -28,6 +29,9 @@ pub fn used_by(spec: &Spec) -> BTreeSet<PathBuf> {
     let in_share = |path: &PathBuf| path.starts_with(share) && path != share;
     root.chain(sources).filter(in_share).collect()
 }
+
+/// In errors.
+const WALK: &str = "walk the share";
 
 /// Which containers use what of the share.
 #[derive(Default)]
@@ -49,10 +53,10 @@ impl Uses {
         paths: BTreeSet<PathBuf>,
         below: Vec<String>,
     ) -> Result<()> {
-        let paths = blocking(move || resolve(paths)).await?;
+        let paths = blocking(WALK, move || resolve(paths)).await?;
         // Noted first: another container that ends must not unmount what this one enters.
         self.table().insert(id.to_owned(), paths.clone());
-        blocking(move || {
+        blocking(WALK, move || {
             paths.iter().try_for_each(|path| trigger_mount(path))?;
             let below = below.iter().map(PathBuf::from);
             // Other paths are mounted when the container itself walks there.
@@ -72,7 +76,7 @@ impl Uses {
             paths.retain(|path| !table.values().any(|other| other.contains(path)));
             paths
         };
-        let left = blocking(move || {
+        let left = blocking("leave the share", move || {
             unmount_below(&unused);
             Ok(())
         });
@@ -80,15 +84,6 @@ impl Uses {
             log::warn!("leave the share: {e}");
         }
     }
-}
-
-/// Does `work` where it may block.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(std::io::Error::other)
-        .what("prepare the files of a container")?
 }
 
 /// Follows links: several containers may have the same directory, by links of their own.

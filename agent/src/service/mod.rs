@@ -17,6 +17,7 @@ use protos::agent_ttrpc;
 use tokio::sync::Notify;
 use ttrpc::r#async::TtrpcContext;
 
+use crate::blocking::blocking;
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
 use crate::guest::cpu_memory;
@@ -75,6 +76,15 @@ impl Service {
     }
 }
 
+/// Drops what the guest has cached of files, as proc_sys_vm(5) numbers it.
+async fn drop_caches(which: &'static str) -> Result<()> {
+    const FILE: &str = "/proc/sys/vm/drop_caches";
+    blocking("drop the guest's caches", move || {
+        std::fs::write(FILE, which).path(FILE)
+    })
+    .await
+}
+
 fn empty(_: ()) -> Empty {
     Empty::new()
 }
@@ -88,11 +98,7 @@ impl agent_ttrpc::Agent for Service {
     ) -> Reply<agent::CreatePodResponse> {
         let pod = self.pod.clone();
         let id = request.pod_id.clone();
-        let created = tokio::task::spawn_blocking(move || pod.create(&request)).await;
-        let created = match created {
-            Ok(result) => result,
-            Err(e) => Err(std::io::Error::other(e)).what("set the pod up"),
-        };
+        let created = blocking("set the pod up", move || pod.create(&request)).await;
         reply("CreatePod", &id, created)?;
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Ok(agent::CreatePodResponse {
@@ -123,7 +129,8 @@ impl agent_ttrpc::Agent for Service {
                 let made = async {
                     // First, for the plan looks for the sources of all mounts.
                     let (shared, storages) = (pod.clone(), request.storages);
-                    share::blocking(move || shared.mount_once(&storages)).await?;
+                    let mount = move || shared.mount_once(&storages);
+                    blocking("mount what containers share", mount).await?;
                     let plan = spec::plan(id, &request.spec, &request.stdio)?;
                     let used = share::used_by(&plan.spec);
                     pod.share.begin(id, used, request.submounts).await?;
@@ -171,9 +178,8 @@ impl agent_ttrpc::Agent for Service {
             pod.share.end(&id).await;
             // The host is about to unmount what the guest has seen: give the
             // inodes of the share back.
-            let drop = || std::fs::write("/proc/sys/vm/drop_caches", "2");
-            if let Ok(Err(e)) = tokio::task::spawn_blocking(drop).await {
-                log::warn!("drop_caches: {e}");
+            if let Err(e) = drop_caches("2").await {
+                log::warn!("{e}");
             }
             Ok(())
         })
@@ -344,10 +350,7 @@ impl agent_ttrpc::Agent for Service {
             let (sys, meminfo) = (Path::new(cpu_memory::SYS), Path::new("/proc/meminfo"));
             cpu_memory::resize(sys, meminfo, request.cpus as usize)
         };
-        let resized = match tokio::task::spawn_blocking(resize).await {
-            Ok(result) => result,
-            Err(e) => Err(std::io::Error::other(e)).what("resize the guest"),
-        };
+        let resized = blocking("resize the guest", resize).await;
         let online = reply("OnlineCpuMem", "", resized)?;
         Ok(agent::OnlineCpuMemResponse {
             cpus: online.cpus as u32,
@@ -362,10 +365,7 @@ impl agent_ttrpc::Agent for Service {
         request: agent::DeviceRequest,
     ) -> Reply<agent::AttachDeviceResponse> {
         let attach = move || devices::attach(Path::new(cpu_memory::SYS), request.slot);
-        let attached = match tokio::task::spawn_blocking(attach).await {
-            Ok(result) => result,
-            Err(e) => Err(std::io::Error::other(e)).what("attach a device"),
-        };
+        let attached = blocking("attach a device", attach).await;
         let device = reply("AttachDevice", &request.slot.to_string(), attached)?;
         Ok(agent::AttachDeviceResponse {
             name: device.name,
@@ -377,21 +377,13 @@ impl agent_ttrpc::Agent for Service {
 
     async fn detach_device(&self, _: &TtrpcContext, request: agent::DeviceRequest) -> Reply<Empty> {
         let detach = move || devices::detach(Path::new(cpu_memory::SYS), request.slot);
-        let detached = match tokio::task::spawn_blocking(detach).await {
-            Ok(result) => result,
-            Err(e) => Err(std::io::Error::other(e)).what("detach a device"),
-        };
+        let detached = blocking("detach a device", detach).await;
         reply("DetachDevice", &request.slot.to_string(), detached).map(empty)
     }
 
     async fn forget_files(&self, _: &TtrpcContext, _: Empty) -> Reply<Empty> {
         // Pages, names and attributes.
-        let drop_caches = || std::fs::write("/proc/sys/vm/drop_caches", "3");
-        let dropped = match tokio::task::spawn_blocking(drop_caches).await {
-            Ok(result) => result,
-            Err(e) => Err(std::io::Error::other(e)),
-        };
-        reply("ForgetFiles", "", dropped.what("drop the guest's caches")).map(empty)
+        reply("ForgetFiles", "", drop_caches("3").await).map(empty)
     }
 
     async fn next_event(&self, _: &TtrpcContext, _: Empty) -> Reply<agent::Event> {
