@@ -1,15 +1,14 @@
-//! What can go wrong in the pod runtime, and how a front door is to answer.
+//! Errors of the pod runtime, and their classes.
 
 use std::path::{Path, PathBuf};
 
-/// The runtime's result.
+/// The result of the runtime's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The class of an error, as the gRPC status codes name them; a front door
-/// maps it one to one.
+/// The class of an error, named as the gRPC status codes; the shim uses the same code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// There is no such pod, container or process.
+    /// The pod, container or process does not exist.
     NotFound,
     /// The id is taken.
     AlreadyExists,
@@ -17,13 +16,13 @@ pub enum ErrorKind {
     FailedPrecondition,
     /// The request, the bundle or the configuration is wrong.
     InvalidArgument,
-    /// The operation is not offered.
+    /// The operation is not supported.
     Unimplemented,
     /// The agent or the VM did not answer in time.
     DeadlineExceeded,
     /// The VM or the agent is gone.
     Unavailable,
-    /// Anything else.
+    /// Any other error.
     Internal,
 }
 
@@ -44,7 +43,7 @@ impl ErrorKind {
 /// An error of the pod runtime.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No pod, container or process of this id.
+    /// A pod, container or process of this id does not exist.
     #[error("{what} {id:?} not found")]
     NotFound {
         /// "pod", "container" or "exec".
@@ -60,20 +59,20 @@ pub enum Error {
         /// The id asked for.
         id: String,
     },
-    /// The operation does not fit the state.
+    /// The state does not allow the operation.
     #[error("cannot {operation} {what} {id:?}: it is {state}")]
     WrongState {
         /// "pod", "container" or "exec".
         what: &'static str,
         /// Its id.
         id: String,
-        /// The verb that was tried.
+        /// The operation that was tried, as a verb.
         operation: &'static str,
-        /// The state it is in.
+        /// Its state.
         state: String,
     },
-    /// The request, bundle, spec or configuration is wrong; the text names
-    /// the field and the cure.
+    /// The request, bundle, spec or configuration is wrong; the text names the field and the
+    /// remedy.
     #[error("{0}")]
     Invalid(String),
     /// A file of the bundle, the configuration or the state cannot be used.
@@ -81,10 +80,10 @@ pub enum Error {
     BadFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and what to do.
+        /// The problem and the remedy.
         problem: String,
     },
-    /// The operation is not offered.
+    /// The operation is not supported.
     #[error("{0} is not supported")]
     Unsupported(String),
     /// A system call on a path failed.
@@ -94,7 +93,7 @@ pub enum Error {
         action: &'static str,
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A mount is in use on the host.
@@ -103,20 +102,20 @@ pub enum Error {
         path.display()
     )]
     Busy {
-        /// Where it is mounted.
+        /// The mount point.
         path: PathBuf,
     },
-    /// A mount is a peer of one outside of what is to be unmounted.
+    /// A mount belongs to a peer group with mounts outside the tree that is to be unmounted.
     #[error(
         "{} shares its mounts with others of the host, so that nothing below it can be unmounted without them; \
          unmount what covers it, or make it private (mount --make-private)",
         path.display()
     )]
     Propagates {
-        /// Where it is mounted.
+        /// The mount point.
         path: PathBuf,
     },
-    /// Something is wrong with an image.
+    /// An error about an image.
     #[error("{source}")]
     Image {
         /// The class of the error.
@@ -135,7 +134,7 @@ pub enum Error {
     Agent {
         /// The class of the answer.
         kind: ErrorKind,
-        /// The agent's words.
+        /// The agent's message.
         message: String,
     },
     /// The owner of a pod answered with an error, or does not answer.
@@ -143,22 +142,22 @@ pub enum Error {
     Remote {
         /// The class of the answer.
         kind: ErrorKind,
-        /// The owner's words.
+        /// The owner's message.
         message: String,
     },
-    /// The owner of a pod has gone before it answered.
+    /// The owner of a pod ended before it answered.
     #[error("The owner of the pod has gone: {0}")]
     OwnerGone(String),
-    /// The owner of a pod is on its way out and has not done what was asked.
+    /// The owner of a pod is ending and has not executed the request.
     #[error("The owner of the pod is about to go: nothing is left to own")]
     OwnerLeaving,
     /// The command of a process cannot be run.
     #[error("{message}")]
     Command {
-        /// What a shell would exit with: 127 for a command that does not
-        /// exist, 126 for one that cannot be executed.
+        /// The exit code as a shell's: 127 for a command that does not exist, 126 for one that
+        /// is not executable.
         exit_code: u8,
-        /// The agent's words.
+        /// The agent's message.
         message: String,
     },
     /// The agent did not answer in time.
@@ -169,14 +168,14 @@ pub enum Error {
         /// The deadline.
         seconds: u64,
     },
-    /// A process that was killed is still there.
+    /// A killed process has not ended.
     #[error(
         "{what} was killed and has not ended within {seconds} s: the guest may be stuck; remove the pod to end it"
     )]
     NotEnded {
         /// The process.
         what: String,
-        /// How long it was waited for.
+        /// The time waited, in seconds.
         seconds: u64,
     },
     /// The VM ended (or never came up).
@@ -184,7 +183,7 @@ pub enum Error {
     VmGone {
         /// The pod.
         pod: String,
-        /// What is known of its end.
+        /// The reason of its end, as far as it is known.
         reason: String,
     },
     /// A background task of the runtime ended unexpectedly.
@@ -214,7 +213,7 @@ impl Error {
         }
     }
 
-    /// A missing pod, container or exec.
+    /// The error for a missing pod, container or exec.
     pub fn not_found(what: &'static str, id: impl Into<String>) -> Self {
         Self::NotFound {
             what,
@@ -222,7 +221,7 @@ impl Error {
         }
     }
 
-    /// An error that names the file and what to do about it.
+    /// The error for a bad file, with the remedy.
     pub fn bad_file(path: impl Into<PathBuf>, problem: impl ToString) -> Self {
         Self::BadFile {
             path: path.into(),
@@ -231,7 +230,7 @@ impl Error {
     }
 }
 
-/// Gives a system error its verb and path.
+/// A trait that gives a system error its verb and path.
 pub(crate) trait Context<T> {
     /// `Cannot {action} {path}: {error}`.
     fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;

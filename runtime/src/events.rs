@@ -1,5 +1,5 @@
-//! What happens to a pod's processes, in order. A front door turns these into
-//! its own events (containerd's `/tasks/*` topics).
+//! The events of a pod's processes, in order. The shim converts them to containerd's events
+//! (the `/tasks/*` topics).
 
 use std::time::SystemTime;
 
@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 /// How a process ended, on the host's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Exit {
-    /// The exit code, or 128 + the signal. A lost VM gives 137. Never an
-    /// invented 0.
+    /// The exit code, or 128 + the signal. With a lost VM it is 137. An unknown exit code is
+    /// never 0.
     pub status: u32,
-    /// When the host learnt of it.
+    /// The time at which the host learnt of it.
     pub at: SystemTime,
 }
 
@@ -31,8 +31,8 @@ pub enum PodEvent {
         exec: String,
         pid: u32,
     },
-    /// A process ended; its output has been handed over. Exactly one for each
-    /// process that was created (init) or started (exec).
+    /// A process ended, and its output has been handed over. Sent exactly once for each process
+    /// that was created (init) or started (exec).
     Exited {
         container: String,
         exec: Option<String>,
@@ -54,7 +54,7 @@ pub enum PodEvent {
 }
 
 impl PodEvent {
-    /// The further process that it is of, if it is of one.
+    /// The exec id, if the event is about one.
     pub fn exec(&self) -> Option<&str> {
         match self {
             Self::ExecAdded { exec, .. } | Self::ExecStarted { exec, .. } => Some(exec),
@@ -64,7 +64,7 @@ impl PodEvent {
     }
 }
 
-/// Where a pod's events go, in order. Cheap to clone.
+/// The sending end of a pod's events, in order. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Events(mpsc::UnboundedSender<PodEvent>);
 
@@ -76,7 +76,7 @@ impl Events {
 
     /// Appends an event.
     pub(crate) fn emit(&self, event: PodEvent) {
-        // Nobody listens any more: the front door is on its way out.
+        // The receiver is gone: the shim is ending.
         let _ = self.0.send(event);
     }
 }

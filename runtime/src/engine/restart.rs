@@ -1,4 +1,4 @@
-//! What happens when a container has ended.
+//! Restart policies for containers that have ended.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// When a container is started again by the pod's owner.
+/// When the pod's owner starts an ended container again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
-    /// When it failed; so many times at the most, if that is given.
+    /// After a failure; at most as often as the number says, if there is one.
     OnFailure(Option<u32>),
-    /// Whenever it ends.
+    /// After every end.
     Always,
-    /// Whenever it ends, but not after a reboot if a user had stopped it.
+    /// After every end, but not after a reboot if a user had stopped it.
     UnlessStopped,
 }
 
 impl RestartPolicy {
-    /// Whether to start a container again that has ended with this code, was or
-    /// was not stopped by a user, and has been restarted so often already.
+    /// Whether to restart a container that ended with `exit_code`, given whether a user stopped
+    /// it and how often it was restarted.
     pub fn applies(self, exit_code: u32, stopped_by_user: bool, restarts: u32) -> bool {
         if stopped_by_user {
             return false;
@@ -37,8 +37,8 @@ impl RestartPolicy {
         }
     }
 
-    /// Whether to start a container when the host has booted that was or was not
-    /// stopped by a user before.
+    /// Whether to start a container after a boot of the host, given whether a user had stopped
+    /// it before.
     pub fn starts_on_boot(self, stopped_by_user: bool) -> bool {
         match self {
             Self::No | Self::OnFailure(_) => false,
@@ -48,8 +48,8 @@ impl RestartPolicy {
     }
 }
 
-/// The pause before a restart: doubled each time, so that a container that
-/// fails at once does not keep the host busy.
+/// The pause before a restart. It doubles each time, so that a container that fails at once
+/// does not keep the host busy.
 pub fn back_off(restarts: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(60);
@@ -58,7 +58,8 @@ pub fn back_off(restarts: u32) -> Duration {
         .min(LONGEST)
 }
 
-/// A container that ran so long has recovered: its pauses start anew.
+/// A container that has run for this long has recovered: the pauses start from the shortest
+/// again.
 pub const RECOVERED: Duration = Duration::from_secs(10);
 
 impl FromStr for RestartPolicy {

@@ -1,13 +1,14 @@
-//! Root file systems of containers: what the VM is given, and what the host
-//! sees of it when somebody wants to look (`mount`, `cp`, `export`).
+//! Root file systems of containers: for the VM, and for programs on the host (`mount`, `cp`,
+//! `export`).
 //!
 //! ```text
 //! layers/…/fs ─┐
 //! upper, work ─┴─ overlay ─▶ shared/<container>/rootfs      while it is in a VM
-//!                       └──▶ containers/<name>/rootfs       while somebody uses it on the host
+//!                       └──▶ containers/<name>/rootfs       while it is in use on the host
 //! ```
-//! Two overlays of one upper directory would not know of each other, so there is
-//! one: the second user gets a bind mount of it.
+//!
+//! Two overlays of one upper directory would not see each other's changes, so there is only
+//! one: its second user gets a bind mount of it.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,16 +23,16 @@ use crate::engine::records::record::ContainerState;
 use crate::error::{Context, Error, Result};
 use crate::host::mount::{Mount, is_mount_point, unmount_below, unmount_unused};
 
-/// Where a container's root file system comes from when it is built.
+/// The source of a container's root file system when it is built.
 pub(crate) struct Root {
     /// `root.path` of the spec.
     pub(crate) directory: PathBuf,
-    /// The mounts that make it; none: the directory itself.
+    /// The mounts that make it; empty: the directory itself.
     pub(crate) mounts: Vec<Mount>,
 }
 
 impl Root {
-    /// The root of a container, its writable directories made.
+    /// The root of a container; makes its writable directories.
     pub(crate) fn of(rootfs: &Rootfs, home: &ContainerPaths) -> Result<Self> {
         match rootfs {
             Rootfs::Directory(path) => Ok(Self {
@@ -50,10 +51,10 @@ impl Root {
     }
 }
 
-/// What a container's root file system is used for on the host.
+/// The kind of use of a root file system on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootfsUser {
-    /// A mount by a user, from `mount` to `unmount`: counted on disk.
+    /// A mount by a user, from `mount` to `unmount`; counted on disk.
     Mount,
     /// A copy by a process, which holds a [`RootfsLease`].
     Lease,
@@ -93,9 +94,9 @@ impl RootfsLease {
     }
 }
 
-/// Gives a container's root file system on the host. A [`RootfsUser::Mount`] is counted
-/// in `state`, which the caller writes down. `live` is where the VM has it, if
-/// the container is in one. The caller holds the pod's lock, or is its owner.
+/// Mounts a container's root file system on the host. A [`RootfsUser::Mount`] is counted in
+/// `state`, which the caller writes. `live` is its path for the VM, if the container is in one.
+/// The caller holds the pod's lock, or is its owner.
 ///
 /// # Errors
 /// [`Error::Invalid`] if a layer of its image is gone, or the kernel refuses.
@@ -111,15 +112,14 @@ pub fn hold(
         Rootfs::Image { layers, .. } => {
             let target = home.rootfs();
             if !is_mount_point(&target)? {
-                // What was counted before has gone with a boot of the host.
+                // The mounts were lost at a reboot of the host.
                 state.mounts = 0;
                 fs::create_dir_all(&target).on("create", &target)?;
                 let mut mount = match live {
                     Some(live) => bind(live),
                     None => overlay(layers, home)?,
                 };
-                // An image's device nodes and set-user-id programs are nothing
-                // to the host.
+                // The host does not need an image's device nodes and set-user-id programs.
                 mount.options.extend(["nodev", "nosuid"].map(str::to_owned));
                 mount.attach(&target)?;
             }
@@ -132,8 +132,8 @@ pub fn hold(
     Ok(path)
 }
 
-/// Takes back one use of [`hold`], or all with `force`; after the last the mount
-/// goes. Answers whether there was any.
+/// Undoes one use of [`hold`], or all with `force`; the last one unmounts. Returns whether
+/// there was any.
 ///
 /// # Errors
 /// [`Error::Busy`] if a process on the host uses files in it, without `force`.
@@ -159,11 +159,11 @@ pub fn release(
 }
 
 /// A container's root file system, mounted on the host until this is dropped. Only for a
-/// container that is in no VM.
+/// container that is not in a VM.
 pub(in crate::engine) struct TemporaryMount<'a> {
     home: &'a ContainerPaths,
     path: PathBuf,
-    /// It was mounted for this.
+    /// Whether it was mounted for this use.
     mounted: bool,
 }
 
@@ -199,7 +199,7 @@ impl Drop for TemporaryMount<'_> {
         if self.mounted
             && let Err(e) = unmount_below(&self.home.rootfs())
         {
-            // The removal of the container unmounts what is in its directory.
+            // The removal of the container unmounts everything in its directory.
             log::warn!("{e}");
         }
     }
@@ -214,7 +214,7 @@ fn bind(source: &Path) -> Mount {
     }
 }
 
-/// The overlay of an image's layers and a container's own.
+/// The overlay of an image's layers and a container's own directory.
 fn overlay(layers: &[PathBuf], home: &ContainerPaths) -> Result<Mount> {
     if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
         return Err(Error::Invalid(format!(
@@ -244,8 +244,8 @@ fn overlay(layers: &[PathBuf], home: &ContainerPaths) -> Result<Mount> {
     })
 }
 
-/// The root of an overlay is the upper one's: it gets the owner and mode of the
-/// image's.
+/// Makes the upper directory with the owner and mode of the image's root: the root of an
+/// overlay shows those of the upper one.
 fn create_upper(upper: &Path, below: Option<&PathBuf>) -> Result<()> {
     let made = upper.with_extension("new");
     fs::create_dir_all(&made).on("create", &made)?;
@@ -259,7 +259,7 @@ fn create_upper(upper: &Path, below: Option<&PathBuf>) -> Result<()> {
     fs::rename(&made, upper).on("create", upper)
 }
 
-/// The error of an unmount of nothing.
+/// The error for an unmount without a mount.
 pub(in crate::engine) fn not_mounted(container: &str, used: bool) -> Result<()> {
     if used {
         return Ok(());
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(state.mounts, 0);
         hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
 
-        // The person goes first, then the process, as if killed.
+        // The user's mount ends first, then the lease, as if its process was killed.
         assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(path.join("file").exists());
         drop(lease);
@@ -372,7 +372,7 @@ mod tests {
         let path = hold(&definition, &home, Some(&vm), RootfsUser::Mount, &mut state).unwrap();
         let device = |path: &Path| fs::metadata(path).unwrap().dev();
         assert_eq!(device(&path), device(&vm));
-        // And the other way round, when it is started again meanwhile.
+        // The other way round, if it is started again meanwhile.
         unmount_below(&vm).unwrap();
         let root = Root::of(&definition.rootfs, &home).unwrap();
         assert_eq!(root.mounts[0].kind, "bind");

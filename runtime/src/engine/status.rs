@@ -1,17 +1,16 @@
-//! Where a container stands between operations, which operations fit, and
-//! what the containers' states make of the pod's: libpod's meaning, as pure
-//! functions.
+//! The states of a container, the operations that they allow, and the state of a pod that
+//! follows from its containers': podman's libpod semantics, as pure functions.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a container stands.
+/// The status of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerStatus {
-    /// Defined; nothing of it is in a VM.
+    /// Defined, and not in a VM.
     #[default]
     #[serde(rename = "created")]
     Configured,
@@ -19,11 +18,11 @@ pub enum ContainerStatus {
     Initialized,
     /// Its init runs.
     Running,
-    /// Frozen.
+    /// All its processes are frozen.
     Paused,
-    /// Asked to stop, and not stopped yet.
+    /// It was asked to stop, and has not ended yet.
     Stopping,
-    /// Has ended, or its VM has.
+    /// It has ended, or its VM has.
     Exited,
 }
 
@@ -53,10 +52,10 @@ impl fmt::Display for ContainerStatus {
     }
 }
 
-/// What a pod operation does to each of its containers.
+/// An operation of a pod on each of its containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Build it up to where its init waits.
+    /// Build it up to the point where its init waits.
     Init,
     /// Run it.
     Start,
@@ -104,7 +103,7 @@ impl Operation {
         }
     }
 
-    /// The verb.
+    /// The name of the operation.
     pub fn name(self) -> &'static str {
         match self {
             Self::Init => "init",
@@ -117,29 +116,29 @@ impl Operation {
     }
 }
 
-/// Where a pod stands, derived from its containers.
+/// The status of a pod, derived from its containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PodStatus {
-    /// No container has run yet.
+    /// None of its containers has run yet.
     Created,
     /// All containers run.
     Running,
-    /// Some run, some do not.
+    /// Some containers run, others do not.
     Degraded,
-    /// All are paused.
+    /// All containers are paused.
     Paused,
-    /// Some have ended, none runs.
+    /// Some containers have ended, and none runs.
     Stopped,
-    /// All have ended.
+    /// All containers have ended.
     Exited,
     /// A file of it cannot be read.
     Error,
 }
 
 impl PodStatus {
-    /// What these containers make of a pod; `None` stands for one whose state
-    /// cannot be read. As libpod has it (`createPodStatusResults`), and a pod
-    /// without containers runs while its infra container does.
+    /// The status of a pod with these containers; `None` stands for a container whose state
+    /// cannot be read. As with libpod (`createPodStatusResults`); a pod without containers runs
+    /// while its infra container does.
     pub fn of<I>(containers: I, infra_runs: bool) -> Self
     where
         I: IntoIterator<Item = Option<ContainerStatus>>,
@@ -176,14 +175,14 @@ impl fmt::Display for PodStatus {
     }
 }
 
-/// How an operation went, container by container.
+/// The result of an operation, container by container.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Done for these.
+    /// The containers for which it was done.
     pub done: Vec<String>,
-    /// Nothing to do for these.
+    /// The containers that needed no change.
     pub ignored: Vec<String>,
-    /// Failed for these.
+    /// The containers for which it failed.
     pub errors: BTreeMap<String, crate::Error>,
 }
 

@@ -1,5 +1,5 @@
-//! Users by name: looked up in the container's own `/etc/passwd` and
-//! `/etc/group`, in the layers that it is made of, before it is mounted.
+//! Users by name: looked up in the container's own `/etc/passwd` and `/etc/group`, in its
+//! layers, before they are mounted.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use super::archive::Inode;
 use crate::error::{Error, Result};
 
-/// No user database is larger; one that is, is not read.
+/// The largest user database; a larger file is not read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Stands for "leave it" in setresuid(2) and chown(2): nobody's id.
+/// An id that means "unchanged" to setresuid(2) and chown(2), so it is not valid.
 const NO_ID: u32 = u32::MAX;
 
 /// A user of a container.
@@ -33,11 +33,11 @@ impl User {
     }
 }
 
-/// Finds `name`, `uid`, `name:group`, `uid:gid` … in a container's files. A number is
-/// an id, whatever names there are.
+/// Finds `name`, `uid`, `name:group`, `uid:gid` … in a container's files. A number is an id,
+/// even if a user has it as name.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a name that is not there, and for a number that is no id.
+/// [`Error::Invalid`] for an unknown name, and for a number that is not a valid id.
 pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
     let (user, group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -98,14 +98,15 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
             found.groups = member.filter_map(|f| f[2].parse().ok()).collect();
         }
     }
-    // As podman and containerd have it: a process that changes its group keeps the right
-    // of the one it had, and one that a rule denies by that group stays denied.
+    // As with podman and containerd, the primary group is one of the supplementary groups, too:
+    // a process that changes its group keeps this one's rights, and stays denied what a rule
+    // denies to this one.
     found.groups.retain(|gid| *gid != found.gid);
     found.groups.insert(0, found.gid);
     Ok(found)
 }
 
-/// What is meant by a word of digits alone.
+/// The number in a word of digits alone.
 fn number(text: &str) -> Result<Option<u32>> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
@@ -119,7 +120,7 @@ fn number(text: &str) -> Result<Option<u32>> {
     })
 }
 
-/// Gives a process this user, and its home if it has none.
+/// Sets the user of a process, and its home if it has none.
 pub(crate) fn apply(process: &mut Process, user: &User) {
     let built = UserBuilder::default()
         .uid(user.uid)
@@ -142,7 +143,7 @@ fn id(text: &str, file: &str) -> Result<u32> {
     id.ok_or_else(|| Error::Invalid(format!("/etc/{file} of the container has the id {text:?}")))
 }
 
-/// A file of the uppermost layer that has it; links do not lead out.
+/// Reads a file from the uppermost layer that has it; links do not lead out.
 fn read(layers: &[PathBuf], path: &str) -> String {
     for layer in layers {
         let Ok(dir) = File::open(layer) else {
@@ -158,8 +159,8 @@ fn read(layers: &[PathBuf], path: &str) -> String {
         let Ok(found) = opened.and_then(Inode::of) else {
             continue;
         };
-        // A whiteout: it has been removed. An image's device is the host's: to open one
-        // may do anything.
+        // A character device may be a whiteout: the file was removed. Another device in an
+        // image would be the host's, and opening it may have side effects.
         if found.kind().is_char_device() || found.kind().is_block_device() {
             break;
         }
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_no_id_is_refused() {
         let (_dir, layers) = layers();
-        // The last means "as before" to the kernel: root.
+        // The kernel would take the last one for "unchanged", that is, root.
         for text in ["99999999999", "4294967296", "4294967295", "0:4294967295"] {
             let said = look_up(&layers, text).unwrap_err().to_string();
             assert!(said.contains("is no user or group id"), "{said}");
@@ -257,7 +258,7 @@ mod tests {
         let path = layers[0].join("etc/passwd");
         mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         assert!(look_up(&layers, "web").is_err());
-        // Nor is another device opened (this one is /dev/null).
+        // Another device is not opened, either (this one is /dev/null).
         fs::remove_file(&path).unwrap();
         let null = rustix::fs::makedev(1, 3);
         mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), null).unwrap();

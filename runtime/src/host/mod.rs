@@ -1,4 +1,4 @@
-//! The host: its mounts, its cgroups, and what it must have to run pods.
+//! The host: its mounts, its cgroups, and the requirements for running pods.
 
 pub(crate) mod cgroup;
 pub(crate) mod mount;

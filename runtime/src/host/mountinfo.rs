@@ -1,25 +1,25 @@
-//! The mounts of this thread's namespace, as the kernel lists them.
+//! The mounts of this thread's namespace, in the kernel's list.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
 
-/// A thread's, not the process's: so a test can have mounts of its own.
+/// The thread's file, not the process's, so that a test can have a mount namespace of its own.
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
 /// One mount: a line of mountinfo, proc_pid_mountinfo(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountInfo {
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) point: PathBuf,
-    /// Nobody writes by it, whatever its file system allows.
+    /// Whether the mount is read-only, even if its file system is writable.
     pub(crate) read_only: bool,
     /// Its peer group, if it is shared.
     pub(crate) shared: Option<u64>,
 }
 
 impl MountInfo {
-    /// Parses a line; `None` for what is none.
+    /// Parses a line; `None` if it is invalid.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let point = unescape(fields.nth(4)?);
@@ -39,8 +39,7 @@ impl MountInfo {
     }
 }
 
-/// All mounts, in the order in which the kernel lists them: a mount comes after
-/// the one that it lies on.
+/// All mounts, in the kernel's order: a mount comes after the one below it.
 ///
 /// # Errors
 /// [`crate::Error::Io`] if mountinfo cannot be read.
@@ -50,8 +49,8 @@ pub(crate) fn read() -> Result<Vec<MountInfo>> {
     Ok(lines.filter_map(MountInfo::parse).collect())
 }
 
-/// `path` as mountinfo spells it: links in its parent are resolved, a link in its
-/// last component is not followed. `None` if the parent does not exist.
+/// `path` in the form of mountinfo: links in its parent are resolved; a link in its last
+/// component is not followed. `None` if the parent does not exist.
 ///
 /// # Errors
 /// [`crate::Error::Io`] if the parent cannot be resolved.
@@ -66,7 +65,7 @@ pub(crate) fn spelled(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Undoes the octal escapes of a field.
+/// Decodes the octal escapes of a field.
 pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut path = Vec::with_capacity(field.len());
@@ -105,7 +104,7 @@ mod tests {
             shared: Some(27),
         };
         assert_eq!(parse(line), Some(expected));
-        // What follows the separator is the file system's, whatever it says.
+        // Fields after the separator are the file system's: similar ones there are ignored.
         let line = "36 35 98:0 / /mnt rw - fuse.x shared:5 rw";
         assert_eq!(parse(line).unwrap().shared, None);
         assert!(

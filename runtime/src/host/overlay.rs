@@ -1,7 +1,6 @@
-//! Overlay mounts of images with many layers: mount(2) takes one page of
-//! options, and the paths of about forty layers fill it. Shorter paths help:
-//! all layers lie in one directory of the snapshotter, so they are named
-//! relative to it, by a thread that has changed into it.
+//! Overlay mounts of images with many layers. mount(2) takes one page of options, which the
+//! paths of about forty layers fill. All layers are in one directory of the snapshotter, so
+//! shorter paths relative to it are used, by a thread that has changed into that directory.
 
 use std::path::{Path, PathBuf};
 
@@ -10,18 +9,18 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::error::{Context, Error, Result};
 
-/// What mount(2) copies of its options: a page, the end mark included.
+/// The size of mount(2)'s options: a page, including the end mark.
 const PAGE: usize = 4096;
 
-/// Whether the options are an overlay's and too long for mount(2).
+/// Whether these are an overlay's options and too long for mount(2).
 pub(crate) fn is_too_long(kind: &str, data: &str) -> bool {
     kind == "overlay" && data.len() >= PAGE
 }
 
-/// Mounts an overlay whose options are too long as they are.
+/// Mounts an overlay with such options.
 ///
 /// # Errors
-/// [`Error::Invalid`] if they are too long in any case, or the kernel refuses.
+/// [`Error::Invalid`] if they are too long even with relative paths, or the kernel refuses.
 pub(crate) fn attach(target: &Path, flags: MsFlags, data: &str) -> Result<()> {
     let (dir, data) = shorten(data).ok_or_else(|| {
         Error::Invalid(format!(
@@ -30,7 +29,8 @@ pub(crate) fn attach(target: &Path, flags: MsFlags, data: &str) -> Result<()> {
             data.len()
         ))
     })?;
-    // A thread of its own: the working directory is the process's otherwise.
+    // A separate thread, since the working directory is shared by the process's threads
+    // otherwise.
     let mounted = std::thread::scope(|scope| {
         let work = || -> Result<()> {
             unshare(CloneFlags::CLONE_FS).on("leave the working directory for", &dir)?;
@@ -54,8 +54,8 @@ pub(crate) fn attach(target: &Path, flags: MsFlags, data: &str) -> Result<()> {
     mounted.map_err(|_| Error::Internal("The thread that mounts an overlay broke off".into()))?
 }
 
-/// The directory that the layers have in common, and the options relative to
-/// it, if that makes them fit.
+/// The common directory of the layers, and the options relative to it; `None` if these are
+/// still too long.
 fn shorten(data: &str) -> Option<(PathBuf, String)> {
     let options: Vec<&str> = data.split(',').collect();
     let lower = options.iter().find_map(|o| o.strip_prefix("lowerdir="))?;

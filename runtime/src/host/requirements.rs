@@ -1,5 +1,5 @@
-//! What a machine needs to run pods: each requirement with what was found and,
-//! where that will not do, the way out.
+//! The requirements of a machine for running pods, each with the finding and, if it is not met,
+//! the remedy.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,26 +14,26 @@ use crate::config::Config;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It is.
+    /// It is met.
     Good,
-    /// Pods run, but with less than there could be.
+    /// Pods run, but slower or with fewer features.
     Weak,
-    /// No pod runs.
+    /// Pods cannot run.
     Missing,
 }
 
 /// One requirement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Requirement {
-    /// What it is about.
+    /// Its subject.
     pub name: &'static str,
-    /// What is needed.
+    /// The requirement.
     pub needed: String,
-    /// What there is.
+    /// The finding.
     pub found: String,
-    /// Whether that will do.
+    /// Whether it is met.
     pub verdict: Verdict,
-    /// What to do about it; empty if it is met.
+    /// The remedy; empty if it is met.
     pub cure: String,
 }
 
@@ -57,7 +57,7 @@ impl Requirement {
     }
 }
 
-/// Looks at this machine with a configuration's eyes.
+/// Checks this machine for a configuration.
 pub fn requirements(config: &Config) -> Vec<Requirement> {
     let mut all = vec![privileges(), kernel()];
     all.extend(hypervisor(config));
@@ -97,7 +97,7 @@ fn privileges() -> Requirement {
     )
 }
 
-/// The jail needs `mount_setattr(2)`, Linux 5.12.
+/// The jail needs `mount_setattr(2)`, which Linux has since 5.12.
 fn kernel() -> Requirement {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
@@ -140,7 +140,7 @@ fn hypervisor(config: &Config) -> Vec<Requirement> {
     all
 }
 
-/// The oldest QEMU that VMs were tested with.
+/// The oldest version of QEMU with which VMs were tested.
 const QEMU_VERSION: (u32, u32) = (7, 2);
 
 fn qemu(name: &Path) -> Vec<Requirement> {

@@ -203,7 +203,7 @@ impl Owner {
 
     /// Resolves when there is nothing left to own.
     pub async fn ended(&self) {
-        // The sender lives in `self`: this cannot fail.
+        // This cannot fail: the sender lives in `self`.
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
@@ -227,7 +227,7 @@ impl Owner {
             .collect()
     }
 
-    /// Why the hypervisor was chosen; empty before the first VM.
+    /// The hypervisor and the reason for its choice; empty before the first VM.
     pub fn hypervisor(&self) -> String {
         lock(&self.state).hypervisor.clone().unwrap_or_default()
     }
@@ -253,7 +253,7 @@ impl Owner {
         found.ok_or_else(|| Error::not_found("container", name))
     }
 
-    /// Those asked for, or all.
+    /// The named containers; all if the list is empty.
     pub(crate) fn chosen(&self, names: &[String]) -> Result<Vec<Arc<Tracked>>> {
         if names.is_empty() {
             return Ok(lock(&self.containers).values().cloned().collect());
@@ -261,7 +261,7 @@ impl Owner {
         names.iter().map(|name| self.tracked(name)).collect()
     }
 
-    /// Changes where a container stands: on disk, then for all watchers.
+    /// Changes a container's state: on disk, then for all watchers.
     pub(crate) fn change(
         &self,
         container: &Tracked,
@@ -329,14 +329,14 @@ impl Owner {
         });
     }
 
-    /// A client is about to be attached to a container.
+    /// Records that a client is about to be attached to a container.
     pub fn attached(&self, name: &str) {
         if let Ok(container) = self.tracked(name) {
             self.append_container_event(&container, |event| event.action("attach"));
         }
     }
 
-    /// Changes where the pod stands, on disk first.
+    /// Changes the pod's state, on disk first.
     pub(crate) fn change_pod(&self, change: impl FnOnce(&mut PodState)) -> Result<()> {
         let held = PodLock::exclusive(&self.home)?;
         let mut state = lock(&self.state).clone();

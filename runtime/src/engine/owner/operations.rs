@@ -1,5 +1,5 @@
-//! What all operations on several containers have in common: each container
-//! gets its turn, whatever happens to the others.
+//! Common parts of operations on several containers: a failure of one container does not keep
+//! the others.
 
 use std::sync::Arc;
 
@@ -13,9 +13,8 @@ use crate::error::{Error, Result};
 use crate::state::Status;
 
 impl Owner {
-    /// Which of these containers an operation has something to do for. One
-    /// container that was asked for by name and does not fit is an error; of
-    /// all of a pod, those that do not fit are passed over.
+    /// The containers that an operation applies to. A named container to which it does not apply
+    /// gets an error; if none is named, such containers are skipped.
     pub(super) fn fitting(
         &self,
         operation: Operation,
@@ -44,16 +43,16 @@ impl Owner {
         Ok(fitting)
     }
 
-    /// Freezes containers that run.
+    /// Freezes running containers.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn pause(&self, names: &[String]) -> Result<Outcome> {
         let _op = self.op.lock().await;
         self.freeze_locked(Operation::Pause, names).await
     }
 
-    /// Thaws containers that are paused.
+    /// Thaws paused containers.
     ///
     /// # Errors
     /// As [`Owner::pause`].
@@ -82,7 +81,7 @@ impl Owner {
             };
             let result = result.and_then(|()| {
                 self.change(&container, |state| {
-                    // It may have ended meanwhile.
+                    // The container may have ended meanwhile.
                     if state.status.is_running() {
                         state.status = after;
                     }
@@ -99,11 +98,11 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Sends a signal to containers that run. A container that a user kills is not
-    /// started again by its policy.
+    /// Sends a signal to running containers. The restart policy does not start a container
+    /// again that a user has killed.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn kill(&self, names: &[String], signal: u32, all: bool) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let fitting = self.fitting(Operation::Kill, names, &mut outcome)?;
@@ -113,7 +112,7 @@ impl Owner {
         let pod = self.live_or("kill")?;
         let sent = join_all(fitting.iter().map(|container| async {
             self.change(container, |state| state.stopped_by_user = true)?;
-            // Told of before what comes of it.
+            // Reported before its consequences.
             self.append_container_event(container, |event| {
                 event.action("kill").with("signal", signal)
             });
@@ -128,8 +127,7 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Changes limits of a container: at once if it is in the VM, and for every
-    /// later start.
+    /// Changes limits of a container: at once if it is in the VM, and for every later start.
     ///
     /// # Errors
     /// [`Error::NotFound`]; the VM's.
@@ -155,11 +153,11 @@ impl Owner {
         Ok(())
     }
 
-    /// Asks the guest how containers stand, and writes down where that is not
-    /// what is on record: the done ones of the outcome.
+    /// Asks the guest for the state of containers and corrects their records; the outcome lists
+    /// the corrected containers as done.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn sync(&self, names: &[String]) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let mut outcome = Outcome::default();
@@ -181,7 +179,7 @@ impl Owner {
             return Ok(());
         }
         let pod = self.live_or("ask")?;
-        // The guest's word, not what was last heard of it.
+        // Ask the guest; do not rely on its last event.
         pod.processes(name).await?;
         let found = pod.state(name, None)?;
         self.change(container, |state| {
@@ -189,7 +187,7 @@ impl Owner {
             match found.status {
                 Status::Paused if state.status == Running => state.status = Paused,
                 Status::Running if state.status == Paused => state.status = Running,
-                // Its end is told of by itself.
+                // An end is reported by its own event.
                 _ => {}
             }
             if state.status.is_live() {
@@ -200,7 +198,7 @@ impl Owner {
 }
 
 impl Outcome {
-    /// Adds how it went for one container.
+    /// Adds the result for one container.
     pub fn add(&mut self, name: &str, result: Result<()>) {
         match result {
             Ok(()) => self.done.push(name.to_owned()),

@@ -1,4 +1,4 @@
-//! Taking containers in and out of a pod that has an owner.
+//! Adding containers to an owned pod, and removing them.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::state_dir::lock::PodLock;
 use crate::sync::lock;
 
 impl Owner {
-    /// Takes in a container that was put into the pod's directory.
+    /// Takes in a container that was added to the pod's directory.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what is wrong with its files.
+    /// [`Error::NotFound`]; errors of its files.
     pub fn adopt(&self, name: &str) -> Result<()> {
         let view = PodView::read(&self.home)?;
         let files = view.container(name)?;
@@ -25,11 +25,11 @@ impl Owner {
         Ok(())
     }
 
-    /// Removes containers. Those that run are stopped first with `force`, else
-    /// refused; so is one that others depend on which stay.
+    /// Removes containers. Running ones are stopped first with `force`, else refused. A
+    /// container is also refused if another one that stays depends on it.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn remove(
         self: &Arc<Self>,
         names: &[String],
@@ -81,8 +81,8 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Whether the container is in the pod's directory and could not be read
-    /// when this process came to own the pod.
+    /// Whether the container is in the pod's directory and could not be read when this process
+    /// became the pod's owner.
     fn is_unread(&self, name: &str) -> bool {
         let home = self.home.container(name);
         self.tracked(name).is_err() && home.is_ok_and(|home| home.path().symlink_metadata().is_ok())
@@ -107,7 +107,7 @@ impl Owner {
         self.forget(container)
     }
 
-    /// Removes a container that was to go when it had ended.
+    /// Removes a container that was created with the option to remove it at its end.
     pub(super) async fn remove_ended(self: &Arc<Self>, container: &Arc<Tracked>) -> Result<()> {
         let _op = self.op.lock().await;
         if container.now().status.is_live() || !self.has(container) {
@@ -120,7 +120,7 @@ impl Owner {
         let held = PodLock::exclusive(&self.home)?;
         remove::container(&self.home, container.name(), &held)?;
         lock(&self.containers).remove(container.name());
-        // Waiting calls learn that it is gone.
+        // Wakes waiting calls, which see that it is gone.
         container.state.send_modify(|_| {});
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! Booting the pod's VM, and starting containers in it, each after those that
-//! it depends on.
+//! Booting the pod's VM, and starting containers in it, each after its dependencies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +17,8 @@ impl Owner {
     /// Builds containers up to the point where their inits wait.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; the VM's, if it does not come up. What went wrong
-    /// for one container is in the outcome.
+    /// [`Error::NotFound`]; the VM's, if it cannot be booted. Errors of single containers are
+    /// in the outcome.
     pub async fn init(self: &Arc<Self>, names: &[String]) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let outcome = self.init_locked(names).await;
@@ -40,16 +39,15 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Starts containers, each after those that it depends on. With
-    /// `dependencies` these are started as well; without, one that depends on a
-    /// container that does not run is not started.
+    /// Starts containers, each after its dependencies. With `dependencies`, starts these as
+    /// well; without, a container is not started if one of its dependencies does not run.
     ///
     /// # Errors
     /// As [`Owner::init`]; [`Error::Invalid`] for dependencies in a circle.
     pub async fn start(self: &Arc<Self>, names: &[String], dependencies: bool) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let outcome = self.start_locked(names, dependencies).await;
-        // What could not be started leaves nothing to own.
+        // If nothing could be started, there is nothing left to own.
         self.end_if_unused_locked().await;
         outcome
     }
@@ -81,8 +79,8 @@ impl Owner {
                     outcome.ignored.push(name);
                     continue;
                 }
-                // Also when the whole pod is started, as in podman: a start without an
-                // error means that the container runs.
+                // Also when the whole pod is started, as with podman: a start without an error
+                // means that the container runs.
                 Applicability::Invalid => {
                     let error = self.wrong_state(&container, "start");
                     outcome.errors.insert(name, error);
@@ -107,8 +105,8 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Starts one container that is not running, building it first if need be,
-    /// by its policy for the `restarts`-th time, or 0.
+    /// Starts one container that is not running; builds it first if needed. `restarts` counts
+    /// the restarts by its policy, including this one; it is 0 for a start by a user.
     pub(super) async fn start_one(
         self: &Arc<Self>,
         pod: &Arc<Pod>,
@@ -154,16 +152,16 @@ impl Owner {
         }
     }
 
-    /// The pod's VM; it is booted if it does not run. The caller holds `op`.
+    /// The pod's VM; boots it if it does not run. The caller holds `op`.
     pub(super) async fn boot(self: &Arc<Self>) -> Result<Arc<Pod>> {
-        // A call that comes too late would get a VM that ends with this process.
+        // Otherwise a late call would get a VM that ends with this process.
         self.ensure_not_leaving()?;
         let before = lock(&self.vm).clone();
         if let Some(pod) = before {
             if pod.guest.check().is_ok() {
                 return Ok(pod);
             }
-            // What is left of the one before.
+            // Remove what is left of the previous VM.
             pod.shutdown().await?;
             *lock(&self.vm) = None;
         }

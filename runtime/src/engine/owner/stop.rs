@@ -1,5 +1,4 @@
-//! Stopping containers, those that depend on others first, and starting them
-//! again.
+//! Stopping containers, dependents first, and starting them again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,17 +13,17 @@ use crate::engine::status::{ContainerStatus, Operation, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
-/// For a container to be gone after SIGKILL: the agent's deadline, the end of
-/// its output, its cleanup.
+/// How long a container may take to be gone after SIGKILL: the agent's deadline, the end of its
+/// output, its cleanup.
 const KILLED: Duration = Duration::from_secs(30);
 
 impl Owner {
-    /// Stops containers: the stop signal of each, and SIGKILL when its time is
-    /// over; `seconds` is instead of each container's own, and 0 kills at once.
-    /// Those that depend on others of them are stopped before these.
+    /// Stops containers: sends the stop signal of each, and SIGKILL when its time is over.
+    /// `seconds` overrides each container's own time; 0 kills at once. Containers that depend
+    /// on others in the list are stopped before these.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what went wrong for one container is in the outcome.
+    /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn stop(self: &Arc<Self>, names: &[String], seconds: Option<u32>) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let outcome = self.stop_locked(names, seconds).await;
@@ -38,7 +37,7 @@ impl Owner {
         seconds: Option<u32>,
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        // One that waits to be started again has stopped, and stays so.
+        // A container that waits for its restart has stopped, and must stay stopped.
         for container in self.chosen(names)? {
             if container.now().status == ContainerStatus::Exited {
                 self.change(&container, |state| state.stopped_by_user = true)?;
@@ -67,7 +66,7 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Stops one container; when this returns it has ended.
+    /// Stops one container; it has ended when this returns.
     async fn stop_one(&self, container: &Arc<Tracked>, seconds: Option<u32>) -> Result<()> {
         let name = container.name();
         let before = container.now().status;
@@ -85,7 +84,7 @@ impl Owner {
             state.stopped_by_user = true;
         })?;
         if before == ContainerStatus::Paused {
-            // A frozen process does not hear of a signal.
+            // A frozen process does not handle a signal.
             ignore_ended(pod.resume(name).await)?;
         }
         let seconds = seconds.unwrap_or(container.definition.stop_timeout);
@@ -123,7 +122,7 @@ impl Owner {
         }
     }
 
-    /// Stops containers that run, and starts them all.
+    /// Stops the running ones of the containers, and starts them all.
     ///
     /// # Errors
     /// As [`Owner::stop`] and [`Owner::start`].
@@ -176,7 +175,7 @@ impl Owner {
         outcome
     }
 
-    /// As [`Owner::stop_pod`], of a pod without containers.
+    /// As [`Owner::stop_pod`], for a pod without containers.
     ///
     /// # Errors
     /// [`Error::WrongState`] if it has any.
@@ -188,17 +187,17 @@ impl Owner {
         Ok(Outcome::default())
     }
 
-    /// Waits until a container, or a further process of it, has ended; answers
-    /// at once if it has. One that never ran has not.
+    /// Waits until a container, or a further process of it, has ended; returns at once if it
+    /// has. A container that never ran has not ended.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also when it is removed meanwhile.
+    /// [`Error::NotFound`], also if it is removed meanwhile.
     pub async fn wait(&self, name: &str, exec: Option<&str>) -> Result<crate::Exit> {
         self.end_of(&self.tracked(name)?, exec).await
     }
 
-    /// As [`Owner::wait`], for the container that has the name now: its end is known
-    /// even if it is removed before it is asked for.
+    /// As [`Owner::wait`], for the container that has this name now. The returned future knows
+    /// its end even if the container is removed before it is polled.
     ///
     /// # Errors
     /// [`Error::NotFound`], at once if there is no such container.
@@ -229,17 +228,17 @@ impl Owner {
             {
                 return Ok(crate::Exit { status, at });
             }
-            // Only now: one that is removed as it ends has ended all the same.
+            // Checked last: a container that is removed as it ends has ended, too.
             if !self.has(container) {
                 return Err(Error::not_found("container", container.name()));
             }
-            // The sender lives in `container`: this cannot fail.
+            // This cannot fail: the sender lives in `container`.
             let _ = state.changed().await;
         }
     }
 }
 
-/// What was to be ended has ended already.
+/// Ignores errors that say that a process has ended already.
 fn ignore_ended(result: Result<()>) -> Result<()> {
     match result {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => Ok(()),

@@ -1,13 +1,14 @@
-//! The streams of a process between its VM and their readers: its log, and
-//! the clients that are attached to it.
+//! The streams of a process between its VM and their readers: its log, and the clients that are
+//! attached to it.
 //!
 //! ```text
 //! process ── pump ── reader ─┬─ log
 //!                            └─ each attached client, in turn
 //! ```
-//! A stream is a task and some memory, no thread and no pipe: a pod may have hundreds.
-//! A client that does not read holds the process back, as a terminal does, and
-//! nothing is dropped while it is there.
+//!
+//! A stream is a task and some memory, without a thread or a pipe: a pod may have hundreds. A
+//! client that does not read blocks the process, as a terminal does; while it is attached,
+//! nothing is dropped.
 
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -20,10 +21,10 @@ use super::log::{LogWriter, Stream};
 use crate::stdio::{Endpoint, ProcessIo};
 use crate::sync::lock;
 
-/// Pieces of output that wait for one client.
+/// How many pieces of output may wait for one client.
 const QUEUE: usize = 16;
 
-/// The largest piece.
+/// The size of the largest piece.
 const PIECE: usize = 32 << 10;
 
 /// A piece of output.
@@ -38,8 +39,7 @@ pub struct ProcessStreams {
 }
 
 impl ProcessStreams {
-    /// Makes the streams of a process: the ends that it gets, and what is read
-    /// and written here.
+    /// Makes the streams of a process: the endpoints for it, and their other ends.
     pub(crate) fn new(
         terminal: bool,
         stdin: bool,
@@ -71,7 +71,7 @@ impl ProcessStreams {
                     last = *open == 0;
                 });
                 if last {
-                    // Those that listen hear that there is no more.
+                    // Tells the clients that there is no more output.
                     lock(&clients).take();
                 }
             });
@@ -89,7 +89,7 @@ impl ProcessStreams {
         (io, Arc::new(streams))
     }
 
-    /// All output from now on; ends after the last piece.
+    /// All output from now on; the receiver ends after the last piece.
     pub fn listen(&self) -> mpsc::Receiver<Piece> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         if let Some(clients) = lock(&self.clients).as_mut() {
@@ -98,8 +98,7 @@ impl ProcessStreams {
         receiver
     }
 
-    /// Gives the process input. What it does not take for it has ended is
-    /// dropped.
+    /// Writes to the process's input. If the process has ended, the rest is dropped.
     pub async fn write(&self, data: &[u8]) {
         let mut stdin = self.stdin.lock().await;
         if let Some(pipe) = stdin.as_mut()
@@ -154,7 +153,7 @@ async fn read_all(
     }
 }
 
-/// Writes a piece to the log, in a thread that has nothing else to wait for.
+/// Writes a piece to the log, in a thread of its own.
 async fn keep(log: Arc<Mutex<LogWriter>>, stream: Stream, piece: Bytes) {
     let now = SystemTime::now();
     let write = move || lock(&log).write(stream, &piece, now);
@@ -190,7 +189,7 @@ mod tests {
             }
         });
         for client in &mut clients {
-            // One goes early and holds nobody up.
+            // A client that detaches early does not block the others.
             client.recv().await.unwrap();
         }
         let [mut stays, leaves] = clients;
@@ -204,7 +203,7 @@ mod tests {
         streams.drained().await;
         assert!((900_000..1_000_000).contains(&heard), "{heard}");
         assert!(std::fs::metadata(&path).unwrap().len() > 1_000_000);
-        // A late client learns of the end at once.
+        // A client that attaches late gets the end at once.
         assert!(streams.listen().recv().await.is_none());
     }
 
@@ -221,12 +220,12 @@ mod tests {
         streams.write(b"there").await;
         streams.end_input().await;
         assert_eq!(reader.await.unwrap(), "hello there");
-        // To nobody, without harm.
+        // Input for an ended process is dropped.
         streams.write(b"x").await;
     }
 
-    /// More than the threads that tokio has for what waits (512 by default), and more
-    /// than one of them each.
+    /// The 500 processes have 1,000 streams, more than tokio has blocking threads (512 by
+    /// default).
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_thousand_streams_that_say_nothing_hold_nobody_up() {
         let silent: Vec<_> = (0..500)

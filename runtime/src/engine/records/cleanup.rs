@@ -1,11 +1,11 @@
-//! What the last run of a container left in its directory.
+//! The remains of a container's last run in its directory.
 
 use super::paths::ContainerPaths;
 use super::record::ContainerState;
 use crate::error::{Context, Error, Result};
 use crate::host::mount::unmount_below;
 
-/// Refuses what is in use.
+/// Refuses a container that is in use.
 pub(crate) fn may_clean(name: &str, state: &ContainerState) -> Result<()> {
     let refused = |state: String| {
         Err(Error::WrongState {
@@ -27,7 +27,7 @@ pub(crate) fn may_clean(name: &str, state: &ContainerState) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts what lies below, and removes the bundle of the last start.
+/// Unmounts everything below, and removes the bundle of the last start.
 pub(crate) fn clean(home: &ContainerPaths) -> Result<()> {
     unmount_below(home.path())?;
     let bundle = home.bundle();

@@ -1,4 +1,4 @@
-//! What the journal says of pods and containers.
+//! The journal's events of pods and containers.
 
 use super::definition::{ContainerDefinition, PodDefinition};
 use crate::engine::journal::{Event, Kind};

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-/// Puts limits over those that are there, one by one.
+/// Overwrites the limits in `there` with those that `given` sets.
 pub(crate) fn put_over(there: &mut LinuxResources, given: &LinuxResources) {
     if let Some(cpu) = given.cpu() {
         let mut merged: LinuxCpu = there.cpu().clone().unwrap_or_default();

@@ -31,19 +31,19 @@ use crate::state_dir::staging::taken;
 /// A container, as it is on disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerFiles {
-    /// What it was defined to be.
+    /// Its definition.
     pub definition: ContainerDefinition,
-    /// Where it stands.
+    /// Its state.
     pub state: ContainerState,
 }
 
-/// A pod, as it is on disk. What cannot be read is an error in its place: the
-/// rest is of use.
+/// A pod, as it is on disk. Each part that cannot be read is an error, so that the rest can
+/// still be used.
 #[derive(Debug)]
 pub struct PodFiles {
-    /// What it was defined to be.
+    /// Its definition.
     pub definition: Result<PodDefinition>,
-    /// Where it stands.
+    /// Its state.
     pub state: Result<PodState>,
     /// Its containers, by name.
     pub containers: BTreeMap<String, Result<ContainerFiles>>,
@@ -63,7 +63,7 @@ pub(crate) fn read_pod(home: &DataPaths, held: &Dir) -> Result<PodFiles> {
     for name in held.names("containers").map_err(|e| explain(home, e))? {
         let files = read_container(home, held, &name);
         if files.is_err() && held.stat(&format!("containers/{name}"))?.is_none() {
-            // Removed between the two looks.
+            // The container was removed meanwhile.
             continue;
         }
         containers.insert(name, files);
@@ -75,7 +75,7 @@ pub(crate) fn read_pod(home: &DataPaths, held: &Dir) -> Result<PodFiles> {
     })
 }
 
-/// Reads the files of a pod alone, without its containers.
+/// Reads the pod's own files, without its containers.
 pub(super) fn read_own(home: &DataPaths) -> Result<(PodDefinition, PodState)> {
     let held = hold(home)?;
     Ok((
@@ -98,7 +98,7 @@ fn read_container(pod: &DataPaths, held: &Dir, name: &str) -> Result<ContainerFi
     })
 }
 
-/// Reads what a container was defined to be.
+/// Reads a container's definition.
 pub(crate) fn read_definition(
     pod: &DataPaths,
     held: &Dir,
@@ -112,7 +112,7 @@ pub(crate) fn read_definition(
     Ok(definition)
 }
 
-/// What to do about a container's bad file.
+/// The remedy for a container's bad file, for its error.
 fn container_cure(pod: &DataPaths, name: &str) -> String {
     format!(
         "remove the container with `rust-kata container rm --force {}/{name}`",
@@ -120,8 +120,8 @@ fn container_cure(pod: &DataPaths, name: &str) -> String {
     )
 }
 
-/// Why a pod could not be looked at. A directory without a lock is no pod that
-/// has just gone.
+/// The error for a pod that could not be read. A directory without a lock is reported as
+/// damaged, not as a pod that is gone.
 pub(super) fn explain(home: &DataPaths, error: Error) -> Error {
     let cure = cure(home);
     match error {
@@ -136,7 +136,7 @@ pub(super) fn explain(home: &DataPaths, error: Error) -> Error {
     }
 }
 
-/// What to do about a pod's bad file.
+/// The remedy for a pod's bad file, for its error.
 pub(super) fn cure(home: &DataPaths) -> String {
     format!(
         "remove the pod with `rust-kata pod rm --force {}`",
@@ -151,7 +151,8 @@ fn read<T: Stored>(held: &Dir, name: &str, cure: impl Fn() -> String) -> Result<
     })
 }
 
-/// A file that came from elsewhere would lead to the directory of another.
+/// Checks that a file belongs to the object of this name: a copied file would lead to another
+/// one's directory.
 fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Result<()> {
     if named == name {
         return Ok(());
@@ -160,17 +161,17 @@ fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Res
     Err(Error::bad_file(path, problem))
 }
 
-/// What a pod was defined to be.
+/// Reads a pod's definition.
 pub(crate) fn pod_definition_of(home: &DataPaths) -> Result<PodDefinition> {
     state_dir::read(&home.config())
 }
 
-/// What a container was defined to be.
+/// Reads a container's definition.
 pub(crate) fn definition_of(home: &ContainerPaths) -> Result<ContainerDefinition> {
     state_dir::read(&home.config())
 }
 
-/// Puts a new pod into its place, whole.
+/// Creates a pod's directory atomically.
 ///
 /// # Errors
 /// [`Error::AlreadyExists`] if the name is taken.
@@ -192,7 +193,7 @@ pub(crate) fn create_pod(
     .map_err(|e| taken(e, "pod", home.name()))
 }
 
-/// Puts a new container into its pod, whole. The caller holds the pod's lock.
+/// Creates a container's directory in its pod atomically. The caller holds the pod's lock.
 ///
 /// # Errors
 /// [`Error::AlreadyExists`] if the name is taken.
@@ -210,12 +211,12 @@ pub(crate) fn create_container(
     .map_err(|e| taken(e, "container", &definition.name))
 }
 
-/// Writes where a pod stands. The caller holds its lock.
+/// Writes a pod's state. The caller holds its lock.
 pub(crate) fn write_pod(home: &DataPaths, state: &PodState, _held: &PodLock) -> Result<()> {
     state_dir::write(&home.state(), state)
 }
 
-/// Writes where a container stands. The caller holds its pod's lock.
+/// Writes a container's state. The caller holds its pod's lock.
 pub(crate) fn write_container(
     home: &ContainerPaths,
     state: &ContainerState,
@@ -224,7 +225,7 @@ pub(crate) fn write_container(
     state_dir::write(&home.state(), state)
 }
 
-/// The homes of all pods, of one namespace or of all.
+/// The paths of all pods, of one namespace or of all.
 pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<DataPaths>> {
     let namespaces = match namespace {
         Some(one) => vec![one.to_owned()],
@@ -233,17 +234,17 @@ pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<Dat
     let mut homes = Vec::new();
     for namespace in namespaces {
         for name in names_in(&paths::pods(data_root).join(&namespace))? {
-            // A name that is none of ours is none of our pods.
+            // A directory with an invalid name is not a pod.
             homes.extend(DataPaths::new(data_root, &namespace, &name));
         }
     }
     Ok(homes)
 }
 
-/// The host's present boot.
+/// The id of the host's present boot.
 pub(crate) fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    /// No process sees another.
+    /// It does not change within the life of a process.
     static ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = ID.get() {
         return Ok(id.clone());
@@ -311,7 +312,7 @@ mod tests {
                 ..
             })
         ));
-        // And nothing half made is left.
+        // Nothing half made is left.
         let [there, beside] = [home.containers(), root.path().to_owned()]
             .map(|dir| fs::read_dir(dir).unwrap().count());
         assert_eq!((there, beside), (1, 1));
@@ -348,10 +349,10 @@ mod tests {
                 let hidden = staging::hide(home.path(), home.staging_dir())?;
                 if gone {
                     staging::clear(&hidden.join("containers/b")).unwrap();
-                    // The first to go, before `b`.
+                    // The lock is removed first, before `b`.
                     fs::remove_file(hidden.join("lock")).unwrap();
                 }
-                // Another of this name is not taken for it.
+                // Another pod of this name is not mistaken for it.
                 pod(root.path());
                 read_pod(&home, held)
             });

@@ -1,17 +1,17 @@
-//! Where the engine keeps what is to outlive VMs, crashes and reboots.
+//! The paths of the engine's files, which outlive VMs, crashes and reboots.
 //!
 //! ```text
 //! <data_root>/pods/<namespace>/<pod>/  lock owner config.json state.json
 //!     containers/<name>/               config.json state.json
-//!                                      bundle/config.json  the OCI spec as it was last started
+//!                                      bundle/config.json    the OCI spec of the last start
 //!                                      upper/ work/ rootfs/  of an image's container
-//!                                      log log.1             what it said
+//!                                      log log.1             its output
 //!                                      artifacts/
 //! <data_root>/images/  volumes/  events/
 //! ```
-//! Pods and containers are created and removed atomically (`state_dir/staging.rs`): they
-//! are created as `.new-…` and removed as `.gone-…`, in `<data_root>` and in the pod's
-//! directory.
+//!
+//! Pods and containers are created and removed atomically (`state_dir/staging.rs`): they are
+//! created as `.new-…` and removed as `.gone-…`, in `<data_root>` and in the pod's directory.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub struct DataPaths {
 }
 
 impl DataPaths {
-    /// The home of a pod.
+    /// The paths of a pod.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if a name is not a plain identifier.
@@ -130,22 +130,22 @@ impl ContainerPaths {
         self.0.join("state.json")
     }
 
-    /// The OCI bundle that it is started from.
+    /// The OCI bundle of its last start.
     pub fn bundle(&self) -> PathBuf {
         self.0.join("bundle")
     }
 
-    /// What it wrote over its image.
+    /// The files that it changed in its image: overlayfs's upper directory.
     pub fn upper(&self) -> PathBuf {
         self.0.join("upper")
     }
 
-    /// Overlayfs's own directory.
+    /// Overlayfs's work directory.
     pub fn work(&self) -> PathBuf {
         self.0.join("work")
     }
 
-    /// Where `mount` shows its root file system.
+    /// The mount point of its root file system for `mount`.
     pub fn rootfs(&self) -> PathBuf {
         self.0.join("rootfs")
     }
@@ -155,7 +155,7 @@ impl ContainerPaths {
         self.0.join("visitors")
     }
 
-    /// What it said; the older half is in `log.1`.
+    /// Its output; the older half is in `log.1`.
     pub fn log(&self) -> PathBuf {
         self.0.join("log")
     }

@@ -1,4 +1,4 @@
-//! What changes about pods and containers, as it is on disk.
+//! The changing state of pods and containers, as it is on disk.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,51 +10,51 @@ use crate::engine::status::ContainerStatus;
 use crate::state_dir::Stored;
 use crate::stdio::descriptor::Direction;
 
-/// What a pod is whose removal was begun, in words that tell the cure.
+/// The state of a pod whose removal was begun, with the remedy.
 pub(crate) const REMOVING: &str = "being removed; `pod rm --force` ends what was begun";
 
 /// The state of a pod (`state.json`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodState {
-    /// Id of the infra container; none without one, and while it is removed.
+    /// The id of the infra container; `None` without one, and during its removal.
     pub infra: Option<String>,
-    /// The pod is being removed: no container may come in, and it is not
-    /// started; the next removal ends what was begun.
+    /// Whether the pod is being removed: it accepts no containers and is not started. The next
+    /// removal continues.
     pub removing: bool,
-    /// The infra container, that is the VM, is to run without others.
+    /// Whether the infra container, that is, the VM, runs without other containers.
     pub started: bool,
-    /// The boot of the host that this is of (`/proc/sys/kernel/random/boot_id`).
+    /// The boot of the host that this state belongs to (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
-    /// The hypervisor and why it was chosen, once there was a VM.
+    /// The hypervisor and the reason for its choice; `None` before the first VM.
     pub hypervisor: Option<String>,
-    /// Why the VM ended, if it was not asked to.
+    /// The reason why the VM was lost; `None` after an orderly end.
     pub problem: Option<String>,
 }
 
 /// The state of a container (`containers/<name>/state.json`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerState {
-    /// Where it stands.
+    /// Its status.
     pub status: ContainerStatus,
     /// Its pid on the host; 0 while it has none.
     pub pid: u32,
-    /// When it was last started.
+    /// The time of its last start.
     pub started: Option<SystemTime>,
-    /// When it last ended.
+    /// The time of its last end.
     pub finished: Option<SystemTime>,
-    /// How it last ended.
+    /// The exit code of its last run.
     pub exit_code: Option<u32>,
-    /// The guest's kernel killed a process of it for memory.
+    /// Whether the guest's kernel killed a process of it for memory.
     pub oom_killed: bool,
-    /// Why it could not be started, or what ended it, in words.
+    /// Why it could not be started, or why it ended, as text.
     pub problem: Option<String>,
-    /// A user stopped or killed it: it is not started again by its policy.
+    /// Whether a user stopped or killed it: then its policy does not start it again.
     pub stopped_by_user: bool,
     /// How often its policy has started it again.
     pub restarts: u32,
     /// How often its root file system is mounted for users (`mount`).
     pub mounts: u32,
-    /// Limits that were changed since it was defined: over those of its spec.
+    /// Limits that were changed since it was defined; they override those of its spec.
     #[serde(default)]
     pub limits: Option<LinuxResources>,
     /// Its further processes.
@@ -66,40 +66,40 @@ pub struct ContainerState {
 pub struct ExecSession {
     /// Its command.
     pub command: Vec<String>,
-    /// It has a pty.
+    /// Whether it has a pty.
     pub terminal: bool,
     /// Its environment.
     pub env: Vec<String>,
-    /// Its user as given; none: that of the container.
+    /// Its user as given; `None`: the container's.
     pub user: Option<String>,
     /// Its directory.
     pub cwd: String,
-    /// It has all capabilities.
+    /// Whether it has all capabilities.
     pub privileged: bool,
-    /// What it is given open beside its stdio.
+    /// Descriptors that it gets beside its stdio.
     #[serde(default)]
     pub preserve_fds: Vec<PreservedFd>,
-    /// Where it stands.
+    /// Its status.
     pub status: ContainerStatus,
     /// Its pid on the host; 0 while it has none.
     pub pid: u32,
-    /// When it was created.
+    /// The time of its creation.
     pub created: SystemTime,
-    /// How it ended.
+    /// Its exit code.
     pub exit_code: Option<u32>,
-    /// When it ended.
+    /// The time of its end.
     pub finished: Option<SystemTime>,
 }
 
-/// How a process has ended whose end nobody saw: as if killed by SIGKILL.
+/// The exit code of a process whose end was not seen: that of SIGKILL.
 pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
-/// A descriptor of the client that starts a process, which the process has, too.
+/// A descriptor of the client that starts a process, which the process gets, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreservedFd {
     /// Its number.
     pub number: u32,
-    /// Which way its bytes go, as the process sees it.
+    /// The direction of its bytes, from the process's view.
     pub direction: Direction,
 }
 
@@ -107,8 +107,8 @@ impl Stored for PodState {}
 impl Stored for ContainerState {}
 
 impl ContainerState {
-    /// What it is after its VM went without anybody noting how it ended:
-    /// lost, as if killed by SIGKILL. `None` if it needs no change.
+    /// This state after the VM was lost without a record of how the container ended: exited, as
+    /// if killed by SIGKILL. `None` if it needs no change.
     pub fn lost(&self, why: &str) -> Option<Self> {
         if !self.status.is_live() && self.execs.is_empty() {
             return None;

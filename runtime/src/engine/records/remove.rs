@@ -1,4 +1,4 @@
-//! The directories of containers and pods are removed.
+//! Removing the directories of containers and pods.
 
 use super::paths::DataPaths;
 use crate::engine::journal::{Event, Kind};
@@ -30,7 +30,7 @@ pub(crate) fn container(pod: &DataPaths, name: &str, _held: &PodLock) -> Result<
     staging::remove(home.path(), pod.path())?;
     pod.journal().append_or_warn(match (of, definition) {
         (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
-        // One whose files are damaged has its name.
+        // A container with damaged files has only its name.
         _ => Event {
             namespace: pod.namespace().to_owned(),
             pod: pod.name().to_owned(),
@@ -40,8 +40,8 @@ pub(crate) fn container(pod: &DataPaths, name: &str, _held: &PodLock) -> Result<
     Ok(())
 }
 
-/// Removes a pod's directory, the containers in it first. The caller holds the
-/// pod's lock; nobody owns it.
+/// Removes a pod's directory, its containers first. The caller holds the pod's lock; the pod
+/// has no owner.
 pub(crate) fn pod(home: &DataPaths, held: &PodLock) -> Result<()> {
     let mut first = None;
     let names = records::names_in(&home.containers()).unwrap_or_else(|e| {
@@ -54,7 +54,7 @@ pub(crate) fn pod(home: &DataPaths, held: &PodLock) -> Result<()> {
             first.get_or_insert(e);
         }
     }
-    // Whatever went wrong with a container: the pod goes.
+    // The pod is removed even if removing a container failed.
     let definition = records::pod_definition_of(home);
     unmount_below(home.path())?;
     staging::remove(home.path(), home.staging_dir())?;

@@ -1,5 +1,4 @@
-//! A pod as readers see it: its files and, where nobody owns it any more, what
-//! follows from that.
+//! A pod as readers see it: its files, corrected if its owner has died.
 
 use std::collections::BTreeMap;
 
@@ -15,52 +14,51 @@ use crate::error::{Error, Result};
 use crate::state_dir::dir::Dir;
 use crate::state_dir::lock::{self, OwnerLock, OwnerProcess, PodLock};
 
-/// Why containers ended of whose end nobody was told.
+/// The problem of containers whose end was not recorded.
 const LOST: &str = "the pod's owner ended without a word";
 
-/// Why containers ended that ran before the host was started again.
+/// The problem of containers that ran before the host was rebooted.
 const REBOOTED: &str = "the host was started again";
 
-/// A pod, as it was at one moment.
+/// A consistent snapshot of a pod.
 #[derive(Debug)]
 pub struct PodView {
-    /// Where it is.
+    /// Its paths.
     pub home: DataPaths,
-    /// What it was defined to be.
+    /// Its definition.
     pub definition: PodDefinition,
-    /// Where it stands.
+    /// Its state.
     pub state: PodState,
-    /// Its containers, by name; those whose files cannot be read with why.
+    /// Its containers, by name; an error for those whose files cannot be read.
     pub containers: BTreeMap<String, Result<ContainerFiles>>,
-    /// The process that owns it, if one does.
+    /// The process that owns it, if any.
     pub owner: Option<OwnerProcess>,
-    /// Containers whose state is not what their files say, since their owner
-    /// has died; and what ended with it.
+    /// Containers whose state differs from their files because their owner has died, and which
+    /// of their processes ended with it.
     changed: BTreeMap<String, Lost>,
 }
 
-/// What ran of a container when its owner died.
+/// The processes of a container that ran when its owner died.
 #[derive(Debug)]
 struct Lost {
-    /// Its init.
+    /// Whether its init ran.
     ran: bool,
     /// Its further processes.
     execs: Vec<String>,
 }
 
 impl PodView {
-    /// Reads a pod. Waits for nobody and changes nothing: what follows from its
-    /// owner's death is shown; the next change of the pod writes it down.
+    /// Reads a pod without waiting and without changing files. If its owner has died, the view
+    /// shows the consequences; the next change of the pod records them.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be
-    /// read.
+    /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be read.
     pub fn read(home: &DataPaths) -> Result<Self> {
         Self::read_held(home, lock::hold(home))
     }
 
-    /// As [`PodView::read`], of many pods: `parent` is the directory that theirs are in,
-    /// to which the kernel need not walk for each of them.
+    /// As [`PodView::read`], for reading many pods: `parent` is the open directory of theirs,
+    /// so that the kernel does not resolve its path for each.
     pub(crate) fn read_in(parent: &Dir, home: &DataPaths) -> Result<Self> {
         Self::read_held(home, lock::hold_in(parent, home.name(), home))
     }
@@ -99,7 +97,7 @@ impl PodView {
         self.changed.is_empty() && (self.owner.is_some() || !self.state.started)
     }
 
-    /// As [`PodView::read`], under the pod's lock: what it shows stays so.
+    /// As [`PodView::read`], under the pod's lock: the view stays current.
     pub(crate) fn read_locked(home: &DataPaths, _held: &PodLock) -> Result<Self> {
         let owner = OwnerLock::holder_unlocked(home).map_err(|e| records::explain(home, e))?;
         Self::of(home, &records::hold(home)?, owner)
@@ -121,7 +119,8 @@ impl PodView {
         Ok(view)
     }
 
-    /// Nothing of an unowned pod runs, whatever its files say.
+    /// Corrects the state: processes of a pod without an owner have ended, whatever its files
+    /// say.
     fn without_owner(&mut self) -> Result<()> {
         let why = self.why_lost()?;
         for (name, files) in &mut self.containers {
@@ -148,14 +147,14 @@ impl PodView {
         Ok(if same { LOST } else { REBOOTED })
     }
 
-    /// Where the pod stands.
+    /// The status of the pod.
     pub fn status(&self) -> PodStatus {
         let containers = self.containers.values();
         let states = containers.map(|files| files.as_ref().ok().map(|files| files.state.status));
         PodStatus::of(states, self.infra_runs())
     }
 
-    /// Whether the infra container, that is the VM itself, is up.
+    /// Whether the infra container, that is, the VM itself, is up.
     pub fn infra_runs(&self) -> bool {
         self.owner.is_some() && self.definition.infra && self.state.started
     }
@@ -163,7 +162,7 @@ impl PodView {
     /// A container by its name.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what is wrong with its files.
+    /// [`Error::NotFound`]; errors of its files.
     pub fn container(&self, name: &str) -> Result<&ContainerFiles> {
         match self.containers.get(name) {
             None => Err(Error::not_found("container", name)),
@@ -172,10 +171,10 @@ impl PodView {
         }
     }
 
-    /// The names of its containers: all, or those asked for.
+    /// The given names, or those of all containers if none are given.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for one that is not there.
+    /// [`Error::NotFound`] for an unknown name.
     pub fn chosen(&self, asked: &[String]) -> Result<Vec<String>> {
         if asked.is_empty() {
             return Ok(self.containers.keys().cloned().collect());
@@ -189,8 +188,8 @@ impl PodView {
         Ok(asked.to_vec())
     }
 
-    /// The dependencies of its containers. One whose files cannot be read has
-    /// none that are known.
+    /// The dependencies of its containers. A container whose files cannot be read counts as one
+    /// without dependencies.
     ///
     /// # Errors
     /// As [`Graph::new`].

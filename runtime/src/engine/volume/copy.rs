@@ -1,5 +1,5 @@
-//! Copying a tree as it is: owners, modes, times, extended attributes, links and
-//! devices. Other containers may change it meanwhile: no link is followed.
+//! Copying a tree unchanged: owners, modes, times, extended attributes, links and devices.
+//! Other containers may change it meanwhile, so links are not followed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,8 +10,8 @@ use crate::engine::archive::{Inode, Ownership, Packer, Side, TransferError, tran
 use crate::engine::image::Attributes;
 use crate::error::{Context, Error, Result};
 
-/// Copies what is in the directory `from`, called `shown`, into the empty directory
-/// `to`, which gets the attributes of `from`.
+/// Copies the contents of the directory `from`, named `shown` in errors, into the empty
+/// directory `to`, which gets the attributes of `from`.
 pub(super) fn copy(from: &OwnedFd, shown: &Path, to: &Path) -> Result<()> {
     let into = File::open(to).on("open", to)?;
     let pack = |writer| {
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(data("").mode() & 0o7777, 0o1777);
         assert_eq!(data("").mtime(), fs::metadata(&from).unwrap().mtime());
     }
-    /// Another container of the same root file system changes names meanwhile.
+    /// Another container with the same root file system changes names meanwhile.
     #[test]
     fn what_is_swapped_for_a_link_does_not_lead_to_the_hosts_files() {
         let dir = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ mod tests {
             for turn in 0..300 {
                 let to = at(&format!("copy{turn}"));
                 fs::create_dir(&to).unwrap();
-                // It may also fail, for what it read has gone.
+                // The copy may also fail, if a file that it read is gone.
                 let _ = copy_of(&at("root/data"), &to);
                 let sub = fs::symlink_metadata(to.join("sub"));
                 let sub = sub.is_ok_and(|sub| sub.is_dir());

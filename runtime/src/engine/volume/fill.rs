@@ -1,9 +1,8 @@
-//! The volumes of a container that is about to be built: their mounts, and what
-//! a new one gets of the image.
+//! The volumes of a container that is about to be built: their mounts, and the initial contents
+//! of new ones.
 //!
-//! A volume that is filled for the first time is filled in two steps, so that a
-//! crash leaves no half of a file system that would then be taken for a whole
-//! one: all is copied aside, and then moved in, name by name.
+//! A new volume is filled in two steps: everything is copied to a staging directory, then moved
+//! in name by name. After a crash a half-copied tree is not mistaken for a whole one.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,9 +22,9 @@ use crate::engine::rootfs::{self, TemporaryMount};
 use crate::error::{Context, Error, Result};
 use crate::state_dir::staging;
 
-/// The bind mounts of a container's volumes; those that are new are filled, or
-/// given to `owner`, the container's user, where the image has nothing for them.
-/// Blocks as long as copying takes. The container is in no VM.
+/// The bind mounts of a container's volumes. New volumes are filled; where the image has no
+/// directory for one, it is given to `owner`, the container's user. Blocks during the copy. The
+/// container is not in a VM.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a named volume that has been removed.
@@ -68,10 +67,10 @@ pub(in crate::engine) fn mounts(
     Ok(mounts)
 }
 
-/// Where a container's volumes are on the host, by their places in it.
+/// The paths of a container's volumes on the host, by their paths in the container.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a name that is none.
+/// [`Error::Invalid`] for an invalid name.
 pub(in crate::engine) fn places(
     volumes: &Volumes,
     definition: &ContainerDefinition,
@@ -97,7 +96,7 @@ fn fill<'a>(
     if dir.read()?.filled {
         return Ok(());
     }
-    // Containers of other pods may be about it, too.
+    // Containers of other pods may fill it at the same time.
     let guard = File::open(dir.path()).on("open", dir.path())?;
     guard.lock_exclusive().on("lock", dir.path())?;
     let mut volume = dir.read()?;
@@ -114,7 +113,7 @@ fn fill<'a>(
     dir.write(&volume)
 }
 
-/// Copies what the container's root has at the volume's place.
+/// Copies the image's files at the volume's path into the staging directory.
 fn copy_aside(root: &Path, target: &Path, owner: (u32, u32), dir: &VolumeDir) -> Result<()> {
     let root = File::open(root).on("open", root)?;
     let place = target.strip_prefix("/").unwrap_or(target);
@@ -137,7 +136,7 @@ fn copy_aside(root: &Path, target: &Path, owner: (u32, u32), dir: &VolumeDir) ->
     })
 }
 
-/// Moves what was copied aside into the volume. What is there stays.
+/// Moves the copied files into the volume. Existing files stay.
 fn move_in(dir: &VolumeDir) -> Result<()> {
     let (from, to) = (dir.copied(), dir.data());
     if !from.is_dir() {
@@ -220,10 +219,10 @@ mod tests {
         assert_eq!(built[0].source().as_deref(), Some(data.as_path()));
         assert_eq!(fs::read(data.join("file")).unwrap(), b"of the image");
         assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o1770);
-        // The image has nothing for it: it is the user's.
+        // The image has no directory for it: it belongs to the user.
         let own = fs::metadata(scene.home.path().join("volumes/a/_data")).unwrap();
         assert_eq!((own.uid(), own.gid()), (7, 8));
-        // What is removed of it stays removed.
+        // A file that is removed later stays removed.
         fs::remove_file(data.join("file")).unwrap();
         fs::remove_dir(data.join("sub")).unwrap();
         scene.build().unwrap();

@@ -1,16 +1,17 @@
-//! Volumes: directories that outlive containers (named ones) or go with their
-//! container (anonymous ones).
+//! Volumes: directories that outlive containers (named volumes), or are removed with their
+//! container (anonymous volumes).
 //!
 //! ```text
-//! <data_root>/volumes/  .lock             flock: shared to look, exclusive to change
+//! <data_root>/volumes/  .lock             flock: shared for reading, exclusive for changes
 //!     <name>/                             a named volume
-//! <container>/volumes/<name>/             an anonymous one: it goes with its container
-//!         config.json _data/              what it is, and what is in it
-//!         copied/                         of the image, on its way into _data
+//! <container>/volumes/<name>/             an anonymous volume of a container
+//!         config.json _data/              its record, and its files
+//!         copied/                         files of the image, before they are moved into _data
 //! ```
-//! The lock is held for file work only, and its holder takes no other, so it may
-//! be taken under that of a pod. When a container is built, its volumes are bound into it, and an empty
-//! new one gets what the image has at that place (`fill`).
+//!
+//! The lock is held for file work only, and its holder takes no other lock, so it may be taken
+//! under a pod's. When a container is built, its volumes are bound into it, and an empty new
+//! one is filled with the image's files at that path (`fill`).
 
 mod copy;
 mod fill;

@@ -28,9 +28,9 @@ pub struct Volume {
     pub name: String,
     /// When it was created.
     pub created: SystemTime,
-    /// For people and programs to find it by.
+    /// Labels for users and programs.
     pub labels: BTreeMap<String, String>,
-    /// It has what the first image that it was mounted over had there.
+    /// Whether it was filled with the files of the first image that it was mounted over.
     pub filled: bool,
 }
 
@@ -46,17 +46,17 @@ impl Volume {
     }
 }
 
-/// A volume as it is shown.
+/// A volume with its path and users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VolumeView {
     /// The volume.
     #[serde(flatten)]
     pub volume: Volume,
-    /// Where its files are.
+    /// The directory of its files.
     pub path: PathBuf,
-    /// It goes with its container.
+    /// Whether it is removed with its container.
     pub anonymous: bool,
-    /// The containers that have it, as `POD/CONTAINER`.
+    /// The containers that use it, as `POD/CONTAINER`.
     pub users: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ impl VolumeDir {
         self.0.join("_data")
     }
 
-    /// What an image has for it, whole but not in its place yet.
+    /// The staging directory for the image's files.
     pub(in crate::engine) fn copied(&self) -> PathBuf {
         self.0.join("copied")
     }
@@ -94,7 +94,7 @@ impl VolumeDir {
         state_dir::write(&self.0.join("config.json"), volume)
     }
 
-    /// Makes it, whole.
+    /// Creates it atomically.
     pub(in crate::engine) fn create(&self, volume: &Volume) -> Result<()> {
         staging::place(&self.0, staging::parent(&self.0)?, |dir| {
             let data = dir.join("_data");
@@ -110,12 +110,12 @@ pub struct Volumes {
     pub(in crate::engine) root: PathBuf,
 }
 
-/// The lock of all volumes; freed on drop.
+/// The lock of all volumes; released on drop.
 #[derive(Debug)]
 pub(crate) struct VolumesLock(#[expect(dead_code, reason = "it is the lock")] File);
 
 impl Volumes {
-    /// The volumes below `data_root`.
+    /// The named volumes below `data_root`.
     pub fn new(data_root: &Path) -> Self {
         Self {
             root: data_root.join("volumes"),
@@ -167,8 +167,8 @@ impl Volumes {
         Ok(())
     }
 
-    /// Sees that the named volumes of a new container are there, and that they
-    /// stay until it counts as a user of them: until what is returned is dropped.
+    /// Makes missing named volumes of a new container. They cannot be removed while the returned
+    /// lock is held; the caller drops it once the container counts as a user of them.
     pub(crate) fn prepare(&self, uses: &[VolumeUse]) -> Result<Option<VolumesLock>> {
         let named = uses.iter().filter(|wanted| !wanted.anonymous);
         let named: Vec<&VolumeUse> = named.collect();

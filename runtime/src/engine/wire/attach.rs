@@ -1,5 +1,5 @@
-//! The socket of an attachment: messages of `management.proto`, each with its
-//! length before it. Descriptors come with the first.
+//! The protocol of an attachment's socket: messages of `management.proto`, each preceded by its
+//! length. Descriptors come with the first.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,13 +15,13 @@ use rustix::net::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-/// No message is longer: output comes in pieces.
+/// The longest message: output comes in pieces.
 const MAX: usize = 1 << 20;
 
-/// For as many descriptors as come along at the most.
+/// The buffer for the largest number of descriptors.
 const RIGHTS: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
-/// Where the owner at `address` serves attachments.
+/// The socket for attachments to the owner at `address`.
 pub fn address_of(address: &Path) -> PathBuf {
     let mut path = address.as_os_str().to_owned();
     path.push(".attach");
@@ -31,22 +31,22 @@ pub fn address_of(address: &Path) -> PathBuf {
 /// Sends a message. Waits while the other side does not read.
 ///
 /// # Errors
-/// That of the socket.
+/// The socket's.
 pub async fn send<M: Message>(to: &mut (impl AsyncWrite + Unpin), message: &M) -> io::Result<()> {
     to.write_all(&framed(message)?).await
 }
 
-/// Likewise the first one, with descriptors along.
+/// Sends the first message, with descriptors.
 ///
 /// # Errors
-/// That of the socket.
+/// The socket's.
 pub async fn send_first<M: Message>(
     to: &mut UnixStream,
     message: &M,
     fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let frame = framed(message)?;
-    // They arrive with the first byte.
+    // The descriptors arrive with the first byte.
     let (first, rest) = frame.split_at(1);
     let sent = || {
         let mut space = [MaybeUninit::uninit(); RIGHTS];
@@ -70,12 +70,11 @@ fn framed<M: Message>(message: &M) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Receives the first message, and the descriptors that come along; `None` at
-/// the end of the stream.
+/// Receives the first message and its descriptors; `None` at the end of the stream.
 ///
 /// # Errors
-/// That of the socket; [`io::ErrorKind::InvalidData`] for what is no message, or
-/// if descriptors were lost.
+/// The socket's; [`io::ErrorKind::InvalidData`] for an invalid message, or if descriptors were
+/// lost.
 pub async fn receive_first<M: Message>(
     from: &mut UnixStream,
 ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
@@ -114,7 +113,7 @@ pub async fn receive_first<M: Message>(
 /// Receives a message; `None` at the end of the stream.
 ///
 /// # Errors
-/// That of the socket; [`io::ErrorKind::InvalidData`] for what is no message.
+/// The socket's; [`io::ErrorKind::InvalidData`] for an invalid message.
 pub async fn receive<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<M>> {
     let mut length = [0; 4];
     match from.read_exact(&mut length).await {
@@ -183,7 +182,7 @@ mod tests {
             assert_eq!((&first, came.len()), (&message, count));
             let second: Option<AttachInput> = receive(&mut theirs).await.unwrap();
             assert_eq!(second, Some(message));
-            // They are what was sent.
+            // The received descriptors are those that were sent.
             drop((write, came));
             assert_eq!(std::io::read_to_string(read).unwrap(), "");
         }

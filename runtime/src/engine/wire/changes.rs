@@ -1,4 +1,4 @@
-//! Changes of containers, as they travel to the owner of their pod.
+//! Changes of containers as messages to the owner of their pod.
 
 use oci_spec::runtime::LinuxResources;
 use protos::management as api;
@@ -6,59 +6,59 @@ use protos::management::operation::Kind;
 
 use crate::error::{Error, Result};
 
-/// One change of some containers of a pod; of all, if none is named.
+/// One change of some containers of a pod, or of all if the list is empty.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Builds them up to where their inits wait.
+    /// Build them up to the point where their inits wait.
     Init(Vec<String>),
-    /// Starts them; with `dependencies`, first those that they depend on.
+    /// Start them; with `dependencies`, start their dependencies first.
     Start {
-        /// Which.
+        /// The containers.
         containers: Vec<String>,
-        /// What they depend on, too.
+        /// Whether to start their dependencies, too.
         dependencies: bool,
     },
-    /// Stops them; the VM stays.
+    /// Stop them; the VM stays.
     Stop {
-        /// Which.
+        /// The containers.
         containers: Vec<String>,
-        /// Instead of each container's own time; 0 kills at once.
+        /// The stop time in place of each container's own; 0: kill at once.
         seconds: Option<u32>,
     },
-    /// Stops and starts them.
+    /// Stop and start them.
     Restart {
-        /// Which.
+        /// The containers.
         containers: Vec<String>,
         /// As for `Stop`.
         seconds: Option<u32>,
     },
-    /// Freezes them.
+    /// Freeze them.
     Pause(Vec<String>),
-    /// Thaws them.
+    /// Thaw them.
     Unpause(Vec<String>),
-    /// Sends them a signal.
+    /// Send them a signal.
     Kill {
-        /// Which.
+        /// The containers.
         containers: Vec<String>,
         /// The signal.
         signal: u32,
-        /// Every process, not their inits alone.
+        /// Whether to signal all processes instead of the inits alone.
         all: bool,
     },
-    /// Removes them.
+    /// Remove them.
     Remove {
-        /// Which.
+        /// The containers.
         containers: Vec<String>,
-        /// Those that run are stopped first.
+        /// Whether to stop running ones first.
         force: bool,
         /// As for `Stop`.
         seconds: Option<u32>,
     },
-    /// Changes the limits of one.
+    /// Change the limits of one.
     Update {
-        /// Which.
+        /// The container.
         container: String,
-        /// What is given is changed, the rest stays.
+        /// The limits to change; the others stay.
         resources: Box<LinuxResources>,
     },
 }
@@ -146,7 +146,7 @@ pub(in crate::engine) fn to_change(operation: api::Operation) -> Result<Change> 
     })
 }
 
-/// New limits, as they travel: OCI `LinuxResources` as JSON.
+/// The request for new limits: OCI `LinuxResources` as JSON.
 pub(in crate::engine) fn update_request(
     container: &str,
     resources: &LinuxResources,
@@ -158,7 +158,7 @@ pub(in crate::engine) fn update_request(
     })
 }
 
-/// New limits, from OCI `LinuxResources` as JSON.
+/// Parses new limits: OCI `LinuxResources` as JSON.
 pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
     serde_json::from_slice(json).map_err(|e| {
         Error::Invalid(format!(

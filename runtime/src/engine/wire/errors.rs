@@ -1,4 +1,4 @@
-//! Errors and outcomes, as they travel: gRPC codes, and what they stand for.
+//! Errors and outcomes as messages: gRPC codes and their meanings.
 
 use protos::management as api;
 use ttrpc::Code;
@@ -6,7 +6,7 @@ use ttrpc::Code;
 use crate::engine::status::Outcome;
 use crate::error::{Error, ErrorKind};
 
-/// An owner's answer that is an error.
+/// The error in an owner's answer.
 pub fn remote(error: ttrpc::Error) -> Error {
     let ttrpc::Error::RpcStatus(status) = error else {
         return Error::OwnerGone(error.to_string());
@@ -17,17 +17,17 @@ pub fn remote(error: ttrpc::Error) -> Error {
     {
         return earlier_build(method);
     }
-    // A shell's code for a command that cannot be run.
+    // The exit code that a shell gives if a command cannot be run.
     let exit_code = status.details.iter().find_map(|detail| {
         (detail.type_url == protos::COMMAND_FAILURE).then(|| detail.value.first().copied())?
     });
     of_code(code, exit_code.unwrap_or(0), status.message)
 }
 
-/// What ttrpc's server says of a method that its service does not have, after its name.
+/// The end of ttrpc's error for an unknown method, which follows the method's name.
 const UNKNOWN_METHOD: &str = " method";
 
-/// What an owner that runs since before a change of build cannot do.
+/// The error of a call that an owner of an earlier build does not have.
 fn earlier_build(method: &str) -> Error {
     Error::Remote {
         kind: ErrorKind::Unimplemented,
@@ -37,8 +37,7 @@ fn earlier_build(method: &str) -> Error {
     }
 }
 
-/// An error as it travels: its gRPC code, a shell's exit code if it has one,
-/// its words.
+/// Makes an error from its gRPC code, a shell's exit code if it has one, and its text.
 pub fn of_code(code: i32, exit_code: u8, message: String) -> Error {
     if let protos::COMMAND_NOT_FOUND | protos::COMMAND_NOT_EXECUTABLE = exit_code {
         return Error::Command { exit_code, message };
@@ -53,8 +52,8 @@ pub fn of_code(code: i32, exit_code: u8, message: String) -> Error {
     Error::Remote { kind, message }
 }
 
-/// The gRPC code of an error. An owner that is on its way out answers ABORTED:
-/// the caller asks again, as that code means.
+/// The gRPC code of an error. An owner that is ending answers ABORTED: by that code's
+/// definition, the caller tries again.
 pub fn code_of_error(error: &Error) -> Code {
     match error {
         Error::OwnerLeaving => Code::ABORTED,
@@ -76,7 +75,7 @@ pub fn code_of(kind: ErrorKind) -> Code {
     }
 }
 
-/// How it went for one container, as it travels.
+/// The message for the result of one container.
 pub fn to_result(container: String, error: Option<&Error>, ignored: bool) -> api::Result {
     api::Result {
         container,
@@ -91,13 +90,13 @@ pub fn to_result(container: String, error: Option<&Error>, ignored: bool) -> api
     }
 }
 
-/// The error in [`to_result`]; `None` if it went well.
+/// The error in [`to_result`]; `None` for a success.
 pub fn error_of(result: api::Result) -> Option<Error> {
     let exit_code = u8::try_from(result.exit_code).unwrap_or(0);
     (!result.error.is_empty()).then(|| of_code(result.code, exit_code, result.error))
 }
 
-/// How an operation went, as it travels.
+/// The message for the outcome of an operation.
 pub fn to_results(outcome: Outcome) -> api::Results {
     let done = outcome
         .done
@@ -115,7 +114,7 @@ pub fn to_results(outcome: Outcome) -> api::Results {
     }
 }
 
-/// The reverse of [`to_results`].
+/// The inverse of [`to_results`].
 pub fn to_outcome(results: api::Results) -> Outcome {
     let mut outcome = Outcome::default();
     for result in results.results {

@@ -1,4 +1,4 @@
-//! What an owner and its callers send each other beside `management.proto`.
+//! Messages between an owner and its callers, beside `management.proto`.
 
 pub mod attach;
 pub mod changes;

@@ -1,26 +1,26 @@
-//! Where the host's cgroup hierarchies are mounted, and what has a cgroup's path in them.
+//! The host's cgroup hierarchies, and the directories of a cgroup in them.
 
 use std::path::{Path, PathBuf};
 
 use crate::host::mountinfo::unescape;
 
-/// cgroup v1 hierarchies that the pod's processes join: those that account.
-/// (cpuset would need its CPUs and nodes set first.)
+/// The cgroup v1 hierarchies that the pod's processes join: those with accounting. (cpuset
+/// would need its CPUs and nodes set first.)
 const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
 
 /// A mount of a hierarchy, or of a part of one (proc(5), `/proc/<pid>/mountinfo`).
 #[derive(Debug)]
 struct Mount {
-    /// The hierarchy's device number: its mounts have one in common.
+    /// The hierarchy's device number, the same for all its mounts.
     device: String,
-    /// The cgroup that is mounted.
+    /// The cgroup at the root of the mount.
     root: PathBuf,
     point: PathBuf,
     unified: bool,
 }
 
-/// The directories of the cgroup `path`, which is relative: one in each hierarchy to
-/// join, the v1 ones, with that of CPU sets if it is wanted, or else v2.
+/// The directories of the cgroup `path`, which is relative: one in each v1 hierarchy to join,
+/// with cpuset if it is wanted, or else the one of v2.
 pub(super) fn directories(mountinfo: &str, path: &Path, cpuset: bool) -> Vec<PathBuf> {
     let mounts = mounts(mountinfo, cpuset);
     let unified = mounts.iter().all(|mount| mount.unified);
@@ -38,9 +38,9 @@ pub(super) fn directories(mountinfo: &str, path: &Path, cpuset: bool) -> Vec<Pat
     devices.into_iter().filter_map(of_device).collect()
 }
 
-/// The directory of a cgroup in a hierarchy with these mounts. Where it is part of none
-/// of them, as in a container that sees its own part alone, the first mount stands for the
-/// whole: that is what runc takes.
+/// The directory of a cgroup in a hierarchy with these mounts. If it is in none of them, as in
+/// a container that sees only a part of the hierarchy, the first mount counts as the whole
+/// hierarchy, as with runc.
 fn place<'a>(mounts: impl Iterator<Item = &'a Mount> + Clone, path: &Path) -> Option<PathBuf> {
     let absolute = Path::new("/").join(path);
     let inside = mounts.clone().filter_map(|mount| {
@@ -48,7 +48,7 @@ fn place<'a>(mounts: impl Iterator<Item = &'a Mount> + Clone, path: &Path) -> Op
         let place = mount.point.join(below).components().collect();
         Some((mount.root.components().count(), place))
     });
-    // The whole hierarchy, if it is mounted: a part of it may be anybody's.
+    // The mount of the whole hierarchy is preferred: a partial mount may have other users.
     let widest = inside.min_by_key(|(depth, _)| *depth);
     let first = || mounts.clone().next().map(|mount| mount.point.join(path));
     widest.map(|(_, place)| place).or_else(first)
@@ -115,7 +115,7 @@ mod tests {
         let part = "9 0 0:1 /docker/x /srv/x rw - cgroup cgroup rw,memory\n";
         for both in [format!("{MEMORY}{part}"), format!("{part}{MEMORY}")] {
             assert_eq!(found(&both, "pods/a"), ["/cg/memory/pods/a"]);
-            // Though it is in that part, too.
+            // The cgroup is in the partial mount, too.
             assert_eq!(found(&both, "docker/x/a"), ["/cg/memory/docker/x/a"]);
         }
         let v2 = "4 0 0:3 /a/b /srv/b rw - cgroup2 cgroup2 rw\n\
@@ -129,7 +129,7 @@ mod tests {
                      9 0 0:1 /pods/x /srv/x rw - cgroup cgroup rw,memory\n";
         assert_eq!(found(parts, "pods/x/a"), ["/srv/pods/x/a"]);
         assert_eq!(found(parts, "pods"), ["/srv/pods"]);
-        // In a container: its own part, which it takes for the whole.
+        // In a container, its own part counts as the whole hierarchy.
         let own = "8 0 0:1 /docker/me /cg/memory ro - cgroup cgroup rw,memory\n";
         assert_eq!(found(own, "pods/a"), ["/cg/memory/pods/a"]);
         // A mount from outside of a cgroup namespace.

@@ -1,5 +1,5 @@
-//! Limits on the host's CPUs for all processes of a pod together. Memory needs
-//! none here: the VM has no more than it was given.
+//! Limits on the host's CPUs for all processes of a pod together. Memory needs no limit here:
+//! the VM has a fixed size.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ pub struct CpuLimits {
     pub period: Option<u64>,
     /// Relative weight, 2 to 262,144.
     pub shares: Option<u64>,
-    /// CPUs that it may run on, as in `0-3,7`.
+    /// The CPUs to run on, as in `0-3,7`.
     pub cpuset: Option<String>,
 }
 
-/// The kernel's period where none is given.
+/// The kernel's default period.
 const PERIOD: u64 = 100_000;
 
-/// A limit: what it is called, and files that take it with their values. The
-/// first of v1's and v2's that is there is written.
+/// A limit: its name, and files with the value for each. The first existing one of v1's and
+/// v2's files is written.
 type Limit = (&'static str, Vec<(&'static str, String)>);
 
 impl CpuLimits {
-    /// Whether there is no limit.
+    /// Whether no limit is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -37,7 +37,7 @@ impl CpuLimits {
     fn list(&self) -> Vec<Limit> {
         let mut list: Vec<Limit> = Vec::new();
         let period = self.period.unwrap_or(PERIOD);
-        // v1 checks a quota against the period that is there.
+        // v1 checks a quota against the present period, so the period is set first.
         if self.period.is_some() {
             let v1 = ("cpu.cfs_period_us", period.to_string());
             list.push(("CPU period", vec![v1, ("cpu.max", format!("max {period}"))]));
@@ -64,7 +64,7 @@ impl CpuLimits {
         list
     }
 
-    /// Sets the limits of a cgroup whose directories these are.
+    /// Sets the limits of the cgroup with these directories.
     pub(super) fn apply(&self, dirs: &[PathBuf]) -> Result<()> {
         for (what, files) in self.list() {
             let files = files.into_iter().flat_map(|(file, value)| {
@@ -81,12 +81,12 @@ impl CpuLimits {
     }
 }
 
-/// v2's weight for v1's shares, as the OCI runtimes have it.
+/// v2's weight for v1's shares, as converted by the OCI runtimes.
 fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
-/// A new cpuset of v1 has no CPUs and no memory nodes: those of its parent.
+/// Copies the parent's CPUs and memory nodes: a new cpuset of v1 has none.
 pub(super) fn inherit_cpuset(dir: &Path) {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let (file, Some(parent)) = (dir.join(name), dir.parent()) else {
@@ -96,13 +96,13 @@ pub(super) fn inherit_cpuset(dir: &Path) {
         if let Ok(all) = fs::read_to_string(parent.join(name))
             && is_empty
         {
-            // A limit that cannot be set for want of it is told of then.
+            // If this fails, setting the limit reports it.
             let _ = fs::write(&file, all.trim());
         }
     }
 }
 
-/// Whether this is a list of CPUs: cpuset(7), "List format".
+/// Whether this is a list of CPUs (cpuset(7), "List format").
 pub(crate) fn is_cpu_list(text: &str) -> bool {
     let number = |text: &str| text.parse::<u32>().ok();
     text.split(',').all(|part| match part.split_once('-') {

@@ -1,6 +1,5 @@
-//! The host cgroup of a pod's processes: where operators and the CRI look for
-//! what a pod costs, and its limits as a whole. The containers' own limits are
-//! the guest's business.
+//! The host cgroup of a pod's processes, for accounting by operators and the CRI, and for the
+//! pod's limits as a whole. The guest enforces the containers' own limits.
 
 mod hierarchies;
 mod limits;
@@ -16,21 +15,21 @@ pub use self::limits::CpuLimits;
 pub(crate) use self::limits::is_cpu_list;
 use crate::error::{Context, Error, Result};
 
-/// So often a directory may go while the cgroup is being made: with the last pod of a
-/// parent that this one has, too.
+/// How often creating the cgroup is tried again because a directory was removed meanwhile, such
+/// as a parent with its last pod.
 const TRIES: usize = 1000;
 
 /// The cgroup of one pod, in every hierarchy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostCgroup {
     dirs: Vec<PathBuf>,
-    /// Those of them, and of their parents, that were once not there, parents first.
+    /// The cgroup's and its parents' directories that did not exist, parents first.
     missing: Vec<PathBuf>,
     limits: CpuLimits,
 }
 
 impl HostCgroup {
-    /// Plans the cgroup for an OCI `cgroupsPath`; none without one.
+    /// Plans the cgroup for an OCI `cgroupsPath`; none without a path.
     pub(crate) fn plan(path: Option<&Path>, limits: &CpuLimits) -> Self {
         let Some(relative) = path.and_then(relative_path) else {
             return Self::default();
@@ -45,12 +44,12 @@ impl HostCgroup {
         planned
     }
 
-    /// The directories that [`HostCgroup::create`] makes: what to undo.
+    /// The directories that [`HostCgroup::create`] makes, and that must be removed.
     pub(crate) fn new_dirs(&self) -> &[PathBuf] {
         &self.missing
     }
 
-    /// Looks for what is not there; answers whether that is something.
+    /// Looks for missing directories; returns whether there are new ones.
     fn look(&mut self) -> bool {
         let mut found = false;
         for dir in &self.dirs {
@@ -61,13 +60,13 @@ impl HostCgroup {
                 }
             }
         }
-        // Parents first.
+        // Sorted by depth: parents first.
         self.missing.sort_by_key(|dir| dir.components().count());
         found
     }
 
-    /// Makes the cgroup. A parent may go at any moment, with the last pod that has it: then
-    /// it is made as well, once `intend` has written down that it is to be undone.
+    /// Makes the cgroup. A parent may be removed at any time, with its last pod: it is made
+    /// again, after `intend` has recorded that it must be removed later.
     pub(crate) fn create(&mut self, intend: impl Fn(&[PathBuf]) -> Result<()>) -> Result<()> {
         for _ in 0..TRIES {
             let made = self.make().and_then(|()| self.limits.apply(&self.dirs));
@@ -97,7 +96,7 @@ impl HostCgroup {
             }
             _ => {}
         }
-        // v2 gives a child only the controllers that its parent hands on.
+        // In v2 a child has only the controllers that its parent enables for it.
         if let Some(parent) = dir.parent() {
             let handed_on = parent.join("cgroup.subtree_control");
             let _ = fs::write(&handed_on, "+cpu +memory +pids +io");
@@ -109,7 +108,7 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// The directory in which processes can be born, if there is only one.
+    /// The directory into which processes can be cloned, if there is only one.
     pub(crate) fn birthplace(&self) -> Option<&Path> {
         match &self.dirs[..] {
             [dir] => Some(dir),
@@ -117,8 +116,8 @@ impl HostCgroup {
         }
     }
 
-    /// Moves a process in that is not there already: even then the kernel would wait
-    /// for all processors. Accounting is no reason to fail a pod.
+    /// Moves a process in, unless it is there already: the kernel would wait for all processors
+    /// even then. A failure is only logged, since it affects only accounting.
     pub(crate) fn add(&self, pid: u32) {
         for dir in &self.dirs {
             if holds(dir, pid) {
@@ -130,8 +129,8 @@ impl HostCgroup {
         }
     }
 
-    /// Until a process is in it, others may take an empty cgroup away: one that was made
-    /// here is made again.
+    /// Moves a process into one directory. As long as the cgroup is empty, another process may
+    /// remove it; a directory made here is then made again.
     fn enter(&self, dir: &Path, pid: u32) -> std::io::Result<()> {
         let enter = || fs::write(dir.join("cgroup.procs"), pid.to_string());
         match enter() {
@@ -154,7 +153,7 @@ fn holds(dir: &Path, pid: u32) -> bool {
 /// How long processes that were killed may take to leave a cgroup.
 const LEAVE: Duration = Duration::from_secs(2);
 
-/// Removes the cgroup directories of a pod. One that others use stays.
+/// Removes the cgroup directories of a pod, except those that others use.
 pub(crate) fn remove(dirs: &[PathBuf]) {
     for dir in dirs.iter().rev() {
         let mut removed = fs::remove_dir(dir);
@@ -162,7 +161,7 @@ pub(crate) fn remove(dirs: &[PathBuf]) {
             .as_ref()
             .is_err_and(|e| e.kind() == ErrorKind::ResourceBusy)
         {
-            // What died with the owner may still be on its way out.
+            // Processes that died with the owner may not have left yet.
             wait_until_empty(dir);
             removed = fs::remove_dir(dir);
         }
@@ -174,8 +173,8 @@ pub(crate) fn remove(dirs: &[PathBuf]) {
     }
 }
 
-/// Waits a while for the last process to leave a cgroup: a change of
-/// `cgroup.events` is told by POLLPRI (cgroup-v2.rst). v1 has no such file.
+/// Waits a while for the last process to leave a cgroup: POLLPRI reports a change of
+/// `cgroup.events` (cgroup-v2.rst). v1 does not have this file.
 fn wait_until_empty(dir: &Path) {
     let Ok(mut events) = File::open(dir.join("cgroup.events")) else {
         return;
@@ -202,8 +201,8 @@ fn wait_until_empty(dir: &Path) {
     }
 }
 
-/// An OCI `cgroupsPath` below the mount point of a hierarchy: a cgroupfs path,
-/// or systemd's `slice:prefix:name`.
+/// An OCI `cgroupsPath` relative to the mount point of a hierarchy: a cgroupfs path, or
+/// systemd's `slice:prefix:name`.
 fn relative_path(path: &Path) -> Option<PathBuf> {
     if let [slice, prefix, name] = path.to_str()?.split(':').collect::<Vec<_>>()[..] {
         let scope = if prefix.is_empty() {
@@ -291,7 +290,7 @@ mod tests {
         let [parent, other] = ["pods/deep", "pods/deep/other"].map(|dir| root.path().join(dir));
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Another pod of the parent, which comes and goes.
+            // Another pod of the parent is created and removed all the time.
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let _ = fs::create_dir_all(&other);

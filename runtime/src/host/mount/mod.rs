@@ -1,5 +1,4 @@
-//! Mounts on the host: option strings to flags, mounting with undo in mind,
-//! and unmounting everything below a path.
+//! Mounts on the host: parsing options, mounting, and unmounting everything below a path.
 
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,9 +17,9 @@ use crate::host::overlay;
 pub struct Mount {
     /// The filesystem type; "bind" for bind mounts.
     pub kind: String,
-    /// What is mounted.
+    /// The source.
     pub source: String,
-    /// Where, below the root of the tree; empty for the root itself.
+    /// The mount point, below the root of the tree; empty for the root itself.
     pub target: String,
     /// fstab(5)-like options.
     pub options: Vec<String>,
@@ -30,8 +29,7 @@ impl Mount {
     /// Mounts onto `target`, which must exist.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the source does not exist, [`Error::Io`] when
-    /// the kernel refuses.
+    /// [`Error::Invalid`] if the source does not exist, [`Error::Io`] if the kernel refuses.
     pub fn attach(&self, target: &Path) -> Result<()> {
         let options = Options::parse(&self.options);
         let bind = self.kind == "bind" || options.flags.contains(MsFlags::MS_BIND);
@@ -60,25 +58,25 @@ impl Mount {
     }
 }
 
-/// Mount options, taken apart.
+/// Parsed mount options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Flags of mount(2), without propagation.
     pub flags: MsFlags,
     /// Changes of the propagation, in order.
     pub propagation: Vec<Propagation>,
-    /// Mounts below it are read-only, too (`rro`).
+    /// Whether mounts below it are read-only, too (`rro`).
     pub all_read_only: bool,
-    /// What the filesystem itself is given.
+    /// Options of the file system itself.
     pub data: String,
 }
 
-/// A change of a bind mount's propagation, mount_namespaces(7).
+/// A change of a bind mount's propagation (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Propagation {
-    /// Mounts made later at the source appear (slave), or not (private).
+    /// Whether later mounts at the source appear (slave), or not (private).
     pub slave: bool,
-    /// It is for all mounts of the tree.
+    /// Whether it applies to all mounts of the tree.
     pub recursive: bool,
 }
 
@@ -95,7 +93,7 @@ impl Propagation {
 }
 
 impl Options {
-    /// Whether they ask for mounts that are made later at the source to appear.
+    /// Whether later mounts at the source are to appear.
     pub fn is_slave(&self) -> bool {
         self.propagation.last().is_some_and(|last| last.slave)
     }
@@ -123,13 +121,13 @@ impl Options {
                 "dirsync" => flags |= MsFlags::MS_DIRSYNC,
                 "rw" | "suid" | "dev" | "exec" | "atime" | "diratime" | "norelatime"
                 | "nostrictatime" | "async" | "defaults" | "" => {}
-                // Nothing can be bound from the share by a process of the host, so
-                // unbindable is private.
+                // Processes of the host cannot make binds of the share, so unbindable means
+                // private.
                 "private" | "unbindable" => propagation.push(Propagation::private(false)),
                 "rprivate" | "runbindable" => propagation.push(Propagation::private(true)),
                 "slave" => propagation.push(Propagation::slave(false)),
                 "rslave" => propagation.push(Propagation::slave(true)),
-                // `guest_spec` refuses these: a slave is the most that a VM can have.
+                // `guest_spec` refuses these: slave is the most that a VM supports.
                 "shared" | "rshared" => {}
                 own => data.push(own),
             }
@@ -143,9 +141,9 @@ impl Options {
     }
 }
 
-/// Binds `source` to `target`. Flags and propagation are set before the mount is
-/// attached: where it propagates to, a later change would not follow, and a guest's
-/// VMM would be left with a writable mount of what is read-only for the container.
+/// Binds `source` to `target`. Flags and propagation are set before the mount is attached. A
+/// later change would not reach the copies that propagation makes: a guest's VMM would keep a
+/// writable mount of a tree that is read-only for the container.
 fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
     let fail = |e: rustix::io::Errno| match e {
         rustix::io::Errno::NOENT => {
@@ -158,7 +156,7 @@ fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
         )),
     };
     let tree = clone_tree(source, options.flags.contains(MsFlags::MS_REC)).map_err(fail)?;
-    // As runc's default, and whatever the options say: what is mounted or unmounted
+    // Private or slave regardless of the options, as by default with runc: mounts and unmounts
     // in the clone must never reach the source.
     let changes = [&[Propagation::slave(true)][..], &options.propagation].concat();
     for change in changes {
@@ -186,11 +184,11 @@ fn attach_tree(tree: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
     )
 }
 
-/// A change of a mount's attributes, mount_setattr(2): what is set, and what cleared.
+/// A change of a mount's attributes (mount_setattr(2)): the attributes to set, and to clear.
 type Attributes = (u64, u64);
 
-/// Flags of mount(2) as attributes of the mount itself, and of all mounts in its tree.
-/// As with runc, those below keep whether they are writable, but with `rro`.
+/// Converts flags of mount(2) to attributes of the mount itself, and of all mounts in its tree.
+/// As with runc, mounts below keep whether they are writable, except with `rro`.
 fn attributes(options: &Options) -> (Attributes, Attributes) {
     let flags = options.flags;
     const RDONLY: u64 = 1;
@@ -271,8 +269,8 @@ fn mount_setattr(tree: &OwnedFd, attr: &libc::mount_attr, at: libc::c_int) -> st
     Ok(())
 }
 
-/// Binds a directory onto itself and makes it a shared mount, so that mounts
-/// made below it later reach the mount namespaces that were split off before.
+/// Binds a directory onto itself and makes it a shared mount, so that later mounts below it
+/// reach mount namespaces that were created before.
 ///
 /// # Errors
 /// [`Error::Io`] naming the directory.
@@ -280,25 +278,25 @@ pub fn make_shared(dir: &Path) -> Result<()> {
     const NONE: Option<&str> = None;
     let bind = || -> std::io::Result<()> {
         let tree = clone_tree(dir, false)?;
-        // A clone of a shared mount is its peer: unmounted again, it would take what
-        // lies at the same place of the others along.
+        // A clone of a shared mount is its peer: unmounting the clone would unmount the same
+        // places of its peers.
         set_propagation(&tree, Propagation::private(true))?;
         Ok(attach_tree(&tree, dir)?)
     };
     bind().on("bind", dir)?;
-    // A shared parent has made it shared, with copies where the parent has peers.
-    // These need not get what is mounted below.
+    // A shared parent has made it shared, with copies in the parent's peers. Later mounts below
+    // must not reach these copies.
     sys_mount(NONE, dir, NONE, MsFlags::MS_PRIVATE, NONE).on("make private", dir)?;
     sys_mount(NONE, dir, NONE, MsFlags::MS_SHARED, NONE).on("share", dir)
 }
 
-/// Unmounts all that is mounted at or below `path`, last mounted first, and
-/// nothing anywhere else. Nothing there is fine. Lazily: a process that still has
-/// a file open must not hold the pod back.
+/// Unmounts everything at or below `path`, last mount first, and nothing elsewhere. Succeeds if
+/// nothing is mounted. The unmount is lazy: a process with an open file must not block the
+/// removal of the pod.
 ///
 /// # Errors
-/// [`Error::Io`] when the kernel refuses an unmount, [`Error::Propagates`] if an
-/// unmount could not be kept from reaching mounts elsewhere.
+/// [`Error::Io`] if the kernel refuses an unmount, [`Error::Propagates`] if an unmount would
+/// reach mounts elsewhere.
 pub fn unmount_below(path: &Path) -> Result<()> {
     let Some(path) = mountinfo::spelled(path)? else {
         return Ok(());
@@ -306,7 +304,7 @@ pub fn unmount_below(path: &Path) -> Result<()> {
     sever(&path)?;
     for point in mounts_below(&path)?.into_iter().rev() {
         match umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // Gone in the meantime (with its parent, or by another process).
+            // It was unmounted meanwhile, with its parent or by another process.
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(e) => return Err(e).on("unmount", &point),
         }
@@ -314,9 +312,9 @@ pub fn unmount_below(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the mounts at or below `path` out of peer groups that have members
-/// elsewhere. An unmount propagates to all peers of the mount that it lies on:
-/// for a bind of the host's `/` these are the host's own mounts.
+/// Removes the mounts at or below `path` from peer groups with members elsewhere. An unmount
+/// propagates to all peers of the mount below it: for a bind of the host's `/` these are the
+/// host's own mounts.
 fn sever(path: &Path) -> Result<()> {
     for shared in shared_with_others(path)? {
         const NONE: Option<&str> = None;
@@ -346,10 +344,10 @@ fn shared_with_others(path: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Unmounts `path`, if nobody uses anything of it.
+/// Unmounts `path` if it is not in use.
 ///
 /// # Errors
-/// [`Error::Busy`] if somebody does.
+/// [`Error::Busy`] if it is.
 pub fn unmount_unused(path: &Path) -> Result<()> {
     match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
         Err(nix::errno::Errno::EBUSY) => Err(Error::Busy { path: path.into() }),
@@ -369,8 +367,8 @@ pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(points.filter(|point| point.starts_with(&path)).collect())
 }
 
-/// Whether what is mounted on `path`, at the top, is a writable mount; `None` if nothing
-/// is. Whether its file system is writable is not asked.
+/// Whether the topmost mount on `path` is a writable mount; `None` if nothing is mounted there.
+/// The file system itself may still be read-only.
 ///
 /// # Errors
 /// [`Error::Io`] if mountinfo cannot be read.

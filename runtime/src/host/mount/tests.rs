@@ -77,7 +77,7 @@ fn an_unmounted_bind_takes_nothing_of_its_source_along() {
 
             assert_eq!((count(&target), count(&source)), (0, 2), "{options:?}");
         }
-        // Nor does the end of the whole share.
+        // The end of the whole share does not, either.
         let target = share.join("mounts");
         bind(&source, &["rbind"]).attach(&target).unwrap();
         unmount_below(&share).unwrap();
@@ -103,7 +103,7 @@ fn later_mounts_reach_slaves_only() {
             bind(&source, options).attach(&target).unwrap();
             tmpfs(&source.join("sub"));
             assert_eq!(count(&target), seen, "{options:?}");
-            // What happens in the share stays there.
+            // Mounts in the share stay there.
             fs::create_dir_all(target.join("sub/own")).unwrap();
             tmpfs(&target.join("sub/own"));
             assert_eq!(count(&source), 1, "{options:?}");
@@ -140,7 +140,7 @@ fn what_cannot_be_severed_is_refused_by_name() {
         tmpfs(&source);
         fs::create_dir(&target).unwrap();
         sys_mount(Some(&source), &target, NONE, MsFlags::MS_BIND, NONE).unwrap();
-        // It covers the peer of the source: by its path it cannot be reached.
+        // This mount covers the peer of the source, which then cannot be reached by its path.
         sys_mount(Some("x"), &target, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
 
         let refused = unmount_below(&target).unwrap_err();

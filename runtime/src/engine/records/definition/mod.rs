@@ -1,5 +1,5 @@
-//! What pods and containers are asked to be: written once, when they are
-//! created, and kept through stops, crashes and reboots.
+//! The definitions of pods and containers: written once, when they are created, and kept
+//! through stops, crashes and reboots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use crate::state_dir::id::check_id;
 impl Stored for PodDefinition {}
 impl Stored for ContainerDefinition {}
 
-/// A namespace that the containers of a pod can have in common
-/// (namespaces(7)). The mount namespace is always a container's own.
+/// A namespace that the containers of a pod may share (namespaces(7)). Each container always
+/// has its own mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SharedNamespace {
-    /// The network of the VM. It cannot be had without: a pod has one.
+    /// The network of the VM. It is always shared: a pod has one network.
     Net,
     /// System V IPC and POSIX message queues.
     Ipc,
@@ -46,20 +46,20 @@ pub enum ExitPolicy {
 /// Limits of a pod as a whole, as in OCI `LinuxResources`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodResources {
-    /// CPU time in microseconds per period; none: no limit.
+    /// CPU time in microseconds per period; `None`: no limit.
     pub cpu_quota: Option<i64>,
-    /// The period in microseconds; 100,000 if not given.
+    /// The period in microseconds; `None`: 100,000.
     pub cpu_period: Option<u64>,
     /// Relative weight, 2 to 262,144.
     pub cpu_shares: Option<u64>,
     /// CPUs of the host that the VM may run on, as in `0-3,7`.
     pub cpuset: Option<String>,
-    /// Bytes, all containers together.
+    /// Memory of all containers together, in bytes.
     pub memory: Option<u64>,
 }
 
 impl PodResources {
-    /// Those that its cgroup on the host keeps.
+    /// The limits for its cgroup on the host.
     pub fn cpu_limits(&self) -> CpuLimits {
         CpuLimits {
             quota: self.cpu_quota,
@@ -105,47 +105,47 @@ impl PodResources {
 /// A pod, as it was defined (`config.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodDefinition {
-    /// 64 hexadecimal digits.
+    /// The id: 64 hexadecimal digits.
     pub id: String,
-    /// Unique in its namespace; also the name of its directory.
+    /// The name, unique in its namespace; also the name of its directory.
     pub name: String,
-    /// Keeps the pods of different users of the engine apart.
+    /// The namespace: separates the pods of different users of the engine.
     pub namespace: String,
-    /// Of the UTS namespace; the pod's name if not given.
+    /// The host name; `None`: the pod's name.
     pub hostname: Option<String>,
-    /// For people and programs to find it by.
+    /// Labels for users and programs.
     pub labels: BTreeMap<String, String>,
-    /// When it was created.
+    /// The time of its creation.
     pub created: SystemTime,
-    /// The command line that created it, if one did.
+    /// The command line that created it; empty if another program did.
     pub create_command: Vec<String>,
     /// The namespaces that its containers share. Needs `infra`.
     pub share: BTreeSet<SharedNamespace>,
-    /// An infra container holds the shared namespaces and keeps the pod up
-    /// without others. In a VM it is no process: the VM is kept running.
+    /// Whether an infra container holds the shared namespaces and keeps the pod up without
+    /// others. With VMs there is no process for it: the VM is kept running.
     pub infra: bool,
-    /// The cgroup on the host below which the pod's is made: a path for
-    /// cgroupfs, a slice for systemd.
+    /// The parent cgroup of the pod's cgroup on the host: a path for cgroupfs, a slice for
+    /// systemd.
     pub cgroup_parent: Option<PathBuf>,
     /// Limits of all containers together.
     pub resources: PodResources,
     /// What happens when the last container has ended.
     pub exit_policy: ExitPolicy,
-    /// Host programs that are told of the pod's start and stop.
+    /// Programs of the host that run at the pod's start and stop.
     pub hooks: super::hooks::PodHooks,
-    /// Memory of the VM in MiB, instead of the configured.
+    /// Memory of the VM in MiB, in place of the configured size.
     pub memory_mib: Option<u32>,
-    /// Virtual CPUs of the VM, instead of the configured.
+    /// Virtual CPUs of the VM, in place of the configured number.
     pub vcpus: Option<u32>,
-    /// `auto`, `kvm` or `qemu`, instead of the configured.
+    /// `auto`, `kvm` or `qemu`, in place of the configured hypervisor.
     pub hypervisor: Option<hypervisor::HypervisorKind>,
-    /// It was made for a container by `run` and goes with its last one.
+    /// Whether `run` made it for one container; it is removed with its last one.
     pub single: bool,
 }
 
 impl PodDefinition {
-    /// A pod with this name and podman's defaults: an infra container, and
-    /// network, IPC and UTS namespace shared.
+    /// A pod with this name and podman's defaults: an infra container, and shared network, IPC
+    /// and UTS namespaces.
     pub fn new(namespace: &str, name: &str) -> Self {
         use SharedNamespace::{Ipc, Net, Uts};
         Self {
@@ -169,11 +169,11 @@ impl PodDefinition {
         }
     }
 
-    /// Its cgroup, as in an OCI spec; none if nothing asks for one.
+    /// Its cgroup, as in an OCI spec; `None` if no setting needs one.
     pub fn cgroup_path(&self) -> Option<PathBuf> {
         let limited = !self.resources.cpu_limits().is_empty();
         match &self.cgroup_parent {
-            // systemd's way: `slice:prefix:name`.
+            // systemd's form: `slice:prefix:name`.
             Some(slice) if is_slice(slice) => {
                 Some(format!("{}:rust-kata:{}", slice.display(), self.id).into())
             }
@@ -182,10 +182,10 @@ impl PodDefinition {
         }
     }
 
-    /// Checks what does not depend on anything else.
+    /// Checks the definition by itself.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the field and what would do.
+    /// [`Error::Invalid`] naming the field and the valid values.
     pub fn check(&self) -> Result<()> {
         check_id("namespace", &self.namespace)?;
         check_id("pod name", &self.name)?;
@@ -210,76 +210,76 @@ impl PodDefinition {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rootfs {
-    /// A directory of the user's, written to in place.
+    /// A directory of the user's; the container writes to it directly.
     Directory(PathBuf),
-    /// An image's layers, below a writable one of the container's own.
+    /// The layers of an image, below a writable layer of the container's own.
     Image {
-        /// As the user named it.
+        /// The image as the user named it.
         reference: String,
-        /// Digest of the image's configuration.
+        /// The digest of the image's configuration.
         id: String,
-        /// Directories of the unpacked layers, lowest first.
+        /// The directories of the unpacked layers, lowest first.
         layers: Vec<PathBuf>,
     },
 }
 
-/// A volume of the engine's that a container uses.
+/// A volume of the engine in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeUse {
     /// The volume's name.
     pub name: String,
-    /// Made for this container, and gone with it.
+    /// Whether it was made for this container, and is removed with it.
     pub anonymous: bool,
-    /// Where it is in the container.
+    /// Its path in the container.
     pub target: PathBuf,
-    /// Options of the mount, as `ro`.
+    /// Options of the mount, such as `ro`.
     pub options: Vec<String>,
-    /// A new one gets what the image has there.
+    /// Whether a new volume is filled with the image's files at that path.
     pub copy: bool,
 }
 
 /// A container, as it was defined (`containers/<name>/config.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerDefinition {
-    /// 64 hexadecimal digits.
+    /// The id: 64 hexadecimal digits.
     pub id: String,
-    /// Unique in its pod; also the name of its directory.
+    /// The name, unique in its pod; also the name of its directory.
     pub name: String,
-    /// When it was created.
+    /// The time of its creation.
     pub created: SystemTime,
-    /// The command line that created it, if one did.
+    /// The command line that created it; empty if another program did.
     pub create_command: Vec<String>,
-    /// For people and programs to find it by.
+    /// Labels for users and programs.
     pub labels: BTreeMap<String, String>,
-    /// Containers of the pod that run before it does.
+    /// Containers of the pod that must run before it is started.
     pub depends_on: BTreeSet<String>,
-    /// Where its files come from.
+    /// The source of its files.
     pub rootfs: Rootfs,
-    /// Its volumes, mounted besides what is in `spec`.
+    /// Its volumes, mounted in addition to the mounts in `spec`.
     pub volumes: Vec<VolumeUse>,
-    /// All that the OCI runtime specification has a word for.
+    /// The settings that the OCI runtime specification defines.
     pub spec: Spec,
-    /// Its user as given, to be looked up in the container: `name`, `uid`,
-    /// either with `:group`.
+    /// Its user as given, to be looked up in the container: `name` or `uid`, either with
+    /// `:group`.
     pub user: Option<String>,
-    /// Its stdin stays open without a client.
+    /// Whether its stdin stays open without a client.
     pub stdin_open: bool,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
-    /// Seconds until a container that was asked to stop is killed; 0: at once.
+    /// Seconds between the stop signal and SIGKILL; 0: SIGKILL at once.
     pub stop_timeout: u32,
     /// What happens when it ends.
     pub restart: RestartPolicy,
-    /// It is removed when it has ended.
+    /// Whether it is removed at its end.
     pub remove_at_exit: bool,
-    /// Bytes of its log before the older half goes.
+    /// The size in bytes at which a part of its log becomes the older half.
     pub log_size_max: u64,
 }
 
-/// Seconds that podman, too, gives a container to stop.
+/// The default stop time in seconds, as with podman.
 pub const STOP_TIMEOUT: u32 = 10;
 
-/// Bytes of a container's log.
+/// The default size of a container's log in bytes.
 pub const LOG_SIZE_MAX: u64 = 16 << 20;
 
 impl ContainerDefinition {
@@ -317,10 +317,10 @@ impl ContainerDefinition {
         process.and_then(|p| p.args().as_deref()).unwrap_or(&[])
     }
 
-    /// Checks what does not depend on anything else.
+    /// Checks the definition by itself.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the field and what would do.
+    /// [`Error::Invalid`] naming the field and the valid values.
     pub fn check(&self) -> Result<()> {
         check_id("container name", &self.name)?;
         if self.command().is_empty() {
@@ -379,7 +379,7 @@ fn check_cgroup_parent(parent: &std::path::Path) -> Result<()> {
         if text.contains('/') {
             return bad("a slice of systemd is named without its path, as in web-backend.slice");
         }
-        // systemd.slice(5): dashes nest; none at the ends, no two in a row.
+        // systemd.slice(5): dashes nest. A name has no dash at its ends, and no two in a row.
         let stem = text.trim_end_matches(".slice");
         if stem != "-" && (stem.is_empty() || stem.split('-').any(str::is_empty)) {
             return bad("dashes nest slices: none at the ends and no two in a row");

@@ -1,4 +1,4 @@
-//! What definitions of pods and containers are refused for, and with which words.
+//! Invalid definitions of pods and containers, and the errors for them.
 
 use super::*;
 
