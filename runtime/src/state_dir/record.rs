@@ -2,7 +2,6 @@
 //! to remove all of it after any crash.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -10,12 +9,13 @@ use hypervisor::VmProcess;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::events::Exit;
 use crate::host::cgroup::CpuLimits;
 use crate::state::Status;
 use crate::state_dir;
 use crate::state_dir::Stored;
+use crate::state_dir::dir::names;
 use crate::state_dir::lock::PodLock;
 use crate::state_dir::paths::RunPaths;
 
@@ -205,23 +205,18 @@ pub(crate) fn save<T: Stored>(dir: &RunPaths, path: &std::path::Path, value: &T)
     state_dir::write(path, value)
 }
 
-/// The ids of the containers that have a directory.
+/// The ids of the containers that have a directory, sorted.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) naming the directory that cannot be read.
 pub(crate) fn container_ids(dir: &RunPaths) -> Result<Vec<String>> {
-    let path = dir.containers();
-    let mut ids: Vec<String> = match fs::read_dir(&path) {
-        Ok(entries) => entries
-            .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .collect(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(e).on("read", &path),
-    };
-    ids.sort();
-    Ok(ids)
+    names(&dir.containers())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn a_pod_is_sized_by_its_sandbox_or_its_only_container() {
@@ -264,5 +259,137 @@ mod tests {
         for key in ["front_door", "managed_by"] {
             assert_eq!(with(key).managed_by, ManagedBy::Containerd, "{key}");
         }
+    }
+
+    fn pod(text: &str) -> PodConfig {
+        PodConfig::from_spec("ns", "a", "/address", &serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn cpus_are_whole_ones_and_only_of_a_quota() {
+        for (cpu, cpus) in [
+            (r#"{"quota": 100000, "period": 100000}"#, Some(1)),
+            (r#"{"quota": 100001, "period": 100000}"#, Some(2)),
+            (r#"{"quota": 1, "period": 100000}"#, Some(1)),
+            (r#"{"quota": 400000, "period": 50000}"#, Some(8)),
+            (r#"{"quota": 0, "period": 100000}"#, None),
+            (r#"{"quota": -1, "period": 100000}"#, None),
+            (r#"{"quota": 100000, "period": 0}"#, None),
+            (r#"{"quota": 100000}"#, None),
+            (r#"{"period": 100000}"#, None),
+            (r#"{"quota": 9223372036854775807, "period": 1}"#, None),
+        ] {
+            let text =
+                format!(r#"{{"ociVersion": "1.0.2", "linux": {{"resources": {{"cpu": {cpu}}}}}}}"#);
+            assert_eq!(pod(&text).cpus, cpus, "{cpu}");
+        }
+    }
+
+    #[test]
+    fn memory_is_the_sandboxs_or_the_containers_and_no_number_is_no_limit() {
+        for (annotation, own, limit) in [
+            (Some("1048576"), Some(7), Some(1 << 20)),
+            (Some("0"), Some(7), None),
+            (Some("-1"), Some(7), None),
+            (Some("much"), Some(7), Some(7)),
+            (None, Some(7), Some(7)),
+            (None, Some(0), None),
+            (None, Some(-1), None),
+            (None, None, None),
+        ] {
+            let mut spec: Spec = serde_json::from_value(serde_json::json!({
+                "ociVersion": "1.0.2",
+                "linux": {"resources": {"memory": {"limit": own}}}
+            }))
+            .unwrap();
+            let annotation = annotation.map(|text| (SANDBOX_MEMORY.to_owned(), text.to_owned()));
+            spec.set_annotations(Some(annotation.into_iter().collect()));
+            let found = PodConfig::from_spec("ns", "a", "", &spec).memory_limit;
+            assert_eq!(found, limit, "{:?} {own:?}", spec.annotations());
+        }
+    }
+
+    #[test]
+    fn the_period_of_the_sandbox_goes_with_its_quota() {
+        let text = r#"{
+            "ociVersion": "1.0.2",
+            "annotations": {
+                "io.kubernetes.cri.sandbox-cpu-quota": "30000",
+                "io.kubernetes.cri.sandbox-cpu-period": "10000"},
+            "linux": {"resources": {"cpu": {"quota": 10, "period": 10}}}}"#;
+        assert_eq!(pod(text).cpus, Some(3));
+    }
+
+    #[test]
+    fn the_rest_of_a_pod_is_the_specs() {
+        let whole = pod(
+            r#"{"ociVersion": "1.0.2", "hostname": "h", "annotations": {"a": "b"},
+                "linux": {"cgroupsPath": "/pods/a", "namespaces": [
+                    {"type": "pid", "path": "/proc/1/ns/pid"},
+                    {"type": "network", "path": "/run/netns/n"},
+                    {"type": "ipc", "path": "/proc/1/ns/ipc"}]}}"#,
+        );
+        let expected = PodConfig {
+            namespace: "ns".into(),
+            id: "a".into(),
+            managed_by: ManagedBy::Containerd,
+            address: "/address".into(),
+            netns: Some("/run/netns/n".into()),
+            hostname: Some("h".into()),
+            cgroups_path: Some("/pods/a".into()),
+            labels: HashMap::from([("a".to_owned(), "b".to_owned())]),
+            ..PodConfig::default()
+        };
+        assert_eq!(whole, expected);
+        let own = pod(r#"{"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "network"}]}}"#);
+        assert_eq!(own.netns, None);
+    }
+
+    #[test]
+    fn managers_are_shown_as_they_are_written() {
+        for (manager, name) in [
+            (ManagedBy::RustKata, "rust-kata"),
+            (ManagedBy::Containerd, "containerd"),
+            (ManagedBy::Run, "run"),
+        ] {
+            assert_eq!(manager.to_string(), name);
+            assert_eq!(serde_json::to_value(manager).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn containers_that_cannot_be_listed_are_not_none() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RunPaths::new(root.path(), "ns", "p").unwrap();
+        assert!(
+            container_ids(&dir).unwrap().is_empty(),
+            "there are none yet"
+        );
+        for id in ["b", "c", "a"] {
+            std::fs::create_dir_all(dir.container(id)).unwrap();
+        }
+        assert_eq!(container_ids(&dir).unwrap(), ["a", "b", "c"]);
+
+        std::fs::remove_dir_all(dir.containers()).unwrap();
+        std::fs::write(dir.containers(), "").unwrap();
+        match container_ids(&dir) {
+            Err(Error::Io { path, .. }) => assert_eq!(path, dir.containers()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn files_are_saved_under_the_lock_of_a_pod_that_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RunPaths::new(root.path(), "ns", "p").unwrap();
+        std::fs::create_dir_all(dir.path()).unwrap();
+        let pod = PodConfig::default();
+        let gone = save(&dir, &dir.config(), &pod);
+        assert!(matches!(gone, Err(Error::NotFound { what: "pod", .. })));
+        assert!(!dir.config().exists());
+
+        state_dir::lock::create(&dir).unwrap();
+        save(&dir, &dir.config(), &pod).unwrap();
+        assert_eq!(state_dir::read::<PodConfig>(&dir.config()).unwrap(), pod);
     }
 }

@@ -69,7 +69,8 @@ impl ListedPod {
         for id in crate::state_dir::record::container_ids(dir)? {
             let path = dir.container(&id);
             let container = read_container(&path, owner.is_some());
-            if container.is_ok() || path.exists() {
+            // One that was removed between the two looks is left out.
+            if container.is_ok() || path.try_exists().unwrap_or(true) {
                 containers.insert(id, container);
             }
         }
@@ -209,9 +210,7 @@ pub fn foreign(
     };
     let mut found = Vec::new();
     for namespace in namespaces {
-        let mut pods = recovery::pods(root, &namespace)?;
-        pods.sort();
-        for pod in pods {
+        for pod in recovery::pods(root, &namespace)? {
             let config = RunPaths::new(root, &namespace, &pod)
                 .and_then(|dir| state_dir::read::<PodConfig>(&dir.config()));
             if config.is_ok_and(|config| config.managed_by == ManagedBy::RustKata) {

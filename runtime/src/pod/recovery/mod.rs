@@ -15,6 +15,7 @@ use crate::host::cgroup;
 use crate::pod::share::ShareTree;
 use crate::state_dir;
 use crate::state_dir::Stored;
+use crate::state_dir::dir::names;
 use crate::state_dir::id::check_id;
 use crate::state_dir::lock::{self, Guarded, OwnerLock, OwnerProcess, PodLock};
 use crate::state_dir::paths::RunPaths;
@@ -45,10 +46,17 @@ pub(crate) fn find_container(
     id: &str,
 ) -> Result<Option<PodLocation>> {
     check_id("container id", id)?;
+    let mut unknown = None;
     for pod in pods(root, namespace)? {
         let dir = RunPaths::new(root, namespace, &pod)?;
-        if !dir.container(id).exists() {
-            continue;
+        match is_there(&dir.container(id)) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(e) => {
+                // It may be in that pod, or in one of the others.
+                unknown.get_or_insert(e);
+                continue;
+            }
         }
         let record = read::<ContainerRecord>(&dir, &dir.container(id).join("config.json"));
         let state = read::<ContainerRunState>(&dir, &dir.container(id).join("state.json"));
@@ -61,13 +69,13 @@ pub(crate) fn find_container(
             pod,
         }));
     }
-    Ok(None)
+    unknown.map_or(Ok(None), Err)
 }
 
 /// Looks for a pod.
 pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option<PodLocation>> {
     let dir = RunPaths::new(root, namespace, pod)?;
-    if !dir.path().exists() {
+    if !is_there(&dir.path())? {
         return Ok(None);
     }
     Ok(Some(PodLocation {
@@ -79,26 +87,33 @@ pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option
     }))
 }
 
-/// The pods of a namespace.
+/// The pods of a namespace, sorted. A name that no pod can have is passed over.
 pub(crate) fn pods(root: &Path, namespace: &str) -> Result<Vec<String>> {
     check_id("namespace", namespace)?;
-    let dir = root.join(namespace);
-    match fs::read_dir(&dir) {
-        Ok(entries) => Ok(entries
-            .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .collect()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(e).on("read", &dir),
+    let mut pods = names(&root.join(namespace))?;
+    pods.retain(|pod| check_id("pod id", pod).is_ok());
+    Ok(pods)
+}
+
+/// Whether something has this name, a link that leads nowhere included. What lies below a
+/// file is not there.
+fn is_there(path: &Path) -> Result<bool> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match fs::symlink_metadata(path) {
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(false),
+        data => data.on("look at", path).map(|_| true),
     }
 }
 
 /// The pods of a namespace whose owners have died. One that is only just being
-/// made has no owner file yet, and is not among them.
+/// made has no owner file yet, and is not among them; one whose locks are damaged is:
+/// [`reap`] repairs what nobody can hold, and says what is wrong with the rest.
 pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for pod in pods(root, namespace)? {
         let dir = RunPaths::new(root, namespace, &pod)?;
-        if dir.owner().exists() && OwnerLock::holder(&dir)?.is_none() {
+        let is_owned = || OwnerLock::holder(&dir).is_ok_and(|owner| owner.is_some());
+        if is_there(&dir.owner()).unwrap_or(true) && !is_owned() {
             found.push(pod);
         }
     }

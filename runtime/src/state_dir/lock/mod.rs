@@ -6,7 +6,10 @@
 //! - `owner`: exclusive for the life of the process that owns the pod. Free
 //!   means that the owner is dead; the kernel sees to that.
 
-use std::fs::{self, File, OpenOptions};
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -95,7 +98,7 @@ impl PodLock {
         lock(&file).on("lock", &path)?;
         // The pod may have been removed while we waited: a lock on an
         // unlinked file guards nothing.
-        if !is_still(&file, &path) {
+        if !is_still(&file, &path)? {
             return Err(Error::not_found("pod", dir.pod()));
         }
         Ok(Self { _file: file })
@@ -289,7 +292,7 @@ fn held(dir: &impl Guarded, opened: Result<Dir>) -> Result<Dir> {
 pub(crate) fn stopped_holder(dir: &impl Guarded) -> Result<Option<u32>> {
     const LOCKS: &str = "/proc/locks";
     let path = dir.lock();
-    let Ok(data) = fs::metadata(&path) else {
+    let Some(data) = look(&path)? else {
         return Ok(None);
     };
     // proc(5): `1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF`; `->` marks one
@@ -342,9 +345,9 @@ const OPEN: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW);
 /// hold it.
 pub(crate) fn clear(dir: &impl Guarded) -> Result<()> {
     for path in [dir.lock(), dir.owner()] {
-        match fs::symlink_metadata(&path) {
-            Ok(data) if data.is_dir() => fs::remove_dir_all(&path).on("remove", &path)?,
-            Ok(data) if !data.is_file() => fs::remove_file(&path).on("remove", &path)?,
+        match look(&path)? {
+            Some(data) if data.is_dir() => fs::remove_dir_all(&path).on("remove", &path)?,
+            Some(data) if !data.is_file() => fs::remove_file(&path).on("remove", &path)?,
             _ => {}
         }
     }
@@ -356,10 +359,17 @@ pub(crate) fn create(dir: &impl Guarded) -> Result<()> {
     open(&dir.lock(), true).on("create", dir.lock()).map(drop)
 }
 
-fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
+fn is_still(file: &File, path: &Path) -> Result<bool> {
+    let held = file.metadata().on("look at", path)?;
+    let there = look(path)?;
+    Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())))
+}
+
+/// What is at `path`, a link itself; `None` if nothing is.
+fn look(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        data => data.on("look at", path).map(Some),
     }
 }
 
