@@ -1,14 +1,14 @@
-//! The pod runtime: pods in virtual machines, containers in pods, processes in
-//! containers, and their state on disk. Everything a front door needs; the
-//! front doors themselves are in the `shim` crate.
+//! The pod runtime: pods in virtual machines, containers in pods, processes in containers, and
+//! their state on disk. The programs that use it are in the `shim` crate.
 //!
 //! ```text
 //! Runtime ── create_pod ──▶ Pod ── create_container ──▶ Container ── Process
 //!    │                       │ VM (hypervisor crate)        streams, pid proxy
 //!    └ find, reap            └ agent (ttrpc over vsock)
 //! ```
-//! A pod is owned by the process that made it, which serves all changes to it.
-//! Others read its state from disk, and remove it when its owner is dead.
+//!
+//! The process that makes a pod owns it and serves all changes of it. Other processes read its
+//! state from disk, and remove it when its owner is dead.
 #![deny(missing_docs)]
 
 pub mod agent;

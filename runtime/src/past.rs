@@ -1,5 +1,5 @@
-//! Tests: what earlier builds left on disk (`runtime/fixtures`; `tests/compat` tells how it
-//! is made) is listed, looked at and removed.
+//! Tests: state files of earlier builds (`runtime/fixtures`; `tests/compat` describes how they
+//! are made) can be listed, inspected and removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,15 @@ use crate::engine::Engine;
 use crate::engine::foreign;
 use crate::pod::recovery;
 
-/// One of the builds: `run` and `data`, as below `/run/rust-kata` and `/var/lib/rust-kata`.
+/// The files of one build: `run` and `data` are those below `/run/rust-kata` and
+/// `/var/lib/rust-kata`.
 struct Left {
     name: String,
     root: tempfile::TempDir,
 }
 
 impl Left {
-    /// What each has left, in a place of its own.
+    /// A copy of the files of each build.
     fn all() -> Vec<Self> {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! The runtime: makes pods, finds them again, removes what they left.
+//! The runtime: makes pods, finds them again, removes their remains.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,13 +28,13 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime with this configuration.
+    /// Creates a runtime with this configuration.
     ///
     /// # Errors
     /// [`Error::Io`] if the state directory cannot be made.
     pub fn new(mut config: Config) -> Result<Self> {
         private::make_root(&config.root)?;
-        // As the kernel shows it among the mounts.
+        // Resolved, as the kernel shows it in mountinfo.
         config.root = fs::canonicalize(&config.root).on("resolve", &config.root)?;
         Ok(Self {
             config: Arc::new(config),
@@ -46,19 +46,19 @@ impl Runtime {
         &self.config
     }
 
-    /// Makes a pod and boots its VM; this process owns it from now on. What
-    /// happens to it comes through the receiver, in order.
+    /// Makes a pod and boots its VM; this process owns it from now on. Its events come through
+    /// the receiver, in order.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if the id is taken by a pod whose owner lives;
-    /// otherwise whatever went wrong, with nothing left of the pod.
+    /// [`Error::AlreadyExists`] if a pod with a living owner has the id; otherwise the cause of
+    /// the failure. Nothing is left of the pod then.
     pub async fn create_pod(
         &self,
         spec: PodConfig,
         progress: BootProgress,
     ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<PodEvent>)> {
         let runtime = self.clone();
-        // To its end, even if the caller goes away.
+        // Runs to its end, even if the caller goes away.
         tokio::spawn(async move { runtime.create(spec, progress).await })
             .await
             .map_err(|e| Error::Internal(format!("Making the pod broke off: {e}")))?
@@ -91,7 +91,7 @@ impl Runtime {
         }
     }
 
-    /// Takes the pod's directory. One whose owner is dead is removed first.
+    /// Takes the pod's directory. Removes a pod of this id first if its owner is dead.
     async fn claim(&self, dir: &RunPaths, spec: &PodConfig) -> Result<OwnerLock> {
         if dir.path().exists() {
             match self.reap(&spec.namespace, &spec.id, false).await {
@@ -119,8 +119,7 @@ impl Runtime {
         Ok(held)
     }
 
-    /// Where the owner of a pod that is none of the engine's is to serve
-    /// `management.proto`.
+    /// The socket on which the owner of a pod outside the engine serves `management.proto`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad id.
@@ -129,7 +128,7 @@ impl Runtime {
         Ok(dir.management())
     }
 
-    /// Looks for the pod that holds a container. Never waits for a VM.
+    /// Finds the pod of a container. Never waits for a VM.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad id; [`Error::Io`].
@@ -137,7 +136,7 @@ impl Runtime {
         recovery::find_container(&self.config.root, namespace, id)
     }
 
-    /// Looks for a pod. Never waits for a VM.
+    /// Finds a pod. Never waits for a VM.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad id; [`Error::Io`].
@@ -145,7 +144,7 @@ impl Runtime {
         recovery::find_pod(&self.config.root, namespace, pod)
     }
 
-    /// The pods of a namespace whose owners have died: to be reaped.
+    /// The pods of a namespace whose owners have died, and which can be reaped.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad namespace; [`Error::Io`].
@@ -153,13 +152,13 @@ impl Runtime {
         recovery::abandoned(&self.config.root, namespace)
     }
 
-    /// Removes all that a pod left: processes, mounts, cgroups, sockets, its
-    /// directory. Idempotent; several processes may do it at once. Returns how
-    /// its containers ended: as on record, or 137.
+    /// Removes everything that is left of a pod: processes, mounts, cgroups, sockets, its
+    /// directory. Idempotent; several processes may do it at once. Returns how its containers
+    /// ended: as recorded, or 137.
     ///
     /// # Errors
-    /// [`Error::WrongState`] if its owner lives, unless `force`: then the owner
-    /// is killed first.
+    /// [`Error::WrongState`] if its owner lives, unless `force`: then the owner is killed
+    /// first.
     pub async fn reap(
         &self,
         namespace: &str,

@@ -1,45 +1,45 @@
-//! The life of a process (a container's init or an exec) as one table.
+//! The states of a process (a container's init or an exec) as one table.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a process stands.
+/// The status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Being built; no operation but removal fits.
+    /// It is being built; only removal is allowed.
     Creating,
-    /// Waits to be started.
+    /// It waits to be started.
     Created,
-    /// Start was asked for and has not been answered.
+    /// A start was requested and has not been answered.
     Starting,
-    /// Runs.
+    /// It runs.
     Running,
-    /// Frozen.
+    /// It is frozen.
     Paused,
-    /// Has ended.
+    /// It has ended.
     Stopped,
 }
 
-/// What can happen to a process.
+/// A step in the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
     /// The guest has built it.
     Built,
-    /// Start is asked for.
+    /// A start is requested.
     Start,
     /// The guest has started it.
     Started,
-    /// The guest could not start it; it is as before, and about to be ended.
+    /// The guest could not start it; it stays as it was, and is about to be ended.
     StartFailed,
     /// It was frozen.
     Pause,
     /// It was thawed.
     Resume,
-    /// It ended, or its VM did.
+    /// It or its VM ended.
     Exit,
 }
 
-/// Every allowed change. What is not here is refused.
+/// Every allowed step. All others are refused.
 pub const TABLE: &[(Status, Step, Status)] = {
     use Status::*;
     &[
@@ -58,7 +58,7 @@ pub const TABLE: &[(Status, Step, Status)] = {
 };
 
 impl Status {
-    /// The status after `step`, or `None` if it does not fit.
+    /// The status after `step`, or `None` if the step is not allowed.
     pub fn after(self, step: Step) -> Option<Status> {
         TABLE
             .iter()

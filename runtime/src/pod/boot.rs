@@ -1,4 +1,4 @@
-//! A pod's VM is booted, up to the point where its agent has set the pod up.
+//! Booting a pod's VM, until its agent has set up the pod.
 
 use std::fs;
 use std::path::Path;
@@ -26,10 +26,10 @@ use crate::state_dir::private;
 use crate::state_dir::record::{self, PodConfig, PodRunState, PodRunStatus};
 use crate::stdio::Streams;
 
-/// As much of what the guest says it runs as is told.
+/// How many bytes of the guest's version are logged.
 const MAX_VERSION: usize = 128;
 
-/// Told of each step of a pod's start as it ends.
+/// A function that is called at the end of each step of a pod's start.
 pub type BootProgress = Option<Arc<dyn Fn(&str) + Send + Sync>>;
 
 /// Boots the VM of a pod whose directory this process has claimed.
@@ -46,7 +46,7 @@ pub(crate) async fn boot(
             report(name);
         }
     };
-    // Intent: whatever of this is found later may be removed.
+    // Intent: everything that is recorded here may be removed by others.
     let mut state = PodRunState {
         status: PodRunStatus::Creating,
         hypervisor: String::new(),
@@ -70,7 +70,7 @@ pub(crate) async fn boot(
         share.create()
     })?;
     state.cgroups = cgroup.new_dirs().to_vec();
-    // Listening before the guest boots: its call is the sign that it is ready.
+    // This listens before the guest boots: the agent's call shows that it is ready.
     let agent_port = listen(dir, AGENT_PORT)?;
 
     let mut vm_spec = vm_spec(config, spec, dir);
@@ -98,7 +98,7 @@ pub(crate) async fn boot(
                 return Err(Error::AgentTimeout { call: "boot", seconds: config.timeouts.boot.as_secs() });
             }
         };
-        // As long as no other program runs in the guest.
+        // Found while only the agent runs in the guest.
         let streams = Streams::new(&dir.vsock())?;
         if progress.is_some() {
             step(&guest_ready(vm.boot_mark().await.ok().flatten()));
@@ -133,7 +133,7 @@ pub(crate) async fn boot(
     }
 }
 
-/// The step at which the agent has called, with the moment at which it began to run.
+/// The name of the step at which the agent calls, with the time at which it began to run.
 fn guest_ready(boot_mark: Option<Duration>) -> String {
     match boot_mark {
         Some(mark) => format!(
@@ -153,7 +153,7 @@ fn vm_spec(config: &Config, spec: &PodConfig, dir: &RunPaths) -> VmSpec {
     const MIB: u64 = 1 << 20;
     let limit = spec.memory_limit.unwrap_or(0).div_ceil(MIB);
     let host = host_memory_mib();
-    // A limit beyond the host's memory is no limit, and no reason to refuse.
+    // A limit above the host's memory has no effect, and is not refused.
     let memory_mib = u64::from(config.memory_mib) + if limit < host { limit } else { 0 };
     let memory_mib = u32::try_from(memory_mib).unwrap_or(u32::MAX);
     let host_cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
@@ -214,8 +214,8 @@ fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
     }
 }
 
-/// The host's name, which a new UTS namespace begins with (uts_namespaces(7)); empty if
-/// it cannot be told.
+/// The host's name, which a new UTS namespace starts with (uts_namespaces(7)); empty if it is
+/// unknown.
 fn host_name() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     name.into_string().unwrap_or_default()

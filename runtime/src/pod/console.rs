@@ -1,11 +1,11 @@
-//! What the guest has said last, for errors and the log.
+//! The guest's last console output, for errors and the log.
 
 use std::fs;
 use std::path::Path;
 
 use crate::state_dir::paths::RunPaths;
 
-/// The end of the guest's console: why it does not do what it should.
+/// The end of the guest's console, which may show why it does not work.
 pub(crate) fn console_tail(dir: &RunPaths) -> String {
     let text = fs::read(Path::new(&dir.vm()).join("console.log")).unwrap_or_default();
     let end = last_words(&text);
@@ -16,12 +16,12 @@ pub(crate) fn console_tail(dir: &RunPaths) -> String {
     }
 }
 
-/// The last lines of a console; if its kernel has failed, all that it says of that.
+/// The last lines of a console; after a failure of the kernel, its whole report.
 fn last_words(console: &[u8]) -> String {
-    /// Of a kernel that has not failed.
+    /// The number of bytes without a kernel failure.
     const USUAL: usize = 600;
     const MOST: usize = 4096;
-    /// What Linux on x86 begins its report with (`arch/x86/mm/fault.c`,
+    /// The beginnings of Linux's failure reports on x86 (`arch/x86/mm/fault.c`,
     /// `arch/x86/kernel/traps.c`, `kernel/panic.c`).
     const FAILURES: [&str; 4] = [
         "BUG: ",
@@ -58,7 +58,7 @@ mod tests {
             "{shown}"
         );
         assert_eq!(last_words(b"one\r\ntwo\r\n"), "one\ntwo");
-        // A guest that goes on failing fills no message.
+        // Even repeated failures give a short message.
         let endless = failed.repeat(100);
         assert!(last_words(endless.as_bytes()).len() <= 4096);
     }

@@ -1,5 +1,5 @@
-//! Making a container, and taking one back: its mounts, its stand-in on the
-//! host, its streams, its init in the guest.
+//! Creating a container and undoing that: its mounts, its pid proxies, its streams, its init in
+//! the guest.
 
 use std::fs;
 use std::path::Path;
@@ -27,22 +27,22 @@ use crate::state_dir::record;
 use crate::stdio::ProcessIo;
 use crate::sync::lock;
 
-/// How long the guest has to let go of a container that has ended. The host's
-/// side of it goes in any case.
+/// How long the guest may take to remove a container that has ended. The host's side is removed
+/// in any case.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(3);
 
 impl Pod {
-    /// Where the root file system of one of its containers is on the host.
+    /// The root file system of one of its containers on the host.
     pub fn rootfs(&self, container: &str) -> std::path::PathBuf {
         self.share.rootfs(container)
     }
 
-    /// Builds a container up to the point where its init waits for
-    /// [`Pod::start`]. Returns the init's pid on the host.
+    /// Builds a container up to the point where its init waits for [`Pod::start`]. Returns the
+    /// init's pid on the host.
     ///
     /// # Errors
-    /// Whatever is wrong with the bundle, by name; the agent's errors. Nothing
-    /// of the container is left then.
+    /// Errors of the bundle, naming the field; the agent's errors. The container is then
+    /// removed completely.
     pub async fn create_container(self: &Arc<Self>, config: ContainerConfig) -> Result<u32> {
         self.detached(|pod| async move {
             let _op = pod.op.lock().await;
@@ -141,15 +141,16 @@ impl Pod {
             submounts: below.iter().filter_map(|path| guest_path(path)).collect(),
             ..Default::default()
         };
-        // The host waits a while to move the pid proxy to its cgroup, and the guest need not.
-        // All go on to their ends: what they have made is then taken back in order.
+        // These run at the same time, since moving the pid proxy to its cgroup takes the host a
+        // while. All run to their ends, so that their results can be undone in order.
         let (signals, answer, stdio) = tokio::join!(
             self.start_pid_proxy(&container.init, id),
             self.guest
                 .unless_gone(self.guest.agent.create_container(request)),
             self.guest.unless_gone(pending.connect()),
         );
-        // The agent's words tell more than a stream that it does not take.
+        // The agent's error comes first: it says more than that of a stream which the guest did
+        // not accept.
         let (signals, answer, stdio) = (signals?, answer?, stdio?);
         container.set_guest_pid(answer.pid);
         container.init.set_stdio(stdio);
@@ -167,10 +168,10 @@ impl Pod {
         Ok(pid)
     }
 
-    /// Takes back whatever of a container was made.
+    /// Removes the parts of a container that have been made.
     async fn unbuild(&self, container: &Container) {
         let id = &container.record.id;
-        // It may have got as far as the guest.
+        // It may be in the guest already.
         let _ = self.remove_from_guest(id).await;
         self.disks.detach(&self.guest, id).await;
         container.init.drop_stdio();
@@ -179,7 +180,7 @@ impl Pod {
             log::warn!("Container {id} could not be taken back: {e}");
         }
         lock(&self.containers).remove(id);
-        // The others may have ended while this one counted as alive.
+        // The others may have ended while this one still counted as alive.
         let unused = !self.is_empty() && !self.others_live(id);
         if unused && !self.spec.outlives_containers {
             self.guest.stop("its last container ended").await;
@@ -225,8 +226,8 @@ impl Pod {
     }
 }
 
-/// A path of the share tree, in the guest. Without those that are not UTF-8: the guest
-/// mounts what is there when a container comes to it.
+/// A path of the share tree in the guest. `None` if it is not UTF-8: the guest then mounts it
+/// when a container first uses it.
 fn guest_path(path: &Path) -> Option<String> {
     Path::new(GUEST_SHARE)
         .join(path)

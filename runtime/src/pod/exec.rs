@@ -1,5 +1,4 @@
-//! Further processes of a container, and what is done to any process: signals,
-//! stdin, pty size.
+//! Further processes of a container, and operations on any process: signals, stdin, pty size.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -88,8 +87,8 @@ impl Pod {
     /// Runs a recorded process. Returns its pid on the host.
     ///
     /// # Errors
-    /// [`Error::WrongState`] unless it was added and not started yet;
-    /// the agent's, e.g. for a command that does not exist.
+    /// [`Error::WrongState`] unless it was added and not started yet; the agent's, such as for
+    /// a command that does not exist.
     pub async fn start_exec(self: &Arc<Self>, container: &str, exec: &str) -> Result<u32> {
         let found = self.container(container)?;
         let process = found.process(Some(exec))?;
@@ -113,8 +112,7 @@ impl Pod {
                     if matches!(e, Error::AgentTimeout { .. }) {
                         pod.kill_unanswered(id, &exec);
                     }
-                    // It never ran, as far as anybody was told; 255 is what
-                    // is left of an unknown end.
+                    // To the outside, it never ran; 255 stands for an unknown end.
                     process.end(255, |_| {});
                     process.drop_stdio();
                     process.drop_pid_proxy();
@@ -137,8 +135,8 @@ impl Pod {
         .await
     }
 
-    /// Sees to it that an exec whose start was not answered in time does not
-    /// run on unseen. Nobody waits for it: the guest is slow at best.
+    /// Kills an exec whose start was not answered in time, so that it does not run on
+    /// unnoticed. Nothing waits for this: the guest is slow or stuck.
     fn kill_unanswered(self: &Arc<Self>, container: &str, exec: &str) {
         let pod = self.clone();
         let request = api::SignalProcessRequest {
@@ -170,7 +168,7 @@ impl Pod {
             let status = process.status();
             let exit = match (status, process.now().exit) {
                 (Status::Stopped, Some(exit)) => exit,
-                // Never started: there is nothing that could have failed.
+                // It was never started, so it cannot have failed.
                 (Status::Created, _) => Exit {
                     status: 0,
                     at: SystemTime::UNIX_EPOCH,
@@ -192,19 +190,18 @@ impl Pod {
             process.drop_stdio();
             found.remove_exec(&exec);
             found.save_or_warn();
-            // No event: containerd is told of deleted containers only.
+            // No event is sent: containerd gets them for deleted containers only.
             Ok((process.pid(), exit))
         })
         .await
     }
 
-    /// Sends a signal to a process, or with `all` to every process of the
-    /// container.
+    /// Sends a signal to a process, or with `all` to every process of the container.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it has ended, [`Error::WrongState`] for an exec
-    /// that was not started. A guest that does not answer to SIGKILL is killed
-    /// with its VM, unless other containers live in it.
+    /// [`Error::NotFound`] if it has ended, [`Error::WrongState`] for an exec that was not
+    /// started. If a guest does not answer to SIGKILL, its VM is killed, unless other
+    /// containers live in it.
     pub async fn kill(
         self: &Arc<Self>,
         container: &str,
@@ -227,7 +224,8 @@ impl Pod {
             }
             _ => {}
         }
-        // kill(2): it only asks whether there is a process, as CRI-O does. The guest need not be.
+        // kill(2): signal 0 only asks whether the process exists. CRI-O uses it, and it must
+        // not depend on the guest.
         if signal == 0 {
             return Ok(());
         }
@@ -244,7 +242,7 @@ impl Pod {
                 .unless_gone(pod.guest.agent.signal_process(request))
                 .await;
             match answer {
-                // What the signal was to bring about has come about.
+                // The signal's purpose is fulfilled.
                 Err(Error::VmGone { .. }) => Ok(()),
                 Err(e @ Error::AgentTimeout { .. }) if signal == libc::SIGKILL as u32 => {
                     if pod.others_live(&found.record.id) {
@@ -259,8 +257,8 @@ impl Pod {
         .await
     }
 
-    /// Sets the size of a process's pty. Without a pty, or before the start of
-    /// an exec, nothing happens.
+    /// Sets the size of a process's pty. Without a pty, or before the start of an exec, it has
+    /// no effect.
     ///
     /// # Errors
     /// [`Error::NotFound`]; the agent's.
@@ -291,7 +289,7 @@ impl Pod {
             .map(drop)
     }
 
-    /// Lets a process's stdin end after what the client has written.
+    /// Ends a process's stdin after the data that the client has written.
     ///
     /// # Errors
     /// [`Error::NotFound`].

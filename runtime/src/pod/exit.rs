@@ -1,11 +1,11 @@
-//! The end of a process: noticed, written down and told of, in this order:
+//! The end of a process, in this order:
 //!
-//! 1. the agent says how it ended, or the VM is gone (137);
-//! 2. its output is taken in;
+//! 1. the agent reports how it ended, or the VM is gone (137);
+//! 2. its output is received;
 //! 3. a container's execs have ended before the container does;
-//! 4. with the last container its VM goes;
-//! 5. its stand-in on the host goes;
-//! 6. the end is saved, then published and told of at once.
+//! 4. with the last container its VM ends;
+//! 5. its pid proxy ends;
+//! 6. the end is saved, then published and reported at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,25 +20,25 @@ use crate::error::{Error, Result};
 use crate::events::PodEvent;
 use crate::pod::Pod;
 
-/// A process that was lost with its VM, as one killed by SIGKILL.
+/// The exit code of a process that was lost with its VM: that of SIGKILL.
 const LOST: u32 = 128 + libc::SIGKILL as u32;
 
-/// For output that the agent says it has sent. It is on the way; the guest may
-/// be lying.
+/// How long the output may take to arrive that the agent says it has sent. The guest may claim
+/// too much.
 const OUTPUT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// For a client to read what was written before it hears of the end. One that
-/// does not read can still do so afterwards.
+/// How long a client may take to read the output before the end is reported. A slower one can
+/// read it afterwards.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// For a client to read the rest, when the process is removed.
+/// How long a client may take to read the rest when the process is removed.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 
-/// For the execs of a container whose init has ended.
+/// How long the execs of a container may take to end after its init.
 const EXECS_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Pod {
-    /// Sees a process to its end.
+    /// Watches a process until its end has been handled.
     pub(crate) fn watch(self: &Arc<Self>, container: Arc<Container>, process: Arc<Process>) {
         let pod = self.clone();
         tokio::spawn(async move { pod.see_to_the_end(&container, &process).await });
@@ -60,7 +60,7 @@ impl Pod {
                 answer.exit_status
             }
             Err(e) => {
-                // Whatever the reason: an end that is not known is not a success.
+                // An unknown end is never reported as a success.
                 log::warn!("Container {id}: its end is not known: {e}");
                 LOST
             }
@@ -105,11 +105,11 @@ impl Pod {
         }
     }
 
-    /// What goes with the init of a container.
+    /// Ends the other processes of a container after its init.
     async fn end_container(self: &Arc<Self>, container: &Arc<Container>) {
         let id = &container.record.id;
         if !container.own_pid_namespace && self.guest.check().is_ok() {
-            // Nothing in the guest's kernel ends the others.
+            // The guest's kernel does not end the other processes by itself.
             let all = api::SignalProcessRequest {
                 container_id: id.clone(),
                 signal: libc::SIGKILL as u32,
@@ -139,7 +139,7 @@ impl Pod {
         }
     }
 
-    /// Gives the client the rest of a process's output.
+    /// Delivers the rest of a process's output to the client.
     pub(crate) async fn flush(&self, process: &Process) {
         let outputs = process.with_stdio(|stdio| stdio.outputs());
         for mut output in outputs.into_iter().flatten() {
@@ -149,7 +149,7 @@ impl Pod {
         }
     }
 
-    /// Starts the stand-in of a process.
+    /// Starts the pid proxy of a process.
     pub(crate) async fn start_pid_proxy(
         &self,
         process: &Process,
@@ -169,7 +169,7 @@ impl Pod {
         Ok(signals)
     }
 
-    /// Passes the stand-in's signals on, until it goes.
+    /// Forwards the pid proxy's signals until it ends.
     pub(crate) fn forward_signals(
         self: &Arc<Self>,
         container: Arc<Container>,

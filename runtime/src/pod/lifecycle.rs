@@ -1,4 +1,4 @@
-//! Containers are started and removed. How they are made is in `create`, how they end in `exit`.
+//! Starting and removing containers. `create` makes them, `exit` handles their ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::state::{Status, Step};
 use crate::stdio::Stdio;
 use crate::sync::lock;
 
-/// How long a process has to end that was killed.
+/// How long a killed process may take to end.
 pub(crate) const KILLED: Duration = Duration::from_secs(20);
 
 impl Pod {
-    /// Ends a container that was not started. A guest that does not do so is ended
-    /// with its VM, unless other containers live in it.
+    /// Kills a container that was not started. If the guest does not do so, its VM is killed,
+    /// unless other containers live in it.
     async fn kill_created(self: &Arc<Self>, container: &Container) -> Result<()> {
         let id = &container.record.id;
         match self.kill(id, None, libc::SIGKILL as u32, true).await {
@@ -62,7 +62,7 @@ impl Pod {
                 .unless_gone(pod.guest.agent.start_container(agent::container(id)))
                 .await;
             if let Err(e) = answer {
-                // Not half started: its watcher tells of the end.
+                // It must not stay half started: its watcher reports the end.
                 let _ = init.step(Step::StartFailed, "start");
                 let _ = pod.kill(id, None, libc::SIGKILL as u32, true).await;
                 return Err(e);
@@ -81,8 +81,8 @@ impl Pod {
         .await
     }
 
-    /// Removes a container that has ended or was never started (`exec` none),
-    /// or one of its execs. Returns its pid and how it ended.
+    /// Removes a container that has ended or was never started (without `exec`), or one of its
+    /// execs. Returns its pid and how it ended.
     ///
     /// # Errors
     /// [`Error::WrongState`] while it runs.

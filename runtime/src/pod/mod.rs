@@ -1,9 +1,8 @@
 //! A pod and its VM, as its owner holds them.
 //!
-//! Operations that change the pod are serialised by one async lock (`op`).
-//! Queries read published state and never wait for it; neither do signals,
-//! waits and stdio. Every change runs in a task of its own, so that a caller
-//! that goes away leaves nothing half done.
+//! Operations that change the pod are serialised by one async lock (`op`). Queries read
+//! published state and never wait for it; neither do signals, waits and stdio. Every change
+//! runs in a task of its own: if the caller goes away, the change still completes.
 
 pub(crate) mod block;
 pub(crate) mod boot;
@@ -43,10 +42,10 @@ use crate::state_dir::record::PodConfig;
 use crate::stdio::Streams;
 use crate::sync::lock;
 
-/// As much of a process's command line as is told.
+/// How many bytes of a process's command line are listed.
 const MAX_COMMAND: usize = 4096;
 
-/// A process of the host that stands for one of the guest.
+/// The pid proxy of a process in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PidInfo {
     /// Its pid.
@@ -55,7 +54,7 @@ pub struct PidInfo {
     pub exec: Option<String>,
 }
 
-/// A pod with a VM. Made by [`crate::Runtime::create_pod`].
+/// A pod with a VM, made by [`crate::Runtime::create_pod`].
 pub struct Pod {
     pub(crate) dir: RunPaths,
     pub(crate) spec: PodConfig,
@@ -69,11 +68,11 @@ pub struct Pod {
     pub(crate) size: VmSize,
     pub(crate) disks: Disks,
     pub(crate) events: Events,
-    /// Freed last.
+    /// Released last.
     _owner: OwnerLock,
 }
 
-/// What a started VM consists of, for [`Pod::new`].
+/// The parts of a started VM, for [`Pod::new`].
 pub(crate) struct Booted {
     pub(crate) guest: GuestVm,
     pub(crate) bounds: Bounds,
@@ -124,20 +123,20 @@ impl Pod {
         self.dir.pod()
     }
 
-    /// The pid of the container that stands for the pod: the sandbox, or the
-    /// only one. 0 without any.
+    /// The pid of the container that represents the pod: the sandbox, or the only one. 0 if
+    /// there is none.
     pub fn sandbox_pid(&self) -> u32 {
         let containers = self.containers();
         let sandbox = containers.iter().find(|c| c.record.sandbox);
         sandbox.map_or(0, |c| c.init.pid())
     }
 
-    /// The hypervisor and why it was chosen.
+    /// The hypervisor and the reason for its choice.
     pub fn hypervisor(&self) -> String {
         self.guest.hypervisor()
     }
 
-    /// What the VM's processes use on the host: memory in bytes and CPU time in
+    /// The resource usage of the VM's processes on the host: memory in bytes and CPU time in
     /// nanoseconds.
     pub fn vm_usage(&self) -> (u64, u64) {
         self.guest.usage()
@@ -153,7 +152,7 @@ impl Pod {
         lock(&self.containers).is_empty()
     }
 
-    /// Where a process stands. Never waits.
+    /// The state of a process. Never waits.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -181,7 +180,7 @@ impl Pod {
             .collect())
     }
 
-    /// Waits for a process to end; answers at once if it has.
+    /// Waits for a process to end; returns at once if it has.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -190,7 +189,7 @@ impl Pod {
         process.ended().await
     }
 
-    /// The agent's numbers on a container.
+    /// The agent's statistics of a container.
     ///
     /// # Errors
     /// [`Error::NotFound`]; the agent's.
@@ -204,8 +203,7 @@ impl Pod {
             .await
     }
 
-    /// The processes of a container, as the guest numbers them and says what they
-    /// run.
+    /// The processes of a container, with the guest's pids and command lines.
     ///
     /// # Errors
     /// [`Error::NotFound`]; the agent's.
@@ -222,8 +220,7 @@ impl Pod {
         Ok(listed)
     }
 
-    /// Has the guest forget what it remembers of files, since some were changed on
-    /// the host.
+    /// Makes the guest drop its caches of files, after changes on the host.
     ///
     /// # Errors
     /// The agent's.
@@ -232,11 +229,10 @@ impl Pod {
         self.guest.unless_gone(forgotten).await.map(drop)
     }
 
-    /// Ends the pod: its VM if it runs, all its containers, and its place on
-    /// disk. Idempotent.
+    /// Ends the pod: its VM if it runs, all its containers, and its files. Idempotent.
     ///
     /// # Errors
-    /// What could not be undone; it can be called again.
+    /// The first step that failed; it can be called again.
     pub async fn shutdown(self: &Arc<Self>) -> Result<()> {
         self.detached(|pod| async move {
             let _op = pod.op.lock().await;
@@ -251,7 +247,7 @@ impl Pod {
         .await
     }
 
-    /// Runs a change to its end, whether or not the caller waits for it.
+    /// Runs a change to its end, even if the caller goes away.
     pub(crate) async fn detached<T, F>(
         self: &Arc<Self>,
         work: impl FnOnce(Arc<Self>) -> F,
@@ -285,7 +281,7 @@ impl Pod {
             .any(|c| c.record.id != id && c.is_live())
     }
 
-    /// What the agent reports by itself.
+    /// Handles an event of the agent.
     fn handle_agent_event(&self, event: api::Event) {
         match event.kind {
             Some(api::event::Kind::Oom(oom)) => {

@@ -1,13 +1,13 @@
-//! A pod's VM grows and shrinks with the limits of its containers.
+//! Growing and shrinking a pod's VM with the limits of its containers.
 //!
 //! ```text
 //!   limits of all containers ─▶ Size ── memory: plug_memory ──▶ VM ── virtio-mem ──▶ guest
 //!                                    └─ CPUs: OnlineCpuMem ───▶ agent ─ on, off line ─▶ guest
 //! ```
 //!
-//! What a VM starts with stays; what it may have beyond that is in the configuration
-//! (`max_vcpus`, `max_memory_mib`). Limits beyond that are the containers' own: their
-//! cgroups hold, and the VM stays at its largest.
+//! A VM keeps its initial size at least; the configuration sets its largest size (`max_vcpus`,
+//! `max_memory_mib`). If the limits add up to more, the VM stays at its largest size, and the
+//! containers' cgroups still enforce their limits.
 
 use std::sync::Mutex;
 
@@ -23,18 +23,18 @@ const MIB: u64 = 1 << 20;
 /// Linux plugs memory in blocks of this size.
 const BLOCK_MIB: u64 = 128;
 
-/// What a VM starts with, and may have.
+/// The initial and the largest size of a VM.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bounds {
     vcpus: u32,
     max_vcpus: u32,
     memory_mib: u32,
     hotplug_mib: u32,
-    /// Of the memory from the start, what is not for containers.
+    /// The part of the initial memory that is not for containers.
     own_memory_mib: u32,
 }
 
-/// What of a VM can change.
+/// The size of a VM, as far as it can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
     vcpus: u32,
@@ -42,7 +42,7 @@ pub(crate) struct Size {
 }
 
 impl Bounds {
-    /// Those of a VM; `own_memory_mib` is what it has beside its containers' limits.
+    /// The bounds of a VM. `own_memory_mib` is its memory beside its containers' limits.
     pub(crate) fn of(spec: &VmSpec, own_memory_mib: u32, can_resize: bool) -> Self {
         Self {
             vcpus: spec.vcpus,
@@ -57,7 +57,7 @@ impl Bounds {
         }
     }
 
-    /// As a VM starts.
+    /// The initial size.
     pub(crate) fn least(&self) -> Size {
         Size {
             vcpus: self.vcpus,
@@ -65,7 +65,7 @@ impl Bounds {
         }
     }
 
-    /// The size that suits these limits.
+    /// The size for these limits.
     pub(crate) fn size(&self, limits: impl Iterator<Item = Limits>) -> Size {
         let (mut cpus, mut memory) = (0u32, 0u64);
         for limit in limits {
@@ -79,13 +79,13 @@ impl Bounds {
             .min(self.hotplug_mib.into());
         Size {
             vcpus: cpus.clamp(self.vcpus, self.max_vcpus),
-            // Bounded by what a VM can be told of, so it fits.
+            // It is bounded by a u32, so it fits.
             plugged_mib: u32::try_from(plugged).unwrap_or(self.hotplug_mib),
         }
     }
 }
 
-/// The size of a pod's VM, now and at the most.
+/// The present size of a pod's VM, and its bounds.
 #[derive(Debug)]
 pub(crate) struct VmSize {
     bounds: Bounds,
@@ -100,12 +100,11 @@ impl VmSize {
         }
     }
 
-    /// Gives the VM the size that its containers' limits want. The caller holds the
-    /// operation lock.
+    /// Resizes the VM to its containers' limits. The caller holds the operation lock.
     ///
     /// # Errors
-    /// The hypervisor's, the agent's; [`Error::Internal`] when the guest does not take
-    /// or give back the memory.
+    /// The hypervisor's, the agent's; [`Error::Internal`] if the guest does not accept or
+    /// release the memory.
     pub(crate) async fn fit(
         &self,
         vm: &GuestVm,
@@ -121,7 +120,7 @@ impl VmSize {
         } else {
             self.fit_memory(vm, size.plugged_mib).await
         };
-        // CPUs come and go whatever becomes of the memory.
+        // The number of CPUs changes even if memory does not.
         if size.vcpus != before.vcpus {
             let request = api::OnlineCpuMemRequest {
                 cpus: size.vcpus,

@@ -1,18 +1,19 @@
-//! The tree that the guest sees by virtio-fs: for each container its rootfs
-//! and the sources of its bind mounts, all of them mounts on the host.
+//! The tree that the guest sees by virtio-fs: for each container its rootfs and the sources of
+//! its bind mounts, all of them mounts on the host.
 //!
 //! ```text
 //! shared/<container>/rootfs       the root filesystem
 //! shared/<container>/mounts/<n>   a link: the source of the n-th mount of the spec
-//! shared/.sources/<source>        a source, for all containers of the pod that have it
+//! shared/.sources/<source>        a source, for all containers of the pod that use it
 //! ```
-//! A source is mounted once, so that its files are the same for all containers:
-//! what one maps, locks or listens at is there for the others. It is read-only as long as
-//! all have it so. For the first that writes it is mounted again, on top; the guest
-//! keeps the others from writing from then on.
 //!
-//! What is mounted is read back from the kernel when it is undone, and the containers that
-//! have a source from the links, so a crash at any point leaves nothing that cannot be found.
+//! A source is mounted once, so that its files are the same for all containers: mappings, locks
+//! and sockets in it are shared. It is read-only while all containers use it so. For the first
+//! container that writes, it is mounted again on top, writable; from then on the guest enforces
+//! read-only for the others.
+//!
+//! For the removal, the mounts are read from the kernel, and the users of a source from the
+//! links. So a crash at any point leaves nothing that cannot be found.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -28,9 +29,9 @@ use crate::container::guest_spec::propagation;
 use crate::error::{Context, Error, Result};
 use crate::host::mount::{self, Mount};
 
-/// Where sources are; no container's id begins with a dot.
+/// The directory of sources; container ids do not begin with a dot.
 const SOURCES: &str = ".sources";
-/// Where a container has its links to them.
+/// The directory of a container's links to its sources.
 const LINKS: &str = "mounts";
 
 /// The share tree of one pod.
@@ -45,8 +46,7 @@ impl ShareTree {
         Self { dir }
     }
 
-    /// Makes the empty tree. Mounts that follow reach the VMM's own mount
-    /// namespace.
+    /// Makes the empty tree. Later mounts in it propagate to the VMM's own mount namespace.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the directory.
@@ -55,16 +55,16 @@ impl ShareTree {
         mount::make_shared(&self.dir)
     }
 
-    /// Where a container's rootfs is on the host.
+    /// The path of a container's rootfs on the host.
     pub fn rootfs(&self, container: &str) -> PathBuf {
         self.dir.join(container).join("rootfs")
     }
 
-    /// Mounts a container's rootfs: containerd's mounts, or a bind of
-    /// `directory` where there are none.
+    /// Mounts a container's rootfs: containerd's mounts, or a bind of `directory` if there are
+    /// none.
     ///
     /// # Errors
-    /// The mount's error. What was mounted stays for [`ShareTree::detach`].
+    /// The mount's error. [`ShareTree::detach`] undoes the mounts made before it.
     pub fn attach_rootfs(&self, container: &str, mounts: &[Mount], directory: &Path) -> Result<()> {
         let target = self.rootfs(container);
         fs::create_dir_all(&target).on("create", &target)?;
@@ -103,7 +103,7 @@ impl ShareTree {
         match mount::is_writable(&target)? {
             Some(true) => return Ok(()),
             Some(false) if !writes => return Ok(()),
-            // What is there is the source: it must not be opened.
+            // The target is the mounted source: it must not be opened.
             Some(false) => {}
             None if Path::new(&mount.source).is_dir() => {
                 fs::create_dir_all(&target).on("create", &target)?;
@@ -119,7 +119,7 @@ impl ShareTree {
         harmless(mount).attach(&target)
     }
 
-    /// What is mounted below a container's rootfs and sources, as paths of the tree.
+    /// The mounts below a container's rootfs and sources, as paths of the tree.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if mountinfo cannot be read.
@@ -140,7 +140,7 @@ impl ShareTree {
         self.dir.join(SOURCES)
     }
 
-    /// The sources that a container has.
+    /// The sources that a container uses.
     fn sources_of(&self, container: &Path) -> Result<BTreeSet<OsString>> {
         let links = container.join(LINKS);
         let entries = match fs::read_dir(&links) {
@@ -156,7 +156,7 @@ impl ShareTree {
         Ok(names)
     }
 
-    /// Undoes a container's part of the tree, as far as it exists.
+    /// Removes a container's part of the tree, as far as it exists.
     ///
     /// # Errors
     /// [`crate::Error::Io`]; it can be called again.
@@ -177,7 +177,7 @@ impl ShareTree {
         Ok(())
     }
 
-    /// Undoes the whole tree.
+    /// Removes the whole tree.
     ///
     /// # Errors
     /// [`crate::Error::Io`]; it can be called again.
@@ -187,9 +187,9 @@ impl ShareTree {
     }
 }
 
-/// Mounts onto a directory of the container's root file system. Links on the way are
-/// those of an image: they are resolved with its root as `/`, so that none leads to a
-/// directory of the host.
+/// Mounts onto a directory of the container's root file system. Links on the way come from an
+/// image: they are resolved with its root as `/`, so that they cannot lead to a directory of
+/// the host.
 fn attach_inside(mount: &Mount, root: &Path, inside: &str) -> Result<()> {
     let open = || -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -199,16 +199,16 @@ fn attach_inside(mount: &Mount, root: &Path, inside: &str) -> Result<()> {
     };
     let target = open().map_err(std::io::Error::from);
     let target = target.on("open the mount point", root.join(inside))?;
-    // The descriptor is the directory, whatever its name leads to by now.
+    // The descriptor is the directory, even if its name leads elsewhere by now.
     mount.attach(Path::new(&format!(
         "/proc/self/fd/{}/.",
         target.as_raw_fd()
     )))
 }
 
-/// The mount as the share has it. The guest sees device nodes, set-user-id bits and
-/// programs all the same; but a VMM that a guest has taken over cannot open a device
-/// of the host's by a node that an image brought along, or run anything.
+/// The mount with restrictions for the share. The guest still sees device nodes, set-user-id
+/// bits and programs; but a VMM that a guest has taken over cannot open a device of the host by
+/// an image's node, or run a program.
 fn harmless(mount: &Mount) -> Mount {
     let mut mount = mount.clone();
     let flags = ["nodev", "nosuid", "noexec"];
@@ -220,8 +220,8 @@ fn is_read_only(option: &str) -> bool {
     matches!(option, "ro" | "rro")
 }
 
-/// The name of a mount's source: the same for what is the same file, by the same mount,
-/// with the same options, read-only aside if the guest can see to that.
+/// The name of a mount's source: equal for the same file through the same mount with the same
+/// options; read-only does not count if the guest can enforce it.
 fn source_name(mount: &Mount) -> Result<String> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
@@ -256,9 +256,8 @@ fn source_name(mount: &Mount) -> Result<String> {
         .collect())
 }
 
-/// Removes a tree of empty directories, empty files and links: mount points. Anything
-/// else is somebody's data under a mount that did not come off; it stays, and
-/// is an error.
+/// Removes a tree of empty directories, empty files and links, the mount points. Other files
+/// are user data below a mount that was not unmounted: they stay, and are an error.
 fn remove_placeholders(path: &Path) -> Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(m) => m,

@@ -1,4 +1,4 @@
-//! A guest that does not answer: what is seen of it from the host, in the log.
+//! Diagnosing a guest that does not answer: its state, as seen from the host, is logged.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::error::Error;
 use crate::pod::console::console_tail;
 use crate::pod::vm::GuestVm;
 
-/// Between two looks, which tell the threads that run all the time.
+/// The time between two samples, which show the threads that run all the time.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl GuestVm {
-    /// Logs what the VM's threads are at, and what the guest has said last: a vCPU that
-    /// runs all the time, one that waits for ever, and a device that is stuck in the
-    /// host's file system look the same from outside.
+    /// Logs the state of the VM's threads, and the guest's last console output. Without it, a
+    /// vCPU that runs all the time, one that waits for ever, and a device that is stuck in the
+    /// host's file system look the same.
     pub(crate) async fn log_stall(&self, error: &Error) {
         let pids = self.pids();
         let look = || pids.iter().map(|pid| threads(*pid).unwrap_or_default());
@@ -34,7 +34,7 @@ impl GuestVm {
     }
 }
 
-/// Each thread with how much of the time it ran.
+/// Each thread with the share of the time in which it ran.
 fn busy(now: &[ThreadState], before: &[ThreadState]) -> Vec<String> {
     let percent = |thread: &ThreadState| {
         let before = before.iter().find(|other| other.tid == thread.tid);

@@ -1,4 +1,4 @@
-//! Containers are paused, resumed, and given other limits.
+//! Pausing and resuming containers, and changing their limits.
 
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ impl Pod {
             let _op = pod.op.lock().await;
             let before = *lock(&found.limits);
             let after = before.updated(Some(&asked));
-            // Room first, then the right to use it.
+            // The VM grows first, then the container may use more.
             let more = Limits {
                 cpus: before.cpus.max(after.cpus),
                 memory: before.memory.max(after.memory),
@@ -108,7 +108,7 @@ impl Pod {
                 Err(e) => Err(e),
             };
             *lock(&found.limits) = if updated.is_ok() { after } else { before };
-            // Memory in use cannot be taken back at once; it will with the next change.
+            // Memory in use cannot be taken back at once; a later change tries again.
             if let Err(e) = pod.fit().await {
                 log::warn!("Pod {} keeps its size: {e}", pod.id());
             }
@@ -117,8 +117,7 @@ impl Pod {
         .await
     }
 
-    /// Gives the VM the size that the limits of all containers want. The caller holds the
-    /// operation lock.
+    /// Resizes the VM to the limits of all containers. The caller holds the operation lock.
     pub(crate) async fn fit(&self) -> Result<()> {
         let containers = self.containers();
         let limits = containers.iter().map(|container| container.limits());

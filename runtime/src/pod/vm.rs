@@ -1,5 +1,5 @@
-//! The VM of a pod and the agent in it, until both are gone. Disks and sizes need no more of a
-//! pod than this.
+//! The VM of a pod and the agent in it, until both are gone. Disks and resizing need only this
+//! part of a pod.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -19,16 +19,17 @@ use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::{self, PodRunState, PodRunStatus};
 use crate::sync::lock;
 
-/// How long a guest that is about to go has for its last writes.
+/// How long a guest may take for its last writes before its end.
 const SYNC_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long the end of a VM may go unnoticed after its agent has hung up.
+/// How long the end of a VM may take to be noticed after its agent has hung up.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// How long the end of a VM whose agent has hung up is waited for: it says more.
+/// How long to wait for the end of a VM whose agent has hung up, since it says more about the
+/// cause.
 const CAUSE: Duration = Duration::from_millis(500);
 
-/// Between two events that the agent is asked for: it decides how many there are.
+/// The pause between two requests for events, since the guest decides how many there are.
 const EVENT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A VM that has booted, and its agent.
@@ -36,12 +37,12 @@ pub(crate) struct GuestVm {
     pub(super) dir: RunPaths,
     vm: Box<dyn Vm>,
     pub(crate) agent: Agent,
-    /// It can be given devices.
+    /// Whether devices can be attached to it.
     pub(crate) can_attach: bool,
     state: Mutex<PodRunState>,
-    /// Its end was asked for.
+    /// Whether its end was requested.
     ending: AtomicBool,
-    /// Why it is gone, once it is.
+    /// The reason why it is gone; `None` while it runs.
     gone: watch::Sender<Option<String>>,
 }
 
@@ -74,17 +75,17 @@ impl GuestVm {
         Ok(self.vm.plug_memory(mib).await?)
     }
 
-    /// Gives the VM a device; returns its slot.
+    /// Attaches a device to the VM; returns its slot.
     pub(crate) async fn attach(&self, device: Extra) -> Result<u32> {
         Ok(self.vm.attach(device).await?)
     }
 
-    /// Takes a device away from the VM.
+    /// Detaches a device from the VM.
     pub(crate) async fn detach(&self, slot: u32) -> Result<()> {
         Ok(self.vm.detach(slot).await?)
     }
 
-    /// The hypervisor and why it was chosen.
+    /// The hypervisor and the reason for its choice.
     pub(crate) fn hypervisor(&self) -> String {
         lock(&self.state).hypervisor.clone()
     }
@@ -95,7 +96,8 @@ impl GuestVm {
         state.processes.iter().map(|process| process.pid).collect()
     }
 
-    /// What its processes use on the host: memory in bytes and CPU time in nanoseconds.
+    /// The resource usage of its processes on the host: memory in bytes and CPU time in
+    /// nanoseconds.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let processes = lock(&self.state).processes.clone();
         let usage = processes
@@ -109,7 +111,7 @@ impl GuestVm {
         lock(&self.state).cgroups.clone()
     }
 
-    /// Why it is gone, if that was not asked for.
+    /// The reason why it is gone, if its end was not requested.
     pub(crate) fn lost(&self) -> Option<String> {
         let asked = self.ending.load(Ordering::Relaxed);
         self.gone.borrow().clone().filter(|_| !asked)
@@ -142,13 +144,13 @@ impl GuestVm {
         }
     }
 
-    /// A call to the agent, cut short by the end of the VM.
+    /// Runs a call to the agent until the end of the VM.
     pub(crate) async fn unless_gone<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
             answer = call => match answer {
-                // The connection went before the end of the VM was noticed; or the
-                // guest answers what is no answer, and stays.
+                // The connection ended before the end of the VM was noticed; or the guest sends
+                // an invalid answer, and stays.
                 Err(e @ Error::Agent { kind: ErrorKind::Unavailable, .. }) => {
                     match timeout(NOTICED, self.gone()).await {
                         Ok(reason) => Err(self.gone_error(&reason)),
@@ -165,8 +167,8 @@ impl GuestVm {
         }
     }
 
-    /// Ends the VM: lets the guest write what it holds, then kills. Returns
-    /// when its processes are gone.
+    /// Ends the VM: lets the guest write its cached data, then kills it. Returns when its
+    /// processes have ended.
     pub(crate) async fn stop(&self, reason: &str) {
         self.ending.store(true, Ordering::Relaxed);
         if self.gone.borrow().is_none() {
@@ -209,15 +211,14 @@ impl GuestVm {
         }
     }
 
-    /// The one place that notices the end of the VM, whatever its cause: one
-    /// of its processes ended, or the agent hung up. Until then `on_event` has what the agent
-    /// reports.
+    /// Notices the end of the VM, for any cause: one of its processes ended, or the agent hung
+    /// up. This is the only place that does. Until then the agent's events go to `on_event`.
     pub(crate) async fn watch(&self, on_event: impl Fn(api::Event)) {
         let reason = tokio::select! {
             exit = self.vm.wait() => exit.to_string(),
             reason = self.watch_agent(on_event) => reason,
         };
-        // Both go: neither is of use without the other.
+        // Both are ended: neither can work without the other.
         self.vm.kill().await;
         if !self.ending.load(Ordering::Relaxed) {
             log::error!("Pod {}: its VM is gone: {reason}", self.pod());

@@ -13,8 +13,8 @@ use crate::error::{Context, Result};
 use crate::state_dir;
 use crate::state_dir::Stored;
 
-/// What is read in it is of one directory, whatever has its name meanwhile; and the
-/// kernel does not walk to it again for each file.
+/// A directory, held open: all reads are from the same directory, even if its name is reused
+/// meanwhile, and the kernel does not resolve its path for each file.
 #[derive(Debug)]
 pub(crate) struct Dir {
     fd: OwnedFd,
@@ -22,7 +22,7 @@ pub(crate) struct Dir {
 }
 
 impl Dir {
-    /// Holds a directory.
+    /// Opens a directory.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming it.
@@ -31,7 +31,7 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// Holds a directory in this one.
+    /// Opens a directory in this one.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -41,7 +41,7 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// What has this name, if something has. Links are not followed.
+    /// The attributes of a file; `None` if it does not exist. Links are not followed.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -55,7 +55,7 @@ impl Dir {
         }
     }
 
-    /// The names in a directory in this one; see [`names`].
+    /// The names in a directory in this one (see [`names`]).
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -63,7 +63,7 @@ impl Dir {
         names_at(self.fd.as_fd(), name.as_ref()).on("read", self.path.join(name))
     }
 
-    /// Opens a file; `None` if it is not there.
+    /// Opens a file; `None` if it does not exist.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -78,7 +78,7 @@ impl Dir {
         }
     }
 
-    /// Reads a state file; see [`state_dir::read_or`].
+    /// Reads a state file (see [`state_dir::read_or`]).
     ///
     /// # Errors
     /// As [`state_dir::read`], with the whole path.
@@ -97,8 +97,8 @@ fn open(at: BorrowedFd<'_>, dir: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(at, dir, flags, Mode::empty())?)
 }
 
-/// The names in a directory of ours, sorted; none if it is not there. What begins
-/// with a dot is not whole.
+/// The names in a directory of state, sorted; empty if it does not exist. Names that begin with
+/// a dot are left out: these are incomplete.
 ///
 /// # Errors
 /// [`crate::Error::Io`].
@@ -106,8 +106,8 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
     names_at(CWD, dir).on("read", dir)
 }
 
-/// Without `fs::read_dir`, which asks first what it has opened, for each of a
-/// thousand.
+/// Does not use `fs::read_dir`, which checks what it has opened: one system call more for each
+/// of perhaps a thousand directories.
 fn names_at(at: BorrowedFd<'_>, dir: &Path) -> io::Result<Vec<String>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
     let open = match rustix::fs::openat(at, dir, flags, Mode::empty()) {

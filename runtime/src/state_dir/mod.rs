@@ -1,13 +1,13 @@
-//! State files: versioned JSON, replaced as a whole or not at all.
+//! State files: versioned JSON, replaced atomically.
 //!
-//! What a build has written every later build reads, whatever it was about: a pod that
-//! runs, one that a crash left, an image. So for each kind of file ([`Stored`]):
-//! - A field that may be added without a new version is one whose absence means what the
-//!   build before did (`#[serde(default)]`), and that this one may lose: it passes over
-//!   what it does not know, and writes the file again without it.
-//! - Everything else is a new version, with a step that leads to it from the one before,
-//!   and a file of the one before in `runtime/fixtures`, where all are kept.
-//! - A version that is newer than the build is refused by name, with the way out.
+//! Every build can read the files of all earlier builds: of running pods, of pods that a crash
+//! left, of images. So for each kind of file ([`Stored`]):
+//! - A field may be added without a new version if its absence means what the previous build
+//!   did (`#[serde(default)]`), and if that build may lose it: a build ignores unknown fields,
+//!   and writes the file again without them.
+//! - Every other change is a new version, with an upgrade from the previous version, and a file
+//!   of that version in `runtime/fixtures`, where all are kept.
+//! - A version that is newer than the build is refused by name, with the remedy.
 
 pub(crate) mod dir;
 pub(crate) mod id;
@@ -31,30 +31,29 @@ use serde_json::{Map, Value};
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 
-/// What a kind of state file holds.
+/// The content of a kind of state file.
 pub trait Stored: Serialize + DeserializeOwned {
-    /// The version that this build writes. It reads all from 1 on.
+    /// The version that this build writes. It can read all from 1 on.
     const VERSION: u32 = 1;
 
-    /// Makes of a file of version `from`, which is below [`Stored::VERSION`], one of the
-    /// version after it.
+    /// Upgrades a file of version `from`, which is below [`Stored::VERSION`], to the next
+    /// version.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// The problem, as text.
     fn upgrade(from: u32, _file: &mut Map<String, Value>) -> Result<(), String> {
         Err(format!("nothing leads on from state version {from}"))
     }
 }
 
-/// No state file is larger; a larger one is not ours.
+/// The largest state file; a larger one is not valid.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Most are not larger than this.
+/// Most files are not larger than this.
 const USUAL_BYTES: usize = 4096;
 
-/// State files are no links; and to open a FIFO is not to wait for anybody. The first
-/// read of a new file would change its inode (its access time), and so wait for
-/// the journal of a file system that others are busy writing to.
+/// State files are not links; opening a FIFO must not wait. O_NOATIME: the first read of a new
+/// file would change its inode (the access time), and wait for the file system's journal.
 pub(crate) const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME;
 
 #[derive(Serialize)]
@@ -69,9 +68,8 @@ struct Version {
     version: u32,
 }
 
-/// Replaces `path` by `value`: temporary file, fsync, rename, fsync of the
-/// directory. After a crash at any moment the file holds the old value or the
-/// new one.
+/// Replaces `path` by `value` atomically: temporary file, fsync, rename, fsync of the
+/// directory. After a crash the file holds the old or the new value.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.
@@ -90,8 +88,7 @@ pub fn write<T: Stored>(path: &Path, value: &T) -> Result<()> {
     })
 }
 
-/// Removes what writers have left that were killed. The caller sees to it that
-/// nobody writes in `dir`.
+/// Removes the temporary files of killed writers. The caller excludes other writers in `dir`.
 pub(crate) fn sweep_temps(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -102,8 +99,8 @@ pub(crate) fn sweep_temps(dir: &Path) {
     }
 }
 
-/// Writes a file into a directory that is not in its place yet: the file is
-/// synced, its name is not ([`sync_dir`]).
+/// Writes a file into a directory that is not in its final place yet. The file is synced, its
+/// name is not ([`sync_dir`]).
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.
@@ -122,7 +119,7 @@ fn create<T: Stored>(file: &Path, of: &Path, value: &T) -> Result<()> {
     open.sync_all().on("sync", file)
 }
 
-/// Makes the names in a directory last.
+/// Syncs the names in a directory to the disk.
 ///
 /// # Errors
 /// [`Error::Io`] naming the directory.
@@ -131,7 +128,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     blocking(synced).on("sync", dir)
 }
 
-/// Makes a directory and those above it that are missing, such that they last.
+/// Makes a directory and its missing parents, synced to the disk.
 ///
 /// # Errors
 /// [`Error::Io`] naming the directory.
@@ -145,25 +142,25 @@ pub(crate) fn make_dirs(dir: &Path, mode: u32) -> Result<()> {
     };
     make_dirs(parent, mode)?;
     match fs::DirBuilder::new().mode(mode).create(dir) {
-        // Somebody else was first; whether it has synced is not known.
+        // Another process made it at the same time, and may not have synced it.
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
         made => made.on("create", dir)?,
     }
     sync_dir(parent)
 }
 
-/// Reads a state file back.
+/// Reads a state file.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::BadFile`] if it is torn, was
-/// written by a later build, or is none of ours.
+/// [`Error::Io`] if it cannot be read, [`Error::BadFile`] if it is incomplete, is of a later
+/// build, or is not a state file.
 pub fn read<T: Stored>(path: &Path) -> Result<T> {
     const CURE: &str =
         "remove the pod with `containerd-shim-rust-kata-v2 delete` or by deleting its container";
     read_or(path, || CURE.to_owned())
 }
 
-/// As [`read`], with other words for what to do about a bad file.
+/// As [`read`], with another remedy for a bad file.
 ///
 /// # Errors
 /// As [`read`].
@@ -184,7 +181,8 @@ pub(crate) fn read_file<T: Stored>(
 ) -> Result<T> {
     let mut text = Vec::with_capacity(USUAL_BYTES);
     let first = rustix::io::read(file, spare_capacity(&mut text)).map_err(io::Error::from);
-    // What parses is whole: a list of a thousand pods is spared the second look.
+    // A file that parses is complete: without the checks below, a list of a thousand pods is
+    // faster.
     if let Ok(value) = parse(&text) {
         return Ok(value);
     }
@@ -203,11 +201,11 @@ pub(crate) fn read_file<T: Stored>(
     parse(&text).or_else(bad)
 }
 
-/// A state file's text, or what is wrong with it.
+/// Parses a state file, or returns the problem.
 fn parse<T: Stored>(text: &[u8]) -> Result<T, String> {
     let none = |e: &dyn Display| format!("not a state file ({e})");
     let damaged = |e: serde_json::Error| format!("damaged state file ({e})");
-    // Once, not word by word.
+    // UTF-8 is checked once, not for each string.
     let text = std::str::from_utf8(text).map_err(|e| none(&e))?;
     let version = match first_version(text) {
         Some(version) => version,
@@ -220,7 +218,7 @@ fn parse<T: Stored>(text: &[u8]) -> Result<T, String> {
         return serde_json::from_str(text).map_err(damaged);
     }
     if version == 0 || version > T::VERSION {
-        // The rest may be anything.
+        // The rest of the file may be anything.
         return Err(format!(
             "state version {version}, but this build reads {}; use the build that wrote it, or else",
             up_to(T::VERSION)
@@ -233,7 +231,7 @@ fn parse<T: Stored>(text: &[u8]) -> Result<T, String> {
     serde_json::from_value(Value::Object(file)).map_err(damaged)
 }
 
-/// The versions that can be read.
+/// The range of versions that can be read.
 fn up_to(version: u32) -> String {
     match version {
         1 => "1".to_owned(),
@@ -241,8 +239,8 @@ fn up_to(version: u32) -> String {
     }
 }
 
-/// The version of a file that [`create`] wrote, which begins with it: to find it in
-/// any file takes as long as to read all that is in it.
+/// The version at the beginning of a file that [`create`] wrote. To find it elsewhere in a file
+/// takes as long as to parse it.
 fn first_version(text: &str) -> Option<u32> {
     let rest = text.strip_prefix("{\n  \"version\": ")?;
     let (version, _) = rest.split_once(',')?;
@@ -319,7 +317,7 @@ mod tests {
                 "{error}"
             );
         }
-        // It is written as this build has it.
+        // The file is rewritten in this build's version.
         write(&path, &later(1, false)).unwrap();
         assert!(
             fs::read_to_string(&path)

@@ -1,14 +1,15 @@
-//! Where a pod's files are (see "State and locks" in `docs/architecture.md`).
+//! The paths of a pod's files (see "State and locks" in `docs/architecture.md`).
 //!
 //! ```text
 //! <root>/<namespace>/<pod>/  lock owner config.json state.json
 //!                            containers/<id>/{config.json,state.json}
 //!                            shared/<id>/{rootfs,mounts/<n>} shared/.sources/<source>
-//! <root>/.vm/<hash>/         console log; sockets/ is what the VMM sees
+//! <root>/.vm/<hash>/         console log; the VMM sees sockets/
 //! ```
-//! The VM's directory is apart and hashed: namespaces of 76 and ids of 64
-//! characters would not fit the 108 bytes of a Unix socket's path. No
-//! containerd namespace starts with a dot.
+//!
+//! The VM's directory is separate and named by a hash: namespaces of 76 and ids of 64
+//! characters would not fit the 108 bytes of a Unix socket's path. containerd's namespaces do
+//! not start with a dot.
 
 use std::path::{Path, PathBuf};
 
@@ -89,13 +90,13 @@ impl RunPaths {
         self.root.join(".vm").join(hex)
     }
 
-    /// Where the owner serves `management.proto`, if it is none of the
-    /// engine's. The VMM does not see this directory.
+    /// The socket on which the owner serves `management.proto`, for pods outside the engine.
+    /// The VMM does not see this directory.
     pub fn management(&self) -> PathBuf {
         self.vm().join("manage")
     }
 
-    /// The vsock sockets, and nothing else: the VMM sees this directory.
+    /// The directory of the vsock sockets alone: the VMM sees this directory.
     pub fn sockets(&self) -> PathBuf {
         self.vm().join("sockets")
     }

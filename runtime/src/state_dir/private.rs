@@ -1,5 +1,5 @@
-//! Directories of state, which other users of the host may not enter: containers' files
-//! lie below, with modes that are meant for the container, and set-user-id programs.
+//! Directories of state, closed to other users of the host: containers' files are below, with
+//! modes that are meant for the container, and set-user-id programs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -10,14 +10,14 @@ use std::path::Path;
 use crate::error::{Context, Error, Result};
 use crate::state_dir;
 
-/// What the owner alone may do.
+/// The mode of a directory of state: access for the owner alone.
 pub(crate) const MODE: u32 = 0o700;
-/// What others may do.
+/// The mode bits of other users.
 const OTHERS: u32 = 0o077;
-/// A directory in which others may make files is not for state.
+/// The mode bits with which others can make files; such a directory is not used for state.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What the directory of a pod has (`paths`): any of it, where a crash left less than all.
+/// The entries of a pod's directory (`paths`). A crash may leave only some of them.
 const PARTS: [&str; 6] = [
     "lock",
     "owner",
@@ -27,12 +27,11 @@ const PARTS: [&str; 6] = [
     "shared",
 ];
 
-/// What `root` and `data_root` have at the top, beside namespaces.
+/// The top entries of `root` and `data_root`, beside namespaces.
 const OURS: [&str; 6] = [".vm", ".owners", "pods", "images", "volumes", "events"];
 
-/// As [`make`], for a directory that the configuration names. It may be one that
-/// others need, such as `/var/lib`: it is closed to them only if it is empty or has
-/// state of ours in it, and nothing of others.
+/// As [`make`], for a directory that the configuration names. It may be one that others need,
+/// such as `/var/lib`: it is closed to them only if it is empty, or holds only state.
 ///
 /// # Errors
 /// As [`make`]; [`Error::Invalid`] for one with other things in it.
@@ -51,7 +50,7 @@ pub(crate) fn make_root(dir: &Path) -> Result<()> {
 
 fn is_ours(dir: &Path) -> Result<bool> {
     let names = names_in(dir).on("read", dir)?;
-    // Without VMs an empty directory could be anybody's.
+    // Without a directory of VMs, an empty directory may belong to another program.
     let has_vms = names.iter().any(|name| name == OURS[0] || name == OURS[1]);
     Ok(names.iter().all(|name| {
         OURS.iter().any(|ours| name == ours)
@@ -60,7 +59,7 @@ fn is_ours(dir: &Path) -> Result<bool> {
     }))
 }
 
-/// Are there pods in the directory, damaged ones included, and nothing else?
+/// Whether a directory holds pods, damaged ones included, and nothing else.
 fn is_namespace(dir: &Path, may_be_empty: bool) -> bool {
     let is_pod = |name: &OsString| {
         let pod = dir.join(name);
@@ -82,12 +81,12 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
         .collect()
 }
 
-/// Makes a directory of state and those above it that are missing. One that is there and
-/// lets others in is closed to them: earlier builds made it so.
+/// Makes a directory of state and its missing parents. An existing directory that is open to
+/// others is closed: earlier builds left it open.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a directory that cannot be ours: of another user, writable by
-/// others, or of the first level, such as `/run`; [`Error::Io`].
+/// [`Error::Invalid`] for a directory that cannot be used for state: of another user, writable
+/// by others, or of the first level, such as `/run`; [`Error::Io`].
 pub(crate) fn make(dir: &Path) -> Result<()> {
     state_dir::make_dirs(dir, MODE)?;
     let mut options = fs::File::options();
@@ -179,7 +178,7 @@ mod tests {
         for theirs in [
             with("lib", &["dpkg"]),
             with("srv", &["images", "www/x"]),
-            // An earlier build could be given such a directory.
+            // Earlier builds accepted such a directory.
             with("var", &["k8s.io/pod/containers", ".vm", "dpkg/info/x"]),
         ] {
             let error = make_root(&theirs).unwrap_err().to_string();

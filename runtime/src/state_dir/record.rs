@@ -1,5 +1,5 @@
-//! What is on disk about a pod: enough for any other process to list it, and
-//! to remove all of it after any crash.
+//! The records of a pod on disk: enough for any other process to list it, and to remove it
+//! completely after a crash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ impl std::fmt::Display for ManagedBy {
     }
 }
 
-/// What a pod is asked to be (`config.json`, written once).
+/// The request for a pod (`config.json`, written once).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodConfig {
     /// containerd's namespace, or a namespace of the engine.
@@ -53,43 +53,42 @@ pub struct PodConfig {
     /// pod without that key is the engine's.
     #[serde(default, rename = "front_door", alias = "managed_by")]
     pub managed_by: ManagedBy,
-    /// Where its owner serves the task API; empty if nowhere.
+    /// The address on which its owner serves the task API; empty if it does not.
     #[serde(skip)]
     pub address: String,
-    /// The network namespace that the pod's processes run in.
+    /// The network namespace of the pod's processes.
     pub netns: Option<PathBuf>,
-    /// Of the pod's UTS namespace.
+    /// The host name in the pod's UTS namespace.
     pub hostname: Option<String>,
-    /// Of the pod's namespaces.
+    /// The sysctls of the pod's namespaces.
     pub sysctls: HashMap<String, String>,
     /// The host cgroup of the pod's processes, as in the OCI spec.
     pub cgroups_path: Option<PathBuf>,
     /// Annotations of the first container.
     pub labels: HashMap<String, String>,
-    /// What the containers may use at the most, in bytes: added to the VM's
-    /// own memory.
+    /// The memory limit of the containers in bytes, which is added to the VM's own memory.
     pub memory_limit: Option<u64>,
-    /// The CPUs that the containers may use at the most.
+    /// The CPU limit of the containers.
     pub cpus: Option<u32>,
     /// Limits of its cgroup.
     #[serde(default)]
     pub cpu_limits: CpuLimits,
-    /// The containers that join a pid namespace share the pod's.
+    /// Whether containers that join a pid namespace share the pod's.
     #[serde(default)]
     pub share_pid: bool,
-    /// Its VM goes on when the last container has ended.
+    /// Whether its VM stays up when the last container has ended.
     #[serde(default)]
     pub outlives_containers: bool,
 }
 
-/// CRI annotations that size a sandbox, containerd `pkg/cri/annotations`.
+/// The CRI's annotations for the size of a sandbox (containerd `pkg/cri/annotations`).
 const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 
 impl PodConfig {
-    /// The pod that the first container of it describes: the CRI's sandbox, or
-    /// a container that is alone in its pod.
+    /// The pod for its first container's spec: the CRI's sandbox, or a container that is alone
+    /// in its pod.
     pub fn from_spec(namespace: &str, id: &str, address: &str, spec: &Spec) -> Self {
         let labels = spec.annotations().clone().unwrap_or_default();
         let linux = spec.linux().as_ref();
@@ -132,11 +131,11 @@ impl PodConfig {
     }
 }
 
-/// Where a pod stands.
+/// The status of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodRunStatus {
-    /// Being made.
+    /// It is being made.
     Creating,
     /// Its VM runs.
     Running,
@@ -147,28 +146,28 @@ pub enum PodRunStatus {
 /// The state of a pod (`state.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodRunState {
-    /// Where it stands.
+    /// Its status.
     pub status: PodRunStatus,
-    /// The hypervisor and why it was chosen.
+    /// The hypervisor and the reason for its choice.
     pub hypervisor: String,
     /// The host processes of the VM.
     pub processes: Vec<VmProcess>,
-    /// How the VM ended, if it did.
+    /// How the VM ended, if it has.
     pub reason: Option<String>,
-    /// Host cgroup directories that were made for the pod.
+    /// The host's cgroup directories that were made for the pod.
     pub cgroups: Vec<PathBuf>,
 }
 
-/// What a container is (`containers/<id>/config.json`, written once).
+/// The record of a container (`containers/<id>/config.json`, written once).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Its id.
     pub id: String,
     /// Its OCI bundle.
     pub bundle: PathBuf,
-    /// It is the pod's sandbox, or alone in its pod.
+    /// Whether it is the pod's sandbox, or alone in its pod.
     pub sandbox: bool,
-    /// When it was created.
+    /// The time of its creation.
     pub created: SystemTime,
 }
 
@@ -186,11 +185,11 @@ pub struct ContainerRunState {
 /// A process in a state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessRecord {
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
     /// The pid of its pid proxy on the host; 0 if it has none yet.
     pub pid: u32,
-    /// How it ended.
+    /// How it ended, if it has.
     pub exit: Option<Exit>,
 }
 

@@ -218,7 +218,7 @@ mod tests {
         let (_root, listed, staging_dir) = two();
         let a = listed.join("a");
         let placed = place(&a, &staging_dir, |_| {
-            // Another comes first.
+            // Another process is first.
             place(&a, &staging_dir, |_| Ok(()))
         });
         let late = taken(placed.unwrap_err(), "pod", "a");

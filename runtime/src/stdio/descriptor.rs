@@ -1,11 +1,12 @@
-//! Descriptors of a process beside stdin, stdout and stderr: each a vsock stream
-//! of its own, carried to and from a socket that the client gave.
+//! Descriptors of a process beside stdin, stdout and stderr: each is a vsock stream of its own,
+//! connected to a socket from the client.
 //!
 //! ```text
-//! client ── socket ── pumps ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe or socket ── process
+//! client ─ socket ─ pumps ─ Unix socket ─ rust-kata-vmm ═ vsock ═ agent ─ pipe or socket ─ process
 //! ```
-//! The client's end is never the descriptor itself, but a socket that serves it:
-//! so nothing here waits for, or steals from, an open file of somebody else.
+//!
+//! The client's end is a socket that serves the descriptor, never the descriptor itself. So
+//! nothing here waits for another program's open file, or reads data from it.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;
@@ -17,15 +18,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::stdio::pump::{InputPump, InputSource, OutputPump, Sink};
 
-/// Which way the bytes of a descriptor go, as its process sees it.
+/// The direction of a descriptor's bytes, from its process's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// It reads, from a pipe.
+    /// The process reads from a pipe.
     In,
-    /// It writes, to a pipe.
+    /// The process writes to a pipe.
     Out,
-    /// Both, on a socket, of which either way may be shut down.
+    /// Both directions of a socket, each of which may be shut down.
     Both,
 }
 
@@ -59,18 +60,18 @@ impl From<api::Direction> for Direction {
     }
 }
 
-/// A descriptor that a process is given.
+/// A descriptor for a process.
 #[derive(Debug)]
 pub struct Descriptor {
-    /// The number that the process knows it by.
+    /// Its number in the process.
     pub number: u32,
-    /// Which way its bytes go.
+    /// The direction of its bytes.
     pub direction: Direction,
-    /// Our end of it: the client has the other one.
+    /// This process's end of the socket; the client has the other one.
     pub client: UnixStream,
 }
 
-/// Checks the numbers of the descriptors of one process.
+/// Checks the descriptor numbers of one process.
 ///
 /// # Errors
 /// [`Error::Invalid`], with the number.
@@ -108,8 +109,7 @@ impl Descriptor {
         }
     }
 
-    /// Starts what the agent has dialled `stream` for; the process is fed once
-    /// it starts.
+    /// Starts pumping for a connected `stream`. The process gets its input once it starts.
     pub(crate) fn connect(self, stream: tokio::net::UnixStream) -> Result<DescriptorPumps> {
         let number = self.number;
         let unusable = |e| Error::Internal(format!("The client's end of descriptor {number}: {e}"));
@@ -130,8 +130,8 @@ impl Descriptor {
     }
 }
 
-/// The pumps of a descriptor. Dropped, they take nothing more in; but what came
-/// in is still given to the client, as fast as that reads it.
+/// The pumps of a descriptor. After a drop they receive no more from the process, but still
+/// deliver what they have to the client.
 #[derive(Debug, Default)]
 pub(crate) struct DescriptorPumps {
     input: Option<InputPump>,
@@ -225,7 +225,7 @@ mod tests {
                 }
             }
         });
-        // The second if the pump had not read all when it ended.
+        // ConnectionReset if the pump had not read everything when it ended.
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
         assert!(matches!(error.await.unwrap(), BrokenPipe | ConnectionReset));
     }
@@ -252,7 +252,7 @@ mod tests {
         let total = data.len() as u64;
         let mut progress = pumps.output().unwrap().progress();
         let sent = data.clone();
-        // It stays open, as by a child of the process.
+        // The descriptor stays open, as if a child of the process had it.
         let writer = tokio::task::spawn_blocking(move || guest.write_all(&sent).map(|()| guest));
         assert!(progress.received(total, SOON).await);
         drop(pumps);

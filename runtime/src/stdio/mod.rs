@@ -1,14 +1,14 @@
-//! A process's stdin, stdout, stderr and further descriptors: one vsock stream
-//! each, carried to and from what the client gave (FIFOs of containerd, files,
-//! descriptors; sockets for the further ones).
+//! A process's stdin, stdout, stderr and further descriptors: one vsock stream each, connected
+//! to the client's endpoints (FIFOs of containerd, files, descriptors; sockets for the further
+//! descriptors).
 //!
 //! ```text
 //! client ── FIFO ── pump ── Unix socket ── rust-kata-vmm ══ vsock ══ agent ── pipe ── process
 //! ```
-//! The host opens each stream with a token that it made up, and names the tokens to
-//! the agent in the call that makes the process. The host listens for none: nothing
-//! in the guest but the agent has a part in it.
-//! There is no message per chunk, and back-pressure runs through all of it.
+//!
+//! The host opens each stream with a random token, and passes the tokens to the agent in the
+//! call that makes the process. The host does not listen for streams, so only the agent in the
+//! guest can take part. There is no message per chunk, and back-pressure works end to end.
 
 pub(crate) mod descriptor;
 pub(crate) mod output;
@@ -33,33 +33,33 @@ use crate::error::{Context, Error, Result};
 use crate::stdio::descriptor::{Descriptor, DescriptorPumps};
 use crate::stdio::pump::{InputPump, InputSource, OutputProgress, OutputPump, Sink};
 
-/// One end that the client gave for a stream.
+/// The client's end of a stream.
 #[derive(Debug, Default)]
 pub enum Endpoint {
     /// Not connected: the process gets `/dev/null`.
     #[default]
     None,
-    /// A FIFO, a file or a device, opened here. `file:///path` is a file that
-    /// is appended to.
+    /// A FIFO, a file or a device, opened by the runtime. `file:///path` is a file that is
+    /// appended to.
     Path(PathBuf),
     /// An open descriptor.
     Fd(OwnedFd),
-    /// Somebody in this process.
+    /// A stream within this process.
     Stream(DuplexStream),
 }
 
-/// How a process is connected.
+/// The endpoints of a process.
 #[derive(Debug, Default)]
 pub struct ProcessIo {
-    /// What the process reads.
+    /// Its stdin.
     pub stdin: Endpoint,
-    /// What it writes.
+    /// Its stdout.
     pub stdout: Endpoint,
-    /// What it complains about. Unused with a terminal.
+    /// Its stderr. Unused with a terminal.
     pub stderr: Endpoint,
-    /// The process gets a pty.
+    /// Whether the process gets a pty.
     pub terminal: bool,
-    /// What it has open beside these.
+    /// Its further descriptors.
     pub descriptors: Vec<Descriptor>,
 }
 
@@ -77,7 +77,7 @@ impl Endpoint {
     }
 }
 
-/// Streams that are opened at a time.
+/// How many streams are opened at a time.
 const MAX_OPENING: usize = 64;
 
 /// The longest answer to a `CONNECT`: `OK`, a number and the end of the line.
@@ -86,15 +86,15 @@ const MAX_ANSWER: usize = 16;
 /// Opens streams to the agent of one VM.
 #[derive(Debug, Clone)]
 pub struct Streams {
-    /// The socket that leads to the guest, by descriptor: beside it, a VMM that was
-    /// taken over could put a link to another one.
+    /// The socket to the guest, by descriptor: a VMM that was taken over could put a link to
+    /// another socket in its place.
     vsock: Arc<OwnedFd>,
     opening: Arc<Semaphore>,
 }
 
 impl Streams {
-    /// Finds the socket by which the VM's guest is reached. To be called before any
-    /// program runs in the guest that the host does not trust.
+    /// Opens the socket to the VM's guest. Must be called before untrusted programs run in the
+    /// guest.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::BadFile`] if there is no socket.
@@ -115,7 +115,7 @@ impl Streams {
 fn random_token() -> Result<u64> {
     let mut bytes = [0u8; 8];
     loop {
-        // SAFETY: the buffer is ours and of the length given.
+        // SAFETY: the buffer is valid for the given length.
         let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
         match u64::from_le_bytes(bytes) {
             token if n == 8 && token != 0 => return Ok(token),
@@ -131,9 +131,9 @@ fn random_token() -> Result<u64> {
 }
 
 impl Streams {
-    /// Opens the stream that `token` stands for.
+    /// Opens the stream for `token`.
     async fn open(&self, token: u64) -> Result<UnixStream> {
-        // It is never closed.
+        // This cannot fail: the semaphore is never closed.
         let _permit = self.opening.acquire().await;
         let deadline = Duration::from_secs(STREAM_DEADLINE);
         match tokio::time::timeout(deadline, self.dial(token)).await {
@@ -148,8 +148,8 @@ impl Streams {
         }
     }
 
-    /// As Firecracker's vsock does it: `CONNECT <port>`, answered by `OK <number>`
-    /// once the guest has accepted. The token follows at once.
+    /// The protocol of Firecracker's vsock: `CONNECT <port>`, answered by `OK <number>` once
+    /// the guest has accepted. The token follows at once.
     async fn dial(&self, token: u64) -> io::Result<UnixStream> {
         let path = format!("/proc/self/fd/{}", self.vsock.as_raw_fd());
         let mut stream = UnixStream::connect(path).await?;
@@ -161,7 +161,7 @@ impl Streams {
             if answer.len() == MAX_ANSWER {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            // Byte by byte: the process's output may follow.
+            // Read byte by byte: the process's output may follow.
             answer.push(stream.read_u8().await?);
         }
         match answer.starts_with(b"OK ") {
@@ -171,13 +171,13 @@ impl Streams {
     }
 }
 
-/// The streams of a process whose creation is under way.
+/// The streams of a process that is being created.
 #[derive(Debug)]
 pub struct Pending {
     door: Streams,
-    /// Of stdin, stdout and stderr; 0 for what is not connected.
+    /// The tokens of stdin, stdout and stderr; 0 if not connected.
     tokens: [u64; 3],
-    /// Those of the further descriptors, in their order.
+    /// The tokens of the further descriptors, in order.
     further: Vec<u64>,
     io: ProcessIo,
 }
@@ -186,8 +186,8 @@ impl Streams {
     /// Prepares the streams for `io`. The tokens go to the agent.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the system has no random numbers;
-    /// [`Error::Invalid`] for descriptors that cannot be.
+    /// [`Error::Internal`] if the system has no random numbers; [`Error::Invalid`] for invalid
+    /// descriptors.
     pub fn prepare(&self, io: ProcessIo) -> Result<Pending> {
         descriptor::check(io.descriptors.iter().map(|one| one.number))?;
         let token = |wanted: bool| if wanted { random_token() } else { Ok(0) };
@@ -207,7 +207,7 @@ impl Streams {
 }
 
 impl Pending {
-    /// What the agent is told.
+    /// The streams, as a message for the agent.
     pub fn request(&self) -> protos::agent::Stdio {
         let [stdin, stdout, stderr] = self.tokens;
         let descriptors = self.io.descriptors.iter().zip(&self.further);
@@ -222,12 +222,12 @@ impl Pending {
         }
     }
 
-    /// Opens the streams and starts the pumps, while the agent is told of them: its
-    /// call does not answer before they are there.
+    /// Opens the streams and starts the pumps. Runs at the same time as the agent's call, which
+    /// returns only when the streams are open.
     ///
     /// # Errors
-    /// [`Error::BadFile`] if the client's end cannot be opened,
-    /// [`Error::AgentTimeout`] and [`Error::Internal`] if the guest does not take them.
+    /// [`Error::BadFile`] if the client's end cannot be opened, [`Error::AgentTimeout`] and
+    /// [`Error::Internal`] if the guest does not accept them.
     pub async fn connect(self) -> Result<Stdio> {
         let Self {
             door,
@@ -268,8 +268,8 @@ impl Pending {
     }
 }
 
-/// The running streams of a process. Dropped, they end; but what came in on
-/// further descriptors is still given to their client.
+/// The running streams of a process. After a drop they end; what has arrived on further
+/// descriptors is still delivered to their client.
 #[derive(Debug)]
 pub struct Stdio {
     stdin: Option<InputPump>,
@@ -278,7 +278,7 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// The process starts: its input is taken from now on.
+    /// Accepts input from now on, since the process starts.
     pub fn start_input(&mut self) {
         if let Some(stdin) = &mut self.stdin {
             stdin.start();
@@ -288,14 +288,14 @@ impl Stdio {
             .for_each(DescriptorPumps::start_input);
     }
 
-    /// Lets stdin end when the client's end does (containerd's `CloseIO`).
+    /// Ends stdin when the client's end does (containerd's `CloseIO`).
     pub fn close_stdin(&mut self) {
         if let Some(stdin) = &mut self.stdin {
             stdin.close();
         }
     }
 
-    /// Stops feeding a process that has ended.
+    /// Stops input for a process that has ended.
     pub fn stop_input(&mut self) {
         self.stdin = None;
         self.descriptors
@@ -303,12 +303,12 @@ impl Stdio {
             .for_each(DescriptorPumps::stop_input);
     }
 
-    /// The progress of all outputs, to be awaited without holding on to this,
-    /// with the bytes that the agent says the process has written to each.
+    /// The progress of all outputs, to be awaited without borrowing this, each with the number
+    /// of bytes that the agent says the process has written to it.
     pub fn written(&self, answer: &WaitProcessResponse) -> Vec<(OutputProgress, u64)> {
         let totals = [answer.stdout_bytes, answer.stderr_bytes];
         let stdio = self.outputs.iter().map(Option::as_ref).zip(totals);
-        // A number that is missing is that of an agent that does not know any.
+        // A missing number comes from an agent that does not send them.
         let totals = answer.descriptor_bytes.iter().copied();
         let descriptors = self.descriptors.iter().map(DescriptorPumps::output);
         let descriptors = descriptors.zip(totals.chain(std::iter::repeat(0)));

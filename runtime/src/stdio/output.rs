@@ -1,4 +1,4 @@
-//! From the process to the client.
+//! The output pump: from the process to the client.
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::sync::watch;
 
 use crate::stdio::pump::{CHUNK, Sink};
 
-/// What is held for a slow client once the process has ended, so that its VM
-/// can go: all that can be on the way between its last write and here, with
-/// much to spare. A guest that claims to have sent more is not waited for.
+/// The most bytes held for a slow client after the process has ended, so that its VM can end:
+/// more than can be in transit at that time. If a guest claims to have sent more, the rest is
+/// not waited for.
 const MAX_HELD: usize = 16 << 20;
 
-/// How far an output has come.
+/// The bytes of an output so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     received: u64,
@@ -26,18 +26,18 @@ struct Count {
     ended: bool,
 }
 
-/// What is taken in of an output.
+/// How much of an output is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Intake {
     /// As much as the client reads.
     Flowing,
-    /// All that comes, whether or not it reads.
+    /// Everything, even if the client does not read.
     Held,
     /// Nothing more.
     Over,
 }
 
-/// From the process to the client.
+/// A pump from the process to the client.
 #[derive(Debug)]
 pub(crate) struct OutputPump {
     task: Option<tokio::task::JoinHandle<()>>,
@@ -45,7 +45,7 @@ pub(crate) struct OutputPump {
     intake: Arc<watch::Sender<Intake>>,
 }
 
-/// A look at an output, and a word with it.
+/// Observes an output and controls its pump.
 #[derive(Debug)]
 pub struct OutputProgress {
     count: watch::Receiver<Count>,
@@ -58,12 +58,12 @@ impl OutputPump {
         Self::on(from, Some(hold), sink)
     }
 
-    /// Of a stream whose other direction is an input.
+    /// Pumps the output direction of a stream that also has an input.
     pub(crate) fn of_socket(from: OwnedReadHalf, client: OwnedWriteHalf) -> Self {
         Self::on(from, None, Sink::Socket(client))
     }
 
-    /// `hold`: the other direction is not used, and stays open meanwhile.
+    /// `hold` keeps the unused other direction open.
     fn on(mut from: OwnedReadHalf, hold: Option<OwnedWriteHalf>, sink: Sink) -> Self {
         let (counter, count) = watch::channel(Count::default());
         let (intake, taken) = watch::channel(Intake::Flowing);
@@ -71,7 +71,7 @@ impl OutputPump {
             if let Err(e) = drain(&mut from, sink, &counter, taken).await {
                 log::warn!("A process's output is lost: {e}");
                 if hold.is_none() {
-                    // A peer that takes nothing is gone for the other way, too.
+                    // The client accepts no more data: end the other direction, too.
                     let _ = rustix::net::shutdown(from.as_ref(), Shutdown::Both);
                 }
             }
@@ -92,7 +92,7 @@ impl OutputPump {
         }
     }
 
-    /// Takes nothing more in, gives the client what there is, and ends.
+    /// Receives no more, delivers what has arrived, and ends.
     pub(crate) fn finish(mut self) {
         self.intake.send_replace(Intake::Over);
         self.task = None;
@@ -108,8 +108,8 @@ impl Drop for OutputPump {
 }
 
 impl OutputProgress {
-    /// Takes in all that the process had written when it ended, `total` bytes,
-    /// whether or not the client reads it. `false` if it did not come in time.
+    /// Receives everything that the process had written when it ended, `total` bytes, even if
+    /// the client does not read. Returns `false` if it did not arrive in time.
     pub async fn received(&mut self, total: u64, deadline: Duration) -> bool {
         self.intake.send_if_modified(|intake| {
             let flowing = *intake == Intake::Flowing;
@@ -120,8 +120,8 @@ impl OutputProgress {
         tokio::time::timeout(deadline, done).await.is_ok()
     }
 
-    /// Waits until the client has been given what was taken in. `false` if it
-    /// does not read it in time; it may still.
+    /// Waits until what was received is delivered to the client. Returns `false` if the client
+    /// does not read it in time; it still may later.
     pub async fn written(&mut self, deadline: Duration) -> bool {
         let done = self.count.wait_for(|c| c.ended || c.written >= c.received);
         tokio::time::timeout(deadline, done).await.is_ok()
@@ -152,7 +152,7 @@ async fn drain(
             read = stream.read_buf(&mut incoming), if room && !eof => {
                 let n = match read {
                     Ok(n) => n,
-                    // The VM went: an end like any other.
+                    // The VM has ended: this counts as the end of the output.
                     Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
                     Err(e) => return Err(e),
                 };
@@ -177,7 +177,7 @@ async fn drain(
                 count.send_modify(|c| c.written += n as u64);
             }
             changed = intake.changed(), if !eof => {
-                // Nobody is left to say anything else.
+                // The controlling side is gone.
                 eof |= changed.is_err();
             }
         }

@@ -1,11 +1,11 @@
-//! Streams to a guest, with a stand-in for the VMM that leads there.
+//! Streams to a guest, with a stand-in for the VMM.
 
 use super::*;
 use std::fs;
 
 use tokio::net::UnixListener;
 
-/// What the VMM hears of a stream, up to its token.
+/// Receives the beginning of a stream, up to its token, as the VMM does.
 async fn accept_hello(listener: &UnixListener) -> (UnixStream, Vec<u8>) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut hello = vec![0; "CONNECT 1025\n".len() + 8];
@@ -54,7 +54,7 @@ async fn what_is_no_answer_of_a_vmm_is_an_error() {
     for answer in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n", &endless] {
         let vmm = async {
             let (mut stream, _) = accept_hello(&listener).await;
-            // It is not listened to for long.
+            // The stand-in's connection may be closed early.
             let _ = stream.write_all(answer).await;
         };
         let (opened, ()) = tokio::join!(streams.open(7), vmm);
@@ -66,7 +66,7 @@ async fn what_is_no_answer_of_a_vmm_is_an_error() {
     }
 }
 
-/// A VMM that was taken over can put anything beside its socket, and in its place.
+/// A VMM that was taken over can replace its socket, and put other files beside it.
 #[tokio::test]
 async fn a_link_in_place_of_the_socket_leads_nowhere() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Block devices as the host has them.
+//! The host's side of block devices.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use super::{Number, Wanted};
 use crate::error::{Error, Result};
 
-/// A block device that is open for what the guest may do.
+/// A block device, opened with the guest's rights.
 pub(super) struct Open {
     pub(super) file: OwnedFd,
-    /// As asked for, or since the device is.
+    /// Whether it is read-only: on request, or because the device is.
     pub(super) read_only: bool,
 }
 
-/// The number of the block device whose node is at `path`, if one is.
+/// The number of the block device whose node is at `path`; `None` if there is none.
 pub(super) fn number(path: &Path) -> Option<Number> {
     number_of(&fs::metadata(path).ok()?)
 }
@@ -27,7 +27,7 @@ fn number_of(meta: &Metadata) -> Option<Number> {
         .then(|| (libc::major(device), libc::minor(device)))
 }
 
-/// Opens the device by its number: what the spec calls it is its name in the container.
+/// Opens the device by its number, since the path in the spec is the one in the container.
 pub(super) fn open(wanted: &Wanted) -> Result<Open> {
     let (major, minor) = wanted.number;
     let fail = |reason: String| {
@@ -44,7 +44,7 @@ pub(super) fn open(wanted: &Wanted) -> Result<Open> {
     let protected = fs::read_to_string(sys.join("ro")).is_ok_and(|ro| ro.trim() == "1");
     let read_only = wanted.read_only || protected;
     let opened = if read_only {
-        // The VMM may be the guest's one day, and must not make more of it.
+        // The VMM gets a read-only descriptor: a guest that has taken it over must not write.
         hypervisor::open_read_only(&path).map(File::from)
     } else {
         OpenOptions::new().read(true).write(true).open(&path)

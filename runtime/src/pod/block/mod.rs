@@ -1,15 +1,15 @@
-//! Block devices of the host in containers: each is a disk of the VM, given to it when
-//! the first container asks for it and taken away with the last.
+//! Block devices of the host in containers: each is a disk of the VM, attached for the first
+//! container that asks for it and detached with the last.
 //!
 //! ```text
 //!   spec: device b 7:0 ─▶ /dev/loop0 ─ opened here ─▶ VM, slot 5 ─▶ agent: vda, 254:0
 //!                                                     container: the same path, b 254:0
 //! ```
 //!
-//! A spec asks for a device by an entry of `linux.devices` together with a device rule
-//! for exactly this device, as `ctr run --device` and Kubernetes' block volumes do, or by
-//! a bind mount of its node. A privileged container lists all devices of the host, with
-//! one rule for all: it is not given the host's disks.
+//! A spec asks for a device by an entry of `linux.devices` together with a device rule for
+//! exactly this device, as `ctr run --device` and Kubernetes' block volumes do, or by a bind
+//! mount of its node. The spec of a privileged container lists all devices of the host with one
+//! rule for all: that does not count, so it does not get the host's disks.
 
 mod host;
 mod spec;
@@ -31,50 +31,50 @@ pub(crate) use spec::wanted;
 /// Major and minor number.
 pub(crate) type Number = (u32, u32);
 
-/// A block device that a spec wants.
+/// A block device that a spec asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// The host's.
+    /// Its number on the host.
     pub(crate) number: Number,
-    /// In the container.
+    /// Its path in the container.
     pub(crate) path: PathBuf,
-    /// The container may only read it.
+    /// Whether the container may only read it.
     pub(crate) read_only: bool,
-    /// The index of the bind mount that wants it; none for a device of the spec.
+    /// The index of the bind mount that asks for it; `None` for a device of the spec.
     pub(crate) mount: Option<usize>,
 }
 
-/// A disk as the guest has it.
+/// A disk in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Disk {
-    /// In the guest's `/dev`.
+    /// Its name in the guest's `/dev`.
     pub(crate) name: String,
-    /// The guest's number for it.
+    /// Its number in the guest.
     pub(crate) number: Number,
 }
 
-/// The disks of a pod's VM, by the host's number.
+/// The attached disks of a pod's VM, by the host's number.
 #[derive(Debug, Default)]
 pub(crate) struct Disks(Mutex<BTreeMap<Number, Attached>>);
 
-/// A block device of the host that the VM has.
+/// A block device of the host that is attached to the VM.
 #[derive(Debug)]
 struct Attached {
     slot: u32,
     disk: Disk,
     read_only: bool,
-    /// Containers that use it.
+    /// The containers that use it.
     users: BTreeSet<String>,
 }
 
 impl Disks {
-    /// Gives the VM the block devices that a container's spec wants, and has the guest's
-    /// spec, translated for the rest, name them as the guest does. The caller holds the
-    /// operation lock; [`Disks::detach`] undoes it, also when this failed.
+    /// Attaches the block devices that a container's spec asks for to the VM, and puts the
+    /// guest's numbers into the guest's spec, which is translated otherwise. The caller holds
+    /// the operation lock. [`Disks::detach`] undoes it, also after a failure.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this VM cannot have more devices; [`Error::Invalid`],
-    /// naming the device, if it cannot be used; the hypervisor's and the agent's.
+    /// [`Error::Unsupported`] if this VM cannot have more devices; [`Error::Invalid`], naming
+    /// the device, if it cannot be used; the hypervisor's and the agent's.
     pub(crate) async fn attach(
         &self,
         vm: &GuestVm,
@@ -139,8 +139,8 @@ impl Disks {
         Ok(disk)
     }
 
-    /// Takes away the disks that no container but this one uses. The caller holds the
-    /// operation lock, and the container is gone from the guest.
+    /// Detaches the disks that only this container uses. The caller holds the operation lock,
+    /// and the container has been removed from the guest.
     pub(crate) async fn detach(&self, vm: &GuestVm, container: &str) {
         let mut unused = Vec::new();
         lock(&self.0).retain(|_, attached| {
@@ -157,7 +157,7 @@ impl Disks {
     }
 }
 
-/// With a VM that is gone, its devices are, too.
+/// Detaches one disk. The devices of a VM that is gone are gone, too.
 async fn take_back(vm: &GuestVm, slot: u32) {
     if vm.check().is_err() {
         return;
@@ -166,7 +166,7 @@ async fn take_back(vm: &GuestVm, slot: u32) {
         slot,
         ..Default::default()
     };
-    // A guest that does not let go of it loses it all the same.
+    // The disk is detached even if the guest does not release it.
     let gone = vm.unless_gone(vm.agent.detach_device(request)).await;
     let taken = vm.detach(slot).await;
     for error in [gone.map(drop).err(), taken.err()].into_iter().flatten() {
@@ -174,7 +174,7 @@ async fn take_back(vm: &GuestVm, slot: u32) {
     }
 }
 
-/// What the agent says of a disk, if it can be.
+/// Checks the agent's answer about a disk.
 fn checked(answer: &api::AttachDeviceResponse) -> Result<Disk> {
     let plain = |name: &str| {
         (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())

@@ -1,4 +1,4 @@
-//! Which block devices a spec wants, and how the guest's spec has them.
+//! Block devices in specs: those of the host's spec, and their numbers in the guest's.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::host;
 use super::{Disk, Number, Wanted};
 use crate::container::guest_spec::is_bind;
 
-/// The block devices that `spec` wants; relative paths in it are below `bundle`.
+/// The block devices that `spec` asks for; its relative paths are below `bundle`.
 pub(crate) fn wanted(spec: &Spec, bundle: &Path) -> Vec<Wanted> {
     let linux = spec.linux().as_ref();
     let rules = linux
@@ -56,7 +56,7 @@ pub(crate) fn wanted(spec: &Spec, bundle: &Path) -> Vec<Wanted> {
     wanted
 }
 
-/// Has the guest's spec name the `disks` as the guest does.
+/// Puts the guest's names and numbers of `disks` into the guest's spec.
 pub(super) fn translate(guest: &mut Spec, wanted: &[Wanted], disks: &BTreeMap<Number, Disk>) {
     for (n, mount) in guest.mounts_mut().iter_mut().flatten().enumerate() {
         let number = wanted.iter().find(|w| w.mount == Some(n)).map(|w| w.number);
@@ -82,7 +82,7 @@ pub(super) fn translate(guest: &mut Spec, wanted: &[Wanted], disks: &BTreeMap<Nu
     linux.set_resources(Some(resources));
 }
 
-/// Device rules for the guest's numbers. A mount comes without a rule.
+/// Adds device rules for the guest's numbers. A mount has no rule of its own.
 fn rules(resources: &mut LinuxResources, wanted: &[Wanted], disks: &BTreeMap<Number, Disk>) {
     let mut rules = resources.devices().clone().unwrap_or_default();
     for rule in &mut rules {
@@ -106,7 +106,7 @@ fn rules(resources: &mut LinuxResources, wanted: &[Wanted], disks: &BTreeMap<Num
     resources.set_devices(Some(rules));
 }
 
-/// The one block device that a rule is about.
+/// The one block device that a rule applies to.
 fn of(rule: &LinuxDeviceCgroup) -> Option<Number> {
     (rule.typ() == Some(LinuxDeviceType::B)).then_some(())?;
     numbers(rule.major()?, rule.minor()?)

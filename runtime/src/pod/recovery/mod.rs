@@ -1,5 +1,5 @@
-//! Finding and removing what a pod left, from what is on disk alone. Every
-//! step may be repeated, and may run in several processes at once.
+//! Finding pods and removing their remains, by their files alone. Every step may be repeated,
+//! and may run in several processes at once.
 
 #[cfg(test)]
 mod tests;
@@ -21,25 +21,25 @@ use crate::state_dir::lock::{self, Guarded, OwnerLock, OwnerProcess, PodLock};
 use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::{self, ContainerRecord, ContainerRunState, PodRunState};
 
-/// A process that was lost with its VM, as one killed by SIGKILL.
+/// The exit code of a process that was lost with its VM: that of SIGKILL.
 const LOST: u32 = 128 + libc::SIGKILL as u32;
 
-/// Where a container or pod was found.
+/// A container or pod that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLocation {
     /// Its pod.
     pub pod: String,
-    /// The container is the pod's sandbox, or alone in it.
+    /// Whether the container is the pod's sandbox, or alone in it.
     pub sandbox: bool,
     /// The pod's living owner; `None` if it is dead.
     pub owner: Option<OwnerProcess>,
-    /// How the container ended, if that is on record.
+    /// How the container ended, if that is recorded.
     pub exit: Option<Exit>,
-    /// The container's pid on the host; 0 if there is none on record.
+    /// The container's pid on the host; 0 if it is not recorded.
     pub pid: u32,
 }
 
-/// Looks for a container in all pods of a namespace.
+/// Searches all pods of a namespace for a container.
 pub(crate) fn find_container(
     root: &Path,
     namespace: &str,
@@ -61,7 +61,7 @@ pub(crate) fn find_container(
         let record = read::<ContainerRecord>(&dir, &dir.container(id).join("config.json"));
         let state = read::<ContainerRunState>(&dir, &dir.container(id).join("state.json"));
         return Ok(Some(PodLocation {
-            // Unreadable: the name tells as much as CRI promises.
+            // The record is unreadable. With the CRI, a sandbox's id is its pod's.
             sandbox: record.map_or(pod == id, |r| r.sandbox),
             owner: OwnerLock::holder(&dir)?,
             exit: state.as_ref().and_then(|s| s.init.exit),
@@ -72,7 +72,7 @@ pub(crate) fn find_container(
     unknown.map_or(Ok(None), Err)
 }
 
-/// Looks for a pod.
+/// Searches for a pod.
 pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option<PodLocation>> {
     let dir = RunPaths::new(root, namespace, pod)?;
     if !is_there(&dir.path())? {
@@ -105,9 +105,8 @@ fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// The pods of a namespace whose owners have died. One that is only just being
-/// made has no owner file yet, and is not among them; one whose locks are damaged is:
-/// [`reap`] repairs what nobody can hold, and says what is wrong with the rest.
+/// The pods of a namespace whose owners have died. A pod that is just being made does not have
+/// an owner file yet, and is not included.
 pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for pod in pods(root, namespace)? {
@@ -120,7 +119,7 @@ pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Removes what a pod left. With `force` a living owner is killed first.
+/// Removes the remains of a pod. With `force` kills a living owner first.
 pub(crate) fn reap(
     root: &Path,
     namespace: &str,
@@ -142,7 +141,7 @@ pub(crate) fn reap(
     }
     let _lock = match PodLock::exclusive(&dir) {
         Ok(lock) => Some(lock),
-        // Never got as far as a lock, or is gone already.
+        // The pod did not get a lock yet, or is gone already.
         Err(Error::NotFound { .. }) => None,
         Err(e) => return Err(e),
     };
@@ -157,7 +156,7 @@ pub(crate) fn reap(
     Ok(exits)
 }
 
-/// Removes a pod's traces, the directory last. Its processes must be gone.
+/// Removes the remains of a pod, its directory last. Its processes must have ended.
 pub(crate) fn remove(dir: &RunPaths, share: &ShareTree, cgroups: &[PathBuf]) -> Result<()> {
     let _lock = match PodLock::exclusive(dir) {
         Ok(lock) => lock,
@@ -172,7 +171,7 @@ fn remove_locked(dir: &RunPaths, share: &ShareTree, cgroups: &[PathBuf]) -> Resu
     cgroup::remove(cgroups);
     remove_dir(&dir.vm())?;
     remove_dir(&dir.path())?;
-    // Others may live there; the last one out closes the door.
+    // This fails while the namespace has other pods; the last one's removal succeeds.
     let _ = fs::remove_dir(dir.namespace_dir());
     let _ = dir.vm().parent().map(fs::remove_dir);
     Ok(())
@@ -185,7 +184,7 @@ fn remove_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// How the containers of a dead pod ended, as far as it is on record.
+/// How the containers of a dead pod ended, as far as it is recorded.
 fn exits(dir: &RunPaths) -> HashMap<String, Exit> {
     let lost = Exit {
         status: LOST,
@@ -201,8 +200,8 @@ fn exits(dir: &RunPaths) -> HashMap<String, Exit> {
         .collect()
 }
 
-/// Kills an owner that does not answer, and waits until its lock is free: its
-/// children die with it.
+/// Kills an owner that does not answer, and waits until its lock is free: its children are
+/// killed with it.
 pub(crate) fn kill_owner(pod: &str, owner: &OwnerProcess) -> Result<()> {
     if owner.pid == 0 || owner.pid == std::process::id() {
         return Err(Error::WrongState {
@@ -226,8 +225,7 @@ fn read<T: Stored>(dir: &RunPaths, path: &Path) -> Option<T> {
     read_unlocked(path)
 }
 
-/// What cannot be read is treated as not there: removal must work from
-/// whatever is left.
+/// Reads a file; an unreadable one counts as missing, since removal must work with any remains.
 fn read_unlocked<T: Stored>(path: &Path) -> Option<T> {
     match state_dir::read(path) {
         Ok(value) => Some(value),

@@ -1,4 +1,4 @@
-//! What is left of a dead pod is removed whatever its files look like.
+//! The remains of a dead pod are removed, even if its files are damaged.
 
 use super::*;
 use crate::state::Status;
@@ -7,8 +7,7 @@ use crate::state_dir::record::{PodConfig, PodRunStatus, ProcessRecord};
 struct Lab(tempfile::TempDir);
 
 impl Lab {
-    /// With the files of a dead pod and its container, as an owner leaves them
-    /// that was killed.
+    /// Makes the files of a dead pod and its container, as a killed owner leaves them.
     fn new() -> Self {
         let lab = Self(tempfile::tempdir().unwrap());
         let dir = lab.dir("good");
@@ -68,7 +67,7 @@ impl Lab {
         dir
     }
 
-    /// All paths that are left, but for those of `good`.
+    /// All remaining paths, except those of `good`.
     fn left(&self) -> Vec<PathBuf> {
         let dirs = [self.0.path().join("ns"), self.0.path().join(".vm")];
         let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).unwrap());
@@ -100,7 +99,7 @@ fn a_pod_with_any_damaged_file_is_found_and_removed() {
             assert_eq!(found.owner, None);
             let exits = reap(root, "ns", "bad", false).unwrap();
             let code = exits["a"].status;
-            // Only its own state tells how it ended; never is it an invented 0.
+            // Only its own state tells how it ended; the exit code is never an invented 0.
             assert!(code == 3 || at == 4 && code == LOST, "{code}");
             assert!(lab.left().is_empty(), "{:?}", lab.left());
         }

@@ -3,8 +3,8 @@
 //! - `lock`: exclusive while state files change. Held for the file work only,
 //!   never across a call to the VM or the agent. Readers of several
 //!   related files may share it; [`read_consistent`] takes no lock.
-//! - `owner`: exclusive for the life of the process that owns the pod. Free
-//!   means that the owner is dead; the kernel sees to that.
+//! - `owner`: exclusive for the life of the process that owns the pod. A free
+//!   lock means that the owner is dead: the kernel releases it.
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ const LOCK: &str = "lock";
 /// The name of the owner's lock.
 const OWNER: &str = "owner";
 
-/// A directory that stands for a pod, guarded by two flocks.
+/// A pod's directory, guarded by two flocks.
 pub trait Guarded {
     /// The pod's id, for messages.
     fn pod(&self) -> &str;
@@ -46,7 +46,7 @@ pub trait Guarded {
     }
 }
 
-/// The `lock` file, locked; freed on drop.
+/// The `lock` file, locked; released on drop.
 #[derive(Debug)]
 pub struct PodLock {
     _file: File,
@@ -56,7 +56,7 @@ impl PodLock {
     /// Locks the pod for reading its files. Waits for a writer.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such pod (any more).
+    /// [`Error::NotFound`] if the pod does not exist (any more).
     pub fn shared(dir: &impl Guarded) -> Result<Self> {
         Self::take(dir, FileExt::lock_shared)
     }
@@ -64,12 +64,12 @@ impl PodLock {
     /// Locks the pod for changing its files. Waits for readers and writers.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such pod (any more).
+    /// [`Error::NotFound`] if the pod does not exist (any more).
     pub fn exclusive(dir: &impl Guarded) -> Result<Self> {
         Self::take(dir, FileExt::lock_exclusive)
     }
 
-    /// As [`PodLock::exclusive`]; `None` where that would have to wait.
+    /// As [`PodLock::exclusive`]; `None` instead of waiting.
     ///
     /// # Errors
     /// As [`PodLock::exclusive`].
@@ -96,8 +96,8 @@ impl PodLock {
             _ => io_error("open", &path, e),
         })?;
         lock(&file).on("lock", &path)?;
-        // The pod may have been removed while we waited: a lock on an
-        // unlinked file guards nothing.
+        // The pod may have been removed during the wait: a lock on an unlinked file guards
+        // nothing.
         if !is_still(&file, &path)? {
             return Err(Error::not_found("pod", dir.pod()));
         }
@@ -113,7 +113,7 @@ pub struct OwnerProcess {
     /// Field 22 of `/proc/PID/stat`: with the pid, it names one process for
     /// as long as the host is up.
     pub start_time: u64,
-    /// Where the owner serves the task API; empty if nowhere.
+    /// The address on which the owner serves the task API; empty if it does not.
     pub address: String,
 }
 
@@ -124,8 +124,8 @@ pub struct OwnerLock {
 }
 
 impl OwnerLock {
-    /// Becomes the owner of a new pod directory, under the pod's lock: nobody
-    /// is looking for an owner at the same time.
+    /// Becomes the owner of a new pod directory, under the pod's lock, so that no reader looks
+    /// for an owner at the same time.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if another process owns it.
@@ -157,11 +157,10 @@ impl OwnerLock {
         Ok(Self { _file: file })
     }
 
-    /// The living owner, or `None`.
+    /// The living owner, if any.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened for another reason than that
-    /// it is missing.
+    /// [`Error::Io`] if the file exists and cannot be opened.
     pub fn holder(dir: &impl Guarded) -> Result<Option<OwnerProcess>> {
         let _lock = match PodLock::shared(dir) {
             Ok(lock) => Some(lock),
@@ -187,8 +186,8 @@ impl OwnerLock {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
                 let mut text = String::new();
                 file.read_to_string(&mut text).on("read", path)?;
-                // The owner locks before it writes; a half-written line is an
-                // owner that is only just starting.
+                // The owner locks before it writes: with an incomplete line it is just
+                // starting.
                 Ok(Some(serde_json::from_str(&text).unwrap_or(OwnerProcess {
                     pid: 0,
                     start_time: 0,
@@ -200,8 +199,7 @@ impl OwnerLock {
     }
 }
 
-/// What a pod's owner is known by at one moment: while this does not change, neither
-/// does the owner.
+/// A fingerprint of a pod's owner: while it does not change, the owner is the same.
 #[derive(PartialEq)]
 struct OwnerVersion {
     claimed: Option<(u64, i64, u64)>,
@@ -211,7 +209,7 @@ struct OwnerVersion {
 impl OwnerVersion {
     fn read(dir: &impl Guarded, held: &Dir) -> Result<Self> {
         let claimed = held.stat(OWNER)?;
-        // A pod that was never started has no owner to look for.
+        // A pod that was never started has no owner file.
         let owner = claimed.and_then(|_| held.open_file(OWNER, OPEN).transpose());
         let owner = owner.map(|file| OwnerLock::holder_of(file?, &dir.owner()));
         Ok(Self {
@@ -221,12 +219,12 @@ impl OwnerVersion {
     }
 }
 
-/// Reads a pod's files without waiting for anybody: each is replaced as a whole,
-/// and `read`, which is told of the owner, is repeated if that has changed
-/// meanwhile. A process that was stopped while it reads or writes holds nobody up.
+/// Reads a pod's files without waiting: each is replaced atomically. `read` gets the owner, and
+/// is repeated if the owner has changed meanwhile. So a process that is stopped during a read
+/// or a write does not block others.
 ///
 /// # Errors
-/// [`Error::NotFound`] if there is no such pod; those of `read`.
+/// [`Error::NotFound`] if the pod does not exist; those of `read`.
 pub(crate) fn read_consistent<T>(
     dir: &impl Guarded,
     held: &Dir,
@@ -243,12 +241,12 @@ pub(crate) fn read_consistent<T>(
         }
         before = after;
     }
-    // It gets one owner after the other: for once it waits.
+    // The owner changes again and again: this one time wait for the lock.
     let _lock = PodLock::shared(dir)?;
     read(&hold(dir)?, OwnerLock::holder_unlocked(dir)?)
 }
 
-/// Nothing was removed of a pod whose lock is there: it is the first to go.
+/// Checks that no file of the pod was removed: the removal begins with the lock.
 fn is_whole(dir: &impl Guarded, held: &Dir) -> Result<()> {
     match held.stat(LOCK)? {
         None => Err(Error::not_found("pod", dir.pod())),
@@ -259,15 +257,15 @@ fn is_whole(dir: &impl Guarded, held: &Dir) -> Result<()> {
     }
 }
 
-/// Holds a pod's directory, for [`read_consistent`].
+/// Opens a pod's directory, for [`read_consistent`].
 ///
 /// # Errors
-/// [`Error::NotFound`] if there is no such pod.
+/// [`Error::NotFound`] if the pod does not exist.
 pub(crate) fn hold(dir: &impl Guarded) -> Result<Dir> {
     held(dir, Dir::open(dir.dir()))
 }
 
-/// As [`hold`], of a pod whose directory has this name in `parent`.
+/// As [`hold`], for the directory of this name in `parent`.
 ///
 /// # Errors
 /// As [`hold`].
@@ -284,8 +282,8 @@ fn held(dir: &impl Guarded, opened: Result<Dir>) -> Result<Dir> {
     })
 }
 
-/// The process that holds a pod's lock, if that is stopped (SIGSTOP, a debugger):
-/// nobody gets any further before it goes on.
+/// The process that holds a pod's lock, if it is stopped (SIGSTOP, a debugger): then all others
+/// wait until it continues.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -295,8 +293,7 @@ pub(crate) fn stopped_holder(dir: &impl Guarded) -> Result<Option<u32>> {
     let Some(data) = look(&path)? else {
         return Ok(None);
     };
-    // proc(5): `1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF`; `->` marks one
-    // that waits.
+    // proc(5): `1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF`; `->` marks a waiting process.
     let inode = format!(":{}", data.ino());
     let table = fs::read_to_string(LOCKS).on("read", LOCKS)?;
     let mut holders = table.lines().filter_map(|line| {
@@ -307,14 +304,14 @@ pub(crate) fn stopped_holder(dir: &impl Guarded) -> Result<Option<u32>> {
     Ok(holders.find(|pid| is_stopped(*pid)))
 }
 
-/// proc(5), field 3 of `stat`, after the name in brackets.
+/// proc(5): field 3 of `stat`, after the name in brackets.
 fn is_stopped(pid: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let rest = text.rsplit_once(") ").map(|(_, rest)| rest);
     rest.is_some_and(|rest| rest.starts_with(['T', 't']))
 }
 
-/// Waits until nobody owns a pod.
+/// Waits until a pod has no owner.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -338,11 +335,10 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
         .open(path)
 }
 
-/// As [`open`] of a file that is there.
+/// As [`open`] for an existing file.
 const OPEN: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW);
 
-/// Takes away what stands in the place of a lock and is no file: nobody can
-/// hold it.
+/// Removes an entry in the place of a lock that is not a regular file: it cannot be locked.
 pub(crate) fn clear(dir: &impl Guarded) -> Result<()> {
     for path in [dir.lock(), dir.owner()] {
         match look(&path)? {
@@ -354,7 +350,7 @@ pub(crate) fn clear(dir: &impl Guarded) -> Result<()> {
     Ok(())
 }
 
-/// Creates the `lock` file of a pod directory, unless it is there.
+/// Creates the `lock` file of a pod directory, unless it exists.
 pub(crate) fn create(dir: &impl Guarded) -> Result<()> {
     open(&dir.lock(), true).on("create", dir.lock()).map(drop)
 }

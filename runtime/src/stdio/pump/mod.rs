@@ -22,22 +22,22 @@ pub(crate) use super::output::{OutputProgress, OutputPump};
 use crate::error::{Error, Result};
 use crate::stdio::Endpoint;
 
-/// What a pump moves at a time, and holds back for a slow client.
+/// The size of a chunk, and of what is held back for a slow client.
 pub(super) const CHUNK: usize = 256 << 10;
 
 /// The pipe size asked for; the kernel's limit for unprivileged users.
 const PIPE_SIZE: libc::c_int = 1 << 20;
 
-/// Where the output of a process goes.
+/// The destination of a process's output.
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// A FIFO.
     Pipe(pipe::Sender),
-    /// One way of a socket; dropped, it is shut down.
+    /// One direction of a socket, which is shut down on drop.
     Socket(OwnedWriteHalf),
-    /// Somebody in this process.
+    /// A stream within this process.
     Stream(DuplexStream),
-    /// Anything that the kernel cannot poll, and the descriptors of others.
+    /// A file that the kernel cannot poll, or a descriptor that is shared with other programs.
     File(tokio::fs::File),
 }
 
@@ -61,8 +61,8 @@ impl Sink {
 
     fn open_path(path: &Path, create: bool) -> Result<Self> {
         if is_fifo(path) {
-            // For reading as well: opening then waits for nobody, and a reader
-            // that comes back (containerd was restarted) goes on where it was.
+            // Opened for reading as well: opening then does not wait for a reader, and a reader
+            // that comes back (containerd was restarted) continues where it was.
             let sender = pipe::OpenOptions::new()
                 .read_write(true)
                 .open_sender(path)
@@ -108,21 +108,21 @@ impl AsyncWrite for Sink {
     }
 }
 
-/// Where the input of a process comes from.
+/// The source of a process's input.
 #[derive(Debug)]
 pub(crate) enum InputSource {
-    /// A FIFO that is opened when the process starts. The client writes, and
-    /// comes to its end, as soon as somebody reads; one that does so before it
-    /// knows the process (`ctr`) cannot say `CloseIO` any more.
+    /// A FIFO that is opened when the process starts. A client may write and finish as soon as
+    /// the FIFO has a reader; if that is before it knows of the process (`ctr`), it cannot call
+    /// `CloseIO` any more.
     Fifo(PathBuf),
-    /// A FIFO, and our own write end of it: while that is open there is no EOF,
-    /// so that a client may come and go until `CloseIO`.
+    /// A FIFO, and this process's write end of it: while that is open there is no EOF, so that
+    /// clients may come and go until `CloseIO`.
     Pipe(pipe::Receiver, Option<OwnedFd>),
-    /// One way of a socket.
+    /// One direction of a socket.
     Socket(OwnedReadHalf),
-    /// Somebody in this process.
+    /// A stream within this process.
     Stream(DuplexStream),
-    /// Anything that the kernel cannot poll, and the descriptors of others.
+    /// A file that the kernel cannot poll, or a descriptor that is shared with other programs.
     File(tokio::fs::File),
 }
 
@@ -189,9 +189,9 @@ fn async_file(file: std::fs::File) -> tokio::fs::File {
     file
 }
 
-/// Best effort: a larger pipe means fewer switches, no more.
+/// Enlarges a pipe, if possible, to save context switches.
 fn enlarge(pipe: &impl std::os::fd::AsRawFd) {
-    // SAFETY: a plain system call on a descriptor that is open for the call.
+    // SAFETY: a plain system call on a descriptor that is open during the call.
     unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_SIZE) };
 }
 
@@ -199,8 +199,8 @@ fn enlarge(pipe: &impl std::os::fd::AsRawFd) {
 #[derive(Debug)]
 struct Wire {
     to: OwnedWriteHalf,
-    /// Where the agent sends nothing, what comes is its end. Without it, the
-    /// other direction is an output.
+    /// The other direction, in which the agent sends no data: a read returns at the end of the
+    /// stream. `None` if the other direction is an output.
     hangup: Option<OwnedReadHalf>,
 }
 
@@ -213,7 +213,7 @@ impl Wire {
     }
 }
 
-/// From the client to the process.
+/// A pump from the client to the process.
 #[derive(Debug)]
 pub(crate) struct InputPump {
     waiting: Option<(InputSource, Wire, oneshot::Receiver<()>)>,
@@ -228,7 +228,7 @@ impl InputPump {
         Self::on(source, Wire { to, hangup })
     }
 
-    /// Of a stream whose other direction is an output.
+    /// Pumps the input direction of a stream that also has an output.
     pub(crate) fn of_socket(client: OwnedReadHalf, to: OwnedWriteHalf) -> Self {
         Self::on(InputSource::Socket(client), Wire { to, hangup: None })
     }
@@ -242,7 +242,7 @@ impl InputPump {
         }
     }
 
-    /// The process starts: from now on its input is taken.
+    /// Accepts input from now on, since the process starts.
     pub(crate) fn start(&mut self) {
         if let Some((source, wire, closed)) = self.waiting.take() {
             self.task = Some(tokio::spawn(async move {
@@ -254,7 +254,7 @@ impl InputPump {
         }
     }
 
-    /// The client will send no more than what is in the FIFO.
+    /// Ends the input after the data in the FIFO.
     pub(crate) fn close(&mut self) {
         if let Some(close) = self.close.take() {
             let _ = close.send(());
@@ -286,7 +286,7 @@ async fn feed(mut source: InputSource, mut wire: Wire, mut closed: oneshot::Rece
             }
             read = source.read_buf(&mut buffer) => match read {
                 Ok(n) if n > 0 => {
-                    // Gone while we write: the process wants no more input.
+                    // The stream closed during a write: the process accepts no more input.
                     if wire.to.write_all(&buffer).await.is_err() {
                         if let InputSource::Socket(client) = &source {
                             let _ = rustix::net::shutdown(client.as_ref(), Shutdown::Read);
@@ -303,6 +303,6 @@ async fn feed(mut source: InputSource, mut wire: Wire, mut closed: oneshot::Rece
         }
     }
     let _ = wire.to.shutdown().await;
-    // Hold the stream until the agent has taken what is on the way.
+    // Keep the stream open until the agent has received everything.
     wire.hung_up().await;
 }

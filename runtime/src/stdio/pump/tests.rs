@@ -1,4 +1,4 @@
-//! Streams between a guest and the ends that a client named: nothing is lost.
+//! Streams between a guest and the endpoints of a client: no data is lost.
 
 use super::*;
 
@@ -19,7 +19,7 @@ async fn output_is_taken_in_though_nobody_reads_and_handed_over_later() {
     let path = fifo(dir.path(), "out");
     let (mut guest, host) = UnixStream::pair().unwrap();
     let pump = OutputPump::start(host, Sink::open(Endpoint::Path(path.clone())).unwrap());
-    // Kept open, as a reader that does not read.
+    // Kept open, as by a reader that does not read.
     let mut reader = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -68,7 +68,7 @@ async fn stdin_stays_open_for_further_clients_until_it_is_closed() {
     let (mut guest, host) = UnixStream::pair().unwrap();
     let source = InputSource::open(Endpoint::Path(path.clone())).unwrap();
     let mut pump = InputPump::new(source, host);
-    // Not read yet: a client that comes early waits.
+    // The input is not read yet: a client that comes early waits.
     let early = OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
