@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ..Default::default()
         })
         .run()?;
-    // The generated files open with inner attributes, which `include!` does
-    // not take: they are put on the module in lib.rs instead.
+    // The generated files start with inner attributes, which `include!` does not accept: lib.rs
+    // puts them on the module instead.
     for name in [
         "agent.rs",
         "agent_ttrpc.rs",

@@ -1,4 +1,4 @@
-//! What all commands share: the engine and the namespace.
+//! The engine and the namespace, shared by all commands.
 
 use runtime::engine::{Engine, NAMESPACE};
 

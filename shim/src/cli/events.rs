@@ -1,4 +1,4 @@
-//! `rust-kata events`: what happened to pods and containers, and what happens next.
+//! `rust-kata events`: past and future events of pods and containers.
 
 use std::io::{ErrorKind, Write, stdout};
 use std::time::SystemTime;
@@ -36,10 +36,10 @@ pub(crate) struct Events {
     format: Format,
 }
 
-/// How an event is shown.
+/// The format of an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// A line for people.
+    /// A readable line.
     #[default]
     Text,
     /// A line of JSON.
@@ -104,7 +104,7 @@ impl Events {
     }
 }
 
-/// As podman has it: `TIME TYPE ACTION ID (pod=web, name=db, exit_code=137)`.
+/// A line as with podman: `TIME TYPE ACTION ID (pod=web, name=db, exit_code=137)`.
 fn line(event: &Event) -> String {
     let mut about = vec![format!("name={}", event.name)];
     if !event.pod.is_empty() && event.pod != event.name {

@@ -81,7 +81,7 @@ fn page(command: &Command, words: &str) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A line as it is, set off.
+/// Adds a line as it is, indented.
 fn literal(page: &mut Roff, line: &str) {
     page.control("RS", ["4"]);
     page.control("nf", []);

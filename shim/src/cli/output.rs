@@ -1,4 +1,4 @@
-//! Tables for people, JSON for programs.
+//! Tables for users, JSON for programs.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::error::CliResult;
 use crate::error::Context as _;
 use crate::terminal::harmless_line;
 
-/// How a list is shown.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// Aligned columns.
@@ -18,8 +18,8 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Prints rows under their heads, each column as wide as its widest cell. What a guest
-/// put into one (the name of a process, say) does not steer the terminal.
+/// Prints rows under their heads, each column as wide as its widest cell. Control characters in
+/// a cell, such as in a process name from the guest, do not reach the terminal.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -52,8 +52,7 @@ pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> CliResult<()> {
     print(&text)
 }
 
-/// A value as JSON, with points in time as RFC 3339 instead of as they are on
-/// disk.
+/// A value as JSON, with times in RFC 3339 instead of the form on disk.
 pub(crate) fn value<T: Serialize>(value: &T) -> CliResult<serde_json::Value> {
     let mut value = serde_json::to_value(value)
         .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
@@ -66,7 +65,7 @@ fn readable_times(value: &mut serde_json::Value) {
     match value {
         Value::Array(list) => list.iter_mut().for_each(readable_times),
         Value::Object(map) => {
-            // serde's `SystemTime`.
+            // serde's form of `SystemTime`.
             let part = |name: &str| map.get(name).and_then(Value::as_u64);
             let time = part("secs_since_epoch").zip(part("nanos_since_epoch"));
             match time {
@@ -82,7 +81,7 @@ fn readable_times(value: &mut serde_json::Value) {
     }
 }
 
-/// Prints text; a reader that has seen enough (`| head`) is no failure.
+/// Prints text. A closed stdout, as with `| head`, is not a failure.
 pub(crate) fn print(text: &str) -> CliResult<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -90,7 +89,7 @@ pub(crate) fn print(text: &str) -> CliResult<()> {
     }
 }
 
-/// What a column has room for of a command.
+/// A command, cut to the width of a column.
 pub(crate) fn command(words: &[String]) -> String {
     const ROOM: usize = 40;
     let mut text = words.join(" ");
@@ -101,7 +100,7 @@ pub(crate) fn command(words: &[String]) -> String {
     text
 }
 
-/// How long ago something was: `3 minutes ago`.
+/// The time since `at`: `3 minutes ago`.
 pub(crate) fn ago(at: std::time::SystemTime) -> String {
     let seconds = at.elapsed().unwrap_or_default().as_secs();
     let (number, unit) = match seconds {

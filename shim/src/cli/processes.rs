@@ -1,5 +1,4 @@
-//! The processes of containers, as rows of a table. Their numbers are those of the
-//! guest.
+//! The processes of containers as rows of a table, with the guest's pids.
 
 use protos::agent::Process;
 use serde::Serialize;

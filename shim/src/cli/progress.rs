@@ -19,7 +19,7 @@ pub(crate) async fn with_spinner<T>(what: String, work: impl Future<Output = T>)
         done = &mut work => return done,
         () = tokio::time::sleep(SOON) => {}
     }
-    // indicatif shows nothing where stderr is no terminal.
+    // indicatif shows nothing if stderr is not a terminal.
     let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         spinner.set_style(style);

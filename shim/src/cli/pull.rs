@@ -96,7 +96,7 @@ impl PullOptions {
             Arc::new(move |now| bars.update(now))
         };
         let pulled = images.pull(&source, name, &registry, report).await;
-        // Before an error is printed.
+        // The bars end before an error is printed.
         bars.end();
         Ok(pulled?)
     }
@@ -114,7 +114,7 @@ struct Bars {
 
 impl Bars {
     fn new(quiet: bool) -> Self {
-        // indicatif shows nothing where stderr is no terminal.
+        // indicatif shows nothing if stderr is not a terminal.
         let target = if quiet {
             ProgressDrawTarget::hidden()
         } else {

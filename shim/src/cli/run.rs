@@ -46,8 +46,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> CliResult<u8> {
     };
     let code = attach(&pod, how).await;
     if args.options.rm {
-        // A container that ended is removed by its owner. One that never started is
-        // removed here; one that was detached from is running and stays.
+        // The owner removes a container that has ended. A container that never started is
+        // removed here; a detached one runs and stays.
         let names = std::slice::from_ref(&name);
         if let Err(error) = pod.remove_containers(names, false, None).await {
             log::debug!("Container {name}: {error}");

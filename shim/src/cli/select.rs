@@ -1,5 +1,4 @@
-//! Which pods and which containers a command is for: the arguments that name
-//! them, and the objects that those lead to.
+//! The arguments of commands that name pods and containers, and the objects with these names.
 
 use clap::Args;
 use runtime::engine::PodHandle;
@@ -15,17 +14,17 @@ use crate::error::Error;
 
 /// A container, by the manager of its pod.
 pub(crate) enum Container {
-    /// In a pod of the engine.
+    /// A container in a pod of the engine.
     Managed(PodHandle, String),
-    /// In a pod of containerd, or of the shim's `run`.
+    /// A container in a pod of containerd, or of the shim's `run`.
     Foreign(Box<ForeignContainer>),
 }
 
 /// A pod, by its manager.
 pub(crate) enum Pod {
-    /// Of the engine.
+    /// A pod of the engine.
     Managed(PodHandle),
-    /// Of containerd, or of the shim's `run`.
+    /// A pod of containerd, or of the shim's `run`.
     Foreign(Box<ListedPod>),
 }
 
@@ -141,7 +140,7 @@ impl Containers {
         report_errors(outcome).map(drop)
     }
 
-    /// The containers of the engine, and the foreign ones.
+    /// Splits them into the engine's containers and foreign ones.
     pub(crate) fn by_manager(&self, context: &Context) -> CliResult<(Self, Vec<ForeignContainer>)> {
         let (mut containers, mut foreign) = (Vec::new(), Vec::new());
         for wanted in &self.containers {
@@ -191,7 +190,7 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// The pods; instead of one that is not found, its name and the error.
+    /// The pods; for one that is not found, its name and the error.
     pub(crate) fn handles(&self, context: &Context) -> Vec<Result<PodHandle, (String, Error)>> {
         let mut names = self.pods.clone();
         if self.all {

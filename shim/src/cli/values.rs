@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use runtime::{Error, Result};
 
-/// Variables as they are given: `NAME=VALUE`, or `NAME` for the caller's value, if it
-/// has one.
+/// Variables as given: `NAME=VALUE`, or `NAME` for the caller's value, if it is set.
 pub(crate) fn environment(given: &[String]) -> Result<Vec<String>> {
     let mut variables = Vec::with_capacity(given.len());
     for pair in given {
@@ -45,7 +44,7 @@ pub(crate) fn pairs(list: &[String], what: &str) -> Result<BTreeMap<String, Stri
         .collect()
 }
 
-/// A number of bytes: `512m`, `2g`, `1048576`.
+/// A size in bytes: `512m`, `2g`, `1048576`.
 pub(crate) fn bytes(text: &str) -> Result<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -71,7 +70,7 @@ pub(crate) fn signal(text: &str) -> std::result::Result<i32, String> {
     number.ok_or_else(|| "expected a name such as TERM, or a number from 1 to 64".into())
 }
 
-/// A point in time, or how long ago it was.
+/// A point in time, or the time since then.
 pub(crate) fn moment(text: &str) -> std::result::Result<SystemTime, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         let at = SystemTime::now().checked_sub(ago);

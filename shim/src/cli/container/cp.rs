@@ -11,8 +11,8 @@ use crate::cli::error::CliResult;
 
 /// Arguments of `container cp`.
 ///
-/// If the target is an existing directory, the source is copied into it by its name. No
-/// link leads out of a container.
+/// If the target is an existing directory, the source is copied into it under its own name.
+/// Links cannot lead out of a container.
 #[derive(Debug, Args)]
 pub(crate) struct Cp {
     /// PATH or CONTAINER:PATH; PATH/. for the content of a directory; - for an archive on stdin
@@ -21,7 +21,8 @@ pub(crate) struct Cp {
     /// PATH or CONTAINER:PATH; - for an archive on stdout
     target: String,
 
-    /// Give the files to the user of the container, or on the host to the caller; false: keep their owners
+    /// Give the files to the container's user, or to the caller on the host; false: keep their
+    /// owners
     #[arg(long, short, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
           default_missing_value = "true", action = clap::ArgAction::Set)]
     archive: bool,

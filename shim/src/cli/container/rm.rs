@@ -27,7 +27,7 @@ impl Rm {
         let (force, time) = (self.force, self.timeout.time);
         let remove = async |pod: &PodHandle, names: &[String]| {
             let outcome = pod.remove_containers(names, force, time).await?;
-            // A pod that was made for a container goes with its last one.
+            // A pod that was made for a container is removed with its last one.
             pod.remove_if_spent().await?;
             Ok(outcome)
         };

@@ -30,7 +30,7 @@ const PROCESS_CODES: &str = "\
 127  the command does not exist
 N    exit code of the attached process; 128 + N if signal N ended it";
 
-/// The commands that answer by their exit code.
+/// The commands whose exit code is their answer.
 const ANSWERS: &[(&str, &str)] = &[("check", "1    a requirement of pods is missing")];
 
 /// Whether a line of an example is a command line.
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
 
-    /// The words of each command that does something, as `pod create`.
+    /// Collects the words of each command that is not a group, such as `pod create`.
     fn all(command: &Command, words: &str, found: &mut Vec<String>) {
         let parts = command.get_subcommands().filter(|part| !part.is_hide_set());
         let parts: Vec<_> = parts.filter(|part| part.get_name() != "help").collect();

@@ -48,11 +48,11 @@ struct Row {
     pod: String,
     /// `(vm)`: the VM itself, as the host sees it.
     container: String,
-    /// Of one CPU.
+    /// The usage in percent of one CPU.
     cpu_percent: f64,
     cpu_ns: u64,
     memory_bytes: u64,
-    /// Absent without a limit.
+    /// Missing without a limit.
     memory_limit: Option<u64>,
     pids: Option<u64>,
     read_bytes: u64,

@@ -29,7 +29,7 @@ impl Top {
                 Ok(processes) => {
                     rows.extend(processes.into_iter().map(|p| ProcessRow::new(&name, p)));
                 }
-                // It has ended meanwhile.
+                // The container has ended meanwhile.
                 Err(runtime::Error::WrongState { .. }) => {}
                 Err(e) if e.kind() == runtime::ErrorKind::FailedPrecondition => {}
                 Err(e) => return Err(e.into()),

@@ -1,13 +1,14 @@
-//! `--preserve-fds` and `--preserve-fd`: our own descriptors for a process in a
-//! VM. It cannot be given them themselves, but what goes through them:
+//! `--preserve-fds` and `--preserve-fd`: descriptors of this program for a process in a VM. The
+//! process cannot get the descriptors themselves, so their data is relayed:
 //!
 //! ```text
 //! descriptor ── thread ── socket ── the owner ══ vsock ══ agent ── pipe or socket ── process
 //! ```
-//! They are taken before anything else of ours is opened, so that one that was
-//! not open is told from one that we have opened since; and they are read only
-//! once the process runs, in threads: they may be of any kind, and another
-//! process that has them open must not find their mode changed.
+//!
+//! They are taken before this program opens any other descriptor: otherwise a number that was
+//! not open could be one of its own. They are read only once the process runs, in threads: they
+//! may be of any kind, and other processes that have them open must not find their mode
+//! changed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -28,13 +29,13 @@ use tokio::sync::oneshot;
 use super::error::CliResult;
 use crate::error::Context as _;
 
-/// What is moved at a time.
+/// The size of a piece.
 const PIECE: usize = 64 << 10;
 
-/// What a thread needs that only copies.
+/// The stack of a thread that only copies.
 const STACK: usize = 128 << 10;
 
-/// Which of our descriptors a process is to have.
+/// The descriptors for a process.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Preserve {
     /// Pass descriptors 3 to N + 2 to the process, at most 64. A file or pipe becomes a
@@ -51,7 +52,7 @@ pub(crate) struct Preserve {
     taken: Vec<Preserved>,
 }
 
-/// A descriptor that was open when we were started.
+/// A descriptor that was open at the start of this program.
 #[derive(Debug)]
 pub(crate) struct Preserved {
     number: u32,
@@ -61,7 +62,7 @@ pub(crate) struct Preserved {
 }
 
 impl Preserve {
-    /// Takes hold of them. Before anything else is opened.
+    /// Takes the descriptors. Must be called before any other descriptor is opened.
     pub(crate) fn take(&mut self) -> CliResult<()> {
         if self.preserve_fds as usize > MAX_DESCRIPTORS {
             return Err(Error::Invalid(format!(
@@ -84,7 +85,7 @@ impl Preserve {
         self.taken.is_empty()
     }
 
-    /// What was taken.
+    /// The taken descriptors.
     pub(crate) fn into_preserved(self) -> Vec<Preserved> {
         self.taken
     }
@@ -94,9 +95,10 @@ impl Preserved {
     fn take(number: u32) -> Result<Self, Error> {
         let (direction, socket) = look(number as RawFd)
             .map_err(|why| Error::Invalid(format!("Descriptor {number} {why}")))?;
-        // SAFETY: it is open, and not by us: nothing was opened yet.
+        // SAFETY: it is open, and does not belong to this program, which has not opened any
+        // yet.
         let fd = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
-        // Nobody whom we start is to have it.
+        // Programs that this one starts must not get it.
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
             .map_err(|e| Error::Invalid(format!("Descriptor {number}: {e}")))?;
         Ok(Self {
@@ -107,7 +109,7 @@ impl Preserved {
         })
     }
 
-    /// As it is asked for.
+    /// The descriptor, as a message for the owner.
     pub(crate) fn request(&self) -> api::PreservedFd {
         api::PreservedFd {
             number: self.number,
@@ -116,8 +118,8 @@ impl Preserved {
         }
     }
 
-    /// Serves it over a socket from now on. What is answered comes when the last
-    /// byte for it has been written.
+    /// Serves it over a socket from now on. The receiver resolves when the last byte has been
+    /// written to it.
     pub(crate) fn serve(self, peer: UnixStream) -> CliResult<oneshot::Receiver<()>> {
         let peer = Arc::new(peer);
         let fd = Arc::new(File::from(self.fd));
@@ -133,7 +135,7 @@ impl Preserved {
                 if let Err(e) = pass_out(&peer, &fd, self.socket) {
                     crate::terminal::say(&format!("Descriptor {}: {e}", self.number));
                 }
-                // First, for its reader.
+                // Closed first, so that its reader sees the end.
                 drop(fd);
                 let _ = done.send(());
             })?;
@@ -150,18 +152,18 @@ fn thread(number: u32, work: impl FnOnce() + Send + 'static) -> CliResult<()> {
     Ok(())
 }
 
-/// Which way the bytes of a descriptor go, and whether it is a socket; or why it
-/// can be no stream, and what to do.
+/// The direction of a descriptor's bytes, and whether it is a socket. The error says why it
+/// cannot be used as a stream, and the way out.
 fn look(number: RawFd) -> Result<(Direction, bool), String> {
     const NO_STREAM: &str = "a VM can be given files, pipes, terminals and stream sockets only";
-    // SAFETY: plain system calls; of one that is not open nothing is used.
+    // SAFETY: a plain system call; the result is not used if the descriptor is not open.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
     if flags < 0 {
         return Err(format!(
             "is not open: open it, as {number}<FILE or {number}>FILE do in a shell, or name fewer"
         ));
     }
-    // SAFETY: it is open, and nobody closes it while this looks at it.
+    // SAFETY: it is open, and is not closed during this function.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let stat = nix::sys::stat::fstat(fd).map_err(|e| format!("cannot be looked at: {e}"))?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
@@ -182,8 +184,8 @@ fn look(number: RawFd) -> Result<(Direction, bool), String> {
         libc::O_RDONLY => Ok((Direction::In, false)),
         libc::O_WRONLY => Ok((Direction::Out, false)),
         _ if kind == SFlag::S_IFCHR => Ok((Direction::Both, false)),
-        // What is read ahead of the process would move its place in the file,
-        // or be taken out of the pipe.
+        // Reading ahead of the process would change the position in the file, or take data out
+        // of the pipe.
         _ => Err(format!(
             "is open for reading and writing, which a stream cannot be: open it for one of the \
              two, as {number}<FILE and {number}>FILE do in a shell"
@@ -191,14 +193,14 @@ fn look(number: RawFd) -> Result<(Direction, bool), String> {
     }
 }
 
-/// What can be read from ours, to the process.
+/// Relays data from the descriptor to the process.
 fn pass_in(mut from: &File, mut peer: &UnixStream, socket: bool) {
     let mut buffer = vec![0; PIECE];
     loop {
         match from.read(&mut buffer) {
             Ok(n) if n > 0 => {
                 if peer.write_all(&buffer[..n]).is_err() {
-                    // The process reads no more: its peer is to hear of it.
+                    // The process reads no more: shut the descriptor down for its peer.
                     if socket {
                         let _ = rustix::net::shutdown(from, rustix::net::Shutdown::Read);
                     }
@@ -206,28 +208,28 @@ fn pass_in(mut from: &File, mut peer: &UnixStream, socket: bool) {
                 }
             }
             Err(e) if again(&e, from, PollFlags::POLLIN) => {}
-            // The end; a terminal that is gone is an error.
+            // The end; a terminal that has gone gives an error.
             _ => break,
         }
     }
     let _ = peer.shutdown(Shutdown::Write);
 }
 
-/// What the process writes, to ours.
+/// Relays data from the process to the descriptor.
 fn pass_out(mut peer: &UnixStream, to: &File, socket: bool) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     loop {
         match peer.read(&mut buffer) {
             Ok(n) if n > 0 => {
                 if let Err(e) = write_all(to, &buffer[..n]) {
-                    // The process is to hear of it.
+                    // Shut the socket down, so that the process sees it.
                     let _ = peer.shutdown(Shutdown::Both);
                     let told = e.kind() == io::ErrorKind::BrokenPipe;
                     return if told { Ok(()) } else { Err(e) };
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            // The end; an error if not all that we sent was read.
+            // The end; an error if not all sent data was read.
             _ => break,
         }
     }
@@ -248,8 +250,8 @@ fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether to try anew: after a signal, or once one is ready that somebody made
-/// non-blocking.
+/// Whether to try again: after a signal, or after waiting for a descriptor that another program
+/// has made non-blocking.
 fn again(error: &io::Error, fd: &File, ready: PollFlags) -> bool {
     match error.kind() {
         io::ErrorKind::Interrupted => true,

@@ -1,4 +1,4 @@
-//! Descriptors that a command hands on to a process in a container.
+//! Passing descriptors to a process in a container.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn what_is_no_stream_is_refused_with_the_cure() {
             .unwrap_err()
             .contains("no connected stream")
     );
-    // Nobody has as many.
+    // A number that is never open.
     assert!(look(1_000_000).unwrap_err().contains("is not open"));
 }
 
@@ -69,7 +69,7 @@ fn what_cannot_be_asked_for_is_refused_before_anything_is_taken() {
     assert!(problem(0, &[1024]).contains("Descriptor 1024 "));
 }
 
-/// One that is served, and the socket's other end.
+/// A served descriptor, and the socket's other end.
 fn served(
     fd: impl Into<OwnedFd>,
     direction: Direction,
