@@ -1,5 +1,5 @@
-//! What one test lives in: a private containerd, private folders, and the
-//! check that nothing is left of it.
+//! The environment of one test: a private containerd, private folders, and the check that the
+//! test leaves nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -30,25 +30,25 @@ const DISABLED: [&str; 5] = [
     "io.containerd.snapshotter.v1.zfs",
 ];
 
-/// What the names of beds' folders begin with.
+/// The prefix of the beds' folders.
 pub const PREFIX: &str = "rkt-";
 
-/// How a bed differs from the usual.
+/// Deviations of a bed from the default.
 #[derive(Default)]
 pub struct Plan {
-    /// Instead of the usual `PATH` of containerd and what it starts.
+    /// The `PATH` of containerd and its children; `None`: the default.
     pub path: Option<OsString>,
     /// Lines appended to rust-kata's configuration.
     pub config: String,
 }
 
-/// A private containerd and all that belongs to it.
+/// A private containerd and everything that belongs to it.
 pub struct Bed {
     folder: TempDir,
     path: OsString,
     containerd: RefCell<Child>,
     log: RefCell<Vec<Capture>>,
-    /// Everything containerd publishes.
+    /// The events that containerd publishes.
     pub events: EventLog,
     ids: RefCell<BTreeSet<String>>,
     made: Cell<u32>,
@@ -56,14 +56,14 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// A bed as most tests want it.
+    /// Makes a default bed.
     pub fn new() -> Self {
         Self::with(Plan::default())
     }
 
-    /// A bed that differs from the usual by `plan`.
+    /// Makes a bed that deviates by `plan`.
     pub fn with(plan: Plan) -> Self {
-        // Short and outside the checkout: Unix socket paths end at 108 bytes.
+        // Short and outside the checkout: Unix socket paths have at most 108 bytes.
         let folder = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempdir_in("/tmp")
@@ -93,7 +93,7 @@ impl Bed {
         bed
     }
 
-    /// `ctr events` does not say when it listens: publish until it hears.
+    /// Publishes events until one arrives, since `ctr events` does not say when it listens.
     fn await_subscription(&self) {
         let limit = dist::patience(20.0);
         run::run(
@@ -122,7 +122,7 @@ impl Bed {
         assert!(heard, "`ctr events` hears nothing");
     }
 
-    /// The folder that holds all of it. Its path marks every process of ours.
+    /// The bed's folder. Its path marks every process of the bed.
     pub fn dir(&self) -> &Path {
         self.folder.path()
     }
@@ -140,19 +140,19 @@ impl Bed {
         self.dir().join("kata")
     }
 
-    /// Where `rust-kata` keeps pods, images and volumes.
+    /// rust-kata's directory of pods, images and volumes.
     pub fn data(&self) -> PathBuf {
         self.dir().join("data")
     }
 
-    /// A `rust-kata` command line.
+    /// A command line of `rust-kata`.
     pub fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(dist::binary(dist::CLI));
         command.envs(self.environment()).args(args);
         command
     }
 
-    /// Runs a `rust-kata` command line to its end.
+    /// Runs a command line of `rust-kata` to its end.
     pub fn rust_kata(&self, args: &[&str]) -> run::Output {
         run::run(self.cli(args), Input::Null, dist::patience(60.0))
     }
@@ -162,23 +162,23 @@ impl Bed {
         self.dir().join("containerd.sock")
     }
 
-    /// The environment that leads binaries under test to this bed.
+    /// The environment for programs under test that belong to this bed.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         environment(self.dir(), &self.path)
     }
 
-    /// The machine's mounts as they were when the bed was made.
+    /// The machine's mounts at the time when the bed was made.
     pub fn machine_mounts(&self) -> &Machine {
         &self.mounts
     }
 
-    /// What containerd and the shims logged.
+    /// The log of containerd and the shims.
     pub fn log(&self) -> String {
         let logs = self.log.borrow();
         logs.iter().map(|log| log.now().text()).collect()
     }
 
-    /// Kills containerd; shims and pods stay, and nobody listens to events any more.
+    /// Kills containerd. Shims and pods stay; events are no longer received.
     pub fn kill_containerd(&self) {
         let mut containerd = self.containerd.borrow_mut();
         process::signal(containerd.id(), Signal::SIGKILL);
@@ -192,27 +192,27 @@ impl Bed {
         self.log.borrow_mut().push(log);
     }
 
-    /// A `ctr` command line in the test's namespace.
+    /// A command line of `ctr` in the test's namespace.
     pub fn ctr(&self, args: &[&str]) -> Command {
         let mut all = vec!["-n", self.namespace()];
         all.extend_from_slice(args);
         client(self.dir(), &all)
     }
 
-    /// A fresh path in the bed's folder.
+    /// A new path in the bed's folder.
     pub fn fresh(&self, stem: &str) -> PathBuf {
         self.made.set(self.made.get() + 1);
         self.dir().join(format!("{stem}-{}", self.made.get()))
     }
 
-    /// A fresh busybox root file system.
+    /// A new busybox root file system.
     pub fn rootfs(&self) -> PathBuf {
         let root = self.fresh("rootfs");
         image::make_rootfs(&root);
         root
     }
 
-    /// Remembers that `id` was used, for the leak check.
+    /// Remembers the id `id` for the leak check.
     pub fn note(&self, id: &str) {
         self.ids.borrow_mut().insert(id.to_owned());
     }
@@ -222,7 +222,7 @@ impl Bed {
         self.ids.borrow().iter().cloned().collect()
     }
 
-    /// The processes that belong to this bed, containerd and its clients aside.
+    /// The processes of this bed, without containerd and its clients.
     pub fn processes(&self) -> Vec<Process> {
         let marker = self.dir().to_str().expect("an ASCII path");
         let own = [
@@ -236,7 +236,7 @@ impl Bed {
             .collect()
     }
 
-    /// The processes of this bed whose program is called `name`.
+    /// The processes of this bed with the program `name`.
     pub fn named(&self, name: &str) -> Vec<Process> {
         self.processes()
             .into_iter()
@@ -244,14 +244,14 @@ impl Bed {
             .collect()
     }
 
-    /// Panics, with names, when anything is left of what ran here.
+    /// Panics and lists everything that is left of this bed's containers.
     #[track_caller]
     pub fn assert_clean(&self) {
         let left = leak::left_after(self, dist::patience(10.0));
         assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
     }
 
-    /// Ends what a failed test left running.
+    /// Ends the processes that a failed test left.
     fn sweep(&self) {
         for process in self.processes() {
             process::signal(process.pid, Signal::SIGKILL);
@@ -297,7 +297,7 @@ fn tell(log: &str) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// The ends of the VM logs under `state`.
+/// The last lines of the VM logs under `state`.
 fn logs(state: &Path) -> String {
     let mut told = String::new();
     for (path, is_dir) in leak::tree(state) {
@@ -311,7 +311,7 @@ fn logs(state: &Path) -> String {
     told
 }
 
-/// A program by the harness's own search path: the bed's may lack it.
+/// Finds a program on the harness's own search path: the bed's path may lack it.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name));
@@ -321,7 +321,7 @@ fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| name.into())
 }
 
-/// A containerd that serves, and what it logs.
+/// Starts containerd and waits until it serves; returns it and its log.
 fn start_containerd(folder: &Path, path: &OsString) -> (Child, Capture) {
     let mut containerd = Command::new(program("containerd"))
         .arg("--config")
@@ -374,7 +374,7 @@ fn write_configs(folder: &Path, extra: &str) {
         at("containerd.sock"),
     );
     fs::write(folder.join("containerd.toml"), containerd).expect("our folder is writable");
-    // A test that is about a hypervisor says which.
+    // Tests of a hypervisor select it themselves.
     let hypervisor = if extra.contains("hypervisor") {
         String::new()
     } else {
@@ -393,7 +393,7 @@ fn write_configs(folder: &Path, extra: &str) {
     fs::write(folder.join("rust-kata.toml"), ours).expect("our folder is writable");
 }
 
-/// The runtime's own limits, stretched as the harness's are.
+/// The runtime's time limits, multiplied as those of the harness.
 fn patient_timeouts() -> String {
     let of = |seconds| dist::patience(seconds).as_secs().max(1);
     format!(

@@ -1,4 +1,4 @@
-//! What a stream has said so far: a thread reads it, anyone may wait for a text.
+//! The output of a stream so far: a thread reads it, and others may wait for a text in it.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-/// Bytes of a stream that are kept; all are counted and hashed.
+/// The number of bytes that are kept; all are counted and hashed.
 const KEPT: usize = 4 << 20;
 
-/// All that is known of a stream.
+/// The state of a stream.
 #[derive(Clone, Default)]
 pub struct Said {
     /// The first bytes, at most 4 MiB.
     pub bytes: Vec<u8>,
-    /// How many bytes came in all.
+    /// The total number of bytes.
     pub length: u64,
-    /// When the first byte came.
+    /// The time of the first byte.
     pub first: Option<Instant>,
     /// Whether the stream has ended.
     pub ended: bool,
@@ -46,7 +46,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// A stream being read by a thread of its own.
+/// A stream that a thread reads.
 #[derive(Clone, Default)]
 pub struct Capture(Arc<Shared>);
 
@@ -88,13 +88,13 @@ impl Capture {
         self.0.changed.notify_all();
     }
 
-    /// What has been said by now.
+    /// The present state.
     pub fn now(&self) -> MutexGuard<'_, Said> {
         self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `enough` holds; `None` when `limit` passes or the stream
-    /// ends without that.
+    /// Waits until `enough` returns a value; `None` if `limit` passes or the stream ends
+    /// before.
     pub fn wait<T>(&self, limit: Duration, enough: impl Fn(&Said) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut said = self.now();
@@ -115,8 +115,8 @@ impl Capture {
         }
     }
 
-    /// Waits for `text` after the first `from` bytes; returns where it ends.
-    /// Panics, showing what came, when it does not come within `limit`.
+    /// Waits for `text` after the first `from` bytes; returns the position of its end. Panics
+    /// and shows the output if it does not come within `limit`.
     #[track_caller]
     pub fn expect_after(&self, from: usize, text: &str, limit: Duration) -> usize {
         let found = self.wait(limit, |said| {
@@ -137,7 +137,7 @@ impl Capture {
         self.expect_after(0, text, limit)
     }
 
-    /// Waits for the end of the stream and returns all.
+    /// Waits for the end of the stream and returns everything.
     pub fn finish(&self, limit: Duration) -> Said {
         self.wait(limit, |said| said.ended.then_some(()));
         self.now().clone()

@@ -1,4 +1,4 @@
-//! The console of a bare VM, heard while it speaks.
+//! The console of a bare VM, read while the VM writes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use nix::unistd::mkfifo;
 
 use crate::capture::Capture;
 
-/// Makes a FIFO where the VM's console log goes, so that a word is seen when it comes.
+/// Makes a FIFO at the path of the VM's console log, so that output can be read at once.
 pub fn listen(path: &Path) -> Capture {
     mkfifo(path, Mode::S_IRWXU).expect("the VM's folder is ours");
     Capture::of(Fifo::Path(path.to_owned()))
 }
 
-/// The first read waits for the writer.
+/// A FIFO whose first read waits for the writer.
 enum Fifo {
     /// Not opened yet.
     Path(PathBuf),

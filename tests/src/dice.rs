@@ -1,14 +1,14 @@
-//! Chance that can be had again: a generator with a seed that tests tell.
+//! Repeatable randomness: a generator whose seed tests print.
 
 use std::time::SystemTime;
 
-/// xorshift64*: the same for the same seed.
+/// xorshift64*: the same sequence for the same seed.
 pub struct Dice(u64);
 
 impl Dice {
-    /// Dice of a seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
-        // All zeros would stay zeros.
+        // A seed of zero would give only zeros.
         Self(seed | 1)
     }
 
@@ -26,7 +26,7 @@ impl Dice {
     }
 }
 
-/// `RUST_KATA_TEST_SEED`, or a seed of now.
+/// `RUST_KATA_TEST_SEED`, or a seed from the time.
 pub fn seed() -> u64 {
     number("RUST_KATA_TEST_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -34,7 +34,7 @@ pub fn seed() -> u64 {
     })
 }
 
-/// A number in the environment.
+/// A number from the environment.
 pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }

@@ -1,26 +1,27 @@
-//! Where the binaries under test are, and which runtime is under test.
+//! The paths of the binaries under test, and the choice of the runtime and hypervisor under
+//! test.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use test_support::Reason;
 
-/// The runtime whose behaviour is the reference.
+/// The reference runtime.
 pub const RUNC: &str = "io.containerd.runc.v2";
 
-/// Our runtime's name, as containerd knows it.
+/// rust-kata's name in containerd.
 pub const RUST_KATA: &str = "io.containerd.rust-kata.v2";
 
-/// Our shim's file name.
+/// The file name of rust-kata's shim.
 pub const SHIM: &str = "containerd-shim-rust-kata-v2";
 
-/// The operator's command.
+/// The file name of the command line.
 pub const CLI: &str = "rust-kata";
 
-/// The VMM's file name.
+/// The file name of the VMM.
 pub const VMM: &str = "rust-kata-vmm";
 
-/// QEMU's file name.
+/// The file name of QEMU.
 pub const QEMU: &str = "qemu-system-x86_64";
 
 /// The root of the source tree.
@@ -41,24 +42,23 @@ pub fn binary(name: &str) -> PathBuf {
     dist().join("bin").join(name)
 }
 
-/// The runtime under test: `RUST_KATA_TEST_RUNTIME`, or ours. With runc's name
-/// there, the harness and the tests check themselves.
+/// The runtime under test: `RUST_KATA_TEST_RUNTIME`, or rust-kata. With runc, the harness and
+/// the tests check themselves.
 pub fn subject() -> String {
     std::env::var("RUST_KATA_TEST_RUNTIME").unwrap_or_else(|_| RUST_KATA.to_owned())
 }
 
-/// The hypervisor under test: `RUST_KATA_TEST_HYPERVISOR`, or QEMU, which is to
-/// be had everywhere.
+/// The hypervisor under test: `RUST_KATA_TEST_HYPERVISOR`, or QEMU, which works everywhere.
 pub fn hypervisor() -> String {
     std::env::var("RUST_KATA_TEST_HYPERVISOR").unwrap_or_else(|_| "qemu".to_owned())
 }
 
-/// The program whose process has the vCPUs of a pod.
+/// The program whose process runs the vCPUs of a pod.
 pub fn machine() -> &'static str {
     if hypervisor() == "qemu" { QEMU } else { VMM }
 }
 
-/// That pods run in QEMU.
+/// Checks that pods run in QEMU.
 ///
 /// # Errors
 /// [`Reason::Hypervisor`].
@@ -69,7 +69,7 @@ pub fn machine_is_qemu() -> Result<(), Reason> {
     }
 }
 
-/// That pods run in `rust-kata-vmm`, on KVM.
+/// Checks that pods run in `rust-kata-vmm`, on KVM.
 ///
 /// # Errors
 /// [`Reason::Hypervisor`].
@@ -80,7 +80,7 @@ pub fn machine_is_ours() -> Result<(), Reason> {
     }
 }
 
-/// That the runtime under test is ours.
+/// Checks that the runtime under test is rust-kata.
 ///
 /// # Errors
 /// [`Reason::Runtime`].
@@ -95,8 +95,7 @@ pub fn subject_is_ours() -> Result<(), Reason> {
     }
 }
 
-/// `seconds`, stretched by `RUST_KATA_TEST_PATIENCE` (a factor, default 1) on
-/// machines that do other work at the same time.
+/// `seconds`, multiplied by `RUST_KATA_TEST_PATIENCE` (default 1) for machines with other load.
 pub fn patience(seconds: f64) -> Duration {
     let factor = std::env::var("RUST_KATA_TEST_PATIENCE")
         .ok()

@@ -1,4 +1,4 @@
-//! containerd's events, in the order it published them.
+//! containerd's events, in the order of their publication.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use serde_json::Value;
 pub struct Event {
     /// Its topic, such as `/tasks/exit`.
     pub topic: String,
-    /// The containerd namespace it belongs to.
+    /// The containerd namespace that it belongs to.
     pub namespace: String,
     /// Its fields.
     pub fields: Value,
@@ -31,7 +31,7 @@ impl Event {
         })
     }
 
-    /// The container it is about.
+    /// The id of its container.
     pub fn container(&self) -> &str {
         let id = if self.topic.starts_with("/tasks/") {
             "container_id"
@@ -41,7 +41,7 @@ impl Event {
         self.fields[id].as_str().unwrap_or_default()
     }
 
-    /// The exec process it is about; empty for the container's own.
+    /// The id of its exec; empty for the container's init.
     pub fn exec(&self) -> &str {
         let id = self.fields["exec_id"]
             .as_str()
@@ -50,7 +50,7 @@ impl Event {
         if id == self.container() { "" } else { id }
     }
 
-    /// The exit status it tells (0 is left out of the JSON).
+    /// Its exit status (0 is left out of the JSON).
     pub fn status(&self) -> Option<u64> {
         let tells = matches!(self.topic.as_str(), "/tasks/exit" | "/tasks/delete");
         tells.then(|| self.fields["exit_status"].as_u64().unwrap_or(0))
@@ -106,12 +106,12 @@ impl EventLog {
         Self { shared, child }
     }
 
-    /// The process that subscribes.
+    /// The pid of the subscriber.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until an event for which `wanted` holds has come.
+    /// Waits until an event with `wanted` has come.
     pub fn wait(&self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
         let deadline = Instant::now() + limit;
         let mut events = self.shared.events.lock().expect("no reader panics");

@@ -1,7 +1,7 @@
-//! A stand-in for the agent of a guest: the test is first at the socket where a pod's
-//! owner waits for it, answers calls as it likes, and stops the real guest, which
-//! would end its VM for want of the host. It takes the streams of processes, too, in
-//! the VMM's place, and leaves them open.
+//! A stand-in for a guest's agent. The test connects first to the socket on which a pod's owner
+//! waits for its agent, and answers calls as it likes. It stops the real guest, which would end
+//! its VM when it cannot reach the host. It also accepts the streams of processes, in the VMM's
+//! place, and leaves them open.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ use crate::bed::Bed;
 use crate::dist::machine;
 use crate::{leak, process};
 
-/// One frame of ttrpc's.
+/// A frame of ttrpc.
 pub fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short frame");
     let mut header = MessageHeader::new_response(stream, length);
@@ -30,7 +30,7 @@ pub fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [Vec::from(header), payload.to_vec()].concat()
 }
 
-/// An answer with this message, which is empty where nothing is to be said.
+/// An answer with this message, which may be empty.
 pub fn answer(stream: u32, message: &[u8]) -> Vec<u8> {
     let response = Response {
         payload: message.to_vec(),
@@ -40,7 +40,7 @@ pub fn answer(stream: u32, message: &[u8]) -> Vec<u8> {
     frame(MESSAGE_TYPE_RESPONSE, stream, &payload)
 }
 
-/// An answer that is an error in these words.
+/// An error answer with this text.
 pub fn refusal(stream: u32, text: &str) -> Vec<u8> {
     let response = Response {
         status: Some(ttrpc::get_status(ttrpc::Code::INTERNAL, text)).into(),
@@ -50,15 +50,15 @@ pub fn refusal(stream: u32, text: &str) -> Vec<u8> {
     frame(MESSAGE_TYPE_RESPONSE, stream, &payload)
 }
 
-/// A call, as an agent hears it.
+/// A call, as received by an agent.
 pub struct Call {
-    /// The number by which it is answered.
+    /// The number for its answer.
     pub stream: u32,
     /// Its method.
     pub method: String,
 }
 
-/// The stand-in.
+/// A stand-in for an agent.
 pub struct Agent {
     threads: Vec<JoinHandle<()>>,
     streams: UnixListener,
@@ -66,8 +66,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Waits for the owner of the bed's next pod and answers its calls by what `act`
-    /// says: any bytes, or none.
+    /// Waits for the owner of the bed's next pod, and answers its calls with the bytes from
+    /// `act`, or not at all.
     pub fn of_next_pod(
         bed: &Bed,
         limit: Duration,
@@ -76,7 +76,7 @@ impl Agent {
         let vms = bed.state().join(".vm");
         let machines = || bed.named(machine());
         let sockets = await_some(limit, "pod", || sockets(&vms));
-        // Its guest takes a while until it dials.
+        // The guest needs a while until it dials.
         let machines = await_some(limit, "machine", || {
             Some(machines()).filter(|found| !found.is_empty())
         });
@@ -92,7 +92,7 @@ impl Agent {
         }
     }
 
-    /// The methods of the calls that were heard up to now.
+    /// The methods of the calls so far.
     pub fn heard(&self) -> Vec<String> {
         self.heard.try_iter().collect()
     }
@@ -108,7 +108,7 @@ impl Agent {
     }
 }
 
-/// Asks again and again; a stranger's files and processes give no event.
+/// Polls: the files and processes of another program give no event.
 fn await_some<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -120,8 +120,8 @@ fn await_some<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T
     }
 }
 
-/// The folder of sockets of the VM whose owner waits for its agent, once the VMM has
-/// made its own there: it would put that in the place of ours.
+/// The folder of sockets of a VM whose owner waits for its agent, once the VMM has made its own
+/// socket there: otherwise it would replace the stand-in's.
 fn sockets(vms: &Path) -> Option<PathBuf> {
     let paths = leak::tree(vms).into_iter().map(|(path, _)| path);
     let mut paths = paths.filter(|path| path.ends_with("sockets/vsock_1024"));
@@ -129,7 +129,7 @@ fn sockets(vms: &Path) -> Option<PathBuf> {
     folder.join("vsock").exists().then_some(folder)
 }
 
-/// Puts a socket in place of the VMM's, which takes every stream and says nothing on it.
+/// Replaces the VMM's socket by one that accepts every stream and sends nothing.
 fn take_streams(sockets: &Path) -> (UnixListener, JoinHandle<()>) {
     let ours = sockets.join("ours");
     let listener = UnixListener::bind(&ours).expect("the folder is root's");

@@ -1,4 +1,4 @@
-//! A registry that is played: each request is answered as a test says.
+//! A simulated registry: the test decides the answer to each request.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,30 +6,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// What was asked.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Path and query.
+    /// The path and the query.
     pub path: String,
-    /// `Authorization`, if there is one.
+    /// The `Authorization` header, if there is one.
     pub authorization: Option<String>,
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Default)]
 pub struct Reply {
-    /// HTTP's code.
+    /// The HTTP status code.
     pub status: u16,
     /// Names and values.
     pub headers: Vec<(&'static str, String)>,
-    /// All of it, or what is said again and again.
+    /// The whole body, or the part to repeat.
     pub body: Vec<u8>,
-    /// The body never ends.
+    /// Whether the body never ends.
     pub endless: bool,
 }
 
 impl Reply {
-    /// An answer that comes to an end.
+    /// An answer with an end.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
@@ -38,7 +38,7 @@ impl Reply {
         }
     }
 
-    /// An answer without end.
+    /// An endless answer.
     pub fn endless(status: u16) -> Self {
         Self {
             endless: true,
@@ -46,15 +46,15 @@ impl Reply {
         }
     }
 
-    /// The same with a header.
+    /// The same answer with another header.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
     }
 }
 
-/// A registry on this machine that answers as it is told, without TLS. Its threads end
-/// with the test.
+/// A registry on this machine without TLS, with answers from the test. Its threads end with the
+/// test.
 pub struct Played {
     address: String,
     seen: Arc<Mutex<Vec<Request>>>,
@@ -78,7 +78,7 @@ impl Played {
                 let (answer, seen, sent) = (answer.clone(), seen.clone(), sent.clone());
                 let address = address.clone();
                 thread::spawn(move || {
-                    // A client may go at any time.
+                    // A client may disconnect at any time.
                     let _ = serve(&stream, &seen, &sent, |request| answer(request, &address));
                 });
             }
@@ -91,13 +91,13 @@ impl Played {
         &self.address
     }
 
-    /// All that was asked so far.
+    /// All requests so far.
     pub fn seen(&self) -> Vec<Request> {
         let seen = self.seen.lock();
         seen.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Bytes of bodies that were taken so far.
+    /// The number of bytes of bodies that were sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -109,7 +109,7 @@ fn serve(
     sent: &AtomicU64,
     answer: impl Fn(&Request) -> Reply,
 ) -> std::io::Result<()> {
-    // TLS, which is tried first, begins with another byte (RFC 8446, section 5.1).
+    // A TLS client, which is tried first, begins with another byte (RFC 8446, section 5.1).
     let mut byte = [0];
     if stream.peek(&mut byte)? == 0 || byte != *b"G" {
         return Ok(());

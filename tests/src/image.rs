@@ -1,5 +1,4 @@
-//! The one image and root file system of the tests, made of busybox without a
-//! registry.
+//! The image and root file system of the tests, made of busybox without a registry.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -25,7 +24,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
 
 const GROUP: &str = "root:x:0:\nuser:x:1000:\nextra:x:2000:user\nnogroup:x:65534:\n";
 
-/// Lays out a busybox root file system in `root`.
+/// Makes a busybox root file system in `root`.
 pub fn make_rootfs(root: &Path) {
     let make = || -> io::Result<()> {
         for folder in [

@@ -1,4 +1,4 @@
-//! The images of a bed: what they are made of, what uses them, what is left of them.
+//! Helpers for images: making, using and removing them in a bed.
 
 use std::path::{Path, PathBuf};
 
@@ -10,18 +10,18 @@ use crate::leak;
 use crate::run::{Input, Output, run};
 use crate::scene::limit;
 
-/// An empty layout in a fresh folder.
+/// An empty layout in a new folder.
 pub fn layout(bed: &Bed) -> Layout {
     Layout::new(bed.fresh("layout"))
 }
 
-/// An image of busybox alone.
+/// An image with busybox only.
 pub fn busybox(layout: &Layout, config: &Value) -> Value {
     let layer = layout.layer(&Tar::busybox().finish(), Packing::Gzip);
     layout.image(&[layer], config)
 }
 
-/// What `rust-kata image ls` shows.
+/// The output of `rust-kata image ls`.
 pub fn list(bed: &Bed) -> Vec<Value> {
     let text = bed
         .rust_kata(&["image", "ls", "--format", "json"])
@@ -39,7 +39,7 @@ pub fn run_of(bed: &Bed, image: &str, words: &[&str], command: &[&str]) -> Outpu
     run(bed.cli(&args), Input::Null, limit())
 }
 
-/// What is below the image store besides its own folders.
+/// The files below the image store, without its own folders.
 pub fn left(bed: &Bed) -> Vec<PathBuf> {
     let store = bed.data().join("images");
     let found = leak::tree(&store).into_iter().map(|(path, _)| path);
@@ -47,7 +47,7 @@ pub fn left(bed: &Bed) -> Vec<PathBuf> {
     found.filter(|path| depth(path) == 2).collect()
 }
 
-/// Removes all images, and sees to it that nothing is left of them.
+/// Removes all images, and checks that nothing is left of them.
 pub fn prune(bed: &Bed) {
     bed.rust_kata(&["image", "prune", "--all"]).ok();
     assert_eq!(left(bed), Vec::<PathBuf>::new());

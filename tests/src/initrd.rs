@@ -1,10 +1,8 @@
-//! An initrd whose init says a word on the console and no more: the end of a
-//! bare boot.
+//! An initrd whose init only prints a word on the console, which marks the end of a bare boot.
 //!
-//! A second archive follows that of the initrd (the kernel unpacks both); it
-//! holds busybox as `/cat`, which is the init. It says the word that is in a file,
-//! then waits for input: the kernel loses what a terminal has not yet sent when its
-//! init ends.
+//! A second archive follows that of the initrd (the kernel unpacks both). It holds busybox as
+//! `/cat`, which is the init. It prints the word from a file, then waits for input: if the init
+//! ended, the kernel would drop unsent output of the terminal.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,24 +10,25 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// What the init says on the console.
+/// The word that the init prints on the console.
 pub const WORD: &str = "init-runs-here";
 
-/// Where the init finds it.
+/// The path of the file with the word.
 const WORD_FILE: &str = "/word";
 
-/// What the kernel's command line ends with, for this init.
+/// The end of the kernel's command line for this init.
 pub fn arguments() -> String {
     format!("rdinit=/cat -- {WORD_FILE} -")
 }
 
-/// The initrd `original` with another init in it.
+/// The initrd `original` with this init instead of its own.
 pub fn with_init(original: &Path) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new()?;
     let into = file.as_file_mut();
     let bytes = fs::read(original)?;
     into.write_all(&bytes)?;
-    // Archives begin at multiples of four (Documentation/driver-api/early-userspace/buffer-format.rst).
+    // Archives start at multiples of four
+    // (Documentation/driver-api/early-userspace/buffer-format.rst).
     into.write_all(&vec![0; bytes.len().next_multiple_of(4) - bytes.len()])?;
     into.write_all(&cpio("cat", 0o100_755, &fs::read("/bin/busybox")?))?;
     let line = format!("{WORD}\n");
@@ -38,7 +37,7 @@ pub fn with_init(original: &Path) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// An initrd of these folders, files and nothing else; the kernel has a console node.
+/// An initrd with only these folders and files, and the kernel's console node.
 pub fn with_files(folders: &[&str], files: &[(String, PathBuf)]) -> io::Result<NamedTempFile> {
     let mut archive = NamedTempFile::new()?;
     let into = archive.as_file_mut();

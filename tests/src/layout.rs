@@ -1,4 +1,4 @@
-//! OCI images made by hand: good ones, and ones that nobody's tools would make.
+//! Hand-made OCI images: valid ones, and ones that common tools would not make.
 
 use std::fs;
 use std::io::Write;
@@ -14,14 +14,14 @@ use crate::image;
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// How a layer is stored.
+/// The compression of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// As it is.
+    /// None.
     Plain,
-    /// With gzip.
+    /// gzip.
     Gzip,
-    /// With zstd.
+    /// zstd.
     Zstd,
 }
 
@@ -30,11 +30,11 @@ pub enum Packing {
 pub struct Packed {
     /// Its descriptor.
     pub descriptor: Value,
-    /// Digest of what it is unpacked.
+    /// The digest of the uncompressed archive.
     pub diff_id: String,
 }
 
-/// An OCI layout in the making.
+/// An OCI layout that is being made.
 pub struct Layout(PathBuf);
 
 impl Layout {
@@ -46,7 +46,7 @@ impl Layout {
         Self(dir)
     }
 
-    /// In the new directory `dir`, one image of two layers with a few files and
+    /// A layout in the new directory `dir`, with one image of two layers: a few files, and
     /// busybox.
     pub fn small(dir: PathBuf) -> Self {
         let layout = Self::new(dir);
@@ -71,12 +71,12 @@ impl Layout {
         &self.0
     }
 
-    /// How `rust-kata` is told of it.
+    /// The reference to it for `rust-kata`.
     pub fn reference(&self) -> String {
         format!("oci:{}", self.0.display())
     }
 
-    /// Where a blob is.
+    /// The path of a blob.
     pub fn blob_path(&self, descriptor: &Value) -> PathBuf {
         let digest = text(&descriptor["digest"]);
         self.0.join("blobs").join(digest.replace(':', "/"))
@@ -88,7 +88,7 @@ impl Layout {
         serde_json::from_slice(&bytes).expect("JSON")
     }
 
-    /// Stores bytes; answers their descriptor.
+    /// Stores bytes and returns their descriptor.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = digest(bytes);
         let descriptor = json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() });
@@ -109,12 +109,12 @@ impl Layout {
         }
     }
 
-    /// Stores an image of these layers; `config` is what it says of its containers.
+    /// Stores an image of these layers; `config` is its configuration for containers.
     pub fn image(&self, layers: &[Packed], config: &Value) -> Value {
         self.image_for("amd64", layers, config)
     }
 
-    /// As [`Layout::image`], for another machine.
+    /// As [`Layout::image`], for another platform.
     pub fn image_for(&self, arch: &str, layers: &[Packed], config: &Value) -> Value {
         let ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         let config = json!({
@@ -136,7 +136,7 @@ impl Layout {
         self.json("application/vnd.oci.image.manifest.v1+json", &manifest)
     }
 
-    /// Stores a list of images, each for a machine.
+    /// Stores an index of images, each for a platform.
     pub fn list(&self, images: &[(&str, &Value)]) -> Value {
         let manifests = images.iter().map(|(arch, image)| {
             let mut entry = (*image).clone();
@@ -156,7 +156,7 @@ impl Layout {
         self.blob(media_type, document.to_string().as_bytes())
     }
 
-    /// Says which images the layout has, each with its tag if it has one.
+    /// Writes the layout's index: its images, each with its tag if it has one.
     pub fn index(&self, images: &[(&Value, Option<&str>)]) {
         let manifests = images.iter().map(|(image, tag)| {
             let mut entry = (*image).clone();
@@ -185,7 +185,7 @@ impl Layout {
     }
 }
 
-/// A layer in the making. Names are taken as they are.
+/// A layer that is being made. Names are not checked.
 #[derive(Default)]
 pub struct Tar {
     bytes: Vec<u8>,
@@ -197,7 +197,7 @@ impl Tar {
         Self::default()
     }
 
-    /// A layer with busybox and what it needs; the same each time.
+    /// A layer with busybox and its libraries; the same bytes each time.
     pub fn busybox() -> Self {
         static LAYER: OnceLock<Vec<u8>> = OnceLock::new();
         let bytes = LAYER.get_or_init(|| {
@@ -208,7 +208,7 @@ impl Tar {
             let added = builder.append_dir_all(".", folder.path());
             added.expect("the root can be read");
             let bytes = builder.into_inner().expect("memory is enough");
-            // Without the two blocks that end it.
+            // Without the two blocks at its end.
             bytes[..bytes.len() - 1024].to_vec()
         });
         Self {
@@ -245,12 +245,12 @@ impl Tar {
         self
     }
 
-    /// Adds a directory of root's.
+    /// Adds a directory that belongs to root.
     pub fn dir(self, name: &str, mode: u32) -> Self {
         self.entry(EntryType::Directory, name, mode, (0, 0), "", b"")
     }
 
-    /// Adds a file of root's.
+    /// Adds a file that belongs to root.
     pub fn file(self, name: &str, content: &str) -> Self {
         self.entry(
             EntryType::Regular,
@@ -279,7 +279,7 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-/// A text of a JSON document.
+/// The string in a JSON value.
 pub fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }

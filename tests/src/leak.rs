@@ -1,7 +1,6 @@
-//! What a test left behind: processes, mounts, state folders, bundles, sockets
-//! and cgroups of its bed. Only what bears the bed's name is looked at, for
-//! other tests run on the same machine; but for mounts: of the machine's own, none
-//! may be missing and none may be new.
+//! Leak checks: processes, mounts, state folders, bundles, sockets and cgroups of a bed. Only
+//! objects with the bed's name count, since other tests run on the same machine. Mounts are an
+//! exception: the machine's own must be the same as before.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,12 +14,11 @@ use crate::capture::hex;
 use crate::mounts;
 use crate::process;
 
-/// How often the kernel is asked where it gives no event (mounts, cgroups and
-/// files of other processes).
+/// The poll interval for objects without events (mounts, cgroups and files of other processes).
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Everything left, by name; empty as soon as nothing is, at the latest after
-/// `limit`.
+/// Lists everything that is left. Returns as soon as nothing is, and after `limit` at the
+/// latest.
 pub fn left_after(bed: &Bed, limit: Duration) -> Vec<String> {
     let deadline = Instant::now() + limit;
     for process in bed.processes() {
@@ -75,8 +73,8 @@ fn left_now(bed: &Bed) -> Vec<String> {
     left
 }
 
-/// What is in rust-kata's state root, the folders that all pods share aside,
-/// and what it made where no configuration sent it.
+/// The contents of rust-kata's state root without the folders that all pods share, and of its
+/// default directories.
 fn state(bed: &Bed) -> Vec<PathBuf> {
     let kept = [
         bed.state().join(bed.namespace()),
@@ -92,7 +90,7 @@ fn state(bed: &Bed) -> Vec<PathBuf> {
         bed.data().join("images/pulls"),
         bed.data().join("volumes"),
         bed.data().join("volumes/.lock"),
-        // What happened is told when what it happened to is gone.
+        // The journal reports the last events when their objects are gone, so it may stay.
         bed.data().join("events"),
         bed.data().join("events/lock"),
         bed.data().join("events/log"),
@@ -117,8 +115,7 @@ fn bundles(bed: &Bed) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Sockets of containerd's naming scheme for shims, and all that the kernel
-/// knows under the bed's folder.
+/// Sockets with containerd's names for shims, and all sockets below the bed's folder.
 fn sockets(bed: &Bed) -> Vec<String> {
     let mut found: Vec<String> = bed
         .ids()
@@ -142,22 +139,21 @@ fn sockets(bed: &Bed) -> Vec<String> {
     found
 }
 
-/// Where containerd 1.6's shims listen (`pkg/…/shim/util_unix.go`,
-/// `SocketAddress`).
+/// The address of containerd 1.6's shims (`pkg/…/shim/util_unix.go`, `SocketAddress`).
 pub fn shim_socket(bed: &Bed, id: &str) -> PathBuf {
     let name = bed.socket().join(bed.namespace()).join(id);
     Path::new("/run/containerd/s").join(hex(&Sha256::digest(name.to_str().expect("ASCII"))))
 }
 
-/// Named network namespaces: those of tests bear the bed's name. Taps go with
-/// the namespace they are in.
+/// Network namespaces with a name; those of tests have the bed's name. Taps are removed with
+/// their namespace.
 fn netns(bed: &Bed) -> Vec<PathBuf> {
     let mut found = list(Path::new("/var/run/netns"));
     found.retain(|path| path.to_string_lossy().contains(bed.namespace()));
     found
 }
 
-/// Containers' cgroups: `ctr` puts them at `/<namespace>/<id>`.
+/// Containers' cgroups: `ctr` uses `/<namespace>/<id>`.
 fn cgroups(bed: &Bed) -> Vec<PathBuf> {
     let parents = cgroup_parents(bed);
     parents
@@ -192,7 +188,7 @@ pub fn tree(folder: &Path) -> Vec<(PathBuf, bool)> {
     let mut found = Vec::new();
     for path in list(folder) {
         let is_dir = path.symlink_metadata().is_ok_and(|data| data.is_dir());
-        // What is mounted there is named as a mount; its contents are no state.
+        // A mount is listed as one; its contents are not state.
         let inside = if is_dir && !is_mount(&path) {
             tree(&path)
         } else {
@@ -208,14 +204,14 @@ fn is_mount(path: &Path) -> bool {
     mounts::below(path).iter().any(|point| point == path)
 }
 
-/// Unmounts whatever is mounted at or below `folder`.
+/// Unmounts everything at or below `folder`.
 pub fn unmount(folder: &Path) {
     for point in mounts::below(folder).iter().rev() {
         let _ = umount2(point, MntFlags::MNT_DETACH);
     }
 }
 
-/// Undoes what must not outlive the bed whether or not the test passed.
+/// Removes what must not outlive the bed, even if the test failed.
 pub fn remove_traces(bed: &Bed) {
     unmount(bed.dir());
     for parent in cgroup_parents(bed) {

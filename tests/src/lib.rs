@@ -1,20 +1,20 @@
 //! The harness of the end-to-end tests.
 //!
-//! Every test gets its own [`bed::Bed`]: a private containerd, a private state
-//! directory of rust-kata, and a private containerd namespace. Inside it a
-//! [`scene::Scene`] drives one runtime through `ctr`; [`oracle::compare`] plays
-//! the same scene under runc and under rust-kata and compares what was seen.
-//! When a bed ends, [`leak`] looks for whatever was left behind: a leftover
-//! fails the test, and so does a mount of the machine that is missing. [`mounts`]
-//! makes all mounts shared, as systemd does.
+//! Every test gets its own [`bed::Bed`]: a private containerd, a private state directory of
+//! rust-kata, and a private containerd namespace. In it a [`scene::Scene`] drives one runtime
+//! through `ctr`; [`oracle::compare`] plays the same scene under runc and under rust-kata and
+//! compares the observations. When a bed ends, [`leak`] checks that nothing is left: remains
+//! fail the test, and so does a missing mount of the machine. [`mounts`] makes all mounts
+//! shared, as systemd does.
 //!
 //! ```text
 //! test ── Bed ── containerd ── shim under test ── VM
 //!          ├── events: `ctr events`, in the order containerd published them
 //!          └── Scene ── run::Running (pipes) or pty::Terminal (a real pty)
 //! ```
-//! [`task::Shim`] needs no containerd: it starts a shim by hand and speaks the
-//! task API to it, with the exact gRPC codes.
+//!
+//! [`task::Shim`] needs no containerd: it starts a shim by hand and uses the task API directly,
+//! with the exact gRPC codes.
 //!
 //! The harness panics on anything unexpected, as a test should.
 #![deny(missing_docs)]

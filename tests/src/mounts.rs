@@ -1,8 +1,8 @@
 //! The mounts of the tests: as on a host with systemd, `/` is recursively shared.
 //!
-//! Every program of the tests that links the harness moves into a mount namespace
-//! of its own before `main`. There all mounts are made shared with each other,
-//! and slaves of the machine's, so that nothing of a test shows outside.
+//! Every test program that links the harness moves into a mount namespace of its own before
+//! `main`. There all mounts become shared among each other, and slaves of the machine's, so
+//! that mounts of a test do not appear outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,8 +15,8 @@ use crate::bed::PREFIX;
 
 #[ctor::ctor(unsafe)]
 fn share_all_mounts() {
-    // A program that may not do this (one that runs in a container) has no beds;
-    // `assert_shared` tells of it where it matters.
+    // This fails for a program in a container, which has no beds; `assert_shared` reports the
+    // failure if it matters.
     let _ = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
         propagate(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_SLAVE)?;
         propagate(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_SHARED)
@@ -28,12 +28,12 @@ fn propagate(path: &Path, how: MsFlags) -> nix::Result<()> {
     mount(NONE, path, NONE, how, NONE)
 }
 
-/// A tmpfs that a test mounts on the host; it goes with this.
+/// A tmpfs that a test mounts on the host; unmounted on drop.
 #[derive(Debug)]
 pub struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// Mounts one on `path`, which is made if need be.
+    /// Mounts one on `path`, which is made if needed.
     pub fn on(path: &Path) -> Self {
         fs::create_dir_all(path).expect("a folder of the test");
         let none = MsFlags::empty();
@@ -57,11 +57,11 @@ impl Drop for Tmpfs {
 /// A mount of this process's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mounted {
-    /// Where it is.
+    /// Its mount point.
     pub point: PathBuf,
-    /// Its id, which it keeps as long as it is there.
+    /// Its id, which is unique while it is mounted.
     id: u32,
-    /// Whether what is mounted on it is mounted on its peers, too.
+    /// Whether mounts on it propagate to its peers.
     shared: bool,
 }
 
@@ -90,10 +90,10 @@ pub fn below(folder: &Path) -> Vec<PathBuf> {
 pub struct Machine(BTreeSet<Mounted>);
 
 impl Machine {
-    /// As it is now.
+    /// The present mounts.
     ///
     /// # Panics
-    /// If `/` is not shared, so that nothing would be seen to propagate.
+    /// If `/` is not shared, since propagation could not be seen then.
     pub fn now() -> Self {
         let root = table()
             .into_iter()
@@ -105,7 +105,7 @@ impl Machine {
         Self(machine())
     }
 
-    /// How it differs from then, a line for each mount.
+    /// The differences to the present mounts, one line per mount.
     pub fn changes(&self) -> Vec<String> {
         let now = machine();
         let told = |what: &str, mount: &Mounted| format!("{what} {}", mount.point.display());
@@ -115,8 +115,8 @@ impl Machine {
     }
 }
 
-/// Beds look after their own mounts, by name, since tests may run side by side.
-/// `/run/netns` is mounted on itself by the first `ip netns add`, and stays.
+/// Beds check their own mounts, by name, since tests may run side by side. The first `ip netns
+/// add` mounts `/run/netns` on itself, which stays.
 fn machine() -> BTreeSet<Mounted> {
     let of_bed = |point: &Path| point.to_string_lossy().contains(PREFIX);
     let kept = |mount: &Mounted| !of_bed(&mount.point) && mount.point != Path::new("/run/netns");

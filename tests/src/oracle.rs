@@ -4,15 +4,14 @@ use crate::bed::Bed;
 use crate::dist;
 use crate::scene::Scene;
 
-/// How often runc may be asked. On a busy machine its shim cuts output that it
-/// has not copied two seconds after the exit; what it does once in three times
-/// is no rule.
+/// How often the scene is played under runc. On a busy machine runc's shim drops output that it
+/// has not copied within two seconds of the exit, so a single result may be wrong.
 const ORACLES: usize = 3;
 
 type Seen = Vec<(String, String)>;
 
-/// Plays `play` under runc, then under the runtime under test, each in a bed
-/// of its own, and panics with both sides where they were seen to differ.
+/// Plays `play` under runc, then under the runtime under test, each in a bed of its own. Panics
+/// and shows both observations where they differ.
 #[track_caller]
 pub fn compare(play: impl Fn(&Scene)) {
     let mut oracle = watch(dist::RUNC, &play);
@@ -52,7 +51,7 @@ fn differences(oracle: &Seen, subject: &Seen) -> Vec<String> {
     assert_eq!(
         names(oracle),
         names(subject),
-        "the scene took another course"
+        "the scene made other observations"
     );
     let pairs = oracle.iter().zip(subject);
     let differing = pairs.filter(|((_, expected), (_, found))| expected != found);

@@ -1,4 +1,4 @@
-//! Pods by `rust-kata`, without containerd: made of containers that run a script.
+//! Helpers for pods of `rust-kata`, without containerd: their containers run a script.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::run::Output;
 /// A script that sleeps until it is asked to end.
 pub const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
-/// Makes a pod of containers: their names, options and scripts.
+/// Makes a pod and its containers, given by names, options and scripts.
 pub fn pod(bed: &Bed, name: &str, words: &[&str], containers: &[(&str, &[&str], &str)]) {
     let create = [&["pod", "create", "--name", name], words].concat();
     bed.rust_kata(&create).ok();
@@ -32,7 +32,7 @@ pub fn exec(bed: &Bed, name: &str, script: &str) -> Output {
     bed.rust_kata(&["container", "exec", name, "sh", "-c", script])
 }
 
-/// All that there is to know of a `pod` or `container`.
+/// The output of `inspect` of a `pod` or `container`.
 pub fn inspect(bed: &Bed, what: &str, name: &str) -> Value {
     let text = bed.rust_kata(&[what, "inspect", name]).ok().out();
     let all: Value = serde_json::from_str(&text).expect("JSON");

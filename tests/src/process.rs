@@ -1,4 +1,4 @@
-//! Processes of this machine as `/proc` shows them.
+//! Processes of this machine, as in `/proc`.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-/// A process seen in `/proc`.
+/// A process in `/proc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its process id.
     pub pid: u32,
-    /// Its command line, words joined by blanks.
+    /// Its command line, joined by blanks.
     pub command: String,
 }
 
@@ -49,7 +49,7 @@ fn holds(pid: u32, marker: &str) -> Option<Process> {
         text.windows(marker.len())
             .any(|window| window == marker.as_bytes())
     };
-    // A zombie has no command line and is its parent's business.
+    // A zombie has no command line, and only its parent can remove it.
     (!command.is_empty() && (within(&command) || within(&environment))).then(|| Process {
         pid,
         command: String::from_utf8_lossy(&command)
@@ -76,15 +76,15 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Proportional set size of `pid` in bytes: all of it, and of that what lies
-/// in mappings whose name contains `name`.
+/// Proportional set size of `pid` in bytes: of all mappings, and of those whose name contains
+/// `name`.
 pub fn pss(pid: u32, name: &str) -> Option<(u64, u64)> {
     sizes(pid, name, &["Pss:"])
 }
 
-/// Bytes of memory that only the VMM `pid` has, without its guest's `guest_bytes`.
-/// The guest's memory is told by what no other mapping has: exactly that size, and
-/// left out of core dumps. An error if it is not found, or found twice.
+/// Private memory of the VMM `pid` in bytes, without its guest's `guest_bytes`. The guest's
+/// memory is the one mapping of exactly that size that is left out of core dumps. Fails if
+/// there is none, or more than one.
 pub fn private_beside_guest(pid: u32, guest_bytes: u64) -> Result<u64, String> {
     let path = format!("/proc/{pid}/smaps");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -125,15 +125,15 @@ fn beside_guest(smaps: &str, guest_bytes: u64) -> Result<u64, String> {
     }
 }
 
-/// The size of the mapping that begins with this line, if one does (proc(5)).
+/// The size of the mapping that begins with this line, if the line begins one (proc(5)).
 fn mapping_size(line: &str) -> Option<u64> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     let address = |text| u64::from_str_radix(text, 16).ok();
     address(end)?.checked_sub(address(start)?)
 }
 
-/// The sum of these fields of `/proc/PID/smaps` (proc(5)): of all mappings, and
-/// of those whose name contains `name`.
+/// The sum of these fields of `/proc/PID/smaps` (proc(5)): of all mappings, and of those whose
+/// name contains `name`.
 fn sizes(pid: u32, name: &str, fields: &[&str]) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     let (mut all, mut named, mut within) = (0, 0, false);
@@ -155,13 +155,13 @@ fn sizes(pid: u32, name: &str, fields: &[&str]) -> Option<(u64, u64)> {
     Some((all, named))
 }
 
-/// Sends `signal` to `pid`; a process that is gone already is fine.
+/// Sends `signal` to `pid`; the process may have gone already.
 pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid as i32), signal);
 }
 
-/// Waits until `pid` has ended (it may still be a zombie); says whether it did
-/// within `limit`.
+/// Waits until `pid` has ended (it may still be a zombie); returns whether it did within
+/// `limit`.
 pub fn wait_gone(pid: u32, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     let Some(raw) = rustix::process::Pid::from_raw(pid as i32) else {

@@ -1,4 +1,4 @@
-//! A command on a real pseudo-terminal, as a person would run it.
+//! A command on a real pseudo-terminal.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,7 +18,7 @@ pub struct Terminal {
     child: Child,
     master: File,
     since: Instant,
-    /// What the screen got so far.
+    /// The output on the screen so far.
     pub screen: Capture,
 }
 
@@ -32,7 +32,7 @@ fn winsize(rows: u16, columns: u16) -> Winsize {
 }
 
 impl Terminal {
-    /// Starts `command` in a session of its own whose terminal this is.
+    /// Starts `command` in a session of its own on this terminal.
     #[track_caller]
     pub fn spawn(mut command: Command, rows: u16, columns: u16) -> Self {
         let pty = openpty(&winsize(rows, columns), None).expect("openpty");
@@ -46,7 +46,7 @@ impl Terminal {
         unsafe {
             command.pre_exec(|| {
                 nix::unistd::setsid()?;
-                // What a shell runs in the background has it ignored.
+                // A shell starts background commands with SIGINT ignored.
                 if libc::signal(libc::SIGINT, libc::SIG_DFL) == libc::SIG_ERR {
                     return Err(std::io::Error::last_os_error());
                 }
@@ -60,7 +60,7 @@ impl Terminal {
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        // Drops the command's copies of the slave, or the screen never ends.
+        // Drops this process's copies of the slave, which would keep the screen open.
         drop(command);
         Self {
             child,
@@ -82,17 +82,17 @@ impl Terminal {
             .expect("write to a pty");
     }
 
-    /// Changes the window; the kernel tells the foreground process (SIGWINCH).
+    /// Changes the window size; the kernel sends SIGWINCH to the foreground process.
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = winsize(rows, columns);
-        // SAFETY: TIOCSWINSZ reads one winsize, which lives here.
+        // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
         let result = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
         assert_eq!(result, 0, "TIOCSWINSZ: {}", std::io::Error::last_os_error());
     }
 
-    /// Resizes to `rows` × `columns`, again and again until `text` is on the
-    /// screen after the first `from` bytes: `ctr` takes its first look at the
-    /// window some time before it listens to changes, and does not say when.
+    /// Resizes to `rows` × `columns` repeatedly, until `text` is on the screen after the first
+    /// `from` bytes: `ctr` first reads the window size some time before it watches for changes,
+    /// and does not say when.
     #[track_caller]
     pub fn resize_until(
         &self,
@@ -118,8 +118,8 @@ impl Terminal {
         }
     }
 
-    /// Whether input is echoed and edited by the line discipline: not so while
-    /// a command has made the terminal raw.
+    /// Whether the line discipline echoes and edits input: not while a command has made the
+    /// terminal raw.
     pub fn is_cooked(&self) -> bool {
         let settings = nix::sys::termios::tcgetattr(&self.master).expect("tcgetattr");
         settings

@@ -1,5 +1,4 @@
-//! A registry on this machine (Debian's `docker-registry`), with what a layout
-//! has in it.
+//! A registry on this machine (Debian's `docker-registry`), filled from layouts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +11,13 @@ use crate::dist::patience;
 use crate::layout::{Layout, text};
 use crate::run::{Input, run};
 
-/// Who may come in, if not everybody.
+/// The only user of a closed registry.
 pub const USER: (&str, &str) = ("someone", "secret");
 
 /// htpasswd's line for [`USER`] (bcrypt).
 const HTPASSWD: &str = "someone:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
-/// A registry; it goes with this value.
+/// A registry; stopped on drop.
 pub struct Registry {
     process: Child,
     root: PathBuf,
@@ -26,12 +25,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one below `folder` for everybody.
+    /// Starts one below `folder` without authentication.
     pub fn open(folder: &Path) -> Self {
         Self::start(folder, "")
     }
 
-    /// Starts one below `folder` that is for [`USER`] only.
+    /// Starts one below `folder` that only [`USER`] may use.
     pub fn closed(folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("the folder can be written");
         let passwords = folder.join("htpasswd");
@@ -43,7 +42,7 @@ impl Registry {
         )
     }
 
-    /// Starts one below `folder` that speaks TLS, with a certificate of its own
+    /// Starts one below `folder` with TLS, with a certificate of its own
     /// ([`Registry::certificate`]) for `localhost`.
     pub fn with_tls(folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("the folder can be written");
@@ -115,8 +114,8 @@ impl Registry {
         &self.address
     }
 
-    /// Puts an image, or a list of them, with all it needs into the registry: into
-    /// its files, as an upload would leave them.
+    /// Puts an image, or an index of images, with all its blobs into the registry's files, as
+    /// after an upload.
     pub fn push(&self, layout: &Layout, image: &Value, name: &str, tag: &str) {
         let base = self.root.join("docker/registry/v2");
         let repository = base.join("repositories").join(name);

@@ -1,4 +1,4 @@
-//! Running a command with its streams captured and a deadline.
+//! Running a command with its output captured and a deadline.
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -10,19 +10,19 @@ use sha2::{Digest, Sha256};
 use crate::capture::{Capture, Said, hex};
 use crate::process;
 
-/// What a command reads.
+/// The input of a command.
 pub enum Input {
     /// `/dev/null`.
     Null,
     /// These bytes, then end of file.
     Bytes(Vec<u8>),
-    /// So many bytes that do not repeat soon, then end of file.
+    /// This many bytes of noise, then end of file.
     Noise(u64),
     /// A pipe that stays open until [`Running::close_stdin`].
     Open,
 }
 
-/// What a finished command left.
+/// The result of a finished command.
 #[derive(Clone)]
 pub struct Output {
     /// Its standard output.
@@ -31,7 +31,7 @@ pub struct Output {
     pub stderr: Said,
     /// Its exit code; 128 + n when signal n killed it.
     pub code: i32,
-    /// From spawn to exit.
+    /// The time from spawn to exit.
     pub elapsed: Duration,
 }
 
@@ -81,7 +81,7 @@ fn shorten(text: &str) -> String {
     }
 }
 
-/// A command under way.
+/// A running command.
 pub struct Running {
     child: Child,
     name: String,
@@ -156,8 +156,8 @@ impl Running {
         self.child.try_wait().expect("our child").is_none()
     }
 
-    /// Waits for its end. Kills it and panics, showing its output, when that
-    /// does not come within `limit`.
+    /// Waits for its end. Kills it, panics and shows its output if it does not end within
+    /// `limit`.
     #[track_caller]
     pub fn finish(mut self, limit: Duration) -> Output {
         let ended = process::wait_gone(self.pid(), limit);
@@ -193,7 +193,7 @@ fn feed(
     write: impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send + 'static,
 ) {
     let mut pipe = pipe.expect("piped");
-    // A command that ends before it has read all is no error of the harness.
+    // A command may end before it has read everything.
     std::thread::spawn(move || drop(write(&mut pipe)));
 }
 

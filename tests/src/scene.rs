@@ -15,20 +15,20 @@ use crate::pty::Terminal;
 use crate::run::{Input, Output, Running, run};
 use crate::spec::Spec;
 
-/// What one command of `ctr` may take, a boot of a VM under emulation on a
-/// busy machine included.
+/// The time limit of one `ctr` command, including a boot of a VM under emulation on a busy
+/// machine.
 pub fn limit() -> Duration {
     patience(90.0)
 }
 
-/// Whether this host has cgroup v2 alone.
+/// Whether this host has only cgroup v2.
 pub fn cgroups_are_unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// A runtime on a bed, and what was seen of it.
+/// A runtime in a bed, and the observations of it.
 pub struct Scene<'a> {
-    /// Where it plays.
+    /// Its bed.
     pub bed: &'a Bed,
     /// The runtime's name.
     pub runtime: String,
@@ -50,7 +50,7 @@ impl<'a> Scene<'a> {
         Self::new(bed, &dist::subject())
     }
 
-    /// Whether containers are in a VM here.
+    /// Whether containers run in a VM.
     pub fn is_vm(&self) -> bool {
         self.runtime == dist::RUST_KATA
     }
@@ -65,8 +65,7 @@ impl<'a> Scene<'a> {
         self.bed.ctr(&words)
     }
 
-    /// `ctr containers create --runtime … IMAGE ID ARGV`: the container without
-    /// its task.
+    /// `ctr containers create --runtime … IMAGE ID ARGV`: creates the container without a task.
     pub fn create_command(&self, id: &str, argv: &[&str]) -> Command {
         self.bed.note(id);
         let mut words = vec!["containers", "create", "--runtime", &self.runtime];
@@ -120,7 +119,7 @@ impl<'a> Scene<'a> {
         run(self.spec_command(id, &["--rm"], spec), Input::Null, limit())
     }
 
-    /// Starts a container and leaves it in the background with its stdio.
+    /// Starts a container and leaves it running with its stdio.
     #[track_caller]
     pub fn start(&self, id: &str, flags: &[&str], argv: &[&str], input: Input) -> Running {
         Running::spawn(self.run_command(id, flags, argv), input)
@@ -193,8 +192,7 @@ impl<'a> Scene<'a> {
         self.task_command(&args)
     }
 
-    /// The status `ctr task ls` tells (`RUNNING`, `STOPPED`, …); `None` when
-    /// there is no such task.
+    /// The status in `ctr task ls` (`RUNNING`, `STOPPED`, …); `None` if there is no such task.
     #[track_caller]
     pub fn status(&self, id: &str) -> Option<String> {
         let list = self.task(&["ls"]).ok().out();
@@ -204,7 +202,7 @@ impl<'a> Scene<'a> {
         line.split_whitespace().nth(2).map(str::to_owned)
     }
 
-    /// The host's pid of a task, as `ctr task ls` tells it.
+    /// The host's pid of a task, as in `ctr task ls`.
     #[track_caller]
     pub fn pid(&self, id: &str) -> u32 {
         let list = self.task(&["ls"]).ok().out();
@@ -215,7 +213,7 @@ impl<'a> Scene<'a> {
         pid.unwrap_or_else(|| panic!("no pid of {id} in {list}"))
     }
 
-    /// Deletes a stopped task; returns the exit code that came with it.
+    /// Deletes a stopped task; returns its exit code.
     #[track_caller]
     pub fn delete(&self, id: &str) -> i32 {
         let output = self.task(&["rm", id]).ok();
@@ -230,7 +228,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Kills, if need be, and removes task and container.
+    /// Kills the task if it runs, and removes task and container.
     #[track_caller]
     pub fn remove(&self, id: &str) {
         if self.status(id).is_some() {
@@ -272,14 +270,14 @@ impl<'a> Scene<'a> {
             .collect()
     }
 
-    /// Notes an observation that must be the same under every runtime.
+    /// Records an observation that must be the same under every runtime.
     pub fn see(&self, what: &str, value: impl std::fmt::Debug) {
         self.seen
             .borrow_mut()
             .push((what.to_owned(), format!("{value:#?}")));
     }
 
-    /// Notes all that a command left.
+    /// Records the result of a command.
     pub fn see_output(&self, what: &str, output: &Output) {
         let streams = [&output.stdout, &output.stderr];
         for (name, stream) in ["stdout", "stderr"].iter().zip(streams) {
@@ -292,19 +290,19 @@ impl<'a> Scene<'a> {
         self.see(&format!("{what}: exit code"), output.code);
     }
 
-    /// Notes that a command failed and with what code; the words differ from
-    /// runtime to runtime, but there must be some, and `named` among them.
+    /// Records that a command failed, and its exit code. The messages of runtimes differ, but
+    /// there must be one, and it must contain `named`.
     #[track_caller]
     pub fn see_refusal(&self, what: &str, output: &Output, named: &str) {
         assert_ne!(output.code, 0, "{what} succeeded: {output:?}");
         assert!(
             output.err().contains(named),
-            "{what}: the error does not tell {named:?}: {output:?}"
+            "{what}: the error does not name {named:?}: {output:?}"
         );
         self.see(&format!("{what}: exit code"), output.code);
     }
 
-    /// Notes the container's task events once its task is deleted.
+    /// Records the container's task events once its task is deleted.
     #[track_caller]
     pub fn see_events(&self, id: &str) {
         self.await_event(id, "/tasks/delete");
@@ -321,6 +319,6 @@ impl<'a> Scene<'a> {
     pub fn metrics(&self, id: &str) -> Value {
         let text = self.task(&["metrics", "--format", "json", id]).ok().out();
         serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("metrics are no JSON ({error}): {text}"))
+            .unwrap_or_else(|error| panic!("metrics are not JSON ({error}): {text}"))
     }
 }

@@ -1,4 +1,4 @@
-//! OCI runtime specs, for what `ctr run` has no flags for.
+//! OCI runtime specs, for settings that `ctr run` has no flags for.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-/// The spec `ctr` itself starts from.
+/// The default spec of `ctr`.
 static DEFAULT: LazyLock<Value> = LazyLock::new(|| {
     let output = Command::new("ctr")
         .args(["oci", "spec"])

@@ -1,13 +1,13 @@
-//! Samples and the table they end in.
+//! Samples, and a table of results.
 
 use std::time::Duration;
 
-/// Measurements of one thing.
+/// Samples of one measurement.
 #[derive(Default)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Adds one.
+    /// Adds a sample.
     pub fn add(&mut self, value: f64) {
         self.0.push(value);
     }
@@ -17,14 +17,14 @@ impl Samples {
         self.add(time.as_secs_f64() * 1e3);
     }
 
-    /// The middle one.
+    /// The median.
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    /// The least.
+    /// The minimum.
     pub fn min(&self) -> f64 {
         self.0.iter().copied().fold(f64::NAN, f64::min)
     }
@@ -38,12 +38,12 @@ impl FromIterator<Duration> for Samples {
     }
 }
 
-/// Rows of what was measured.
+/// The rows of results.
 #[derive(Default)]
 pub struct Table(Vec<[String; 5]>);
 
 impl Table {
-    /// A row: what, ours, the reference, their ratio and the most it may be.
+    /// Adds a row: name, result, reference, their ratio and the largest allowed ratio.
     pub fn ratio(
         &mut self,
         what: &str,
@@ -68,7 +68,7 @@ impl Table {
         ]);
     }
 
-    /// A row of an absolute number and the most it may be.
+    /// Adds a row with an absolute number and the largest allowed one.
     pub fn number(&mut self, what: &str, unit: &str, ours: f64, at_most: Option<f64>) {
         let verdict = at_most.map_or_else(String::new, |most| {
             format!(

@@ -1,7 +1,7 @@
-//! A shim started by hand, and the task API spoken to it as containerd does.
+//! A shim started by hand, and a client for its task API, as in containerd.
 //!
-//! The bed's containerd takes part only as the receiver of events, so their
-//! order can be read from [`crate::events`] here, too.
+//! The bed's containerd only receives the events, so their order can be read from
+//! [`crate::events`] here, too.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -43,7 +43,7 @@ const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/Linux
 pub struct Refused {
     /// The gRPC code.
     pub code: Code,
-    /// The words.
+    /// The message.
     pub message: String,
 }
 
@@ -66,17 +66,17 @@ pub fn binary(runtime: &str) -> PathBuf {
 pub struct Bundle {
     /// The container's id.
     pub id: String,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What its shim logs.
+    /// The log of its shim.
     pub log: Capture,
 }
 
 impl Bundle {
-    /// Makes a bundle. `config` is what its `config.json` holds, if it has one.
+    /// Makes a bundle. `config` is the content of its `config.json`, if it has one.
     pub fn new(bed: &Bed, id: &str, config: Option<&str>) -> Self {
         bed.note(id);
-        // Like containerd's, its folder has the id's name.
+        // As with containerd, its folder has the id as its name.
         let path = bed.fresh("bundles").join(id);
         fs::create_dir_all(&path).expect("the bed is ours");
         let log = fifo(&path, "log");
@@ -98,7 +98,7 @@ impl Bundle {
         }
     }
 
-    /// A bundle of a spec, in the cgroup the bed looks after.
+    /// A bundle with a spec, in the cgroup that the bed checks.
     pub fn of(bed: &Bed, id: &str, spec: &Spec) -> Self {
         let group = format!("/{}/{id}", bed.namespace());
         let spec = spec
@@ -107,7 +107,7 @@ impl Bundle {
         Self::new(bed, id, Some(&spec.0.to_string()))
     }
 
-    /// The shim's command line for this bundle, up to its command.
+    /// The shim's command line for this bundle, without its action.
     pub fn shim(&self, bed: &Bed, runtime: &str) -> Command {
         let mut command = Command::new(binary(runtime));
         command
@@ -144,7 +144,7 @@ pub fn fifo(folder: &Path, name: &str) -> PathBuf {
     path
 }
 
-/// The reading end of a FIFO, opened (and waited for) by its first read.
+/// The reading end of a FIFO. The first read opens it, which waits for a writer.
 struct Late(PathBuf, Option<File>);
 
 impl Read for Late {
@@ -156,17 +156,17 @@ impl Read for Late {
     }
 }
 
-/// The stdio of a process by hand: one FIFO a stream.
+/// The stdio of a process: one FIFO per stream.
 pub struct Stdio {
-    /// The FIFO it reads.
+    /// The FIFO of its input.
     pub stdin: PathBuf,
     /// The FIFO of its output.
     pub stdout: PathBuf,
     /// The FIFO of its errors.
     pub stderr: PathBuf,
-    /// What it has written.
+    /// Its output so far.
     pub out: Capture,
-    /// What it has complained.
+    /// Its errors so far.
     pub err: Capture,
 }
 
@@ -187,7 +187,7 @@ impl Stdio {
         }
     }
 
-    /// The writing end of its input. Nobody need have opened the other yet.
+    /// The writing end of its input. The other end may not be open yet.
     pub fn writer(&self) -> File {
         let options = &mut File::options();
         let file = options.read(true).write(true).open(&self.stdin);
@@ -198,7 +198,7 @@ impl Stdio {
 /// A connection to a shim.
 pub struct Shim {
     client: ttrpc::Client,
-    /// The address it printed.
+    /// The address that the shim printed.
     pub address: String,
 }
 
@@ -221,7 +221,7 @@ impl Shim {
         Self::connect(output.out().trim())
     }
 
-    /// A call by its name, with its own deadline.
+    /// Makes a call by its name, with a deadline of its own.
     pub fn call_within<T: Message>(
         &self,
         method: &str,
@@ -248,7 +248,7 @@ impl Shim {
         Ok(T::parse_from_bytes(&response.payload).expect("the answer's type"))
     }
 
-    /// A call by its name.
+    /// Makes a call by its name.
     pub fn call<T: Message>(&self, method: &str, request: &impl Message) -> Answer<T> {
         self.call_within(method, request, dist::patience(90.0))
     }
@@ -358,7 +358,7 @@ impl Shim {
         )
     }
 
-    /// Exec of whatever the spec is.
+    /// Exec with any spec.
     pub fn exec_any(
         &self,
         id: &str,
@@ -491,7 +491,7 @@ impl Shim {
     }
 }
 
-/// An `Any` of JSON, as containerd's typeurl makes it.
+/// An `Any` of JSON, as with containerd's typeurl.
 pub fn any(kind: &str, json: String) -> Any {
     Any {
         type_url: kind.to_owned(),

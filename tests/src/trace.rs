@@ -1,4 +1,4 @@
-//! What the threads of the VMM called, as strace saw it, against the rules of their
+//! The system calls of the VMM's threads in a trace of strace, compared with the rules of their
 //! seccomp filters.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use hypervisor::jail::ThreadKind;
 use hypervisor::jail::seccomp::{Rule, rules};
 
-/// Options of strace with which a [`Trace`] can be read.
+/// Options of strace for a readable [`Trace`].
 pub const OPTIONS: &str = "-e raw=!prctl";
 
-/// Traces in a folder are those whose names start with this.
+/// The prefix of the trace files in a folder.
 pub const PREFIX: &str = "trace-";
 
 /// A system call in a trace.
@@ -21,14 +21,14 @@ struct Seen {
     args: Vec<u64>,
 }
 
-/// What the threads of each kind called once they had their filter.
+/// The calls of each kind of thread under its filter.
 #[derive(Default)]
 pub struct Trace {
     calls: HashMap<ThreadKind, Vec<Seen>>,
 }
 
 impl Trace {
-    /// Reads all traces in a folder, each of one process.
+    /// Reads all traces in a folder, one per process.
     pub fn read(folder: &Path) -> Self {
         let mut trace = Self::default();
         for file in fs::read_dir(folder).expect("it is ours") {
@@ -40,7 +40,7 @@ impl Trace {
         trace
     }
 
-    /// Adds what one process called.
+    /// Adds the calls of one process.
     fn add(&mut self, trace: &str) {
         let mut names: BTreeMap<&str, &str> = BTreeMap::new();
         let mut confined = BTreeSet::new();
@@ -62,7 +62,7 @@ impl Trace {
                 names.insert(thread, name);
             }
             let name = names.get(thread).copied();
-            // A new thread has the spawner's filter before it has its own.
+            // A new thread has the spawner's filter before its own.
             let kind = if confined.contains(thread) {
                 Some(name.map_or(ThreadKind::Main, kind_of))
             } else if spawning && Some(thread) != main {
@@ -81,7 +81,7 @@ impl Trace {
                     .or_default()
                     .push(Seen { call, args });
             }
-            // The first call with the filter is the one after the one that installs it.
+            // The first call under the filter is the one after its installation.
             if call == "seccomp" {
                 confined.insert(thread);
                 spawning |= name == Some("spawner");
@@ -89,9 +89,9 @@ impl Trace {
         }
     }
 
-    /// Panics unless there were threads of all these kinds, and used every rule of
-    /// theirs that is not rare. What they share with the kinds `elsewhere` is for
-    /// another test to see.
+    /// Panics unless there were threads of all these kinds, and they used every rule of theirs
+    /// that is not rare. Rules that they share with the kinds `elsewhere` are left to another
+    /// test.
     #[track_caller]
     pub fn assert_needed(&self, kinds: &[ThreadKind], elsewhere: &[ThreadKind]) {
         let mut needless = Vec::new();
@@ -126,8 +126,8 @@ impl Trace {
         calls.unwrap_or_else(|| panic!("no {kind} thread in {seen:?}"))
     }
 
-    /// A group that several kinds share is needed if one of them needs it. The
-    /// spawner's list is what it hands on, and a few for itself.
+    /// A group that several kinds share is needed if one of them needs it. The spawner's list
+    /// consists of those it hands on, and a few of its own.
     fn is_used_by_others(&self, kind: ThreadKind, rule: &Rule) -> bool {
         ThreadKind::ALL.into_iter().any(|other| {
             let used = self.calls.get(&other);
@@ -142,7 +142,7 @@ fn has(kind: ThreadKind, rule: &Rule) -> bool {
     rules(kind).any(|theirs| std::ptr::eq(theirs, rule))
 }
 
-/// By the thread's name.
+/// The kind of a thread, by its name.
 fn kind_of(thread: &str) -> ThreadKind {
     let prefixes = [
         ("vu-", ThreadKind::VhostUser),
@@ -162,7 +162,7 @@ fn kind_of(thread: &str) -> ThreadKind {
         .into_iter()
         .find(|(prefix, _)| thread.starts_with(prefix));
     known.map_or_else(
-        || panic!("of what kind is the thread {thread:?}?"),
+        || panic!("unknown kind of thread: {thread:?}"),
         |(_, kind)| kind,
     )
 }
@@ -185,14 +185,15 @@ fn is_used(rule: &Rule, calls: &[Seen]) -> bool {
         .any(|seen| seen.call == rule.name() && rule.args.iter().all(|arg| arg.fits(&seen.args)))
 }
 
-/// The unit tests of the crate `hypervisor`: `RUST_KATA_HYPERVISOR_TESTS` where there is
-/// no compiler, else built now.
+/// The unit tests of the crate `hypervisor`: `RUST_KATA_HYPERVISOR_TESTS` on machines without a
+/// compiler, otherwise built now.
 pub fn unit_tests() -> PathBuf {
     if let Some(path) = std::env::var_os("RUST_KATA_HYPERVISOR_TESTS") {
         return path.into();
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // With the tests' own crate, for the same features of what both depend on.
+    // Built together with the tests' own crate, so that common dependencies have the same
+    // features.
     let built = Command::new(cargo)
         .args(["test", "--no-run", "--message-format=json"])
         .args(["-p", "rust-kata-hypervisor", "-p", "rust-kata-tests"])
@@ -207,5 +208,5 @@ pub fn unit_tests() -> PathBuf {
         .filter(|message| message["target"]["kind"][0] == "lib")
         .filter(|message| message["target"]["name"] == "hypervisor")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo tells where they are")
+        .expect("cargo prints their path")
 }

@@ -7,10 +7,10 @@ use crate::tree::{Crate, FileId};
 
 type Graph = BTreeMap<usize, BTreeSet<usize>>;
 
-/// Imports between two children of a module, each with all modules below it.
+/// The imports between children of a module; each child includes all modules below it.
 type Edges = BTreeMap<(String, String), Vec<(FileId, FileId)>>;
 
-/// For each module with children the circles between these.
+/// For each module with children, the circles between these.
 pub fn between_siblings(tree: &Crate, imports: &Imports) -> Vec<String> {
     let mut parents: BTreeMap<String, Edges> = BTreeMap::new();
     for (from, found) in imports {
@@ -69,7 +69,7 @@ fn parts(module: &str) -> Vec<&str> {
     module.split("::").filter(|part| !part.is_empty()).collect()
 }
 
-/// The circles: sets each of whose members leads to all others.
+/// The circles: sets in which each member reaches all others.
 fn circles(graph: &Graph) -> Vec<Vec<usize>> {
     let reached: BTreeMap<usize, BTreeSet<usize>> = graph
         .keys()

@@ -2,16 +2,16 @@
 
 use std::fmt::Write as _;
 
-/// Where it is read from.
+/// The source file.
 pub const SOURCE: &str = "runtime/config.toml";
 
-/// Where it is written to.
+/// The generated document.
 pub const TARGET: &str = "docs/configuration.md";
 
-/// Lines of the text are not longer.
+/// The longest line of text.
 const WIDTH: usize = 100;
 
-/// Keys that are described together: their names and defaults, and what they mean.
+/// Keys with a common description: their names, defaults and meaning.
 #[derive(Default)]
 struct Keys {
     names: Vec<String>,
@@ -19,7 +19,7 @@ struct Keys {
     meaning: Vec<String>,
 }
 
-/// The document for a configuration file whose comments describe its keys.
+/// Generates the document for a configuration file whose comments describe its keys.
 pub fn document(toml: &str) -> String {
     let mut blocks = toml.split("\n\n");
     let head = blocks.next().unwrap_or_default();
@@ -36,7 +36,7 @@ pub fn document(toml: &str) -> String {
     text
 }
 
-/// The comments of a block as one text.
+/// Joins the comments of a block into one text.
 fn words(block: &str) -> String {
     let comments = block.lines().filter_map(|line| line.strip_prefix('#'));
     comments.map(str::trim).collect::<Vec<_>>().join(" ")
@@ -51,7 +51,7 @@ fn keys_of(block: &str) -> Vec<Keys> {
             table = format!("{}.", name.trim_end_matches(']'));
             about = std::mem::take(&mut comments);
         } else if let Some((name, value)) = key(line) {
-            // A key without a comment of its own is described with the one before it.
+            // A key without a comment of its own belongs to the description before it.
             if !comments.is_empty() || found.is_empty() {
                 let meaning = [&about[..], &comments[..]].concat();
                 found.push(Keys {
@@ -71,7 +71,7 @@ fn keys_of(block: &str) -> Vec<Keys> {
     found
 }
 
-/// `name = value`, or `# name = value` for a key that has no default.
+/// Parses `name = value`, or `# name = value` for a key without a default.
 fn key(line: &str) -> Option<(&str, String)> {
     let set = line.strip_prefix("# ");
     let (name, value) = set.unwrap_or(line).split_once(" = ")?;
@@ -96,7 +96,7 @@ fn write_keys(text: &mut String, keys: &Keys) {
     );
 }
 
-/// Wraps a text; what looks like a tag of HTML is not one.
+/// Wraps a text; escapes what looks like an HTML tag.
 fn wrapped(text: &str) -> String {
     let text = text.replace('<', "\\<");
     let (mut lines, mut line) = (String::new(), String::new());

@@ -1,4 +1,4 @@
-//! Which file of a crate names what another one defines.
+//! The imports between the files of a crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +8,11 @@ use syn::{Item, UseTree};
 
 use crate::tree::{Crate, FileId, ModuleId, Name, attributes, of_tests};
 
-/// For each file the files whose items it names.
+/// For each file, the files whose items it names.
 pub type Imports = BTreeMap<FileId, BTreeSet<FileId>>;
 
-/// Reads the imports of all files. That a module declares another one, or makes its items public
-/// under its own name, is not one.
+/// Reads the imports of all files. A module's declaration of another module, and a re-export of
+/// its items under the module's own name, are not imports.
 pub fn of(tree: &Crate) -> Imports {
     let mut imports = Imports::new();
     for (id, module) in tree.modules.iter().enumerate() {
@@ -100,7 +100,7 @@ impl Paths<'_> {
     }
 
     fn add_tokens(&mut self, path: &[String]) {
-        // A lone word may be anything; what it names was imported, and is seen there.
+        // A single word is ambiguous; if it is imported, its `use` counts.
         if path.len() > 1 {
             self.add(path);
         }

@@ -1,15 +1,15 @@
-//! How the code is laid out, checked: `tests/lint/structure`. Tests and fuzz targets are left
-//! out, for they may look at everything.
+//! Checks the layout of the code: `tests/lint/structure`. Tests and fuzz targets are left out,
+//! since they may import everything.
 //!
 //! | check | |
 //! |---|---|
-//! | circles | no two modules of a parent import each other, directly or by others, each taken with all modules below it; a parent and its own children may |
-//! | upward | what lies low imports nothing from above ([`LAYERS`]) |
+//! | circles | two modules of a parent do not import each other, directly or through others, each taken with all modules below it; a parent and its own children may |
+//! | upward | lower modules do not import from higher ones ([`LAYERS`]) |
 //! | header | each module begins with `//!` |
-//! | names | the words that the code had before the field's own ([`names`]) define nothing |
-//! | types | no two modules define types of one name that others see ([`twins`]) |
-//! | length | a file has at most [`MAX_LINES`] lines; modules of tests that have files of their own do not count |
-//! | configuration | `docs/configuration.md` is what the comments of `runtime/config.toml` say; `--write` makes it so |
+//! | names | names that were replaced by the field's own ([`names`]) are not defined again |
+//! | types | two modules do not define visible types of one name ([`twins`]) |
+//! | length | a file has at most [`MAX_LINES`] lines; test modules in files of their own do not count |
+//! | configuration | `docs/configuration.md` matches the comments of `runtime/config.toml`; `--write` generates it |
 //! | idiom | a module with children is `x/mod.rs`, one without is `x.rs` |
 
 mod circles;
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use crate::imports::Imports;
 use crate::tree::Crate;
 
-/// The roots of the crates, from the top of the tree.
+/// The roots of the crates, relative to the top of the tree.
 const ROOTS: [&str; 7] = [
     "protos/src/lib.rs",
     "hypervisor/src/lib.rs",
@@ -36,11 +36,12 @@ const ROOTS: [&str; 7] = [
     "tests/lint/src/main.rs",
 ];
 
-/// So many lines a file may have.
+/// The largest number of lines of a file.
 const MAX_LINES: usize = 450;
 
-/// Modules of the runtime, the lowest first: none imports from a later line. The order within a
-/// line is free, circles aside. What is not named may be imported by all, and import all.
+/// The layers of the runtime, lowest first: a module does not import from a later line. Within
+/// a line any order is allowed, but no circle. Modules that are not listed may import all, and
+/// be imported by all.
 const LAYERS: [&[&str]; 9] = [
     &["error", "sync", "blocking", "state", "events"],
     &["host", "state_dir", "stdio", "config", "agent"],
@@ -59,7 +60,7 @@ const LAYERS: [&[&str]; 9] = [
     &["engine::handle", "engine::files", "engine::foreign"],
 ];
 
-/// Why a crate could not be read.
+/// An error of reading a crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file is missing.
@@ -67,15 +68,15 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file is not Rust.
+    /// A file is not valid Rust.
     #[error("{path}: {source}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: syn::Error,
     },
 }
@@ -152,7 +153,7 @@ fn check(tree: &Crate, root: &str) -> Vec<String> {
     problems
 }
 
-/// Imports from a lower layer of the runtime to a higher one.
+/// Finds imports from a lower layer of the runtime to a higher one.
 fn upward(tree: &Crate, imports: &Imports) -> Vec<String> {
     let layer = |module: &str| {
         LAYERS.iter().position(|names| {

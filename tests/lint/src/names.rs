@@ -1,12 +1,12 @@
-//! Names that this code base had before it had the field's words, and is not to have again.
+//! Names that were replaced by the field's own and must not come back.
 
 use syn::Ident;
 use syn::visit::{self, Visit};
 
 use crate::tree::{File, attributes, of_tests};
 
-/// What must not be defined: functions, types, fields, variants, modules, constants. A `*` at the
-/// end stands for any rest.
+/// Forbidden names of functions, types, fields, variants, modules and constants. A `*` at the
+/// end matches any rest.
 const OLD: [&str; 33] = [
     "passing",
     "passing_name",
@@ -43,7 +43,7 @@ const OLD: [&str; 33] = [
     "whoever",
 ];
 
-/// The old names that a file defines, each with its line.
+/// The forbidden names that a file defines, each with its line.
 pub fn old(file: &File) -> Vec<(usize, String)> {
     let mut names = Names(Vec::new());
     names.visit_file(&file.syntax);

@@ -1,4 +1,4 @@
-//! The modules of a crate, read from its files as the compiler finds them.
+//! The modules of a crate, found in its files as the compiler finds them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,24 +14,24 @@ pub type ModuleId = usize;
 /// The number of a file in [`Crate::files`].
 pub type FileId = usize;
 
-/// A source file that is compiled into a program, tests aside.
+/// A source file of a program, without tests.
 pub struct File {
-    /// Its path, from the top of the tree.
+    /// Its path, relative to the top of the tree.
     pub path: PathBuf,
-    /// Its module, `pod::create`; empty for the root of a crate.
+    /// Its module, such as `pod::create`; empty for the root of a crate.
     pub module: String,
-    /// All of its text.
+    /// Its text.
     pub text: String,
-    /// What it says.
+    /// Its syntax tree.
     pub syntax: syn::File,
-    /// It declares modules that have files of their own, of tests too.
+    /// Whether it declares modules with files of their own, tests included.
     pub has_children: bool,
 }
 
-/// What a name in a module means.
+/// The meaning of a name in a module.
 #[derive(Clone)]
 pub enum Name {
-    /// An item that is defined in the module.
+    /// An item defined in the module.
     Item,
     /// A module below it.
     Module(ModuleId),
@@ -39,19 +39,19 @@ pub enum Name {
     Use(Vec<String>),
 }
 
-/// A module, of a file or inside one.
+/// A module, in a file of its own or inline.
 pub struct Module {
-    /// The module that it is declared in.
+    /// The module that declares it.
     pub parent: Option<ModuleId>,
     /// The file with its text.
     pub file: FileId,
-    /// What its names mean.
+    /// The meanings of its names.
     pub names: BTreeMap<String, Name>,
-    /// The modules whose names it has by `use path::*`.
+    /// The modules that it imports by `use path::*`.
     pub globs: Vec<Vec<String>>,
 }
 
-/// A crate with its modules; those of tests are left out.
+/// A crate with its modules, without those of tests.
 #[derive(Default)]
 pub struct Crate {
     /// All files.
@@ -64,7 +64,7 @@ impl Crate {
     /// Reads the crate whose root module is in `root`, a path below `top`.
     ///
     /// # Errors
-    /// [`Error::Read`] and [`Error::Parse`] for a file that is missing or not Rust.
+    /// [`Error::Read`] and [`Error::Parse`] for a file that is missing or not valid Rust.
     pub fn read(top: &Path, root: &Path) -> Result<Self, Error> {
         let mut tree = Self::default();
         tree.file(top, root, root.parent().unwrap_or(root), None, "")?;
@@ -171,7 +171,7 @@ impl Crate {
             }
             UseTree::Name(name) => {
                 let path = [&prefix[..], &[name.ident.to_string()]].concat();
-                // `use name;` of another crate names itself.
+                // `use name;` of another crate refers to itself.
                 if path.len() > 1 {
                     add(name.ident.to_string(), path);
                 }
@@ -181,7 +181,7 @@ impl Crate {
                 if rename.ident != "self" {
                     path.push(rename.ident.to_string());
                 }
-                // `as _` brings a trait's methods: a name that nothing else has.
+                // `as _` imports a trait's methods: use a unique name.
                 let name = if rename.rename == "_" {
                     format!("_ {}", path.join("::"))
                 } else {
@@ -198,13 +198,13 @@ impl Crate {
         }
     }
 
-    /// The file that defines what `path` names in a module, if it is of this crate.
+    /// The file that defines `path` as named in a module, if it belongs to this crate.
     pub fn resolve(&self, module: ModuleId, path: &[String]) -> Option<FileId> {
         self.find(module, path, 0)
     }
 
     fn find(&self, start: ModuleId, path: &[String], depth: usize) -> Option<FileId> {
-        // Two modules that have each other's names by globs.
+        // Two modules import each other by globs.
         if depth > 32 {
             return None;
         }
@@ -259,7 +259,7 @@ fn join(module: &str, name: &str) -> String {
     }
 }
 
-/// `#[cfg(test)]`, or of fuzz targets, which are tests.
+/// `#[cfg(test)]`, or the same for fuzz targets, which count as tests.
 pub fn of_tests(attributes: &[Attribute]) -> bool {
     struct Names(bool);
     impl Visit<'_> for Names {

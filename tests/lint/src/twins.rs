@@ -1,14 +1,14 @@
-//! Types of one name in two modules of a crate.
+//! Types of the same name in two modules of a crate.
 
 use std::collections::BTreeMap;
 
 use crate::tree::{Crate, attributes, of_tests};
 
-/// Modules whose types are named after what the module is named after as well: a command's
-/// arguments, a device's fixture.
+/// Modules whose types belong to the module's own subject: a command's arguments, a device's
+/// fixture.
 const NAMED_BY_MODULE: [&str; 3] = ["cli", "run", "transport::conformance"];
 
-/// The types that others can see and whose names two modules define.
+/// The visible types whose names two modules define.
 pub fn of(tree: &Crate) -> Vec<String> {
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in &tree.files {
@@ -42,5 +42,5 @@ pub fn of(tree: &Crate) -> Vec<String> {
         .collect()
 }
 
-/// Names that Rust programs give to one type in each module, always used with its path.
+/// Names that Rust programs give to one type per module, and that are used with their path.
 const GENERAL: [&str; 2] = ["Error", "Result"];

@@ -1,12 +1,12 @@
-//! Run in a container: dials the host's vsock ports again and again, holds what is
-//! open, says how often and how much, and waits for the end of its input.
+//! Runs in a container: dials the host's vsock ports repeatedly, keeps connections open, prints
+//! their numbers, and waits for the end of its input.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 
-/// What the owner and the agent of a pod have had of ports, and two beside them.
+/// The ports that the owner and the agent of a pod have used, and two others.
 const PORTS: [u32; 6] = [1, 1023, 1024, 1025, 1026, 9999];
 
 const TIMES: u32 = 500;

@@ -1,5 +1,5 @@
-//! Two processes meet at files of one folder: `meet first DIR` and `meet second DIR`, in
-//! two containers. The second tells what it found: a mapping, locks, a socket, a FIFO.
+//! Two processes share files in one folder: `meet first DIR` and `meet second DIR`, in two
+//! containers. The second one prints the results: a mapping, locks, a socket, a FIFO.
 //!
 //! Linked like the other binaries of the tests, so the container needs the host's `/lib`.
 
@@ -44,7 +44,7 @@ fn first(dir: &Path) -> Outcome {
 
     let (mut peer, _) = listener.accept()?;
     peer.write_all(b"hello\n")?;
-    // What comes through the FIFO goes back by the socket.
+    // The text from the FIFO is sent back through the socket.
     let text = fs::read_to_string(&fifo)?;
     writeln!(peer, "fifo said {text}")?;
     let mut done = String::new();
@@ -84,9 +84,9 @@ fn opened(path: &Path) -> Outcome<File> {
     Ok(options.open(path)?)
 }
 
-/// A lock of fcntl(2) on the whole file.
+/// Takes a lock of fcntl(2) on the whole file.
 fn lock_record(file: &File) -> std::io::Result<()> {
-    // SAFETY: numbers only, for which zero is valid: from the start to the end.
+    // SAFETY: only numbers, and zero is valid for them: from the start to the end.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
     // SAFETY: reads `lock`, which outlives the call.
@@ -96,18 +96,18 @@ fn lock_record(file: &File) -> std::io::Result<()> {
     }
 }
 
-/// The first byte of a shared mapping of the file, for ever.
+/// The first byte of a shared mapping of the file, which is never unmapped.
 fn mapped(path: &Path) -> Outcome<&'static AtomicU8> {
     const LEN: usize = 4096;
     let file = opened(path)?;
     file.set_len(LEN as u64)?;
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let shared = libc::MAP_SHARED;
-    // SAFETY: a new mapping, of memory that nothing here uses yet.
+    // SAFETY: a new mapping, in unused memory.
     let map = unsafe { libc::mmap(ptr::null_mut(), LEN, access, shared, file.as_raw_fd(), 0) };
     if map == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error().into());
     }
-    // SAFETY: the mapping is never undone, and only used as atomic bytes.
+    // SAFETY: the mapping is never unmapped, and only used as atomic bytes.
     Ok(unsafe { AtomicU8::from_ptr(map.cast()) })
 }

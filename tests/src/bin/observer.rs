@@ -1,11 +1,11 @@
 //! Times a command, one run after the other, until its input ends: `observer COMMAND ARGS…`.
-//! Prints a line for each run, in nanoseconds: how long it took, how long its first
-//! thread had a CPU, what this machine's host took of its CPUs meanwhile, and how
-//! long `true` took after it.
+//! Prints a line for each run, in nanoseconds: how long it took, how long its first thread had
+//! a CPU, how much CPU time this machine's host took meanwhile, and how long `true` took after
+//! it.
 //!
-//! It comes before everybody else where it comes to CPUs, and is alone in its process,
-//! since who starts a process waits for the other threads of his own: what it measures
-//! is the command, and what that waits for.
+//! It has real-time priority, so that other processes do not delay it. It has a process of its
+//! own, since starting a process waits for the starter's other threads: only the command and
+//! its own waits are measured.
 
 use std::error::Error;
 use std::fs;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-/// Between two runs.
+/// The pause between two runs.
 const PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
@@ -34,7 +34,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let mut child = command.args(&args).stdout(Stdio::null()).spawn()?;
         let ran = ended(&child)?;
         let took = since.elapsed();
-        // proc(5) does not promise that it never goes back.
+        // proc(5) does not guarantee that it never decreases.
         let stolen = stolen()?.saturating_sub(before);
         let status = child.wait()?;
         if !status.success() {
@@ -52,32 +52,33 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Niceness would not do: it counts among the processes of a session only
-/// (sched(7), "The autogroup feature"), and VMs have sessions of their own.
+/// Gives this thread real-time priority. Niceness would not suffice: it applies only among the
+/// processes of a session (sched(7), "The autogroup feature"), and VMs have sessions of their
+/// own.
 fn come_first() {
     let real_time = libc::sched_param { sched_priority: 1 };
-    // SAFETY: sched_setscheduler(2) reads the parameter; 0 is this thread, and
-    // what it starts inherits it.
+    // SAFETY: sched_setscheduler(2) reads the parameter; 0 is this thread, and its children
+    // inherit the policy.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &real_time) } != 0 {
         let error = std::io::Error::last_os_error();
-        eprintln!("no priority, so it waits for CPUs as all do: {error}");
+        eprintln!("no real-time priority: {error}");
     }
 }
 
-/// Waits for the end of a process, and tells how long its first thread ran.
+/// Waits for the end of a process, and returns how long its first thread ran.
 fn ended(child: &Child) -> Result<Duration, Box<dyn Error>> {
     let pid = Pid::from_raw(child.id() as i32).ok_or("no pid")?;
     let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(pid), end)?;
-    // The kernel's Documentation/scheduler/sched-stats: time on the CPU first. It
-    // is a zombie now.
+    // The process is a zombie now. The first field is the time on the CPU (the kernel's
+    // Documentation/scheduler/sched-stats).
     let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id()))?;
     let ran = text.split(' ').next().ok_or("no schedstat")?;
     Ok(Duration::from_nanos(ran.parse()?))
 }
 
-/// What the host of this machine has taken of its CPUs, all of them together (proc(5),
-/// field 8 of `cpu` in `stat`), as exactly as the kernel tells.
+/// The CPU time that this machine's host has taken from all its CPUs (proc(5), field 8 of `cpu`
+/// in `stat`), at the kernel's resolution.
 fn stolen() -> Result<Duration, Box<dyn Error>> {
     /// USER_HZ of x86-64.
     const TICK: Duration = Duration::from_millis(10);

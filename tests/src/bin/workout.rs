@@ -1,5 +1,5 @@
-//! Uses a file system in every way that has a FUSE request of its own. Run in a
-//! container by the test of the seccomp filters: `workout DIR`.
+//! Uses a file system in every way that has a FUSE request of its own. The test of the seccomp
+//! filters runs it in a container: `workout DIR`.
 //!
 //! Linked like the other binaries of the tests, so the container needs the host's `/lib`.
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = Path::new(&dir);
     let path = |name: &str| dir.join(name);
 
-    // Files: data, size, holes, what fsync, statfs and lseek say.
+    // Files: data, size, holes, fsync, statfs and lseek.
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -42,14 +42,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     file.write_all(b"more")?;
     drop(file);
 
-    // Past the page cache, and by the path.
+    // Without the page cache, and by the path.
     let direct = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_DIRECT)
         .open(path("file"))?;
     let map = std::alloc::Layout::from_size_align(4096, 4096)?;
-    // SAFETY: of the size and alignment that O_DIRECT asks for; used as bytes only.
+    // SAFETY: it has the size and alignment for O_DIRECT, and is used as bytes only.
     let page = unsafe { std::slice::from_raw_parts_mut(std::alloc::alloc_zeroed(map), 4096) };
     direct.write_all_at(page, 0)?;
     direct.read_exact_at(page, 4096)?;
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let at = AtFlags::SYMLINK_NOFOLLOW;
     rustix::fs::utimensat(CWD, path("file"), &epoch(), at)?;
 
-    // Names of all kinds.
+    // Names: directories, links and renames.
     fs::create_dir(path("dir"))?;
     symlink("file", path("link"))?;
     fs::read_link(path("link"))?;
@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     rustix::fs::listxattr(path("file"), &mut [0; 256])?;
     rustix::fs::removexattr(path("file"), "user.a")?;
 
-    // In the name of a user, with set-user-id bits that a write takes off.
+    // As another user, with set-user-id bits that a write clears.
     fs::set_permissions(dir, Permissions::from_mode(0o777))?;
     File::create(path("suid"))?.write_all(b"#")?;
     chown(path("suid"), Some(1000), Some(1000))?;

@@ -1,4 +1,4 @@
-//! What a system call is about to change.
+//! The change that a system call is about to make.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The system calls that change files, or make them last.
+/// The system calls that change files, or sync them.
 pub(super) const WATCHED: &[libc::c_long] = &[
     libc::SYS_write,
     libc::SYS_writev,
@@ -35,55 +35,55 @@ pub(super) const WATCHED: &[libc::c_long] = &[
     libc::SYS_umount2,
 ];
 
-/// What a call does to its file.
+/// The effect of a call on its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Contents are written.
+    /// Its contents are written.
     Write,
-    /// What was written is made to last.
+    /// Its contents are synced.
     Sync,
-    /// All that was written is made to last.
+    /// Everything is synced.
     SyncAll,
-    /// The file is cut to a length.
+    /// It is truncated.
     Truncate,
-    /// Opened such that it is made, or emptied.
+    /// It is opened with creation or truncation.
     Create,
-    /// Gets another name.
+    /// It is renamed.
     Rename,
-    /// A directory is made.
+    /// It is made, as a directory.
     MakeDir,
-    /// The name goes.
+    /// Its name is removed.
     Unlink,
-    /// A further name, or a symbolic link.
+    /// It is made, as a hard or symbolic link.
     Link,
     /// Its mode is set.
     Mode,
-    /// A socket appears.
+    /// It is made, as a socket.
     Bind,
-    /// Something is mounted.
+    /// It is mounted on.
     Mount,
-    /// Something is unmounted.
+    /// It is unmounted.
     Unmount,
 }
 
 /// A change that is about to be made.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What is done.
+    /// The kind of change.
     pub kind: Kind,
-    /// To this; of a rename: the new name.
+    /// The path; of a rename: the new one.
     pub path: PathBuf,
-    /// Of a rename: the old name.
+    /// The old path of a rename.
     pub from: Option<PathBuf>,
-    /// By this process.
+    /// The process that makes the change.
     pub process: u32,
-    /// The descriptor's path in `/proc`, of calls that have one.
+    /// The path of the descriptor in `/proc`, for calls with a descriptor.
     pub(super) fd: Option<PathBuf>,
 }
 
 impl Call {
-    /// The call of a notification; `None` if it changes nothing, or its maker
-    /// has gone.
+    /// Reads the call from a notification; `None` if it does not change files, or if its
+    /// process has gone.
     pub(super) fn of(request: &libc::seccomp_notif) -> Option<Self> {
         let args = request.data.args;
         let task = Task(request.pid);
@@ -136,20 +136,20 @@ impl Call {
         })
     }
 
-    /// Whether it is made by a program of this name.
+    /// Whether a program of this name makes the call.
     pub(super) fn is_of(&self, program: &str) -> bool {
         let exe = fs::read_link(format!("/proc/{}/exe", self.process));
         exe.is_ok_and(|exe| exe.ends_with(program))
     }
 }
 
-/// What opening with these flags does; `None` if it only opens.
+/// The change by opening with these flags, if any.
 fn changes(flags: u64) -> Option<Kind> {
     let change = (libc::O_CREAT | libc::O_TRUNC) as u64;
     (flags & change != 0).then_some(Kind::Create)
 }
 
-/// Whether opening the file only opens it, for it is there and is not emptied.
+/// Whether the file only gets opened: it exists and is not truncated.
 fn args_only_open(path: &Path, request: &libc::seccomp_notif) -> bool {
     let args = request.data.args;
     let flags = match libc::c_long::from(request.data.nr) {
@@ -190,7 +190,7 @@ impl Task {
     fn text(&self, address: u64) -> Option<PathBuf> {
         let memory = File::open(self.proc().join("mem")).ok()?;
         let mut bytes = vec![0; libc::PATH_MAX as usize];
-        // What follows the path may not be mapped.
+        // The memory after the path may not be mapped.
         let length = memory.read_at(&mut bytes, address).ok()?;
         let text = CStr::from_bytes_until_nul(&bytes[..length]).ok()?;
         Some(Path::new(std::ffi::OsStr::from_bytes(text.to_bytes())).to_owned())

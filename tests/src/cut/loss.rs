@@ -1,7 +1,6 @@
-//! What a power cut loses: contents that no fsync of their file has followed,
-//! and names that no fsync of their directory has. A file system may keep any
-//! part of these; here all of it goes, which is the other extreme of the plain
-//! cut, that keeps all.
+//! The losses of a power cut: contents that were not followed by an fsync of their file, and
+//! names that were not followed by one of their directory. A file system may keep any part of
+//! these. Here all of it is lost; the plain cut is the other extreme, which keeps everything.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,13 +10,13 @@ use std::path::{Path, PathBuf};
 use super::call::{Call, Kind};
 use crate::leak;
 
-/// A file or directory, whatever its name.
+/// A file or directory, independent of its name.
 type Inode = (u64, u64);
 
 /// A name in a directory.
 type Entry = (Inode, PathBuf);
 
-/// How a name came to be what it is.
+/// The last change of a name.
 enum Change {
     Made,
     Renamed {
@@ -28,14 +27,14 @@ enum Change {
 }
 
 impl Change {
-    /// Whether it took something out of this directory. A journal has a rename as one
-    /// change: it is synced with either directory.
+    /// Whether it removed a name from this directory. In a journal a rename is one change: it
+    /// is synced with either directory.
     fn is_from(&self, dir: Inode) -> bool {
         matches!(self, Change::Renamed { from, .. } if from.0 == dir)
     }
 }
 
-/// What has happened and would not outlive a power cut.
+/// The changes that a power cut would undo.
 #[derive(Default)]
 pub(super) struct Unsynced {
     contents: Vec<Inode>,
@@ -43,7 +42,7 @@ pub(super) struct Unsynced {
 }
 
 impl Unsynced {
-    /// Takes in a change that is about to be made.
+    /// Records a change that is about to be made.
     pub(super) fn note(&mut self, call: &Call) {
         match call.kind {
             Kind::Write | Kind::Truncate => {
@@ -69,16 +68,16 @@ impl Unsynced {
                     self.names.push((to, Change::Renamed { from, before }));
                 }
             }
-            // A name that was to go and is still there: as if cut before.
+            // A file that was to be removed and still exists: as if the cut had come earlier.
             _ => {}
         }
     }
 
-    /// Loses it, below these directories.
+    /// Undoes the changes below these directories.
     pub(super) fn lose(self, roots: &[PathBuf]) {
         let mut places = HashMap::new();
         for root in roots.iter().filter(|root| !root.starts_with("/sys")) {
-            // No mount outlives a power cut, and what is mounted is another's.
+            // Mounts do not survive a power cut, and their contents belong elsewhere.
             leak::unmount(root);
             walk(root, &mut places);
         }

@@ -1,18 +1,17 @@
-//! Power cuts at exact moments: every change of the file system that
-//! `rust-kata` is about to make is told of before it happens, and at the one
-//! that a test has chosen the process is killed, or all that belong to the bed.
+//! Power cuts at exact moments: every change of the file system by `rust-kata` is announced
+//! before it is made. At a chosen change the process is killed, or all processes of the bed.
 //!
 //! ```text
 //! test ─ run(command) ─▶ filtered thread ─ fork ─▶ rust-kata ─▶ its owner ─▶ VM
 //!   │                     seccomp filter, inherited by all │ write, rename …
 //!   └─ arm(cut) ─────────▶ listener ◀── notification ──────┘
-//!                             ├─ counts it and lets it go on, or
-//!                             └─ kills: nobody gets further, for all wait here
+//!                             ├─ counts it and lets it continue, or
+//!                             └─ kills; the others cannot continue, since all wait here
 //! ```
-//! While the listener has not answered, no other process under the filter can
-//! change a file either: what is on disk at the cut is what a power cut leaves.
-//! With [`Cut::lossy`], what no fsync has covered is lost besides
-//! (`cut/loss.rs`).
+//!
+//! Until the listener answers, other processes under the filter cannot change files, either:
+//! the files at the cut are those after a power cut. With [`Cut::lossy`], changes that were not
+//! synced are lost in addition (`cut/loss.rs`).
 
 mod call;
 mod loss;
@@ -35,22 +34,22 @@ use crate::dist;
 use crate::process;
 use crate::run::{Input, Running};
 
-/// Where and how to cut.
+/// The place and the kind of a cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
-    /// Before the so manieth change from now on, counted from 1.
+    /// The number of the change before which to cut, counted from 1.
     pub at: usize,
-    /// Everything ends, VMs too, as in a power cut; else the process alone that
-    /// was about to make the change.
+    /// Whether all processes are killed, VMs included, as in a power cut; otherwise only the
+    /// process that was about to make the change.
     pub all: bool,
-    /// What was not synced is lost. Only with `all`.
+    /// Whether changes that were not synced are lost. Only with `all`.
     pub lossy: bool,
 }
 
-/// What has been seen since a test asked to look.
+/// The changes since [`Supervisor::arm`].
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// The changes, in order; that at which was cut is the last.
+    /// The changes, in order; the last one is that of the cut.
     pub calls: Vec<Call>,
     /// Whether it was cut.
     pub cut: bool,
@@ -61,27 +60,27 @@ struct State {
     seen: Seen,
     cut: Option<Cut>,
     unsynced: Unsynced,
-    /// Nobody is under the filter any more.
+    /// Whether all processes under the filter have ended.
     over: bool,
 }
 
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// What bears this belongs to the bed.
+    /// The text that marks the processes of the bed.
     marker: PathBuf,
     roots: Vec<PathBuf>,
 }
 
-/// Runs commands and cuts them. Everything that they start is under it, too.
+/// Runs commands and cuts them, together with all processes that they start.
 pub struct Supervisor {
     shared: Arc<Shared>,
     spawn: Option<Sender<(Command, Sender<Running>)>>,
 }
 
 impl Supervisor {
-    /// Looks at changes below `roots`; what bears `marker` in its environment
-    /// dies in a power cut.
+    /// Watches changes below `roots`. A power cut kills the processes with `marker` in their
+    /// environment.
     pub fn new(marker: &Path, roots: &[PathBuf]) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -91,8 +90,8 @@ impl Supervisor {
         });
         let (spawn, commands) = channel::<(Command, Sender<Running>)>();
         let (ready, listener) = channel();
-        // The filter is of this thread and of what it forks; the listener's
-        // descriptor is of the whole process.
+        // The filter applies to this thread and its children; the listener's descriptor belongs
+        // to the whole process.
         std::thread::spawn(move || {
             let _ = ready.send(Listener::install(call::WATCHED));
             for (command, started) in commands {
@@ -117,21 +116,21 @@ impl Supervisor {
         running.recv().expect("the command was started")
     }
 
-    /// Forgets what was seen and cuts as asked from now on.
+    /// Forgets the changes so far, and cuts as requested from now on.
     pub fn arm(&self, cut: Option<Cut>) {
         let mut state = self.shared.lock();
         state.seen = Seen::default();
         state.cut = cut;
     }
 
-    /// What was seen since [`Supervisor::arm`]; nothing is cut from now on.
+    /// The changes since [`Supervisor::arm`]; ends the cutting.
     pub fn disarm(&self) -> Seen {
         let mut state = self.shared.lock();
         state.cut = None;
         std::mem::take(&mut state.seen)
     }
 
-    /// Kills all that belongs to the bed, now, and loses what is not synced.
+    /// Kills all processes of the bed now, and undoes what is not synced.
     pub fn power_cut(&self, lossy: bool) {
         let mut state = self.shared.lock();
         self.shared.kill_all();
@@ -140,8 +139,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits until all that was started has ended; says whether that came
-    /// within `limit`. Nothing can be started any more.
+    /// Waits until all started processes have ended; returns whether they did within `limit`.
+    /// No other can be started afterwards.
     pub fn settled(&mut self, limit: Duration) -> bool {
         self.spawn = None;
         let state = self.shared.lock();
@@ -166,7 +165,7 @@ impl Shared {
                 other => other.expect("poll of a listener"),
             };
             if fds[0].revents().contains(PollFlags::IN) {
-                // One that was killed meanwhile asks no more.
+                // A process that was killed meanwhile has no request any more.
                 if let Some(request) = listener.receive() {
                     self.hear(&request);
                     listener.go_on(&request);
@@ -184,7 +183,7 @@ impl Shared {
             return;
         };
         let ours = self.roots.iter().any(|root| call.path.starts_with(root));
-        // What is logged is no state.
+        // Logs are not state.
         let log = call.kind == Kind::Write && call.path.extension().is_some_and(|e| e == "log");
         if !ours || log || !call.is_of(dist::CLI) {
             return;
@@ -205,8 +204,7 @@ impl Shared {
             }
         } else {
             process::signal(call.process, Signal::SIGKILL);
-            // Its threads wait for us, or are about to: they die before they get
-            // an answer.
+            // Its threads wait for an answer, or are about to: they die before they get one.
             process::wait_gone(call.process, Duration::from_secs(10));
         }
     }
@@ -215,7 +213,7 @@ impl Shared {
         let marker = self.marker.to_str().expect("an ASCII path");
         loop {
             let mut alive = process::marked(marker);
-            // What serves the bed is no part of what is tested.
+            // The processes of the harness are not part of the test.
             alive.retain(|p| !p.is("containerd") && !p.is("ctr") && p.pid != std::process::id());
             if alive.is_empty() {
                 return;

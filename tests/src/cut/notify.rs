@@ -1,17 +1,17 @@
-//! seccomp user notification (seccomp_unotify(2)): system calls of a thread and
-//! of all that it forks wait until a listener lets them go on.
+//! seccomp user notification (seccomp_unotify(2)): system calls of a thread and its children
+//! wait until a listener lets them continue.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: no signal but a fatal one makes a
-/// call that was told of begin anew (since Linux 5.19; not in the libc crate).
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: only a fatal signal interrupts a call after its
+/// notification was received (since Linux 5.19; not in the libc crate).
 const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
 
 nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
 nix::ioctl_readwrite!(respond, b'!', 1, libc::seccomp_notif_resp);
 
-/// Hears of the system calls.
+/// Receives notifications of system calls.
 pub(super) struct Listener(OwnedFd);
 
 impl AsFd for Listener {
@@ -21,8 +21,7 @@ impl AsFd for Listener {
 }
 
 impl Listener {
-    /// Puts the calling thread, and all that it forks, under a filter that asks
-    /// about these system calls.
+    /// Installs a filter for these system calls on the calling thread and its children.
     pub(super) fn install(calls: &[libc::c_long]) -> io::Result<Self> {
         let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
             code: code as u16,
@@ -30,7 +29,7 @@ impl Listener {
             jf,
             k,
         };
-        // seccomp_data.nr is at its beginning.
+        // seccomp_data.nr is the first field.
         let mut program = vec![statement(
             libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
             0,
@@ -49,8 +48,8 @@ impl Listener {
             len: program.len() as u16,
             filter: program.as_mut_ptr(),
         };
-        // SAFETY: `program` points to so many statements as it says; the kernel
-        // copies them. The descriptor returned is new, and ours alone.
+        // SAFETY: `program` has as many statements as it says; the kernel copies them. The
+        // returned descriptor is new, and belongs to this function alone.
         unsafe {
             let fd = libc::syscall(
                 libc::SYS_seccomp,
@@ -65,9 +64,9 @@ impl Listener {
         }
     }
 
-    /// The next call; `None` if who made it has died.
+    /// The next call; `None` if its process has died.
     pub(super) fn receive(&self) -> Option<libc::seccomp_notif> {
-        // SAFETY: zeroed, as the kernel asks for, which then fills it.
+        // SAFETY: zeroed, as the kernel requires, which then fills it.
         unsafe {
             let mut request: libc::seccomp_notif = std::mem::zeroed();
             receive(self.0.as_raw_fd(), &raw mut request).ok()?;
@@ -75,7 +74,7 @@ impl Listener {
         }
     }
 
-    /// Lets a call be made. One whose maker has died is none.
+    /// Lets a call continue. A call whose process has died is ignored.
     pub(super) fn go_on(&self, request: &libc::seccomp_notif) {
         let mut answer = libc::seccomp_notif_resp {
             id: request.id,

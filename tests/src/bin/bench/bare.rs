@@ -1,9 +1,9 @@
-//! The reference of a pod's start: the same QEMU with the same machine, kernel
-//! and initrd, and nothing of ours in the guest.
+//! The reference for a pod's start: the same QEMU with the same machine, kernel and initrd,
+//! without rust-kata in the guest.
 //!
-//! The command line is that of a pod's own QEMU in this run, less the sockets
-//! to other processes and the devices behind them. The init is one that says a
-//! word. The boot lasts from the start of QEMU to that word on the console.
+//! The command line is that of a pod's own QEMU in this run, without the sockets to other
+//! processes and the devices that use them. The init prints a word. The measured time is from
+//! the start of QEMU until that word is on the console.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,7 +17,7 @@ use harness::dist::patience;
 use harness::initrd::{WORD, arguments, with_init};
 use harness::run::{Input, Running};
 
-/// A bare machine, ready to be booted again and again.
+/// A bare machine that can be booted repeatedly.
 pub struct Bare {
     program: OsString,
     args: Vec<OsString>,
@@ -25,7 +25,7 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Like the machine that the QEMU process `pid` runs.
+    /// A machine like that of the QEMU process `pid`.
     pub fn like(pid: u32) -> io::Result<Self> {
         let line = fs::read(format!("/proc/{pid}/cmdline"))?;
         let mut words = line

@@ -1,7 +1,7 @@
-//! `make bench`: what rust-kata costs, as ratios to references measured in the
-//! same run. `BENCH_TURNS` (default 5) sets how often each is measured; the
-//! table shows medians; with `BENCH_ONLY=pods` what needs no VM alone. References: a bare QEMU boot (see [`bare`]), runc, and
-//! the same command on the host.
+//! `make bench`: the costs of rust-kata, as ratios to references measured in the same run.
+//! `BENCH_TURNS` (default 5) sets the number of measurements; the table shows medians.
+//! `BENCH_ONLY=pods` measures only what needs no VM. References: a bare QEMU boot (see
+//! [`bare`]), runc, and the same command on the host.
 
 mod bare;
 mod pods;
@@ -23,10 +23,10 @@ use harness::task::{Bundle, Shim};
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes through stdin and stdout.
+/// The number of bytes through stdin and stdout.
 const STREAM: u64 = 100 * MIB;
 
-/// Work on files, in a folder of its own: name and script.
+/// Operations on files in an empty folder: name and script.
 const FILE_WORK: [(&str, &str); 3] = [
     (
         "files: write 64 MiB",
@@ -72,7 +72,7 @@ fn main() {
     table.print();
 }
 
-/// Proportional memory of a pod's processes without what the guest holds.
+/// The proportional memory of a pod's processes, without the guest's memory.
 fn memory(bed: &Bed, table: &mut Table) {
     let total = |name: &str| -> f64 {
         let sizes = bed
@@ -117,7 +117,7 @@ fn execs(kata: &Scene, runc: &Scene, turns: u32, table: &mut Table) {
     );
 }
 
-/// Bytes through `cat`.
+/// The throughput of `cat`.
 fn streams(kata: &Scene, runc: &Scene, table: &mut Table) {
     let rate = |scene: &Scene, id: &str| {
         let command = scene.exec_command(id, "stream", &[], &["cat"]);
@@ -134,7 +134,7 @@ fn streams(kata: &Scene, runc: &Scene, table: &mut Table) {
     );
 }
 
-/// The same shell lines in a shared folder, by the guest and by the host.
+/// The same shell script in a shared folder, run by the guest and by the host.
 fn files(bed: &Bed, kata: &Scene, turns: u32, table: &mut Table) {
     let folder = bed.fresh("files");
     fs::create_dir(&folder).expect("the bed is ours");
@@ -158,7 +158,7 @@ fn files(bed: &Bed, kata: &Scene, turns: u32, table: &mut Table) {
             .map(|turn| guest(&format!("w{index}-{turn}"), script))
             .collect();
         let host: Samples = (0..turns).map(|_| on_host(&folder, script)).collect();
-        // The work alone, without the exec that brings it there.
+        // The time of the script alone, without that of the exec.
         table.ratio(
             what,
             "ms",
@@ -176,9 +176,9 @@ fn on_host(folder: &Path, script: &str) -> Duration {
     run(command, Input::Null, limit()).ok().elapsed
 }
 
-/// From the creation of the pod to the first byte of its container, next to a
-/// bare boot. `ctr run` does more than that (snapshot, container, lease), with
-/// any runtime: it is shown next to itself with runc.
+/// The time from the creation of the pod to the first byte of its container, compared with a
+/// bare boot. `ctr run` does more than that with any runtime (snapshot, container, lease): it
+/// is compared with itself under runc.
 fn starts(
     bed: &Bed,
     kata: &Scene,
@@ -193,7 +193,7 @@ fn starts(
     Spec::new(&bed.rootfs(), &HELLO).write(&bundle.join("config.json"));
     let [mut boot, mut by_task, mut by_run, mut whole, mut whole_runc]: [Samples; 5] =
         Default::default();
-    // Side by side, so that what else the machine does falls on all alike.
+    // Alternating, so that other load on the machine affects all alike.
     for turn in 0..turns {
         boot.add_time(bare.map_or(Duration::ZERO, Bare::boot));
         let id = format!("t{turn}");
@@ -235,7 +235,7 @@ fn first_byte(command: Command) -> Duration {
     first.unwrap_or_else(|| panic!("no output: {output:?}")) - since
 }
 
-/// `start` of the shim until it has printed its address.
+/// The shim's `start`, until it has printed its address.
 fn shim_starts(bed: &Bed, turns: u32, table: &mut Table) {
     let mut times = Samples::default();
     for turn in 0..turns {

@@ -1,5 +1,5 @@
-//! Pods without VMs: what a list of a thousand costs next to podman's, how
-//! often a change waits for the disk, what a pod's lock costs.
+//! Pods without VMs: the time of a list of a thousand pods compared with podman's, the number
+//! of syncs per change, and the time of a pod's lock.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,7 +14,7 @@ use runtime::engine::Engine;
 use runtime::engine::records::definition::PodDefinition;
 use runtime::{Config, PodLock};
 
-/// So often a lock is taken for one sample.
+/// How often a lock is taken for one sample.
 const LOCKS: u32 = 1000;
 
 pub(super) fn measure(bed: &Bed, turns: u32, table: &mut Table) {
@@ -35,7 +35,7 @@ pub(super) fn measure(bed: &Bed, turns: u32, table: &mut Table) {
     }
     table.number("create a pod, in the library", "ms", created.median(), None);
     locks(&engine, turns, table);
-    // A few milliseconds each: a median of few is that of the machine's moods.
+    // These take only a few milliseconds each, so more samples are needed for a stable median.
     lists(bed, count, turns * 4, table);
     run(
         bed.cli(&["pod", "rm", "--force", "--all"]),
@@ -45,7 +45,7 @@ pub(super) fn measure(bed: &Bed, turns: u32, table: &mut Table) {
     .ok();
 }
 
-/// `pod ls` next to `podman pod ps`, each with so many pods of its own.
+/// Compares `pod ls` with `podman pod ps`, each with the same number of pods of its own.
 fn lists(bed: &Bed, count: usize, turns: u32, table: &mut Table) {
     let at = |name: &str| bed.dir().join(name).display().to_string();
     let podman = |args: &[&str]| {
@@ -59,7 +59,7 @@ fn lists(bed: &Bed, count: usize, turns: u32, table: &mut Table) {
         podman
     };
     if run_to_end(podman(&["--version"])).is_none() {
-        eprintln!("podman (package podman) is not here: no list to compare with");
+        eprintln!("podman (package podman) is not installed: no list to compare with");
         return;
     }
     for n in 0..count {
@@ -82,7 +82,7 @@ fn lists(bed: &Bed, count: usize, turns: u32, table: &mut Table) {
             times.add_time(listed.elapsed);
         }
     }
-    // Its locks are the host's, 2,048 of them.
+    // podman's locks are shared by the whole host: there are 2,048.
     run(podman(&["pod", "rm", "--all"]), Input::Null, limit()).ok();
     let what = format!("pod ls of {count}, to podman pod ps");
     table.ratio(&what, "ms", ours.median(), theirs.median(), Some(0.1));
@@ -93,21 +93,21 @@ fn run_to_end(mut command: Command) -> Option<()> {
     output.status.success().then_some(())
 }
 
-/// To take and to free a pod's lock that nobody else wants.
+/// The time of taking and releasing a pod's lock without contention.
 fn locks(engine: &Engine, turns: u32, table: &mut Table) {
     let pod = engine.pod("local", "p0").expect("it was made");
     let mut times = Samples::default();
     for _ in 0..turns {
         let since = Instant::now();
         for _ in 0..LOCKS {
-            drop(PodLock::exclusive(pod.home()).expect("nobody else has it"));
+            drop(PodLock::exclusive(pod.home()).expect("the lock is free"));
         }
         times.add(since.elapsed().as_secs_f64() * 1e6 / f64::from(LOCKS));
     }
     table.number("take and free a pod's lock", "µs", times.median(), None);
 }
 
-/// Counted, not measured: the same on every machine.
+/// The number of syncs, which is the same on every machine.
 fn syncs(bed: &Bed, table: &mut Table) {
     let rootfs = bed.rootfs().display().to_string();
     let create = |name: &'static str| {
@@ -127,16 +127,16 @@ fn syncs(bed: &Bed, table: &mut Table) {
     };
     let words = |line: &str| line.split(' ').map(str::to_owned).collect();
     let steps: [(&str, Vec<String>, f64); 4] = [
-        // The last of each is the journal's. Two files and their directory, and the
-        // one above.
+        // The last sync of each is the journal's. The others are for two files, their
+        // directory, and the one above.
         ("pod create", words("pod create --name p"), 5.0),
         ("container create", create("c"), 5.0),
-        // The directory above.
+        // For the directory above.
         ("container rm", words("container rm c"), 2.0),
-        // The intent (a file and its directory), and that it is gone.
+        // For the intent (a file and its directory), and for the removal.
         ("pod rm", words("pod rm p"), 4.0),
     ];
-    // The directories that all pods share are made once.
+    // The directories that all pods share are made once, before the count.
     for line in [["pod", "create", "first"], ["pod", "rm", "first"]] {
         let mut line = line.to_vec();
         if line[1] == "create" {

@@ -1,8 +1,8 @@
-//! Bare boots of one kernel and one initrd: in our VMM with a pod's devices,
-//! and in QEMU's microvm with nothing but a console.
+//! Bare boots of one kernel and one initrd: in rust-kata-vmm with a pod's devices, and in
+//! QEMU's microvm with only a console.
 //!
-//! A boot lasts from the start of the VMM's process to the word of the init on
-//! the console (see [`harness::initrd`]).
+//! The measured time is from the start of the VMM's process until the init's word is on the
+//! console (see [`harness::initrd`]).
 
 use std::fs;
 use std::io;
@@ -20,11 +20,10 @@ use tokio::runtime::Runtime;
 
 const MEMORY_MIB: u32 = 256;
 
-/// What spares a kernel under KVM the search for devices that a VM does not
-/// have; the same for both.
+/// Kernel options that skip the search for devices which a VM does not have; the same for both.
 const WORDS: [&str; 4] = ["reboot=t", "no_timer_check", "tsc=reliable", "pci=off"];
 
-/// A kernel and an initrd to be booted again and again.
+/// A kernel and an initrd that can be booted repeatedly.
 pub struct Boots {
     runtime: Runtime,
     kernel: PathBuf,
@@ -32,7 +31,7 @@ pub struct Boots {
 }
 
 impl Boots {
-    /// Of the built tree under test.
+    /// Those of the built tree under test.
     pub fn new() -> io::Result<Self> {
         let share = dist().join("share/rust-kata");
         Ok(Self {
@@ -82,7 +81,7 @@ impl Boots {
         took
     }
 
-    /// One boot in QEMU's microvm, made as small as it goes.
+    /// One boot in QEMU's microvm, with the least possible devices.
     pub fn qemu(&self) -> Duration {
         let mut command = Command::new(QEMU);
         let memory = format!("memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on");

@@ -1,8 +1,7 @@
-//! `make bench-kvm`: what our VMM costs on KVM, as ratios to references of the
-//! same run. It is meant for the KVM test host with its time counted in
-//! instructions, where numbers repeat whatever else the machine does.
-//! `BENCH_TURNS` (default 5) sets how often each is measured. There, idle waits
-//! can jump ahead in time, so the least of the turns counts.
+//! `make bench-kvm`: the costs of rust-kata-vmm on KVM, as ratios to references of the same
+//! run. It is meant for the KVM test host, which counts time in instructions, so that numbers
+//! do not depend on other load on the machine. `BENCH_TURNS` (default 5) sets the number of
+//! measurements. On that host idle waits may add time, so the minimum counts.
 
 mod boot;
 mod throughput;
@@ -36,7 +35,7 @@ fn main() {
     });
     let mut table = Table::default();
 
-    // The first of each fills the page cache.
+    // The first boot of each fills the page cache.
     boots.qemu();
     boots.ours();
     first_byte_of_pod(&bed);
@@ -65,7 +64,7 @@ fn main() {
     table.print();
 }
 
-/// From the start of `run` to the first byte of its container.
+/// The time from the start of `run` to the first byte of its container.
 fn first_byte_of_pod(bed: &Bed) -> Duration {
     let bundle = bed.fresh("bundle");
     fs::create_dir(&bundle).expect("the bed is ours");
@@ -82,7 +81,7 @@ fn first_byte_of_pod(bed: &Bed) -> Duration {
     first.unwrap_or_else(|| panic!("no output: {output:?}")) - since
 }
 
-/// What the VMM of a pod has of its own beside the guest's pages.
+/// The memory of a pod's VMM beside the guest's pages.
 fn memory(bed: &Bed, table: &mut Table) {
     let scene = Scene::subject(bed);
     scene.detach("c", &[], &["sleep", "100000"]);
@@ -91,7 +90,7 @@ fn memory(bed: &Bed, table: &mut Table) {
         panic!("one pod has {} VMMs: {vmms:?}", vmms.len());
     };
     let private = process::private_beside_guest(vmm.pid, POD_MIB << 20)
-        .unwrap_or_else(|why| panic!("cannot tell the guest's memory from the VMM's: {why}"));
+        .unwrap_or_else(|why| panic!("cannot separate the guest's memory from the VMM's: {why}"));
     let mib = private as f64 / f64::from(1 << 20);
     table.number(
         "memory: private to the VMM, without guest RAM",

@@ -1,6 +1,6 @@
-//! Throughput of block, net and vsock: our devices in our VMM against QEMU's own in its
-//! microvm, with vhost for vsock, which QEMU cannot do itself. The same kernel, the same
-//! init (this very program, see `guest`), the same image in memory, the same tap.
+//! Throughput of block, net and vsock devices: rust-kata-vmm's own against QEMU's in its
+//! microvm, with vhost for vsock, since QEMU has no vsock of its own. Both use the same kernel,
+//! the same init (this program, see `guest`), the same image in memory and the same tap.
 //!
 //! `BENCH_ONLY=throughput` measures nothing else.
 
@@ -27,9 +27,9 @@ use tokio::runtime::Runtime;
 
 use peers::Peer;
 
-/// Bytes that each task moves.
+/// The number of bytes per task.
 const AMOUNT: u64 = 16 << 20;
-/// Begins a line about a task.
+/// The first word of a line about a task.
 const SAYS: &str = "throughput";
 /// The last line.
 const DONE: &str = "throughput-done";
@@ -42,7 +42,7 @@ const TAP: &str = "bench0";
 const MAC: [u8; 6] = [2, 0, 0, 0, 9, 2];
 const WORDS: &str = "reboot=t no_timer_check tsc=reliable pci=off rdinit=/bench";
 
-/// What this part does instead of all, if it is the guest's init or asked for alone.
+/// Runs this part instead of all others, if it is the guest's init or the only part asked for.
 pub fn instead(turns: u32) {
     if std::process::id() == 1 {
         guest::live();
@@ -81,7 +81,7 @@ struct Bench {
 impl Bench {
     fn new() -> io::Result<Self> {
         let image = NamedTempFile::new()?;
-        // Written, so that no hole is read.
+        // Filled with data, so that reads do not find holes.
         harness::run::noise(AMOUNT, |bytes| {
             io::Write::write_all(&mut image.as_file(), bytes)
         })?;
@@ -107,7 +107,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// What the guest tells in `rust-kata-vmm`.
+    /// The guest's results in `rust-kata-vmm`.
     fn ours(&self) -> Vec<(String, f64)> {
         let folder = tempfile::tempdir().expect("/tmp is writable");
         let of = |name: &str| folder.path().join(name);
@@ -158,7 +158,7 @@ impl Bench {
         told
     }
 
-    /// What the guest tells in QEMU.
+    /// The guest's results in QEMU.
     fn qemu(&self) -> Vec<(String, f64)> {
         let mut command = Command::new(QEMU);
         let words = format!("console=ttyS0 panic=-1 cryptomgr.notests quiet {WORDS}");
@@ -211,7 +211,7 @@ fn initrd() -> io::Result<NamedTempFile> {
     files.extend(libraries.map(|path| {
         let name = Path::new(path).file_name().unwrap_or_default();
         let name = name.to_string_lossy();
-        // The loader looks for itself at one place, and for the rest at others.
+        // The loader has a fixed path, and the libraries have others.
         let folder = if name.starts_with("ld-") {
             "lib64"
         } else {
@@ -227,7 +227,7 @@ fn open(path: &Path) -> OwnedFd {
     file.expect("the image is there").into()
 }
 
-/// Tasks, with nanoseconds.
+/// The tasks with their times in nanoseconds.
 fn told(console: &Capture) -> Vec<(String, f64)> {
     let text = console.now().text();
     assert!(!text.contains("failed"), "{text}");

@@ -1,5 +1,5 @@
-//! The guest's side: this program is the init of the guest, moves what it is told to and
-//! says how long that took by the guest's clock.
+//! The guest's side: as the init of the guest, this program runs the tasks and prints their
+//! times by the guest's clock.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -16,17 +16,17 @@ use nix::sys::socket::{
 
 use super::{AMOUNT, DONE, HOST, SAYS, SINK, SOURCE};
 
-/// virtio 1.2 has no larger requests than what drivers make of these.
+/// The size of large requests; drivers do not make larger ones of these.
 const LARGE: usize = 128 << 10;
 const SMALL: usize = 4 << 10;
-/// Requests of the small kind.
+/// The number of small requests.
 const REQUESTS: u64 = 1024;
-/// Of them under way at a time, where it is more than one.
+/// How many requests are in flight, in tasks with more than one.
 const DEPTH: u64 = 8;
-/// How programs read and write streams.
+/// The chunk size of streams, as in common programs.
 const CHUNK: usize = 64 << 10;
 
-/// Does everything once.
+/// Runs all tasks once.
 pub fn live() -> ! {
     if let Err(error) = work() {
         println!("{SAYS} failed: {error}");
@@ -40,7 +40,7 @@ pub fn live() -> ! {
 fn work() -> io::Result<()> {
     std::fs::create_dir_all("/dev")?;
     let none = None::<&str>;
-    // The kernel may have done so.
+    // The kernel may have mounted it already.
     let _ = mount(none, "/dev", Some("devtmpfs"), MsFlags::empty(), none);
 
     warm_up();
@@ -89,7 +89,8 @@ fn work() -> io::Result<()> {
     tell("vsock-receive", || receive(vsock(SOURCE)?))
 }
 
-/// Has the host back the memory that the tasks will use: its faults are no device's, and cost what happens to lie where.
+/// Makes the host allocate the guest's memory before the tasks use it: the cost of its page
+/// faults varies and is not a device's.
 fn warm_up() {
     std::hint::black_box(vec![1u8; 128 << 20]);
 }
@@ -113,19 +114,19 @@ fn disk(flags: libc::c_int) -> io::Result<File> {
         .open("/dev/vda")
 }
 
-/// Every `step`-th small request, from the `first` on.
+/// Makes every `step`-th small request, starting with `first`.
 fn small(first: u64, step: u64) -> io::Result<()> {
     let disk = disk(libc::O_DIRECT)?;
     let mut buffer = Aligned::new();
     for turn in (first..REQUESTS).step_by(step as usize) {
-        // Not one after the other, so that nothing is merged.
+        // In scattered order, so that requests are not merged.
         let place = turn * 37 % (AMOUNT / SMALL as u64);
         disk.read_exact_at(buffer.part(SMALL), place * SMALL as u64)?;
     }
     Ok(())
 }
 
-/// Sends to the host, and waits until it has all.
+/// Sends to the host, and waits until it has received everything.
 fn send(stream: OwnedFd) -> io::Result<()> {
     let mut stream = File::from(stream);
     let buffer = vec![7; CHUNK];
@@ -157,7 +158,7 @@ fn vsock(port: u32) -> io::Result<OwnedFd> {
     Ok(stream)
 }
 
-/// Gives the one interface its address.
+/// Sets the address of the only interface.
 fn interface_up() -> io::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let any = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
@@ -178,7 +179,7 @@ fn interface_up() -> io::Result<()> {
         // SAFETY: all zeroes is a valid `sockaddr`.
         let mut address: libc::sockaddr = unsafe { std::mem::zeroed() };
         address.sa_family = libc::AF_INET as libc::sa_family_t;
-        // Behind the port.
+        // The address is after the port.
         for (to, from) in address.sa_data[2..6].iter_mut().zip(last) {
             *to = from as libc::c_char;
         }

@@ -1,4 +1,4 @@
-//! The host's side: who takes what the guest sends, and sends what it takes.
+//! The host's side: peers that receive the guest's data, and send data to it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,10 +13,10 @@ use nix::sys::socket::{
 
 use super::{AMOUNT, SINK, SOURCE};
 
-/// What is at a port.
+/// The peer at a port.
 #[derive(Clone, Copy)]
 pub enum Peer {
-    /// Takes all and says so by a byte.
+    /// Receives everything and confirms it by a byte.
     Sink,
     /// Sends [`AMOUNT`].
     Source,
@@ -31,7 +31,7 @@ impl Peer {
         }
     }
 
-    /// Serves TCP for as long as the process lives.
+    /// Serves TCP until the process ends.
     pub fn serve_tcp(self, address: &str) -> io::Result<()> {
         let listener = TcpListener::bind((address, self.port() as u16))?;
         thread::spawn(move || {
@@ -42,7 +42,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Serves the host's vsock, of the kernel, for as long as the process lives.
+    /// Serves the kernel's vsock of the host until the process ends.
     pub fn serve_vsock(self) -> io::Result<()> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let listener = socket(AddressFamily::Vsock, SockType::Stream, flags, None)?;
@@ -51,14 +51,14 @@ impl Peer {
         listen(&listener, Backlog::new(8)?)?;
         thread::spawn(move || {
             while let Ok(stream) = accept(listener.as_raw_fd()) {
-                // SAFETY: accepted the moment before, for us alone.
+                // SAFETY: it was just accepted, and belongs to this function alone.
                 self.talk(unsafe { OwnedFd::from_raw_fd(stream) });
             }
         });
         Ok(())
     }
 
-    /// Serves the socket that stands for a port of vsock.
+    /// Serves the Unix socket for a vsock port.
     pub fn serve_unix(self, listener: UnixListener) {
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -67,7 +67,7 @@ impl Peer {
         });
     }
 
-    /// One connection. A guest that hangs up early only wanted to know the way.
+    /// Serves one connection. A guest that hangs up early has only tested the connection.
     fn talk(self, stream: OwnedFd) {
         let mut stream = File::from(stream);
         let mut buffer = vec![5; 256 << 10];
@@ -87,7 +87,7 @@ impl Peer {
     }
 }
 
-/// Opens a tap that is there.
+/// Opens an existing tap.
 pub fn tap(name: &str) -> io::Result<OwnedFd> {
     let tun = OpenOptions::new()
         .read(true)
