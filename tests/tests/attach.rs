@@ -1,5 +1,5 @@
-//! Block devices of the host that a container's spec names become disks of its VM while
-//! that runs, and leave it with the last container that uses them.
+//! The block devices of the host in a container's spec become disks of its VM, and are detached
+//! with the last container that uses them.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -21,7 +21,7 @@ const WORD: &[u8] = b"from the host";
 struct Loop {
     image: File,
     device: PathBuf,
-    /// As in `st_rdev`.
+    /// The number, as in `st_rdev`.
     number: u64,
 }
 
@@ -48,7 +48,7 @@ impl Loop {
         }
     }
 
-    /// What the image has in the sector.
+    /// The content of the image's sector.
     fn sector(&self, number: u64) -> Vec<u8> {
         let mut bytes = vec![0; 512];
         self.image
@@ -98,16 +98,16 @@ fn a_block_device_is_a_disk_while_containers_use_it() {
     let sandbox = Spec::new(&bed.rootfs(), &["sleep", "1000"]).sandbox("pod");
     scene.detach_spec("pod", &sandbox);
 
-    // Both directions, and the storage itself.
+    // Reads and writes reach the storage itself.
     let script = "test -b /dev/data && wc -c < /dev/data && head -c 13 /dev/data && \
                   echo from the guest | dd of=/dev/data bs=512 seek=3 conv=sync,fsync 2>/dev/null";
     let writer = disk.in_spec(app(&bed, script), "/dev/data", "rwm");
     let output = scene.run_spec("writer", &writer).ok();
     assert_eq!(output.out(), format!("{SIZE}\nfrom the host"));
     assert!(disk.sector(3).starts_with(b"from the guest\n"));
-    assert!(!disk.is_held(&bed), "it was not taken back");
+    assert!(!disk.is_held(&bed), "the disk is still attached");
 
-    // One disk for two containers, of which one may only read, by a bind mount.
+    // One disk for two containers; the second may only read it, by a bind mount.
     let first = disk.in_spec(app(&bed, "exec sleep 1000"), "/dev/data", "rwm");
     scene.detach_spec("first", &first);
     assert!(disk.is_held(&bed));
@@ -116,11 +116,11 @@ fn a_block_device_is_a_disk_while_containers_use_it() {
     let second = app(&bed, script).mount("bind", &disk.device, "/disk", &["bind", "ro"]);
     let output = scene.run_spec("second", &second).ok();
     assert_eq!(output.out(), "from the hostfrom the guest\n");
-    assert!(disk.is_held(&bed), "it was taken from the first container");
+    assert!(disk.is_held(&bed), "the first container lost the disk");
     scene.remove("first");
-    assert!(!disk.is_held(&bed), "it was not taken back");
+    assert!(!disk.is_held(&bed), "the disk is still attached");
 
-    // Without a rule of its own a device is not given, as to a privileged container.
+    // A device without a rule of its own is not attached, as in a privileged container.
     let (major, minor) = (libc::major(disk.number), libc::minor(disk.number));
     let all = app(&bed, "head -c 13 /dev/data || exit 7").push(
         "/linux/devices",

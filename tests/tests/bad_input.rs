@@ -1,4 +1,4 @@
-//! What is wrong is told once, clearly, soon, and leaves nothing.
+//! Bad input gives one clear error soon, and leaves nothing.
 
 use std::fs;
 use std::process::Command;
@@ -46,12 +46,11 @@ fn specs_that_cannot_be_met_are_refused() {
     });
 }
 
-/// Starts a shim for the bundle and asks it to create: the refusal of one or
-/// the other, in words.
+/// Starts a shim for the bundle and makes it create the container; returns the error of either.
 fn refusal_of(bed: &Bed, bundle: &Bundle) -> String {
     let started = bundle.start(bed, &subject());
     if started.code != 0 {
-        assert_eq!(started.out(), "", "words on the address's stream");
+        assert_eq!(started.out(), "", "output on the stream of the address");
         return started.err();
     }
     let shim = Shim::connect(started.out().trim());
@@ -121,7 +120,7 @@ fn specs_of_the_wrong_shape_are_refused() {
     }
 }
 
-/// Requires a refusal through `ctr` within 2 s that names what is wrong.
+/// Checks that `ctr` fails within 2 s with an error that names the fault.
 #[track_caller]
 fn refused_soon(scene: &Scene, spec: &Spec, named: &[&str]) {
     let output = scene.run_spec("c", spec);
@@ -166,7 +165,7 @@ fn a_machine_too_small_or_too_large_is_refused() {
     }
 }
 
-/// A bed with a configuration that lacks something, through both front doors.
+/// Checks a configuration without a required part, through `ctr` and through `run`.
 fn misconfigured(config: &str, named: &[&str]) {
     with_plan(
         Plan {
@@ -270,7 +269,7 @@ fn an_unreadable_dev_kvm_is_no_obstacle() {
     assert_eq!(output.out(), "runs\n");
 }
 
-/// `run` with this hypervisor where `/dev/kvm` is something else.
+/// `run` with this hypervisor and something else in place of `/dev/kvm`.
 fn run_without_kvm(hypervisor: &str) -> Output {
     let bed = Bed::with(Plan {
         config: format!("hypervisor = {hypervisor:?}"),

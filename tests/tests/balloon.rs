@@ -1,4 +1,4 @@
-//! Memory that a guest frees goes back to the host (free page reporting).
+//! Memory that a guest frees is returned to the host (free page reporting).
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use harness::require;
 use harness::run::{Input, Running};
 use harness::scene::limit;
 
-/// Does what each line says, and tells when it is done.
+/// Executes each line of its input, and reports when it is done.
 const OBEY: &str = "n=0; while read word; do
     case $word in
         fill) dd if=/dev/zero of=/t/file bs=1M count=100 2>/dev/null ;;
@@ -25,7 +25,7 @@ struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Has the guest do something; answers the MiB of the host that its VM takes.
+    /// Makes the guest do something; returns the host's memory of its VM in MiB.
     fn ask(&mut self, word: &str) -> u64 {
         self.turn += 1;
         self.run.send(format!("{word}\n").as_bytes());

@@ -1,5 +1,6 @@
-//! What containerd 2.2 and later and CRI-O say to the shim's binary, replayed byte for byte: `-info`, bootstrap
-//! parameters on stdin, configurations in the runtime options, events that nobody takes.
+//! The calls of containerd 2.2 and later and of CRI-O to the shim's binary, replayed byte for
+//! byte: `-info`, bootstrap parameters on stdin, configurations in the runtime options, events
+//! without a receiver.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +28,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
 }
 
-/// The options that name a configuration (field 2), or hold it (field 3).
+/// Options that name a configuration (field 2), or contain it (field 3).
 fn options(number: u8, text: &str) -> Any {
     let mut value = vec![number << 3 | 2];
     let mut length = text.len();
@@ -48,7 +49,7 @@ fn bytes(message: &impl Message) -> Vec<u8> {
     message.write_to_bytes().expect("a message")
 }
 
-/// What containerd 2.3 says of a container (pkg/shim/util.go `Command`).
+/// containerd 2.3's parameters for a container (pkg/shim/util.go `Command`).
 fn params(bed: &Bed, id: &str, extensions: Vec<Any>) -> BootstrapParams {
     BootstrapParams {
         instance_id: id.into(),
@@ -78,13 +79,13 @@ fn start(bed: &Bed, bundle: &Bundle, stdin: Vec<u8>) -> Output {
     run(command, Input::Bytes(stdin), patience(20.0))
 }
 
-/// The bed's own configuration and one line more.
+/// The bed's own configuration and one more line.
 fn config(bed: &Bed, line: &str) -> String {
     let own = fs::read_to_string(bed.dir().join("rust-kata.toml")).expect("the bed has one");
     format!("{line}\n{own}")
 }
 
-/// Runs the bundle's container to its end and removes it; what it said.
+/// Runs the bundle's container to its end and removes it; returns its output.
 fn life(bed: &Bed, shim: &Shim, bundle: &Bundle) -> String {
     let stdio = Stdio::new(bed);
     shim.create(bundle, Some(&stdio), false).expect("create");
@@ -107,7 +108,7 @@ fn info_tells_what_the_runtime_can_do() {
     require!(subject_is_ours());
     let info = |stdin: Vec<u8>| {
         let mut command = Command::new(dist::binary(SHIM));
-        // A broken configuration is no reason to say nothing.
+        // A broken configuration does not prevent an answer.
         command.arg("-info").env("RUST_KATA_CONFIG", "/nonexistent");
         let output = run(command, Input::Bytes(stdin), patience(10.0)).ok();
         assert_eq!(output.err(), "");
@@ -128,7 +129,7 @@ fn info_tells_what_the_runtime_can_do() {
         false
     );
 
-    // The options come back, whatever they are; the rest stays as it is.
+    // The answer repeats any options; the rest stays the same.
     for given in [options(2, "/nonexistent"), options(3, "nonsense =")] {
         let told = RuntimeInfo::parse_from_bytes(&info(bytes(&given))).expect("a RuntimeInfo");
         assert_eq!(told.options.as_ref(), Some(&given));
@@ -153,7 +154,7 @@ fn bootstrap_parameters_are_read_and_answered() {
     let sockets = bed.dir().join("sockets");
     params.set_socket_dir(sockets.display().to_string());
 
-    // What the command line used to say is in the parameters alone.
+    // The parameters replace the flags of the command line.
     let mut command = Command::new(dist::binary(SHIM));
     command
         .current_dir(&bundle.path)
@@ -181,7 +182,7 @@ fn bootstrap_parameters_are_read_and_answered() {
     let shim = Shim::connect(&answer.address);
     assert_eq!(life(&bed, &shim, &bundle), "2\n");
     let _ = shim.shutdown("c");
-    // Events found their way, too.
+    // Events are delivered, too.
     let exit = |event: &harness::events::Event| event.topic == "/tasks/exit";
     assert!(
         bed.events.wait(patience(10.0), exit).is_some(),
@@ -209,7 +210,7 @@ fn a_configuration_in_the_options_themselves_is_used() {
     let _ = shim.shutdown("c");
     bed.assert_clean();
 
-    // What is wrong with it is said, and nothing is started.
+    // A wrong parameter gives an error, and nothing is started.
     let wrong = Bundle::of(&bed, "w", &Spec::new(&bed.rootfs(), &["nproc"]));
     let output = start(&bed, &wrong, bytes(&options(3, "vcpu = 2\n")));
     assert_ne!(output.code, 0, "{output:?}");
@@ -217,8 +218,9 @@ fn a_configuration_in_the_options_themselves_is_used() {
     bed.assert_clean();
 }
 
-/// containerd 2.0 to 2.3 with a shim of version 3: no `start` for further containers of a pod, and no Shutdown after
-/// theirs, only after the sandbox's own removal.
+/// containerd 2.0 to 2.3 with a shim of version 3: it does not call `start` for further
+/// containers of a pod, and does not send a Shutdown after their ends, only after the removal
+/// of the sandbox.
 #[test]
 fn a_pod_of_version_3_ends_with_its_last_container() {
     require!(subject_is_ours());
@@ -241,7 +243,7 @@ fn a_pod_of_version_3_ends_with_its_last_container() {
     shim.wait("pod", "").expect("wait");
     shim.delete("pod", "").expect("delete");
     shim.shutdown("pod").expect("shutdown");
-    // The other one goes on; its end is the pod's.
+    // The other one still runs; the pod ends with it.
     assert!(shim.kill("app", "", 0, false).is_ok());
     shim.kill("app", "", 9, true).expect("kill");
     shim.wait("app", "").expect("wait");
@@ -292,16 +294,16 @@ fn cri_o_gets_files_instead_of_events() {
     let shim = Shim::connect(&address);
     shim.create(&infra, None, false).expect("create");
     shim.start_process("pod", "").expect("start");
-    // Each container has a `start` of its own, and the same shim.
+    // Each container has a `start` of its own, which finds the same shim.
     assert_eq!(start(&app), address);
     shim.create(&app, None, false).expect("create");
     shim.start_process("app", "").expect("start");
     assert_eq!(shim.wait("app", "").expect("wait").exit_status, 137);
-    // At the latest now CRI-O looks for it.
+    // CRI-O checks for the file at this point at the latest.
     let told = |bundle: &Bundle| bundle.path.join("oom").exists();
     assert!(told(&app), "no oom file");
     assert!(!told(&infra));
-    // Signal 0 asks whether a process lives.
+    // Signal 0 checks whether a process lives.
     shim.kill("pod", "", 0, false)
         .expect("the infra container lives");
     let dead = shim.kill("app", "", 0, false).expect_err("it is dead");

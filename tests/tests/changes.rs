@@ -1,5 +1,5 @@
-//! What can be changed of pods and containers that are there, waited for, and
-//! heard of all of a pod.
+//! Changes of existing pods and containers, waiting for them, and the output of all containers
+//! of a pod.
 
 use harness::bed::Bed;
 use harness::dist::{CLI, VMM, subject_is_ours};
@@ -15,7 +15,7 @@ use serde_json::Value;
 fn all_of_a_pod_is_heard_and_seen_at_once() {
     require!(subject_is_ours());
     let bed = Bed::new();
-    // It is shown, and clears no terminal.
+    // Control characters are shown, and do not reach the terminal.
     let clear = ": \x1b[2J";
     let script = |name: &str| {
         format!("{clear}; echo {name} one; echo {name} two >&2; read go; echo {name} last")
@@ -43,7 +43,7 @@ fn all_of_a_pod_is_heard_and_seen_at_once() {
     let table = bed.rust_kata(&["pod", "top", "web"]).ok().out();
     assert!(table.starts_with("CONTAINER"), "{table}");
     let list = bed.rust_kata(&["container", "ls"]).ok().out();
-    // What a guest says is made harmless where it comes in, the rest where it is shown.
+    // A guest's text is made safe on arrival, the rest when it is shown.
     assert!(table.contains(r": \u{1b}[2J;"), "{table:?}");
     assert!(list.contains(": .[2J;"), "{list:?}");
 
@@ -78,7 +78,7 @@ fn a_state_is_waited_for() {
     let bed = Bed::new();
     pod(&bed, "web", &[], &[("c", &[], SLEEP)]);
     let wait = |state: &str| {
-        // Looked at once an hour: what ends it sooner is the change.
+        // The interval is an hour, so only the change itself can end the wait sooner.
         let words = [
             "container",
             "wait",
@@ -144,7 +144,7 @@ fn changes_in_a_row_are_made_under_one_lock() {
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let vmm = bed.named(VMM)[0].pid;
     let file = bed.fresh("changes");
-    // Without the lock the VM would end with the last container.
+    // Without the batch, the VM would end with the last container.
     let lines = "# all of it\npause a\nunpause a\nkill=KILL b\nupdate --pids-limit 77 a\n\
                  stop a b\nstart\nkill nope\n";
     std::fs::write(&file, lines).expect("the bed is ours");
@@ -172,7 +172,7 @@ fn changes_in_a_row_are_made_under_one_lock() {
         "nothing was done"
     );
 
-    // To ask the guest writes nothing where nothing has changed.
+    // `sync` does not write anything if nothing has changed.
     let state = bed.data().join("pods/local/web/containers/a/state.json");
     let written = || {
         state
@@ -207,7 +207,7 @@ fn after_a_reboot_what_ran_can_be_started_again() {
         process::signal(owner.pid, Signal::SIGKILL);
         assert!(process::wait_gone(owner.pid, limit()));
     }
-    // What a host finds after its boot: the state of another one.
+    // The state of an earlier boot, as after a reboot of the host.
     let path = bed.data().join("pods/local/web/state.json");
     let text = std::fs::read_to_string(&path).expect("its state");
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("read");
@@ -264,7 +264,7 @@ fn sessions_are_listed_inspected_and_removed() {
     );
     assert_eq!(shown[0]["command"][1], "1000");
 
-    // What runs keeps what it is in: its session and its container.
+    // A running session stays, and so does its container.
     let rm = |words: &[&str]| bed.rust_kata(&[&["container", "session", "rm"], words].concat());
     rm(&["c", &running]).exits(125);
     bed.rust_kata(&["container", "rm", "c"]).exits(125);
@@ -323,7 +323,7 @@ fn on_a_terminal_what_takes_its_time_is_shown() {
     let terminal = harness::pty::Terminal::spawn(stop, 24, 80);
     terminal.screen.expect("Stopping pod web (", limit());
     terminal.finish(limit()).exits(0);
-    // What is used is shown again and again.
+    // The usage is shown repeatedly.
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let mut stats = harness::pty::Terminal::spawn(bed.cli(&["pod", "stats"]), 24, 120);
     let first = stats.screen.expect("web", limit());
@@ -333,7 +333,7 @@ fn on_a_terminal_what_takes_its_time_is_shown() {
     let once = bed.cli(&["pod", "stats", "--no-stream", "web"]);
     let once = harness::pty::Terminal::spawn(once, 24, 120);
     assert_eq!(once.finish(limit()).ok().out().matches("POD").count(), 1);
-    // Elsewhere there is nothing but the answer.
+    // Without a terminal, only the answer is printed.
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let stopped = bed.rust_kata(&["pod", "stop", "--time", "3", "web"]).ok();
     assert_eq!(

@@ -1,9 +1,9 @@
-//! What the build before left, under the build of now: pods that run, pods that have ended,
-//! pods whose owner was killed, of `rust-kata` and of containerd.
+//! The current build with what the previous build left: running pods, ended pods, and pods
+//! whose owner was killed, of `rust-kata` and of containerd.
 //!
-//! `make test-compat` builds the build before (`tests/compat/BASE`) and leads these tests to
-//! it. With RUST_KATA_FIXTURES=DIR they leave its state files there: what
-//! `runtime/fixtures` has was made so.
+//! `make test-compat` builds the previous build (`tests/compat/BASE`) and runs these tests with
+//! it. With RUST_KATA_FIXTURES=DIR they also copy its state files there: `runtime/fixtures` is
+//! made that way.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,10 +24,10 @@ use serde_json::{Value, json};
 
 const BASE: &str = "RUST_KATA_BASE_DIST";
 
-/// A host on which the build before is replaced by that of now.
+/// A host on which the previous build is replaced by the current one.
 struct Host {
     bed: Bed,
-    /// `bin`, which is in PATH, leads to the one or the other.
+    /// Its link `bin`, which is in PATH, points to one or the other build.
     folder: tempfile::TempDir,
 }
 
@@ -45,14 +45,14 @@ impl Host {
         Self { bed, folder }
     }
 
-    /// Runs a command line of the build before.
+    /// Runs a command line of the previous build.
     fn before(&self, args: &[&str]) -> Output {
         let mut command = Command::new(base().join("bin").join(CLI));
         command.args(args).envs(self.bed.environment());
         run(command, Input::Null, limit())
     }
 
-    /// From now on containerd finds the build of now.
+    /// Makes containerd use the current build from now on.
     fn replace(&self, fixtures: &str) {
         if let Some(to) = std::env::var_os("RUST_KATA_FIXTURES") {
             keep_state(self.bed.dir(), &Path::new(&to).join(fixtures));
@@ -66,7 +66,7 @@ impl Host {
 fn base() -> PathBuf {
     let base = std::env::var_os(BASE);
     let base = PathBuf::from(base.unwrap_or_else(|| panic!("{BASE} is not set: make test-compat")));
-    assert_ne!(base, dist::dist(), "the build before is that of now");
+    assert_ne!(base, dist::dist(), "the previous build is the current one");
     base
 }
 
@@ -116,7 +116,7 @@ fn pods_of_the_build_before_are_listed_inspected_stopped_and_removed() {
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");
 
-    // A pod that runs, with an image, a volume, and a process that was run in it.
+    // A running pod with an image, a volume, and an exec that has ended.
     let app = "echo of the volume > /data/file; trap 'exit 7' TERM; while :; do sleep 0.1; done";
     let create = ["container", "create", "--pod", "web"];
     host.before(&["volume", "create", "data"]).ok();
@@ -162,7 +162,7 @@ fn pods_of_the_build_before_are_listed_inspected_stopped_and_removed() {
     host.before(&["container", "exec", "app", "true"]).ok();
     host.before(&["container", "update", "--memory", "80m", "app"])
         .ok();
-    // One that has ended, one that was never started, one whose owner is killed.
+    // A pod that has ended, one that was never started, and one whose owner is killed.
     let run_words = |name| ["run", "--name", name, "--rootfs", root];
     let ended = [
         &run_words("ended")[..],
@@ -201,7 +201,7 @@ fn pods_of_the_build_before_are_listed_inspected_stopped_and_removed() {
     assert_eq!(lost["state"]["exit_code"], 137, "{lost}");
     assert_eq!(bed.rust_kata(&["logs", "ended"]).ok().out(), "said\n");
 
-    // Its owner is of the build before, and answers.
+    // Its owner is of the previous build, and answers.
     let said = bed.rust_kata(&["exec", "app", "cat", "/data/file"]).ok();
     assert_eq!(said.out(), "of the volume\n");
     assert!(bed.rust_kata(&["top", "app"]).ok().out().contains("sleep"));
@@ -212,7 +212,7 @@ fn pods_of_the_build_before_are_listed_inspected_stopped_and_removed() {
     bed.rust_kata(&["pod", "stop", "--time", "1", "web"]).ok();
     assert_eq!(status("web", "pod"), "Exited");
 
-    // What it left runs again, by the build of now.
+    // The pods can be started again by the current build.
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let said = bed.rust_kata(&["exec", "app", "cat", "/data/file"]).ok();
     assert_eq!(said.out(), "of the volume\n");
@@ -263,7 +263,7 @@ fn containerd_ends_pods_of_the_build_before_with_the_shim_of_now() {
     scene.task(&["kill", "-s", "KILL", "asked"]).ok();
     scene.await_event("asked", "/tasks/exit");
     scene.remove("asked");
-    // Their shims hang or are gone: `delete` does the work.
+    // Their shims hang or are gone, so `delete` does the removal.
     let shim_of = |id: &str| {
         let pod = inspect(bed, "pod", id);
         pod["owner_pid"].as_u64().expect("its shim") as u32

@@ -1,5 +1,5 @@
-//! `rust-kata run` and `rust-kata container`: what a container is, its streams,
-//! its further processes, its end.
+//! `rust-kata run` and `rust-kata container`: a container's properties, its streams, its
+//! further processes, its end.
 
 use harness::bed::Bed;
 use harness::dist::{self, subject_is_ours};
@@ -12,7 +12,7 @@ use harness::scene::limit;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// `rust-kata run`, with these words before the command.
+/// `rust-kata run` with these words before the command.
 fn attended(bed: &Bed, words: &[&str], command: &[&str], input: Input) -> Output {
     run(run_command(bed, words, command), input, limit())
 }
@@ -56,10 +56,13 @@ fn streams_and_codes_are_the_containers() {
     assert!(missing.err().contains("nope"), "{missing:?}");
     attended(&bed, &["--rm"], &["/etc/passwd"], Input::Null).exits(126);
 
-    // Without --rm the container stays, and nothing that runs.
+    // Without --rm the container stays, but does not run.
     attended(&bed, &["--name", "c"], &["/bin/nope"], Input::Null).exits(127);
     for process in bed.named(dist::CLI) {
-        assert!(process::wait_gone(process.pid, limit()), "its owner stays");
+        assert!(
+            process::wait_gone(process.pid, limit()),
+            "its owner still runs"
+        );
     }
     let after = state(&bed, "c");
     assert_eq!(after["status"], "created");
@@ -228,7 +231,7 @@ fn a_container_that_fails_is_started_again_as_often_as_its_policy_says() {
         limit(),
     )
     .ok();
-    // `wait` answers for one run: until the policy has given up there is an owner.
+    // `wait` returns for each run: until the policy has given up there is an owner.
     let given_up = || {
         let after = state(&bed, "c");
         after["restarts"] == 2 && after["status"] == "exited"
@@ -268,7 +271,7 @@ fn who_comes_while_the_owner_leaves_gets_another() {
     let say = ["sh", "-c", "echo said; exit 3"];
     attended(&bed, &["--name", "c"], &say, Input::Null).exits(3);
     for _ in 0..5 {
-        // At once: the owner of the run before is on its way out.
+        // Started at once, while the owner of the previous run is ending.
         let again = bed.rust_kata(&["start", "--attach", "c"]).exits(3);
         assert_eq!((again.out().as_str(), again.err().as_str()), ("said\n", ""));
     }
@@ -311,7 +314,7 @@ fn what_was_said_is_kept_shown_and_followed() {
     following.stdout.expect("one\nthr", limit());
     let attached = bed.cli(&["container", "attach", "c"]);
     run(attached, Input::Bytes(b"go\n".to_vec()), limit()).exits(4);
-    // It ends with the container, and has missed nothing.
+    // The follower ends with the container, with all of its output.
     let all = following.finish(limit()).ok();
     assert_eq!(
         (all.out().as_str(), all.err().as_str()),

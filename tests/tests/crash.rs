@@ -1,4 +1,4 @@
-//! One process of a pod dies or hangs: containerd is told, and all is cleaned.
+//! A process of a pod dies or hangs: containerd gets the exit, and everything is cleaned up.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use harness::spec::Spec;
 use harness::task::{Answer, Bundle, Code, Shim, fifo};
 use nix::sys::signal::Signal;
 
-/// The one process of this name, as soon as there is one.
+/// The only process of this name, once it exists.
 fn await_named(bed: &Bed, name: &str, limit: Duration) -> Process {
     let deadline = Instant::now() + limit;
     loop {
@@ -26,7 +26,7 @@ fn await_named(bed: &Bed, name: &str, limit: Duration) -> Process {
             Instant::now() < deadline,
             "no {name} appeared within {limit:?}"
         );
-        // A stranger's child gives no event.
+        // Polls: another program's child gives no event.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -39,7 +39,7 @@ fn kill_and_see_gone(victim: &Process) {
     );
 }
 
-/// Kills `victim` under a running container.
+/// Kills `victim` while a container runs.
 fn dies_while_running(victim: &str) {
     require!(subject_is_ours());
     let bed = Bed::new();
@@ -56,7 +56,7 @@ fn dies_while_running(victim: &str) {
     let exit = scene.await_event_within("c", "/tasks/exit", patience(10.0));
     assert!(
         matches!(exit.status(), Some(137 | 255)),
-        "containerd was told: {exit}"
+        "containerd got: {exit}"
     );
     let exec = exec.finish(patience(20.0));
     assert_ne!(exec.code, 0, "the exec: {exec:?}");
@@ -73,8 +73,8 @@ fn dies_while_running(victim: &str) {
     assert_eq!(scene.shell("c", &[], "echo again").ok().out(), "again\n");
 }
 
-/// Kills `victim` while a container is being created: as soon as `sign` has
-/// appeared, while the guest boots, and about when the container is made.
+/// Kills `victim` while a container is being created: as soon as `sign` has appeared, while the
+/// guest boots, and about when the container is made.
 fn dies_while_creating(victim: &str, sign: &str) {
     require!(subject_is_ours());
     for delay in [0, 300, 1000] {
@@ -89,9 +89,9 @@ fn dies_while_creating(victim: &str, sign: &str) {
 
         let output = running.finish(patience(20.0));
         assert_ne!(output.code, 0, "after {delay} ms: {output:?}");
-        // Killed late, it ended a container that ran already.
+        // A late kill ended a container that ran already.
         let told = !output.err().trim().is_empty() || matches!(output.code, 137 | 255);
-        assert!(told, "after {delay} ms no word of error: {output:?}");
+        assert!(told, "no error after {delay} ms: {output:?}");
         let events = scene.events("c");
         let success = events.iter().any(|e| e.contains("exit status=0"));
         assert!(!success, "after {delay} ms: {events:?}");
@@ -128,13 +128,13 @@ fn qemu_dies_while_creating() {
 
 #[test]
 fn the_shim_dies_while_creating() {
-    // Before there is a VM, the one that serves cannot be told from `start`.
+    // Before there is a VM, the serving shim cannot be distinguished from `start`.
     dies_while_creating(SHIM, VMM);
 }
 
-/// Kills containerd while it waits for the creation of a container, at a moment that
-/// the container's hook holds, or while the guest boots. Nobody is left to remove the
-/// container.
+/// Kills containerd while it waits for the creation of a container: at a moment that the
+/// container's hook determines, or while the guest boots. containerd cannot remove the
+/// container any more.
 fn containerd_dies_while_creating(held: bool) {
     require!(subject_is_ours());
     let bed = Bed::new();
@@ -156,7 +156,7 @@ fn containerd_dies_while_creating(held: bool) {
 
     bed.kill_containerd();
     if held {
-        // It goes on: the container is made, and its creation succeeds.
+        // The hook continues: the container is made, and its creation succeeds.
         drop(File::options().write(true).open(gate).expect("our fifo"));
     }
 
@@ -181,7 +181,7 @@ fn containerd_dies_while_a_guest_boots() {
     containerd_dies_while_creating(false);
 }
 
-/// Stops `victim` under a running container.
+/// Stops `victim` while a container runs.
 fn hangs(victim: &str) {
     require!(subject_is_ours());
     let bed = Bed::new();
@@ -203,7 +203,7 @@ fn hangs(victim: &str) {
     let exit = scene.await_event_within("c", "/tasks/exit", patience(20.0));
     assert!(
         matches!(exit.status(), Some(137 | 255)),
-        "containerd was told: {exit}"
+        "containerd got: {exit}"
     );
     scene.remove("c");
     bed.assert_clean();
@@ -247,13 +247,13 @@ fn calls_to_a_pod_that_hangs_end_by_their_deadlines() {
     ask("Delete", at_once, &delete).expect_err("it runs");
     let refusal = ask("Stats", patience(15.0), &stats).expect_err("the guest is silent");
     assert_eq!(refusal.code, Code::DEADLINE_EXCEEDED, "{refusal:?}");
-    // Other calls do not hold up State.
+    // Other calls do not delay State.
     let again = Shim::connect(&shim.address);
     let killer = std::thread::spawn(move || again.kill("c", "", 9, true).map(drop));
     ask("State beside Kill", at_once, &state).expect("state");
     let killed = killer.join().expect("no panic");
 
-    // Nothing can be done with a guest that is silent but to end its VM.
+    // The VM of a guest that does not answer can only be ended.
     assert!(killed.is_ok(), "SIGKILL: {killed:?}");
     let exit = shim.wait("c", "").expect("wait").exit_status;
     assert!(matches!(exit, 137 | 255), "exit {exit}");

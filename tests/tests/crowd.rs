@@ -1,11 +1,10 @@
-//! A crowd: 32 processes at a time do random things to 8 pods. Every command
-//! ends, nothing that was answered for is lost, nothing is left, and lists wait
-//! for nobody.
+//! A crowd: 32 processes at a time run random commands on 8 pods. Every command ends, no
+//! acknowledged change is lost, nothing is left, and lists do not wait for locks.
 //!
-//! Two pods are started and stopped, the machine has room for so many VMs. Three
-//! keep still, and what is put into them is counted. Three are created and removed
-//! all the time. `RUST_KATA_TEST_SECONDS` tells how long, `RUST_KATA_TEST_SEED`
-//! what the dice show.
+//! Two pods are started and stopped; the machine has memory for that many VMs. Three are never
+//! removed, and their containers are counted. Three are created and removed all the time.
+//! `RUST_KATA_TEST_SECONDS` sets the duration, `RUST_KATA_TEST_SEED` the seed of the random
+//! numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -23,26 +22,26 @@ use harness::run::{Input, Output, run};
 
 const WORKERS: usize = 32;
 
-/// For a command to end: those that start or stop a VM come one after the other,
-/// and up to 32 of them stand in line.
+/// The time limit of a command: those that start or stop a VM run one after the other, and up
+/// to 32 of them may be waiting.
 const BOUND: Duration = Duration::from_secs(240);
 
-/// A list is to be there sooner.
+/// The time limit of a list.
 const LONG: Duration = Duration::from_millis(100);
 
-/// So many containers each has in the still pods at a time.
+/// How many containers of a worker are in the still pods at a time.
 const OWN: usize = 3;
 
-/// Started and stopped.
+/// Pods that are started and stopped.
 const LIVE: [&str; 2] = ["live0", "live1"];
 
-/// Never removed.
+/// Pods that are never removed.
 const STILL: [&str; 3] = ["still0", "still1", "still2"];
 
-/// Created and removed.
+/// Pods that are created and removed.
 const CHURN: [&str; 3] = ["churn0", "churn1", "churn2"];
 
-/// What is never to be said, whatever others do at the same time.
+/// Texts that no error may contain, with any other commands at the same time.
 const WRONG: [&str; 8] = [
     "panicked",
     "rm --force",
@@ -54,16 +53,16 @@ const WRONG: [&str; 8] = [
     "Bad file",
 ];
 
-/// What all workers have done together.
+/// The results of all workers together.
 #[derive(Default)]
 struct Tally {
-    /// Successful creations less removals of the churning pods.
+    /// The successful creations of the churning pods minus their removals.
     pods: BTreeMap<&'static str, i64>,
     commands: BTreeMap<String, usize>,
     refused: usize,
 }
 
-/// A list of the observer's; see `src/bin/observer.rs`.
+/// One measured list (see `src/bin/observer.rs`).
 #[derive(Debug, Clone, Copy)]
 struct List {
     took: Duration,
@@ -90,7 +89,7 @@ impl List {
 }
 
 struct Crowd {
-    /// That of the bed.
+    /// The bed's environment.
     environment: Vec<(OsString, OsString)>,
     rootfs: String,
     tally: Mutex<Tally>,
@@ -104,7 +103,7 @@ impl Crowd {
         command
     }
 
-    /// Runs a command that may be refused, as others are at work.
+    /// Runs a command that may fail because of the other workers' commands.
     fn run(&self, line: &str) -> Output {
         let output = run(
             self.command(line),
@@ -123,14 +122,14 @@ impl Crowd {
         output
     }
 
-    /// Runs a command that has to be done or refused.
+    /// Runs a command that must either succeed or be refused.
     fn ask(&self, line: &str) -> bool {
         let output = self.run(line);
         assert!(matches!(output.code, 0 | 125), "{line}: {output:?}");
         output.code == 0
     }
 
-    /// Lists pods, one list after the other, until its input ends.
+    /// Lists pods repeatedly, until its input ends.
     fn observer(&self, lists: File) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_observer"));
         command.envs(self.environment.iter().cloned());
@@ -142,7 +141,7 @@ impl Crowd {
 
     fn work(&self, worker: usize, seed: u64, until: Instant) -> BTreeSet<(usize, String)> {
         let mut dice = Dice::new(seed ^ (worker as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        // Containers in the still pods that are this worker's.
+        // This worker's containers in the still pods.
         let mut own: BTreeSet<(usize, String)> = BTreeSet::new();
         let mut made = 0;
         while Instant::now() < until {
@@ -177,25 +176,25 @@ impl Crowd {
                         "container create --pod {} --name {name} --rootfs {root} -- true",
                         STILL[pod]
                     );
-                    assert!(self.ask(&line), "{line}: nobody else has this name");
+                    assert!(self.ask(&line), "{line}: the name is free");
                     own.insert((pod, name));
                 }
                 5..=7 => {
                     if let Some((pod, name)) = own.pop_first() {
                         let line = format!("container rm {}/{name}", STILL[pod]);
-                        assert!(self.ask(&line), "{line}: it was there");
+                        assert!(self.ask(&line), "{line}: it existed");
                     }
                 }
                 8 => {
                     if let Some((pod, name)) = own.last() {
                         let line = format!("container inspect {}/{name}", STILL[*pod]);
-                        assert!(self.ask(&line), "{line}: it is there");
+                        assert!(self.ask(&line), "{line}: it exists");
                     }
                 }
                 9 => {
                     let quiet = ["pod stop", "pod kill", "pod pause", "pod inspect"];
                     let line = format!("{} {}", dice.one(&quiet), dice.one(&STILL));
-                    assert!(self.ask(&line), "{line}: no mistake for a pod");
+                    assert!(self.ask(&line), "{line}: not an error for a pod");
                 }
                 10 => drop(self.ask("container ls --all")),
                 11 => drop(self.ask(&format!("pod start {}", dice.one(&LIVE)))),
@@ -215,7 +214,7 @@ impl Crowd {
                     let (pod, code) = (dice.one(&LIVE), 1 + dice.below(99));
                     let line = format!("container exec {pod}/main sh -c exit${{IFS}}{code}");
                     let output = self.run(&line);
-                    // Its own code, or it was not run, or it was killed with its VM.
+                    // The command's own code, or that of a refusal, or of a kill with its VM.
                     let fine = [code as i32, 125, 137].contains(&output.code);
                     assert!(fine, "{line}: {output:?}");
                 }
@@ -275,7 +274,7 @@ fn a_crowd_gets_its_work_done() {
     let status = observer.wait().expect("our child");
     assert!(status.success(), "the observer: {status}");
 
-    // What was answered for is there, and nothing else.
+    // Every acknowledged container exists, and no other.
     for pod in STILL {
         let listed = crowd
             .run(&format!("container ls --all --quiet --pod {pod}"))
@@ -288,7 +287,7 @@ fn a_crowd_gets_its_work_done() {
     for pod in CHURN {
         let there = i64::from(listed.lines().any(|name| name == pod));
         let counted = tally.pods.get(pod).copied().unwrap_or(0);
-        assert_eq!(counted, there, "{pod}: created less removed");
+        assert_eq!(counted, there, "{pod}: created minus removed");
     }
     for name in ["main"] {
         for pod in LIVE {
@@ -334,12 +333,12 @@ fn tell_lists(mut lists: Vec<List>) {
         let at = |share: f64| of(&lists[((lists.len() - 1) as f64 * share) as usize]);
         let [half, usual, most, all] = [0.5, 0.95, 0.99, 1.0].map(at);
         eprintln!("{what}: median {half:.1?}, 99 % {most:.1?}, longest {all:.1?}");
-        // The host may take the CPUs at any time, but not this often.
+        // The host may take CPU time at any moment, but not this often.
         assert!(usual < patience(LONG.as_secs_f64()), "{what} {usual:?}");
     }
     let long = |of: Part| lists.iter().filter(|list| of(list) > LONG).count();
     eprintln!(
-        "pod ls took more than {LONG:?}: {} times, {} of them without what the host took",
+        "pod ls took more than {LONG:?}: {} times, {} of them without the time that the host took",
         long(|list| list.took),
         long(|list| list.took.saturating_sub(list.stolen)),
     );

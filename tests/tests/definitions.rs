@@ -1,5 +1,5 @@
-//! What a pod is defined to be: its limits, its cgroup, its hooks, what its
-//! containers share, and what happens when they have ended.
+//! The definition of a pod: its limits, its cgroup, its hooks, its shared namespaces, and its
+//! exit policy.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use harness::process;
 use harness::require;
 use harness::scene::limit;
 
-/// Waits until something is so; each look is a command that waits for others.
+/// Waits for a condition; each check is a command that waits for others.
 fn until(what: &str, mut is: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + limit();
     while !is() {
@@ -51,7 +51,7 @@ fn limits_are_changed_at_once_and_for_later_starts() {
         .ok();
     assert_eq!(limits(), format!("{}\n33\nmax 100000\n", 96 << 20));
 
-    // Of one that does not run, it is for the next start.
+    // For a stopped container, the change applies to the next start.
     bed.rust_kata(&["pod", "stop", "--time", "0", "web"]).ok();
     bed.rust_kata(&["container", "update", "--cpus", "0.5", "c"])
         .ok();
@@ -105,7 +105,7 @@ fn hooks_are_told_of_the_pods_start_and_stop() {
     );
     assert!(first.contains("\"a\":\"b\""), "{first}");
     bed.rust_kata(&["pod", "stop", "--time", "0", "web"]).ok();
-    until("the stop is told", || {
+    until("the stop hook has run", || {
         bed.rust_kata(&["pod", "ls"]).ok();
         heard().ends_with(" down\n")
     });
@@ -227,7 +227,10 @@ fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
     bed.rust_kata(&["pod", "start", "web"]).ok();
     assert_eq!(bed.rust_kata(&["container", "wait", "c"]).ok().out(), "4\n");
     for owner in bed.named(CLI) {
-        assert!(process::wait_gone(owner.pid, limit()), "its owner stays");
+        assert!(
+            process::wait_gone(owner.pid, limit()),
+            "its owner still runs"
+        );
     }
     assert_eq!(inspect(&bed, "pod", "web")["status"], "Exited");
     assert!(bed.named(VMM).is_empty());
@@ -242,7 +245,7 @@ fn the_exit_policy_says_whether_a_pod_stays_without_containers() {
     bed.rust_kata(&["pod", "create", "--exit-policy", "maybe"])
         .exits(125);
 
-    // One without containers is up by itself.
+    // A pod without containers can be up.
     let made = bed.rust_kata(&["pod", "run", "--name", "empty"]).ok().out();
     assert_eq!(made, "empty\n");
     assert_eq!(inspect(&bed, "pod", "empty")["status"], "Running");
@@ -262,20 +265,21 @@ fn containers_of_a_pod_share_their_processes_if_asked() {
         exec(&bed, "b", seen).ok().out().contains("sleep 1000")
     });
     assert_eq!(exec(&bed, "b", "cat /proc/1/comm").ok().out(), "pod\n");
-    // And may signal it; a's init then ends by itself, and b stays.
+    // And it may signal processes of the other; a's init then ends by itself, and b stays.
     let kill = "for p in /proc/[0-9]*; do [ \"$(tr '\\0' ' ' < $p/cmdline)\" != 'sleep 1000 ' ] || kill ${p#/proc/}; done";
     exec(&bed, "b", kill).ok();
     assert_eq!(bed.rust_kata(&["container", "wait", "a"]).ok().out(), "6\n");
     assert_eq!(inspect(&bed, "container", "b")["status"], "running");
     assert!(!exec(&bed, "b", seen).ok().out().contains("sleep 1000"));
-    // It can be started again in the same namespace, and stopped with what it left.
+    // It can be started again in the same namespace, and stopped with the processes that it
+    // left.
     bed.rust_kata(&["container", "start", "a"]).ok();
     until("b sees a's process", || {
         exec(&bed, "b", seen).ok().out().contains("sleep 1000")
     });
     bed.rust_kata(&["container", "stop", "--time", "0", "a"])
         .ok();
-    until("what a left is gone", || {
+    until("the processes that a left have ended", || {
         !exec(&bed, "b", seen).ok().out().contains("sleep 1000")
     });
     bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "web"])

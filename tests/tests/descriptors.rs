@@ -1,5 +1,5 @@
-//! `--preserve-fds` and `--preserve-fd` of `container exec`: descriptors of the
-//! caller in a process in a VM.
+//! `--preserve-fds` and `--preserve-fd` of `container exec`: descriptors of the caller for a
+//! process in a VM.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -33,14 +33,14 @@ fn bed() -> Bed {
     bed
 }
 
-/// Gives a command these descriptors, by these numbers.
+/// Passes these descriptors to a command, under these numbers.
 fn with(mut command: Command, fds: Vec<(RawFd, OwnedFd)>) -> Command {
     let mut aside = Vec::with_capacity(fds.len());
-    // SAFETY: between fork and exec only dup(2) and its like are called; the list
-    // has room.
+    // SAFETY: between fork and exec only dup(2) and similar calls are made; the list has its
+    // final size.
     unsafe {
         command.pre_exec(move || {
-            // First out of each other's way.
+            // First move them out of each other's way.
             for (number, fd) in &fds {
                 let high = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 950);
                 aside.push((*number, high));
@@ -81,7 +81,7 @@ fn owner(bed: &Bed) -> u32 {
     owners[0].pid
 }
 
-/// What a process has open.
+/// The open files of a process.
 fn open(pid: u32) -> Vec<PathBuf> {
     let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
     let all = folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -96,13 +96,13 @@ fn files_are_read_and_written_and_nothing_else_is_open() {
     fs::write(&from, "from the caller").expect("the bed is ours");
     let before = open(owner(&bed)).len();
 
-    // As somebody else, who may open them anew by their paths.
+    // As another user, who may reopen them by their paths.
     let script = "cat /dev/fd/3 >&4; echo ' and back' > /dev/fd/4; ls /proc/$$/fd; exit 7";
     let flags = ["--user", "1000:2000", "--preserve-fds", "2"];
     let command = exec(&bed, &flags, script, vec![read(&from), write(&to)]);
     let output = run(command, Input::Null, limit()).exits(7);
 
-    // All is there when the exit code is.
+    // All data has been written when the command ends.
     let written = fs::read_to_string(&to).expect("the bed is ours");
     assert_eq!(written, "from the caller and back\n", "{output:?}");
     assert_eq!(output.out(), "0\n1\n2\n3\n4\n");
@@ -117,7 +117,7 @@ fn files_are_read_and_written_and_nothing_else_is_open() {
     ]);
     assert_eq!(inspected[0]["preserve_fds"], listed, "{text}");
 
-    // By number, and no other.
+    // Only the descriptors with the given numbers.
     let far = vec![
         (900, OwnedFd::from(File::open(&from).expect("of the test"))),
         (3, File::open(&from).expect("of the test").into()),
@@ -127,7 +127,7 @@ fn files_are_read_and_written_and_nothing_else_is_open() {
     let output = run(command, Input::Null, limit()).ok();
     assert_eq!(output.out(), "from the caller\n0\n1\n2\n900\n");
 
-    // The owner closes what a client had a moment after the client is gone.
+    // The owner closes a client's descriptors a moment after the client has ended.
     let until = Instant::now() + limit();
     while open(owner(&bed)).len() > before {
         let now = open(owner(&bed));
@@ -155,7 +155,8 @@ fn much_goes_through_a_pipe_and_a_slow_reader_gets_all() {
         (length, noise_sha256(length))
     );
 
-    // It ends though nobody reads, and is noted to have; then all is there.
+    // The process ends even if its output is not read, and the end is recorded; all output can
+    // be read afterwards.
     let (mut drain, sink) = std::io::pipe().expect("a pipe");
     let script = "head -c 1000000 /dev/zero >&4; exit 3";
     let command = exec(
@@ -172,7 +173,7 @@ fn much_goes_through_a_pipe_and_a_slow_reader_gets_all() {
     }
     assert!(running.is_running(), "it waits for what it has to write");
     let mut all = Vec::new();
-    // Its end comes, too, though the exec's is not waited for.
+    // The pipe ends, too, even if the end of the exec is not waited for.
     drain.read_to_end(&mut all).expect("our pipe");
     assert_eq!(all.len(), 1_000_000);
     running.finish(limit()).exits(3);
@@ -184,7 +185,7 @@ fn each_way_of_a_socket_ends_by_itself() {
     require!(subject_is_ours());
     let bed = bed();
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-    // It reads to the end, answers, and closes; then it waits for stdin's end.
+    // The process reads to the end, answers, and closes; then it waits for the end of stdin.
     let script = "n=$(wc -c <&5); echo $n >&5; exec 5>&-; cat; exit 4";
     let flags = ["--interactive", "--preserve-fd", "5"];
     let command = exec(&bed, &flags, script, vec![(5, theirs.into())]);
@@ -219,7 +220,7 @@ fn a_child_that_holds_one_does_not_hold_back_the_end() {
     let said = said.finish(limit());
     assert_eq!((said.text().as_str(), said.ended), ("now\n", true));
 
-    // A terminal does not come in the way.
+    // A terminal does not interfere.
     let (drain, sink) = std::io::pipe().expect("a pipe");
     let script = "test -t 0 && echo tty >&4";
     let flags = ["--tty", "--preserve-fd", "4"];
@@ -242,7 +243,7 @@ fn what_cannot_be_passed_on_is_named_and_owners_keep_nothing() {
     command.arg(rootfs).args(["--", "sleep", "1000"]);
     let command = with(command, vec![read(&file)]);
     run(command, Input::Null, limit()).ok();
-    // What the caller had open is not the owner's.
+    // The owner does not inherit the caller's descriptors.
     let kept = open(owner(&bed));
     assert!(!kept.contains(&file), "{kept:?}");
 
@@ -266,7 +267,7 @@ fn what_cannot_be_passed_on_is_named_and_owners_keep_nothing() {
     assert!(detached.err().contains("--detach"), "{detached:?}");
     assert!(sessions(&bed).is_empty(), "nothing was begun");
 
-    // A command that does not exist takes nothing of what it was to read.
+    // A command that does not exist does not consume any input.
     let mut whole = File::open(&file).expect("ours");
     let given = whole.try_clone().expect("ours").into();
     let words = ["container", "exec", "--preserve-fds", "1", "c", "/bin/nope"];
@@ -304,7 +305,8 @@ fn run_and_start_pass_them_on_to_the_init() {
     output.exits(6);
     assert_eq!(said, "to the init");
 
-    // Each start anew, whatever becomes of the owner before; and none without somebody who is attached.
+    // Each start passes them again, also with another owner; without an attached client there
+    // are none.
     let (output, said) = words(&["start", "--attach", "--preserve-fd", "3,4", "c"]);
     output.exits(6);
     assert_eq!(said, "to the init");

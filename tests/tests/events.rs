@@ -1,5 +1,5 @@
-//! `rust-kata events`: the journal of what happened, in order, with podman's
-//! words, whoever made it happen.
+//! `rust-kata events`: the journal of all events, in order, with podman's words, independent of
+//! the program that caused them.
 
 use harness::bed::Bed;
 use harness::dist::{CLI, subject_is_ours};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const SLEEP: &str = "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done";
 
-/// Events that a filter leaves, as `type action name`.
+/// The events that match a filter, as `type action name`.
 fn told(bed: &Bed, words: &[&str]) -> Vec<String> {
     all(bed, words).iter().map(short).collect()
 }
@@ -32,7 +32,7 @@ fn short(event: &Value) -> String {
     format!("{} {} {}", word("type"), word("action"), word("name"))
 }
 
-/// Waits until the container has come so far so often.
+/// Waits until the container has been started this often.
 fn up(bed: &Bed, times: usize) {
     let deadline = std::time::Instant::now() + limit();
     let said = || bed.rust_kata(&["container", "logs", "db"]).ok().out();
@@ -97,7 +97,7 @@ fn a_life_is_told_in_order() {
         "pod remove web",
     ];
     let mut seen = told(&bed, &[]);
-    // The one that could not be started may have been told of as well.
+    // The process that could not be started may have an event as well.
     let nope = all(&bed, &["--filter", "event=exec_died"]);
     assert_eq!(nope[0]["attributes"]["exit_code"], "9");
     if nope.len() == 2 {
@@ -114,7 +114,7 @@ fn a_life_is_told_in_order() {
     assert_eq!(died[0]["pod"], "web");
     assert_eq!(died[0]["labels"]["part"], "store");
 
-    // A follower heard all of its container, as it happened.
+    // A follower got all events of its container.
     following.stdout.expect("container remove", limit());
     following.signal(Signal::SIGTERM);
     let heard = following.finish(limit());
@@ -173,7 +173,8 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
     }
     let ends = || told(&bed, &["--filter", "event=died"]);
     assert!(ends().is_empty());
-    // A list, of a host's pods after a crash of all, shows it and writes nothing.
+    // A list of a host's pods after all owners have crashed shows the consequences, and writes
+    // nothing.
     let list = bed.rust_kata(&["pod", "ls"]).ok().out();
     assert!(list.contains("Exited") && ends().is_empty(), "{list}");
     for _ in 0..2 {
@@ -189,7 +190,7 @@ fn the_end_of_a_killed_owner_is_told_once_by_who_notices_it() {
     );
     assert_eq!(died[0]["attributes"]["exit_code"], "137");
 
-    // As is the end of a VM, by its owner.
+    // The owner records the end of a VM, too.
     bed.rust_kata(&["pod", "start", "web"]).ok();
     up(&bed, 1);
     for vmm in bed.named(harness::dist::VMM) {

@@ -6,7 +6,7 @@ use harness::run::{Input, Running, noise_sha256};
 use harness::scene::{Scene, limit};
 use harness::spec::Spec;
 
-/// A container that waits to be killed, and its end.
+/// Runs `play` with a container that waits to be killed.
 fn within(scene: &Scene, play: impl FnOnce()) {
     scene.detach("c", &[], &["sleep", "1000"]);
     play();
@@ -170,7 +170,7 @@ fn execs_side_by_side() {
         }
         scene.remove("c");
         scene.await_event("c", "/tasks/delete");
-        // In which order they came side by side is chance; each one's own is not.
+        // The order between concurrent processes is random, that within each is not.
         for n in 0..6 {
             let own = format!("exec=e{n}");
             let events: Vec<String> = scene

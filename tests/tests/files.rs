@@ -14,7 +14,7 @@ use harness::run::{Input, run};
 use harness::scene::limit;
 use serde_json::{Value, json};
 
-/// A container of an image of busybox, with a user of its own, which only waits.
+/// A container of an image with busybox and with a user of its own; it only waits.
 fn container(bed: &Bed, name: &str) {
     let layout = Layout::new(bed.fresh("layout"));
     let tar = Tar::busybox()
@@ -48,7 +48,7 @@ fn ctr(bed: &Bed, words: &[&str]) -> String {
     run(bed.cli(&all), Input::Null, limit()).ok().out()
 }
 
-/// What it says when it is refused.
+/// The error of a command.
 fn refused(bed: &Bed, words: &[&str]) -> String {
     let mut all = vec!["container"];
     all.extend_from_slice(words);
@@ -88,7 +88,7 @@ fn what_is_copied_into_a_running_container_is_seen_at_once() {
     fs::write(here.join("site/sub/deep"), "deep").expect("a file");
     let at = |name: &str| here.join(name).display().to_string();
 
-    // The guest has seen the old one, and that there is no other.
+    // The guest has cached the old content, and the missing names.
     let script = "cat /etc/motd; ls /srv /etc/new 2>&1; true";
     let before = ctr(&bed, &["exec", "web", "--", "sh", "-c", script]);
     assert!(before.starts_with("from the image"), "{before}");
@@ -100,7 +100,7 @@ fn what_is_copied_into_a_running_container_is_seen_at_once() {
     let expected = "from the host, and longerfrom the host, and longerpagedeep101:202\n";
     assert_eq!(after, expected);
 
-    // And out again, what it wrote as well.
+    // And from the container to the host, including a file that it wrote.
     let script = "echo mine > /tmp/mine && ln -s /etc/passwd /tmp/link";
     ctr(
         &bed,
@@ -122,7 +122,7 @@ fn what_is_copied_into_a_running_container_is_seen_at_once() {
     );
     let link = fs::read_link(here.join("out/link")).expect("a link");
     assert_eq!(link, PathBuf::from("/etc/passwd"));
-    // A link's target is the container's, not the host's.
+    // A link is resolved in the container, not on the host.
     ctr(&bed, &["cp", "web:/tmp/link", &at("passwd")]);
     let passwd = fs::read_to_string(here.join("passwd")).expect("it");
     assert!(passwd.contains("web:x:101"), "{passwd}");
@@ -188,7 +188,7 @@ fn a_root_file_system_is_mounted_as_long_as_somebody_wants_it() {
     assert_eq!(listed[0]["mounts"], 2);
     assert_eq!(listed[0]["path"].as_str(), path.to_str());
 
-    // What is written while it is stopped, it has when it runs: and the other way round.
+    // Files written while it is stopped are there when it runs, and the other way round.
     fs::write(path.join("etc/motd"), "written on the host").expect("it can be written");
     ctr(&bed, &["start", "web"]);
     let seen = ctr(&bed, &["exec", "web", "--", "cat", "/etc/motd"]);
@@ -211,7 +211,7 @@ fn a_root_file_system_is_mounted_as_long_as_somebody_wants_it() {
         "inside\n"
     );
 
-    // Two users: the first to go leaves it, the last one not while it is in use.
+    // Two mounts: the first unmount keeps the mount, the last one fails while it is in use.
     ctr(&bed, &["unmount", "web"]);
     let open = fs::File::open(path.join("etc/motd")).expect("it");
     let error = refused(&bed, &["unmount", "web"]);
@@ -225,7 +225,7 @@ fn a_root_file_system_is_mounted_as_long_as_somebody_wants_it() {
     let error = refused(&bed, &["unmount", "web"]);
     assert!(error.contains("not mounted"), "{error}");
 
-    // What is mounted goes with the container.
+    // The mount is removed with the container.
     ctr(&bed, &["mount", "web"]);
     remove(&bed);
     assert_eq!(mounts(&bed), Vec::<String>::new());
@@ -255,7 +255,7 @@ fn an_export_is_the_whole_root_file_system() {
     }
     assert_eq!(mounts(&bed), Vec::<String>::new());
 
-    // Killed in the middle: the next command finds nothing of it in its way.
+    // Killed halfway: what it leaves does not affect the next command.
     let mut stuck = bed.cli(&["container", "export", "web"]);
     let mut stuck = stuck.stdout(Stdio::piped()).spawn().expect("it starts");
     let mut first = [0];

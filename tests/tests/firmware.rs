@@ -1,5 +1,5 @@
-//! QEMU's firmware, kernel, initrd and ACPI tables lie beside each other in the guest's memory, with any number of
-//! devices and an initrd of any size.
+//! QEMU's firmware, kernel, initrd and ACPI tables do not overlap in the guest's memory, with
+//! any number of devices and any size of the initrd.
 
 use std::fs;
 use std::ops::Range;
@@ -19,10 +19,10 @@ use tempfile::{NamedTempFile, TempDir};
 
 const PAGE: u64 = 4096;
 const MEMORY_MIB: u32 = 256;
-/// Where qboot has room for the tables (hypervisor `qemu::layout`).
+/// The memory in which qboot places the tables (hypervisor `qemu::layout`).
 const ROOM: Range<u64> = 0xd_0000..0xf_0000;
 
-/// What every boot of a test has in common.
+/// The common parts of all boots of a test.
 struct Boots {
     runtime: tokio::runtime::Runtime,
     initrd: NamedTempFile,
@@ -43,8 +43,9 @@ impl Boots {
         }
     }
 
-    /// Boots with `devices` virtio devices and an initrd whose size is `rest` beyond whole pages; returns what
-    /// the kernel said. The kernel skips zeros after an archive (buffer-format.rst).
+    /// Boots with `devices` virtio devices and an initrd whose size is `rest` beyond whole
+    /// pages; returns the kernel's output. The kernel skips zeros after an archive
+    /// (buffer-format.rst).
     fn boot(&self, devices: usize, rest: u64) -> String {
         let size = self.bare.next_multiple_of(PAGE) + rest;
         self.initrd.as_file().set_len(size).expect("our file");
@@ -76,7 +77,7 @@ impl Boots {
             hypervisor: HypervisorKind::Qemu,
             vmm_binary: dist::binary(VMM),
             qemu_binary: self.qemu(devices),
-            // The kernel says where everything lies.
+            // The kernel prints all addresses.
             debug: true,
         };
         let spec = spec.validate().expect("a good specification");
@@ -91,7 +92,7 @@ impl Boots {
         console.now().text()
     }
 
-    /// A QEMU that has so many devices, of ours as many as there may be.
+    /// A QEMU with this many devices, up to the largest number.
     fn qemu(&self, devices: usize) -> PathBuf {
         let path = self.folder.path().join(format!("qemu-{devices}"));
         let script = format!(
@@ -118,13 +119,13 @@ fn write_program(path: &Path, script: &str) {
     }
 }
 
-/// Whole numbers with the leading zeros and the letters of either case that the kernel prints.
+/// Parses a number with leading zeros and letters of either case, as the kernel prints it.
 fn hex(word: &str) -> u64 {
     let digits = word.trim_start_matches("0x");
-    u64::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{word:?} is no number"))
+    u64::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{word:?} is not a number"))
 }
 
-/// `ACPI: DSDT 0x00000000000EFC40 00021C (v02 BOCHS )`: the tables, but for the root pointer.
+/// The tables, except the root pointer: `ACPI: DSDT 0x00000000000EFC40 00021C (v02 BOCHS )`.
 fn tables(said: &str) -> Vec<(String, Range<u64>)> {
     let lines = said.lines().filter_map(|line| line.split_once("ACPI: "));
     lines
@@ -139,7 +140,7 @@ fn tables(said: &str) -> Vec<(String, Range<u64>)> {
         .collect()
 }
 
-/// `RAMDISK: [mem 0x0fda8000-0x0fffffff]`: where the initrd's pages begin.
+/// The start of the initrd's pages: `RAMDISK: [mem 0x0fda8000-0x0fffffff]`.
 fn initrd(said: &str) -> u64 {
     let (_, rest) = said.split_once("RAMDISK: [mem ").expect("an initrd");
     hex(rest.split('-').next().expect("a range"))
@@ -161,7 +162,8 @@ fn assert_apart(said: &str, what: &str) {
     assert!(!said.contains("Allocated new RAMDISK"), "{what}: {said}");
 }
 
-/// The worst size for tables at the end of memory, where QEMU's default firmware has them: no byte is left there.
+/// The worst size with QEMU's default firmware, which places the tables at the end of memory:
+/// no byte is left there.
 #[test]
 fn one_to_twelve_devices_boot_with_an_initrd_up_to_the_last_byte() {
     require!(subject_is_ours());
@@ -172,7 +174,8 @@ fn one_to_twelve_devices_boot_with_an_initrd_up_to_the_last_byte() {
     }
 }
 
-/// A page left at the end of memory, nearly a page, and less than three, and twelve devices' tables take.
+/// The sizes leave a page at the end of memory, nearly a page, and less than the tables of
+/// three and twelve devices need.
 #[test]
 fn initrds_of_every_size_boot() {
     require!(subject_is_ours());
@@ -193,7 +196,7 @@ fn bundle(bed: &Bed) -> PathBuf {
     bundle
 }
 
-/// A QEMU without the firmware: `check` says so, and a pod's start does.
+/// With a QEMU without the firmware, `check` and a pod's start report it.
 #[test]
 fn a_missing_firmware_is_named_with_its_cure() {
     require!(subject_is_ours());
@@ -227,12 +230,12 @@ fn a_missing_firmware_is_named_with_its_cure() {
     bed.assert_clean();
 }
 
-/// A kernel whose zeroed memory reaches into the initrd's place.
+/// A kernel whose zeroed memory overlaps with the initrd.
 #[test]
 fn a_kernel_that_reaches_into_the_initrd_is_refused() {
     require!(subject_is_ours());
     require!(dist::machine_is_qemu());
-    // An ELF64 file for x86-64 with one segment to load, of 512 MiB at 16 MiB (gABI).
+    // An ELF64 file for x86-64 with one loadable segment of 512 MiB at 16 MiB (gABI).
     let mut kernel = vec![0_u8; 64 + 56];
     kernel[..5].copy_from_slice(b"\x7fELF\x02");
     for (place, byte) in [(0x12, 62), (0x20, 64), (0x36, 56), (0x38, 1), (64, 1)] {

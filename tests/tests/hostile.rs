@@ -1,6 +1,5 @@
-//! A guest whose agent is hostile: played by the test, against the real owner of a
-//! pod (`harness::guest`). And processes in a real guest that would like to be taken
-//! for it.
+//! Guests with a hostile agent: the test plays it, against the real owner of a pod
+//! (`harness::guest`). Also processes in a real guest that try to pose as the agent.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,8 +17,8 @@ use harness::{Reason, require};
 use nix::sys::signal::Signal;
 use ttrpc::proto::MESSAGE_TYPE_DATA;
 
-/// A pod whose agent does as `act` says; what became of the creation of its
-/// container. Nothing is left of it.
+/// A pod whose agent behaves as `act` says, and the result of creating its container. Nothing
+/// is left of it.
 struct Play<'a> {
     bed: &'a Bed,
     bundle: Bundle,
@@ -56,12 +55,12 @@ impl<'a> Play<'a> {
     }
 }
 
-/// The stand-in for the agent knows the sockets of a pod of ours, in QEMU.
+/// The stand-in for the agent works with the sockets of a pod of rust-kata in QEMU.
 fn plays() -> Result<(), Reason> {
     subject_is_ours().and_then(|()| machine_is_qemu())
 }
 
-/// What the agent does when it is to create a container.
+/// How the agent breaks the protocol when it is asked to create a container.
 #[derive(Clone, Copy)]
 enum Breach {
     Data,
@@ -94,7 +93,7 @@ fn an_agent_that_breaks_its_protocol_loses_its_vm() {
         );
         assert!(refused.message.contains(problem), "{refused:?}");
         let heard = play.end();
-        assert!(heard.len() < 10, "it was asked on: {heard:?}");
+        assert!(heard.len() < 10, "there were further calls: {heard:?}");
     }
 }
 
@@ -122,7 +121,7 @@ fn events_without_end_are_taken_slowly_and_fill_no_log() {
     require!(plays());
     let bed = Bed::new();
     let play = Play::of(&bed, |call| match call.method.as_str() {
-        // An event of no kind at all.
+        // An event of an unknown kind.
         "NextEvent" | "CreatePod" | "CreateContainer" => answer(call.stream, b""),
         _ => Vec::new(),
     });
@@ -132,7 +131,7 @@ fn events_without_end_are_taken_slowly_and_fill_no_log() {
     let log = &play.bundle.log;
     let line = "the agent sent an unknown event";
     log.expect(line, patience(10.0));
-    // What is measured is a rate.
+    // Wait to measure a rate.
     std::thread::sleep(Duration::from_secs(3));
     let events = play
         .agent
@@ -202,8 +201,8 @@ fn the_forced_removal_of_an_exec_that_does_not_end_has_a_deadline() {
     bed.assert_clean();
 }
 
-/// Without a privilege, a process dials each port of the host's as often as it can,
-/// and holds what it gets.
+/// A process without privileges dials each port of the host as often as it can, and keeps the
+/// connections.
 #[test]
 fn processes_in_the_guest_can_neither_take_streams_nor_fill_a_log() {
     require!(subject_is_ours());

@@ -1,4 +1,4 @@
-//! Files go in and out of containers that mean harm to the host's.
+//! Copies into and out of containers that try to change the host's files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use harness::run::{Input, Output, Running, run};
 use harness::scene::limit;
 use tar::{Builder, EntryType, Header};
 
-/// A container of a busybox directory that only waits; where its root is.
+/// A container with a busybox directory that only waits; returns the path of its root.
 fn container(bed: &Bed, words: &[&str]) -> PathBuf {
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("an ASCII path");
@@ -48,7 +48,7 @@ fn file(name: &str, content: &[u8]) -> Vec<u8> {
     archive.into_inner().expect("an archive")
 }
 
-/// What must not change of a file of the host's.
+/// The attributes of a host's file that must not change.
 fn state(path: &Path) -> (u32, u32, i64) {
     let data = fs::metadata(path).expect("it is there");
     (data.mode(), data.uid(), data.mtime())
@@ -65,7 +65,7 @@ fn a_link_that_a_guest_puts_in_place_of_a_file_does_not_reach_the_hosts() {
     let before = state(&victim);
     let archive = file("f", &[b'x'; 4096]);
 
-    // The guest acts while the file is half there.
+    // The guest acts while the file is half copied.
     let command = bed.cli(&["container", "cp", "-", "c:/tmp"]);
     let mut copying = Running::spawn(command, Input::Open);
     copying.send(&archive[..2048]);
@@ -97,7 +97,7 @@ fn what_is_copied_out_has_no_rights_and_its_holes() {
         "mkdir -p /out/dir; echo x > /out/suid; chmod 6755 /out/suid; chmod 2775 /out/dir
          echo tail > /out/holes; truncate -s 1024G /out/holes; mkfifo /out/fifo",
     );
-    // The guest cannot make one, but an image may bring it along.
+    // A guest cannot make one, but an image may contain it.
     let kind = nix::sys::stat::SFlag::S_IFBLK;
     let rw = nix::sys::stat::Mode::from_bits_truncate(0o666);
     let disk = nix::sys::stat::makedev(7, 0);
@@ -123,7 +123,7 @@ fn what_is_copied_out_has_no_rights_and_its_holes() {
     let refused = cp(&bed, "c:/out/disk", &format!("{to}/disk")).exits(125);
     assert!(refused.err().contains("device node"), "{refused:?}");
 
-    // A folder of the host's that is bound into a container is the host's.
+    // A folder of the host that is bound into a container gets the host's restrictions.
     cp(&bed, "c:/out", "c:/bound/").ok();
     assert_eq!(mode(&host.join("out/suid")), 0o755);
     assert!(!host.join("out/disk").exists());
@@ -137,7 +137,7 @@ fn filling_a_volume_brings_no_file_of_the_host_into_the_guest() {
     let secret = bed.fresh("secret");
     fs::create_dir(&secret).expect("ours");
     fs::write(secret.join("key"), "secret").expect("ours");
-    // A container of the same root swaps a directory for a link, again and again.
+    // A container with the same root replaces a directory by a link repeatedly.
     let rootfs = container(&bed, &[]);
     fs::create_dir_all(rootfs.join("data/sub")).expect("ours");
     fs::write(rootfs.join("data/sub/key"), "own").expect("ours");

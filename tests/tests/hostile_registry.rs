@@ -1,4 +1,4 @@
-//! Registries that mean harm, and one that hands out tokens.
+//! Hostile registries, and one that issues tokens.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ fn pull(bed: &Bed, registry: &Played, words: &[&str]) -> Output {
     bed.rust_kata(&[&["image", "pull"], words, &[&*name]].concat())
 }
 
-/// Sent on its way, and what the sockets hold: the client has read no more of it.
+/// The most bytes in transit, in the sockets' buffers: the client has not read more.
 const SOCKETS: u64 = 16 << 20;
 
 #[test]
@@ -54,7 +54,7 @@ fn answers_without_end_are_not_kept() {
         ),
         (
             "more than 4194304 bytes",
-            // It lies about how long it is, too.
+            // Its length header is wrong, too.
             Box::new(|_, _| Reply::new(200, vec![b'{'; 5 << 20])),
         ),
     ];
@@ -89,10 +89,10 @@ fn a_password_does_not_go_where_anybody_listens() {
         let said = refused.err();
         assert!(said.contains("no https address"), "{realm}: {said}");
         assert!(!said.contains("secret"), "{said}");
-        // It was told to nobody.
+        // The credentials were not sent.
         assert!(registry.seen().iter().all(|r| r.authorization.is_none()));
     }
-    // Nor to another that the registry sends us on to.
+    // Another host that the registry redirects to does not get them, either.
     let other = Arc::new(Played::start(|_, _| Reply::new(404, "")));
     let basic = Played::start({
         let other = other.clone();
@@ -131,7 +131,7 @@ fn an_image_comes_by_tokens_that_run_out() {
                     return Reply::new(401, "");
                 }
                 let number = issued.fetch_add(1, Ordering::Relaxed) + 1;
-                // The first does not even last until it is used.
+                // The first token expires before its use.
                 let answer = json!({ "token": format!("t{number}"), "expires_in": 0 });
                 return Reply::new(200, answer.to_string());
             }

@@ -1,4 +1,4 @@
-//! Images: where they come from, what is made of them, and how they go.
+//! Images: their sources, containers made from them, and their removal.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -64,10 +64,10 @@ fn a_container_sees_the_layers_of_its_image_as_they_were_packed() {
         null 622 0:5 character special file 1700000000\n\
         2\n1:3\nmine\n";
     assert_eq!(output.out(), expected);
-    // What it wrote was its own.
+    // Its changes were its own.
     let again = run_of(&bed, &layout.reference(), &[], &["cat", "d/kept"]).ok();
     assert_eq!(again.out(), "above");
-    assert_eq!(list(&bed).len(), 1, "taken in once");
+    assert_eq!(list(&bed).len(), 1, "imported once");
     prune(&bed);
 }
 
@@ -136,7 +136,7 @@ fn layouts_and_archives_are_taken_in_by_their_tags() {
     let layout = layout(&bed);
     let one = busybox(&layout, &json!({ "Env": ["N=1"] }));
     let two = busybox(&layout, &json!({ "Env": ["N=2"] }));
-    // For another machine, and of several machines.
+    // For another platform, and for several.
     let base = layout.layer(&Tar::new().file("x", "x").finish(), Packing::Plain);
     let foreign = layout.image_for("s390x", &[base], &json!({}));
     let many = layout.list(&[("s390x", &foreign), ("amd64", &two)]);
@@ -196,7 +196,7 @@ fn layouts_and_archives_are_taken_in_by_their_tags() {
     let archive = format!("oci-archive:{}:one", bed.dir().join("nope.tar").display());
     let refused = bed.rust_kata(&["image", "pull", &archive]).exits(125);
     assert!(refused.err().contains("nope.tar"), "{refused:?}");
-    // One image, one set of layers, whatever it was called.
+    // One image and one set of layers, under all names.
     let layers = fs::read_dir(bed.data().join("images/layers")).expect("it is there");
     assert_eq!(layers.count(), 1);
     prune(&bed);
@@ -314,7 +314,7 @@ fn images_that_mean_harm_or_were_changed_are_refused_and_leave_nothing() {
         assert!(refused.err().contains(problem), "{problem}: {refused:?}");
         assert_eq!(left(&bed), Vec::<PathBuf>::new());
     }
-    // Through a link that leads out: it stays inside.
+    // A link that leads out of the root is resolved inside it.
     let good = layout(&bed);
     let folder = bed.dir().to_str().expect("ASCII");
     let tar = Tar::new().link("out", folder).file("out/outside", "evil");
@@ -324,7 +324,7 @@ fn images_that_mean_harm_or_were_changed_are_refused_and_leave_nothing() {
     assert_eq!(fs::read(&outside).expect("it is there"), b"whole");
     bed.rust_kata(&["image", "prune", "--all"]).ok();
 
-    // What was changed under its digest: the manifest, the configuration, a layer.
+    // Content that was changed under its digest: the manifest, the configuration, a layer.
     let damage: [fn(&Layout, &Value) -> PathBuf; 3] = [
         |layout, image| layout.blob_path(image),
         |layout, image| layout.blob_path(&layout.manifest(image)["config"]),
@@ -401,7 +401,7 @@ fn what_a_container_wrote_goes_with_it_and_the_image_stays() {
     let reference = layout.reference();
     let command = [reference.as_str(), "--", "sh", "-c", script];
     bed.rust_kata(&[&words[..], &command[..]].concat()).ok();
-    // What it wrote is there when it is started again.
+    // Its changes are kept when it is started again.
     for _ in 0..3 {
         bed.rust_kata(&["container", "start", "c"]).ok();
         bed.rust_kata(&["container", "wait", "c"]).ok();
@@ -414,7 +414,7 @@ fn what_a_container_wrote_goes_with_it_and_the_image_stays() {
     assert_eq!(note, b"again\nagain\nagain\n");
     bed.rust_kata(&["pod", "rm", "c", "--force"]).ok();
     assert!(!container.exists());
-    // Set-user-id programs of images are none of the host's users' business.
+    // Users of the host must not reach set-user-id programs of images.
     let mode = fs::metadata(bed.data().join("images")).expect("it is there");
     assert_eq!(mode.permissions().mode() & 0o777, 0o700);
     assert_eq!(list(&bed).len(), 1);

@@ -1,4 +1,4 @@
-//! The VMM's jail as the host sees it, around a pod that runs.
+//! The VMM's jail, seen from the host, while a pod runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -60,13 +60,13 @@ fn namespaces_are_its_own() {
         let (theirs, ours) = (of(vmm.clone()), of("/proc/self".into()));
         assert_ne!(theirs, ours, "{kind} namespace");
     }
-    // Its first process: it sees no other.
+    // It is the first process of its pid namespace, and sees no other.
     assert!(status(&vmm)["NSpid"].ends_with("\t1"));
     let interfaces = fs::read_to_string(vmm.join("net/dev")).expect("it runs");
     let interfaces = interfaces.lines().filter_map(|line| line.split_once(':'));
     let interfaces: Vec<&str> = interfaces.map(|(name, _)| name.trim()).collect();
     assert_eq!(interfaces, ["lo"]);
-    // The owner of a file on the share means the same on both sides.
+    // The owner of a file on the share is the same on both sides.
     let ids = fs::read_to_string(vmm.join("uid_map")).expect("it runs");
     let ids: Vec<&str> = ids.split_whitespace().collect();
     assert_eq!(ids, ["0", "0", "4294967295"]);
@@ -100,8 +100,8 @@ fn root_holds_nothing_but_what_is_served() {
     assert_eq!(names(root.join("proc/self")), list(&["fd"]));
     assert_eq!(names(root.join("share")), list(&[".sources", "c"]));
     assert_eq!(names(root.join("vsock")), list(&["vsock", "vsock_1024"]));
-    // What the owner mounted after the start is there, and no mount lets the VMM open
-    // devices or run programs.
+    // Later mounts of the owner are there, and no mount lets the VMM open devices or run
+    // programs.
     let mounts = fs::read_to_string(vmm.join("mountinfo")).expect("it runs");
     let flags: BTreeMap<&str, Vec<&str>> = mounts
         .lines()
@@ -115,7 +115,7 @@ fn root_holds_nothing_but_what_is_served() {
         }
     }
     assert!(flags["/"].contains(&"ro"), "{mounts}");
-    // A place for mount points, in the host's memory.
+    // A tmpfs for mount points.
     assert!(flags["/share"].contains(&"ro"), "{mounts}");
     assert!(flags["/share/c/rootfs"].contains(&"rw"), "{mounts}");
     let volume = flags

@@ -1,9 +1,9 @@
-//! SIGKILL at random: while `rust-kata` does one thing after the other, the
-//! command, the owner of a pod, any process of a VM or all of them are killed at
-//! any moment. Whatever is left lists and inspects each time; it starts, can be
-//! removed, and nothing is left, each so many times.
+//! SIGKILL at random moments: while `rust-kata` runs various commands, the command, the owner
+//! of a pod, any process of a VM or all of them are killed. After each kill the pods can be
+//! listed and inspected. At regular intervals they are started and removed, and nothing is
+//! left.
 //!
-//! `RUST_KATA_TEST_KILLS` tells how many processes are to be killed.
+//! `RUST_KATA_TEST_KILLS` sets the number of processes to kill.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,10 +22,10 @@ use harness::scene::limit;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// So many kills after each other before all is started, removed and counted.
+/// How many kills come before everything is started, removed and checked.
 const ROUND: usize = 25;
 
-/// What needs no VM. `POD` and `NAME` stand for one of a few, `ROOTFS` for a
+/// Commands that need no VM. `POD` and `NAME` stand for one of a few names, `ROOTFS` for a
 /// directory, `LAYOUT` for an OCI layout.
 const QUIET: [&str; 16] = [
     "pod create --name POD --label a=b",
@@ -46,7 +46,7 @@ const QUIET: [&str; 16] = [
     "volume prune",
 ];
 
-/// What needs one: that of the pod `live`.
+/// Commands that need a VM, that of the pod `live`.
 const LIVE: [&str; 12] = [
     MADE[0],
     MADE[1],
@@ -62,7 +62,7 @@ const LIVE: [&str; 12] = [
     "pod rm --force --time 0 live",
 ];
 
-/// The pod `live` as it is made.
+/// The commands that make the pod `live`.
 const MADE: [&str; 2] = [
     "pod create --name live --vm-memory 128",
     "container create --pod live --name main --stop-timeout 0 --rootfs ROOTFS -- sleep 1000",
@@ -73,9 +73,9 @@ struct Range {
     rootfs: PathBuf,
     layout: Layout,
     dice: Dice,
-    /// How long each command took when it was left alone, the longest.
+    /// The longest time of each command without a kill.
     spans: BTreeMap<&'static str, Duration>,
-    /// Processes killed, by their names.
+    /// The number of killed processes, by name.
     killed: BTreeMap<String, usize>,
 }
 
@@ -101,12 +101,12 @@ impl Range {
         output
     }
 
-    /// Runs a command, and kills somebody at some moment of it.
+    /// Runs a command, and kills a process at a random moment.
     fn shoot(&mut self, line: &'static str) {
-        // Once to learn how long it takes.
+        // The first run measures how long it takes.
         let Some(span) = self.spans.get(line).copied() else {
             let output = self.run(line);
-            // One that is refused at once tells nothing.
+            // The time of a refused command does not count.
             if output.code == 0 {
                 self.spans.insert(line, output.elapsed);
             }
@@ -118,7 +118,7 @@ impl Range {
         std::thread::sleep(moment);
         let victims = self.victims(running.pid());
         for victim in &victims {
-            // Those that have ended meanwhile do not count.
+            // Processes that have ended meanwhile do not count.
             if process::state(victim.pid).is_some_and(|state| state != 'Z') {
                 process::signal(victim.pid, Signal::SIGKILL);
                 *self.killed.entry(name_of(victim)).or_default() += 1;
@@ -128,7 +128,7 @@ impl Range {
         fine(line, &output);
     }
 
-    /// The command four times of eight, an owner twice, anybody once, all once.
+    /// The command in four of eight cases, an owner in two, any process in one, all in one.
     fn victims(&mut self, command: u32) -> Vec<Process> {
         let mut all = self.bed.processes();
         let which = self.dice.below(8);
@@ -144,7 +144,7 @@ impl Range {
         all
     }
 
-    /// All that there is lists and inspects, and no end was made up.
+    /// Checks that all pods can be listed and inspected, and that no exit code was made up.
     fn examine(&mut self) {
         let listed = self.run("pod ls --format json").ok();
         assert!(listed.err().is_empty(), "{listed:?}");
@@ -157,7 +157,7 @@ impl Range {
                 let seen = self.run(&format!("container inspect {pod}/{name}")).ok();
                 let seen: Value = serde_json::from_str(&seen.out()).expect("JSON");
                 let code = &seen[0]["state"]["exit_code"];
-                // All sleep for longer than the test takes.
+                // All of them sleep for longer than the test takes.
                 assert!(code.is_null() || code == 137, "{pod}/{name}: {seen}");
             }
         }
@@ -170,7 +170,7 @@ impl Range {
         }
     }
 
-    /// The pod with a VM starts; then all is removed, and nothing is left.
+    /// Starts the pod with a VM, then removes everything and checks that nothing is left.
     fn clear(&mut self) {
         let removing = {
             let seen = self.run("pod inspect live");
@@ -179,7 +179,7 @@ impl Range {
         };
         if !removing {
             for line in MADE {
-                // It may be there.
+                // It may exist.
                 self.run(line);
             }
             // It may be paused.
@@ -190,7 +190,7 @@ impl Range {
         self.run("pod rm --force --time 0 --all").ok();
         self.run("image prune --all").ok();
         self.run("volume prune").ok();
-        // The next command that changes anything sweeps.
+        // The next command that changes anything removes the remains.
         self.run("pod create --name next").ok();
         self.run("pod rm next").ok();
         let left = leak::left_after(&self.bed, patience(10.0));
@@ -208,7 +208,8 @@ fn name_of(process: &Process) -> String {
     }
 }
 
-/// Done, refused, or killed; a panic or a file that needs mending is none of these.
+/// Checks that a command succeeded, was refused, or was killed; a panic or a damaged file is a
+/// failure.
 #[track_caller]
 fn fine(line: &str, output: &Output) {
     let known = [0, 125, 137].contains(&output.code);

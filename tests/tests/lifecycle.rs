@@ -1,5 +1,5 @@
-//! A task's life: started, paused, killed, asked about, deleted, in the order
-//! and with the refusals runc has.
+//! A task's life: start, pause, kill, state, delete, with runc's order of events and runc's
+//! refusals.
 
 use harness::dist::patience;
 use harness::oracle::compare;
@@ -79,7 +79,7 @@ fn a_paused_task_does_not_run() {
 
         scene.task(&["pause", "c"]).ok();
         let frozen = count();
-        // What must not happen gives no event: look for a while.
+        // The absence of an event can only be observed over some time.
         std::thread::sleep(std::time::Duration::from_millis(500));
         assert_eq!(count(), frozen, "it ran while paused");
         scene.task(&["resume", "c"]).ok();
@@ -109,7 +109,7 @@ fn signals_reach_the_process_and_end_it_as_under_runc() {
         scene.see_events("c");
         scene.remove("c");
 
-        // Init of a pid namespace ignores what it has no handler for.
+        // The init of a pid namespace ignores signals without a handler.
         let running = scene.start(
             "d",
             &[],
@@ -183,7 +183,7 @@ fn processes_and_metrics_are_told() {
                 .and_then(|n| n.as_u64())
                 .unwrap_or_else(|| panic!("no {path} in {metrics}"))
         };
-        // The metrics are of the host's version of cgroups.
+        // The metrics have the form of the host's cgroup version.
         let [memory, limit_of_memory, cpu] = if cgroups_are_unified() {
             ["/memory/usage", "/memory/usage_limit", "/cpu/usage_usec"]
         } else {
@@ -224,7 +224,7 @@ fn the_pid_of_a_task_lives_as_long_as_the_task() {
         let pid = scene.pid("c");
         assert!(
             pid > 1 && process::state(pid).is_some_and(|state| state != 'Z'),
-            "pid {pid} does not live"
+            "pid {pid} does not run"
         );
 
         scene.task(&["kill", "-s", "KILL", "c"]).ok();
@@ -232,7 +232,7 @@ fn the_pid_of_a_task_lives_as_long_as_the_task() {
 
         assert!(
             process::wait_gone(pid, patience(5.0)),
-            "pid {pid} lives after the exit was told"
+            "pid {pid} still runs after the exit event"
         );
         scene.remove("c");
     });

@@ -1,4 +1,4 @@
-//! Many processes at once in one pod.
+//! Many processes in one pod at once.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use harness::require;
 use harness::run::{Input, Running, run};
 use harness::scene::limit;
 
-/// More than an owner has threads for what waits, at two streams each.
+/// More than an owner has blocking threads, at two streams each.
 const EXECS: usize = 300;
 
-/// As many are started at a time.
+/// How many are started at a time.
 const WAVE: usize = 10;
 
 #[test]

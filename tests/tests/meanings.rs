@@ -1,5 +1,5 @@
-//! What words of a command line and of a spec mean: users and groups, variables, terminal
-//! sizes, hostnames, namespaces of the host.
+//! The meaning of options and spec fields: users and groups, variables, terminal sizes, host
+//! names, namespaces of the host.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn a_number_is_an_id_and_the_primary_group_is_among_the_groups() {
         let text = fs::read_to_string(&path).expect("the bed is ours");
         fs::write(&path, format!("{line}\n{text}")).expect("the bed is ours");
     };
-    // Taken for names, these would be root and its group.
+    // If these were taken as names, they would mean root and its group.
     add("passwd", "1234:x:0:0::/root:/bin/sh");
     add("group", "77:x:0:");
     let run_as = |words: &[&str]| -> Output {
@@ -50,7 +50,7 @@ fn a_number_is_an_id_and_the_primary_group_is_among_the_groups() {
     let refused = run_as(&["-u", "4294967295"]).exits(125);
     assert!(refused.err().contains("4294967295"), "{refused:?}");
 
-    // The others as execs, which come by another way to the same.
+    // The others as execs, which reach the same code in another way.
     let sleep = ["-d", "--name", "c", "-u", "user"];
     let sleep = kata_run(&bed, &rootfs, &sleep, &["sleep", "1000"]);
     run(sleep, Input::Null, limit()).ok();
@@ -102,7 +102,7 @@ fn a_variable_without_a_value_is_the_callers_or_none() {
     with(started).ok();
     let exec = [&["exec"], &words[..], &["c", "sh", "-c", script]].concat();
     assert_eq!(with(bed.cli(&exec)).ok().out(), said);
-    // The init's, which an exec has, too.
+    // The init's variables, which an exec has, too.
     let inherited = bed.cli(&["exec", "c", "sh", "-c", script]);
     assert_eq!(run(inherited, Input::Null, limit()).ok().out(), said);
     let nameless = bed.cli(&["exec", "-e", "=x", "c", "true"]);
@@ -111,7 +111,8 @@ fn a_variable_without_a_value_is_the_callers_or_none() {
     bed.rust_kata(&["container", "rm", "-f", "c"]).ok();
 }
 
-/// What a command on a terminal of 33 × 111 says first, which is `stty size`.
+/// Checks the first output of a command on a terminal of 33 × 111, which is that of `stty
+/// size`.
 #[track_caller]
 fn first_size(command: Command) {
     let terminal = Terminal::spawn(command, 33, 111);
@@ -134,7 +135,7 @@ fn a_process_finds_its_terminals_size_at_its_first_look() {
     }
     bed.rust_kata(&["container", "rm", "-f", "c"]).ok();
 
-    // A pod of containerd's.
+    // A pod of containerd.
     let scene = Scene::subject(&bed);
     scene.detach("theirs", &[], &["sleep", "1000"]);
     for _ in 0..5 {
@@ -156,7 +157,7 @@ fn a_terminal_begins_with_the_size_of_the_spec() {
             );
         let command = scene.spec_command("c", &["--rm", "-t"], &spec);
 
-        // `ctr` sets its own terminal's size later, which is the same.
+        // `ctr` later sets its own terminal's size, which is the same.
         let output = Terminal::spawn(command, 40, 120).finish(limit()).ok();
 
         assert_eq!(output.out().trim(), "40 120", "{output:?}");
@@ -219,16 +220,16 @@ fn namespaces_of_the_host_are_refused_by_name() {
         spec
     };
     let own = |kind: &str, file: &str| {
-        // This process's, which is of the host; not everybody may look at those of process 1.
+        // This process's namespace, which is the host's; that of process 1 may not be readable.
         let path = format!("/proc/{}/ns/{file}", std::process::id());
         Spec::new(&bed.rootfs(), &["true"]).namespace(kind, Some(path.as_ref()))
     };
     let cases = [
         ("network", without("network")),
         ("ipc", without("ipc")),
-        // As CRI asks for it.
+        // As the CRI asks for it.
         ("pid", without("pid").sandbox("host-pid")),
-        // As Docker has it.
+        // As Docker asks for it.
         ("network", own("network", "net")),
         ("ipc", own("ipc", "ipc")),
     ];

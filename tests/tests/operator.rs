@@ -1,5 +1,4 @@
-//! What an operator asks `rust-kata` before the first pod: `check`, `config`,
-//! `completion`.
+//! Commands of `rust-kata` for operators before the first pod: `check`, `config`, `completion`.
 
 use harness::bed::Bed;
 use harness::dist::subject_is_ours;
@@ -53,7 +52,7 @@ fn the_configuration_is_shown_with_its_origin() {
             .ends_with("rust-kata.toml")
     );
 
-    // A drop-in goes over the file, and says so; an unknown key is refused.
+    // A drop-in overrides the file, and is shown as the origin; an unknown key is refused.
     let drop_ins = bed.dir().join("rust-kata.toml.d");
     std::fs::create_dir(&drop_ins).expect("the bed is ours");
     std::fs::write(drop_ins.join("10-size.toml"), "vcpus = 2\n").expect("the bed is ours");
@@ -100,7 +99,7 @@ fn listed(help: &str) -> Vec<String> {
         .collect()
 }
 
-/// Looks at the help of a command and of all its parts; the words of each.
+/// Checks the help of a command and of all its subcommands; collects the words of each.
 fn walk(bed: &Bed, words: &[String], seen: &mut Vec<String>) {
     let mut args: Vec<&str> = words.iter().map(String::as_str).collect();
     args.push("--help");
@@ -133,7 +132,7 @@ fn each_command_explains_itself_and_has_a_man_page() {
         let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{command}: {e}"));
         assert!(text.contains(".SH SYNOPSIS"), "{command}: {text}");
     }
-    // As podman has it.
+    // As with podman.
     assert!(
         bed.rust_kata(&["ps", "--all"])
             .ok()

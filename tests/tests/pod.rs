@@ -1,4 +1,4 @@
-//! Pods: containers that CRI annotations group share one VM and one shim.
+//! Pods: containers that are grouped by CRI annotations share one VM and one shim.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use harness::scene::{Scene, limit};
 use harness::spec::Spec;
 use serde_json::json;
 
-/// A network namespace of its own, as CNI makes one for a pod.
+/// A network namespace, as CNI makes one for a pod.
 struct Netns(String);
 
 impl Netns {
@@ -45,9 +45,9 @@ fn ip(args: &[&str]) {
     run(command, Input::Null, patience(10.0)).ok();
 }
 
-/// A sandbox `pod` that waits, and specs of containers that join it.
+/// Starts a waiting sandbox `pod` for containers that join it; returns its pid.
 fn sandbox(scene: &Scene, netns: &Netns) -> u32 {
-    // Like "pause", it ends on SIGTERM although it is PID 1.
+    // As with "pause", it ends on SIGTERM even though it is PID 1.
     let script = "trap 'exit 0' TERM; while :; do sleep 0.2; done";
     let spec = Spec::new(&scene.bed.rootfs(), &["sh", "-c", script])
         .sandbox("pod")
@@ -68,7 +68,7 @@ fn app(scene: &Scene, sandbox: u32, argv: &[&str]) -> Spec {
     spec
 }
 
-/// How many processes of each of our programs there are.
+/// The number of processes of each of rust-kata's programs.
 fn count(scene: &Scene) -> [usize; 3] {
     [SHIM, VMM, QEMU].map(|name| scene.bed.named(name).len())
 }
@@ -176,7 +176,7 @@ fn a_pod_outlives_its_sandbox_container() {
 
 #[test]
 fn a_signal_to_the_pid_of_the_sandbox_ends_it_alone() {
-    // A CRI client sees NOTREADY then, and may still stop and remove the pod.
+    // A CRI client then sees NOTREADY, and can still stop and remove the pod.
     outlives_its_sandbox(|_, pid| process::signal(pid, nix::sys::signal::Signal::SIGTERM));
 }
 

@@ -1,4 +1,4 @@
-//! `rust-kata pod`: pods that people define, start, stop and start again.
+//! `rust-kata pod`: pods that users define, start, stop and start again.
 
 use harness::bed::Bed;
 use harness::dist::{CLI, patience, subject_is_ours};
@@ -10,7 +10,7 @@ use harness::scene::limit;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// A pod with containers: name, further words, script.
+/// The status of a pod.
 fn status(bed: &Bed, pod: &str) -> String {
     inspect(bed, "pod", pod)["status"]
         .as_str()
@@ -26,9 +26,9 @@ fn container(bed: &Bed, name: &str) -> Value {
 fn a_pod_is_started_in_order_stopped_and_started_again() {
     require!(subject_is_ours());
     let bed = Bed::new();
-    // Who has seen its name may stop it: the trap is set.
+    // When its name is in the output, it may be stopped: the trap is set.
     let app = SLEEP.replace("TERM;", "TERM; hostname;");
-    // Named so that the alphabet would start them the wrong way round.
+    // Named so that alphabetical order would be the wrong start order.
     pod(
         &bed,
         "web",
@@ -45,12 +45,12 @@ fn a_pod_is_started_in_order_stopped_and_started_again() {
             .map(str::to_owned)
     };
     assert!(started("zdb").is_some() && started("zdb") < started("app"));
-    // It may not have said it yet.
+    // It may not have printed it yet.
     let following = bed.cli(&["container", "logs", "--follow", "app"]);
     let following = Running::spawn(following, Input::Null);
     following.stdout.expect("web\n", limit());
 
-    // What one does is done: to do it again is no mistake.
+    // Repeating a command is not an error.
     bed.rust_kata(&["pod", "start", "web"]).ok();
 
     bed.rust_kata(&["pod", "stop", "web"]).ok();
@@ -59,7 +59,7 @@ fn a_pod_is_started_in_order_stopped_and_started_again() {
     assert_eq!(container(&bed, "app")["state"]["exit_code"], 0);
     for owner in bed.named(CLI) {
         let gone = process::wait_gone(owner.pid, patience(10.0));
-        assert!(gone, "the owner goes with the pod");
+        assert!(gone, "the owner ends with the pod");
     }
     bed.rust_kata(&["pod", "stop", "web"]).ok();
 
@@ -77,7 +77,7 @@ fn pausing_signals_and_states_go_container_by_container() {
     require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "p", &[], &[("a", &[], SLEEP), ("b", &[], SLEEP)]);
-    // Nothing runs: nothing to do, and no mistake for a pod.
+    // Nothing runs: for a pod this is not an error.
     bed.rust_kata(&["pod", "pause", "p"]).ok();
     let refused = bed.rust_kata(&["container", "pause", "a"]).exits(125);
     assert!(refused.err().contains("created"), "{refused:?}");
@@ -106,7 +106,7 @@ fn pausing_signals_and_states_go_container_by_container() {
         let code = bed.rust_kata(&["container", "wait", name]).ok().out();
         assert_eq!(code, "137\n");
     }
-    // The infra container, that is the VM, is still up.
+    // The infra container, that is, the VM, is still up.
     assert_eq!(status(&bed, "p"), "Degraded");
     bed.rust_kata(&["pod", "rm", "-f", "p"]).ok();
 }
@@ -150,7 +150,7 @@ fn bad_pods_are_refused_by_name() {
     }
     let missing = create_container(&bed, "p", "c", &["--requires", "db"], "true").exits(125);
     assert!(missing.err().contains("db"), "{missing:?}");
-    // A pod that was made for a container that cannot be goes with it.
+    // If the container of a new pod cannot be created, the pod is removed with it.
     let names = bed.rust_kata(&["pod", "ls", "--quiet"]).ok().out();
     assert_eq!(names, "p\n");
     bed.rust_kata(&["pod", "rm", "p"]).ok();
@@ -222,7 +222,7 @@ fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
         assert!(refused.err().contains("rm --force"), "{refused:?}");
         bed.rust_kata(&["pod", "rm", "bad"]).exits(125);
         if !of_pod {
-            // With its cure, here while the pod's owner lives.
+            // The remedy works, here while the pod's owner lives.
             bed.rust_kata(&["container", "rm", "--force", "bad/b"]).ok();
             assert_eq!(status(&bed, "bad"), "Running");
         }
@@ -237,7 +237,7 @@ fn who_looks_waits_for_nobody_that_changes_a_pod() {
     require!(subject_is_ours());
     let bed = Bed::new();
     pod(&bed, "p", &[], &[("a", &[], SLEEP)]);
-    // As a process does that is stopped in the middle of a change.
+    // As by a process that is stopped within a change.
     let lock = bed.data().join("pods/local/p/lock");
     let mut stopped = std::process::Command::new("flock");
     stopped.arg("--close").arg(&lock);
@@ -251,7 +251,7 @@ fn who_looks_waits_for_nobody_that_changes_a_pod() {
     let held_up = bed.rust_kata(&["pod", "rm", "--force", "p"]).exits(125);
     let by = format!("process {}", stopped.pid());
     assert!(held_up.err().contains(&by), "{held_up:?}");
-    // The kernel frees it at once.
+    // The kernel releases it at once.
     drop(stopped);
     bed.rust_kata(&["pod", "rm", "--force", "p"]).ok();
 }
@@ -266,10 +266,10 @@ fn an_owner_that_is_stopped_and_has_lost_its_file_is_ended_by_force() {
     let owner = owner.expect("an owner") as u32;
     let file = bed.data().join("pods/local/p/owner");
     std::fs::write(&file, "{").expect("our folder is writable");
-    // It is found all the same, by where it listens.
+    // The owner is found by its socket instead.
     bed.rust_kata(&["container", "exec", "a", "true"]).ok();
     process::signal(owner, Signal::SIGSTOP);
-    // Readers and signals ask nobody who does not answer.
+    // Readers and signals do not depend on a process that does not answer.
     bed.rust_kata(&["pod", "ls"]).ok();
     bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "p"])
         .ok();

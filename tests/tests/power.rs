@@ -1,11 +1,11 @@
-//! Power cuts: every operation of `rust-kata` is cut before each change that it
-//! makes to the file system. Whatever is left lists, inspects, starts and can be
-//! removed, and then nothing is left.
+//! Power cuts: every operation of `rust-kata` is cut before each change that it makes to the
+//! file system. What remains can be listed, inspected, started and removed, and then nothing is
+//! left.
 //!
-//! Cut are the process that makes the change (a kill of the client, or of the
-//! pod's owner), everything at once (a power cut), and everything at once with
-//! all lost that was not synced. Most operations have more such moments than
-//! a test run has seconds: it takes a part of them, `RUST_KATA_TEST_ALL=1` all.
+//! There are three kinds of cuts: the process that makes the change is killed (the client, or
+//! the pod's owner), all processes are killed (a power cut), and all are killed with the loss
+//! of everything that was not synced. Most operations have more such moments than a test run
+//! has seconds: it takes a part of them, and all with `RUST_KATA_TEST_ALL=1`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,14 +21,14 @@ use harness::run::{Input, Output, run};
 use harness::scene::limit;
 use serde_json::Value;
 
-/// How an operation is cut short.
+/// The kind of a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     /// The process that makes the change is killed.
     Kill,
-    /// Everything ends.
+    /// All processes are killed.
     Power,
-    /// Everything ends, and what was not synced is lost.
+    /// All processes are killed, and what was not synced is lost.
     Lossy,
 }
 
@@ -44,16 +44,15 @@ impl Way {
     }
 }
 
-/// An operation, and what is done before it. `ROOTFS` stands for a directory,
-/// `LAYOUT` for an OCI layout.
+/// An operation, and the commands before it. `ROOTFS` stands for a directory, `LAYOUT` for an
+/// OCI layout.
 #[derive(Debug)]
 struct Operation {
     before: &'static [&'static str],
     command: &'static str,
-    /// Afterwards nobody owns the pod.
+    /// Whether the pod has no owner afterwards.
     ends: bool,
-    /// So many of its moments are cut at in a short run, in each way; 0: one
-    /// moment, in one way.
+    /// How many of its moments a short run cuts at, in each kind; 0: one moment, in one kind.
     part: usize,
 }
 
@@ -132,7 +131,7 @@ const LIVE: &[Operation] = &[
         ends: false,
         part: 2,
     },
-    // A new volume gets what the image has.
+    // A new volume is filled from the image.
     Operation {
         before: &[
             LOADED[0],
@@ -210,7 +209,7 @@ fn asked_for(all: &'static [Operation]) -> impl Iterator<Item = &'static Operati
     all.iter().filter(move |one| one.command.starts_with(&only))
 }
 
-/// Some numbers from 1 to `last`, evenly spread; others for each `turn`.
+/// Numbers from 1 to `last`, evenly spread; different ones for each `turn`.
 fn spread(last: usize, part: usize, turn: usize) -> Vec<usize> {
     if all() || part >= last {
         return (1..=last).collect();
@@ -230,7 +229,7 @@ struct Lab {
     bed: Bed,
     rootfs: PathBuf,
     layout: Layout,
-    /// Cuts made, by operation and way.
+    /// The number of cuts, by operation and kind.
     cuts: BTreeMap<(&'static str, Way), usize>,
 }
 
@@ -265,7 +264,8 @@ impl Lab {
         run(self.command(line), Input::Null, limit())
     }
 
-    /// Does all up to the operation, and that with a cut; what was seen of it.
+    /// Runs all commands up to the operation, and the operation with a cut; returns its
+    /// changes.
     fn cut(&mut self, operation: &Operation, cut: Option<Cut>) -> Seen {
         let mut supervisor = self.supervisor();
         let start = |line: &str| supervisor.start(self.command(line)).finish(limit());
@@ -277,7 +277,7 @@ impl Lab {
         if operation.ends {
             assert!(
                 supervisor.settled(patience(30.0)),
-                "{}: the owner stays",
+                "{}: the owner still runs",
                 operation.command
             );
         }
@@ -295,7 +295,7 @@ impl Lab {
         Supervisor::new(self.bed.dir(), &roots)
     }
 
-    /// Cuts an operation at many moments, and looks at what is left each time.
+    /// Cuts an operation at many moments, and checks the remains each time.
     fn cut_everywhere(&mut self, operation: &'static Operation) {
         let whole = self.cut(operation, None);
         self.examine(operation, "uncut", false);
@@ -320,7 +320,7 @@ impl Lab {
         }
     }
 
-    /// What was answered for outlives a power cut.
+    /// Checks that acknowledged changes survive a power cut.
     fn acknowledged(&mut self, operation: &'static Operation) {
         let mut supervisor = self.supervisor();
         for line in operation.before.iter().chain([&operation.command]) {
@@ -344,8 +344,8 @@ impl Lab {
         self.examine(operation, "after its end", false);
     }
 
-    /// All that is left lists, inspects, starts (if asked to try) and can be
-    /// removed, and then nothing is left.
+    /// Checks that all remains can be listed, inspected, started (with `start`) and removed,
+    /// and that nothing is left then.
     #[track_caller]
     fn examine(&self, operation: &Operation, cut: &str, start: bool) {
         let context = format!("{} cut by {cut}", operation.command);
@@ -373,7 +373,7 @@ impl Lab {
             }
         }
         if start && !pods.is_empty() {
-            // One whose owner was spared may be paused.
+            // The pod may be paused if its owner was not killed.
             self.run("pod unpause --all");
             let started = self.run("pod start --all");
             let cure = removing && started.err().contains("pod rm");
@@ -384,7 +384,7 @@ impl Lab {
             assert_eq!(removed.code, 0, "{context}: {removed:?}");
         }
         self.examine_stores(&context);
-        // The next command that changes anything sweeps.
+        // The next command that changes anything removes the remains.
         self.run("pod create --name next").ok();
         self.run("pod rm next").ok();
         let left = harness::leak::left_after(&self.bed, patience(5.0));
@@ -393,11 +393,11 @@ impl Lab {
             "{context}: left behind:\n  {}",
             left.join("\n  ")
         );
-        // So that the first pod ever is made again.
+        // So that the next pod is the first one again.
         let _ = fs::remove_dir_all(self.bed.data());
     }
 
-    /// All images and volumes that are left inspect, and can be removed.
+    /// Checks that all remaining images and volumes can be inspected and removed.
     #[track_caller]
     fn examine_stores(&self, context: &str) {
         for what in ["image", "volume"] {

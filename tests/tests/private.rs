@@ -1,4 +1,4 @@
-//! Other users of the host reach nothing of pods, containers, volumes and images.
+//! Other users of the host have no access to pods, containers, volumes and images.
 
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use harness::require;
 use harness::run::{Input, run};
 use harness::scene::{Scene, limit};
 
-/// All there is at and below `dir`, mounts included.
+/// All paths at and below `dir`, mounts included.
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -32,8 +32,8 @@ fn other_users_reach_nothing_of_pods_containers_and_volumes() {
     let open = |path: &Path, mode| {
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("the bed is ours");
     };
-    // What is above is open, so that our own directories are all that keeps others out,
-    // and they are there as an earlier build made them.
+    // The directories above are open, so that only rust-kata's own keep others out. They exist
+    // with the modes of an earlier build.
     open(bed.dir(), 0o755);
     for (dir, mode) in [(bed.state(), 0o711), (bed.data(), 0o755)] {
         fs::create_dir_all(&dir).expect("the bed is ours");
@@ -51,7 +51,7 @@ fn other_users_reach_nothing_of_pods_containers_and_volumes() {
     let paths = [tree(&bed.state()), tree(&bed.data())].concat();
     let has = |wanted: &str| paths.iter().any(|path| path.ends_with(wanted));
     for wanted in ["rootfs/bin/busybox", "config.json", "volumes/data/_data"] {
-        assert!(has(wanted), "nothing to be reached: no {wanted}");
+        assert!(has(wanted), "the test lacks {wanted}");
     }
     let is_socket =
         |path: &&PathBuf| fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
@@ -65,7 +65,7 @@ fn other_users_reach_nothing_of_pods_containers_and_volumes() {
     stat.args(["xargs", "-0", "stat", "--format", "%n"]);
     let output = run(stat, Input::Bytes(names), limit());
 
-    assert_eq!(output.out(), "", "others reach this");
+    assert_eq!(output.out(), "", "others have access to this");
     assert!(output.err().contains("Permission denied"), "{output:?}");
     bed.rust_kata(&["rm", "--force", "mine"]).ok();
     bed.rust_kata(&["volume", "rm", "data"]).ok();

@@ -1,6 +1,5 @@
-//! Mounts of the host and of containers: nothing that a container has of the host
-//! is unmounted on the host, and what the host mounts later reaches the containers
-//! that ask for it.
+//! Mounts of the host and of containers: containers cannot unmount anything on the host, and
+//! later mounts of the host reach the containers that ask for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -120,8 +119,8 @@ fn the_other_front_doors_leave_them_too() {
     tree.assert_whole();
 }
 
-/// Mounts a file system below a volume while a container runs, and tells what the
-/// container sees of it: before, while it is there, and after.
+/// Mounts a file system below a volume while a container runs; returns what the container sees
+/// of it before, during and after the mount.
 fn later_mount(scene: &Scene, id: &str, options: &[&str], root: Option<&str>) -> Vec<String> {
     let host = scene.bed.fresh("later");
     fs::create_dir_all(host.join("sub")).expect("ours");

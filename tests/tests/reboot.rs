@@ -1,6 +1,6 @@
-//! A host that has booted anew: what ran can be started again, and what is to
-//! run is started by podman's `start --all --filter`. The commands after the
-//! "boot" see another boot id and an empty `/run`.
+//! A reboot of the host: containers that ran can be started again, and podman's `start --all
+//! --filter` starts those that are to run. The commands after the "boot" see another boot id
+//! and an empty `/run`.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use harness::run::{Input, Output, run};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The pods of a host that is about to boot.
+/// The pods of a host that is about to be rebooted.
 struct Host {
     bed: Bed,
     boot: Option<String>,
@@ -45,7 +45,7 @@ impl Host {
         self.run(&args).ok();
     }
 
-    /// Everything ends, `/run` is empty, and the kernel tells another boot.
+    /// Ends all processes, empties `/run`, and changes the boot id.
     fn boot(&mut self) {
         loop {
             let running = self.bed.processes();

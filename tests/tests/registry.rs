@@ -1,4 +1,4 @@
-//! Images from a registry: what is asked of it, and what is believed.
+//! Images from a registry: the requests to it, and the checks of its answers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ fn images_come_from_a_registry() {
     assert_eq!(run_of(&bed, &name, &[], &[]).ok().out(), "one\n");
     assert_eq!(text(&list(&bed)[0]["name"]), name);
 
-    // It is here: the registry is not asked, unless it is to be.
+    // The image is in the store: the registry is asked only on request.
     let two = busybox(&layout, &json!({ "Cmd": ["sh", "-c", "echo two"] }));
     registry.push(&layout, &two, "org/app", "1");
     assert_eq!(run_of(&bed, &name, &[], &[]).ok().out(), "one\n");
@@ -56,13 +56,13 @@ fn images_come_from_a_registry() {
         let said = refused.err().to_lowercase();
         assert!(said.contains(problem) && said.contains(&wanted), "{said}");
     }
-    // With TLS only, since it was asked for.
+    // Only with TLS, since that was requested.
     let refused = bed
         .rust_kata(&["image", "pull", "--tls-verify", &name])
         .exits(125);
     assert!(refused.err().contains("Cannot pull"), "{refused:?}");
 
-    // A registry that hands out something else.
+    // A registry that sends other content.
     prune(&bed);
     let layer = &layout.manifest(&one)["layers"][0];
     let mut bytes = fs::read(registry.blob(layer)).expect("it is there");
@@ -97,7 +97,7 @@ fn a_registry_is_known_by_its_certificate() {
     let strict = ["image", "pull", "--tls-verify", &name];
     let refused = bed.rust_kata(&strict).exits(125);
     assert!(refused.err().contains("certificate"), "{refused:?}");
-    // On this machine, or if it is asked for, any will do.
+    // On this machine, or on request, any certificate is accepted.
     bed.rust_kata(&["image", "pull", &name]).ok();
     bed.rust_kata(&["image", "pull", "--tls-verify=false", &name])
         .ok();
@@ -175,7 +175,7 @@ fn pulls_at_the_same_time_and_pulls_that_are_killed_leave_one_image_or_none() {
     );
     prune(&bed);
 
-    // Killed at any moment; what is left is an image that is whole, or is removed.
+    // Killed at random moments; what is left is a complete image, or is removed.
     let whole = bed.rust_kata(&["image", "pull", &layout.reference()]).ok();
     prune(&bed);
     let mut killed = 0;
@@ -193,7 +193,7 @@ fn pulls_at_the_same_time_and_pulls_that_are_killed_leave_one_image_or_none() {
         prune(&bed);
     }
     assert!(killed > 4, "only {killed} were killed");
-    // And while a container is made of it.
+    // The same while a container is created from it.
     for turn in 0..8 {
         let args = [
             "container",

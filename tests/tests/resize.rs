@@ -11,13 +11,13 @@ use harness::scene::limit;
 use harness::spec::Spec;
 use harness::task::{Bundle, Shim, Stdio};
 
-/// Tells CPUs and MiB of memory for each line that it reads.
+/// Prints the number of CPUs and the memory in MiB for each line that it reads.
 const TELL: &str = r#"while read turn; do
     kib=$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)
     echo "$turn $(nproc) $((kib / 1024)) end"
 done"#;
 
-/// Asks until the guest has what it should: what is plugged comes on line in steps.
+/// Asks until the guest has these CPUs and this memory: plugged memory comes on line in steps.
 fn until(stdio: &Stdio, stdin: &mut File, turn: &mut u32, cpus: u64, mib: std::ops::Range<u64>) {
     let end = Instant::now() + limit();
     loop {
@@ -60,7 +60,7 @@ fn a_pod_grows_and_shrinks_with_its_limits() {
     shim.update("c", more).expect("update to more");
     until(&stdio, &mut stdin, &mut turn, 2, 534..640);
 
-    // Beyond what the pod may have: it gets that.
+    // Beyond the pod's largest size: it gets that size.
     let most = r#"{"cpu":{"quota":900000,"period":100000},"memory":{"limit":8589934592}}"#;
     shim.update("c", most).expect("update to the most");
     until(&stdio, &mut stdin, &mut turn, 2, 918..1024);

@@ -150,7 +150,7 @@ fn options_size_the_machine_and_tell_the_steps() {
     );
 }
 
-/// The guest's own word on when it began, on machines of our own: only they listen.
+/// The guest reports when it began; only rust-kata-vmm listens for that.
 #[test]
 fn boot_mark_is_told() {
     require!(subject_is_ours());
@@ -223,7 +223,7 @@ fn an_end_by_force_leaves_no_process() {
             );
         }
     }
-    // Its state is found and undone by the next run of the same name.
+    // Its state is found and removed by the next run of the same name.
     let again = run(
         command(&bed, &bundle(&bed, &["echo", "again"]), &["--id", "forced"]),
         Input::Null,

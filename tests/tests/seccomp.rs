@@ -1,5 +1,5 @@
-//! The seccomp filters of the VMM under a real guest: each thread has one, a violation
-//! is told, and no rule is there without need.
+//! The seccomp filters of the VMM under a real guest: each thread has one, a violation is
+//! reported, and each rule is needed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -38,8 +38,8 @@ fn every_thread_has_a_filter() {
     bed.assert_clean();
 }
 
-/// A VMM under strace, which leaves a file `trace-*` per VM in `dir`. The VMM stays the
-/// process that its owner started.
+/// A VMM under strace, which leaves a file `trace-*` per VM in `dir`. The VMM stays the process
+/// that its owner started.
 fn tracing_vmm(dir: &Path, options: &str) -> PathBuf {
     let wrapper = dir.join(VMM);
     let script = format!(
@@ -67,7 +67,8 @@ fn traced(dir: &Path, hypervisor: &str, options: &str) -> Bed {
 fn forbidden_call_ends_the_vm_and_is_named() {
     require!(subject_is_ours());
     let folder = tempfile::tempdir().expect("/tmp is writable");
-    // A thread that is out of its mind: where it wants to sync, it asks who it is.
+    // Simulates a thread under an attacker's control: its sync calls are replaced by another
+    // system call.
     let bed = traced(
         folder.path(),
         &dist::hypervisor(),
@@ -93,7 +94,7 @@ fn forbidden_call_ends_the_vm_and_is_named() {
     bed.assert_clean();
 }
 
-/// Asks for a port of the guest's at which nobody listens.
+/// Asks for a port of the guest on which no process listens.
 fn refused_by_the_guest(bed: &Bed) {
     let vms = fs::read_dir(bed.state().join(".vm")).expect("a VM runs");
     let vm = vms.last().expect("a VM runs").expect("readable").path();
@@ -152,7 +153,7 @@ fn no_rule_is_needless() {
     trace.assert_needed(&kinds, &[]);
 }
 
-/// Of those kinds that only machines of our own have.
+/// The rules of thread kinds that only rust-kata-vmm's own machines have.
 #[test]
 fn no_rule_of_a_machine_is_needless() {
     require!(subject_is_ours());
@@ -181,7 +182,7 @@ fn kvm_is_not_emulated() -> Result<(), Reason> {
     }
 }
 
-/// Of devices that are not in every pod, by their unit tests on real disks and taps,
+/// The rules of devices that are not in every pod, by their unit tests on real disks and taps,
 /// with each thread under its filter.
 #[test]
 fn no_rule_of_a_device_is_needless() {

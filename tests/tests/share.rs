@@ -1,5 +1,4 @@
-//! What containers see of the host's folders: which file systems there are, and which
-//! files are one.
+//! The host's folders in containers: which file systems they see, and which files are the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use harness::scene::{Scene, limit};
 use harness::spec::Spec;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A small file system of its own, while the value lives.
+/// A small file system, unmounted on drop.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
@@ -43,7 +42,7 @@ impl Drop for Tmpfs {
 fn volumes_are_file_systems_of_their_own() {
     compare(|scene| {
         let (a, b) = (Tmpfs::new(scene.bed, "a"), Tmpfs::new(scene.bed, "b"));
-        // Fresh ones give their files the same inode numbers.
+        // New file systems give their files the same inode numbers.
         for dir in [&a.0, &b.0] {
             fs::write(dir.join("f"), dir.file_name().unwrap().as_encoded_bytes()).unwrap();
             fs::create_dir(dir.join("sub")).unwrap();
@@ -158,7 +157,7 @@ fn containers_of_a_pod_meet_at_the_files_of_a_folder() {
     });
 }
 
-/// As the CRI has it: a tmpfs of the host, bound into all containers of the pod.
+/// As with the CRI: a tmpfs of the host, bound into all containers of the pod.
 #[test]
 fn shm_of_a_pod_is_memory_of_the_guest() {
     compare(|scene| {
@@ -195,7 +194,7 @@ fn a_folder_that_one_container_may_only_read_is_the_same_for_both() {
         let dir = scene.bed.fresh("dir");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("f"), "").unwrap();
-        // The reader is first: what is there for it becomes writable for the other alone.
+        // The reader is first: later the mount becomes writable for the other container alone.
         let reader = "trap 'exit 0' TERM\n\
             echo x 2> /dev/null > /at/f || echo read-only\n\
             echo ready; until [ -s /at/f ]; do sleep 0.1; done; cat /at/f\n\
@@ -241,19 +240,23 @@ fn a_folder_is_mounted_once_for_all_containers_of_a_pod() {
         let flags = |line: &str| line.split(' ').nth(5).unwrap()[..2].to_owned();
         of_share.map(flags).collect()
     };
-    assert_eq!(mounts(), ["ro"], "the host lets nobody write yet");
+    assert_eq!(mounts(), ["ro"], "the host allows no writes yet");
 
     scene.detach_spec("two", &spec(Spec::in_pod, &["rbind", "ro"]));
     assert_eq!(mounts(), ["ro"]);
     scene.detach_spec("three", &spec(Spec::in_pod, &["rbind"]));
-    assert_eq!(mounts(), ["ro", "rw"], "on top, for who may write");
+    assert_eq!(
+        mounts(),
+        ["ro", "rw"],
+        "on top, for the container that writes"
+    );
     scene.detach_spec("four", &spec(Spec::in_pod, &["rbind"]));
     assert_eq!(mounts(), ["ro", "rw"]);
 
     for id in ["two", "three"] {
         scene.remove(id);
     }
-    assert_eq!(mounts(), ["ro", "rw"], "four has it");
+    assert_eq!(mounts(), ["ro", "rw"], "four still uses it");
     scene.remove("four");
     scene.remove("one");
     assert!(mounts().is_empty());

@@ -1,4 +1,4 @@
-//! Virtual machines of all sizes boot: the agent runs a container that tells what it has.
+//! Virtual machines of all sizes boot: the agent runs a container that prints the size.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,8 @@ use harness::run::{Input, run};
 use harness::scene::limit;
 use harness::spec::Spec;
 
-/// What a guest's kernel keeps for itself, at most: page structures, its image, the initrd.
+/// The most memory that a guest's kernel keeps for itself: page structures, its image, the
+/// initrd.
 fn least_total(mib: u64) -> u64 {
     mib * 9 / 10 - 64
 }
@@ -59,7 +60,7 @@ fn m256_with_two_cpus() {
     boots(256, 2);
 }
 
-/// Up to the gap in the address space, and not a page beyond it.
+/// Exactly up to the gap in the address space.
 #[test]
 fn m3072_with_one_cpu() {
     boots(3072, 1);

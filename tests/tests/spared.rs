@@ -1,4 +1,4 @@
-//! What is not to be removed stays: containers that others put into a pod that `run`
+//! Objects that must not be removed stay: containers that others put into a pod that `run`
 //! made, and files and nodes that a command did not make.
 
 use std::fs;
@@ -47,7 +47,7 @@ fn containers_that_nobody_named_stay_and_the_pod_goes_with_the_last() {
     layout.index(&[(&image, None)]);
     let image = layout.reference();
 
-    // The pod is of `first`, which is gone by the name of its image.
+    // The pod was made for `first`, which is removed by the name of its image.
     run_detached(&bed, &["--name", "first", "--image", &image]);
     let in_first = ["--pod", "first", "--rootfs", root];
     let run_in_first = |words: &[&str]| run_detached(&bed, &[&in_first[..], words].concat());
@@ -112,7 +112,7 @@ fn a_run_that_ends_takes_its_own_container_alone() {
     is_gone(&bed, "container", "first");
     assert!(runs(&bed, "second"), "after the run has ended");
 
-    // The last one takes the pod, though it was started by another.
+    // The last container takes the pod with it, even if another command started it.
     let words = [
         "run", "--rm", "--pod", "first", "--name", "third", "--rootfs", root,
     ];
@@ -123,12 +123,15 @@ fn a_run_that_ends_takes_its_own_container_alone() {
     bed.rust_kata(&["container", "rm", "second"]).ok();
     is_gone(&bed, "pod", "first");
 
-    // Nobody waits for this one: its owner sees to it.
+    // No client waits for this one: its owner removes it.
     let words = ["run", "-d", "--rm", "--name", "alone", "--rootfs", root];
     let words = [&words[..], &["--", "true"]].concat();
     run(bed.cli(&words), Input::Null, limit()).ok();
     for process in bed.named(dist::CLI) {
-        assert!(process::wait_gone(process.pid, limit()), "its owner stays");
+        assert!(
+            process::wait_gone(process.pid, limit()),
+            "its owner still runs"
+        );
     }
     is_gone(&bed, "pod", "alone");
 }
@@ -141,7 +144,7 @@ fn an_export_that_fails_leaves_what_was_there() {
     let root = rootfs.to_str().expect("an ASCII path");
     let create = ["container", "create", "--name", "c", "--rootfs", root];
     bed.rust_kata(&[&create[..], &["--", "true"]].concat()).ok();
-    // Too deep to be packed: it fails when all before it has been written.
+    // Too deep to be packed: it fails after everything before it has been written.
     fs::create_dir_all(rootfs.join("zz").join("d/".repeat(450))).expect("ours");
     let out = bed.fresh("out");
     fs::create_dir(&out).expect("ours");

@@ -1,5 +1,5 @@
-//! What the spec asks for is what the container gets: mounts, devices, limits
-//! and everything that takes rights away.
+//! Containers get what their spec asks for: mounts, devices, limits, and all reductions of
+//! rights.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -126,7 +126,7 @@ fn a_read_only_root_and_tmpfs() {
                 "/scratch",
                 &["nosuid", "noexec", "mode=700", "size=2m"],
             );
-        // runc gives a tmpfs the mode of the folder it covers.
+        // With runc a tmpfs has the mode of the folder that it covers.
         let covered = spec.0["root"]["path"]
             .as_str()
             .map(|root| format!("{root}/scratch"))
@@ -261,7 +261,7 @@ fn seccomp_no_new_privileges_and_hidden_paths() {
                     "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
                     "syscalls": [
                         { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 },
-                        // mode 0o600 only
+                        // Only the mode 0o600.
                         { "names": ["chmod"], "action": "SCMP_ACT_ERRNO",
                           "args": [{ "index": 1, "value": 0o600, "op": "SCMP_CMP_EQ" }] },
                     ],
@@ -374,7 +374,7 @@ fn out_of_memory_kills_with_137_and_is_told() {
         scene.see("exit code", output.exits(137).code);
         scene.await_event("c", "/tasks/oom");
         let mut events = scene.events("c");
-        // The kernel tells of the kill and of the death on two ways.
+        // The kernel reports the OOM kill and the exit in two ways, so their order may vary.
         events.retain(|event| event != "/tasks/oom");
         scene.see("other events", events);
         scene.remove("c");

@@ -1,4 +1,4 @@
-//! Bytes in and out: nothing lost, nothing held back.
+//! Input and output: no byte is lost, and none is held back.
 
 use harness::dist::patience;
 use harness::oracle::compare;
@@ -7,8 +7,8 @@ use harness::scene::limit;
 
 const MIB: u64 = 1 << 20;
 
-/// What the container says when it runs: `ctr` forgets an end of input that it
-/// reads before the task is created.
+/// The container prints it when it runs: `ctr` ignores an end of input before the task is
+/// created.
 const READY: &str = "ready\n";
 
 #[test]
@@ -107,7 +107,7 @@ fn a_burst_before_the_exit_is_not_cut() {
         let output = output.exits(7);
         scene.see("stderr", output.err());
         scene.see_events("c");
-        // runc's shim waits two seconds for its copies and then cuts them.
+        // runc's shim waits two seconds for its copies and then drops the rest.
         if scene.is_vm() {
             assert_eq!(output.stdout.length, 100 * MIB);
         }
@@ -117,7 +117,7 @@ fn a_burst_before_the_exit_is_not_cut() {
 #[test]
 fn a_slow_reader_loses_nothing() {
     compare(|scene| {
-        // The pipe of `head` fills, and `ctr` with it, until it is read.
+        // The pipe of `head` fills, and blocks `ctr`, until it is read.
         let output = scene
             .run(
                 "c",
@@ -138,7 +138,7 @@ fn a_slow_reader_loses_nothing() {
 #[test]
 fn a_background_child_with_the_stdout_does_not_hold_back_the_exit() {
     compare(|scene| {
-        // A private pid namespace kills it with its init; the host's would not.
+        // In a private pid namespace it is killed with its init; in the host's it would not be.
         let output = scene
             .run("c", &[], &["sh", "-c", "sleep 1000 & echo started"])
             .ok();

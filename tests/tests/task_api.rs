@@ -1,5 +1,5 @@
-//! The task API without containerd: a shim started by hand, every call of the
-//! service, and the gRPC code of every refusal.
+//! The task API without containerd: a shim started by hand, every call of the service, and the
+//! gRPC code of every refusal.
 
 use std::io::Write;
 
@@ -31,19 +31,19 @@ fn status(shim: &Shim, id: &str, exec: &str) -> Status {
         .enum_value_or_default()
 }
 
-/// Requires a refusal with a code, and words that tell something.
+/// Checks that a call is refused with this code and with a message.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(answer: Answer<T>, code: Code) {
     let refusal = answer.expect_err("a refusal");
     assert!(!refusal.message.trim().is_empty(), "{code:?} without words");
-    // runc's shim answers UNKNOWN where it did not think of a code.
+    // runc's shim answers UNKNOWN if it has no specific code.
     assert!(
         refusal.code == code || (subject() == harness::dist::RUNC && refusal.code == Code::UNKNOWN),
         "expected {code:?}, got {refusal:?}"
     );
 }
 
-/// Kills and deletes the container and lets the shim go.
+/// Kills and deletes the container, and lets the shim end.
 #[track_caller]
 fn end(shim: &Shim, bundle: &Bundle) {
     let _ = shim.kill(&bundle.id, "", 9, true);
@@ -98,7 +98,7 @@ fn every_call_of_a_life() {
     shim.update("c", r#"{"memory":{"limit":67108864},"pids":{"limit":77}}"#)
         .expect("update");
     let stats = shim.stats("c").expect("stats").stats;
-    // The metrics are of the host's version of cgroups.
+    // The metrics have the form of the host's cgroup version.
     let (pids, limit_of_memory, memory, cpu) = if cgroups_are_unified() {
         assert_eq!(stats.type_url, "io.containerd.cgroups.v2.Metrics");
         let told = v2::Metrics::parse_from_bytes(&stats.value).expect("metrics");
@@ -217,7 +217,7 @@ fn what_is_unknown_is_not_found() {
     shim.create(&bundle, None, false).expect("create");
     shim.start_process("c", "").expect("start");
     nobody(&shim, "c", "no-such-exec");
-    // A shim of runc serves one id.
+    // A runc shim serves one id.
     if subject_is_ours().is_ok() {
         no_task(&shim, "other");
     }

@@ -1,5 +1,5 @@
-//! Pods that containerd made, in `rust-kata`: shown, looked into and entered,
-//! and left to containerd to change.
+//! Pods of containerd in `rust-kata`: listed, inspected and entered, but changed only by
+//! containerd.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -63,7 +63,7 @@ fn they_are_listed_inspected_measured_and_their_processes_shown() {
     assert!(stats[0]["memory_bytes"].as_u64() > Some(4096), "{stats}");
     assert_eq!(stats[1]["container"], "(vm)");
 
-    // The sockets are for root alone, and go with the shim.
+    // The sockets are for root alone, and are removed with the shim.
     let sockets = || -> Vec<_> {
         let all = leak::tree(&bed.state()).into_iter().map(|(path, _)| path);
         all.filter(|path| path.to_string_lossy().contains("/manage"))
@@ -95,7 +95,7 @@ fn containers_of_kubernetes_are_found_by_pod_name_and_short_id() {
     require!(subject_is_ours());
     let bed = Bed::new();
     let scene = Scene::subject(&bed);
-    // As CRI has them: ids of 64 digits, the sandbox a container of the pod's id.
+    // As with the CRI: ids of 64 digits; the sandbox has the pod's id.
     let [pod, app] = ["5a", "a9"].map(|start| format!("{start}{}", "0123456789".repeat(7)));
     let [pod, app] = [&pod[..64], &app[..64]];
     scene.detach_spec(pod, &Spec::new(&bed.rootfs(), SLEEP).sandbox(pod));
@@ -134,7 +134,7 @@ fn containers_of_kubernetes_are_found_by_pod_name_and_short_id() {
         .map(|row| &row["container"])
         .collect();
     assert_eq!(of, [pod, app, "(vm)"], "{stats}");
-    // One of them ends, the pod goes on with the other.
+    // One of them ends, and the pod continues with the other.
     scene.task(&["kill", "-s", "KILL", app]).ok();
     scene.await_event(app, "/tasks/exit");
     let status = |what: &str, id: &str| asked(&bed, &[what, "inspect", id])[0]["status"].clone();
@@ -186,7 +186,7 @@ fn they_are_entered_and_containerd_hears_nothing_of_it() {
     let output = run(piped, Input::Noise(length), limit()).ok();
     assert_eq!(output.stdout.sha256(), noise_sha256(length));
 
-    // Descriptors, as a shell opens them.
+    // Descriptors, opened as in a shell.
     let (from, to) = (bed.fresh("from"), bed.fresh("to"));
     std::fs::write(&from, "passed on").expect("the bed is ours");
     let line = r#"exec "$0" exec --preserve-fds 2 c sh -c 'cat <&3 >&4' 3<"$1" 4>"$2""#;
@@ -205,7 +205,7 @@ fn they_are_entered_and_containerd_hears_nothing_of_it() {
     terminal.send("exit 5\n");
     terminal.finish(limit()).exits(5);
 
-    // One that is left running ends with its container.
+    // A process that is left running ends with its container.
     let detached = bed
         .rust_kata(&["container", "exec", "-d", "c", "sleep", "1000"])
         .ok();
@@ -217,9 +217,9 @@ fn they_are_entered_and_containerd_hears_nothing_of_it() {
     assert_eq!(
         scene.events("c"),
         before,
-        "containerd is told of its own alone"
+        "containerd gets only its own events"
     );
-    // Its own processes are as ever.
+    // The container's own processes are not affected.
     assert_eq!(
         scene.exec("c", "e", &[], &["echo", "own"]).ok().out(),
         "own\n"
@@ -250,8 +250,7 @@ fn what_is_containerds_to_change_is_refused_with_the_cure() {
     }
     assert_eq!(scene.status("c").as_deref(), Some("RUNNING"));
 
-    // A shim that is killed leaves what is shown as ended, until containerd
-    // has removed it.
+    // The containers of a killed shim are shown as ended, until containerd has removed them.
     for shim in bed.named(SHIM) {
         process::signal(shim.pid, nix::sys::signal::Signal::SIGKILL);
     }

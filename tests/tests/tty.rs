@@ -1,6 +1,5 @@
-//! Terminals: `ctr run -t` and `ctr task exec -t` on a real pseudo-terminal.
-//! What is asked has quotes inside its words, so that the echo of a question
-//! cannot be taken for its answer.
+//! Terminals: `ctr run -t` and `ctr task exec -t` on a real pseudo-terminal. The typed commands
+//! have quotes inside their words, so that their echo is not mistaken for their output.
 
 use harness::dist::patience;
 use harness::oracle::compare;
@@ -80,7 +79,7 @@ fn an_exec_has_a_terminal_of_its_own() {
         scene.detach("c", &[], &["sleep", "1000"]);
 
         let mut terminal = Terminal::spawn(scene.exec_command("c", "e", &["-t"], &["sh"]), 24, 80);
-        // `ctr` tells the size some time after the start.
+        // `ctr` sends the size some time after the start.
         terminal.send("echo rea''dy; until stty size 2>&1 | grep 80; do usleep 10000; done\n");
         let at = terminal.screen.expect("ready\r", limit);
         let at = terminal.screen.expect_after(at, "24 80\r", limit);

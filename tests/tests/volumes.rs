@@ -1,4 +1,4 @@
-//! Volumes: who sees what of them, how long they stay, and what a new one has in it.
+//! Volumes: who sees their files, how long they are kept, and how new ones are filled.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use harness::scene::limit;
 use serde_json::{Value, json};
 use tar::EntryType;
 
-/// `rust-kata run --rm` of a busybox directory.
+/// `rust-kata run --rm` with a busybox directory.
 fn run_with(bed: &Bed, words: &[&str], script: &str) -> Output {
     let rootfs = bed.rootfs();
     let root = rootfs.to_str().expect("ASCII");
@@ -35,7 +35,7 @@ fn names(bed: &Bed) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// An image with something at `/data`, which is to be a volume.
+/// An image with files at `/data`, which becomes a volume.
 fn image(bed: &Bed, config: &Value) -> String {
     let layout = Layout::new(bed.fresh("layout"));
     let tar = Tar::busybox()
@@ -71,11 +71,11 @@ fn a_named_volume_stays_and_is_seen_by_all_that_have_it() {
     assert_eq!(output.out(), "one\n");
     assert!(output.err().contains("Read-only"), "{output:?}");
 
-    // A user's volume is the user's.
+    // A volume of a non-root user belongs to that user.
     let words = ["-v", "mine:/mine", "-u", "user"];
     run_with(&bed, &words, "echo x > /mine/a && stat -c %u:%g /mine").ok();
 
-    // Of two containers of a pod, at the same time.
+    // Shared by two containers of a pod at the same time.
     bed.rust_kata(&["pod", "create", "--name", "p"]).ok();
     for (name, script) in [
         ("w", "echo two > /data/w; sleep 100"),
@@ -104,7 +104,7 @@ fn a_named_volume_stays_and_is_seen_by_all_that_have_it() {
         "two\n"
     );
 
-    // It is in use, whether they run or not.
+    // It is in use, whether the containers run or not.
     let refused = bed.rust_kata(&["volume", "rm", "data"]).exits(125);
     assert!(refused.err().contains("p/r, p/w"), "{refused:?}");
     bed.rust_kata(&["pod", "stop", "p"]).ok();
@@ -136,9 +136,13 @@ fn a_new_volume_gets_what_the_image_has_and_keeps_what_becomes_of_it() {
         /data/link 777 0:0\n/data/sub 700 0:0\nof the image\n";
     assert_eq!(run_of("full:/data", look), expected);
     assert_eq!(run_of("full:/data", "rm -r /data/*; ls /data"), "");
-    assert_eq!(run_of("full:/data", "ls /data"), "", "not a second time");
+    assert_eq!(
+        run_of("full:/data", "ls /data"),
+        "",
+        "it is not filled again"
+    );
     assert_eq!(run_of("empty:/data:nocopy", "ls /data"), "");
-    // One that has something is left as it is.
+    // A volume with files is left as it is.
     bed.rust_kata(&["volume", "create", "mine"]).ok();
     let path = bed.data().join("volumes/mine/_data");
     fs::write(path.join("own"), "").expect("it can be written");
@@ -175,14 +179,14 @@ fn anonymous_volumes_go_with_their_container_and_their_pod() {
         found.cloned().collect::<Vec<_>>()
     };
     assert_eq!(anonymous(&bed).len(), 6);
-    // They are kept from one start to the next.
+    // Anonymous volumes are kept from one start to the next.
     for _ in 0..2 {
         bed.rust_kata(&["container", "start", "a"]).ok();
         bed.rust_kata(&["container", "wait", "a"]).ok();
     }
     let said = bed.rust_kata(&["container", "logs", "a"]).ok().out();
     assert_eq!(said, "of the image\nx\nof the image\nmore\nx\nx\n");
-    // What is in them is not in the container's own layer.
+    // Their files are not in the container's own layer.
     let upper = bed.data().join("pods/local/p/containers/a/upper");
     assert!(!upper.join("made/note").exists() && !upper.join("data/file").exists());
 
@@ -235,7 +239,7 @@ fn volumes_are_created_listed_inspected_and_removed_with_their_containers() {
     bed.rust_kata(&args).ok();
     let table = bed.rust_kata(&["volume", "ls"]).ok().out();
     assert!(table.contains("c/c"), "{table}");
-    // A damaged file is told of, and hides nothing else.
+    // A damaged file is reported, and hides nothing else.
     let config = bed
         .data()
         .join("volumes")
