@@ -16,7 +16,7 @@ mod blocking;
 mod config;
 pub mod container;
 pub mod engine;
-mod error;
+pub mod error;
 mod events;
 pub(crate) mod host;
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl Runtime {
         // Runs to its end, even if the caller goes away.
         tokio::spawn(async move { runtime.create(spec, progress).await })
             .await
-            .map_err(|e| Error::Internal(format!("Making the pod broke off: {e}")))?
+            .map_err(Error::task("creating a pod"))?
     }
 
     async fn create(
@@ -71,9 +71,7 @@ impl Runtime {
     ) -> Result<(Arc<Pod>, mpsc::UnboundedReceiver<PodEvent>)> {
         let config = (*self.config).clone().with_annotations(&spec.labels)?;
         if let Some(netns) = &spec.netns {
-            fs::metadata(netns).map_err(|e| {
-                Error::Invalid(format!("Network namespace {}: {e}", netns.display()))
-            })?;
+            fs::metadata(netns).map_err(Error::invalid_path("network namespace", netns))?;
         }
         let dir = RunPaths::new(&config.root, &spec.namespace, &spec.id)?;
         let owner = self.claim(&dir, &spec).await?;
@@ -122,7 +120,7 @@ impl Runtime {
     /// The socket on which the owner of a pod outside the engine serves `management.proto`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad id.
+    /// [`Error::InvalidValue`] for a bad id.
     pub fn management_of(&self, pod: &PodConfig) -> Result<PathBuf> {
         let dir = RunPaths::new(&self.config.root, &pod.namespace, &pod.id)?;
         Ok(dir.management())
@@ -131,7 +129,7 @@ impl Runtime {
     /// Finds the pod of a container. Never waits for a VM.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad id; [`Error::Io`].
+    /// [`Error::InvalidValue`] for a bad id; [`Error::Io`].
     pub fn find_container(&self, namespace: &str, id: &str) -> Result<Option<PodLocation>> {
         recovery::find_container(&self.config.root, namespace, id)
     }
@@ -139,7 +137,7 @@ impl Runtime {
     /// Finds a pod. Never waits for a VM.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad id; [`Error::Io`].
+    /// [`Error::InvalidValue`] for a bad id; [`Error::Io`].
     pub fn find_pod(&self, namespace: &str, pod: &str) -> Result<Option<PodLocation>> {
         recovery::find_pod(&self.config.root, namespace, pod)
     }
@@ -147,7 +145,7 @@ impl Runtime {
     /// The pods of a namespace whose owners have died, and which can be reaped.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad namespace; [`Error::Io`].
+    /// [`Error::InvalidValue`] for a bad namespace; [`Error::Io`].
     pub fn abandoned(&self, namespace: &str) -> Result<Vec<String>> {
         recovery::abandoned(&self.config.root, namespace)
     }
@@ -172,6 +170,6 @@ impl Runtime {
         );
         tokio::task::spawn_blocking(move || recovery::reap(&root, &namespace, &pod, force))
             .await
-            .map_err(|e| Error::Internal(format!("Removing a pod broke off: {e}")))?
+            .map_err(Error::task("removing a pod"))?
     }
 }

@@ -45,11 +45,11 @@ const CHURN: [&str; 3] = ["churn0", "churn1", "churn2"];
 const WRONG: [&str; 8] = [
     "panicked",
     "rm --force",
-    "broke off",
-    "ends each time",
+    "internal error",
+    "keeps exiting",
     "Resource deadlock",
     "state file",
-    "No free name",
+    "no free name",
     "Bad file",
 ];
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{CONFIG_ENV, Config, SYSTEM_CONFIG};
-use crate::error::{Context, Error, Result};
+use crate::error::{ConfigError, Context, Error, Result};
 
 /// The least similarity of an unknown key to a known one for it to count as a typing error.
 const LIKE: f64 = 0.5;
@@ -38,7 +38,7 @@ impl Config {
     /// Loads the configuration (see `config/load.rs` for the places).
     ///
     /// # Errors
-    /// [`Error::BadFile`] if a named file is missing, is not TOML, or has an unknown key or a
+    /// [`Error::Config`] if a named file is missing, is not TOML, or has an unknown key or a
     /// value out of range.
     pub fn load(explicit: Option<&Path>) -> Result<Self> {
         Self::load_with_origin(explicit).map(|loaded| loaded.config)
@@ -49,8 +49,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with_origin(explicit: Option<&Path>) -> Result<Loaded> {
-        let exe = std::env::current_exe()
-            .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
+        let exe = std::env::current_exe().map_err(ConfigError::NoBinary)?;
         let bin = exe.parent().unwrap_or(Path::new("/"));
         let share = bin
             .parent()
@@ -90,9 +89,7 @@ fn read(file: Option<PathBuf>, drop_ins: &Path) -> Result<Loaded> {
         record_origins(&values, "", path, &mut origins);
         merge(&mut merged, values);
     }
-    let config = merged.try_into().map_err(|e| {
-        Error::Internal(format!("The configuration files do not fit together: {e}"))
-    })?;
+    let config = merged.try_into().map_err(ConfigError::Merge)?;
     Ok(Loaded {
         config,
         files,
@@ -122,18 +119,25 @@ fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn parse(path: &Path) -> Result<Table> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::bad_file(path, format!("cannot read the configuration: {e}")))?;
-    let wrong = |e: toml::de::Error| Error::bad_file(path, one_line(&text, &e));
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let wrong = |e: toml::de::Error| ConfigError::Parse {
+        path: path.to_owned(),
+        problem: one_line(&text, &e),
+    };
     let values: Table = text.parse().map_err(wrong)?;
-    if let Some(problem) = unknown_key(&values, &known()?, "") {
-        return Err(Error::bad_file(path, problem));
+    if let Some((key, near)) = unknown_key(&values, &known()?, "") {
+        let path = path.to_owned();
+        return Err(ConfigError::UnknownKey { path, key, near }.into());
     }
     let config: Config = toml::from_str(&text).map_err(wrong)?;
-    for (key, dir) in [("root", &config.root), ("data_root", &config.data_root)] {
+    for (key, dir) in [("root", config.root), ("data_root", config.data_root)] {
         if !dir.is_absolute() {
-            let problem = format!("{key} must be an absolute path");
-            return Err(Error::bad_file(path, problem));
+            let path = path.to_owned();
+            let value = dir;
+            return Err(ConfigError::Relative { path, key, value }.into());
         }
     }
     Ok(values)
@@ -145,23 +149,23 @@ fn known() -> Result<Table> {
         vmm: Some(PathBuf::new()),
         ..Config::default()
     };
-    Table::try_from(whole).map_err(|e| Error::Internal(format!("The configuration's keys: {e}")))
+    Table::try_from(whole).map_err(Error::encode("the keys of the configuration"))
 }
 
-/// The message about the first unknown key.
-fn unknown_key(values: &Table, known: &Table, prefix: &str) -> Option<String> {
-    values.iter().find_map(|(key, value)| match (known.get(key), value) {
-        (None, _) => Some(match nearest(key, known) {
-            Some(near) => format!("unknown key `{prefix}{key}`: did you mean `{prefix}{near}`?"),
-            None => format!(
-                "unknown key `{prefix}{key}`: `rust-kata config default` shows all that there are"
-            ),
-        }),
-        (Some(Value::Table(known)), Value::Table(values)) => {
-            unknown_key(values, known, &format!("{prefix}{key}."))
-        }
-        _ => None,
-    })
+/// The first unknown key, and the known one that is most like it.
+fn unknown_key(values: &Table, known: &Table, prefix: &str) -> Option<(String, Option<String>)> {
+    values
+        .iter()
+        .find_map(|(key, value)| match (known.get(key), value) {
+            (None, _) => {
+                let near = nearest(key, known).map(|near| format!("{prefix}{near}"));
+                Some((format!("{prefix}{key}"), near))
+            }
+            (Some(Value::Table(known)), Value::Table(values)) => {
+                unknown_key(values, known, &format!("{prefix}{key}."))
+            }
+            _ => None,
+        })
 }
 
 fn nearest<'a>(key: &str, known: &'a Table) -> Option<&'a str> {
@@ -219,24 +223,45 @@ mod tests {
     fn unknown_keys_and_bad_values_name_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(Some(&path)).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("c.toml") && !text.contains('\n'), "{text}");
+            match error {
+                Error::Config(error) => error,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (text, key, near) in [
+            ("memroy_mib = 1", "memroy_mib", Some("memory_mib")),
+            ("[timeouts]\nbot = 1", "timeouts.bot", Some("timeouts.boot")),
+            ("vnm = \"x\"", "vnm", Some("vmm")),
+            ("colour = 1", "colour", None),
+        ] {
+            match load(text) {
+                ConfigError::UnknownKey {
+                    key: found,
+                    near: nearest,
+                    ..
+                } => assert_eq!((&*found, nearest.as_deref()), (key, near)),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
         for (text, want) in [
-            ("memroy_mib = 1", "`memroy_mib`: did you mean `memory_mib`?"),
-            (
-                "[timeouts]\nbot = 1",
-                "`timeouts.bot`: did you mean `timeouts.boot`?",
-            ),
-            ("vnm = \"x\"", "did you mean `vmm`?"),
-            ("colour = 1", "`colour`: `rust-kata config default` shows"),
             ("[timeouts]\nboot = 0", "0 is not a number of seconds"),
-            ("root = \"here\"", "absolute"),
             ("vcpus = -1", "vcpus"),
             ("vcpus = ", "line 1"),
         ] {
-            std::fs::write(&path, text).unwrap();
-            let error = Config::load(Some(&path)).unwrap_err().to_string();
-            assert!(!error.contains('\n'), "{error}");
-            assert!(error.contains("c.toml") && error.contains(want), "{error}");
+            match load(text) {
+                ConfigError::Parse { problem, .. } => assert!(problem.contains(want), "{problem}"),
+                other => panic!("{text}: {other:?}"),
+            }
         }
+        assert!(matches!(
+            load("root = \"here\""),
+            ConfigError::Relative { key: "root", .. }
+        ));
     }
 
     #[test]
@@ -271,9 +296,13 @@ mod tests {
         assert_eq!(loaded.files.len(), 3);
 
         write("20-b.toml", "vcpu = 4\n");
-        let error = Config::load(Some(&path)).unwrap_err().to_string();
+        let error = Config::load(Some(&path)).unwrap_err();
         assert!(
-            error.contains("20-b.toml") && error.contains("`vcpus`"),
+            matches!(
+                &error,
+                Error::Config(ConfigError::UnknownKey { path, near: Some(near), .. })
+                    if path.ends_with("20-b.toml") && near == "vcpus"
+            ),
             "{error}"
         );
     }
@@ -281,6 +310,12 @@ mod tests {
     #[test]
     fn a_named_file_must_be_there() {
         let error = Config::load(Some(Path::new("/nonexistent.toml"))).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent.toml"));
+        assert!(
+            matches!(
+                &error,
+                Error::Config(ConfigError::Read { path, .. }) if path == Path::new("/nonexistent.toml")
+            ),
+            "{error}"
+        );
     }
 }

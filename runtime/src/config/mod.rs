@@ -11,7 +11,7 @@ use hypervisor::HypervisorKind;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::load::Loaded;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 
 /// The environment variable that names a configuration file in place of the standard ones.
 pub const CONFIG_ENV: &str = "RUST_KATA_CONFIG";
@@ -124,15 +124,11 @@ impl Default for Config {
 impl Config {
     /// The path of `rust-kata`, which owns pods: beside the running binary.
     pub(crate) fn owner_program(&self) -> Result<PathBuf> {
-        let exe = std::env::current_exe()
-            .map_err(|e| Error::Internal(format!("Cannot find the running binary: {e}")))?;
+        let exe = std::env::current_exe().map_err(ConfigError::NoBinary)?;
         let program = exe.with_file_name("rust-kata");
         if !program.exists() {
-            return Err(Error::Invalid(format!(
-                "{} is not there: install rust-kata beside {}",
-                program.display(),
-                exe.display()
-            )));
+            let beside = exe;
+            return Err(ConfigError::NotInstalled { program, beside }.into());
         }
         Ok(program)
     }
@@ -141,7 +137,7 @@ impl Config {
     /// Kata's names for the same.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a value is not a number.
+    /// [`Error::InvalidValue`] if a value is not a number.
     pub fn with_annotations(mut self, annotations: &HashMap<String, String>) -> Result<Self> {
         let number = |names: [&str; 2]| -> Result<Option<u32>> {
             let Some((name, value)) = names
@@ -150,11 +146,9 @@ impl Config {
             else {
                 return Ok(None);
             };
-            value.trim().parse().map(Some).map_err(|_| {
-                Error::Invalid(format!(
-                    "Annotation {name}: {value:?} is not a whole number"
-                ))
-            })
+            let number = value.trim().parse().map(Some);
+            number
+                .map_err(|_| Error::invalid(format!("annotation {name}"), value, "a whole number"))
         };
         if let Some(n) = number([
             "io.rust-kata.memory_mib",
@@ -191,7 +185,10 @@ mod tests {
         let c = with("io.katacontainers.config.hypervisor.default_memory", "512").unwrap();
         assert_eq!(c.memory_mib, 512);
         assert_eq!(with("io.rust-kata.vcpus", "3").unwrap().vcpus, 3);
-        let error = with("io.rust-kata.vcpus", "many").unwrap_err().to_string();
-        assert!(error.contains("io.rust-kata.vcpus"), "{error}");
+        let error = with("io.rust-kata.vcpus", "many").unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidValue { field, .. } if field.contains("io.rust-kata.vcpus")),
+            "{error}"
+        );
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, HookError, HookFailure, Result};
 
 /// The time-out of a hook that does not set one: a hanging hook must not block the pod for
 /// ever.
@@ -108,15 +108,17 @@ impl HostHooks {
             bundle,
             annotations: &self.annotations,
         };
-        let state = serde_json::to_vec(&state).map_err(|e| Error::Internal(e.to_string()))?;
+        let state = serde_json::to_vec(&state).map_err(Error::encode("the state for a hook"))?;
         let limit = hook.timeout().and_then(|s| u64::try_from(s).ok());
         let limit = limit.map_or(TIMEOUT, Duration::from_secs);
-        let fail = |why: String| Error::Invalid(format!("Hook {}: {why}", hook.path().display()));
-        match tokio::time::timeout(limit, run(hook, bundle, &state)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(fail(why)),
-            Err(_) => Err(fail(format!("not done after {} s", limit.as_secs()))),
-        }
+        let done = tokio::time::timeout(limit, run(hook, bundle, &state)).await;
+        let done = done.unwrap_or(Err(HookFailure::Timeout {
+            seconds: limit.as_secs(),
+        }));
+        done.map_err(|failure| {
+            let path = hook.path().clone();
+            HookError { path, failure }.into()
+        })
     }
 }
 
@@ -140,7 +142,7 @@ pub(crate) async fn run_for_pod(
 }
 
 /// Runs one hook; it is killed when this is dropped.
-async fn run(hook: &Hook, bundle: &Path, state: &[u8]) -> std::result::Result<(), String> {
+async fn run(hook: &Hook, bundle: &Path, state: &[u8]) -> Result<(), HookFailure> {
     let mut command = Command::new(hook.path());
     // args[0] is the program's name, as for execv(3).
     if let Some((name, args)) = hook.args().as_deref().unwrap_or_default().split_first() {
@@ -155,22 +157,20 @@ async fn run(hook: &Hook, bundle: &Path, state: &[u8]) -> std::result::Result<()
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| e.to_string())?;
+        .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook may ignore its stdin.
         let _ = stdin.write_all(state).await;
     }
-    let output = child.wait_with_output().await.map_err(|e| e.to_string())?;
+    let output = child.wait_with_output().await?;
     if output.status.success() {
         return Ok(());
     }
     let said = &output.stderr[output.stderr.len().saturating_sub(COMPLAINT)..];
-    Err(format!(
-        "{}: {}",
-        output.status,
-        String::from_utf8_lossy(said).trim()
-    ))
+    Err(HookFailure::Status {
+        status: output.status,
+        stderr: String::from_utf8_lossy(said).trim().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -209,16 +209,25 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_fails_or_hangs_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for (script, want) in [
-            ("echo no such thing >&2; exit 3", "no such thing"),
-            ("exec sleep 60", "1 s"),
-        ] {
-            let error = hooks(script, 1)
-                .created("c", 1, dir.path())
-                .await
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("/bin/sh") && error.contains(want), "{error}");
+        let failure = async |script: &str| {
+            let hooks = hooks(script, 1);
+            match hooks.created("c", 1, dir.path()).await.unwrap_err() {
+                Error::Hook(error) => {
+                    assert_eq!(error.path, Path::new("/bin/sh"));
+                    error.failure
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        match failure("echo no such thing >&2; exit 3").await {
+            HookFailure::Status { status, stderr } => {
+                assert_eq!((status.code(), &*stderr), (Some(3), "no such thing"));
+            }
+            other => panic!("{other:?}"),
         }
+        assert!(matches!(
+            failure("exec sleep 60").await,
+            HookFailure::Timeout { seconds: 1 }
+        ));
     }
 }

@@ -61,7 +61,7 @@ pub fn all() -> LinuxCapabilities {
 /// The default capabilities with `more` added and `less` removed; `all` stands for all.
 ///
 /// # Errors
-/// [`Error::Invalid`] for an unknown name.
+/// [`Error::InvalidValue`] for an unknown name.
 pub fn usual(more: &[String], less: &[String]) -> Result<LinuxCapabilities> {
     let mut set: Capabilities = USUAL.into_iter().collect();
     for name in less {
@@ -87,9 +87,11 @@ fn named(name: &str) -> Result<Option<Capability>> {
         return Ok(None);
     }
     plain.parse().map(Some).map_err(|_| {
-        Error::Invalid(format!(
-            "{name:?} is no capability: they are listed in capabilities(7), as in NET_ADMIN"
-        ))
+        Error::invalid(
+            "capability",
+            name,
+            "one of capabilities(7), such as NET_ADMIN",
+        )
     })
 }
 
@@ -123,7 +125,10 @@ mod tests {
         assert_eq!(count(&usual(&names(&["ALL"]), &[]).unwrap()), count(&all()));
         // capabilities(7), up to CAP_CHECKPOINT_RESTORE.
         assert_eq!(count(&all()), 41);
-        let said = usual(&names(&["FLY"]), &[]).unwrap_err().to_string();
-        assert!(said.contains("FLY"), "{said}");
+        let error = usual(&names(&["FLY"]), &[]).unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidValue { value, .. } if value == "FLY"),
+            "{error}"
+        );
     }
 }

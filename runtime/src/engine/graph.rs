@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Error, Result};
+use crate::error::{DependencyError, Error, Result};
 
 /// The dependencies of the containers of one pod, without cycles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +16,16 @@ impl Graph {
     /// Builds the graph from the dependencies of each container.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an unknown dependency, and for a cycle, naming its containers in
+    /// [`Error::Dependency`] for an unknown dependency, and for a cycle, naming its containers in
     /// order.
     pub fn new(depends_on: BTreeMap<String, BTreeSet<String>>) -> Result<Self> {
         for (name, dependencies) in &depends_on {
             if let Some(missing) = dependencies.iter().find(|d| !depends_on.contains_key(*d)) {
-                return Err(Error::Invalid(format!(
-                    "Container {name} depends on {missing}, which is not in its pod"
-                )));
+                return Err(DependencyError::Missing {
+                    container: name.clone(),
+                    on: missing.clone(),
+                }
+                .into());
             }
         }
         let mut order: Vec<String> = Vec::with_capacity(depends_on.len());
@@ -88,16 +90,11 @@ fn cycle(depends_on: &BTreeMap<String, BTreeSet<String>>, placed: &BTreeSet<Stri
         path.push(name);
         at = next(name);
     }
-    let path: Vec<&str> = path.iter().map(|name| name.as_str()).collect();
-    let none = if placed.is_empty() {
-        "no container of the pod is without a dependency: "
-    } else {
-        ""
-    };
-    Error::Invalid(format!(
-        "The containers depend on each other in a circle: {none}{}",
-        path.join(" → ")
-    ))
+    DependencyError::Circle {
+        path: path.into_iter().cloned().collect(),
+        no_start: placed.is_empty(),
+    }
+    .into()
 }
 
 #[cfg(test)]
@@ -132,22 +129,23 @@ mod tests {
 
     #[test]
     fn missing_dependencies_and_circles_are_named() {
-        let said = graph(&[("web", &["db"])]).unwrap_err().to_string();
-        assert!(said.contains("web") && said.contains("db"), "{said}");
-        let said = graph(&[("a", &["b"]), ("b", &["a"])])
-            .unwrap_err()
-            .to_string();
+        let missing = graph(&[("web", &["db"])]).unwrap_err();
         assert!(
-            said.contains("a → b → a") && said.contains("without a dependency"),
-            "{said}"
+            matches!(
+                &missing,
+                Error::Dependency(DependencyError::Missing { container, on })
+                    if container == "web" && on == "db"
+            ),
+            "{missing}"
         );
-        let said = graph(&[("x", &[]), ("y", &["x", "z"]), ("z", &["y"])])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            said.contains("y → z → y") && !said.contains("without"),
-            "{said}"
-        );
+        let circle = |containers: &[(&str, &[&str])]| match graph(containers).unwrap_err() {
+            Error::Dependency(DependencyError::Circle { path, no_start }) => (path, no_start),
+            other => panic!("{other:?}"),
+        };
+        let found = circle(&[("a", &["b"]), ("b", &["a"])]);
+        assert_eq!(found, (["a", "b", "a"].map(str::to_owned).into(), true));
+        let found = circle(&[("x", &[]), ("y", &["x", "z"]), ("z", &["y"])]);
+        assert_eq!(found, (["y", "z", "y"].map(str::to_owned).into(), false));
         assert!(graph(&[("a", &["a"])]).is_err());
     }
 

@@ -49,7 +49,7 @@ use crate::engine::records::definition::{ContainerDefinition, PodDefinition};
 use crate::engine::records::paths::DataPaths;
 use crate::engine::records::record::PodState;
 use crate::engine::records::view::PodView;
-use crate::error::{Error, Result};
+use crate::error::{DependencyError, Error, Result};
 use crate::runtime::Runtime;
 use crate::state_dir::dir::Dir;
 use crate::state_dir::lock::PodLock;
@@ -148,7 +148,7 @@ impl Engine {
                 .collect();
             let parts = parts.into_iter().map(|part| {
                 part.join()
-                    .map_err(|_| Error::Internal("Reading a pod panicked".into()))
+                    .map_err(|_| Error::task("reading pods")("its thread panicked"))
             });
             parts
                 .collect::<Result<Vec<_>>>()
@@ -171,7 +171,7 @@ impl Engine {
     /// The handle of a pod by its name.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for a bad name.
+    /// [`Error::NotFound`]; [`Error::InvalidValue`] for a bad name.
     pub fn pod(&self, namespace: &str, name: &str) -> Result<PodHandle> {
         let home = DataPaths::new(&self.config.data_root, namespace, name)?;
         if !home.path().is_dir() {
@@ -183,7 +183,7 @@ impl Engine {
     /// Finds a pod by its name, its id or the beginning of its id, in one namespace or in all.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if several match.
+    /// [`Error::NotFound`]; [`Error::Ambiguous`] if several match.
     pub fn find_pod(&self, namespace: Option<&str>, wanted: &str) -> Result<PodHandle> {
         let homes = self::records::homes(&self.config.data_root, namespace)?;
         let named: Vec<DataPaths> = homes
@@ -208,7 +208,7 @@ impl Engine {
     /// Finds a container by `POD/NAME`, its name, its id or the beginning of its id.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if several match.
+    /// [`Error::NotFound`]; [`Error::Ambiguous`] if several match.
     pub fn find_container(
         &self,
         namespace: Option<&str>,
@@ -250,7 +250,7 @@ impl Engine {
     /// Creates a pod. An empty name stands for a generated one.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if the name is taken; [`Error::Invalid`] naming what is wrong
+    /// [`Error::AlreadyExists`] if the name is taken; [`Error::InvalidValue`] naming what is wrong
     /// with the definition.
     pub fn create_pod(&self, mut definition: PodDefinition) -> Result<PodHandle> {
         let generated = definition.name.is_empty();
@@ -279,7 +279,7 @@ impl Engine {
                 }
             }
         }
-        Err(Error::Internal("No free name for the pod was found".into()))
+        Err(Error::NoFreeName { what: "pod" })
     }
 
     /// The socket of a pod's owner. Its name is a hash: names of pods might not fit into the
@@ -315,11 +315,11 @@ pub(crate) fn add_container(
     }
     for on in &definition.depends_on {
         if !home.container(on)?.path().is_dir() {
-            return Err(Error::Invalid(format!(
-                "Container {} depends on {on}, which is not in pod {}",
-                definition.name,
-                home.name()
-            )));
+            return Err(DependencyError::Missing {
+                container: definition.name.clone(),
+                on: on.clone(),
+            }
+            .into());
         }
     }
     self::records::create_container(home, definition, held)?;
@@ -366,13 +366,11 @@ fn only_one<T>(
     match found.len() {
         0 => Err(Error::not_found(what, wanted)),
         1 => Ok(found.remove(0)),
-        _ => {
-            let all: Vec<String> = found.iter().map(describe).collect();
-            Err(Error::Invalid(format!(
-                "{what} {wanted:?} is ambiguous: {}",
-                all.join(", ")
-            )))
-        }
+        _ => Err(Error::Ambiguous {
+            what,
+            id: wanted.to_owned(),
+            matches: found.iter().map(describe).collect(),
+        }),
     }
 }
 

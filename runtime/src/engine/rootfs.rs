@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use fs2::FileExt;
 
+use crate::engine::image::ImageError;
 use crate::engine::records::definition::{ContainerDefinition, Rootfs};
 use crate::engine::records::paths::ContainerPaths;
 use crate::engine::records::record::ContainerState;
@@ -99,7 +100,7 @@ impl RootfsLease {
 /// The caller holds the pod's lock, or is its owner.
 ///
 /// # Errors
-/// [`Error::Invalid`] if a layer of its image is gone, or the kernel refuses.
+/// [`ImageError::LayerGone`]; [`Error::Mount`] if the kernel refuses.
 pub fn hold(
     definition: &ContainerDefinition,
     home: &ContainerPaths,
@@ -217,10 +218,8 @@ fn bind(source: &Path) -> Mount {
 /// The overlay of an image's layers and a container's own directory.
 fn overlay(layers: &[PathBuf], home: &ContainerPaths) -> Result<Mount> {
     if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
-        return Err(Error::Invalid(format!(
-            "The layer {} of its image is gone: pull the image again",
-            missing.display()
-        )));
+        let layer = missing.clone();
+        return Err(ImageError::LayerGone { layer }.into());
     }
     let (upper, work) = (home.upper(), home.work());
     fs::create_dir_all(&work).on("create", &work)?;

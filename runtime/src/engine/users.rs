@@ -9,13 +9,16 @@ use oci_spec::runtime::{Process, UserBuilder};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::archive::Inode;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, UserError};
 
 /// The largest user database; a larger file is not read.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// An id that means "unchanged" to setresuid(2) and chown(2), so it is not valid.
 const NO_ID: u32 = u32::MAX;
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
 
 /// A user of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,14 +40,14 @@ impl User {
 /// even if a user has it as name.
 ///
 /// # Errors
-/// [`Error::Invalid`] for an unknown name, and for a number that is not a valid id.
+/// [`Error::User`] for an unknown name, and for a number that is not a valid id.
 pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
     let (user, group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (wanted, None),
     };
-    let passwd = read(layers, "etc/passwd");
-    let groups = read(layers, "etc/group");
+    let passwd = read(layers, PASSWD);
+    let groups = read(layers, GROUP);
     let uid = number(user)?;
     // passwd(5): name:password:UID:GID:GECOS:directory:shell
     let entry = passwd
@@ -58,8 +61,8 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
         });
     let mut found = match (&entry, uid) {
         (Some(fields), _) => User {
-            uid: id(fields[2], "passwd")?,
-            gid: id(fields[3], "passwd")?,
+            uid: id(fields[2], PASSWD)?,
+            gid: id(fields[3], PASSWD)?,
             groups: Vec::new(),
             home: Some(fields[5].to_owned()),
         },
@@ -68,9 +71,7 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
             ..User::default()
         },
         (None, None) => {
-            return Err(Error::Invalid(format!(
-                "User {user:?} is not in /etc/passwd of the container: name one that is, or a number"
-            )));
+            return Err(unknown("user", user, PASSWD));
         }
     };
     // group(5): name:password:GID:members
@@ -84,11 +85,9 @@ pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
             let entry = list.iter().find(|f| f[0] == group);
             found.gid = match (given, entry) {
                 (Some(gid), _) => gid,
-                (None, Some(fields)) => id(fields[2], "group")?,
+                (None, Some(fields)) => id(fields[2], GROUP)?,
                 (None, None) => {
-                    return Err(Error::Invalid(format!(
-                        "Group {group:?} is not in /etc/group of the container: name one that is, or a number"
-                    )));
+                    return Err(unknown("group", group, GROUP));
                 }
             };
         }
@@ -113,10 +112,8 @@ fn number(text: &str) -> Result<Option<u32>> {
     }
     let id = text.parse().ok().filter(|id| *id != NO_ID);
     id.map(Some).ok_or_else(|| {
-        Error::Invalid(format!(
-            "{text} is no user or group id: from 0 to {}",
-            NO_ID - 1
-        ))
+        let expected = format!("0 to {}", NO_ID - 1);
+        Error::invalid("user or group id", text, expected)
     })
 }
 
@@ -138,9 +135,17 @@ pub(crate) fn apply(process: &mut Process, user: &User) {
     }
 }
 
-fn id(text: &str, file: &str) -> Result<u32> {
+fn unknown(what: &'static str, name: &str, file: &'static str) -> Error {
+    let name = name.to_owned();
+    UserError::Unknown { what, name, file }.into()
+}
+
+fn id(text: &str, file: &'static str) -> Result<u32> {
     let id = text.parse().ok().filter(|id| *id != NO_ID);
-    id.ok_or_else(|| Error::Invalid(format!("/etc/{file} of the container has the id {text:?}")))
+    id.ok_or_else(|| {
+        let id = text.to_owned();
+        UserError::Id { file, id }.into()
+    })
 }
 
 /// Reads a file from the uppermost layer that has it; links do not lead out.
@@ -233,21 +238,27 @@ mod tests {
         let (_dir, layers) = layers();
         // The kernel would take the last one for "unchanged", that is, root.
         for text in ["99999999999", "4294967296", "4294967295", "0:4294967295"] {
-            let said = look_up(&layers, text).unwrap_err().to_string();
-            assert!(said.contains("is no user or group id"), "{said}");
+            let error = look_up(&layers, text).unwrap_err();
+            assert!(matches!(error, Error::InvalidValue { .. }), "{error}");
         }
         let passwd = "minus:x:4294967295:0::/:/bin/sh\n";
         fs::write(layers[0].join("etc/passwd"), passwd).unwrap();
-        let said = look_up(&layers, "minus").unwrap_err().to_string();
-        assert!(said.contains("4294967295"), "{said}");
+        let error = look_up(&layers, "minus").unwrap_err();
+        assert!(
+            matches!(&error, Error::User(UserError::Id { id, .. }) if id == "4294967295"),
+            "{error}"
+        );
     }
 
     #[test]
     fn who_is_not_there_is_named() {
         let (_dir, layers) = layers();
-        for (text, named) in [("nobody", "nobody"), ("web:none", "none"), ("", "\"\"")] {
-            let said = look_up(&layers, text).unwrap_err().to_string();
-            assert!(said.contains(named), "{said}");
+        for (text, named) in [("nobody", "nobody"), ("web:none", "none"), ("", "")] {
+            let error = look_up(&layers, text).unwrap_err();
+            assert!(
+                matches!(&error, Error::User(UserError::Unknown { name, .. }) if name == named),
+                "{error}"
+            );
         }
     }
 

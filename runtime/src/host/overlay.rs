@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, MountError, Result};
 
 /// The size of mount(2)'s options: a page, including the end mark.
 const PAGE: usize = 4096;
@@ -20,14 +20,12 @@ pub(crate) fn is_too_long(kind: &str, data: &str) -> bool {
 /// Mounts an overlay with such options.
 ///
 /// # Errors
-/// [`Error::Invalid`] if they are too long even with relative paths, or the kernel refuses.
+/// [`Error::Mount`] if they are too long even with relative paths, or the kernel refuses.
 pub(crate) fn attach(target: &Path, flags: MsFlags, data: &str) -> Result<()> {
-    let (dir, data) = shorten(data).ok_or_else(|| {
-        Error::Invalid(format!(
-            "The overlay for {} has more layers than mount(2) can be given: {} bytes of options",
-            target.display(),
-            data.len()
-        ))
+    let (dir, data) = shorten(data).ok_or_else(|| MountError::TooManyLayers {
+        target: target.to_owned(),
+        bytes: data.len(),
+        limit: PAGE,
     })?;
     // A separate thread, since the working directory is shared by the process's threads
     // otherwise.
@@ -43,15 +41,18 @@ pub(crate) fn attach(target: &Path, flags: MsFlags, data: &str) -> Result<()> {
                 Some(data.as_str()),
             )
             .map_err(|e| {
-                Error::Invalid(format!(
-                    "Cannot mount an overlay on {}: {e} ({data})",
-                    target.display()
-                ))
+                MountError::Mount {
+                    fs_type: "overlay".to_owned(),
+                    target: target.to_owned(),
+                    options: data.clone(),
+                    error: e.into(),
+                }
+                .into()
             })
         };
         scope.spawn(work).join()
     });
-    mounted.map_err(|_| Error::Internal("The thread that mounts an overlay broke off".into()))?
+    mounted.map_err(|_| Error::task("mounting an overlay")("its thread panicked"))?
 }
 
 /// The common directory of the layers, and the options relative to it; `None` if these are

@@ -125,7 +125,7 @@ impl Pod {
             share.below(&name)
         })
         .await
-        .map_err(|e| Error::Internal(format!("Mounting for container {id} broke off: {e}")))??;
+        .map_err(Error::task("mounting for a container"))??;
 
         if !disks.is_empty() {
             self.disks
@@ -135,7 +135,7 @@ impl Pod {
         let pending = self.streams.prepare(io)?;
         let request = api::CreateContainerRequest {
             container_id: id.clone(),
-            spec: serde_json::to_vec(&guest.spec).map_err(|e| Error::Internal(e.to_string()))?,
+            spec: serde_json::to_vec(&guest.spec).map_err(Error::encode("the OCI spec"))?,
             stdio: Some(pending.request()).into(),
             storages: guest.storages,
             submounts: below.iter().filter_map(|path| guest_path(path)).collect(),
@@ -200,7 +200,7 @@ impl Pod {
             }
         })
         .await
-        .map_err(|e| Error::Internal(format!("Removing container {id} broke off: {e}")))?
+        .map_err(Error::task("removing a container"))?
     }
 
     pub(crate) async fn remove_from_guest(&self, id: &str) -> Result<()> {

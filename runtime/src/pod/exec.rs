@@ -31,9 +31,10 @@ impl Pod {
         check_id("exec id", exec)?;
         let found = self.container(container)?;
         if process.args().as_ref().is_none_or(|a| a.is_empty()) {
-            return Err(Error::Invalid(format!(
-                "Exec {exec}: its args are empty: there is nothing to run"
-            )));
+            return Err(Error::NoCommand {
+                what: "exec",
+                id: exec.to_owned(),
+            });
         }
         let mut process = process;
         process.set_apparmor_profile(None);
@@ -52,7 +53,7 @@ impl Pod {
                     container_id: found.record.id.clone(),
                     exec_id: exec.clone(),
                     process: serde_json::to_vec(&process)
-                        .map_err(|e| Error::Internal(e.to_string()))?,
+                        .map_err(Error::encode("the OCI process"))?,
                     stdio: Some(pending.request()).into(),
                     ..Default::default()
                 };

@@ -164,7 +164,7 @@ impl Pod {
         // The kernel may wait for all processors first.
         tokio::task::spawn_blocking(move || cgroup.add(pid))
             .await
-            .map_err(|e| Error::Internal(format!("Moving a pid proxy broke off: {e}")))?;
+            .map_err(Error::task("moving a pid proxy"))?;
         process.set_pid_proxy(pid_proxy);
         Ok(signals)
     }

@@ -256,9 +256,8 @@ impl Pod {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        tokio::spawn(work(self.clone())).await.map_err(|e| {
-            Error::Internal(format!("An operation on pod {} broke off: {e}", self.id()))
-        })?
+        let done = tokio::spawn(work(self.clone())).await;
+        done.map_err(Error::task("an operation on a pod"))?
     }
 
     /// A container by id.

@@ -15,7 +15,7 @@ use hypervisor::VmSpec;
 use protos::agent as api;
 
 use crate::container::limits::Limits;
-use crate::error::{Error, Result};
+use crate::error::{GuestError, Result};
 use crate::pod::vm::GuestVm;
 use crate::sync::lock;
 
@@ -103,7 +103,7 @@ impl VmSize {
     /// Resizes the VM to its containers' limits. The caller holds the operation lock.
     ///
     /// # Errors
-    /// The hypervisor's, the agent's; [`Error::Internal`] if the guest does not accept or
+    /// The hypervisor's, the agent's; [`crate::Error::Guest`] if the guest does not accept or
     /// release the memory.
     pub(crate) async fn fit(
         &self,
@@ -138,9 +138,7 @@ impl VmSize {
         if plugged == wanted {
             return Ok(());
         }
-        Err(Error::Internal(format!(
-            "The guest has {plugged} MiB of plugged memory, not the {wanted} MiB that its containers' limits want"
-        )))
+        Err(GuestError::Memory { plugged, wanted }.into())
     }
 }
 

@@ -90,7 +90,7 @@ impl ShareTree {
     /// Binds the source of a container's `n`-th mount into the tree.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] if the source does not exist.
+    /// [`crate::Error::InvalidPath`] if the source does not exist.
     pub fn attach_source(&self, container: &str, n: usize, mount: &Mount) -> Result<()> {
         let name = source_name(mount)?;
         let links = self.dir.join(container).join(LINKS);
@@ -226,12 +226,7 @@ fn source_name(mount: &Mount) -> Result<String> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
     let found = statx(CWD, &mount.source, AtFlags::empty(), wanted);
-    let found = found.map_err(|e| match e {
-        rustix::io::Errno::NOENT => {
-            Error::Invalid(format!("Mount source {} does not exist", mount.source))
-        }
-        e => Error::Invalid(format!("Mount source {}: {e}", mount.source)),
-    })?;
+    let found = found.map_err(Error::invalid_path("mount source", &mount.source))?;
     let guest_refuses = !propagation::host_alone_refuses(mount)?;
     let options = mount.options.iter();
     let options = options.filter(|option| !(guest_refuses && *option == "ro"));

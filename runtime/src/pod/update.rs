@@ -70,14 +70,11 @@ impl Pod {
     /// JSON.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for bad JSON; the agent's.
+    /// [`Error::Decode`] for bad JSON; the agent's.
     pub async fn update(self: &Arc<Self>, container: &str, resources: &[u8]) -> Result<()> {
         let found = self.container(container)?;
-        let mut resources: LinuxResources = serde_json::from_slice(resources).map_err(|e| {
-            Error::Invalid(format!(
-                "The resources to update are not OCI LinuxResources: {e}"
-            ))
-        })?;
+        let mut resources: LinuxResources =
+            serde_json::from_slice(resources).map_err(Error::decode("OCI resources"))?;
         if found.init.status().is_stopped() {
             return Err(found.init.wrong_state(found.init.status(), "update"));
         }
@@ -85,8 +82,7 @@ impl Pod {
         guest_spec::guest_resources(&mut resources);
         let request = api::UpdateContainerRequest {
             container_id: container.to_owned(),
-            resources: serde_json::to_vec(&resources)
-                .map_err(|e| Error::Internal(e.to_string()))?,
+            resources: serde_json::to_vec(&resources).map_err(Error::encode("OCI resources"))?,
             ..Default::default()
         };
         self.detached(|pod| async move {

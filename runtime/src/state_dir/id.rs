@@ -7,13 +7,12 @@ use crate::error::{Error, Result};
 /// Checks that a name can be a file name: containerd's identifier rule.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming `what`.
-pub fn check_id(what: &str, id: &str) -> Result<()> {
+/// [`Error::InvalidValue`] naming `what`.
+pub fn check_id(what: &'static str, id: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if id.is_empty() || id.len() > 128 || id.starts_with(['.', '-']) || !id.chars().all(plain) {
-        return Err(Error::Invalid(format!(
-            "{what} {id:?} must be 1 to 128 letters, digits, '_', '-' or '.', not starting with '.' or '-'"
-        )));
+        let expected = "1 to 128 letters, digits, '_', '-' or '.', not starting with '.' or '-'";
+        return Err(Error::invalid(what, id, expected));
     }
     Ok(())
 }

@@ -75,10 +75,7 @@ struct Version {
 /// [`Error::Io`] naming the file.
 pub fn write<T: Stored>(path: &Path, value: &T) -> Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::Internal(format!(
-            "{} is not a file's path",
-            path.display()
-        )));
+        return Err(io::Error::from(io::ErrorKind::IsADirectory)).on("write", path);
     };
     let temp = dir.join(format!(".{}.tmp", name.to_string_lossy()));
     blocking(|| {
@@ -113,7 +110,7 @@ fn create<T: Stored>(file: &Path, of: &Path, value: &T) -> Result<()> {
         version: T::VERSION,
         value,
     })
-    .map_err(|e| Error::Internal(format!("Cannot encode {}: {e}", of.display())))?;
+    .on("encode", of)?;
     let mut open = File::create(file).on("create", file)?;
     open.write_all(&text).on("write", file)?;
     open.sync_all().on("sync", file)

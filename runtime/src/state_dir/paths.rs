@@ -31,7 +31,7 @@ impl RunPaths {
     /// The directory of a pod below the state directory `root`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a name is not a plain identifier.
+    /// [`Error::InvalidValue`] if a name is not a plain identifier.
     pub fn new(root: &Path, namespace: &str, pod: &str) -> Result<Self> {
         check_id("namespace", namespace)?;
         check_id("pod id", pod)?;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, StateDirError, StateDirProblem};
 use crate::state_dir;
 
 /// The mode of a directory of state: access for the owner alone.
@@ -34,18 +34,19 @@ const OURS: [&str; 6] = [".vm", ".owners", "pods", "images", "volumes", "events"
 /// such as `/var/lib`: it is closed to them only if it is empty, or holds only state.
 ///
 /// # Errors
-/// As [`make`]; [`Error::Invalid`] for one with other things in it.
+/// As [`make`]; [`Error::StateDir`] for one with other things in it.
 pub(crate) fn make_root(dir: &Path) -> Result<()> {
     state_dir::make_dirs(dir, MODE)?;
     let mode = fs::metadata(dir).on("look at", dir)?.mode();
     if mode & OTHERS != 0 && !is_ours(dir)? {
-        return Err(Error::Invalid(format!(
-            "{} cannot hold state: others may enter it, and it has other things than state in it; \
-             give state a directory of its own, or close this one (chmod 700)",
-            dir.display()
-        )));
+        return Err(refusal(dir, StateDirProblem::OtherFiles));
     }
     make(dir)
+}
+
+fn refusal(dir: &Path, problem: StateDirProblem) -> Error {
+    let dir = dir.to_owned();
+    StateDirError { dir, problem }.into()
 }
 
 fn is_ours(dir: &Path) -> Result<bool> {
@@ -85,7 +86,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
 /// others is closed: earlier builds left it open.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a directory that cannot be used for state: of another user, writable
+/// [`Error::StateDir`] for a directory that cannot be used for state: of another user, writable
 /// by others, or of the first level, such as `/run`; [`Error::Io`].
 pub(crate) fn make(dir: &Path) -> Result<()> {
     state_dir::make_dirs(dir, MODE)?;
@@ -94,24 +95,19 @@ pub(crate) fn make(dir: &Path) -> Result<()> {
     let held = options.read(true).custom_flags(flags).open(dir);
     let held = held.on("open", dir)?;
     let found = held.metadata().on("look at", dir)?;
-    let refuse = |why: String| {
-        Err(Error::Invalid(format!(
-            "{} cannot hold state: {why}; give state a directory of its own",
-            dir.display()
-        )))
-    };
     if found.uid() != nix::unistd::geteuid().as_raw() {
-        return refuse(format!("it belongs to user {}", found.uid()));
+        let uid = found.uid();
+        return Err(refusal(dir, StateDirProblem::Owner { uid }));
     }
     if found.mode() & OTHERS == 0 {
         return Ok(());
     }
     if found.mode() & OTHERS_WRITE != 0 {
-        return refuse("others than its owner may write in it".into());
+        return Err(refusal(dir, StateDirProblem::Writable));
     }
     let path = fs::canonicalize(dir).on("resolve", dir)?;
     if path.components().count() <= 2 {
-        return refuse("all of the host uses it".into());
+        return Err(refusal(dir, StateDirProblem::Shared));
     }
     let private = Permissions::from_mode(MODE);
     held.set_permissions(private).on("close to others", dir)
@@ -120,6 +116,13 @@ pub(crate) fn make(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn problem(made: Result<()>) -> StateDirProblem {
+        match made.unwrap_err() {
+            Error::StateDir(error) => error.problem,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
@@ -181,8 +184,7 @@ mod tests {
             // Earlier builds accepted such a directory.
             with("var", &["k8s.io/pod/containers", ".vm", "dpkg/info/x"]),
         ] {
-            let error = make_root(&theirs).unwrap_err().to_string();
-            assert!(error.contains("chmod 700"), "{error}");
+            assert_eq!(problem(make_root(&theirs)), StateDirProblem::OtherFiles);
             assert_eq!(mode(&theirs), 0o755, "{}", theirs.display());
             set_mode(&theirs, 0o700);
             make_root(&theirs).unwrap();
@@ -193,21 +195,18 @@ mod tests {
     fn what_cannot_be_ours_is_refused_and_left_as_it_is() {
         let place = tempfile::tempdir().unwrap();
         set_mode(place.path(), 0o1777);
-        let error = make(place.path()).unwrap_err().to_string();
-        assert!(error.contains("write in it"), "{error}");
+        assert_eq!(problem(make(place.path())), StateDirProblem::Writable);
         assert_eq!(mode(place.path()), 0o1777);
 
         let before = mode(Path::new("/usr"));
-        let error = make(Path::new("/usr")).unwrap_err().to_string();
-        assert!(error.contains("/usr cannot hold state"), "{error}");
+        assert_eq!(problem(make(Path::new("/usr"))), StateDirProblem::Shared);
         assert_eq!(mode(Path::new("/usr")), before);
 
         if nix::unistd::geteuid().is_root() {
             let dir = place.path().join("theirs");
             fs::create_dir(&dir).unwrap();
             std::os::unix::fs::chown(&dir, Some(65534), None).unwrap();
-            let error = make(&dir).unwrap_err().to_string();
-            assert!(error.contains("user 65534"), "{error}");
+            assert_eq!(problem(make(&dir)), StateDirProblem::Owner { uid: 65534 });
         }
     }
 }

@@ -156,10 +156,10 @@ pub(crate) fn taken(error: Error, what: &'static str, name: &str) -> Error {
 /// The parent directory of `path`.
 ///
 /// # Errors
-/// [`Error::Internal`] for `/`.
+/// [`Error::Io`] for `/`.
 pub(crate) fn parent(path: &Path) -> Result<&Path> {
-    path.parent()
-        .ok_or_else(|| Error::Internal(format!("{} has no parent", path.display())))
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput);
+    parent.on("find the directory above", path)
 }
 
 #[cfg(test)]

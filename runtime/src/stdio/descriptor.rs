@@ -15,7 +15,7 @@ use protos::agent as api;
 use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR, MAX_DESCRIPTORS};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{DescriptorError, Result};
 use crate::stdio::pump::{InputPump, InputSource, OutputPump, Sink};
 
 /// The direction of a descriptor's bytes, from its process's view.
@@ -74,27 +74,29 @@ pub struct Descriptor {
 /// Checks the descriptor numbers of one process.
 ///
 /// # Errors
-/// [`Error::Invalid`], with the number.
+/// [`crate::Error::Descriptor`], with the number.
 pub fn check(numbers: impl IntoIterator<Item = u32>) -> Result<()> {
     let mut seen = Vec::new();
     for number in numbers {
         if !(FIRST_DESCRIPTOR..=HIGHEST_DESCRIPTOR).contains(&number) {
-            return Err(Error::Invalid(format!(
-                "Descriptor {number} cannot be passed on: only {FIRST_DESCRIPTOR} to {HIGHEST_DESCRIPTOR} can"
-            )));
+            return Err(DescriptorError::OutOfRange {
+                number,
+                first: FIRST_DESCRIPTOR,
+                last: HIGHEST_DESCRIPTOR,
+            }
+            .into());
         }
         if seen.contains(&number) {
-            return Err(Error::Invalid(format!(
-                "Descriptor {number} is named twice: name it once"
-            )));
+            return Err(DescriptorError::Repeated { number }.into());
         }
         seen.push(number);
     }
     if seen.len() > MAX_DESCRIPTORS {
-        return Err(Error::Invalid(format!(
-            "{} descriptors are to be passed on: at most {MAX_DESCRIPTORS} can be",
-            seen.len()
-        )));
+        return Err(DescriptorError::TooMany {
+            count: seen.len(),
+            most: MAX_DESCRIPTORS,
+        }
+        .into());
     }
     Ok(())
 }
@@ -112,7 +114,7 @@ impl Descriptor {
     /// Starts pumping for a connected `stream`. The process gets its input once it starts.
     pub(crate) fn connect(self, stream: tokio::net::UnixStream) -> Result<DescriptorPumps> {
         let number = self.number;
-        let unusable = |e| Error::Internal(format!("The client's end of descriptor {number}: {e}"));
+        let unusable = |source| DescriptorError::Client { number, source };
         self.client.set_nonblocking(true).map_err(unusable)?;
         let client = tokio::net::UnixStream::from_std(self.client).map_err(unusable)?;
         let (from, to) = client.into_split();
@@ -197,12 +199,25 @@ mod tests {
     #[test]
     fn numbers_that_cannot_be_are_named() {
         check([3, 1023, 7]).unwrap();
-        let problem = |numbers: &[u32]| check(numbers.iter().copied()).unwrap_err().to_string();
-        assert!(problem(&[2]).contains("Descriptor 2 "));
-        assert!(problem(&[1024]).contains("Descriptor 1024 "));
-        assert!(problem(&[4, 5, 4]).contains("Descriptor 4 is named twice"));
+        let problem = |numbers: &[u32]| match check(numbers.iter().copied()).unwrap_err() {
+            crate::Error::Descriptor(problem) => problem,
+            other => panic!("{other:?}"),
+        };
+        for number in [2, 1024] {
+            match problem(&[number]) {
+                DescriptorError::OutOfRange { number: found, .. } => assert_eq!(found, number),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(
+            problem(&[4, 5, 4]),
+            DescriptorError::Repeated { number: 4 }
+        ));
         let many: Vec<u32> = (3..=67).collect();
-        assert!(problem(&many).contains("65 descriptors"));
+        assert!(matches!(
+            problem(&many),
+            DescriptorError::TooMany { count: 65, .. }
+        ));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, GuestError, Result};
 use crate::stdio::descriptor::{Descriptor, DescriptorPumps};
 use crate::stdio::pump::{InputPump, InputSource, OutputProgress, OutputPump, Sink};
 
@@ -103,7 +103,7 @@ impl Streams {
         let found = rustix::fs::open(vsock, flags, Mode::empty()).on("open", vsock)?;
         let stat = rustix::fs::fstat(&found).on("look at", vsock)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-            return Err(Error::bad_file(vsock, "it is no socket"));
+            return Err(Error::bad_file(vsock, "not a socket"));
         }
         Ok(Self {
             vsock: Arc::new(found),
@@ -122,7 +122,10 @@ fn random_token() -> Result<u64> {
             _ if n < 0 => {
                 let error = std::io::Error::last_os_error();
                 if error.kind() != std::io::ErrorKind::Interrupted {
-                    return Err(Error::Internal(format!("getrandom: {error}")));
+                    return Err(Error::System {
+                        action: "get random bytes",
+                        source: error,
+                    });
                 }
             }
             _ => {}
@@ -138,9 +141,7 @@ impl Streams {
         let deadline = Duration::from_secs(STREAM_DEADLINE);
         match tokio::time::timeout(deadline, self.dial(token)).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(e)) => Err(Error::Internal(format!(
-                "The guest does not take a stdio stream: {e}"
-            ))),
+            Ok(Err(e)) => Err(GuestError::Stream(e).into()),
             Err(_) => Err(Error::AgentTimeout {
                 call: "the opening of a stdio stream",
                 seconds: STREAM_DEADLINE,
@@ -186,7 +187,7 @@ impl Streams {
     /// Prepares the streams for `io`. The tokens go to the agent.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the system has no random numbers; [`Error::Invalid`] for invalid
+    /// [`Error::System`] if the system has no random numbers; [`Error::Descriptor`] for invalid
     /// descriptors.
     pub fn prepare(&self, io: ProcessIo) -> Result<Pending> {
         descriptor::check(io.descriptors.iter().map(|one| one.number))?;
@@ -227,7 +228,7 @@ impl Pending {
     ///
     /// # Errors
     /// [`Error::BadFile`] if the client's end cannot be opened, [`Error::AgentTimeout`] and
-    /// [`Error::Internal`] if the guest does not accept them.
+    /// [`Error::Guest`] if the guest does not accept them.
     pub async fn connect(self) -> Result<Stdio> {
         let Self {
             door,

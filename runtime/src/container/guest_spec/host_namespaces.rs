@@ -8,7 +8,7 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
 use crate::container::cri::Dialect;
-use crate::error::{Error, Result};
+use crate::error::{Result, SpecError};
 
 /// A namespace that a container may ask to share with the host.
 struct Shared {
@@ -51,7 +51,7 @@ const SHARED: [Shared; 3] = [
 /// it means the VM's, which belongs to the pod alone.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming the field and the way out.
+/// [`SpecError::HostNamespace`] naming the field and the way out.
 pub fn check_host_namespaces(spec: &Spec, first: bool) -> Result<()> {
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
     let annotations = spec.annotations().as_ref();
@@ -59,19 +59,17 @@ pub fn check_host_namespaces(spec: &Spec, first: bool) -> Result<()> {
     for shared in &SHARED {
         let mut found = namespaces.into_iter().flatten();
         let found = found.find(|namespace| namespace.typ() == shared.kind);
-        let how = match found.map(|namespace| namespace.path().as_deref()) {
-            None if shared.kind != Type::Pid || of_cri => "has no entry of type".to_owned(),
-            Some(Some(path)) if first && is_ours(path, shared.file) => {
-                format!("leads by {} to the host's", path.display())
-            }
+        let path = match found.map(|namespace| namespace.path().as_deref()) {
+            None if shared.kind != Type::Pid || of_cri => None,
+            Some(Some(path)) if first && is_ours(path, shared.file) => Some(path.to_owned()),
             _ => continue,
         };
-        return Err(Error::Invalid(format!(
-            "linux.namespaces {how} {word}: the container is to share the host's {word} namespace ({}), \
-             which a virtual machine cannot give it; leave that out, or use another runtime for this container",
-            shared.asked_by,
-            word = shared.word,
-        )));
+        return Err(SpecError::HostNamespace {
+            namespace: shared.word,
+            asked_by: shared.asked_by,
+            path,
+        }
+        .into());
     }
     Ok(())
 }
@@ -89,7 +87,9 @@ fn is_ours(path: &Path, file: &str) -> bool {
 mod tests {
     use super::*;
     use crate::container::cri::CONTAINERD;
+    use crate::error::Error;
     use serde_json::{Value, json};
+    use std::path::PathBuf;
 
     fn spec(namespaces: Value, annotations: Value) -> Spec {
         let spec = json!({
@@ -100,9 +100,18 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
-    fn refusal(namespaces: Value, annotations: Value, first: bool) -> Option<String> {
-        let checked = check_host_namespaces(&spec(namespaces, annotations), first);
-        checked.err().map(|e| e.to_string())
+    /// The namespace that is refused, and the path to the host's.
+    fn refusal(
+        namespaces: Value,
+        annotations: Value,
+        first: bool,
+    ) -> Option<(&'static str, Option<PathBuf>)> {
+        match check_host_namespaces(&spec(namespaces, annotations), first).err()? {
+            Error::Spec(SpecError::HostNamespace {
+                namespace, path, ..
+            }) => Some((namespace, path)),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -113,9 +122,8 @@ mod tests {
         for (n, word) in ["network", "ipc", "pid"].into_iter().enumerate() {
             let mut some = all.clone();
             some.as_array_mut().unwrap().remove(n);
-            let said = refusal(some.clone(), cri.clone(), true).unwrap();
-            assert!(said.contains(&format!("type {word}")), "{said}");
-            assert!(said.contains("leave that out"), "{said}");
+            let refused = refusal(some.clone(), cri.clone(), true);
+            assert_eq!(refused, Some((word, None)));
             // Without the CRI a pid namespace may be the VM's.
             assert_eq!(refusal(some, json!({}), true).is_none(), word == "pid");
         }
@@ -130,9 +138,9 @@ mod tests {
                 true => json!({"type": kind, "path": format!("/proc/self/ns/{file}")}),
                 false => json!({"type": kind}),
             });
-            let said = refusal(json!(list), json!({}), true).unwrap();
-            let path = format!("/proc/self/ns/{file}");
-            assert!(said.contains(&path) && said.contains(word), "{said}");
+            let refused = refusal(json!(list), json!({}), true);
+            let path = PathBuf::from(format!("/proc/self/ns/{file}"));
+            assert_eq!(refused, Some((word, Some(path))));
             // The path to the pid proxy of a pod without a namespace of its own.
             assert_eq!(refusal(json!(list), json!({}), false), None);
         }

@@ -5,6 +5,7 @@ pub(crate) mod host_namespaces;
 pub(crate) mod propagation;
 mod shm;
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -13,7 +14,7 @@ use oci_spec::runtime::{
 use protos::agent::Storage;
 use protos::{GUEST_NAMESPACES, GUEST_SHARE};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SpecError};
 use crate::host::mount::Mount;
 
 /// The position of a container in its pod.
@@ -46,31 +47,33 @@ pub struct Translated {
 /// Reads and checks `config.json` of a bundle.
 ///
 /// # Errors
-/// [`Error::BadFile`] naming the file and what is wrong.
+/// [`Error::Spec`] naming the file and what is wrong.
 pub fn load_spec(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
-    let text = std::fs::read(&path)
-        .map_err(|e| Error::bad_file(&path, format!("cannot read the bundle's OCI spec: {e}")))?;
-    let spec: Spec = serde_json::from_slice(&text)
-        .map_err(|e| Error::bad_file(&path, format!("not a valid OCI spec: {e}")))?;
-    let process = spec
-        .process()
-        .as_ref()
-        .ok_or_else(|| Error::bad_file(&path, "the spec has no process to run"))?;
+    let read = |source| SpecError::Read {
+        path: path.clone(),
+        source,
+    };
+    let parse = |source| SpecError::Parse {
+        path: path.clone(),
+        source,
+    };
+    let missing = |field| SpecError::Missing {
+        path: path.clone(),
+        field,
+    };
+    let text = std::fs::read(&path).map_err(read)?;
+    let spec: Spec = serde_json::from_slice(&text).map_err(parse)?;
+    let process = spec.process().as_ref().ok_or(missing("process"))?;
     if process.args().as_ref().is_none_or(|a| a.is_empty()) {
-        return Err(Error::bad_file(
-            &path,
-            "process.args is empty: there is nothing to run",
-        ));
+        return Err(missing("process.args").into());
     }
     if !process.cwd().is_absolute() {
-        return Err(Error::bad_file(
-            &path,
-            "process.cwd must be an absolute path",
-        ));
+        let cwd = process.cwd().clone();
+        return Err(SpecError::RelativeCwd { path, cwd }.into());
     }
     if spec.root().is_none() {
-        return Err(Error::bad_file(&path, "the spec has no root"));
+        return Err(missing("root").into());
     }
     Ok(spec)
 }
@@ -88,23 +91,18 @@ pub fn root_directory(spec: &Spec, bundle: &Path) -> PathBuf {
 /// Checks, before a VM is started, that the paths of the host in the spec exist.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming the path.
+/// [`Error::InvalidPath`] naming the path.
 pub fn check_host_paths(spec: &Spec, bundle: &Path, has_rootfs_mounts: bool) -> Result<()> {
     let root = root_directory(spec, bundle);
     if !has_rootfs_mounts && !root.is_dir() {
-        return Err(Error::Invalid(format!(
-            "The root filesystem {} is not a directory: unpack an image there or correct root.path",
-            root.display()
-        )));
+        let error = io::ErrorKind::NotADirectory;
+        return Err(Error::invalid_path("root.path", root)(error));
     }
     for mount in spec.mounts().iter().flatten().filter(|m| is_bind(m)) {
         let source = bundle.join(mount.source().clone().unwrap_or_default());
         if let Err(e) = std::fs::metadata(&source) {
-            return Err(Error::Invalid(format!(
-                "Mount source {} (for {}): {e}",
-                source.display(),
-                mount.destination().display()
-            )));
+            let what = format!("source of the mount on {}", mount.destination().display());
+            return Err(Error::invalid_path(what, source)(e));
         }
     }
     Ok(())
@@ -113,7 +111,7 @@ pub fn check_host_paths(spec: &Spec, bundle: &Path, has_rootfs_mounts: bool) -> 
 /// Translates a spec for the guest.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming the field that a VM does not support.
+/// [`Error::Spec`] naming the field that a VM does not support.
 pub fn translate(spec: &Spec, at: &Placement) -> Result<Translated> {
     let mut spec = spec.clone();
     if let Some(root) = spec.root_mut() {
@@ -211,11 +209,8 @@ pub(crate) fn is_bind(mount: &OciMount) -> bool {
 /// kernel is not trusted. Propagation exists only here: mounts in the guest stay in the guest.
 /// `default` is the propagation of mounts that do not name one.
 fn host_bind(mount: &OciMount, bundle: &Path, default: Option<&str>) -> Result<Mount> {
-    let source = mount.source().as_ref().ok_or_else(|| {
-        Error::Invalid(format!(
-            "The bind mount on {} has no source",
-            mount.destination().display()
-        ))
+    let source = mount.source().as_ref().ok_or_else(|| SpecError::NoSource {
+        destination: mount.destination().clone(),
     })?;
     let given = mount.options().iter().flatten().map(String::as_str);
     let kept = |o: &&str| matches!(*o, "bind" | "rbind" | "ro" | "rro") || propagation::is_one(o);
@@ -258,11 +253,11 @@ fn guest_namespaces(from: &[LinuxNamespace], at: &Placement) -> Result<Vec<Linux
             Type::Pid if joins => Some(sandbox_namespace(at, "pid")?),
             Type::User if joins => Some(sandbox_namespace(at, "user")?),
             Type::Mount | Type::Cgroup | Type::Time if joins => {
-                return Err(Error::Invalid(format!(
-                    "linux.namespaces: a container in a VM cannot join the host's {:?} namespace {}",
-                    namespace.typ(),
-                    namespace.path().clone().unwrap_or_default().display()
-                )));
+                return Err(SpecError::JoinsNamespace {
+                    namespace: namespace.typ(),
+                    path: namespace.path().clone().unwrap_or_default(),
+                }
+                .into());
             }
             _ => None,
         };
@@ -273,171 +268,13 @@ fn guest_namespaces(from: &[LinuxNamespace], at: &Placement) -> Result<Vec<Linux
     Ok(to)
 }
 
-fn sandbox_namespace(at: &Placement, name: &str) -> Result<PathBuf> {
-    let pid = at.sandbox_pid.ok_or_else(|| {
-        Error::Invalid(format!(
-            "linux.namespaces: container {} is to share the {name} namespace, but its pod has no running sandbox",
-            at.id
-        ))
+fn sandbox_namespace(at: &Placement, name: &'static str) -> Result<PathBuf> {
+    let pid = at.sandbox_pid.ok_or_else(|| SpecError::NoSandbox {
+        container: at.id.to_owned(),
+        namespace: name,
     })?;
     Ok(PathBuf::from(format!("/proc/{pid}/ns/{name}")))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(json: serde_json::Value) -> Spec {
-        serde_json::from_value(json).unwrap()
-    }
-
-    fn at(id: &str) -> Placement<'_> {
-        Placement {
-            id,
-            bundle: Path::new("/bundle"),
-            in_pod: true,
-            sandbox_pid: Some(77),
-            share_pid: false,
-        }
-    }
-
-    #[test]
-    fn a_cri_container_is_moved_into_the_guest() {
-        let given = spec(serde_json::json!({
-            "ociVersion": "1.0.2",
-            "root": {"path": "rootfs"},
-            "process": {"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0},
-                        "apparmorProfile": "docker-default"},
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/etc/hosts", "type": "bind", "source": "hosts",
-                 "options": ["rbind", "rprivate", "ro", "nosuid"]}],
-            "hooks": {"createRuntime": [{"path": "/host/hook"}],
-                      "startContainer": [{"path": "/in/container"}]},
-            "linux": {
-                "cgroupsPath": "/kubepods/a",
-                "resources": {"cpu": {"cpus": "3-4", "shares": 5}, "memory": {"limit": 9, "swappiness": 1}},
-                "namespaces": [
-                    {"type": "pid", "path": "/proc/1/ns/pid"},
-                    {"type": "ipc", "path": "/proc/1/ns/ipc"},
-                    {"type": "network", "path": "/proc/1/ns/net"},
-                    {"type": "mount"}]}
-        }));
-
-        let Translated { spec, sources, .. } = translate(&given, &at("web")).unwrap();
-
-        let json = serde_json::to_value(&spec).unwrap();
-        assert_eq!(json["root"]["path"], "/run/rust-kata/shared/web/rootfs");
-        assert_eq!(json["mounts"][0]["source"], "proc");
-        assert_eq!(
-            json["mounts"][1]["source"],
-            "/run/rust-kata/shared/web/mounts/1"
-        );
-        assert_eq!(json["process"].get("apparmorProfile"), None);
-        assert_eq!(json["hooks"].get("createRuntime"), None);
-        assert_eq!(json["hooks"]["startContainer"][0]["path"], "/in/container");
-        let linux = &json["linux"];
-        assert_eq!(linux["cgroupsPath"], "/kubepods/a");
-        assert_eq!(linux["resources"]["cpu"], serde_json::json!({"shares": 5}));
-        assert_eq!(
-            linux["resources"]["memory"],
-            serde_json::json!({"limit": 9})
-        );
-        let namespaces = linux["namespaces"].as_array().unwrap();
-        let paths: Vec<_> = namespaces
-            .iter()
-            .map(|n| (n["type"].as_str().unwrap(), n["path"].as_str()))
-            .collect();
-        assert_eq!(
-            paths,
-            [
-                ("pid", Some("/proc/77/ns/pid")),
-                ("ipc", Some("/run/rust-kata/ns/ipc")),
-                ("mount", None)
-            ]
-        );
-        assert_eq!(sources.len(), 1);
-        let (n, bind) = &sources[0];
-        assert_eq!((*n, bind.source.as_str()), (1, "/bundle/hosts"));
-        assert_eq!(bind.options, ["rbind", "rprivate", "ro"]);
-    }
-
-    #[test]
-    fn a_lone_container_keeps_its_own_namespaces() {
-        let given = spec(serde_json::json!({
-            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
-            "linux": {"cgroupsPath": "system.slice:ctr:a",
-                      "namespaces": [{"type": "network"}, {"type": "uts"}]}
-        }));
-        let placement = Placement {
-            in_pod: false,
-            ..at("a")
-        };
-        let json = serde_json::to_value(translate(&given, &placement).unwrap().spec).unwrap();
-        assert_eq!(json["linux"]["cgroupsPath"], "/a");
-        assert_eq!(json["linux"]["namespaces"].as_array().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_pods_own_pid_namespace_is_the_one_that_is_shared() {
-        let given = spec(serde_json::json!({
-            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
-            "linux": {"namespaces": [{"type": "pid", "path": "/pod"}]}
-        }));
-        let placement = Placement {
-            sandbox_pid: None,
-            share_pid: true,
-            ..at("a")
-        };
-        let json = serde_json::to_value(translate(&given, &placement).unwrap().spec).unwrap();
-        let joined = &json["linux"]["namespaces"][0]["path"];
-        assert_eq!(joined, "/run/rust-kata/ns/pid");
-    }
-
-    #[test]
-    fn what_cannot_be_joined_is_refused_by_name() {
-        let given = spec(serde_json::json!({
-            "ociVersion": "1.0.2",
-            "linux": {"namespaces": [{"type": "mount", "path": "/proc/1/ns/mnt"}]}
-        }));
-        let error = translate(&given, &at("a")).unwrap_err().to_string();
-        assert!(error.contains("/proc/1/ns/mnt"), "{error}");
-    }
-
-    #[test]
-    fn a_bundle_is_checked_before_anything_starts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        let failure = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            load_spec(dir.path()).unwrap_err().to_string()
-        };
-        assert!(
-            load_spec(&dir.path().join("none"))
-                .unwrap_err()
-                .to_string()
-                .contains("none/config.json")
-        );
-        assert!(failure(r#"{"ociVersion": "1.0.2", "root"#).contains("config.json"));
-        assert!(failure(r#"{"ociVersion": "1.0.2"}"#).contains("no process"));
-        assert!(
-            failure(
-                r#"{"ociVersion":"1","process":{"args":[],"cwd":"/","user":{"uid":0,"gid":0}}}"#
-            )
-            .contains("args")
-        );
-
-        let given = spec(serde_json::json!({
-            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
-            "mounts": [{"destination": "/x", "type": "bind", "source": "/no/such"}]
-        }));
-        let error = check_host_paths(&given, dir.path(), false)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("rootfs"), "{error}");
-        let error = check_host_paths(&given, dir.path(), true)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("/no/such"), "{error}");
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 
 use oci_spec::runtime::{Mount as OciMount, Spec};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SpecError};
 use crate::host::mount::{Mount, Options, mounts_below};
 
 /// Whether an option of a mount is about propagation.
@@ -18,7 +18,7 @@ pub(super) fn is_one(option: &str) -> bool {
 /// root's; `None` stands for slave.
 ///
 /// # Errors
-/// [`Error::Invalid`] for shared propagation and for unknown values.
+/// [`SpecError::SharedPropagation`]; [`Error::InvalidValue`] for unknown values.
 pub(super) fn of_root(spec: &mut Spec) -> Result<Option<&'static str>> {
     let Some(linux) = spec.linux_mut() else {
         return Ok(None);
@@ -30,9 +30,8 @@ pub(super) fn of_root(spec: &mut Spec) -> Result<Option<&'static str>> {
             return Err(refused("linux.rootfsPropagation", shared));
         }
         Some(other) => {
-            return Err(Error::Invalid(format!(
-                "linux.rootfsPropagation: {other:?} is none of private, slave, shared and unbindable (or rprivate …)"
-            )));
+            let expected = "private, slave, shared or unbindable (or rprivate …)";
+            return Err(Error::invalid("linux.rootfsPropagation", other, expected));
         }
     };
     linux.set_rootfs_propagation(None);
@@ -42,7 +41,7 @@ pub(super) fn of_root(spec: &mut Spec) -> Result<Option<&'static str>> {
 /// Refuses a mount that asks for shared propagation with the host.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming the mount.
+/// [`SpecError::SharedPropagation`] naming the mount.
 pub(super) fn check(mount: &OciMount) -> Result<()> {
     let options = mount.options().iter().flatten();
     match options
@@ -50,18 +49,19 @@ pub(super) fn check(mount: &OciMount) -> Result<()> {
         .find(|o| matches!(o.as_str(), "shared" | "rshared"))
     {
         Some(shared) => {
-            let what = format!("The mount on {}", mount.destination().display());
-            Err(refused(&what, shared))
+            let what = format!("mount on {}", mount.destination().display());
+            Err(refused(what, shared))
         }
         None => Ok(()),
     }
 }
 
-fn refused(what: &str, shared: &str) -> Error {
-    Error::Invalid(format!(
-        "{what}: {shared} (Bidirectional in Kubernetes) cannot be had, for what is mounted in a virtual machine does not reach the host; \
-         use rslave (HostToContainer) or rprivate (None)"
-    ))
+fn refused(what: impl Into<String>, shared: &str) -> Error {
+    SpecError::SharedPropagation {
+        what: what.into(),
+        propagation: shared.to_owned(),
+    }
+    .into()
 }
 
 /// Leaves it to the host to enforce a `ro` that must not apply to mounts below. As with runc,
@@ -114,13 +114,28 @@ mod tests {
     #[test]
     fn shared_mounts_are_refused_by_name() {
         for shared in ["shared", "rshared"] {
-            let error = check(&mount(&["rbind", shared])).unwrap_err().to_string();
-            assert!(error.contains("/data") && error.contains(shared), "{error}");
-            let error = of_root(&mut spec(shared)).unwrap_err().to_string();
-            assert!(error.contains("rootfsPropagation"), "{error}");
+            for (refused, place) in [
+                (check(&mount(&["rbind", shared])).unwrap_err(), "/data"),
+                (
+                    of_root(&mut spec(shared)).unwrap_err(),
+                    "linux.rootfsPropagation",
+                ),
+            ] {
+                assert!(
+                    matches!(
+                        &refused,
+                        Error::Spec(SpecError::SharedPropagation { what, propagation })
+                            if what.contains(place) && propagation == shared
+                    ),
+                    "{refused}"
+                );
+            }
         }
         check(&mount(&["rbind", "rslave", "ro"])).unwrap();
-        assert!(of_root(&mut spec("sideways")).is_err());
+        assert!(matches!(
+            of_root(&mut spec("sideways")),
+            Err(Error::InvalidValue { .. })
+        ));
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl PodHandle {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`]; [`Error::NotFound`] for an unknown container;
-    /// [`Error::Invalid`] for an invalid name.
+    /// [`Error::InvalidValue`] for an invalid name.
     pub fn add_artifact(
         &self,
         container: &str,

@@ -11,7 +11,7 @@ use super::client::OwnerClient;
 use super::spawn::start_owner;
 use crate::engine::records;
 use crate::engine::wire::attach;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, OwnerError, Result};
 use crate::state_dir::lock::PodLock;
 
 /// How many ending owners in a row are tolerated before giving up.
@@ -38,7 +38,7 @@ impl PodHandle {
     /// Connects to its owner, if it has one.
     ///
     /// # Errors
-    /// [`Error::Remote`] if the owner lives and does not answer.
+    /// [`OwnerError::NoAnswer`] if the owner lives and does not answer.
     pub async fn owner(&self) -> Result<Option<OwnerClient>> {
         Ok(match self.access().await? {
             Access::Owner(owner) => Some(owner),
@@ -59,7 +59,7 @@ impl PodHandle {
             let home = self.home.clone();
             tokio::task::spawn_blocking(move || start_owner(&engine, &home))
                 .await
-                .map_err(|e| Error::Internal(format!("Starting an owner broke off: {e}")))??;
+                .map_err(Error::task("starting an owner"))??;
         }
         Err(self.owner_keeps_exiting())
     }
@@ -100,7 +100,7 @@ impl PodHandle {
     /// Waits until an ending owner has gone, or another one is there.
     ///
     /// # Errors
-    /// [`Error::Remote`] if it does not end.
+    /// [`OwnerError::NoAnswer`] if it does not end.
     pub async fn owner_ended(&self) -> Result<()> {
         let home = self.home.clone();
         let mut waiting =
@@ -109,10 +109,7 @@ impl PodHandle {
         while Instant::now() < end {
             match tokio::time::timeout(NEXT, &mut waiting).await {
                 Ok(Ok(left)) => return left,
-                Ok(Err(e)) => {
-                    let problem = format!("Waiting for an owner broke off: {e}");
-                    return Err(Error::Internal(problem));
-                }
+                Ok(Err(e)) => return Err(Error::task("waiting for an owner")(e)),
                 Err(_) => {}
             }
             // On a busy machine the lock may have passed to another owner meanwhile, which is
@@ -122,18 +119,13 @@ impl PodHandle {
                 return Ok(());
             }
         }
-        let message = format!(
-            "The owner of pod {} lives, but nobody answers for it: `pod rm --force` ends it",
-            self.name()
-        );
-        Err(Error::Remote {
-            kind: ErrorKind::Unavailable,
-            message,
-        })
+        let pod = self.name().to_owned();
+        Err(OwnerError::NoAnswer { pod }.into())
     }
 
     pub(in crate::engine) fn owner_keeps_exiting(&self) -> Error {
-        Error::Internal(format!("The owner of pod {} ends each time", self.name()))
+        let pod = self.name().to_owned();
+        OwnerError::KeepsExiting { pod }.into()
     }
 
     /// Connects to the owner for the streams of a process. Without an owner returns `None`,
@@ -187,23 +179,13 @@ impl PodHandle {
         loop {
             match tokio::time::timeout(STOPPED, &mut waiting).await {
                 Ok(Ok(locked)) => return locked.map_err(|e| records::explain(&self.home, e)),
-                Ok(Err(e)) => {
-                    let problem = format!("Waiting for a lock broke off: {e}");
-                    return Err(Error::Internal(problem));
-                }
+                Ok(Err(e)) => return Err(Error::task("waiting for a lock")(e)),
                 // The lock has passed to another holder.
                 Err(_) => {}
             }
             if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.home)? {
-                let message = format!(
-                    "The files of pod {} are being changed by process {pid}, which is stopped: \
-                     continue it, or end it; `pod rm --force` ends the pod's owner",
-                    self.name()
-                );
-                return Err(Error::Remote {
-                    kind: ErrorKind::Unavailable,
-                    message,
-                });
+                let pod = self.name().to_owned();
+                return Err(OwnerError::Stopped { pod, pid }.into());
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::engine::handle::PodHandle;
 use crate::engine::status::Outcome;
 use crate::engine::wire::changes::{Change, request, to_operation};
 use crate::engine::wire::errors;
-use crate::error::{Error, Result};
+use crate::error::{Error, OwnerError, Result};
 
 impl PodHandle {
     /// Makes changes one after the other. No other operation on the pod runs in between, and
@@ -64,5 +64,5 @@ impl PodHandle {
 }
 
 fn broken() -> Error {
-    Error::Internal("The owner's answer cannot be read".into())
+    OwnerError::Answer("results are missing".into()).into()
 }

@@ -78,9 +78,7 @@ impl Engine {
             let (engine, images, wanted) = (self.clone(), images.clone(), wanted.to_owned());
             let tried =
                 tokio::task::spawn_blocking(move || images.remove_unused(&engine, &wanted, force));
-            let tried = tried
-                .await
-                .map_err(|e| Error::Internal(format!("Removing an image broke off: {e}")))?;
+            let tried = tried.await.map_err(Error::task("removing an image"))?;
             match tried {
                 Ok(removed) => {
                     removed.append_events(&self.images()?);

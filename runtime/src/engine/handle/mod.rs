@@ -65,7 +65,7 @@ impl PodHandle {
     /// Creates a container in the pod.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`]; [`Error::Invalid`] naming what is wrong;
+    /// [`Error::AlreadyExists`]; [`Error::InvalidValue`] naming what is wrong;
     /// [`Error::WrongState`] if the pod is being removed.
     pub async fn create_container(&self, definition: &ContainerDefinition) -> Result<()> {
         let name = definition.name.clone();
@@ -272,10 +272,7 @@ impl PodHandle {
                 state: state.status.to_string(),
             });
         }
-        Err(Error::Internal(format!(
-            "The owner of pod {} ends each time",
-            self.name()
-        )))
+        Err(self.owner_keeps_exiting())
     }
 
     /// The processes of a container, with the guest's pids.

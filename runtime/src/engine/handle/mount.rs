@@ -34,7 +34,7 @@ impl PodHandle {
     /// until [`PodHandle::unmount`] was called as often.
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
+    /// [`crate::Error::NotFound`]; [`crate::Error::Image`] if its image is damaged.
     pub async fn mount(&self, container: &str) -> Result<PathBuf> {
         self.hold(container, RootfsUser::Mount).await
     }

@@ -138,10 +138,7 @@ impl PodHandle {
                 Err(e) => return Err(e),
             }
         }
-        Err(Error::Internal(format!(
-            "Pod {} gets a new owner each time",
-            self.name()
-        )))
+        Err(self.owner_keeps_exiting())
     }
 
     /// Removes the pod if `run` made it for a container and it has no container left.

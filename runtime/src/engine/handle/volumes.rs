@@ -69,9 +69,7 @@ impl Engine {
         loop {
             let (engine, wanted) = (self.clone(), name.to_owned());
             let tried = tokio::task::spawn_blocking(move || engine.try_remove_volume(&wanted));
-            let tried = tried
-                .await
-                .map_err(|e| Error::Internal(format!("Removing a volume broke off: {e}")))??;
+            let tried = tried.await.map_err(Error::task("removing a volume"))??;
             if tried.is_empty() {
                 return Ok(());
             }

@@ -26,7 +26,7 @@ impl PodHandle {
         let (pod, name, wanted) = (self.clone(), container.to_owned(), wanted.to_vec());
         tokio::task::spawn_blocking(move || pod.wait_blocking(&name, &wanted, interval))
             .await
-            .map_err(|e| Error::Internal(format!("Waiting for {container} broke off: {e}")))?
+            .map_err(Error::task("waiting for a container"))?
     }
 
     fn wait_blocking(

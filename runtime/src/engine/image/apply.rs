@@ -56,7 +56,7 @@ impl Overrides {
     /// Merges these settings with those of the image, if there is one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a setting of the image that cannot be applied.
+    /// [`Error::InvalidValue`] for a setting of the image that cannot be applied.
     pub fn over(self, image: Option<&ImageConfiguration>) -> Result<Effective> {
         let nothing = Config::default();
         let config = image.and_then(|image| image.config().as_ref());
@@ -90,8 +90,8 @@ impl Overrides {
             (Some(signal), _) => signal,
             (None, None) => libc::SIGTERM,
             (None, Some(text)) => signal(&text).ok_or_else(|| {
-                let cure = "give another with --stop-signal";
-                Error::Invalid(format!("The image's stop signal {text:?} is none: {cure}"))
+                let expected = "a signal: give another with --stop-signal";
+                Error::invalid("stop signal of the image", text, expected)
             })?,
         };
         let workdir = self
@@ -105,10 +105,8 @@ impl Overrides {
         let volumes: Vec<PathBuf> = volumes.collect();
         for path in volumes.iter().chain([&workdir]) {
             if !Path::new(path).is_absolute() {
-                return Err(Error::Invalid(format!(
-                    "{} is no absolute path in the container",
-                    path.display()
-                )));
+                let expected = "an absolute path in the container";
+                return Err(Error::invalid("directory", path.display(), expected));
             }
         }
         Ok(Effective {

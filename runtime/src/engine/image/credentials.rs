@@ -35,8 +35,7 @@ impl FromStr for Credentials {
     /// Parses `USER:PASSWORD`.
     fn from_str(text: &str) -> Result<Self> {
         let parts = text.split_once(':').filter(|(user, _)| !user.is_empty());
-        let (user, password) =
-            parts.ok_or_else(|| Error::Invalid("Credentials are given as USER:PASSWORD".into()))?;
+        let (user, password) = parts.ok_or(ImageError::NoPassword)?;
         Ok(Self {
             user: user.to_owned(),
             password: password.to_owned(),

@@ -21,7 +21,7 @@ impl Images {
     /// Finds an image by its name, its id or the beginning of its id.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] if several match.
+    /// [`Error::NotFound`]; [`Error::Ambiguous`] if several match.
     pub fn find(&self, wanted: &str) -> Result<ImageView> {
         self.find_locked(wanted, &self.shared()?)
     }
@@ -46,9 +46,14 @@ impl Images {
         });
         match (found.next(), found.next()) {
             (Some(image), None) => Ok(image),
-            (Some(_), Some(_)) => Err(Error::Invalid(format!(
-                "image {wanted:?} is ambiguous: give more of its id"
-            ))),
+            (Some(one), Some(other)) => {
+                let all = [one, other].into_iter().chain(found);
+                Err(Error::Ambiguous {
+                    what: "image",
+                    id: wanted.to_owned(),
+                    matches: all.map(|view| view.image.id).collect(),
+                })
+            }
             (None, _) => match bad.into_iter().find(|bad| hex && bad.id.starts_with(id)) {
                 Some(bad) => Err(bad.error),
                 None => Err(Error::not_found("image", wanted)),

@@ -147,9 +147,8 @@ fn lease_of(image: &Image) -> Lease {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::Internal(format!("Taking an image in broke off: {e}")))?
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(Error::task("importing an image"))?
 }
 
 /// An image that is being imported.

@@ -32,17 +32,15 @@ impl Filter {
     /// Parses filters of the form `KEY=VALUE`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an unknown key.
+    /// [`Error::InvalidValue`] for an unknown key.
     pub fn parse<T: AsRef<str>>(filters: &[T]) -> Result<Self> {
         let mut filter = Self::default();
         for text in filters.iter().map(AsRef::as_ref) {
             match text.split_once('=') {
                 Some((key, value)) if KEYS.contains(&key) => filter.want(key, value),
                 _ => {
-                    return Err(Error::Invalid(format!(
-                        "--filter {text}: it is KEY=VALUE, with one of {} as KEY",
-                        KEYS.join(", ")
-                    )));
+                    let expected = format!("KEY=VALUE, with KEY one of {}", KEYS.join(", "));
+                    return Err(Error::invalid("filter", text, expected));
                 }
             }
         }
@@ -134,8 +132,15 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused() {
         for bad in ["colour=red", "event", "=x"] {
-            let said = Filter::parse(&[bad]).unwrap_err().to_string();
-            assert!(said.contains(bad) && said.contains("container"), "{said}");
+            let error = Filter::parse(&[bad]).unwrap_err();
+            assert!(
+                matches!(
+                    &error,
+                    Error::InvalidValue { value, expected, .. }
+                        if value == bad && expected.contains("container")
+                ),
+                "{error}"
+            );
         }
     }
 

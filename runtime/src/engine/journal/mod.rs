@@ -119,8 +119,7 @@ impl Event {
     }
 
     fn line(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|e| Error::Internal(format!("Cannot encode an event: {e}")))
+        serde_json::to_vec(self).map_err(Error::encode("an event"))
     }
 }
 

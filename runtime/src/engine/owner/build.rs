@@ -35,8 +35,7 @@ impl Owner {
         let root = Root::of(&definition.rootfs, &home)?;
         let spec = self.spec(container, &root, volumes)?;
         let path = bundle.join("config.json");
-        let text = serde_json::to_vec_pretty(&spec)
-            .map_err(|e| Error::Internal(format!("Cannot encode the spec of {name}: {e}")))?;
+        let text = serde_json::to_vec_pretty(&spec).map_err(Error::encode("the OCI spec"))?;
         fs::write(&path, text).on("write", &path)?;
 
         let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
@@ -109,8 +108,7 @@ impl Owner {
         let made = tokio::task::spawn_blocking(move || {
             volume::mounts(&volumes, &definition, &home, &state, owner)
         });
-        made.await
-            .map_err(|e| Error::Internal(format!("Filling volumes broke off: {e}")))?
+        made.await.map_err(Error::task("filling volumes"))?
     }
 
     /// The spec for the VM: the definition's, adapted to the pod.

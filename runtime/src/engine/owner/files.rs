@@ -11,7 +11,7 @@ impl Owner {
     /// As `PodHandle::mount`, also for a lease.
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`]; [`crate::Error::Invalid`] if its image is damaged.
+    /// [`crate::Error::NotFound`]; [`crate::Error::Image`] if its image is damaged.
     pub async fn mount(&self, name: &str, user: RootfsUser) -> Result<PathBuf> {
         // The container must not be built or removed at the same time.
         let _op = self.op.lock().await;

@@ -143,7 +143,7 @@ impl Owner {
     ) -> Result<()> {
         let container = self.tracked(name)?;
         if container.now().status.is_live() {
-            let json = serde_json::to_vec(resources).map_err(|e| Error::Internal(e.to_string()))?;
+            let json = serde_json::to_vec(resources).map_err(Error::encode("OCI resources"))?;
             self.live_or("update")?.update(name, &json).await?;
         }
         self.change(&container, |state| {

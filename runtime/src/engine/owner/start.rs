@@ -43,7 +43,7 @@ impl Owner {
     /// well; without, a container is not started if one of its dependencies does not run.
     ///
     /// # Errors
-    /// As [`Owner::init`]; [`Error::Invalid`] for dependencies in a circle.
+    /// As [`Owner::init`]; [`Error::Dependency`] for dependencies in a circle.
     pub async fn start(self: &Arc<Self>, names: &[String], dependencies: bool) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let outcome = self.start_locked(names, dependencies).await;

@@ -33,7 +33,7 @@ impl DataPaths {
     /// The paths of a pod.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] if a name is not a plain identifier.
+    /// [`crate::Error::InvalidValue`] if a name is not a plain identifier.
     pub fn new(data_root: &Path, namespace: &str, name: &str) -> Result<Self> {
         check_id("namespace", namespace)?;
         check_id("pod name", name)?;
@@ -88,7 +88,7 @@ impl DataPaths {
     /// The paths of one container.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] if the name is not a plain identifier.
+    /// [`crate::Error::InvalidValue`] if the name is not a plain identifier.
     pub fn container(&self, name: &str) -> Result<ContainerPaths> {
         check_id("container name", name)?;
         Ok(ContainerPaths(self.containers().join(name)))

@@ -62,7 +62,11 @@ pub(in crate::engine) fn mounts(
             .typ("bind")
             .source(dir.data())
             .options(options);
-        mounts.push(mount.build().map_err(|e| Error::Internal(e.to_string()))?);
+        mounts.push(
+            mount
+                .build()
+                .map_err(Error::encode("the mount of a volume"))?,
+        );
     }
     Ok(mounts)
 }
@@ -70,7 +74,7 @@ pub(in crate::engine) fn mounts(
 /// The paths of a container's volumes on the host, by their paths in the container.
 ///
 /// # Errors
-/// [`Error::Invalid`] for an invalid name.
+/// [`Error::InvalidValue`] for an invalid name.
 pub(in crate::engine) fn places(
     volumes: &Volumes,
     definition: &ContainerDefinition,

@@ -157,7 +157,7 @@ impl Volumes {
     /// Creates a volume.
     ///
     /// # Errors
-    /// [`crate::Error::AlreadyExists`]; [`crate::Error::Invalid`] for a bad name.
+    /// [`crate::Error::AlreadyExists`]; [`crate::Error::InvalidValue`] for a bad name.
     pub fn create(&self, volume: &Volume) -> Result<()> {
         let dir = self.dir(&volume.name)?;
         let _held = self.exclusive()?;

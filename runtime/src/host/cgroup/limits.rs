@@ -66,14 +66,12 @@ impl CpuLimits {
 
     /// Sets the limits of the cgroup with these directories.
     pub(super) fn apply(&self, dirs: &[PathBuf]) -> Result<()> {
-        for (what, files) in self.list() {
+        for (limit, files) in self.list() {
             let files = files.into_iter().flat_map(|(file, value)| {
                 dirs.iter().map(move |dir| (dir.join(file), value.clone()))
             });
             let Some((file, value)) = files.into_iter().find(|(file, _)| file.exists()) else {
-                return Err(Error::Invalid(format!(
-                    "This host has no cgroup controller for a pod's {what}: mount it, or leave out the limit"
-                )));
+                return Err(Error::NoController { limit });
             };
             fs::write(&file, &value).on("set the limit", &file)?;
         }
@@ -155,8 +153,12 @@ mod tests {
     #[test]
     fn a_limit_that_cannot_be_set_is_named() {
         let none = dir(&["cpu.shares"]);
-        let said = all().apply(&[none.path().to_owned()]).unwrap_err();
-        assert!(said.to_string().contains("CPU period"), "{said}");
+        let error = all().apply(&[none.path().to_owned()]).unwrap_err();
+        let limit = "CPU period";
+        assert!(
+            matches!(error, Error::NoController { limit: found } if found == limit),
+            "{error}"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount as sys_mount, umount2};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, MountError, Result};
 use crate::host::mountinfo::{self, MountInfo};
 use crate::host::overlay;
 
@@ -29,7 +29,7 @@ impl Mount {
     /// Mounts onto `target`, which must exist.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the source does not exist, [`Error::Io`] if the kernel refuses.
+    /// [`Error::InvalidPath`] if the source does not exist, [`Error::Mount`] if the kernel refuses.
     pub fn attach(&self, target: &Path) -> Result<()> {
         let options = Options::parse(&self.options);
         let bind = self.kind == "bind" || options.flags.contains(MsFlags::MS_BIND);
@@ -47,13 +47,13 @@ impl Mount {
             Some(options.data.as_str()),
         )
         .map_err(|e| {
-            Error::Invalid(format!(
-                "Cannot mount {} {:?} on {}: {e} (options {:?})",
-                self.kind,
-                self.source,
-                target.display(),
-                self.options
-            ))
+            MountError::Mount {
+                fs_type: self.kind.clone(),
+                target: target.to_owned(),
+                options: self.options.join(","),
+                error: e.into(),
+            }
+            .into()
         })
     }
 }
@@ -146,14 +146,13 @@ impl Options {
 /// writable mount of a tree that is read-only for the container.
 fn bind_mount(source: &Path, target: &Path, options: &Options) -> Result<()> {
     let fail = |e: rustix::io::Errno| match e {
-        rustix::io::Errno::NOENT => {
-            Error::Invalid(format!("Mount source {} does not exist", source.display()))
+        rustix::io::Errno::NOENT => Error::invalid_path("mount source", source)(e),
+        e => MountError::Bind {
+            source_path: source.to_owned(),
+            target: target.to_owned(),
+            error: e.into(),
         }
-        e => Error::Invalid(format!(
-            "Cannot bind {} to {}: {e}",
-            source.display(),
-            target.display()
-        )),
+        .into(),
     };
     let tree = clone_tree(source, options.flags.contains(MsFlags::MS_REC)).map_err(fail)?;
     // Private or slave regardless of the options, as by default with runc: mounts and unmounts

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Number, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{DeviceError, DeviceProblem, Error, Result};
 
 /// A block device, opened with the guest's rights.
 pub(super) struct Open {
@@ -27,19 +27,26 @@ fn number_of(meta: &Metadata) -> Option<Number> {
         .then(|| (libc::major(device), libc::minor(device)))
 }
 
+/// The error of a device that cannot be used.
+pub(super) fn refusal(wanted: &Wanted, problem: DeviceProblem) -> Error {
+    DeviceError {
+        path: wanted.path.clone(),
+        major: wanted.number.0,
+        minor: wanted.number.1,
+        problem,
+    }
+    .into()
+}
+
 /// Opens the device by its number, since the path in the spec is the one in the container.
 pub(super) fn open(wanted: &Wanted) -> Result<Open> {
     let (major, minor) = wanted.number;
-    let fail = |reason: String| {
-        Error::Invalid(format!(
-            "Block device {major}:{minor} of the host (for {}): {reason}",
-            wanted.path.display()
-        ))
-    };
+    let fail = |problem| refusal(wanted, problem);
     let sys = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-    let event = fs::read_to_string(sys.join("uevent")).map_err(|e| fail(e.to_string()))?;
+    let event =
+        fs::read_to_string(sys.join("uevent")).map_err(|e| fail(DeviceProblem::Unknown(e)))?;
     let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="));
-    let name = name.ok_or_else(|| fail("it has no name".into()))?;
+    let name = name.ok_or_else(|| fail(DeviceProblem::NoName))?;
     let path = Path::new("/dev").join(name);
     let protected = fs::read_to_string(sys.join("ro")).is_ok_and(|ro| ro.trim() == "1");
     let read_only = wanted.read_only || protected;
@@ -49,10 +56,14 @@ pub(super) fn open(wanted: &Wanted) -> Result<Open> {
     } else {
         OpenOptions::new().read(true).write(true).open(&path)
     };
-    let cannot = |e| fail(format!("cannot open {}: {e}", path.display()));
+    let node = path.clone();
+    let cannot = |source| {
+        let node = path.clone();
+        fail(DeviceProblem::Open { node, source })
+    };
     let file = opened.map_err(cannot)?;
     if number_of(&file.metadata().map_err(cannot)?) != Some(wanted.number) {
-        return Err(fail(format!("{} is another device", path.display())));
+        return Err(fail(DeviceProblem::Changed { node }));
     }
     Ok(Open {
         file: file.into(),
@@ -72,11 +83,15 @@ mod tests {
             read_only: true,
             mount: None,
         };
-        let error = open(&wanted).err().unwrap().to_string();
-        assert!(
-            error.contains("4095:7") && error.contains("/dev/disk"),
-            "{error}"
-        );
+        match open(&wanted).err().unwrap() {
+            Error::Device(DeviceError {
+                path,
+                major: 4095,
+                minor: 7,
+                problem: DeviceProblem::Unknown(_),
+            }) => assert_eq!(path, wanted.path),
+            other => panic!("{other:?}"),
+        }
         assert_eq!(number(Path::new("/dev/null")), None);
         assert_eq!(number(Path::new("/no/such")), None);
     }

@@ -22,7 +22,7 @@ use hypervisor::Extra;
 use oci_spec::runtime::Spec;
 use protos::agent as api;
 
-use crate::error::{Error, Result};
+use crate::error::{DeviceProblem, Error, GuestError, Result};
 use crate::pod::vm::GuestVm;
 use crate::sync::lock;
 
@@ -73,7 +73,7 @@ impl Disks {
     /// the operation lock. [`Disks::detach`] undoes it, also after a failure.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this VM cannot have more devices; [`Error::Invalid`], naming
+    /// [`Error::Unsupported`] if this VM cannot have more devices; [`Error::Device`], naming
     /// the device, if it cannot be used; the hypervisor's and the agent's.
     pub(crate) async fn attach(
         &self,
@@ -86,7 +86,7 @@ impl Disks {
         for device in wanted {
             if !vm.can_attach {
                 return Err(Error::Unsupported(format!(
-                    "A block device of the host ({}) in a VM that cannot be given devices (hypervisor = \"kvm\" can)",
+                    "a block device of the host ({}) in a VM without hot-plug (hypervisor = \"kvm\" has it)",
                     device.path.display()
                 )));
             }
@@ -100,10 +100,7 @@ impl Disks {
     async fn attach_one(&self, vm: &GuestVm, container: &str, wanted: &Wanted) -> Result<Disk> {
         if let Some(there) = lock(&self.0).get_mut(&wanted.number) {
             if there.read_only && !wanted.read_only {
-                return Err(Error::Invalid(format!(
-                    "Block device {} is read-only in another container of the pod",
-                    wanted.path.display()
-                )));
+                return Err(host::refusal(wanted, DeviceProblem::ReadOnly));
             }
             there.users.insert(container.to_owned());
             return Ok(there.disk.clone());
@@ -180,10 +177,8 @@ fn checked(answer: &api::AttachDeviceResponse) -> Result<Disk> {
         (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
     };
     if answer.major == 0 || !plain(&answer.name) {
-        return Err(Error::Internal(format!(
-            "The guest found no disk where one is, but {:?}",
-            answer.name
-        )));
+        let name = answer.name.clone();
+        return Err(GuestError::Disk { name }.into());
     }
     Ok(Disk {
         name: answer.name.clone(),

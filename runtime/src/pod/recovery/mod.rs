@@ -148,8 +148,7 @@ pub(crate) fn reap(
     let exits = exits(&dir);
     let state = read_unlocked::<PodRunState>(&dir.state());
     if let Some(state) = &state {
-        hypervisor::kill_recorded(&state.processes)
-            .map_err(|e| Error::Internal(format!("Pod {pod}: {e}")))?;
+        kill(pod, &state.processes)?;
     }
     let cgroups = state.map(|s| s.cgroups).unwrap_or_default();
     remove_locked(&dir, &ShareTree::new(dir.shared()), &cgroups)?;
@@ -216,8 +215,12 @@ pub(crate) fn kill_owner(pod: &str, owner: &OwnerProcess) -> Result<()> {
         pid: owner.pid,
         start_time: owner.start_time,
     };
-    hypervisor::kill_recorded(&[process])
-        .map_err(|e| Error::Internal(format!("The owner of pod {pod}: {e}")))
+    kill(pod, &[process])
+}
+
+fn kill(pod: &str, processes: &[hypervisor::VmProcess]) -> Result<()> {
+    let pod = pod.to_owned();
+    hypervisor::kill_recorded(processes).map_err(|source| Error::Kill { pod, source })
 }
 
 fn read<T: Stored>(dir: &RunPaths, path: &Path) -> Option<T> {

@@ -149,7 +149,7 @@ impl OwnerLock {
         let mut file = open(&path, true).on("open", &path)?;
         // The pod's lock excludes other owners-to-be; readers hold this lock only briefly.
         FileExt::lock_exclusive(&file).on("lock", &path)?;
-        let text = serde_json::to_vec(owner).map_err(|e| Error::Internal(e.to_string()))?;
+        let text = serde_json::to_vec(owner).map_err(Error::encode("the owner of a pod"))?;
         file.set_len(0).on("write", &path)?;
         file.rewind().on("write", &path)?;
         file.write_all(&text).on("write", &path)?;

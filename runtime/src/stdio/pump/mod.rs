@@ -52,7 +52,7 @@ impl Sink {
                     Self::open_path(Path::new(&uri["file://".len()..]), true)
                 }
                 Some(uri) if uri.contains("://") => {
-                    Err(Error::Unsupported(format!("The stdio address {uri:?}")))
+                    Err(Error::Unsupported(format!("stdio address {uri:?}")))
                 }
                 _ => Self::open_path(&path, false),
             },

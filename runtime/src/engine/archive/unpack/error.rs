@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::error::Error;
+use crate::error::{CopyError, CopyProblem, Error};
 
 /// The reason why the archive of a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,11 @@ impl Failure {
     /// Converts it to an error about a file outside layers.
     pub(in crate::engine) fn on(self, path: &Path) -> Error {
         match self {
-            Self::Refused(problem) => Error::Invalid(format!("{}: {problem}", path.display())),
+            Self::Refused(problem) => CopyError {
+                path: path.to_owned(),
+                problem: CopyProblem::Refused(problem),
+            }
+            .into(),
             Self::Io(action, source) => Error::Io {
                 action,
                 path: path.to_owned(),

@@ -60,7 +60,7 @@ pub enum Target {
 /// device node, set-id bit or file capability is made. Returns what was left out.
 ///
 /// # Errors
-/// [`Error::NotFound`] for an unknown container; [`Error::Invalid`] naming the path and what is
+/// [`Error::NotFound`] for an unknown container; [`Error::Copy`] naming the path and what is
 /// wrong with it.
 pub async fn copy(source: CopySource, target: Target, keep_owner: bool) -> Result<LeftOut> {
     let mut leases = Leases::default();
@@ -119,9 +119,7 @@ async fn copy_in(
             packed.map(|()| LeftOut::default())
         }
         (Some(from), Some(to)) => between(&from, &to, keep_owner),
-        (None, None) => Err(Error::Invalid(
-            "One of both ends must be a path: - to - copies nothing".into(),
-        )),
+        (None, None) => Err(Error::requires("copying", "a path: both ends are archives")),
     })
     .await
 }
@@ -142,7 +140,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::Internal(format!("Copying broke off: {e}")))?
+    done.map_err(Error::task("copying files"))?
 }
 
 /// The leased root file systems of a copy.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::engine::archive::{Ownership, Packer, Side};
 use crate::engine::records::definition::ContainerDefinition;
 use crate::engine::users;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, CopyError, CopyProblem, Error, Result};
 
 /// The most symbolic links followed in a path, as by the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -95,8 +95,9 @@ impl Place {
         bytes == b"." || bytes.ends_with(b"/.")
     }
 
-    pub(super) fn invalid(&self, problem: &str) -> Error {
-        Error::Invalid(format!("{}: {problem}", self.shown.display()))
+    pub(super) fn refusal(&self, problem: CopyProblem) -> Error {
+        let path = self.shown.clone();
+        CopyError { path, problem }.into()
     }
 
     /// Follows the path, also its last link, up to the directory that holds the named file. The
@@ -125,12 +126,12 @@ impl Place {
             let target = OsStr::from_bytes(target.to_bytes());
             path = above.join(target);
         }
-        Err(self.invalid("too many symbolic links"))
+        Err(self.refusal(CopyProblem::Links))
     }
 
     pub(super) fn found(&self, root: &OwnedFd, dir: &Path, name: OsString) -> Result<PathEntry> {
         let dir = beneath(root, dir).map_err(|e| match e {
-            Errno::NOENT | Errno::NOTDIR => self.invalid("no such directory"),
+            Errno::NOENT | Errno::NOTDIR => self.refusal(CopyProblem::NoDirectory),
             e => Error::Io {
                 action: "open",
                 path: self.shown.clone(),
@@ -157,10 +158,10 @@ impl Place {
     pub(super) fn source(&self) -> Result<PathEntry> {
         let found = self.find()?;
         match found.kind {
-            None => Err(self.invalid("no such file or directory")),
+            None => Err(self.refusal(CopyProblem::NotFound)),
             Some(FileType::Directory) => Ok(found),
-            Some(_) if self.means_a_directory() => Err(self.invalid("not a directory")),
-            Some(FileType::Socket) => Err(self.invalid("a socket cannot be copied")),
+            Some(_) if self.means_a_directory() => Err(self.refusal(CopyProblem::NotADirectory)),
+            Some(FileType::Socket) => Err(self.refusal(CopyProblem::Socket)),
             Some(_) => Ok(found),
         }
     }
@@ -169,9 +170,9 @@ impl Place {
     pub(super) fn directory(&self) -> Result<OpenDir> {
         let found = self.find()?;
         match found.kind {
-            None => Err(self.invalid("no such directory")),
+            None => Err(self.refusal(CopyProblem::NoDirectory)),
             Some(FileType::Directory) => found.open().on("open", &self.shown),
-            Some(_) => Err(self.invalid("not a directory")),
+            Some(_) => Err(self.refusal(CopyProblem::NotADirectory)),
         }
     }
 
@@ -182,18 +183,18 @@ impl Place {
         let is_directory = source.kind == Some(FileType::Directory);
         let node = |kind: FileType| kind.is_char_device() || kind.is_block_device();
         if self.side == Side::Host && source.kind.is_some_and(node) {
-            return Err(self.invalid("a device node of a container is not made on the host"));
+            return Err(self.refusal(CopyProblem::Device));
         }
         match found.kind {
             Some(FileType::Directory) => {
                 let into = found.open().on("open", &self.shown)?;
                 Ok((into, source.name_for_archive()))
             }
-            Some(_) if is_directory => Err(self.invalid("a directory cannot replace a file")),
-            Some(_) if self.means_a_directory() => Err(self.invalid("not a directory")),
+            Some(_) if is_directory => Err(self.refusal(CopyProblem::ReplacesFile)),
+            Some(_) if self.means_a_directory() => Err(self.refusal(CopyProblem::NotADirectory)),
             Some(_) => Ok((OpenDir(found.dir), found.name.into())),
             None if !is_directory && self.means_a_directory() => {
-                Err(self.invalid("no such directory"))
+                Err(self.refusal(CopyProblem::NoDirectory))
             }
             None if is_directory && source.called.is_none() => {
                 // The contents of a directory go into a new one.
@@ -306,12 +307,13 @@ pub(super) fn below_mounts<'a>(
         });
     };
     let Some((_, source, side)) = places.iter().find(|(place, ..)| place == deepest) else {
-        return Err(Error::Invalid(format!(
-            "{}: {} is a file system of the virtual machine, which the host does not see; let a process of the \
-             container copy it (container exec)",
-            path.display(),
-            deepest.display(),
-        )));
+        return Err(CopyError {
+            path: path.to_owned(),
+            problem: CopyProblem::InGuest {
+                mount: deepest.to_owned(),
+            },
+        }
+        .into());
     };
     let below = |root: &Path, path: PathBuf| BelowMounts {
         root: root.to_owned(),

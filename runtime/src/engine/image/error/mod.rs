@@ -4,6 +4,7 @@
 pub(crate) mod registry;
 
 use std::io;
+use std::path::PathBuf;
 
 #[cfg(feature = "pull")]
 use super::registry::RegistryError;
@@ -154,6 +155,15 @@ pub enum ImageError {
         file: String,
         /// The problem.
         problem: String,
+    },
+    /// Credentials on the command line are not USER:PASSWORD; they are not repeated.
+    #[error("invalid credentials: expected USER:PASSWORD")]
+    NoPassword,
+    /// A layer was removed from the store.
+    #[error("layer {} of the image is gone: pull the image again", layer.display())]
+    LayerGone {
+        /// Its directory.
+        layer: PathBuf,
     },
     /// Containers use the image.
     #[error(

@@ -70,33 +70,29 @@ impl PodResources {
     }
 
     fn check(&self) -> Result<()> {
-        let bad = |problem: String| Err(Error::Invalid(problem));
         // cgroup v1, cpu.shares: MIN_SHARES and MAX_SHARES of the scheduler.
         if let Some(shares) = self.cpu_shares
             && !(2..=262_144).contains(&shares)
         {
-            return bad(format!("CPU shares of {shares}: they are from 2 to 262144"));
+            return Err(Error::invalid("CPU shares", shares, "2 to 262144"));
         }
         // The kernel's sched-bwc.rst: 1 ms to 1 s, and a quota of 1 ms at least.
         if let Some(period) = self.cpu_period
             && !(1000..=1_000_000).contains(&period)
         {
-            return bad(format!(
-                "A CPU period of {period} µs: it is from 1000 to 1000000"
-            ));
+            return Err(Error::invalid("CPU period", period, "1000 to 1000000 µs"));
         }
         if let Some(quota) = self.cpu_quota
             && quota < 1000
             && quota != -1
         {
-            return bad(format!(
-                "A CPU quota of {quota} µs: it is 1000 at least, or -1 for none"
-            ));
+            let expected = "at least 1000 µs, or -1 for no limit";
+            return Err(Error::invalid("CPU quota", quota, expected));
         }
         if let Some(cpus) = &self.cpuset
             && !is_cpu_list(cpus)
         {
-            return bad(format!("The CPU set {cpus:?}: it is a list as in 0-3,7"));
+            return Err(Error::invalid("CPU set", cpus, "a list such as 0-3,7"));
         }
         Ok(())
     }
@@ -185,7 +181,7 @@ impl PodDefinition {
     /// Checks the definition by itself.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the field and the valid values.
+    /// [`Error::InvalidValue`] or another error that names the field.
     pub fn check(&self) -> Result<()> {
         check_id("namespace", &self.namespace)?;
         check_id("pod name", &self.name)?;
@@ -193,10 +189,8 @@ impl PodDefinition {
             check_hostname(hostname)?;
         }
         if !self.infra && !self.share.is_empty() {
-            return Err(Error::Invalid(
-                "Namespaces cannot be shared without an infra container: share none, or keep it"
-                    .into(),
-            ));
+            let needs = "an infra container: share none, or keep it";
+            return Err(Error::requires("sharing namespaces", needs));
         }
         self.resources.check()?;
         if let Some(parent) = &self.cgroup_parent {
@@ -320,28 +314,23 @@ impl ContainerDefinition {
     /// Checks the definition by itself.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the field and the valid values.
+    /// [`Error::InvalidValue`] or another error that names the field.
     pub fn check(&self) -> Result<()> {
         check_id("container name", &self.name)?;
         if self.command().is_empty() {
-            return Err(Error::Invalid(format!(
-                "Container {}: there is no command to run, and its image has none",
-                self.name
-            )));
+            return Err(Error::NoCommand {
+                what: "container",
+                id: self.name.clone(),
+            });
         }
         if !(1..=64).contains(&self.stop_signal) {
-            return Err(Error::Invalid(format!(
-                "Container {}: {} is no signal (1 to 64)",
-                self.name, self.stop_signal
-            )));
+            return Err(Error::invalid("stop signal", self.stop_signal, "1 to 64"));
         }
         if let Rootfs::Directory(path) = &self.rootfs
             && !path.is_dir()
         {
-            return Err(Error::Invalid(format!(
-                "The root file system {} is not a directory",
-                path.display()
-            )));
+            let error = std::io::ErrorKind::NotADirectory;
+            return Err(Error::invalid_path("root file system", path)(error));
         }
         Ok(())
     }
@@ -356,9 +345,8 @@ fn check_hostname(name: &str) -> Result<()> {
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
     if name.len() > 64 || !name.split('.').all(label) {
-        return Err(Error::Invalid(format!(
-            "{name:?} is no host name: up to 64 letters, digits and '-', in parts joined by '.'"
-        )));
+        let expected = "up to 64 letters, digits and '-', in parts joined by '.'";
+        return Err(Error::invalid("host name", name, expected));
     }
     Ok(())
 }
@@ -370,30 +358,28 @@ fn is_slice(parent: &std::path::Path) -> bool {
 /// A path for cgroupfs, or a slice for systemd: `/pods/web`, `web.slice`.
 fn check_cgroup_parent(parent: &std::path::Path) -> Result<()> {
     let text = parent.to_string_lossy();
-    let bad = |problem: &str| {
-        Err(Error::Invalid(format!(
-            "The cgroup parent {text}: {problem}"
-        )))
-    };
+    let bad = |expected: &'static str| Err(Error::invalid("cgroup parent", &text, expected));
     if text.ends_with(".slice") {
         if text.contains('/') {
-            return bad("a slice of systemd is named without its path, as in web-backend.slice");
+            return bad("the name of a systemd slice without its path, such as web-backend.slice");
         }
         // systemd.slice(5): dashes nest. A name has no dash at its ends, and no two in a row.
         let stem = text.trim_end_matches(".slice");
         if stem != "-" && (stem.is_empty() || stem.split('-').any(str::is_empty)) {
-            return bad("dashes nest slices: none at the ends and no two in a row");
+            return bad(
+                "no dashes at the ends of a slice's name, and no two in a row: they nest slices",
+            );
         }
         return Ok(());
     }
     if !parent.is_absolute() {
-        return bad("a path of cgroupfs starts with /, a slice of systemd ends in .slice");
+        return bad("a path that starts with /, or a systemd slice that ends in .slice");
     }
     if parent
         .components()
         .any(|part| matches!(part, std::path::Component::ParentDir))
     {
-        return bad("it must not contain ..");
+        return bad("a path without ..");
     }
     Ok(())
 }

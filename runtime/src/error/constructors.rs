@@ -1,0 +1,101 @@
+//! Short ways to make errors.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Cause, Error, Result};
+
+impl Error {
+    /// The error for a missing pod, container or exec.
+    pub fn not_found(what: &'static str, id: impl Into<String>) -> Self {
+        Self::NotFound {
+            what,
+            id: id.into(),
+        }
+    }
+
+    /// A value that its field does not take.
+    pub fn invalid(
+        field: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::InvalidValue {
+            field: field.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// A path that cannot be used, for `map_err`.
+    pub fn invalid_path<E: Into<io::Error>>(
+        what: impl Into<Cow<'static, str>>,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
+        move |error| Self::InvalidPath {
+            what: what.into(),
+            path: path.into(),
+            source: error.into(),
+        }
+    }
+
+    /// Something that is given without what it needs.
+    pub fn requires(
+        what: impl Into<Cow<'static, str>>,
+        needs: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::Requires {
+            what: what.into(),
+            needs: needs.into(),
+        }
+    }
+
+    /// A document of the request that cannot be read, for `map_err`.
+    pub fn decode<E: Into<Cause>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Decode {
+            what,
+            source: error.into(),
+        }
+    }
+
+    /// A document that cannot be made, for `map_err`.
+    pub fn encode<E: Into<Cause>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Encode {
+            what,
+            source: error.into(),
+        }
+    }
+
+    /// A task that ended before its work, for `map_err`.
+    pub fn task<E: Into<Cause>>(task: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::TaskFailed {
+            task,
+            source: error.into(),
+        }
+    }
+
+    /// The error for a bad file, with the remedy.
+    pub fn bad_file(path: impl Into<PathBuf>, problem: impl ToString) -> Self {
+        Self::BadFile {
+            path: path.into(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// A trait that gives a system error its verb and path.
+pub(crate) trait Context<T> {
+    /// `cannot {action} {path}: {error}`.
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> Context<T> for std::result::Result<T, E> {
+    fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|e| Error::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source: e.into(),
+        })
+    }
+}

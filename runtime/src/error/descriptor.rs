@@ -1,0 +1,106 @@
+//! Errors of descriptors that a client passes to a process.
+
+use std::io;
+
+use super::ErrorKind;
+
+/// What a VM can be given; the end of several texts.
+const STREAMS: &str = "a VM can be given files, pipes, terminals and stream sockets only";
+
+/// Why a descriptor cannot be passed to a process.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptorError {
+    /// Its number is too low or too high.
+    #[error("cannot pass descriptor {number}: expected {first} to {last}")]
+    OutOfRange {
+        /// The descriptor.
+        number: u32,
+        /// The lowest number.
+        first: u32,
+        /// The highest number.
+        last: u32,
+    },
+    /// It is given more than once.
+    #[error("descriptor {number} is given twice")]
+    Repeated {
+        /// The descriptor.
+        number: u32,
+    },
+    /// There are too many.
+    #[error("cannot pass {count} descriptors: at most {most} are allowed")]
+    TooMany {
+        /// So many were given.
+        count: usize,
+        /// So many are allowed.
+        most: usize,
+    },
+    /// A process is started without its descriptors, or with others.
+    #[error(
+        "{process} needs descriptors {wanted:?} of the client that starts it, and is given {given}: start it attached, not detached"
+    )]
+    NotGiven {
+        /// The container or session.
+        process: String,
+        /// The numbers that it was created with.
+        wanted: Vec<u32>,
+        /// So many were given.
+        given: usize,
+    },
+    /// The process runs already.
+    #[error("{process} is running: descriptors can be passed at its start only")]
+    Running {
+        /// The container or session.
+        process: String,
+    },
+    /// It is not open.
+    #[error(
+        "descriptor {number} is not open: open it, as {number}<FILE or {number}>FILE do in a shell, or give fewer"
+    )]
+    NotOpen {
+        /// The descriptor.
+        number: u32,
+    },
+    /// It is nothing that a stream of bytes can stand for.
+    #[error("cannot pass descriptor {number}, {found}: {STREAMS}")]
+    NoStream {
+        /// The descriptor.
+        number: u32,
+        /// "a directory or a path only".
+        found: &'static str,
+    },
+    /// It is a file or a pipe that is open for both ways.
+    #[error(
+        "cannot pass descriptor {number}, which is open for reading and writing: open it for one of the \
+         two, as {number}<FILE and {number}>FILE do in a shell"
+    )]
+    BothWays {
+        /// The descriptor.
+        number: u32,
+    },
+    /// The kernel refuses to tell of it or to change it.
+    #[error("cannot pass descriptor {number}: {source}")]
+    System {
+        /// The descriptor.
+        number: u32,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The client's end of its stream cannot be used.
+    #[error("cannot use the client's end of descriptor {number}: {source}")]
+    Client {
+        /// The descriptor.
+        number: u32,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl DescriptorError {
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Client { .. } => ErrorKind::Internal,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Errors of owners of pods: the processes that run their VMs.
+
+use super::ErrorKind;
+
+/// What is wrong with the owner of a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnerError {
+    /// It holds its lock, and does not serve.
+    #[error("the owner of pod {pod} is alive but does not answer: `pod rm --force` ends it")]
+    NoAnswer {
+        /// The pod.
+        pod: String,
+    },
+    /// It, or another process, was stopped while it changed the pod's files.
+    #[error(
+        "the files of pod {pod} are being changed by process {pid}, which is stopped: \
+         continue it, or end it; `pod rm --force` ends the pod's owner"
+    )]
+    Stopped {
+        /// The pod.
+        pod: String,
+        /// The process that holds the pod's lock.
+        pid: u32,
+    },
+    /// Each one that is started ends before it answers.
+    #[error("the owner of pod {pod} keeps exiting")]
+    KeepsExiting {
+        /// The pod.
+        pod: String,
+    },
+    /// Its answer is not what was asked for.
+    #[error("cannot read the owner's answer: {0}")]
+    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl OwnerError {
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoAnswer { .. } | Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::KeepsExiting { .. } | Self::Answer(_) => ErrorKind::Internal,
+        }
+    }
+}
