@@ -1,4 +1,4 @@
-# rust-kata: everything starts here; `make help` tells what there is.
+# rust-kata: the targets for building, testing and installing; `make help` lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,40 +8,40 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# auto: the tuned guest kernel when it is built, else Debian's; debian or tuned force one; a path is a kernel of one's own.
+# auto: the tuned guest kernel if it is built, else Debian's; debian or tuned: that one; a path: your own kernel.
 KERNEL ?= auto
-# End-to-end tests at a time: each has a containerd and virtual machines of its own.
+# How many end-to-end tests run at a time: each has a containerd and virtual machines of its own.
 TEST_THREADS ?= 1
-# Of the tests that need KVM: smoke takes minutes, all takes more than an hour where KVM is emulated.
+# The set of tests that need KVM: smoke takes minutes, all takes more than an hour if KVM is emulated.
 SUITE ?= smoke
 
 DIST := target/dist
 SHARE := $(DIST)/share/rust-kata
-# The demo's tree: unoptimised, so that a first look takes little time. The other one is what is used and installed.
+# The demo's tree: unoptimised, so that the first build is quick. The other tree is the one to use and install.
 DEMO := target/demo
 TAR = target/rust-kata-$(shell sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)-x86_64.tar.gz
 BINARIES := containerd-shim-rust-kata-v2 rust-kata rust-kata-vmm
 
 TARGET := x86_64-unknown-linux-gnu
 AGENT := target/agent/$(TARGET)/agent/rust-kata-agent
-# The agent is PID 1 of an otherwise empty guest: static, libseccomp included (.cargo/config.toml).
-# It has a target directory of its own, for its flags are not those of the host's binaries.
+# The agent is PID 1 of an otherwise empty guest: static, with libseccomp (.cargo/config.toml).
+# It has a target directory of its own, since its flags differ from those of the host's binaries.
 AGENT_ENV := CARGO_TARGET_DIR=target/agent RUSTFLAGS='-C target-feature=+crt-static'
 
-# place FROM TO MODE: copies when the contents differ, by a rename, so that a running binary is not in the way.
+# place FROM TO MODE: copies if the contents differ, by a rename, which works for a running binary, too.
 define place
 place() { cmp -s "$$1" "$$2" || { install -D -m "$$3" "$$1" "$$2.new" && mv "$$2.new" "$$2"; }; }
 endef
 
 .DEFAULT_GOAL := build
 
-## make                the same as make build
-## make setup          install what building, running and testing need (Debian, root); nothing when it is there
+## make                same as make build
+## make setup          install the packages for building, running and testing that are missing (Debian, root)
 .PHONY: setup
 setup:
 	@guest/setup build run test
 
-## make build          everything, in target/dist: put target/dist/bin in PATH and containerd finds the runtime
+## make build          build everything in target/dist; with target/dist/bin in its PATH containerd finds the runtime
 .PHONY: build
 build: host guest
 
@@ -58,11 +58,11 @@ host: setup-build
 	@$(DIST)/bin/rust-kata man $(DIST)/share/man/man1.new
 	@rm -rf $(DIST)/share/man/man1 && mv $(DIST)/share/man/man1.new $(DIST)/share/man/man1
 
-## make man            the man pages, in target/dist/share/man/man1 (with the build)
+## make man            build, with the man pages in target/dist/share/man/man1
 .PHONY: man
 man: host
 
-## make guest          the guest alone: agent, kernel and initrd (KERNEL=auto|debian|tuned)
+## make guest          build only the guest: agent, kernel and initrd (KERNEL=auto|debian|tuned)
 .PHONY: guest
 guest: agent
 	@$(MAKE) initrd
@@ -71,7 +71,7 @@ guest: agent
 agent: setup-build
 	@$(AGENT_ENV) $(CARGO) build --profile agent --target $(TARGET) -p rust-kata-agent
 
-## make initrd         kernel and initrd with the agent that is there (AGENT=path for another)
+## make initrd         make kernel and initrd with the present agent (AGENT=path for another)
 .PHONY: initrd
 initrd:
 	@$(place); kernel=$$(guest/kernel '$(KERNEL)'); \
@@ -79,12 +79,12 @@ initrd:
 	guest/make-initrd $(AGENT) "$$kernel" $(SHARE)/initrd.img; \
 	place "$$kernel/vmlinux" $(SHARE)/vmlinux 644
 
-## make kernel         build the tuned guest kernel, once: it is kept in ~/.cache/rust-kata (RUST_KATA_CACHE)
+## make kernel         build the tuned guest kernel once, and keep it in ~/.cache/rust-kata (RUST_KATA_CACHE)
 .PHONY: kernel
 kernel: setup-build
 	@guest/tuned-kernel
 
-## make demo           build the least that runs a container, unoptimised, in target/demo; run one and show what it says
+## make demo           build a minimal, unoptimised tree in target/demo, run a container with it and show the output
 .PHONY: demo
 demo:
 	@guest/step packages 'what building and running need, from the distribution' guest/setup build run
@@ -95,7 +95,7 @@ demo:
 
 # Without the command line, and so without registries and TLS.
 DEMO_HOST := --no-default-features -p rust-kata-shim --bin containerd-shim-rust-kata-v2 -p rust-kata-hypervisor --bin rust-kata-vmm
-# Only the program itself needs to know that it is static: so it shares what it depends on with the others.
+# Only the program itself is linked as static, so that it shares its dependencies with the others.
 DEMO_AGENT := -p rust-kata-agent --bin rust-kata-agent -- -C target-feature=+crt-static
 
 .PHONY: demo-tree
@@ -105,7 +105,7 @@ demo-tree:
 	@strip -o $(DEMO)/rust-kata-agent target/debug/rust-kata-agent
 	@$(MAKE) initrd SHARE=$(DEMO)/share/rust-kata AGENT=$(DEMO)/rust-kata-agent
 
-## make test           build, then every test, the end-to-end ones too; says at its end how many were ignored, and why
+## make test           build, then run all tests, including the end-to-end ones; list the ignored ones with the reason
 .PHONY: test
 test: build
 	@guest/setup test
@@ -118,32 +118,32 @@ test-all:
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) $(CARGO) test -p rust-kata-tests --no-fail-fast -- --test-threads=$(TEST_THREADS)
 	@$(MAKE) test-kvm SUITE=smoke
 
-## make test-scripts   every script on a machine without a cache, and with each program that it uses failing
+## make test-scripts   run every script as on a machine without a cache, and with each program that it uses failing
 .PHONY: test-scripts
 test-scripts:
 	@tests/scripts/test
 
-## make test-kvm       build, then the tests that need KVM, in an emulated machine that has it (SUITE=smoke|all)
+## make test-kvm       build, then run the tests that need KVM, in an emulated machine with KVM (SUITE=smoke|all)
 .PHONY: test-kvm
 test-kvm: build
 	@tests/kvm-host/selftest
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/test $(SUITE)
 
-## make test-compat    build, then start pods with the build before (tests/compat/BASE) and end them with this one
+## make test-compat    build, then start pods with the previous build (tests/compat/BASE) and end them with this one
 .PHONY: test-compat
 test-compat: build
 	@base=$$(tests/compat/base); [ -z "$$base" ] || \
 		RUST_KATA_BASE_DIST=$$base RUST_KATA_DIST=$(CURDIR)/$(DIST) \
 		$(CARGO) test -p rust-kata-tests --test compat -- --ignored --test-threads=1
 
-## make test-hosts     every door in a root file system of another distribution, built there (HOST=debian12|debian13|sid, all)
+## make test-hosts     test with containerd, Docker and QEMU of other distributions (HOST=debian12|debian13|sid, all)
 HOST ?= debian12 debian13 sid
 .PHONY: test-hosts
 test-hosts:
 	@guest/setup hosts
 	@for host in $(HOST); do tests/hosts/run $$host; done
 
-## make test-hosts-kvm build, then every door there in an emulated machine that has KVM, on our own VMM (HOST, as above)
+## make test-hosts-kvm build, then run these tests with rust-kata-vmm in an emulated machine with KVM (HOST, as above)
 .PHONY: test-hosts-kvm
 test-hosts-kvm: build
 	@guest/setup hosts kvm-host
@@ -161,12 +161,12 @@ fuzz: setup-build
 	@tests/fuzz/run --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),$(shell nproc)) \
 		$(if $(filter command,$(origin TARGET)),$(TARGET))
 
-## make bench-kvm      build, then measure our VMM on KVM in the emulated machine, with time counted in instructions
+## make bench-kvm      build, then measure rust-kata-vmm on KVM in the emulated machine, with time counted in instructions
 .PHONY: bench-kvm
 bench-kvm: build
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/bench
 
-## make lint           formatting, clippy, layout, rustdoc
+## make lint           check formatting, clippy, layout and rustdoc
 .PHONY: lint
 lint: setup-build
 	@$(CARGO) fmt --all --check
@@ -181,7 +181,7 @@ lint: setup-build
 fmt:
 	@$(CARGO) fmt --all
 
-## make install        copy target/dist to $(DESTDIR)$(PREFIX), /usr/local by default
+## make install        copy target/dist to $(DESTDIR)$(PREFIX) (default: /usr/local)
 .PHONY: install
 install:
 	@[ -e $(SHARE)/initrd.img ] || $(MAKE) build
@@ -192,23 +192,23 @@ install:
 	@install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	@install -m 644 $(DIST)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
 
-## make dist           build, then pack target/dist in one tar that runs on any x86-64 distribution with glibc 2.36 or later
+## make dist           build, then pack target/dist into a tar for any x86-64 distribution with glibc 2.36 or later
 .PHONY: dist
 dist: build
 	@guest/dist $(DIST) $(TAR)
 
-## make test-dist      make dist, then run its tar in a root file system that has neither apt nor a compiler
+## make test-dist      make dist, then test its tar in a root file system without apt and a compiler
 .PHONY: test-dist
 test-dist: dist
 	@guest/setup run
 	@KERNEL='$(KERNEL)' tests/dist/test $(TAR)
 
-## make clean          remove what was built here (the kernels' cache stays)
+## make clean          remove everything that was built (the kernels' cache stays)
 .PHONY: clean
 clean:
 	@$(CARGO) clean
 
-## make help           this list
+## make help           show this list
 .PHONY: help
 help:
 	@sed -n 's/^## //p' Makefile

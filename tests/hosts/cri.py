@@ -92,7 +92,7 @@ class Container:
         self.client, self.id, self.path = client, container, log
 
     def wait(self):
-        """Its exit code, once it has ended."""
+        """Waits for its end and returns its exit code."""
         deadline = time.monotonic() + self.client.limit
         while time.monotonic() < deadline:
             status = self.client.call("ContainerStatus", pb.ContainerRequest(container_id=self.id)).status
@@ -106,15 +106,15 @@ class Container:
         return self.path.read_text()
 
     def exec(self, argv):
-        """A command's exit code and output."""
+        """Runs a command; returns its exit code and output."""
         answer = self.client.call("ExecSync", pb.ExecSyncRequest(container_id=self.id, cmd=argv, timeout=int(self.client.limit)))
         return answer.exit_code, answer.stdout.decode()
 
     def exec_terminal(self, argv, rows, columns, typed):
-        """Runs a command on a terminal, types when its size has come back, and returns what it said and its exit code.
+        """Runs a command on a terminal, types when its size has arrived, and returns its output and exit code.
 
         The streams go over a WebSocket (Kubernetes' v4.channel.k8s.io): the first byte of a message is its stream,
-        0 stdin, 1 stdout, 3 how it ended, 4 the terminal's size.
+        0 stdin, 1 stdout, 3 the exit status, 4 the terminal's size.
         """
         request = pb.ExecRequest(container_id=self.id, cmd=argv, tty=True, stdin=True, stdout=True)
         url = self.client.call("Exec", request).url.replace("http://", "ws://", 1)

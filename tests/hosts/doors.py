@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""doors.py [--kvm] HOST DIST [DOOR…]: every door of the product on this host, and a table of what works.
+"""doors.py [--kvm] HOST DIST [DOOR…]: tests every door of the product on this host, and prints a table of the results.
 
-Runs inside of one of the hosts' root file systems (see `enter`), where containerd, Docker and QEMU are the
-distribution's and DIST was built there. Doors: containerd's ctr and CRI, Docker, `run`, `rust-kata`. For each: a
-container's output and exit code, a process on a terminal, a bind mount, a volume, kill -9 of the virtual machine, and
-that nothing is left. `check` compares what `rust-kata check` says with what a pod then boots with. The table tells what
-ran the virtual machines. With --kvm that has to be our own VMM on KVM: QEMU is taken away, and the configuration is the
-one that everybody has.
+A door is a program that starts pods: containerd's ctr and CRI, Docker, `run`, `rust-kata`. Runs inside one of the hosts'
+root file systems (see `enter`), with that distribution's containerd, Docker and QEMU, and with DIST built there. Checks
+for each door a container's output and exit code, a process on a terminal, a bind mount, a volume, kill -9 of the virtual
+machine, and that nothing is left. `check` compares the output of `rust-kata check` with the files and the hypervisor
+that a pod then uses. The table shows the programs that ran the virtual machines. With --kvm this must be rust-kata-vmm
+on KVM: QEMU is hidden, and the configuration is the default one.
 """
 
 import ctypes
@@ -34,12 +34,12 @@ RUNTIME = "io.containerd.rust-kata.v2"
 SHIM = "containerd-shim-rust-kata-v2"
 QEMU, VMM = "qemu-system-x86_64", "rust-kata-vmm"
 CHECKS = ["output", "terminal", "bind", "volume", "kill", "left"]
-# A virtual machine is emulated here, perhaps next to other work.
+# Virtual machines are emulated here, and the machine may have other load.
 LIMIT = 60 * float(os.environ.get("RUST_KATA_TEST_PATIENCE", "2"))
 WORK = pathlib.Path("/tmp/doors")
 DIST = pathlib.Path()
 KVM = False
-# What ran the virtual machines that were met at the present door.
+# The programs that ran virtual machines at the present door.
 MET = set()
 
 SPEAKS = "echo out; echo err >&2; exit 7"
@@ -49,7 +49,7 @@ READS = "cat /mnt/f; { echo in > /mnt/f; } 2> /dev/null || echo refused"
 
 
 class Failed(Exception):
-    """What was expected and what came."""
+    """A check that failed, with the expected and the actual value."""
 
 
 def expect(what, found, wanted):
@@ -75,7 +75,7 @@ def run(*argv, code=0, **options):
 
 
 def until(what, condition):
-    """Waits until the condition holds; it may say why it does not by raising Failed."""
+    """Waits until the condition holds. A condition may raise Failed with the reason why it does not hold."""
     deadline = time.monotonic() + LIMIT
     while True:
         try:
@@ -122,7 +122,7 @@ def on_terminal(*argv):
 
 
 def processes(*names):
-    """The pids of programs of these names, by the file that they run."""
+    """The pids of the processes whose executable has one of these names."""
     found = []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
@@ -143,14 +143,14 @@ def machines():
             kvm = any(os.readlink(link) == "anon_inode:kvm-vm" for link in pathlib.Path(f"/proc/{pid}/fd").iterdir())
         except OSError:
             continue
-        # Beside QEMU our own VMM serves devices only.
+        # Beside QEMU, rust-kata-vmm only serves devices.
         if kvm or name == QEMU:
             found[pid] = f"{name}, {'KVM' if kvm else 'TCG'}"
     return found
 
 
 def machine():
-    """The one virtual machine that runs: its process and what that is."""
+    """The pid of the only virtual machine that runs, and its program."""
     def one():
         found = machines()
         if len(found) != 1:
@@ -192,7 +192,7 @@ def rootfs(path):
 
 
 def archive(root, path):
-    """The OCI archive of IMAGE. Without a command it sleeps, which makes it a pod's sandbox as well."""
+    """The OCI archive of IMAGE. Without a command it sleeps, so that it works as a pod's sandbox, too."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         tar.add(root, arcname=".")
@@ -235,7 +235,7 @@ def daemon(name, argv, ready):
 
 
 def containerd_config(version):
-    """The shortest configuration with our runtime in the CRI, for containerd 1 and 2."""
+    """The shortest configuration with rust-kata in the CRI, for containerd 1 and 2."""
     disabled = [f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs")]
     bin_dir = 'bin_dirs = ["/usr/lib/cni"]' if version >= (2, 1) else 'bin_dir = "/usr/lib/cni"'
     cni = f'{bin_dir}\nconf_dir = "/etc/cni/net.d"\n'
@@ -254,7 +254,7 @@ def containerd_config(version):
 def start_containerd(version, image):
     cni = pathlib.Path("/etc/cni/net.d")
     cni.mkdir(parents=True, exist_ok=True)
-    # The CRI wants an address for each pod.
+    # The CRI needs an address for each pod.
     pair = {"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.88.0.0/16"}}
     network = {"cniVersion": "0.4.0", "name": "pods", "plugins": [pair]}
     (cni / "10-pods.conflist").write_text(json.dumps(network))
@@ -371,7 +371,7 @@ class Cri:
 
 
 class Docker:
-    """Docker, whose networks are to come: without one."""
+    """Docker, without a network: its networks are not supported yet."""
     name = "Docker"
 
     def __init__(self):
@@ -411,7 +411,7 @@ class Docker:
 
 
 class Run:
-    """`containerd-shim-rust-kata-v2 run`: a bundle without any daemon."""
+    """`containerd-shim-rust-kata-v2 run`: a bundle without a daemon."""
     name = "run"
 
     def command(self, script, mounts=(), terminal=False):
@@ -431,7 +431,7 @@ class Run:
         expect("output", (ended.out, ended.err), ("out\n", "err\n"))
 
     def terminal(self):
-        """Its own process: it has no exec."""
+        """Tests the container's own process, since `run` has no exec."""
         expect("exit code", on_terminal(*self.command(ON_TERMINAL, terminal=True)), 5)
 
     def bind(self):
@@ -473,7 +473,7 @@ class RustKata:
 
     def remove(self, name):
         run(self.cli, "rm", "--force", name)
-        # Its pod goes with it in later versions.
+        # Later versions remove the pod with it.
         run(self.cli, "pod", "rm", "--force", name, code=None)
 
     def bind(self):
@@ -502,7 +502,7 @@ def mounts():
 
 
 def traces():
-    """What pods leave while they run: processes, mounts, sockets, state, cgroups."""
+    """Everything that pods use: processes, mounts, sockets, state, cgroups."""
     found = {f"process {pid} {os.readlink(f'/proc/{pid}/exe')}"
              for pid in processes(QEMU, VMM, "rust-kata", SHIM)}
     found |= {f"mount {line}" for line in mounts()}
@@ -528,7 +528,7 @@ def left(before):
 # What `rust-kata check` says
 
 class Opened:
-    """Which of some files have been opened since this was made (inotify(7))."""
+    """Records which of some files are opened (inotify(7))."""
     IN_OPEN = 0x20
 
     def __init__(self, *paths):
@@ -543,12 +543,12 @@ class Opened:
             events = os.read(self.queue, 1 << 16)
         except BlockingIOError:
             events = b""
-        # Of a file that is watched itself, the event has no name.
+        # The event of a watched file itself has no name.
         return sorted({self.paths[watch] for watch, _, _, _ in struct.iter_unpack("iIII", events)})
 
 
 def check():
-    """Each `ok` that names something is what a pod then runs with."""
+    """Checks that a pod uses what each `ok` line names."""
     said = {one["name"]: one for one in json.loads(run(DIST / "bin/rust-kata", "check", "--format", "json").out)}
     bad = [one for one in said.values() if one["verdict"] == "missing"]
     expect("missing", bad, [])
@@ -575,7 +575,7 @@ def check():
 
 
 def check_qemu(said, pid):
-    """What it says of QEMU is what runs by this pid."""
+    """Checks that the process runs the QEMU that the line names."""
     words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     option = {name: value for name, value in zip(words, words[1:]) if name.startswith("-")}
     path, version = said["QEMU"]["found"].rsplit(" ", 1)
@@ -625,7 +625,7 @@ def main():
         if numbers[name] < floor:
             raise SystemExit(f"{host} has {name} {versions[name]}, at least {floor} is to be tested")
     if KVM:
-        # So nothing else boots a virtual machine, whether a check looks at it or not.
+        # This makes sure that QEMU does not boot a virtual machine, even in a check that does not look at it.
         run("mount", "--bind", "/dev/null", os.path.realpath(shutil.which(QEMU)))
         expect("QEMU, taken away", shutil.which(QEMU), None)
     image = archive(rootfs(WORK / "rootfs"), WORK / "image.tar")
