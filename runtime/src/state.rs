@@ -125,4 +125,54 @@ mod tests {
             }
         }
     }
+
+    const STATUSES: [Status; 6] = [
+        Status::Creating,
+        Status::Created,
+        Status::Starting,
+        Status::Running,
+        Status::Paused,
+        Status::Stopped,
+    ];
+
+    #[test]
+    fn each_step_leads_where_the_table_says_and_nowhere_else() {
+        use Status::*;
+        // Built, Start, Started, StartFailed, Pause, Resume, Exit.
+        for (status, row) in STATUSES.into_iter().zip([
+            [Some(Created), None, None, None, None, None, Some(Stopped)],
+            [None, Some(Starting), None, None, None, None, Some(Stopped)],
+            [
+                None,
+                None,
+                Some(Running),
+                Some(Created),
+                None,
+                None,
+                Some(Stopped),
+            ],
+            [None, None, None, None, Some(Paused), None, Some(Stopped)],
+            [None, None, None, None, None, Some(Running), Some(Stopped)],
+            [None; 7],
+        ]) {
+            assert_eq!(STEPS.map(|step| status.after(step)), row, "{status}");
+        }
+    }
+
+    #[test]
+    fn states_are_told_in_words_and_written_in_one() {
+        let words = [
+            ("being created", "creating"),
+            ("created", "created"),
+            ("being started", "starting"),
+            ("running", "running"),
+            ("paused", "paused"),
+            ("stopped", "stopped"),
+        ];
+        for (status, (told, written)) in STATUSES.into_iter().zip(words) {
+            assert_eq!(status.to_string(), told);
+            assert_eq!(serde_json::to_value(status).unwrap(), written);
+            assert_eq!(status.is_stopped(), told == "stopped");
+        }
+    }
 }

@@ -66,4 +66,40 @@ mod tests {
         assert_eq!(at_first.updated(Some(&none)), limits(0, 0));
         assert_eq!(at_first.updated(None), at_first);
     }
+
+    #[test]
+    fn cpus_are_whole_and_what_is_no_limit_is_none() {
+        for (json, expected) in [
+            (r#"{"cpu":{"quota":100000,"period":100000}}"#, 1),
+            (r#"{"cpu":{"quota":100001,"period":100000}}"#, 2),
+            (r#"{"cpu":{"quota":1,"period":100000}}"#, 1),
+            (r#"{"cpu":{"quota":0,"period":100000}}"#, 0),
+            (r#"{"cpu":{"quota":-1,"period":100000}}"#, 0),
+            (
+                r#"{"cpu":{"quota":9223372036854775807,"period":1}}"#,
+                u32::MAX,
+            ),
+            // Not said whole: as before.
+            (r#"{"cpu":{"quota":100000}}"#, 7),
+            (r#"{"cpu":{"period":100000}}"#, 7),
+            (r#"{"cpu":{"quota":100000,"period":0}}"#, 7),
+            (r#"{"cpu":{"shares":2}}"#, 7),
+            ("{}", 7),
+        ] {
+            let after = limits(7, 3).updated(Some(&resources(json)));
+            assert_eq!(after, limits(expected, 3), "{json}");
+        }
+        for (limit, bytes) in [(0, 0), (1, 1), (-1, 0), (i64::MAX, i64::MAX as u64)] {
+            let json = format!(r#"{{"memory":{{"limit":{limit}}}}}"#);
+            let after = limits(7, 3).updated(Some(&resources(&json)));
+            assert_eq!(
+                after,
+                Limits {
+                    cpus: 7,
+                    memory: bytes
+                },
+                "{limit}"
+            );
+        }
+    }
 }

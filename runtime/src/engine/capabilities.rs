@@ -131,4 +131,41 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn sets_are_bounded_effective_and_permitted_but_never_inherited() {
+        for set in [all(), usual(&[], &[]).unwrap()] {
+            let bounding = set.bounding().as_ref().unwrap();
+            assert_eq!(set.effective().as_ref(), Some(bounding));
+            assert_eq!(set.permitted().as_ref(), Some(bounding));
+            assert!(set.inheritable().as_ref().is_none_or(|set| set.is_empty()));
+            assert!(set.ambient().as_ref().is_none_or(|set| set.is_empty()));
+        }
+        let usual = usual(&[], &[]).unwrap();
+        let usual = usual.bounding().as_ref().unwrap();
+        for strong in [
+            Capability::SysAdmin,
+            Capability::NetAdmin,
+            Capability::SysModule,
+        ] {
+            assert!(!usual.contains(&strong), "{strong}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_goes_over_what_is_dropped() {
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let set = |more: &[&str], less: &[&str]| usual(&names(more), &names(less)).unwrap();
+        let has = |set: &LinuxCapabilities, one| set.bounding().as_ref().unwrap().contains(&one);
+        assert!(has(&set(&["KILL"], &["KILL"]), Capability::Kill));
+        assert!(!has(&set(&[], &["Cap_Kill"]), Capability::Kill));
+        assert_eq!(count(&set(&["all"], &["all"])), count(&all()));
+        assert_eq!(count(&set(&[], &["all"])), 0);
+        // To drop what is not there is no error, to drop what is none is one.
+        assert_eq!(count(&set(&[], &["SYS_ADMIN"])), 11);
+        for (more, less) in [(&["CAP_"][..], &[][..]), (&[], &["CAP_FLY"]), (&[""], &[])] {
+            let refused = usual(&names(more), &names(less)).unwrap_err();
+            assert_eq!(refused.kind(), crate::error::ErrorKind::InvalidArgument);
+        }
+    }
 }

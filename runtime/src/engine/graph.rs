@@ -176,4 +176,39 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_is_needed_is_chosen_once_and_in_order() {
+        let g = graph(&[
+            ("a", &["b", "c"]),
+            ("b", &["d"]),
+            ("c", &["d"]),
+            ("d", &[]),
+            ("e", &["d"]),
+            ("f", &[]),
+        ])
+        .unwrap();
+        let chosen = |wanted: &[&'static str]| g.with_dependencies(wanted.iter().copied());
+        assert_eq!(chosen(&["a"]), ["d", "b", "c", "a"]);
+        assert_eq!(chosen(&["e", "f"]), ["d", "f", "e"]);
+        assert_eq!(chosen(&["b", "d", "b"]), ["d", "b"]);
+        assert!(chosen(&[]).is_empty() && chosen(&["x"]).is_empty());
+        assert_eq!(g.dependencies("a").collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(g.dependencies("d").count() + g.dependencies("x").count(), 0);
+        assert_eq!(g.dependents("d"), ["b", "c", "e"]);
+        assert!(g.dependents("a").is_empty() && g.dependents("x").is_empty());
+    }
+
+    #[test]
+    fn a_circle_is_told_of_without_the_way_to_it() {
+        let edges: [(&str, &[&str]); 5] = [
+            ("a", &["b"]),
+            ("b", &["c", "z"]),
+            ("c", &["d"]),
+            ("d", &["b"]),
+            ("z", &[]),
+        ];
+        let said = graph(&edges).unwrap_err().to_string();
+        assert!(said.ends_with(" b → c → d → b"), "{said}");
+    }
 }

@@ -57,4 +57,22 @@ mod tests {
             crate::check_id("name", &new_name()).unwrap();
         }
     }
+
+    #[test]
+    fn names_are_of_the_lists_and_numbered_after_some_tries() {
+        let all: std::collections::BTreeSet<String> = all().collect();
+        assert_eq!(all.len(), 64 * 64, "no word stands twice");
+        for turn in 0..TRIES {
+            let name = name_for(turn);
+            let number = if turn < 8 {
+                String::new()
+            } else {
+                turn.to_string()
+            };
+            let plain = name.strip_suffix(&number).unwrap();
+            assert!(all.contains(plain), "{turn}: {name}");
+        }
+        let some: std::collections::BTreeSet<String> = (0..100).map(|_| new_name()).collect();
+        assert!(some.len() > 50, "they differ: {some:?}");
+    }
 }

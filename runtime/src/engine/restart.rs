@@ -156,4 +156,82 @@ mod tests {
             assert_eq!(back_off(n), Duration::from_secs(60));
         }
     }
+
+    #[test]
+    fn each_policy_applies_as_the_table_says() {
+        use RestartPolicy::*;
+        for (policy, failed, succeeded, on_boot, on_boot_if_stopped) in [
+            (No, [false; 4], false, false, false),
+            (OnFailure(None), [true; 4], false, false, false),
+            (OnFailure(Some(0)), [false; 4], false, false, false),
+            (
+                OnFailure(Some(2)),
+                [true, true, false, false],
+                false,
+                false,
+                false,
+            ),
+            (Always, [true; 4], true, true, true),
+            (UnlessStopped, [true; 4], true, true, false),
+        ] {
+            let after = |code, stopped| [0, 1, 2, 3].map(|n| policy.applies(code, stopped, n));
+            assert_eq!(after(1, false), failed, "{policy}");
+            assert_eq!(after(137, false), failed, "{policy}");
+            assert_eq!(after(0, false), [succeeded; 4], "{policy}");
+            assert_eq!(after(1, true), [false; 4], "{policy}");
+            assert_eq!(policy.starts_on_boot(false), on_boot, "{policy}");
+            assert_eq!(policy.starts_on_boot(true), on_boot_if_stopped, "{policy}");
+        }
+    }
+
+    #[test]
+    fn policies_are_read_by_their_other_names_and_up_to_the_last_number() {
+        use RestartPolicy::*;
+        for (text, policy) in [
+            ("", No),
+            ("never", No),
+            ("on-failure:0", OnFailure(Some(0))),
+            ("on-failure:4294967295", OnFailure(Some(u32::MAX))),
+        ] {
+            assert_eq!(text.parse::<RestartPolicy>().unwrap(), policy, "{text}");
+        }
+        for text in [
+            "on-failure:",
+            "on-failure:4294967296",
+            "no:1",
+            "Always",
+            "unless",
+        ] {
+            let refused = text.parse::<RestartPolicy>().unwrap_err();
+            assert_eq!(
+                refused.kind(),
+                crate::error::ErrorKind::InvalidArgument,
+                "{text}"
+            );
+        }
+        for policy in [
+            No,
+            OnFailure(None),
+            OnFailure(Some(7)),
+            Always,
+            UnlessStopped,
+        ] {
+            let text = serde_json::to_string(&policy).unwrap();
+            assert_eq!(
+                serde_json::from_str::<RestartPolicy>(&text).unwrap(),
+                policy
+            );
+        }
+    }
+
+    #[test]
+    fn each_pause_is_twice_the_one_before_up_to_the_longest() {
+        let pauses: Vec<u128> = (0..12).map(|n| back_off(n).as_millis()).collect();
+        assert_eq!(
+            pauses,
+            [
+                100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000
+            ]
+        );
+    }
 }

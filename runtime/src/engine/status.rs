@@ -256,4 +256,101 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn each_operation_applies_as_the_table_says() {
+        use Applicability::{Applies as A, Invalid as I, NoOp as N};
+        // Configured, Initialized, Running, Paused, Stopping, Exited.
+        for (operation, name, row) in [
+            (Operation::Init, "init", [A, I, I, I, I, A]),
+            (Operation::Start, "start", [A, A, N, I, I, A]),
+            (Operation::Stop, "stop", [N, A, A, A, A, N]),
+            (Operation::Pause, "pause", [I, I, A, I, I, I]),
+            (Operation::Unpause, "unpause", [I, I, I, A, I, I]),
+            (Operation::Kill, "kill", [I, I, A, A, A, I]),
+        ] {
+            assert_eq!(
+                ALL.map(|status| operation.applicability(status)),
+                row,
+                "{name}"
+            );
+            assert_eq!(operation.name(), name);
+        }
+    }
+
+    #[test]
+    fn states_are_called_as_podman_calls_them_also_on_disk() {
+        let names = [
+            ("created", false, false),
+            ("initialized", true, false),
+            ("running", true, true),
+            ("paused", true, true),
+            ("stopping", true, true),
+            ("exited", false, false),
+        ];
+        for (status, (name, live, running)) in ALL.into_iter().zip(names) {
+            assert_eq!(status.to_string(), name);
+            assert_eq!(serde_json::to_value(status).unwrap(), name);
+            assert_eq!(
+                (status.is_live(), status.is_running()),
+                (live, running),
+                "{name}"
+            );
+        }
+        assert_eq!(PodStatus::Degraded.to_string(), "Degraded");
+    }
+
+    #[test]
+    fn containers_that_cannot_be_read_count_too() {
+        use ContainerStatus::*;
+        for (containers, alone, with_infra) in [
+            (&[None][..], PodStatus::Error, PodStatus::Error),
+            (
+                &[None, Some(Configured)],
+                PodStatus::Error,
+                PodStatus::Error,
+            ),
+            (&[None, Some(Paused)], PodStatus::Error, PodStatus::Error),
+            (
+                &[None, Some(Exited)],
+                PodStatus::Stopped,
+                PodStatus::Stopped,
+            ),
+            (
+                &[None, Some(Running)],
+                PodStatus::Degraded,
+                PodStatus::Degraded,
+            ),
+            (
+                &[None, Some(Stopping)],
+                PodStatus::Degraded,
+                PodStatus::Degraded,
+            ),
+            (&[Some(Stopping)], PodStatus::Running, PodStatus::Running),
+            (&[Some(Configured)], PodStatus::Created, PodStatus::Created),
+            (
+                &[Some(Initialized), Some(Paused)],
+                PodStatus::Created,
+                PodStatus::Degraded,
+            ),
+            (
+                &[Some(Initialized), Some(Exited)],
+                PodStatus::Stopped,
+                PodStatus::Degraded,
+            ),
+            (
+                &[Some(Paused), Some(Exited)],
+                PodStatus::Stopped,
+                PodStatus::Degraded,
+            ),
+            (
+                &[Some(Paused), Some(Running)],
+                PodStatus::Degraded,
+                PodStatus::Degraded,
+            ),
+        ] {
+            let of = |infra| PodStatus::of(containers.iter().copied(), infra);
+            assert_eq!((of(false), of(true)), (alone, with_infra), "{containers:?}");
+        }
+    }
 }

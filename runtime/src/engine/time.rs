@@ -17,3 +17,30 @@ pub fn nanos(at: SystemTime) -> u64 {
 pub fn from_nanos(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_in_time_are_kept_to_the_nanosecond() {
+        for nanos_since in [
+            0,
+            1,
+            999_999_999,
+            1_000_000_000,
+            1_700_000_000_123_456_789,
+            u64::MAX,
+        ] {
+            assert_eq!(nanos(from_nanos(nanos_since)), nanos_since);
+        }
+        assert_eq!(
+            rfc3339(from_nanos(1_000_000_001)),
+            "1970-01-01T00:00:01.000000001Z"
+        );
+        // Nothing is told of the time before, nor of what 64 bits do not hold.
+        assert_eq!(nanos(UNIX_EPOCH - Duration::from_secs(1)), 0);
+        let far = UNIX_EPOCH + Duration::from_secs(u64::MAX / 1_000_000_000 + 1);
+        assert_eq!(nanos(far), u64::MAX);
+    }
+}

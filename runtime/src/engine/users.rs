@@ -2,16 +2,17 @@
 //! layers, before they are mounted.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, UserBuilder};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use super::archive::Inode;
-use crate::error::{Error, Result, UserError};
+use crate::error::{Context, Error, Result, UserError};
 
-/// The largest user database; a larger file is not read.
+/// The largest user database; a larger file is refused.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// An id that means "unchanged" to setresuid(2) and chown(2), so it is not valid.
@@ -40,14 +41,15 @@ impl User {
 /// even if a user has it as name.
 ///
 /// # Errors
-/// [`Error::User`] for an unknown name, and for a number that is not a valid id.
+/// [`Error::User`] for an unknown name, and for a number that is not a valid id;
+/// [`Error::Io`] and [`Error::BadFile`] for files that cannot be read.
 pub(crate) fn look_up(layers: &[PathBuf], wanted: &str) -> Result<User> {
     let (user, group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (wanted, None),
     };
-    let passwd = read(layers, PASSWD);
-    let groups = read(layers, GROUP);
+    let passwd = read(layers, PASSWD)?;
+    let groups = read(layers, GROUP)?;
     let uid = number(user)?;
     // passwd(5): name:password:UID:GID:GECOS:directory:shell
     let entry = passwd
@@ -148,12 +150,19 @@ fn id(text: &str, file: &'static str) -> Result<u32> {
     })
 }
 
-/// Reads a file from the uppermost layer that has it; links do not lead out.
-fn read(layers: &[PathBuf], path: &str) -> String {
+/// Reads a file from the uppermost layer that has it; empty if no layer has it. Links do
+/// not lead out, and anything else of its name hides the file below.
+///
+/// # Errors
+/// [`Error::Io`] if a layer cannot be read; [`Error::BadFile`] for more than [`MAX_BYTES`].
+fn read(layers: &[PathBuf], path: &str) -> Result<String> {
     for layer in layers {
-        let Ok(dir) = File::open(layer) else {
-            continue;
+        let dir = match File::open(layer) {
+            // The writable layer is created by the first start.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            dir => dir.on("open", layer)?,
         };
+        let at = layer.join(path);
         let opened = openat2(
             &dir,
             path,
@@ -161,31 +170,33 @@ fn read(layers: &[PathBuf], path: &str) -> String {
             Mode::empty(),
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         );
-        let Ok(found) = opened.and_then(Inode::of) else {
-            continue;
+        let found = match opened {
+            Err(Errno::NOENT) => continue,
+            Err(Errno::NOTDIR | Errno::LOOP) => break,
+            found => found.and_then(Inode::of).on("look at", &at)?,
         };
-        // A character device may be a whiteout: the file was removed. Another device in an
-        // image would be the host's, and opening it may have side effects.
-        if found.kind().is_char_device() || found.kind().is_block_device() {
+        // A character device may be a whiteout: the file was removed. A device in an image
+        // would be the host's, and opening it, or a FIFO, may have side effects.
+        if !found.kind().is_file() {
             break;
         }
-        if !found.kind().is_file() {
-            continue;
+        let file = File::from(found.read().on("open", &at)?);
+        let mut text = Vec::new();
+        let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
+        if read.on("read", &at)? as u64 > MAX_BYTES {
+            let problem = format!("it has more than {MAX_BYTES} bytes");
+            return Err(Error::bad_file(at, problem));
         }
-        let Ok(file) = found.read().map(File::from) else {
-            continue;
-        };
-        let mut text = String::new();
-        if file.take(MAX_BYTES).read_to_string(&mut text).is_ok() {
-            return text;
-        }
+        // The full names of users may be in any encoding.
+        return Ok(String::from_utf8_lossy(&text).into_owned());
     }
-    String::new()
+    Ok(String::new())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind as ErrorClass;
     use std::fs;
 
     fn layers() -> (tempfile::TempDir, Vec<PathBuf>) {
@@ -286,5 +297,152 @@ mod tests {
         std::os::unix::fs::symlink("../../passwd", layers[0].join("etc/passwd")).unwrap();
         assert!(look_up(&layers, "evil").is_err());
         assert_eq!(look_up(&layers, "web").unwrap().uid, 33);
+    }
+
+    /// Does `work` on a thread: a FIFO that is opened for reading waits for a writer.
+    fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(work()));
+        let patience = std::time::Duration::from_secs(20);
+        done.recv_timeout(patience).expect("it does not wait")
+    }
+
+    #[test]
+    fn a_fifo_or_directory_in_place_of_a_file_is_not_opened_and_hides_the_one_below() {
+        for file in ["passwd", "group"] {
+            for directory in [false, true] {
+                let (dir, layers) = layers();
+                let path = layers[0].join("etc").join(file);
+                if directory {
+                    fs::create_dir(&path).unwrap();
+                } else {
+                    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+                }
+                let (by_name, by_number) = in_time(move || {
+                    let found = ["web:www", "33"].map(|text| look_up(&layers, text));
+                    drop(dir);
+                    let [by_name, by_number] = found;
+                    (by_name, by_number.unwrap())
+                });
+                assert_eq!(by_name.unwrap_err().kind(), ErrorClass::InvalidArgument);
+                // Without its entry a number has neither group nor home, without the
+                // other file no further groups.
+                match file {
+                    "passwd" => assert_eq!((by_number.gid, by_number.home), (0, None)),
+                    _ => assert_eq!((by_number.gid, by_number.groups), (34, vec![34])),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_database_of_any_encoding_is_read_and_one_without_end_is_refused() {
+        let (_dir, layers) = layers();
+        let path = layers[0].join("etc/passwd");
+        let latin = b"anna:x:5:6:Anna M\xfcller:/home/anna:/bin/sh\n";
+        fs::write(&path, latin).unwrap();
+        let anna = look_up(&layers, "anna").unwrap();
+        assert_eq!(
+            (anna.uid, anna.gid, anna.home.as_deref()),
+            (5, 6, Some("/home/anna"))
+        );
+
+        // As large as one may be, with its only entry at the end.
+        let mut whole = vec![b'\n'; MAX_BYTES as usize - latin.len()];
+        whole.extend(latin);
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(look_up(&layers, "anna").unwrap(), anna);
+        whole.push(b'\n');
+        fs::write(&path, &whole).unwrap();
+        for text in ["anna", "5"] {
+            match look_up(&layers, text) {
+                Err(Error::BadFile { path: named, .. }) => assert_eq!(named, path),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn layers_that_cannot_be_read_are_errors_and_not_empty() {
+        let (dir, mut layers) = layers();
+        // One that is made when something is written to it.
+        layers.insert(0, dir.path().join("absent"));
+        assert_eq!(look_up(&layers, "web").unwrap().uid, 33);
+        let under_a_file = layers[2].join("etc/passwd/x");
+        layers.insert(0, under_a_file.clone());
+        for text in ["web", "33"] {
+            match look_up(&layers, text) {
+                Err(Error::Io { path, .. }) => assert_eq!(path, under_a_file),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_directory_hides_the_one_below() {
+        let (_dir, layers) = layers();
+        fs::remove_dir(layers[0].join("etc")).unwrap();
+        for link in [false, true] {
+            let etc = layers[0].join("etc");
+            match link {
+                true => std::os::unix::fs::symlink("etc", &etc).unwrap(),
+                false => fs::write(&etc, "").unwrap(),
+            }
+            assert!(look_up(&layers, "web").is_err(), "{link}");
+            assert_eq!(look_up(&layers, "33").unwrap().gid, 0, "{link}");
+            fs::remove_file(&etc).unwrap();
+        }
+        assert_eq!(look_up(&layers, "web").unwrap().uid, 33);
+    }
+
+    #[test]
+    fn lines_that_are_none_are_passed_over() {
+        let (_dir, layers) = layers();
+        let passwd = "short:x:1:2:g\n\n#c\nx:x:9:9:g:/home:/sh:more\nbad:x:z:1:g:/h:\n";
+        fs::write(layers[0].join("etc/passwd"), passwd).unwrap();
+        let group = "short:x:1\n\nmany:x:5:a,x,b\nother:x:6:xx\nno:x:z:x\nown:x:9:x\n";
+        fs::write(layers[0].join("etc/group"), group).unwrap();
+        assert_eq!(look_up(&layers, "x").unwrap().groups, [9, 5]);
+        for text in ["short", "bad", "x:short", "x:no"] {
+            let refused = look_up(&layers, text).unwrap_err();
+            assert_eq!(refused.kind(), ErrorClass::InvalidArgument, "{text}");
+        }
+        // The last number that is an id, in both places.
+        let last = look_up(&layers, "4294967294:4294967294").unwrap();
+        assert_eq!((last.ids(), last.home), ((NO_ID - 1, NO_ID - 1), None));
+    }
+
+    #[test]
+    fn a_home_is_the_processs_own_or_the_users_or_the_root() {
+        let user = |home: Option<&str>| User {
+            uid: 33,
+            gid: 34,
+            groups: vec![34, 50],
+            home: home.map(str::to_owned),
+        };
+        for (env, home, expected) in [
+            (&["A=1"][..], Some("/srv"), &["A=1", "HOME=/srv"][..]),
+            (&[], Some(""), &["HOME=/"]),
+            (&[], None, &["HOME=/"]),
+            (&["HOME=/x"], Some("/srv"), &["HOME=/x"]),
+            (&["HOME="], Some("/srv"), &["HOME="]),
+            (
+                &["HOMES=/x", "AHOME=/y"],
+                Some("/srv"),
+                &["HOMES=/x", "AHOME=/y", "HOME=/srv"],
+            ),
+        ] {
+            let mut process = Process::default();
+            process.set_env(Some(env.iter().map(|pair| (*pair).to_owned()).collect()));
+            apply(&mut process, &user(home));
+            assert_eq!(process.env().as_deref().unwrap(), expected);
+            let set = process.user();
+            assert_eq!((set.uid(), set.gid()), (33, 34));
+            assert_eq!(set.additional_gids().as_deref(), Some(&[34, 50][..]));
+        }
+        let mut process = Process::default();
+        process.set_env(None);
+        apply(&mut process, &user(Some("/srv")));
+        assert_eq!(process.env().as_deref().unwrap(), ["HOME=/srv"]);
     }
 }

@@ -44,4 +44,23 @@ mod tests {
         check_id("id", &id).unwrap();
         assert_ne!(id, new_id());
     }
+
+    #[test]
+    fn ids_are_as_containerd_has_them_up_to_their_length() {
+        for good in ["a", "A9", "0", "_a", "a-", "a.", "a..b", &"x".repeat(128)] {
+            check_id("pod id", good).unwrap();
+        }
+        for bad in ["-", ".a", "ä", "a\n", "a:b", "a+b", "~a", &"x".repeat(129)] {
+            let refused = check_id("pod id", bad).unwrap_err();
+            assert_eq!(
+                refused.kind(),
+                crate::error::ErrorKind::InvalidArgument,
+                "{bad:?}"
+            );
+            assert!(
+                refused.to_string().contains(&format!("pod id {bad:?}")),
+                "{refused}"
+            );
+        }
+    }
 }

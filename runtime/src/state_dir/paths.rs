@@ -132,4 +132,56 @@ mod tests {
         let socket = format!("{}_1024", dir.vsock().display());
         assert!(socket.len() < 70, "{socket}");
     }
+
+    #[test]
+    fn each_file_of_a_pod_has_a_place_of_its_own() {
+        let dir = RunPaths::new(Path::new("/r"), "ns", "p").unwrap();
+        let vm = dir.vm();
+        assert_eq!(vm.parent(), Some(Path::new("/r/.vm")));
+        assert_eq!(vm.file_name().unwrap().len(), 16, "64 bits of the hash");
+        for (path, expected) in [
+            (dir.namespace_dir(), PathBuf::from("/r/ns")),
+            (dir.path(), "/r/ns/p".into()),
+            (dir.dir(), "/r/ns/p".into()),
+            (dir.config(), "/r/ns/p/config.json".into()),
+            (dir.state(), "/r/ns/p/state.json".into()),
+            (dir.containers(), "/r/ns/p/containers".into()),
+            (dir.container("c"), "/r/ns/p/containers/c".into()),
+            (dir.shared(), "/r/ns/p/shared".into()),
+            (Guarded::lock(&dir), "/r/ns/p/lock".into()),
+            (dir.owner(), "/r/ns/p/owner".into()),
+            (dir.management(), vm.join("manage")),
+            (dir.sockets(), vm.join("sockets")),
+            (dir.vsock(), vm.join("sockets/vsock")),
+        ] {
+            assert_eq!(path, expected);
+        }
+        assert_eq!(dir.pod(), "p");
+    }
+
+    #[test]
+    fn the_vms_directory_is_of_one_pod() {
+        let vm = |namespace: &str, pod: &str| {
+            RunPaths::new(Path::new("/r"), namespace, pod).unwrap().vm()
+        };
+        assert_eq!(vm("a", "b"), vm("a", "b"));
+        for other in [
+            vm("a", "c"),
+            vm("b", "b"),
+            vm("ab", "b"),
+            vm("a", "bb"),
+            vm("b", "a"),
+        ] {
+            assert_ne!(vm("a", "b"), other);
+        }
+        for (namespace, pod) in [
+            ("..", "p"),
+            ("ns", ".."),
+            ("a/b", "p"),
+            ("ns", "a/b"),
+            ("", "p"),
+        ] {
+            assert!(RunPaths::new(Path::new("/r"), namespace, pod).is_err());
+        }
+    }
 }

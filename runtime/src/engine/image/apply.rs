@@ -139,20 +139,14 @@ pub fn signal(text: &str) -> Option<i32> {
     const RTMAX: i32 = 64;
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let plus = |base: i32, offset: &str| match offset {
+        "" => Some(base),
+        offset => base.checked_add(offset.parse().ok()?),
+    };
     let number = if let Some(offset) = name.strip_prefix("RTMIN") {
-        RTMIN
-            + if offset.is_empty() {
-                0
-            } else {
-                offset.parse::<i32>().ok()?
-            }
+        plus(RTMIN, offset)?
     } else if let Some(offset) = name.strip_prefix("RTMAX") {
-        RTMAX
-            + if offset.is_empty() {
-                0
-            } else {
-                offset.parse::<i32>().ok()?
-            }
+        plus(RTMAX, offset)?
     } else if let Ok(signal) = format!("SIG{name}").parse::<Signal>() {
         signal as i32
     } else {
@@ -249,7 +243,35 @@ mod tests {
         assert_eq!(signal("sigkill"), Some(9));
         assert_eq!(signal("34"), Some(34));
         assert_eq!(signal("RTMAX-1"), Some(63));
-        for bad in ["0", "65", "NOPE", "RTMIN+40", "RTMIN+x", ""] {
+        for (text, number) in [
+            ("1", 1),
+            ("64", 64),
+            ("SIGUSR2", 12),
+            ("rtmin", 34),
+            ("SIGRTMIN+0", 34),
+            ("RTMIN+30", 64),
+            ("RTMAX", 64),
+            ("RTMAX-30", 34),
+        ] {
+            assert_eq!(signal(text), Some(number), "{text}");
+        }
+        for bad in [
+            "0",
+            "-1",
+            "65",
+            "NOPE",
+            "RTMIN+31",
+            "RTMIN+40",
+            "RTMAX+1",
+            "RTMIN+x",
+            "",
+            "SIG",
+            "SIG9",
+            "9999999999",
+            "RTMIN+2147483647",
+            "RTMAX+2147483647",
+            "RTMIN-2147483648",
+        ] {
             assert_eq!(signal(bad), None, "{bad}");
         }
     }

@@ -155,4 +155,64 @@ mod tests {
         assert!(within(None, None) && within(at(100), at(100)) && within(at(1), at(200)));
         assert!(!within(at(101), None) && !within(None, at(99)));
     }
+
+    #[test]
+    fn each_key_asks_for_events_of_its_kind() {
+        use Kind::{Container, Image, Pod, Volume};
+        let kinds = [Container, Image, Pod, Volume];
+        let fitting = |filter: &str| {
+            let filter = Filter::parse(&[filter]).unwrap();
+            kinds.map(|kind| {
+                let mut event = event(kind, "died");
+                event.pod = if kind == Container {
+                    "web".into()
+                } else {
+                    String::new()
+                };
+                if kind == Container {
+                    event.attributes.insert("image".into(), "busybox".into());
+                }
+                u8::from(filter.fits(&event))
+            })
+        };
+        for (filter, fits) in [
+            ("container=db", [1, 0, 0, 0]),
+            ("container=abcd", [1, 0, 0, 0]),
+            ("image=db", [0, 1, 0, 0]),
+            ("image=abc", [0, 1, 0, 0]),
+            ("image=busybox", [1, 0, 0, 0]),
+            ("image=busy", [0, 0, 0, 0]),
+            ("pod=db", [0, 0, 1, 0]),
+            ("pod=a", [0, 0, 1, 0]),
+            ("pod=web", [1, 0, 0, 0]),
+            ("pod=w", [0, 0, 0, 0]),
+            ("volume=db", [0, 0, 0, 1]),
+            ("volume=x", [0, 0, 0, 0]),
+            ("name=db", [1, 1, 1, 1]),
+            ("name=d", [0, 0, 0, 0]),
+            ("event=died", [1, 1, 1, 1]),
+            ("event=die", [0, 0, 0, 0]),
+            ("type=volume", [0, 0, 0, 1]),
+            ("type=image", [0, 1, 0, 0]),
+            ("label=tier", [1, 1, 1, 1]),
+            ("label=back", [0, 0, 0, 0]),
+            ("label=tier=back", [1, 1, 1, 1]),
+            ("label=tier=", [0, 0, 0, 0]),
+        ] {
+            assert_eq!(fitting(filter), fits, "{filter}");
+        }
+        // One of its own does not ask for what no name was given to.
+        for key in ["container", "image", "volume"] {
+            assert_eq!(fitting(&format!("{key}=")), [0; 4], "{key}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_asked_for_directly_counts_as_one_that_was_parsed() {
+        let mut filter = Filter::default();
+        filter.want("event", "start");
+        assert!(!filter.fits(&event(Kind::Pod, "died")));
+        filter.want("event", "died");
+        assert!(filter.fits(&event(Kind::Pod, "died")));
+    }
 }

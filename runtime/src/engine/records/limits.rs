@@ -48,4 +48,43 @@ mod tests {
             })
         );
     }
+
+    #[test]
+    fn each_limit_that_is_given_is_put_over_the_one_that_is_there() {
+        let whole = |base: i64| {
+            serde_json::json!({
+                "cpu": {"quota": base, "period": base + 1, "shares": base + 2},
+                "memory": {"limit": base + 3, "reservation": base + 4, "swap": base + 5},
+                "pids": {"limit": base + 6}
+            })
+        };
+        let (there, given) = (whole(10), whole(20));
+        let keys = ["quota", "period", "shares", "limit", "reservation", "swap"];
+        for (group, key) in [0, 1, 2]
+            .map(|n| ("cpu", keys[n]))
+            .into_iter()
+            .chain([3, 4, 5].map(|n| ("memory", keys[n])))
+            .chain([("pids", "limit")])
+        {
+            let mut merged = limits(there.clone());
+            put_over(
+                &mut merged,
+                &limits(serde_json::json!({group: {key: given[group][key]}})),
+            );
+            let mut expected = there.clone();
+            expected[group][key] = given[group][key].clone();
+            assert_eq!(
+                serde_json::to_value(&merged).unwrap(),
+                expected,
+                "{group} {key}"
+            );
+
+            let mut alone = LinuxResources::default();
+            put_over(&mut alone, &limits(serde_json::json!({group: {key: 5}})));
+            assert_eq!(serde_json::to_value(&alone).unwrap()[group][key], 5);
+        }
+        let mut merged = limits(there.clone());
+        put_over(&mut merged, &LinuxResources::default());
+        assert_eq!(serde_json::to_value(&merged).unwrap(), there);
+    }
 }

@@ -151,4 +151,69 @@ mod tests {
         assert_eq!(state.lost("x").unwrap().status, ContainerStatus::Configured);
         assert_eq!(ContainerState::default().lost("x"), None);
     }
+
+    fn session(status: ContainerStatus) -> ExecSession {
+        ExecSession {
+            command: vec!["true".into()],
+            terminal: false,
+            env: Vec::new(),
+            user: None,
+            cwd: "/".into(),
+            privileged: false,
+            preserve_fds: Vec::new(),
+            status,
+            pid: 9,
+            created: SystemTime::UNIX_EPOCH,
+            exit_code: None,
+            finished: None,
+        }
+    }
+
+    #[test]
+    fn each_state_is_lost_to_what_it_was_before_or_to_an_end() {
+        use ContainerStatus::*;
+        let before = |status, execs: usize| ContainerState {
+            status,
+            pid: 7,
+            exit_code: Some(3),
+            problem: Some("before".into()),
+            restarts: 2,
+            stopped_by_user: true,
+            execs: (0..execs)
+                .map(|n| (n.to_string(), session(Running)))
+                .collect(),
+            ..ContainerState::default()
+        };
+        for (status, lost, killed) in [
+            (Configured, None, false),
+            (Initialized, Some(Configured), false),
+            (Running, Some(Exited), true),
+            (Paused, Some(Exited), true),
+            (Stopping, Some(Exited), true),
+            (Exited, None, false),
+        ] {
+            let state = before(status, 0);
+            let after = state.lost("why");
+            assert_eq!(after.as_ref().map(|after| after.status), lost, "{status}");
+            let Some(after) = after else {
+                // Its further processes have ended with the VM all the same.
+                let without = before(status, 1).lost("why").unwrap();
+                let expected = ContainerState { pid: 0, ..state };
+                assert_eq!(without, expected, "{status}");
+                continue;
+            };
+            let finished = after.finished;
+            assert_eq!(finished.is_some(), killed, "{status}");
+            let expected = ContainerState {
+                status: after.status,
+                pid: 0,
+                exit_code: Some(if killed { 137 } else { 3 }),
+                problem: Some(if killed { "why" } else { "before" }.into()),
+                finished,
+                ..state
+            };
+            assert_eq!(after, expected, "{status}");
+            assert_eq!(before(status, 2).lost("why").unwrap().execs.len(), 0);
+        }
+    }
 }

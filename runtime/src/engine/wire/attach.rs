@@ -205,4 +205,54 @@ mod tests {
             );
         }
     }
+
+    #[tokio::test]
+    async fn a_message_may_be_as_long_as_the_limit() {
+        for (length, taken) in [(MAX, true), (MAX + 1, false)] {
+            // Tag and length of the field take four bytes of it.
+            let message = AttachInput {
+                kind: Some(Kind::Stdin(vec![7; length - 4])),
+                ..Default::default()
+            };
+            let frame = framed(&message).unwrap();
+            assert_eq!(frame.len(), 4 + length);
+            let received = receive::<AttachInput>(&mut &frame[..]).await;
+            match received {
+                Ok(received) => assert_eq!((received, taken), (Some(message), true)),
+                Err(e) => assert_eq!((e.kind(), taken), (io::ErrorKind::InvalidData, false)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_within_a_message_is_an_error() {
+        let message = AttachInput {
+            kind: Some(Kind::Stdin(vec![7; 9])),
+            ..Default::default()
+        };
+        let frame = framed(&message).unwrap();
+        for end in 4..frame.len() {
+            let received = receive::<AttachInput>(&mut &frame[..end]).await;
+            let error = received.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{end}");
+        }
+        // And so is a first one.
+        for end in 1..frame.len() {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            ours.write_all(&frame[..end]).await.unwrap();
+            drop(ours);
+            let received = receive_first::<AttachInput>(&mut theirs).await;
+            assert_eq!(
+                received.unwrap_err().kind(),
+                io::ErrorKind::UnexpectedEof,
+                "{end}"
+            );
+        }
+    }
+
+    #[test]
+    fn attachments_are_served_beside_the_calls() {
+        let address = Path::new("/run/owners/web");
+        assert_eq!(address_of(address), Path::new("/run/owners/web.attach"));
+    }
 }

@@ -93,7 +93,9 @@ pub fn to_result(container: String, error: Option<&Error>, ignored: bool) -> api
 /// The error in [`to_result`]; `None` for a success.
 pub fn error_of(result: api::Result) -> Option<Error> {
     let exit_code = u8::try_from(result.exit_code).unwrap_or(0);
-    (!result.error.is_empty()).then(|| of_code(result.code, exit_code, result.error))
+    // The words are the guest's, which may have none.
+    let failed = result.code != 0 || !result.error.is_empty();
+    failed.then(|| of_code(result.code, exit_code, result.error))
 }
 
 /// The message for the outcome of an operation.
@@ -163,5 +165,252 @@ mod tests {
             back.errors["d"],
             Error::Command { exit_code: 127, .. }
         ));
+    }
+
+    /// gRPC, `doc/statuscodes.md`.
+    const CODES: [(ErrorKind, i32); 8] = [
+        (ErrorKind::InvalidArgument, 3),
+        (ErrorKind::DeadlineExceeded, 4),
+        (ErrorKind::NotFound, 5),
+        (ErrorKind::AlreadyExists, 6),
+        (ErrorKind::FailedPrecondition, 9),
+        (ErrorKind::Unimplemented, 12),
+        (ErrorKind::Internal, 13),
+        (ErrorKind::Unavailable, 14),
+    ];
+
+    fn error(kind: ErrorKind, message: &str) -> Error {
+        Error::Remote {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_code_in_both_directions() {
+        assert!(
+            ErrorKind::ALL
+                .iter()
+                .all(|kind| CODES.iter().any(|(of, _)| of == kind))
+        );
+        for (kind, code) in CODES {
+            assert_eq!(code_of(kind) as i32, code, "{kind:?}");
+            assert_eq!(code_of_error(&error(kind, "x")) as i32, code, "{kind:?}");
+            let back = of_code(code, 0, "x".into());
+            assert!(matches!(back, Error::Remote { .. }), "{back:?}");
+            assert_eq!((back.kind(), &*back.to_string()), (kind, "x"));
+        }
+        // Others have no meaning of their own here.
+        for code in [-1, 0, 1, 2, 7, 8, 11, 15, 16, 17, i32::MAX] {
+            assert_eq!(
+                of_code(code, 0, "x".into()).kind(),
+                ErrorKind::Internal,
+                "{code}"
+            );
+        }
+        assert_eq!(code_of_error(&Error::OwnerLeaving) as i32, 10);
+        assert!(matches!(of_code(10, 0, String::new()), Error::OwnerLeaving));
+    }
+
+    #[test]
+    fn errors_are_of_the_kind_that_their_cause_is_of() {
+        use ErrorKind::*;
+        let io = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let id = || "x".to_owned();
+        let path = || std::path::PathBuf::from("/x");
+        for (error, kind) in [
+            (Error::not_found("pod", "x"), NotFound),
+            (
+                Error::AlreadyExists {
+                    what: "pod",
+                    id: id(),
+                },
+                AlreadyExists,
+            ),
+            (
+                Error::WrongState {
+                    what: "pod",
+                    id: id(),
+                    operation: "stop",
+                    state: id(),
+                },
+                FailedPrecondition,
+            ),
+            (Error::Busy { path: path() }, FailedPrecondition),
+            (Error::Propagates { path: path() }, FailedPrecondition),
+            (Error::bad_file("/x", "bad"), InvalidArgument),
+            (
+                Error::Command {
+                    exit_code: 127,
+                    message: id(),
+                },
+                InvalidArgument,
+            ),
+            (Error::Unsupported(id()), Unimplemented),
+            (
+                Error::Agent {
+                    kind: NotFound,
+                    message: id(),
+                },
+                NotFound,
+            ),
+            (
+                Error::Remote {
+                    kind: Unavailable,
+                    message: id(),
+                },
+                Unavailable,
+            ),
+            (
+                Error::Image {
+                    kind: AlreadyExists,
+                    source: Box::new(io()),
+                },
+                AlreadyExists,
+            ),
+            (
+                Error::AgentTimeout {
+                    call: "Exec",
+                    seconds: 1,
+                },
+                DeadlineExceeded,
+            ),
+            (
+                Error::NotEnded {
+                    what: id(),
+                    seconds: 1,
+                },
+                DeadlineExceeded,
+            ),
+            (
+                Error::VmGone {
+                    pod: id(),
+                    reason: id(),
+                },
+                Unavailable,
+            ),
+            (Error::OwnerGone(id()), Unavailable),
+            (Error::OwnerLeaving, Unavailable),
+            // Whatever the system says: it is not the pod that was not found.
+            (
+                Error::Io {
+                    action: "open",
+                    path: path(),
+                    source: io(),
+                },
+                Internal,
+            ),
+        ] {
+            assert_eq!(error.kind(), kind, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_run_keeps_a_shells_code_whatever_the_other_code() {
+        for exit_code in 0..=u8::MAX {
+            let error = of_code(5, exit_code, "x".into());
+            match error {
+                Error::Command {
+                    exit_code: kept,
+                    message,
+                } => {
+                    assert_eq!((kept, &*message), (exit_code, "x"));
+                    assert!(matches!(exit_code, 126 | 127), "{exit_code}");
+                }
+                other => {
+                    assert!(!matches!(exit_code, 126 | 127), "{exit_code}");
+                    assert_eq!(other.kind(), ErrorKind::NotFound);
+                }
+            }
+        }
+    }
+
+    fn answer(code: Code, message: &str) -> ttrpc::Status {
+        ttrpc::get_status(code, message)
+    }
+
+    #[test]
+    fn an_owners_answer_is_its_error_and_any_other_means_that_it_has_gone() {
+        for (_, code) in CODES {
+            let status = ttrpc::Status {
+                code: protobuf::EnumOrUnknown::from_i32(code),
+                message: "words".into(),
+                ..Default::default()
+            };
+            let error = remote(ttrpc::Error::RpcStatus(status));
+            assert_eq!(code_of(error.kind()) as i32, code);
+            assert_eq!(error.to_string(), "words");
+        }
+        let mut status = answer(Code::INVALID_ARGUMENT, "no such command");
+        for (type_url, value, exit_code) in [
+            ("other", vec![127], None),
+            (protos::COMMAND_FAILURE, vec![], None),
+            (protos::COMMAND_FAILURE, vec![126], Some(126)),
+        ] {
+            status.details = vec![ttrpc::proto::Any {
+                type_url: type_url.into(),
+                value,
+                ..Default::default()
+            }];
+            let error = remote(ttrpc::Error::RpcStatus(status.clone()));
+            let code = match error {
+                Error::Command { exit_code, .. } => Some(exit_code),
+                _ => None,
+            };
+            assert_eq!(code, exit_code, "{type_url}");
+        }
+        for lost in [
+            ttrpc::Error::RemoteClosed,
+            ttrpc::Error::Socket("reset".into()),
+        ] {
+            assert!(matches!(remote(lost), Error::OwnerGone(_)));
+        }
+        let leaving = remote(ttrpc::Error::RpcStatus(answer(Code::ABORTED, "")));
+        assert!(matches!(leaving, Error::OwnerLeaving));
+    }
+
+    #[test]
+    fn a_call_that_the_owner_does_not_know_is_named() {
+        let said = |code, message: &str| {
+            let error = remote(ttrpc::Error::RpcStatus(answer(code, message)));
+            (error.kind(), error.to_string())
+        };
+        let (kind, text) = said(Code::UNIMPLEMENTED, "/Management/Update method");
+        assert_eq!(kind, ErrorKind::Unimplemented);
+        assert!(text.contains("/Management/Update:"), "{text}");
+        // Its own refusals are as it says them.
+        for (code, message) in [
+            (Code::UNIMPLEMENTED, "this is containerd's"),
+            (Code::NOT_FOUND, "no such method"),
+        ] {
+            assert_eq!(said(code, message).1, message);
+        }
+    }
+
+    #[test]
+    fn a_failure_without_words_is_still_one() {
+        for (kind, _) in CODES {
+            let result = to_result("c".into(), Some(&error(kind, "")), false);
+            assert_eq!(error_of(result).map(|e| e.kind()), Some(kind));
+        }
+        let outcome = to_outcome(api::Results {
+            results: vec![to_result(
+                "c".into(),
+                Some(&error(ErrorKind::Internal, "")),
+                false,
+            )],
+            ..Default::default()
+        });
+        assert!(outcome.done.is_empty() && outcome.errors.contains_key("c"));
+        // An owner of an earlier build, or none: words alone are one, too.
+        let words = api::Result {
+            error: "words".into(),
+            exit_code: 1 << 8,
+            ..Default::default()
+        };
+        assert_eq!(error_of(words).map(|e| e.kind()), Some(ErrorKind::Internal));
+        assert!(error_of(to_result("c".into(), None, false)).is_none());
+        let leaving = to_result("c".into(), Some(&Error::OwnerLeaving), false);
+        assert!(matches!(error_of(leaving), Some(Error::OwnerLeaving)));
     }
 }

@@ -232,13 +232,30 @@ fn a_pod_whose_owner_lives_is_removed_neither_unasked_nor_by_its_owner() {
         );
         assert!(dir.container("a").is_dir() && dir.vm().is_dir());
     }
-    // Another process that has its pid by now is not killed for it.
-    let owner = OwnerProcess {
-        pid: 1,
+}
+
+#[test]
+fn an_owner_is_killed_and_not_another_process_with_its_pid() {
+    let mut child = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let mut owner = OwnerProcess {
+        pid,
         start_time: u64::MAX,
         address: String::new(),
     };
     kill_owner("good", &owner).unwrap();
+    assert!(child.try_wait().unwrap().is_none(), "it is another process");
+
+    owner.start_time = hypervisor::start_time(pid).unwrap();
+    kill_owner("good", &owner).unwrap();
+    let ended = child.wait().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(libc::SIGKILL)
+    );
 }
 
 #[test]

@@ -303,7 +303,7 @@ impl Tree {
                 return Err(Failure::Refused("what it is to be in is no directory"));
             }
             let made = self.make_directory(dir.as_fd(), part)?;
-            if let Some(below) = self.below(&above.join(part)) {
+            if let Some(below) = self.below(&above.join(part))? {
                 let attributes = Attributes::read(&inode_of(below)?)?;
                 attributes.apply(&made)?;
                 self.remember(done.clone(), &attributes)?;
@@ -331,10 +331,11 @@ impl Tree {
         )
     }
 
-    /// The directory `path` of the uppermost layer below that has it.
-    fn below(&self, path: &Path) -> Option<OwnedFd> {
+    /// The directory `path` of the uppermost layer below that has it. One that cannot be
+    /// looked at is an error: as a new one it would be open to everybody.
+    fn below(&self, path: &Path) -> Made<Option<OwnedFd>> {
         for layer in &self.lower {
-            let root = File::open(layer).ok()?;
+            let root = File::open(layer).map_err(|e| Failure::io("look below", e))?;
             let found = openat2(
                 &root,
                 path,
@@ -343,13 +344,14 @@ impl Tree {
                 ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
             );
             match found {
-                Ok(found) => return Some(found),
+                Ok(found) => return Ok(Some(found)),
                 Err(Errno::NOENT) => {}
                 // A file that is not a directory hides what is below.
-                Err(_) => return None,
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                Err(e) => return Err(Failure::io("look below", e)),
             }
         }
-        None
+        Ok(None)
     }
 
     fn make_directory(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Made<Inode> {

@@ -86,3 +86,212 @@ fn containers_need_a_command_and_a_root() {
             .contains("command")
     );
 }
+
+#[test]
+fn limits_are_taken_up_to_their_bounds_and_refused_beyond() {
+    use crate::error::ErrorKind::InvalidArgument;
+    let check = |change: &dyn Fn(&mut PodResources)| {
+        let mut pod = PodDefinition::new("local", "web");
+        change(&mut pod.resources);
+        pod.check().map_err(|e| e.kind())
+    };
+    // The kernel's: MIN_SHARES and MAX_SHARES, sched-bwc.rst.
+    for (shares, taken) in [
+        (0, false),
+        (1, false),
+        (2, true),
+        (262_144, true),
+        (262_145, false),
+    ] {
+        let found = check(&|limits| limits.cpu_shares = Some(shares));
+        assert_eq!(
+            found,
+            if taken { Ok(()) } else { Err(InvalidArgument) },
+            "{shares}"
+        );
+    }
+    for (period, taken) in [
+        (999, false),
+        (1000, true),
+        (1_000_000, true),
+        (1_000_001, false),
+    ] {
+        let found = check(&|limits| limits.cpu_period = Some(period));
+        assert_eq!(
+            found,
+            if taken { Ok(()) } else { Err(InvalidArgument) },
+            "{period}"
+        );
+    }
+    for (quota, taken) in [
+        (i64::MIN, false),
+        (-2, false),
+        (-1, true),
+        (0, false),
+        (999, false),
+        (1000, true),
+        (i64::MAX, true),
+    ] {
+        let found = check(&|limits| limits.cpu_quota = Some(quota));
+        assert_eq!(
+            found,
+            if taken { Ok(()) } else { Err(InvalidArgument) },
+            "{quota}"
+        );
+    }
+    assert_eq!(
+        check(&|limits| limits.cpuset = Some("0-3,7".into())),
+        Ok(())
+    );
+    assert_eq!(
+        check(&|limits| limits.cpuset = Some("3-0".into())),
+        Err(InvalidArgument)
+    );
+}
+
+#[test]
+fn limits_go_to_the_cgroup_as_they_are() {
+    let limits = PodResources {
+        cpu_quota: Some(1),
+        cpu_period: Some(2),
+        cpu_shares: Some(3),
+        cpuset: Some("4".into()),
+        memory: Some(5),
+    };
+    let expected = CpuLimits {
+        quota: Some(1),
+        period: Some(2),
+        shares: Some(3),
+        cpuset: Some("4".into()),
+    };
+    assert_eq!(limits.cpu_limits(), expected);
+    let memory_alone = PodResources {
+        memory: Some(5),
+        ..PodResources::default()
+    };
+    assert!(memory_alone.cpu_limits().is_empty());
+}
+
+#[test]
+fn host_names_are_as_rfc_1123_has_them() {
+    let check = |name: &str| check_hostname(name).is_ok();
+    let longest = format!("{}.{}", "a".repeat(32), "b".repeat(31));
+    for good in ["a", "a-1", "1a", "A.b.c", "a--b", &longest] {
+        assert!(check(good), "{good}");
+    }
+    for bad in [
+        "",
+        "-a",
+        "a-",
+        "a.-b",
+        "a-.b",
+        ".a",
+        "a.",
+        "a_b",
+        "a b",
+        "ä",
+        &"a".repeat(65),
+    ] {
+        assert!(!check(bad), "{bad}");
+    }
+}
+
+#[test]
+fn cgroup_parents_are_paths_or_slices() {
+    for good in [
+        "/",
+        "/a",
+        "/a/b",
+        "/a..b/c",
+        "a.slice",
+        "a-b.slice",
+        "-.slice",
+    ] {
+        check_cgroup_parent(good.as_ref()).unwrap();
+    }
+    for bad in [
+        "",
+        "a",
+        "a/b",
+        "/a/..",
+        "..",
+        "/a.slice",
+        "a/b.slice",
+        ".slice",
+        "a-.slice",
+        "--.slice",
+    ] {
+        assert!(check_cgroup_parent(bad.as_ref()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn containers_are_refused_by_field_up_to_their_bounds() {
+    let container = |change: &dyn Fn(&mut ContainerDefinition)| {
+        let root = Rootfs::Directory("/".into());
+        let mut container = ContainerDefinition::new("c", root, Spec::default());
+        change(&mut container);
+        container.check().is_ok()
+    };
+    assert!(container(&|_| ()));
+    for (signal, taken) in [(-1, false), (0, false), (1, true), (64, true), (65, false)] {
+        assert_eq!(container(&|c| c.stop_signal = signal), taken, "{signal}");
+    }
+    assert!(!container(&|c| c.name = "a/b".into()));
+    assert!(!container(
+        &|c| c.rootfs = Rootfs::Directory("/etc/passwd".into())
+    ));
+    assert!(container(&|c| {
+        c.rootfs = Rootfs::Image {
+            reference: "x".into(),
+            id: "y".into(),
+            layers: vec!["/nonexistent".into()],
+        };
+    }));
+}
+
+#[test]
+fn a_containers_process_is_its_specs() {
+    let of = |process: serde_json::Value| {
+        let spec = serde_json::from_value(serde_json::json!({
+            "ociVersion": "1.0.2", "process": process
+        }));
+        let root = Rootfs::Directory("/".into());
+        let container = ContainerDefinition::new("c", root, spec.unwrap());
+        (container.terminal(), container.command().to_vec())
+    };
+    let process = |more: serde_json::Value| {
+        let mut process = serde_json::json!({"cwd": "/", "user": {"uid": 0, "gid": 0}});
+        process
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        process
+    };
+    let (a, b) = ("a".to_owned(), "b".to_owned());
+    assert_eq!(of(serde_json::Value::Null), (false, vec![]));
+    assert_eq!(
+        of(process(serde_json::json!({"args": ["a", "b"]}))),
+        (false, vec![a, b])
+    );
+    assert!(of(process(serde_json::json!({"terminal": true, "args": []}))).0);
+}
+
+#[test]
+fn new_pods_and_containers_have_podmans_defaults() {
+    use SharedNamespace::{Ipc, Net, Uts};
+    let pod = PodDefinition::new("local", "web");
+    assert_eq!(pod.share, BTreeSet::from([Net, Ipc, Uts]));
+    assert!(pod.infra && !pod.single && pod.exit_policy == ExitPolicy::Continue);
+    let container = ContainerDefinition::new("c", Rootfs::Directory("/".into()), Spec::default());
+    let stop = (
+        container.stop_signal,
+        container.stop_timeout,
+        container.log_size_max,
+    );
+    assert_eq!(stop, (15, 10, 16 * 1024 * 1024));
+    assert_eq!(container.restart, RestartPolicy::No);
+    assert_ne!(pod.id, PodDefinition::new("local", "web").id);
+    let names = [Net, Ipc, Uts, SharedNamespace::Pid].map(|n| serde_json::to_value(n).unwrap());
+    assert_eq!(names, ["net", "ipc", "uts", "pid"]);
+}

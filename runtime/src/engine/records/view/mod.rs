@@ -1,5 +1,8 @@
 //! A pod as readers see it: its files, corrected if its owner has died.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::definition::PodDefinition;

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod extended;
+
 /// Builds an archive.
 struct Layer(Builder<Vec<u8>>);
 
@@ -353,4 +355,41 @@ fn places_outside_are_not_what_they_seem() {
     symlink("..", into.join("out")).unwrap();
     assert_eq!(fs::read(into.join("out/outside")).unwrap(), b"whole");
     drop(dir);
+}
+
+#[test]
+fn directories_below_that_cannot_be_looked_at_are_errors() {
+    let (dir, into) = place();
+    let [upper, lowest] = ["upper", "lowest"].map(|name| dir.path().join(name));
+    Layer::new()
+        .dir("secret", 0o700)
+        .unpack(&lowest, &[])
+        .unwrap();
+    Layer::new().dir("./", 0o755).unpack(&upper, &[]).unwrap();
+    let layer = || Layer::new().file("secret/x", "x");
+    let lower = [lowest.clone(), upper.clone()];
+    layer().unpack(&into, &lower).unwrap();
+    let mode = |name: &Path| fs::metadata(name).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&into.join("secret")), 0o700);
+    // Something else that hides it: the new directory is none of below.
+    fs::write(upper.join("secret"), "").unwrap();
+    fs::remove_dir_all(&into).unwrap();
+    layer().unpack(&into, &lower).unwrap();
+    assert_eq!(mode(&into.join("secret")), 0o755);
+    // A layer that is gone may have had it.
+    fs::remove_file(upper.join("secret")).unwrap();
+    fs::remove_dir_all(&lowest).unwrap();
+    fs::remove_dir_all(&into).unwrap();
+    let failed = layer().unpack(&into, &lower).unwrap_err();
+    assert!(
+        matches!(
+            failed,
+            UnpackError::Entry {
+                failure: Failure::Io(..),
+                ..
+            }
+        ),
+        "{failed}"
+    );
+    assert!(!into.join("secret/x").exists());
 }

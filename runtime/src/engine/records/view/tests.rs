@@ -1,0 +1,234 @@
+//! What readers see of pods without an owner, and what they record of it.
+
+use std::time::SystemTime;
+
+use oci_spec::runtime::Spec;
+
+use super::*;
+use crate::engine::Engine;
+use crate::engine::journal::Reader;
+use crate::engine::records::definition::{ContainerDefinition, Rootfs};
+use crate::engine::records::record::ExecSession;
+
+struct Lab {
+    root: tempfile::TempDir,
+    home: DataPaths,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let engine = Engine::below(root.path());
+        let pod = engine
+            .create_pod(PodDefinition::new("local", "web"))
+            .unwrap();
+        let home = pod.home().clone();
+        Self { root, home }
+    }
+
+    fn add(&self, name: &str, on: &[&str], state: ContainerState) {
+        let held = PodLock::exclusive(&self.home).unwrap();
+        let root = Rootfs::Directory("/".into());
+        let mut definition = ContainerDefinition::new(name, root, Spec::default());
+        definition.depends_on = on.iter().map(|name| (*name).to_owned()).collect();
+        records::create_container(&self.home, &definition, &held).unwrap();
+        let home = self.home.container(name).unwrap();
+        records::write_container(&home, &state, &held).unwrap();
+    }
+
+    /// The pod as an owner has it, of this boot of the host or of another.
+    fn started(&self, boot: &str) {
+        let held = PodLock::exclusive(&self.home).unwrap();
+        let mut state = PodView::read_locked(&self.home, &held).unwrap().state;
+        state.started = true;
+        state.boot = boot.to_owned();
+        records::write_pod(&self.home, &state, &held).unwrap();
+    }
+
+    /// What the journal says but for how it was made.
+    fn journal(&self) -> Vec<String> {
+        let mut reader = Reader::open(&self.home.journal()).unwrap();
+        let events = reader.events().unwrap().into_iter();
+        let events = events.filter(|event| event.action != "create");
+        let line = |event: Event| {
+            let more = event.attributes.iter();
+            let more: String = more.map(|(key, value)| format!(" {key}={value}")).collect();
+            format!("{} {}{more}", event.name, event.action)
+        };
+        events.map(line).collect()
+    }
+}
+
+fn state(status: ContainerStatus, execs: &[(&str, ContainerStatus)]) -> ContainerState {
+    let session = |status| ExecSession {
+        command: vec!["true".into()],
+        terminal: false,
+        env: Vec::new(),
+        user: None,
+        cwd: "/".into(),
+        privileged: false,
+        preserve_fds: Vec::new(),
+        status,
+        pid: 9,
+        created: SystemTime::UNIX_EPOCH,
+        exit_code: None,
+        finished: None,
+    };
+    let execs = execs
+        .iter()
+        .map(|(id, status)| ((*id).to_owned(), session(*status)));
+    ContainerState {
+        status,
+        execs: execs.collect(),
+        ..ContainerState::default()
+    }
+}
+
+fn owner() -> OwnerProcess {
+    OwnerProcess {
+        pid: 7,
+        start_time: 8,
+        address: String::new(),
+    }
+}
+
+#[test]
+fn what_a_dead_owner_lost_is_shown_by_each_reader_and_recorded_by_one() {
+    use ContainerStatus::*;
+    let lab = Lab::new();
+    let execs = [("x1", Running), ("x2", Exited), ("x3", Configured)];
+    lab.add("ran", &[], state(Running, &execs));
+    lab.add("waited", &[], state(Initialized, &[]));
+    lab.add("over", &[], state(Exited, &[("y", Running)]));
+    lab.add("never", &[], state(Configured, &[]));
+    lab.started(&records::boot_id().unwrap());
+
+    for _ in 0..2 {
+        let view = PodView::read(&lab.home).unwrap();
+        assert_eq!(view.lost_containers(), ["over", "ran", "waited"]);
+        let ran = &view.container("ran").unwrap().state;
+        assert_eq!((ran.status, ran.exit_code), (Exited, Some(137)));
+        assert_eq!(ran.problem.as_deref(), Some(LOST));
+        assert!(lab.journal().is_empty(), "to look changes nothing");
+    }
+    for _ in 0..2 {
+        let view = PodView::read_and_record(&lab.home).unwrap();
+        assert!(view.lost_containers().is_empty() && !view.state.started);
+        assert_eq!(
+            lab.journal(),
+            [
+                "over exec_died exec=y exit_code=137".to_owned(),
+                "ran exec_died exec=x1 exit_code=137".into(),
+                "ran died exit_code=137".into(),
+                format!("web died reason={LOST}"),
+            ]
+        );
+    }
+    let statuses = ["ran", "waited", "over", "never"].map(|name| {
+        let view = PodView::read(&lab.home).unwrap();
+        view.container(name).unwrap().state.status
+    });
+    assert_eq!(statuses, [Exited, Configured, Exited, Configured]);
+}
+
+#[test]
+fn a_reboot_is_the_reason_if_there_was_one() {
+    for (boot, why) in [("", LOST), ("another", REBOOTED)] {
+        let lab = Lab::new();
+        lab.add("a", &[], state(ContainerStatus::Paused, &[]));
+        lab.started(boot);
+        let view = PodView::read_and_record(&lab.home).unwrap();
+        let a = &view.container("a").unwrap().state;
+        assert_eq!(a.problem.as_deref(), Some(why));
+        assert_eq!(
+            lab.journal().last().unwrap(),
+            &format!("web died reason={why}")
+        );
+        drop(lab.root);
+    }
+}
+
+#[test]
+fn nothing_of_a_pod_with_an_owner_is_lost() {
+    let lab = Lab::new();
+    lab.add("a", &[], state(ContainerStatus::Running, &[]));
+    lab.started("another");
+    let owned = OwnerLock::take(&lab.home, &owner()).unwrap();
+    for view in [
+        PodView::read(&lab.home),
+        PodView::read_and_record(&lab.home),
+    ] {
+        let view = view.unwrap();
+        assert_eq!(view.owner, Some(owner()));
+        assert!(view.infra_runs() && view.state.started);
+        assert_eq!(view.status(), PodStatus::Running);
+        assert_eq!(view.in_state(ContainerStatus::is_running), ["a"]);
+    }
+    assert!(lab.journal().is_empty());
+    drop(owned);
+    assert!(!PodView::read(&lab.home).unwrap().infra_runs());
+}
+
+#[test]
+fn the_infra_container_runs_with_an_owner_once_it_was_started() {
+    let lab = Lab::new();
+    let owned = OwnerLock::take(&lab.home, &owner()).unwrap();
+    assert!(!PodView::read(&lab.home).unwrap().infra_runs());
+    lab.started("");
+    let mut view = PodView::read(&lab.home).unwrap();
+    assert!(view.infra_runs());
+    view.definition.infra = false;
+    assert!(!view.infra_runs());
+    drop(owned);
+}
+
+#[test]
+fn a_lock_that_another_holds_is_not_waited_for_to_record() {
+    let lab = Lab::new();
+    lab.add("a", &[], state(ContainerStatus::Running, &[]));
+    lab.started("");
+    let held = PodLock::shared(&lab.home).unwrap();
+    let view = PodView::read_and_record(&lab.home).unwrap();
+    assert_eq!(view.lost_containers(), ["a"]);
+    assert!(lab.journal().is_empty());
+    drop(held);
+    PodView::read_and_record(&lab.home).unwrap();
+    assert_eq!(lab.journal().len(), 2);
+}
+
+#[test]
+fn containers_are_chosen_by_name_or_all_of_them() {
+    use ContainerStatus::*;
+    let lab = Lab::new();
+    lab.add("b", &[], state(Exited, &[]));
+    lab.add("a", &["b"], state(Configured, &[]));
+    lab.add("bad", &[], state(Configured, &[]));
+    std::fs::write(lab.home.container("bad").unwrap().state(), "").unwrap();
+    let view = PodView::read(&lab.home).unwrap();
+    let chosen = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        view.chosen(&names)
+    };
+    assert_eq!(chosen(&[]).unwrap(), ["a", "b", "bad"]);
+    assert_eq!(chosen(&["b", "a"]).unwrap(), ["b", "a"]);
+    match chosen(&["a", "none"]) {
+        Err(Error::NotFound { what, id }) => assert_eq!((what, &*id), ("container", "none")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(view.graph().unwrap().order(), ["b", "bad", "a"]);
+    assert_eq!(view.in_state(|status| status == Exited), ["b"]);
+    assert_eq!(
+        view.in_state(|_| true),
+        ["a", "b"],
+        "of one that is not read nothing is known"
+    );
+    assert_eq!(view.status(), PodStatus::Stopped);
+    assert!(matches!(
+        view.container("none"),
+        Err(Error::NotFound { .. })
+    ));
+    match view.container("bad") {
+        Err(Error::BadFile { path, .. }) => assert_eq!(path, lab.home.containers().join("bad")),
+        other => panic!("{other:?}"),
+    }
+}
