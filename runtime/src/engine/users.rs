@@ -162,7 +162,7 @@ fn read(layers: &[PathBuf], path: &str) -> Result<String> {
             Err(e) if e.kind() == ErrorKind::NotFound => continue,
             dir => dir.on("open", layer)?,
         };
-        let at = layer.join(path);
+        let at = layer.join(path.trim_start_matches('/'));
         let opened = openat2(
             &dir,
             path,
