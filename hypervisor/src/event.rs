@@ -11,7 +11,7 @@ impl EventFd {
     /// A counter at zero, closed on exec.
     ///
     /// # Errors
-    /// Those of eventfd(2).
+    /// The errors of eventfd(2).
     pub fn new() -> io::Result<EventFd> {
         let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
         vmm_sys_util::eventfd::EventFd::new(flags).map(EventFd)
@@ -20,7 +20,7 @@ impl EventFd {
     /// Another descriptor of the same counter.
     ///
     /// # Errors
-    /// Those of fcntl(2).
+    /// The errors of fcntl(2).
     pub fn try_clone(&self) -> io::Result<EventFd> {
         self.as_fd().try_clone_to_owned().map(EventFd::from)
     }

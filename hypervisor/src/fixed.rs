@@ -60,7 +60,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
     use test_support::{require, root};
 
-    /// What comes of opening it anew by its descriptor.
+    /// The result of reopening it by its descriptor.
     fn again(file: &OwnedFd, write: bool, flags: i32) -> Option<i32> {
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
         let mut options = OpenOptions::new();

@@ -50,8 +50,8 @@ pub trait Vm: Send + Sync {
     /// Lets the vCPUs run again.
     async fn resume(&self) -> Result<(), Error>;
 
-    /// Asks the guest for this much plugged memory in MiB, beyond what it booted with;
-    /// returns what is plugged by now, since it may refuse or take longer.
+    /// Asks the guest for this much plugged memory in MiB, beyond the memory at boot; returns
+    /// the memory plugged so far, since the guest may refuse or take longer.
     async fn plug_memory(&self, mib: u32) -> Result<u32, Error>;
 
     /// Gives the VM a device while it runs; returns the slot, in which the guest finds it

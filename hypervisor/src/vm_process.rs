@@ -68,7 +68,7 @@ pub struct VmExit {
     pub process: Role,
     /// How it ended.
     pub status: ExitStatus,
-    /// In words: what is known of the cause.
+    /// The cause as text, as far as it is known.
     pub reason: String,
 }
 

@@ -180,7 +180,7 @@ fn compile<'a>(rules: impl DoubleEndedIterator<Item = &'a Rule>) -> Vec<Instruct
         if rule.access != ALL {
             tests.push(op(COPY, SCRATCH, ACCESS, 0, 0));
             tests.push(op(AND, SCRATCH, 0, 0, rule.access));
-            // Allowed is what is allowed whole; denied, what is so in part.
+            // An access is allowed if all of it is; it is denied if a part of it is.
             tests.push(match rule.allow {
                 true => op(JUMP_UNEQUAL_REGISTER, SCRATCH, ACCESS, 0, 0),
                 false => op(JUMP_EQUAL, SCRATCH, 0, 0, 0),

@@ -123,7 +123,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Kills what is in it and waits until nothing is.
+    /// Kills all processes in it and waits until none is left.
     pub async fn kill(&self) -> Result<()> {
         self.write("cgroup.kill", "1")?;
         self.wait_event("populated", false).await

@@ -171,7 +171,7 @@ fn weight(shares: u64) -> Option<u64> {
     }
 }
 
-/// "quota period"; what is not given stays as it is.
+/// "quota period"; a value that is not given stays as it is.
 fn cpu_max(old: &str, quota: Option<i64>, period: Option<u64>) -> String {
     let mut old = old.split_ascii_whitespace();
     let (old_quota, old_period) = (old.next().unwrap_or("max"), old.next().unwrap_or("100000"));

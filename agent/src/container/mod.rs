@@ -388,7 +388,7 @@ fn write_json(folder: &Path, name: &str, value: &impl serde::Serialize) -> Resul
     fs::write(&path, json).path(path)
 }
 
-/// Tells libcontainer's waiting init to go on.
+/// Makes libcontainer's waiting init continue.
 fn notify(socket: &Path) -> Result<()> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
     let name = socket.file_name().unwrap_or_default();

@@ -9,7 +9,7 @@ use protos::agent::Process;
 use crate::error::{Error, Result};
 use crate::text::truncate;
 
-/// As much of a command line as is passed on at the most, in bytes.
+/// The longest command line that is passed on, in bytes.
 const COMMAND: usize = 4096;
 
 /// And at the least, in a list of very many.
@@ -40,7 +40,7 @@ fn command_length(count: usize) -> Result<usize> {
     }
 }
 
-/// A process, unless it has ended, with as much of its command as `max` bytes.
+/// A process, unless it has ended, with at most `max` bytes of its command.
 fn of(pid: u32, max: usize) -> Option<Process> {
     let dir = format!("/proc/{pid}");
     let stat = fs::read_to_string(format!("{dir}/stat")).ok()?;

@@ -43,7 +43,7 @@ const KERNEL_GROUP: u32 = 1;
 pub struct Attached {
     /// The name of the disk in `/dev`, or of the interface.
     pub name: String,
-    /// Of a disk.
+    /// The major number of a disk.
     pub major: u32,
     pub minor: u32,
 }

@@ -51,7 +51,8 @@ fn unknown(path: &str, errno: Errno) -> Fault {
     Fault::internal(&format!("look at {path}"), text(errno))
 }
 
-/// Whether execvp(3) goes on to the next folder after this error. Others, as EIO, end the search.
+/// Whether execvp(3) continues with the next folder after this error. Others, such as EIO, end
+/// the search.
 fn is_elsewhere(errno: Errno) -> bool {
     use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
     matches!(
@@ -108,7 +109,7 @@ mod tests {
         assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
         // Neither is a folder.
         assert!(find("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
-        // These errors do not mean that there is no such program.
+        // These errors do not mean that the program does not exist.
         for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
             assert!(!is_elsewhere(errno));
         }

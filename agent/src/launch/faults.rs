@@ -20,7 +20,7 @@ use crate::error::{Error, Kind};
 use crate::stdio::stream::{self, Stream};
 use crate::text::truncate;
 
-/// A pipe takes what is no longer than this in one piece (PIPE_BUF).
+/// A pipe takes a line of up to this length in one piece (PIPE_BUF).
 const LINE: usize = 4096;
 
 /// Why something failed.
@@ -102,8 +102,8 @@ impl Faults {
 }
 
 impl Collected {
-    /// The best reason for a failure: our own words if there are any, or
-    /// `outermost` with what libcontainer logged on the way there.
+    /// The best reason for a failure: the message of the last steps if there is one, or
+    /// `outermost` with libcontainer's log messages before it.
     pub fn explain(mut self, outermost: Fault) -> Fault {
         let mut text = Vec::new();
         // Ends with the error that the pipe is empty.

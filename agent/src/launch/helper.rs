@@ -44,7 +44,7 @@ pub const PROCESS_FILE: &str = "process.json";
 pub const LAUNCH_FILE: &str = "launch.json";
 const CONSOLE_SOCKET: &str = "console.sock";
 
-/// What a helper is to do.
+/// A request to a helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Creates a container from the bundle `folder`, up to where its init

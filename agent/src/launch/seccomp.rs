@@ -136,7 +136,7 @@ fn condition(arg: &LinuxSeccompArg) -> ScmpArgCompare {
         ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
         ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
         ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
-        // The first value is the mask, the second what is left of it.
+        // The first value is the mask, the second the result.
         ScmpCmpMaskedEq => (
             ScmpCompareOp::MaskedEqual(arg.value()),
             arg.value_two().unwrap_or(0),

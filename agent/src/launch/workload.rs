@@ -190,7 +190,7 @@ impl Executor for Workload {
         let fault = self.launch();
         if self.init {
             eprintln!("{}", fault.message);
-            // SAFETY: ends the process; nothing of it is used any more.
+            // SAFETY: ends the process; none of its memory is used any more.
             unsafe { libc::_exit(1) }
         }
         let message = fault.message.clone();
@@ -226,7 +226,7 @@ fn reset_signals() {
 /// Keeps descriptors open beyond exec, which libcontainer has all closed.
 fn keep_open(descriptors: &[u32]) -> Result<(), Fault> {
     for number in descriptors {
-        // SAFETY: a plain system call; one that is not open is an error.
+        // SAFETY: a plain system call; a descriptor that is not open gives an error.
         if unsafe { libc::fcntl(*number as RawFd, libc::F_SETFD, 0) } < 0 {
             let what = format!("keep descriptor {number} open");
             return Err(Fault::internal(&what, io::Error::last_os_error()));

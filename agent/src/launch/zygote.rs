@@ -42,8 +42,7 @@ impl Zygote {
             None,
             SockFlag::SOCK_CLOEXEC,
         )?;
-        // SAFETY: no other thread holds a lock that would stay taken in the
-        // child.
+        // SAFETY: no other thread holds a lock that would stay locked in the child.
         match unsafe { fork() }? {
             ForkResult::Parent { .. } => Ok(Zygote { socket: ours }),
             ForkResult::Child => {

@@ -48,7 +48,7 @@ fn first_process() -> ! {
         let mut child: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut child);
         libc::sigaddset(&mut child, libc::SIGCHLD);
-        // Blocked, so that one that comes between the two calls is kept.
+        // Blocked, so that a signal between the two calls is kept.
         libc::sigprocmask(libc::SIG_SETMASK, &child, std::ptr::null_mut());
         loop {
             while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}

@@ -28,7 +28,7 @@ use crate::pod::share;
 
 pub struct Service {
     pub pod: Arc<Pod>,
-    /// Told when the pod has been destroyed.
+    /// Notified when the pod has been destroyed.
     pub destroyed: Arc<Notify>,
 }
 

@@ -67,7 +67,7 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Takes the stream of one that has passed [`numbers`].
+    /// Takes the stream of a descriptor that has passed [`numbers`].
     pub async fn take(arrivals: &Arrivals, wanted: &agent::Descriptor) -> Result<Descriptor> {
         let stream = arrivals.take(wanted.token).await?;
         Ok(Descriptor {

@@ -44,7 +44,7 @@ pub struct Connections {
 pub struct Written {
     pub stdout: u64,
     pub stderr: u64,
-    /// 0 for one that it only reads.
+    /// 0 for a descriptor that it only reads.
     pub descriptors: Vec<u64>,
 }
 
@@ -160,8 +160,8 @@ impl Stdio {
         outputs.for_each(Output::stop);
     }
 
-    /// The bytes that the process has written up to now to each stream, all of
-    /// which are on their way.
+    /// The number of bytes that the process has written to each stream so far. All of them have
+    /// been sent.
     pub async fn drain(&self) -> Written {
         let descriptors = self.descriptors.iter().map(|one| drain(one.output()));
         let (stdout, stderr, descriptors) = futures::join!(

@@ -49,7 +49,7 @@ impl Input {
                     drop(from);
                     std::future::pending::<()>().await;
                 }
-                // The other direction goes on.
+                // The other direction continues.
                 End::Socket => {
                     let _ = match copied {
                         Ok(()) => to.shutdown(Shutdown::Write),
@@ -115,8 +115,8 @@ impl Output {
         }
     }
 
-    /// The bytes that the process has written up to now, all of which are on
-    /// their way: the host need not read them first, except from a terminal.
+    /// The number of bytes that the process has written so far. All of them have been sent: the
+    /// host need not read them first, except from a terminal.
     pub async fn drain(&self) -> u64 {
         if let (End::Pipe | End::Socket, Some(from)) = (self.end, self.from.upgrade()) {
             // The pipe reports how much is in it: the pump need not have copied that,

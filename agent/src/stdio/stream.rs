@@ -97,8 +97,7 @@ impl Stream {
         }
     }
 
-    /// Tells the other end of a socket that nothing more comes, or that nothing
-    /// more is read.
+    /// Signals the other end of a socket that no more data comes, or that no more is read.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         Ok(shutdown(self.as_raw_fd(), how)?)
     }

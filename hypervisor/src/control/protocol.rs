@@ -46,7 +46,7 @@ pub enum Request {
     /// Put a device into a free slot of the machine, which may run. The packet has the
     /// descriptors of the device.
     Attach {
-        /// The device: one that [may come later](DeviceConfig::may_come_later).
+        /// The device, of a kind that [may come later](DeviceConfig::may_come_later).
         device: DeviceConfig,
     },
     /// Take a device that was attached out of its slot. The guest should have released
@@ -55,9 +55,9 @@ pub enum Request {
         /// The slot.
         slot: u32,
     },
-    /// Tell how the devices are.
+    /// Report the state of the devices.
     Status,
-    /// Finish what is in flight and end.
+    /// Finish the requests in flight and end.
     Stop,
 }
 
@@ -109,7 +109,7 @@ pub enum DeviceConfig {
     },
     /// A network device. It has a descriptor for each queue of its tap.
     Net {
-        /// Queues of the tap, each of which is a pair of queues in the guest.
+        /// Queues of the tap; each is a pair of queues in the guest.
         queues: u16,
         /// Its hardware address.
         mac: [u8; 6],
@@ -153,7 +153,7 @@ pub enum Response {
     /// To [`Request::Serve`], [`Request::Build`], [`Request::Run`], [`Request::Pause`],
     /// [`Request::Detach`]: it is done.
     Done,
-    /// To [`Request::PlugMemory`]: what is plugged by now, in MiB.
+    /// To [`Request::PlugMemory`]: the plugged memory in MiB.
     Plugged {
         /// It may be less than asked for: the guest may refuse, or take longer.
         mib: u32,

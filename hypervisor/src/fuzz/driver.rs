@@ -1,4 +1,4 @@
-//! A guest's memory and driver, every step of which the fuzzer decides.
+//! A guest's memory and driver; the fuzzer decides every step.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -143,7 +143,8 @@ impl Driver {
         None
     }
 
-    /// A chain as a driver would make it: what is read, then what is written. Offered.
+    /// Offers a chain as a driver would make it: first the buffers to read, then those to
+    /// write.
     fn chain(&mut self, index: usize, script: &mut Script<'_>) {
         let shape = script.byte();
         let head = u16::from(shape & 0xf);

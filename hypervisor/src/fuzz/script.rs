@@ -1,6 +1,6 @@
 //! The fuzzer's bytes, read as a list of actions.
 
-/// Bytes that are used up from the front. When there are none left, all is zero.
+/// Bytes that are used up from the front. When they are used up, all further ones are zero.
 pub(crate) struct Script<'a>(&'a [u8]);
 
 impl<'a> Script<'a> {

@@ -7,7 +7,7 @@ use std::fmt;
 pub enum ThreadKind {
     /// The control channel.
     Main,
-    /// Sets up a VM of our own.
+    /// Sets up a VM on KVM.
     Machine,
     /// Runs a virtual CPU.
     Vcpu,

@@ -25,8 +25,8 @@ pub(super) fn restrict(share: &str, sockets: &str) -> Result<(), JailError> {
     };
     match ruleset(dir(share)?, dir(sockets)?) {
         Ok(()) => Ok(()),
-        // No Landlock, or one that cannot allow a file to be moved to another directory
-        // (Linux before 5.19). What is passed to be read is kept so by its mount, too.
+        // The kernel has no Landlock, or an earlier one that cannot allow a file to be moved to
+        // another directory (Linux before 5.19). Read-only files stay so by their mounts, too.
         Err(RulesetError::HandleAccesses(_)) => {
             log::info!("This kernel has no Landlock (5.19): the jail is without it");
             Ok(())

@@ -63,7 +63,7 @@ pub enum JailError {
 /// What the jail holds.
 #[derive(Debug, Clone)]
 pub struct Jail {
-    /// Seen at [`SHARE`]; what is mounted in it later shows up.
+    /// Visible at [`SHARE`], with later mounts in it.
     pub share: PathBuf,
     /// Seen at [`SOCKETS`].
     pub sockets: PathBuf,
@@ -73,7 +73,7 @@ impl Jail {
     /// Locks this process up, for good. To be called first, while it has one thread.
     ///
     /// # Errors
-    /// [`JailError`]; the process is then in no state to go on.
+    /// [`JailError`]; the process must then end.
     pub fn enter(&self) -> Result<(), JailError> {
         // Without namespaces of its own the mounts below would be made on the host.
         if std::process::id() != 1 {

@@ -38,8 +38,8 @@ pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
     .map_err(step("make the root of the jail"))?;
     std::env::set_current_dir(STAGE).map_err(step("enter the root of the jail"))?;
 
-    // By mount(2), which copies and attaches in one step: a tree that hangs in the air
-    // for a moment would miss what the owner mounts in this moment.
+    // By mount(2), which copies and attaches in one step: a copy that is attached later would
+    // miss the owner's mounts in between.
     bring(share, "share", MsFlags::MS_REC)?;
     bring(sockets, "vsock", MsFlags::empty())?;
     fs::create_dir_all("proc/self/fd").map_err(step("make /proc"))?;

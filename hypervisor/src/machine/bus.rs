@@ -71,7 +71,7 @@ impl Bus {
         }
     }
 
-    /// A write to a register in memory. On an error the guest cannot go on.
+    /// A write to a register in memory. After an error the guest cannot continue.
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), MachineError> {
         if let Some((slot, offset)) = self.slot(address) {
             if let Some(device) = &mut *lock(slot) {

@@ -1,7 +1,7 @@
-//! What `CPUID` returns in the guest.
+//! The values that `CPUID` returns in the guest.
 //!
-//! They are what KVM supports on this host, less what a guest of ours has no use for,
-//! with a topology of one socket that has one thread for each core.
+//! They are those that KVM supports on this host, without features that the guests do not use,
+//! and with a topology of one socket with one thread per core.
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 

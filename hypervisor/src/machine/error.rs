@@ -17,7 +17,7 @@ pub enum MachineError {
     /// `/dev/kvm` is too old, or something else.
     #[error("/dev/kvm has API version {0}, version 12 is needed: check that it is KVM's device")]
     ApiVersion(i32),
-    /// KVM lacks what is needed.
+    /// KVM lacks a required feature.
     #[error("KVM on this host lacks {0}: use a newer kernel, or hypervisor = \"qemu\"")]
     Missing(String),
     /// An MSR that every x86-64 CPU has was refused.
@@ -70,7 +70,7 @@ pub enum MachineError {
     /// All slots for devices are taken.
     #[error("All {0} device slots are in use")]
     NoSlot(usize),
-    /// There is no device in the slot.
+    /// The slot is empty.
     #[error("Device slot {0} is empty")]
     EmptySlot(usize),
     /// A device cannot be connected.

@@ -17,8 +17,8 @@ pub enum GuestExit {
     PowerOff,
     /// It reset the machine, which a panicking kernel does too.
     Reset,
-    /// A vCPU met a fault that it could not handle: a kernel without its tables, or
-    /// one that resets by this way on purpose (`reboot=t`).
+    /// A vCPU met a fault that it could not handle: a kernel without its tables, or a kernel
+    /// that resets in this way on purpose (`reboot=t`).
     TripleFault,
     /// KVM could not run a vCPU any further.
     Failed {

@@ -27,7 +27,7 @@ const NEEDED: [(Cap, &str); 11] = [
     (Cap::MpState, "KVM_CAP_MP_STATE"),
 ];
 
-/// Takes over a descriptor of `/dev/kvm` and checks that it can do what is needed.
+/// Takes over a descriptor of `/dev/kvm` and checks that it has the required features.
 pub(super) fn open(device: OwnedFd) -> Result<Kvm, MachineError> {
     // SAFETY: owned, and handed over; if it is another device, the ioctls below fail.
     let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(device.into_raw_fd()) };
@@ -47,12 +47,12 @@ pub(super) fn open(device: OwnedFd) -> Result<Kvm, MachineError> {
     }
 }
 
-/// Makes a VM whose vCPUs will have local APICs, in the order that KVM wants. The I/O APIC
-/// is [ours](io_apic); there is no legacy interrupt controller and no timer.
+/// Makes a VM whose vCPUs will have local APICs, in the order that KVM wants. The I/O APIC is
+/// [the VMM's](io_apic); there is no legacy interrupt controller and no timer.
 pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, MachineError> {
     let vm = loop {
         match kvm.create_vm() {
-            // A signal, or a lack of memory for a moment on some kernels.
+            // A signal, or a short lack of memory on some kernels.
             Err(err) if err.errno() == libc::EINTR => {}
             other => break other.map_err(MachineError::kvm("KVM_CREATE_VM"))?,
         }

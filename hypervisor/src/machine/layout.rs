@@ -40,7 +40,7 @@ pub const LOW_MEMORY_END: u64 = 0x9_fc00;
 pub const RSDP: u64 = 0xe_0000;
 /// The end of the area for ACPI tables.
 pub const ACPI_END: u64 = 0x10_0000;
-/// Memory goes on here.
+/// Memory continues here.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
 /// No memory from here…
@@ -74,7 +74,7 @@ pub const COM1: u16 = 0x3f8;
 pub const COM1_LEN: u16 = 8;
 /// … and interrupt.
 pub const COM1_GSI: u32 = 4;
-/// A byte written here marks a moment of the guest's boot; the port and the byte are
+/// A byte written here marks a point in the guest's boot; the port and the byte are
 /// Firecracker's.
 pub const BOOT_MARK: u16 = 0x3f0;
 /// Keyboard controller's command port: Linux' way of last resort to reset a machine.

@@ -78,7 +78,7 @@ impl MemoryConfig {
         })
     }
 
-    /// Makes the memory, plugged or not: what is not plugged costs nothing.
+    /// Makes the memory, plugged or not: unplugged memory costs nothing.
     pub(super) fn make(&self) -> Result<GuestMemoryMmap, MachineError> {
         let mut wanted = ranges(self.bytes());
         wanted.extend(self.hotplug());
@@ -119,7 +119,7 @@ impl MemoryConfig {
         let region =
             aligned(range.start, map).map_err(|err| failed("map")(self.cure(err.to_string())))?;
         if !self.hugepages {
-            // SAFETY: advice on a mapping that was just made and is ours.
+            // SAFETY: advice on a mapping that was just made here.
             unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
             // Without it a core dump of this process would hold the guest.
             // SAFETY: as above.
@@ -176,7 +176,7 @@ fn aligned(
     Ok(region)
 }
 
-/// Address space that nothing else is to be mapped in.
+/// Address space that is kept free of other mappings.
 struct Filler {
     at: usize,
     len: usize,
@@ -188,7 +188,7 @@ impl Filler {
         let none = Filler { at: end, len: 0 };
         let all = len + gap;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping, wherever the kernel likes.
+        // SAFETY: a new mapping, at an address that the kernel chooses.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), all, libc::PROT_NONE, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             return none;
@@ -206,7 +206,7 @@ impl Filler {
 
     /// Unmaps the first `len` bytes.
     fn unmap_front(&mut self, len: usize) {
-        // SAFETY: part of a mapping of ours, to which no reference exists.
+        // SAFETY: part of a mapping made here, to which no reference exists.
         unsafe { libc::munmap(self.at as *mut libc::c_void, len) };
         self.at += len;
         self.len -= len;
@@ -225,7 +225,7 @@ impl Drop for Filler {
 /// `CONFIG_ANON_VMA_NAME` cannot.
 fn name(region: &MmapRegion) {
     let text = c"guest";
-    // SAFETY: the range is ours, and the kernel copies the text.
+    // SAFETY: the range was mapped here, and the kernel copies the text.
     unsafe {
         libc::prctl(
             libc::PR_SET_VMA,
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// A length for which the kernel does nothing of that kind by itself.
+    /// A length for which the kernel does not do that by itself.
     #[test]
     fn host_and_guest_addresses_agree_within_huge_pages() {
         let len = 1 << 20;

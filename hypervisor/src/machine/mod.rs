@@ -88,8 +88,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Builds the machine: the guest does not run yet. `started` is the moment from
-    /// which the boot mark counts.
+    /// Builds the machine: the guest does not run yet. The time of the boot mark counts from
+    /// `started`.
     pub fn new(
         config: &MachineConfig,
         files: MachineFiles,
@@ -167,7 +167,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Tells of the guest's end.
+    /// The guest's end, when it comes.
     pub fn ending(&self) -> Ending {
         self.ending.clone()
     }

@@ -10,7 +10,7 @@ use vm_superio::{Serial as Uart, Trigger};
 
 use crate::event::EventFd;
 
-/// The guest's first serial port. There is no input.
+/// The guest's first serial port, for output only.
 pub(super) struct Serial {
     uart: Uart<Irq, NoEvents, Console>,
 }

@@ -29,8 +29,8 @@ pub(super) struct Wire {
 }
 
 impl Machine {
-    /// Puts a device into the first free slot; returns its number. A guest that runs
-    /// already has to look at the slot again to find it.
+    /// Puts a device into the first free slot; returns its number. A running guest must probe
+    /// the slot again to find it.
     pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, MachineError> {
         let kind = device.kind().name();
         let failed = |source| MachineError::Device { kind, source };

@@ -29,7 +29,7 @@ use crate::sync::{lock, recover};
 /// host's KVM hangs.
 const PARK_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the vCPUs are to do.
+/// The state that the vCPUs shall reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Pause,
@@ -53,7 +53,7 @@ impl Gate {
         lock(&self.state)
     }
 
-    /// Called by a vCPU: parks during a pause; false if the vCPU is to end.
+    /// Called by a vCPU: parks during a pause; false if the vCPU shall end.
     fn park_while_paused(&self) -> bool {
         let mut state = self.lock();
         if state.wanted == Wanted::Pause {
@@ -68,7 +68,7 @@ impl Gate {
         state.wanted == Wanted::Run
     }
 
-    /// Called by a vCPU that cannot go on: counts as parked until the end.
+    /// Called by a vCPU that cannot continue: counts as parked until the end.
     fn park_for_good(&self) {
         let mut state = self.lock();
         state.parked += 1;

@@ -98,7 +98,7 @@ impl Fork {
             failed: send_failed.as_raw_fd(),
         };
 
-        // No handler of ours may run in the child.
+        // This process's signal handlers must not run in the child.
         let mut mask = SigSet::empty();
         pthread_sigmask(
             SigmaskHow::SIG_SETMASK,
@@ -161,7 +161,7 @@ fn no_user_namespaces(err: &io::Error) -> bool {
     )
 }
 
-/// Tells the child its ids and lets it go on.
+/// Sends the child its ids and lets it continue.
 fn release(forked: &Forked, flags: libc::c_int, go: &mut impl Write) -> io::Result<()> {
     if flags & libc::CLONE_NEWUSER != 0 {
         let proc = PathBuf::from(format!("/proc/{}", forked.pid.as_raw_nonzero()));

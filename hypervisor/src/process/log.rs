@@ -102,7 +102,7 @@ impl BoundedLog {
                 tail.drain(..surplus);
             }
             if let Err(err) = self.append(bytes) {
-                // The reader must go on, or the writer would block.
+                // The reader must continue, or the writer would block.
                 log::warn!("Cannot write {}: {err}", self.path.display());
             }
             // Meanwhile the writer finds its socket full.
@@ -130,7 +130,7 @@ impl BoundedLog {
     }
 }
 
-/// Holds back what goes on for too long.
+/// Slows down a log that grows for too long.
 #[derive(Default)]
 struct Pace {
     /// Written beyond [`RATE`], as of `at`.

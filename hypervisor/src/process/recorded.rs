@@ -58,7 +58,7 @@ fn kill(process: &VmProcess) -> io::Result<Option<std::os::fd::OwnedFd>> {
         Err(rustix::io::Errno::SRCH) => return Ok(None),
         Err(err) => return Err(err.into()),
     };
-    // The descriptor pins the process, so what is read now is about this one.
+    // The descriptor pins the process, so the data read now is about this one.
     match start_time(process.pid) {
         Ok(start_time) if start_time == process.start_time => {}
         Ok(_) => return Ok(None),
@@ -109,10 +109,10 @@ pub struct Usage {
     pub cpu_ns: u64,
 }
 
-/// What a process of the host uses now.
+/// The resource usage of a process of the host.
 ///
 /// # Errors
-/// That of reading `/proc`, if there is no such process.
+/// The error of reading `/proc`, if the process does not exist.
 pub fn usage(pid: u32) -> io::Result<Usage> {
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "bad /proc/PID");
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

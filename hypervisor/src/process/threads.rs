@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A thread, at one moment.
+/// A snapshot of a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadState {
     /// Its id.
@@ -29,7 +29,7 @@ impl fmt::Display for ThreadState {
 /// The threads of a process now, in the order of their ids.
 ///
 /// # Errors
-/// That of reading `/proc`, if there is no such process.
+/// The error of reading `/proc`, if the process does not exist.
 pub fn threads(pid: u32) -> io::Result<Vec<ThreadState>> {
     let mut threads = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {

@@ -50,7 +50,7 @@ const DEVICE_BYTES: u64 = 256;
 const VCPU_BYTES: u64 = 128;
 const OTHER_BYTES: u64 = 16 << 10;
 
-// Whatever is asked for, the firmware has room for it.
+// The firmware has room for every possible request.
 const _: () = assert!(
     MAX_DEVICES * DEVICE_BYTES + MAX_VCPUS as u64 * VCPU_BYTES + OTHER_BYTES
         <= FIRMWARE_ROOM.end - FIRMWARE_ROOM.start
@@ -60,7 +60,7 @@ const _: () = assert!(FIRMWARE_ROOM.end <= HIGH_MEMORY);
 /// Checks that everything QEMU puts into the VM's memory has a place of its own.
 ///
 /// # Errors
-/// [`LayoutError`], which names what is in the way of what.
+/// [`LayoutError`], which names the overlapping parts.
 pub(super) fn check(spec: &ValidSpec) -> Result<(), LayoutError> {
     let unreadable = |what, path: &Path| {
         let path = path.to_owned();

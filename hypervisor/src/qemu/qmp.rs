@@ -28,7 +28,7 @@ pub(super) struct Connecting {
 }
 
 impl Connecting {
-    /// Makes a connection: our end, and the one that QEMU inherits.
+    /// Makes a connection: the end of this process, and the end that QEMU inherits.
     pub fn pair() -> std::io::Result<(Connecting, OwnedFd)> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;

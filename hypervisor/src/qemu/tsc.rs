@@ -35,8 +35,8 @@ impl TscClock {
     }
 }
 
-/// Both clocks at the same moment: of a few readings the one that took least time, so
-/// that no interruption came between.
+/// Both clocks at the same time: the fastest of a few readings, so that no interruption came in
+/// between.
 fn sample() -> (Instant, u64) {
     let read = || {
         let before = Instant::now();

@@ -20,7 +20,7 @@ pub(crate) use check::tests::fixture;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HypervisorKind {
-    /// Whatever works best on this machine.
+    /// The best one for this machine.
     #[default]
     Auto,
     /// The built-in VMM on `/dev/kvm`.
@@ -52,8 +52,8 @@ impl FromStr for HypervisorKind {
     }
 }
 
-/// A host directory shown to the guest by virtio-fs: it can write to what is mounted
-/// in the directory, as far as these mounts allow it, but not to the directory itself.
+/// A host directory shown to the guest by virtio-fs: the guest can write to mounts in the
+/// directory, as far as these allow it, but not to the directory itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// The name by which the guest mounts it.
@@ -203,7 +203,7 @@ impl Deref for ValidSpec {
     }
 }
 
-/// Why a [`VmSpec`] cannot be used, naming the thing and the cure.
+/// The reason why a [`VmSpec`] cannot be used, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// Not the name of a hypervisor.
@@ -227,7 +227,7 @@ pub enum SpecError {
         cure: &'static str,
     },
 
-    /// The kernel is not one that can be booted.
+    /// The kernel cannot be booted.
     #[error(
         "Guest kernel {path} {reason}: give an uncompressed x86-64 ELF vmlinux with a PVH entry (`make guest` makes one)"
     )]

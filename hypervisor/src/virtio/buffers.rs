@@ -206,7 +206,7 @@ mod tests {
 
     const DATA: u64 = 1 << 20;
 
-    /// Takes apart the chain at 0 that `lay` laid, and looks at it.
+    /// Parses the chain at 0 that `lay` made, and checks it.
     fn gather<T>(lay: impl Fn(&DriverQueue), look: impl Fn(Option<Buffers<'_>>) -> T) -> T {
         let mem = memory();
         let mut driver = DriverQueue::new(&mem, 0);

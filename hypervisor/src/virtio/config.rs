@@ -1,6 +1,6 @@
 //! Reading a configuration space (virtio 1.2 §2.5).
 
-/// Copies what there is of `config` at `offset`; what is beyond its end reads as zero.
+/// Copies the part of `config` at `offset`; beyond its end reads are zero.
 pub(crate) fn read_bytes(config: &[u8], offset: usize, data: &mut [u8]) {
     data.fill(0);
     let rest = config.get(offset..).unwrap_or_default();

@@ -74,8 +74,8 @@ pub trait Interrupt: Send + Sync {
     /// Signals the driver.
     fn signal(&self);
 
-    /// The driver broke the rules of the ring, which is no longer served: the device
-    /// needs a reset (virtio 1.2 §2.1.2).
+    /// The driver broke the rules of the ring. It is not served any more: the device needs a
+    /// reset (virtio 1.2 §2.1.2).
     fn failed(&self);
 }
 
@@ -102,8 +102,8 @@ pub trait Device: Send {
     /// Writes the configuration space. Bytes that are not writable stay as they are.
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 
-    /// Tells which features the driver acknowledged, all of them offered. Called before
-    /// the first queue starts, and again after a reset.
+    /// Sets the features that the driver acknowledged, all of them offered. Called before the
+    /// first queue starts, and again after a reset.
     fn set_features(&mut self, _features: u64) {}
 
     /// Gives the device the interrupt for changes of the configuration space (virtio

@@ -1,4 +1,4 @@
-//! The queues of a device that serves each of them by itself.
+//! The queues of a device that serves each of them separately.
 
 use std::io;
 use std::sync::Arc;

@@ -147,7 +147,7 @@ impl Ring {
         self.complete(mem, *head, *len);
     }
 
-    /// Tells the driver of the chains returned since the last time, if it wants that.
+    /// Notifies the driver of the chains returned since the last time, if it wants that.
     pub fn notify(&mut self) {
         if !std::mem::take(&mut self.used) {
             return;
@@ -159,7 +159,7 @@ impl Ring {
         }
     }
 
-    /// virtio 1.2 §2.7.7. The queue's own check knows nothing of `complete_all`.
+    /// virtio 1.2 §2.7.7. The queue's own check does not account for `complete_all`.
     fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
         // What was returned must be visible before the driver's wish is read.
         fence(Ordering::SeqCst);
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::virtio::testing::{DriverQueue, SIZE, memory};
 
-    /// A ring of which four chains are taken, the first at `start`.
+    /// A ring with four taken chains, the first at `start`.
     fn ring(start: u16) -> (DriverQueue, Ring) {
         let mem = memory();
         let mut driver = DriverQueue::new(&mem, 0);

@@ -14,8 +14,8 @@ use crate::event::EventFd;
 
 /// A guest asks for a few bytes at a time, and has one request in flight.
 const QUEUE_SIZE: u16 = 64;
-/// The most that a request gets; what is beyond stays as it is (§5.4.6.2: the device
-/// places one or more random bytes). It bounds the time that a request takes.
+/// The most bytes for a request; the rest of its buffers is unchanged (§5.4.6.2: the device
+/// places one or more random bytes). It bounds the time of a request.
 const MAX_REQUEST: usize = 64 << 10;
 
 /// An entropy device.
@@ -51,7 +51,7 @@ impl Device for Rng {
         &[QUEUE_SIZE]
     }
 
-    /// §5.4.4: there is no configuration.
+    /// §5.4.4: the configuration is empty.
     fn read_config(&self, _offset: usize, data: &mut [u8]) {
         data.fill(0);
     }

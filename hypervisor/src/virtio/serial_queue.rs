@@ -25,8 +25,8 @@ pub(crate) trait Handler: Send + 'static {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32;
 }
 
-/// Chains served before the thread looks whether it is to stop: a driver that is
-/// faster than the device must not keep it from that.
+/// Chains served before the thread checks whether it must stop: a driver that is faster than
+/// the device must not prevent that.
 const BATCH: usize = 64;
 
 const KICK: u64 = 0;
@@ -85,7 +85,7 @@ impl<H: Handler> QueueThread<H> {
     }
 }
 
-/// Serves what is there, up to a batch. True if there may be more, for which no kick
+/// Serves the present chains, up to a batch. True if there may be more, for which no kick
 /// comes.
 pub(crate) fn serve_batch<H: Handler>(ring: &mut Ring, handler: &mut H) -> bool {
     let mem = ring.memory();
@@ -147,7 +147,7 @@ mod tests {
         };
 
         for round in 0..4u32 {
-            // Without a kick: what is there at the start is served.
+            // Without a kick: chains that are present at the start are served.
             for head in 0..SIZE {
                 driver.descriptor(head, (1 << 20, 64, WRITE, 0));
                 driver.offer(head);

@@ -100,7 +100,7 @@ impl SharedRing {
         lock(&self.ring)
     }
 
-    /// Whether no more chains are to be taken.
+    /// Whether no more chains shall be taken.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

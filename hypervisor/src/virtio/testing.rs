@@ -223,7 +223,7 @@ impl Rings {
         let mem = self.memory();
         mem.store(event, GuestAddress(at), Ordering::SeqCst)
             .unwrap();
-        // What follows is a look at the used index.
+        // The used index is read next.
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 

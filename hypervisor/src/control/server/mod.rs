@@ -42,9 +42,9 @@ pub trait Service {
     fn attach(&mut self, device: Attached) -> Result<u32, String>;
     /// Takes a device that was attached out of its slot.
     fn detach(&mut self, slot: u32) -> Result<(), String>;
-    /// Tells how everything is.
+    /// The present state.
     fn status(&self) -> VmmStatus;
-    /// Finishes what is in flight.
+    /// Finishes the requests in flight.
     fn stop(&mut self);
 }
 

@@ -88,7 +88,7 @@ impl Arg {
             Arg::Is(index, value) => (index, SeccompCmpOp::Eq, value),
             Arg::Without(index, bits) => (index, SeccompCmpOp::MaskedEq(bits), 0),
         };
-        // The kernel, too, looks at the lower half only of an argument of type int.
+        // The kernel, too, uses only the lower half of an argument of type int.
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
     }
 

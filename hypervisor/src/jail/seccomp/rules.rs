@@ -237,7 +237,7 @@ const TAP: &[Rule] = table! {
     SYS_writev => "packets from the guest";
 };
 
-/// Setting up a VM of our own. Its images and `/dev/kvm` were opened before.
+/// Setting up a VM on KVM. Its images and `/dev/kvm` were opened before.
 const MACHINE: &[Rule] = table! {
     SYS_eventfd2 => "kicks and interrupts of the devices";
     SYS_fcntl => "descriptors that the owner sent";

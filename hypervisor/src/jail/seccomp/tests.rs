@@ -140,7 +140,7 @@ fn every_rule_lets_pass_what_it_is_for() {
     ];
     for kind in ThreadKind::ALL {
         for rule in rules(kind).filter(|rule| !special.contains(&rule.call)) {
-            // A descriptor, pointer or number that is none: each fails or does nothing.
+            // An invalid descriptor, pointer or number: each call fails or has no effect.
             let mut args = [-1; 3];
             for arg in rule.args {
                 match arg {
@@ -171,7 +171,7 @@ fn arguments_are_looked_at() {
         ThreadKind::Vsock,
         (libc::SYS_socket, [libc::AF_UNIX.into(), -1, 0]),
     );
-    // The kernel looks at 32 bits of a family, and so does the filter.
+    // The kernel uses 32 bits of a family, and so does the filter.
     let odd = 1 << 32 | i64::from(libc::AF_INET);
     dies(ThreadKind::Vsock, (libc::SYS_socket, [odd, -1, 0]));
     let code = i64::from(libc::PROT_READ | libc::PROT_EXEC);

@@ -48,7 +48,7 @@ const MESSAGE: u32 = 0x7ff;
 const LOGICAL: u32 = 1 << 11;
 /// … whether the line is dead …
 const MASKED: u32 = 1 << 16;
-/// … and what is not the guest's to write: delivery status and remote IRR.
+/// … and the bits that the guest cannot write: delivery status and remote IRR.
 const READ_ONLY: u32 = 1 << 12 | 1 << 14;
 /// The second word: the destination.
 const DESTINATION_SHIFT: u32 = 24;

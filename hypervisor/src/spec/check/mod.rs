@@ -20,7 +20,7 @@ const MIN_MEMORY_MIB: u32 = 64;
 const MAX_VCPUS: u32 = crate::machine::MAX_VCPUS;
 /// Linux plugs memory in blocks of at least this size on x86-64.
 const HOTPLUG_MIB: u32 = 128;
-/// x86 `COMMAND_LINE_SIZE`, less what the backend adds by itself.
+/// x86 `COMMAND_LINE_SIZE`, less the options that the backend adds.
 const MAX_CMDLINE: usize = 2048 - 512;
 /// virtio 1.2 §5.11.4: the tag field.
 const TAG_LEN: usize = 36;
@@ -164,8 +164,8 @@ fn socket(path: &Path) -> Result<(), SpecError> {
     }
 }
 
-/// The kernel is unpacked twice over for a moment when the initrd becomes a tmpfs,
-/// so the images must fit well.
+/// The images must fit well, since for a short time the unpacked kernel takes twice its size,
+/// when the initrd becomes a tmpfs.
 fn memory(given: u32, images: u64) -> Result<(), SpecError> {
     let images_mib = u32::try_from(images.div_ceil(1 << 20)).unwrap_or(u32::MAX / 2);
     let min = MIN_MEMORY_MIB.max(images_mib.saturating_mul(2));

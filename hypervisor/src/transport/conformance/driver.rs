@@ -20,7 +20,7 @@ pub trait Driver: Sized {
     /// Takes these features; whether the device goes along.
     fn negotiate(&mut self, features: u64) -> bool;
 
-    /// Tells where a queue is.
+    /// Sets the addresses of a queue.
     fn set_up(&mut self, index: usize, rings: &Rings);
 
     /// Has the queues that are set up served.

@@ -205,7 +205,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
             self.guest.write(self.next_byte, piece);
             descs.push((self.next_byte, len as u32, 0, 0));
             rest = after;
-            // Pieces are no neighbours.
+            // Pieces are not adjacent.
             self.next_byte += len as u64 + 3;
         }
         for len in shape.pieces(chain.writable) {

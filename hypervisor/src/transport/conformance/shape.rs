@@ -4,7 +4,7 @@
 /// Into which descriptors the bytes go.
 #[derive(Debug, Clone, Copy)]
 pub enum Split {
-    /// One for what is read and one for what is written.
+    /// One buffer to read and one to write.
     Whole,
     /// Two for each, cut after so many bytes.
     At(usize),

@@ -66,11 +66,11 @@ pub struct Mmio {
     kicks: Vec<EventFd>,
     device_features_sel: u32,
     driver_features_sel: u32,
-    /// Wider than what is offered, so that a driver which takes more is seen.
+    /// Wider than the offered features, so that it shows if a driver takes more.
     driver_features: u128,
     queue_sel: u32,
     generation: u32,
-    /// The configuration space at the last look at its generation.
+    /// The configuration space when its generation was last read.
     seen_config: [u8; MAX_CONFIG],
     paused: bool,
     warnings: u32,
@@ -119,7 +119,7 @@ impl Mmio {
         self.device.kind()
     }
 
-    /// The device, for what is its own.
+    /// The device, for operations of its own.
     pub fn device_mut(&mut self) -> &mut dyn Device {
         &mut *self.device
     }
@@ -168,7 +168,7 @@ impl Mmio {
             registers::QUEUE_READY => self.selected().map_or(0, |queue| queue.ready.into()),
             registers::INTERRUPT_STATUS => self.line.pending(),
             registers::STATUS => self.line.status(),
-            // There is no shared memory region, whichever is selected.
+            // There is no shared memory region, for any selection.
             registers::SHM_LEN_LOW..=registers::SHM_BASE_HIGH if offset.is_multiple_of(4) => {
                 u32::MAX
             }
@@ -370,7 +370,7 @@ impl Mmio {
             .start_queue(index, queue, self.mem.clone(), kick, call)
     }
 
-    /// Takes queue `index` from wherever it is, with its positions.
+    /// Takes queue `index` out of its present state, with its positions.
     fn stop(&mut self, index: usize) -> Option<Queue> {
         match std::mem::take(&mut self.queues[index].state) {
             QueueState::Nowhere => None,

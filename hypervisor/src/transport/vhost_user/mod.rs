@@ -170,7 +170,7 @@ impl Backend {
 
     /// Starts queue `index` if all of it is known, stops it if it may no longer run.
     fn update(&mut self, index: usize) -> Result<()> {
-        // Without the protocol features there is no enabling, and queues just run.
+        // Without the protocol features, queues run without being enabled.
         let explicit = self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0;
         let event_idx = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let vring = &mut self.vrings[index];

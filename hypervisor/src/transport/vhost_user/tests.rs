@@ -16,7 +16,7 @@ const SIZE: u64 = 1 << 20;
 const USER: u64 = 0x7000_0000;
 const GUEST: u64 = 0x10_0000;
 
-/// Tells a test what the transport does to it.
+/// Records the transport's calls for a test.
 struct Probe {
     events: Sender<Event>,
     queues: [Option<(Queue, Arc<dyn Interrupt>)>; 2],

@@ -60,7 +60,7 @@ pub struct Balloon {
 /// State shared by the device and its controls.
 #[derive(Default)]
 struct BalloonState {
-    /// Pages that the guest is to give, and has given.
+    /// Pages that the guest shall give, and has given.
     target: AtomicU32,
     actual: AtomicU32,
     changed: OnceLock<Arc<dyn Interrupt>>,

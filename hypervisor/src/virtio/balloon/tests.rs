@@ -156,7 +156,7 @@ fn bad_lists_do_nothing() {
         driver.queues[INFLATE].descriptor(0, desc);
         assert_eq!(driver.send(INFLATE), 0, "{desc:x?}");
     }
-    // A chain that loops is no longer than the ring: the same page over and over.
+    // A chain that loops has the length of the ring: the same page over and over.
     driver.queues[INFLATE].descriptor(0, (LIST, 4, NEXT, 0));
     assert_eq!(driver.send(INFLATE), 1);
 }

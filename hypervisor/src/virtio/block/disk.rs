@@ -82,8 +82,7 @@ impl Disk {
         let mut physical = u32::try_from(meta.blksize()).unwrap_or(0);
         if kind.is_block_device() {
             let fd = file.as_raw_fd();
-            // SAFETY: each writes one value of the type given, of which a reference is
-            // passed.
+            // SAFETY: each writes one value of the type given, through a valid reference.
             unsafe {
                 ioctl::size(fd, &mut size).map_err(errno("read the device's size"))?;
                 ioctl::logical_block(fd, &mut logical)
@@ -194,7 +193,7 @@ impl Disk {
     /// guest only gave a hint.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let result = if self.device {
-            // SAFETY: reads two numbers, of which a reference is passed.
+            // SAFETY: reads two numbers through a valid reference.
             unsafe { ioctl::discard(self.file.as_raw_fd(), &[offset, len]) }
                 .map(|_| ())
                 .map_err(io::Error::from)

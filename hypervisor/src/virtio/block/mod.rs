@@ -53,9 +53,8 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 const SIZE_MAX: u32 = 1 << 20;
 /// Bytes of a request's data: what the driver can know from the two above.
 const MAX_DATA: usize = SEG_MAX as usize * SIZE_MAX as usize;
-/// What a driver may ask for in one request beside reading and writing. A request is
-/// served to its end, also when the guest is to be paused, so this is what a pause may
-/// have to wait for.
+/// The largest request of a driver beside reading and writing. A pause waits for the end of
+/// such a request, so this bounds the pause.
 #[derive(Debug, Clone, Copy)]
 struct RangeLimit {
     count: usize,
@@ -104,7 +103,7 @@ impl Default for BlockOptions {
 /// Why a file cannot be a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
-    /// It is a directory, a socket or the like.
+    /// It is a directory, a socket or another special file.
     #[error("A disk must be a regular file or a block device")]
     Kind,
     /// A disk is open for what its guest may do, no less and no more.

@@ -73,7 +73,7 @@ pub(super) struct BlockRequest<'m> {
 }
 
 impl<'m> BlockRequest<'m> {
-    /// `None` if there is no place for the status.
+    /// `None` if there is no buffer for the status.
     pub fn parse(target: &Target, buffers: Buffers<'m>) -> Option<BlockRequest<'m>> {
         let Buffers {
             readable,
@@ -97,8 +97,8 @@ impl<'m> BlockRequest<'m> {
         })
     }
 
-    /// Does what is asked for, as far as it goes. `None` if the rest has to wait for the
-    /// storage but may not.
+    /// Executes the request as far as possible. `None` if the rest has to wait for the storage
+    /// but may not.
     pub fn serve(&mut self, target: &Target, durable: bool, wait: Wait) -> Option<Status> {
         let disk = &target.disk;
         let action = match &mut self.action {

@@ -18,8 +18,8 @@ const OPEN_FLAGS: i32 = libc::O_ACCMODE
     | libc::O_SYNC
     | libc::O_TRUNC;
 
-/// What is offered to the guest's FUSE client. Not among them: answering reads of what is
-/// not open, leaving writing to the guest's cache, mapping files into the guest.
+/// The features offered to the guest's FUSE client. Missing on purpose: reads of files that are
+/// not open, write-back caching in the guest, mapping files into the guest.
 pub(super) const OPTIONS: FsOptions = FsOptions::from_bits_truncate(
     FsOptions::ASYNC_READ.bits()
         | FsOptions::ASYNC_DIO.bits()

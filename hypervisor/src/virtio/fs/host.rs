@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use fuse_backend_rs::abi::fuse_abi::stat64;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
-/// What was found when a file was looked at.
+/// The attributes of a file.
 #[derive(Clone, Copy)]
 pub(super) struct FileStat {
     /// Its attributes.
@@ -100,7 +100,7 @@ impl Links {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let flags = OFlags::from_bits_retain(flags) | OFlags::CLOEXEC;
-        // The link itself must be followed, and leads to what is there.
+        // The link itself must be followed, to the existing file.
         let flags = flags - OFlags::NOFOLLOW - OFlags::CREATE - OFlags::EXCL;
         Ok(openat(&self.0, Links::name(file), flags, Mode::empty())?)
     }
@@ -122,7 +122,7 @@ impl As {
             group: false,
             _not_send: PhantomData,
         };
-        // The group first: the user may be one that cannot change it.
+        // The group first: the new user may not be allowed to change it.
         if gid != 0 {
             effective(libc::SYS_setresgid, gid)?;
             acting.group = true;

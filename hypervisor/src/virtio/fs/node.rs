@@ -48,7 +48,7 @@ impl Node {
         self.0 & !MARKS
     }
 
-    /// The node for the number of what is found under this name here.
+    /// The node for the file number that was found under this name here.
     pub fn child(self, name: &CStr, number: u64) -> Node {
         let mark = if self.is_private() {
             PRIVATE_BIT

@@ -31,7 +31,7 @@ impl SharedDir {
         keeping_set_id(&file, kill, || self.reopen(node, flags))
     }
 
-    /// Creates a file and opens it, or opens the one that is there.
+    /// Creates a file and opens it, or opens the existing one.
     pub(super) fn open_new(
         &self,
         ctx: &Context,
@@ -74,7 +74,7 @@ impl SharedDir {
         Ok((entry, Some(handle), opened(node, flags), None))
     }
 
-    /// Opens a file or directory to read; `None` for what is neither.
+    /// Opens a file or directory to read; `None` for other kinds.
     pub(super) fn reopen_some(&self, node: Node) -> io::Result<Option<OwnedFd>> {
         let (inode, held) = self.held(node)?;
         match inode.kind {
@@ -86,7 +86,7 @@ impl SharedDir {
         }
     }
 
-    /// Opens a file or directory to read; `special` is the error for what is neither.
+    /// Opens a file or directory to read; `special` is the error for other kinds.
     pub(super) fn reopen_or(&self, node: Node, special: i32) -> io::Result<OwnedFd> {
         let file = self.reopen_some(node)?;
         file.ok_or_else(|| io::Error::from_raw_os_error(special))

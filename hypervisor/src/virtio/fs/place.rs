@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use super::host::FileStat;
 use crate::sync::lock;
 
-/// Tells a file of the share from all others.
+/// Identifies a file of the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FileKey {
     device: u64,
@@ -95,7 +95,7 @@ struct KnownPlaces {
 pub(super) struct Found {
     pub place: Arc<Place>,
     pub mount: Mount,
-    /// It is the root of the place, or a file that is mounted by itself.
+    /// Whether it is the root of the place, or a file that is a mount point.
     pub crossed: bool,
 }
 

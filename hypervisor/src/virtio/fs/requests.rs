@@ -280,7 +280,7 @@ impl FileSystem for SharedDir {
         // A file system reports errors of close(2) also for a copy of the descriptor.
         let open = self.handles.get(node.inner(), handle)?;
         let copy = rustix::io::dup(&open.file)?;
-        // SAFETY: the descriptor is ours, and given away here.
+        // SAFETY: the descriptor is owned, and given away here.
         match unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(copy)) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

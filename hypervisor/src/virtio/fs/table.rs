@@ -335,7 +335,7 @@ impl KnownFiles {
         inode
     }
 
-    /// Takes the first off the queue that was not used since it was last looked at.
+    /// Takes the first file off the queue that was not used since its last check.
     fn next_unused(&mut self) -> Option<Arc<Inode>> {
         for _ in 0..=self.queue.len() {
             let number = self.queue.pop_front()?;

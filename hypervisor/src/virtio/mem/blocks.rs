@@ -63,7 +63,7 @@ impl Blocks {
         })
     }
 
-    /// Sets the size that the guest is to reach.
+    /// Sets the size that the guest shall reach.
     pub fn request(&mut self, size: u64) -> Result<(), MemError> {
         let region = self.region;
         if size > region.size || !size.is_multiple_of(region.block_size) {
@@ -81,8 +81,8 @@ impl Blocks {
         self.count * self.region.block_size
     }
 
-    /// The configuration (§5.15.4). All of the region is usable always: the guest may
-    /// choose its blocks freely, and their number is what is bounded.
+    /// The configuration (§5.15.4). The whole region is always usable: the guest may choose its
+    /// blocks freely, but their number is bounded.
     pub fn config(&self) -> [u8; CONFIG_LEN] {
         let region = &self.region;
         let fields = [
@@ -164,7 +164,7 @@ impl Blocks {
         MemResponse::Ack
     }
 
-    /// Tells how blocks are (§5.15.6.5).
+    /// Reports the state of blocks (§5.15.6.5).
     pub fn state(&self, addr: u64, blocks: u16) -> MemResponse {
         let Some(range) = self.range(addr, blocks) else {
             return MemResponse::Error;

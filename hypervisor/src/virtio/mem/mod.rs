@@ -139,7 +139,7 @@ impl MemControl {
 }
 
 impl Mem {
-    /// A device for a region of guest memory, none of which is plugged.
+    /// A device for a region of guest memory without plugged blocks.
     pub fn new(region: MemRegion) -> Result<Mem, MemError> {
         Ok(Mem {
             state: Arc::new(MemState {

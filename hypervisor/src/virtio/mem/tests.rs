@@ -70,7 +70,7 @@ impl Driver {
 
     /// Sends an ordinary request; returns type and state of the answer.
     fn request(&mut self, kind: u16, addr: u64, blocks: u16) -> [u16; 2] {
-        // What is padding is not looked at.
+        // Padding is ignored.
         let mut request = [0xaa; 24];
         request[..2].copy_from_slice(&kind.to_le_bytes());
         request[8..16].copy_from_slice(&addr.to_le_bytes());
@@ -89,7 +89,7 @@ impl Driver {
         [0, 8].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]))
     }
 
-    /// Field `index` of the configuration, of which all have eight bytes.
+    /// Field `index` of the configuration; all fields have eight bytes.
     fn config(&self, index: usize) -> u64 {
         let mut bytes = [0; 8];
         self.device.read_config(index * 8, &mut bytes);
@@ -213,7 +213,7 @@ fn requests_that_cannot_be_answered_do_nothing() {
     request[8..16].copy_from_slice(&block(0).to_le_bytes());
     request[16] = 1;
     driver.queue.write(REQUEST, &request);
-    // No answer, too short a one, one outside memory, one that is not for us to write.
+    // No answer, one that is too short, one outside memory, one that the device must not write.
     let answers = [
         None,
         Some((ANSWER, 9, WRITE, 0)),
@@ -227,7 +227,7 @@ fn requests_that_cannot_be_answered_do_nothing() {
         driver.queue.descriptor(1, answer.unwrap_or_default());
         assert_eq!(driver.send(), 0, "{answer:x?}");
     }
-    // Too short a request, one outside memory, one that is not for us to read.
+    // A request that is too short, one outside memory, one that the device must not read.
     let requests = [
         (REQUEST, 23, NEXT, 1),
         (END - 8, 24, NEXT, 1),

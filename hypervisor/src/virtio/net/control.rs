@@ -71,7 +71,7 @@ impl Handler for Control {
 impl Control {
     /// `None` if the command is unknown or wrong.
     fn serve(&self, buffers: &Buffers<'_>) -> Option<()> {
-        // Class, command, and a number that is only there in the one that is known.
+        // Class, command, and a number that only the known command has.
         let mut command = [0; 4];
         let len = buffers.readable.copy_to(&mut command);
         let known = [

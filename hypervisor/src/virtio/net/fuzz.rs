@@ -113,13 +113,13 @@ impl Link {
         let first = Arc::new(Tap::new(first, true).unwrap());
         let second = Arc::new(Tap::new(second, true).unwrap());
         first.set_offloads(!0).unwrap();
-        // SAFETY: makes a socket; whether it did is looked at.
+        // SAFETY: makes a socket; the result is checked.
         let host = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
         assert!(host >= 0);
         // SAFETY: it was just made.
         let host = unsafe { OwnedFd::from_raw_fd(host) };
         let mut request = request(libc::IFF_UP);
-        // SAFETY: reads, and then writes, a request, of which a reference is passed.
+        // SAFETY: reads, and then writes, a request through a valid reference.
         let index = unsafe {
             assert_eq!(
                 libc::ioctl(host.as_raw_fd(), libc::SIOCSIFFLAGS, &request),
@@ -191,7 +191,7 @@ fn open_queue() -> File {
     options.custom_flags(libc::O_NONBLOCK);
     let file = options.open("/dev/net/tun").unwrap();
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-    // SAFETY: reads a request, of which a reference is passed.
+    // SAFETY: reads a request through a valid reference.
     let set = unsafe { ioctl::set_interface(file.as_raw_fd(), &request(flags)) };
     set.map_err(io::Error::from).unwrap();
     file

@@ -56,7 +56,7 @@ const AROUND: usize = 14 + 4;
 const USUAL_MTU: u16 = 1500;
 /// §5.1.4: the least MTU allowed.
 const MIN_MTU: u16 = 68;
-/// As many as QEMU has.
+/// The same number as QEMU's.
 const QUEUE_SIZE: u16 = 256;
 /// Commands come one at a time.
 const CONTROL_SIZE: u16 = 64;
@@ -147,8 +147,8 @@ enum QueueRole {
 }
 
 impl Net {
-    /// A device on the open queues of one tap interface, each of which makes a pair of
-    /// the device's queues.
+    /// A device on the open queues of one tap interface; each makes a pair of the device's
+    /// queues.
     pub fn new(taps: Vec<File>, options: NetOptions) -> Result<Net, NetError> {
         let NetOptions { mac, mtu } = options;
         let count = taps.len();

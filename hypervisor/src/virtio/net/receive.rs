@@ -58,7 +58,7 @@ impl Backlog {
 /// What the driver wants.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    /// The longest frame that is to be expected, with its header.
+    /// The longest expected frame, with its header.
     pub longest: usize,
     /// Frames may take more than one buffer.
     pub mergeable: bool,
@@ -189,7 +189,7 @@ impl Taken {
 
     /// Puts the buffers back that are in other memory than this.
     fn renew(&mut self, ring: &mut Ring, mem: &GuestMemoryLoadGuard<GuestMemoryMmap>) {
-        // The region is still the one that was there.
+        // The region is still the same.
         let same = |held: &GuestMemoryLoadGuard<_>| std::ptr::eq(&**held, &**mem);
         if !self.mem.as_ref().is_some_and(same) {
             self.undo(ring);

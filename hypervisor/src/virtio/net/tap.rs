@@ -67,7 +67,7 @@ impl Tap {
                 missing: wanted & !flags,
             });
         }
-        // SAFETY: reads an integer, of which a reference is passed.
+        // SAFETY: reads an integer through a valid reference.
         unsafe { ioctl::set_header_size(file.as_raw_fd(), &(HEADER_LEN as libc::c_int)) }
             .map_err(io("set the length of a tap's header"))?;
         let status = fcntl(&file, FcntlArg::F_GETFL).map_err(io("read a tap's flags"))?;
@@ -99,7 +99,7 @@ impl Tap {
         self.name == other.name
     }
 
-    /// Tells the interface what the guest can take of unfinished frames.
+    /// Sets the unfinished frames that the guest accepts.
     pub fn set_offloads(&self, features: u64) -> io::Result<()> {
         let has = |bit| features & 1u64 << bit != 0;
         let mut flags = 0;
@@ -136,7 +136,7 @@ impl Tap {
             true => libc::IFF_ATTACH_QUEUE,
             false => libc::IFF_DETACH_QUEUE,
         } as libc::c_short;
-        // SAFETY: reads a request, of which a reference is passed.
+        // SAFETY: reads a request through a valid reference.
         unsafe { ioctl::set_queue(self.file.as_raw_fd(), &request) }?;
         self.attached.store(on, Ordering::Relaxed);
         if on {
@@ -172,7 +172,7 @@ impl Tap {
 fn interface(file: &File) -> nix::Result<libc::ifreq> {
     // SAFETY: all-zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // SAFETY: writes a request, of which a reference is passed.
+    // SAFETY: writes a request through a valid reference.
     unsafe { ioctl::interface(file.as_raw_fd(), &mut request) }?;
     Ok(request)
 }

@@ -19,7 +19,7 @@ use super::handshake::handshake;
 use super::header::{Header, op, shutdown};
 use super::slices::Slices;
 
-/// Buffers of the guest filled by one read from the host: as much as Linux sends at once.
+/// Buffers of the guest filled by one read from the host: the amount that Linux sends at once.
 const MAX_RX_BUFFERS: usize = 16;
 
 /// Where a connection is in its life.
@@ -218,8 +218,8 @@ impl Connection {
         }
     }
 
-    /// For how many of the guest's buffers the next packet may have data: more and more
-    /// as long as the host has enough to fill them.
+    /// For how many of the guest's buffers the next packet may have data: more each time while
+    /// the host has enough to fill them.
     pub fn rx_buffers_wanted(&self) -> usize {
         if self.open.is_some() {
             1
@@ -342,7 +342,7 @@ impl Connection {
         }
     }
 
-    /// Writes what is buffered.
+    /// Writes the buffered data.
     fn flush(&mut self) {
         while self.writable && !self.buffer.is_empty() {
             match self.buffer.send(self.stream.as_fd()) {
@@ -369,7 +369,7 @@ impl Connection {
         }
     }
 
-    /// The host does not read: drops what the guest sends, and tells the guest.
+    /// The host does not read: drops the guest's data, and notifies the guest.
     fn stop_writing(&mut self) {
         self.writable = false;
         self.discard = true;
@@ -409,8 +409,8 @@ impl Connection {
     }
 }
 
-/// Reads and forgets what is left. Closing a Unix socket with unread data would make
-/// the other end see ECONNRESET in place of the end of the stream.
+/// Reads and drops the remaining data. Closing a Unix socket with unread data would make the
+/// other end see ECONNRESET in place of the end of the stream.
 fn discard_input(stream: &UnixStream) {
     let _ = stream.shutdown(std::net::Shutdown::Read);
     let mut scratch = [0; 4096];

@@ -6,23 +6,23 @@ use super::header::Header;
 
 /// What the guest may send ahead of the host's reading, per connection (`buf_alloc`).
 pub(crate) const WINDOW: u32 = 256 << 10;
-/// Credit is announced anew when this much of it came back: the rest is two of Linux's
-/// longest packets, so the guest has something to send meanwhile.
+/// Credit is announced again when this much of it was returned: the rest is two of Linux's
+/// longest packets, so the guest can still send meanwhile.
 const CREDIT_STEP: u32 = WINDOW / 2;
 
 /// The credit of both sides.
 #[derive(Default)]
 pub(super) struct Credit {
-    /// A packet with the guest's credit is to be sent.
+    /// Whether a packet with the guest's credit must be sent.
     pub announce: bool,
-    /// A packet that asks for the guest's free space is to be sent.
+    /// Whether a packet that asks for the guest's free space must be sent.
     pub request: bool,
     /// It was sent, and the guest has not answered with free space.
     requested: bool,
     /// Bytes from the guest, and how many of them were written to the host.
     received: Wrapping<u32>,
     forwarded: Wrapping<u32>,
-    /// `forwarded` as the last packet to the guest had it.
+    /// `forwarded`, as announced in the last packet to the guest.
     announced: Wrapping<u32>,
     /// Bytes to the guest, how many of them its program has read, and its buffer.
     sent: Wrapping<u32>,

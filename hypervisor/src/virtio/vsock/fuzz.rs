@@ -98,7 +98,7 @@ impl Buffers {
     }
 }
 
-/// A packet of the guest, most often one that belongs to a stream.
+/// A packet of the guest, most often for an existing stream.
 fn header(script: &mut Script<'_>) -> Header {
     let odd = script.byte();
     Header {
@@ -119,7 +119,7 @@ fn header(script: &mut Script<'_>) -> Header {
     }
 }
 
-/// Sends a packet; returns its header if it is one that the device heeds.
+/// Sends a packet; returns its header if the device accepts it.
 fn packet(driver: &mut Driver, script: &mut Script<'_>) -> Option<Header> {
     let mut header = header(script);
     let len = u32::from(script.word()) % 0x5000;
@@ -143,8 +143,8 @@ struct Credit(HashMap<(u32, u32), Seen>);
 
 #[derive(Default)]
 struct Seen {
-    /// `buf_alloc` and `fwd_cnt` of the last two packets: the device may not have looked
-    /// at the last one yet.
+    /// `buf_alloc` and `fwd_cnt` of the last two packets: the device may not have read the last
+    /// one yet.
     windows: [(u32, u32); 2],
     /// Bytes that the device sent.
     sent: u32,

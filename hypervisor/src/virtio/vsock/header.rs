@@ -21,7 +21,7 @@ pub(crate) mod op {
     pub const SHUTDOWN: u16 = 4;
     /// Carries data.
     pub const RW: u16 = 5;
-    /// Tells the credit.
+    /// Announces the credit.
     pub const CREDIT_UPDATE: u16 = 6;
     /// Asks for the credit.
     pub const CREDIT_REQUEST: u16 = 7;

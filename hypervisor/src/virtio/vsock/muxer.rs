@@ -28,8 +28,8 @@ use super::slices::Slices;
 /// The most connections at a time. With [`WINDOW`] it bounds what a guest can make
 /// the host buffer.
 pub(crate) const MAX_CONNECTIONS: usize = 1024;
-/// When this many resets wait for the guest to take them, no more of its packets are
-/// looked at (virtio 1.2 §5.10.6.1.2).
+/// When this many resets wait for the guest to take them, its packets are not read any more
+/// (virtio 1.2 §5.10.6.1.2).
 const MAX_RESETS: usize = 256;
 /// Ports given to connections from the host lie above those that programs listen on.
 const FIRST_HOST_PORT: u32 = 1 << 30;
@@ -175,8 +175,8 @@ impl Muxer {
         next.map_or(1, Connection::rx_buffers_wanted)
     }
 
-    /// Makes the next packet for the guest, with its data written to `data`. `None` if
-    /// there is no packet after all.
+    /// Makes the next packet for the guest, with its data written to `data`. `None` if there is
+    /// nothing to send after all.
     pub fn next_packet(&mut self, data: Slices<'_>) -> Option<Header> {
         let mut header = match self.resets.pop_front() {
             Some(key) => Header {
@@ -297,7 +297,7 @@ impl Muxer {
                 Err(err) if err.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => {
-                    // Out of descriptors, most likely: when one is free, go on.
+                    // Most likely there are no free descriptors: continue when one is free.
                     log::warn!("Cannot accept a connection for the guest: {err}");
                     self.accept_later = true;
                     return;

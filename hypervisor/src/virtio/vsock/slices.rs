@@ -125,7 +125,7 @@ impl<'m> Slices<'m> {
             };
             self.len -= last.len();
             let part = last.subslice(0, last.len().min(count.saturating_sub(self.len)));
-            // A part that starts at zero and is no longer than the whole is in range.
+            // A part that starts at zero and is not longer than the whole is in range.
             if let Ok(part) = part
                 && !part.is_empty()
             {

@@ -15,8 +15,8 @@ use crate::virtio::testing::NEXT;
 
 /// Set in the process that runs a test alone.
 const ALONE: &str = "RUST_KATA_CONFORMANCE_ALONE";
-/// How long the device is looked at, and the processor time that it may take: little
-/// enough to find what spins on a busy machine.
+/// How long the device is observed, and the processor time that it may take: little enough to
+/// find a busy loop on a busy machine.
 const LOOK: Duration = Duration::from_millis(100);
 const ALLOWED: Duration = Duration::from_millis(5);
 

@@ -82,7 +82,7 @@ pub fn queue_reset<F: Fixture, D: Driver>() {
     rig.recover();
 }
 
-/// A pause keeps the positions; what is offered meanwhile is served after it.
+/// A pause keeps the positions; chains offered meanwhile are served after it.
 pub fn pause_keeps_requests<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     rig.works();

@@ -55,7 +55,7 @@ pub fn config_space_is_readable<F: Fixture, D: Driver>() {
     }
 }
 
-/// Writes to the configuration space do no harm, wherever they go.
+/// Writes to the configuration space do no harm, at any offset.
 pub fn config_space_stands_writes<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for offset in (0..300).chain([0x7ff, 0xdf0]) {

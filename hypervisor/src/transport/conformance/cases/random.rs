@@ -70,7 +70,7 @@ impl Random {
     }
 }
 
-/// Whatever is in the rings, the device answers or gives up, stops in time, and works
+/// With any content in the rings, the device answers or gives up, stops in time, and works
 /// after a reset.
 pub fn malformed_rings<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();

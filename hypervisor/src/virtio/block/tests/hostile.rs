@@ -161,7 +161,7 @@ fn broken_ring_is_reported() {
     let queue = rig.device.stop_queue(0).unwrap();
     rig.driver.set_avail_index(SIZE + 1);
 
-    // A thread looks at its queue before it looks whether it is to stop.
+    // A thread reads its queue before it checks whether it must stop.
     let (kick, calls) = (rig.driver.kick_event(), rig.driver.calls.clone());
     rig.device
         .start_queue(0, queue, rig.mem.clone(), kick, calls)

@@ -42,7 +42,7 @@ impl Rig {
         Rig::with(BlockOptions::default(), u64::MAX)
     }
 
-    /// A disk of which each byte is its sector's number.
+    /// A disk on which each byte is its sector's number.
     fn with(options: BlockOptions, features: u64) -> Rig {
         Rig::within(&std::env::temp_dir(), options, features)
     }

@@ -1,4 +1,4 @@
-//! A scripted FUSE client: any request, well formed or not, and what is answered.
+//! A scripted FUSE client: sends any request, well-formed or not, and returns the answer.
 
 use std::path::{Path, PathBuf};
 
@@ -127,12 +127,12 @@ impl Client {
         }
     }
 
-    /// Sends a request to which there is no answer.
+    /// Sends a request that has no answer.
     pub fn send_only(&mut self, opcode: u32, node: u64, body: &[u8]) {
         assert!(self.exchange(&request(opcode, node, body)).is_empty());
     }
 
-    /// Sends any bytes; the answer, empty if there is none.
+    /// Sends any bytes; returns the answer, which may be empty.
     pub fn exchange(&mut self, request: &[u8]) -> Vec<u8> {
         self.queue.write(IN, request);
         self.queue.write(OUT, &[0; 16]);

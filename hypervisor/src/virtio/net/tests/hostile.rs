@@ -67,7 +67,7 @@ fn bad_buffers_go_back_empty() {
         rig.give(1, 1, 2000);
         assert_eq!(rig.receive().0[12..], frame(MAC, 100, 1));
     }
-    // Behind a good one that is too small for the frame.
+    // Behind a valid one that is too small for the frame.
     rig.give(1, 1, 64);
     rig.queues[0].descriptor(2, bad[0]);
     rig.queues[0].offer(2);
@@ -112,14 +112,14 @@ fn queues_are_checked() {
     let queue = rig.queues[1].queue();
     rig.queues.push(DriverQueue::new(&rig.mem, 2));
     assert!(matches!(rig.start(2, queue), Err(DeviceError::NoQueue(2))));
-    // A thread looks at its queue before it looks whether it is to stop.
+    // A thread reads its queue before it checks whether it must stop.
     let queue = rig.device.stop_queue(1).unwrap();
     rig.queues[1].set_avail_index(SIZE + 1);
     rig.start(1, queue).unwrap();
     rig.device.stop_queue(1).unwrap();
     let failures = &rig.queues[1].calls.failures;
     assert_eq!(failures.load(Ordering::SeqCst), 1);
-    // The other queue goes on.
+    // The other queue still works.
     rig.give(0, 1, 2000);
     rig.link.send(&frame(MAC, 100, 2));
     assert_eq!(rig.receive().0[12..], frame(MAC, 100, 2));

@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// For local experiments (IEEE 802), so that nothing of the host answers.
+/// For local experiments (IEEE 802), so that the host does not answer.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
 // linux/if_packet.h, linux/if_tun.h
@@ -25,7 +25,7 @@ pub struct Link {
     socket: OwnedFd,
 }
 
-/// Opens a tap of a new interface, or of `tap0` if there are to be many.
+/// Opens a tap of a new interface, or of `tap0` for several queues.
 pub fn tap(flags: libc::c_int) -> File {
     thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -49,7 +49,7 @@ fn open(name: &[u8], flags: libc::c_int) -> File {
         *place = *byte as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: reads a request, of which a reference is passed.
+    // SAFETY: reads a request through a valid reference.
     unsafe { set_interface(file.as_raw_fd(), &request) }.unwrap();
     file
 }
@@ -72,7 +72,7 @@ impl Link {
                 flags |= libc::IFF_MULTI_QUEUE;
             }
             let taps = (0..queues).map(|_| open(b"tap0", flags)).collect();
-            // Without IPv6 the host says nothing by itself.
+            // Without IPv6 the host does not send by itself.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/tap0/disable_ipv6", "1");
             ip("link set tap0 up");
             let namespace = File::open("/proc/thread-self/ns/net").unwrap();
@@ -159,7 +159,7 @@ impl Link {
                 // SAFETY: all-zero is a valid address.
                 unsafe { std::mem::zeroed() };
             let mut len = size_of_val(&from) as libc::socklen_t;
-            // SAFETY: writes into the buffer and the address given, as long as said.
+            // SAFETY: writes into the buffer and the address given, within their lengths.
             let count = unsafe {
                 libc::recvfrom(
                     self.socket.as_raw_fd(),
@@ -171,7 +171,7 @@ impl Link {
                 )
             };
             if count < 0 {
-                // Told once when the interface was down meanwhile.
+                // Reported once if the interface was down meanwhile.
                 let err = io::Error::last_os_error();
                 assert_eq!(err.raw_os_error(), Some(libc::ENETDOWN), "{err}");
                 continue;
@@ -214,7 +214,7 @@ fn socket() -> OwnedFd {
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = all;
-    // SAFETY: reads a string and an address, as long as they are.
+    // SAFETY: reads a string and an address, within their lengths.
     let result = unsafe {
         address.sll_ifindex = libc::if_nametoindex(c"tap0".as_ptr()) as i32;
         libc::bind(
@@ -234,7 +234,7 @@ pub fn frame(to: [u8; 6], len: usize, fill: u8) -> Vec<u8> {
     frame
 }
 
-/// An IPv4 packet of `len` bytes, but for the Ethernet header, with the addresses set.
+/// An IPv4 packet of `len` bytes, without the Ethernet header, with the addresses set.
 fn ipv4(to: [u8; 6], protocol: u8, len: usize) -> Vec<u8> {
     let mut packet = frame(to, 14 + len, 0);
     packet[12..14].copy_from_slice(&[8, 0]);
@@ -258,7 +258,7 @@ fn checksum(bytes: &[u8]) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// A TCP segment of `len` bytes, all headers included, that is to be cut and summed
+/// A TCP segment of `len` bytes, including all headers, that is to be segmented and checksummed
 /// later, and the header that says so.
 pub fn tcp(to: [u8; 6], len: usize) -> ([u8; 10], Vec<u8>) {
     let mut packet = ipv4(to, 6, len - 14);

@@ -200,7 +200,7 @@ fn frames_wait_for_buffers() {
         rig.give(1 + 2 * u16::from(number), 2, 512);
         assert_eq!(rig.receive().0[12..], frame(MAC, 1000, number));
     }
-    // Also over a pause, after which the queue goes on where it was.
+    // Also after a pause, when the queue continues at its position.
     rig.link.send(&frame(MAC, 600, 6));
     let queue = rig.device.stop_queue(0).unwrap();
     rig.start(0, queue).unwrap();

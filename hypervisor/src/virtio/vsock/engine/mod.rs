@@ -29,7 +29,7 @@ const BATCH: usize = 256;
 /// The longest packet taken from the guest; Linux sends up to 64 KiB.
 const MAX_PACKET: usize = 1 << 20;
 
-/// How the engine goes on.
+/// The next step of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     /// There is more to move that needs no event.
@@ -115,7 +115,7 @@ impl Engine {
 
     fn unwatch(&self, stop: &EventFd) {
         let epoll = self.muxer.epoll();
-        // Removing one that was not added, after an error, does no harm.
+        // Removing a socket that was not added, after an error, does no harm.
         let _ = epoll.delete(stop);
         for ring in [RX, TX].into_iter().filter_map(|i| self.rings[i].as_ref()) {
             let _ = epoll.delete(&**ring.kick());
@@ -140,7 +140,7 @@ fn from_guest(ring: &mut Ring, muxer: &mut Muxer) -> bool {
     ring.disable_kicks();
     let mut budget = BATCH;
     let mut more = true;
-    // When the muxer wants no more, taking buffers off `rx` is what makes it go on.
+    // When the muxer wants no more, taking buffers off `rx` makes it continue.
     while budget > 0 && muxer.wants_packets() {
         let Some(chain) = ring.pop(&mem) else {
             more = false;

@@ -26,7 +26,7 @@ fn of_an_unlinked_file_stay_with_it() {
     assert_eq!(fs::read(&path).unwrap(), b"new");
     let again = guest.open(old, libc::O_RDONLY).unwrap();
     assert_eq!(guest.read(old, again, 100).unwrap(), b"changed");
-    // A link of what is gone would bring it back.
+    // A link to a removed file would bring it back.
     let linked = guest.named(opcode::LINK, ROOT, &halves(old), &["back"]);
     assert_eq!(linked, Err(libc::ENOENT));
 }

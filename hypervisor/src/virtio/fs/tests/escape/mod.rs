@@ -127,7 +127,7 @@ impl Drop for Prison {
     }
 }
 
-/// All there is to see of a tree without opening its files.
+/// The attributes of all files of a tree, without opening them.
 fn attributes(dir: &Path) -> Vec<String> {
     ["", "secret", "dir", "dir/secret"]
         .iter()

@@ -40,7 +40,7 @@ fn race(prison: &mut Prison, mut swap: impl FnMut() + Send) {
     assert!(read > 0 && read < TRIES, "{read} of {TRIES} were read");
 }
 
-/// Walks down and does all it can with what is there. True if it was a directory.
+/// Walks down and tries all operations on the file. True if it was a directory.
 fn walk(guest: &mut Client, number: usize) -> bool {
     let dir = u64_at(&guest.lookup(ROOT, "real").unwrap(), 0);
     let name = format!("new{number}");

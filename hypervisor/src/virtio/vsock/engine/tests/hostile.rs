@@ -118,7 +118,7 @@ fn bad_chains_come_back_unused() {
     };
     guest.tx.write(TX_BUFFERS, &header.encode());
     let table = TX_BUFFERS + 0x1000;
-    // A table within a table, one that loops, and one with an odd length.
+    // A table within a table, a table that loops, and a table with an odd length.
     guest.tx.descriptor_at(table, 0, (table, 16, INDIRECT, 0));
     guest
         .tx

@@ -28,7 +28,7 @@ struct Guest {
     rx: DriverQueue,
     tx: DriverQueue,
     next_tx: u16,
-    /// Told in every packet.
+    /// Announced in every packet.
     window: u32,
     read: u32,
     packets: VecDeque<(Header, Vec<u8>)>,
