@@ -1,13 +1,13 @@
-//! File work, beside the agent's one thread.
+//! File work on separate threads, since the agent has one thread for all calls.
 
 use std::io;
 
 use crate::error::{Context, Result};
 
-/// Does `work` on a thread of its own; `what` names it, should it panic.
+/// Runs `work` on a thread of its own; `what` names it in the error after a panic.
 ///
 /// # Errors
-/// Those of `work`; [`crate::error::Error::Io`] if it did not get to its end.
+/// The errors of `work`; [`crate::error::Error::Io`] if it did not complete.
 pub async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -161,7 +161,7 @@ mod tests {
         assert!(!has(&set(&[], &["Cap_Kill"]), Capability::Kill));
         assert_eq!(count(&set(&["all"], &["all"])), count(&all()));
         assert_eq!(count(&set(&[], &["all"])), 0);
-        // To drop what is not there is no error, to drop what is none is one.
+        // Dropping a capability that is not in the set is no error; an unknown name is one.
         assert_eq!(count(&set(&[], &["SYS_ADMIN"])), 11);
         for (more, less) in [(&["CAP_"][..], &[][..]), (&[], &["CAP_FLY"]), (&[""], &[])] {
             let refused = usual(&names(more), &names(less)).unwrap_err();

@@ -38,7 +38,7 @@ mod tests {
             rfc3339(from_nanos(1_000_000_001)),
             "1970-01-01T00:00:01.000000001Z"
         );
-        // Nothing is told of the time before, nor of what 64 bits do not hold.
+        // Times before the epoch give 0, and times beyond 64 bits the largest value.
         assert_eq!(nanos(UNIX_EPOCH - Duration::from_secs(1)), 0);
         let far = UNIX_EPOCH + Duration::from_secs(u64::MAX / 1_000_000_000 + 1);
         assert_eq!(nanos(far), u64::MAX);

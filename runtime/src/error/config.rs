@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::ErrorKind;
 
-/// Why the configuration cannot be used.
+/// The reason why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read.
@@ -21,7 +21,7 @@ pub enum ConfigError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// The line, and what the parser says of it.
+        /// The line and the parser's message.
         problem: String,
     },
     /// A file has a key that does not exist.
@@ -38,7 +38,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key, with its table: `timeouts.bot`.
         key: String,
-        /// The key that is most like it.
+        /// The most similar key.
         near: Option<String>,
     },
     /// A directory is relative.
@@ -51,7 +51,7 @@ pub enum ConfigError {
         /// Its value.
         value: PathBuf,
     },
-    /// The values of several files make no configuration together.
+    /// The merged values of several files are not valid.
     #[error("cannot merge the configuration files: {0}")]
     Merge(#[source] toml::de::Error),
     /// The running program's own path is unknown.

@@ -1,4 +1,4 @@
-//! Short ways to make errors.
+//! Short constructors of errors.
 
 use std::borrow::Cow;
 use std::io;
@@ -15,7 +15,7 @@ impl Error {
         }
     }
 
-    /// A value that its field does not take.
+    /// The error for an invalid value of a field.
     pub fn invalid(
         field: impl Into<Cow<'static, str>>,
         value: impl ToString,
@@ -28,7 +28,7 @@ impl Error {
         }
     }
 
-    /// A path that cannot be used, for `map_err`.
+    /// The error for a path that cannot be used, for `map_err`.
     pub fn invalid_path<E: Into<io::Error>>(
         what: impl Into<Cow<'static, str>>,
         path: impl Into<PathBuf>,
@@ -40,7 +40,7 @@ impl Error {
         }
     }
 
-    /// Something that is given without what it needs.
+    /// The error for an option or object without another one that it needs.
     pub fn requires(
         what: impl Into<Cow<'static, str>>,
         needs: impl Into<Cow<'static, str>>,
@@ -51,7 +51,7 @@ impl Error {
         }
     }
 
-    /// A document of the request that cannot be read, for `map_err`.
+    /// The error for an unreadable document in the request, for `map_err`.
     pub fn decode<E: Into<Cause>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Decode {
             what,
@@ -59,7 +59,7 @@ impl Error {
         }
     }
 
-    /// A document that cannot be made, for `map_err`.
+    /// The error for a document that cannot be encoded, for `map_err`.
     pub fn encode<E: Into<Cause>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Encode {
             what,
@@ -67,7 +67,7 @@ impl Error {
         }
     }
 
-    /// A task that ended before its work, for `map_err`.
+    /// The error for a task that ended before its work was done, for `map_err`.
     pub fn task<E: Into<Cause>>(task: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::TaskFailed {
             task,

@@ -1,8 +1,8 @@
-//! Errors of files that are copied into containers and out of them.
+//! Errors of copying files into containers and out of them.
 
 use std::path::PathBuf;
 
-/// Why nothing was copied.
+/// The reason why nothing was copied.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct CopyError {
@@ -12,22 +12,22 @@ pub struct CopyError {
     pub problem: CopyProblem,
 }
 
-/// What is wrong with a path that is to be copied from or to. All are the request's fault.
+/// The problem with a path to copy from or to. All are faults of the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CopyProblem {
-    /// There is nothing.
+    /// It does not exist.
     #[error("no such file or directory")]
     NotFound,
-    /// There is no directory, or not the one above it.
+    /// It or its parent directory does not exist.
     #[error("no such directory")]
     NoDirectory,
-    /// There is something else.
+    /// It is not a directory.
     #[error("not a directory")]
     NotADirectory,
-    /// A directory would take the place of a file.
+    /// A directory would replace a file.
     #[error("a directory cannot replace a file")]
     ReplacesFile,
-    /// Its symbolic links do not come to an end.
+    /// It has too many symbolic links.
     #[error("too many symbolic links")]
     Links,
     /// It is a socket.
@@ -36,17 +36,17 @@ pub enum CopyProblem {
     /// A device node would be made on the host.
     #[error("a device node of a container is not made on the host")]
     Device,
-    /// It lies in a mount of the guest's own.
+    /// It is in a mount that exists only in the guest.
     #[error(
         "{} is a file system of the virtual machine, which the host does not see; let a process of the \
          container copy it (container exec)",
         mount.display()
     )]
     InGuest {
-        /// The place of the mount.
+        /// The mount point.
         mount: PathBuf,
     },
-    /// The archive's entry, or what is there, does not allow it.
+    /// The archive's entry, or the existing file, does not allow it.
     #[error("{0}")]
     Refused(&'static str),
 }

@@ -4,10 +4,10 @@ use std::io;
 
 use super::ErrorKind;
 
-/// What a VM can be given; the end of several texts.
+/// The kinds of files that a VM supports; the end of several messages.
 const STREAMS: &str = "a VM can be given files, pipes, terminals and stream sockets only";
 
-/// Why a descriptor cannot be passed to a process.
+/// The reason why a descriptor cannot be passed to a process.
 #[derive(Debug, thiserror::Error)]
 pub enum DescriptorError {
     /// Its number is too low or too high.
@@ -29,12 +29,12 @@ pub enum DescriptorError {
     /// There are too many.
     #[error("cannot pass {count} descriptors: at most {most} are allowed")]
     TooMany {
-        /// So many were given.
+        /// The number of descriptors given.
         count: usize,
-        /// So many are allowed.
+        /// The largest number.
         most: usize,
     },
-    /// A process is started without its descriptors, or with others.
+    /// A process is started without its descriptors, or with other ones.
     #[error(
         "{process} needs descriptors {wanted:?} of the client that starts it, and is given {given}: start it attached, not detached"
     )]
@@ -43,7 +43,7 @@ pub enum DescriptorError {
         process: String,
         /// The numbers that it was created with.
         wanted: Vec<u32>,
-        /// So many were given.
+        /// The number of descriptors given.
         given: usize,
     },
     /// The process runs already.
@@ -60,7 +60,7 @@ pub enum DescriptorError {
         /// The descriptor.
         number: u32,
     },
-    /// It is nothing that a stream of bytes can stand for.
+    /// It is not of a kind that can be a stream of bytes.
     #[error("cannot pass descriptor {number}, {found}: {STREAMS}")]
     NoStream {
         /// The descriptor.
@@ -68,7 +68,7 @@ pub enum DescriptorError {
         /// "a directory or a path only".
         found: &'static str,
     },
-    /// It is a file or a pipe that is open for both ways.
+    /// It is a file or a pipe that is open for reading and writing.
     #[error(
         "cannot pass descriptor {number}, which is open for reading and writing: open it for one of the \
          two, as {number}<FILE and {number}>FILE do in a shell"
@@ -77,7 +77,7 @@ pub enum DescriptorError {
         /// The descriptor.
         number: u32,
     },
-    /// The kernel refuses to tell of it or to change it.
+    /// A system call on it failed.
     #[error("cannot pass descriptor {number}: {source}")]
     System {
         /// The descriptor.

@@ -1,7 +1,7 @@
 //! Errors of the pod runtime, and their classes.
 //!
-//! The errors of all rooms lie here, below everything: they name no type of a room, so that
-//! each room may return any of them.
+//! The errors of all modules are here, at the lowest layer: they use no types of other modules,
+//! so that each module may return any of them.
 
 mod config;
 mod constructors;
@@ -33,7 +33,7 @@ pub use spec::{HookError, HookFailure, SpecError};
 /// The result of the runtime's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What led to an error.
+/// The cause of an error.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of the pod runtime.
@@ -67,27 +67,27 @@ pub enum Error {
         /// Its state.
         state: String,
     },
-    /// A name or the begin of an id stands for several.
+    /// A name or the beginning of an id matches several objects.
     #[error("{what} {id:?} is ambiguous: {}", matches.join(", "))]
     Ambiguous {
         /// "pod", "container" or "image".
         what: &'static str,
-        /// As it was given.
+        /// The name or id as it was given.
         id: String,
-        /// What it may stand for.
+        /// The matching objects.
         matches: Vec<String>,
     },
-    /// A value is not one that its field takes.
+    /// A value is not valid for its field.
     #[error("invalid {field} {value:?}: expected {expected}")]
     InvalidValue {
         /// The field or option.
         field: Cow<'static, str>,
         /// Its value.
         value: String,
-        /// The values that it takes.
+        /// The valid values.
         expected: Cow<'static, str>,
     },
-    /// A path of the host that was given cannot be used.
+    /// A given path of the host cannot be used.
     #[error("invalid {what} {}: {source}", path.display())]
     InvalidPath {
         /// "mount source", "root file system".
@@ -97,7 +97,7 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// Something was given without what it needs.
+    /// An option or object was given without another one that it needs.
     #[error("{what} requires {needs}")]
     Requires {
         /// The option or object.
@@ -105,7 +105,7 @@ pub enum Error {
         /// What is missing.
         needs: Cow<'static, str>,
     },
-    /// Two things were given of which only one can be had.
+    /// Two options exclude each other.
     #[error("{option} cannot be combined with {with}")]
     Conflict {
         /// The option.
@@ -113,7 +113,7 @@ pub enum Error {
         /// The other one.
         with: &'static str,
     },
-    /// There is nothing to run.
+    /// The command is empty.
     #[error("{what} {id:?} has no command")]
     NoCommand {
         /// "container" or "exec".
@@ -124,7 +124,7 @@ pub enum Error {
     /// A message or document of the request cannot be read.
     #[error("invalid {what}: {source}")]
     Decode {
-        /// What it should be.
+        /// The kind of document.
         what: &'static str,
         /// The cause.
         source: Cause,
@@ -154,7 +154,7 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// A system call that concerns no path failed.
+    /// A system call without a path failed.
     #[error("cannot {action}: {source}")]
     System {
         /// What was tried, in the infinitive.
@@ -171,22 +171,22 @@ pub enum Error {
     /// A mount on the host failed.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// A container's OCI spec cannot be followed.
+    /// A container's OCI spec is not supported.
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] HookError),
-    /// Containers depend on what is not there, or on each other.
+    /// Containers depend on unknown containers, or on each other.
     #[error(transparent)]
     Dependency(#[from] DependencyError),
-    /// A container's user is not known.
+    /// A container's user is unknown.
     #[error(transparent)]
     User(#[from] UserError),
     /// A descriptor cannot be passed to a process.
     #[error(transparent)]
     Descriptor(#[from] DescriptorError),
-    /// A block device cannot be given to a container.
+    /// A block device cannot be attached for a container.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// Files cannot be copied.
@@ -255,15 +255,15 @@ pub enum Error {
     /// The owner of a pod is ending and has not executed the request.
     #[error("the owner of the pod is about to exit: it has nothing left to own")]
     OwnerLeaving,
-    /// The owner of a pod is in the way.
+    /// The owner of a pod does not work as it should.
     #[error(transparent)]
     Owner(#[from] OwnerError),
-    /// What a pod left behind cannot be killed.
+    /// A process of a dead pod cannot be killed.
     #[error("pod {pod}: {source}")]
     Kill {
         /// The pod.
         pod: String,
-        /// The process, and why.
+        /// The process and the cause.
         source: hypervisor::KillRecordedError,
     },
     /// The command of a process cannot be run.
@@ -275,7 +275,7 @@ pub enum Error {
         /// The agent's message.
         message: String,
     },
-    /// the agent did not answer in time.
+    /// The agent did not answer in time.
     #[error("the agent did not answer {call} within {seconds} s")]
     AgentTimeout {
         /// The agent call.
@@ -293,7 +293,7 @@ pub enum Error {
         /// The time waited, in seconds.
         seconds: u64,
     },
-    /// The guest does not do what it must.
+    /// The guest does not do what the runtime asked for.
     #[error(transparent)]
     Guest(#[from] GuestError),
     /// The VM ended (or never came up).
@@ -310,10 +310,10 @@ pub enum Error {
         /// "pod" or "container".
         what: &'static str,
     },
-    /// A message or document cannot be made.
+    /// A message or document cannot be encoded.
     #[error("cannot encode {what}: {source}")]
     Encode {
-        /// What it should be.
+        /// The kind of document.
         what: &'static str,
         /// The cause.
         source: Cause,
@@ -321,9 +321,9 @@ pub enum Error {
     /// A background task or thread of the runtime ended unexpectedly.
     #[error("internal error: {task} failed: {source}")]
     TaskFailed {
-        /// What it was to do: "removing a pod".
+        /// The task's work: "removing a pod".
         task: &'static str,
-        /// Its panic, or who cancelled it.
+        /// The panic or the cancellation.
         source: Cause,
     },
     /// A background task of the runtime ended unexpectedly.

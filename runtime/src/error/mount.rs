@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why something was not mounted on the host. All are the request's fault: its
-/// sources and options are passed to the kernel as they are.
+/// The reason why a mount on the host failed. All are faults of the request, since its sources
+/// and options are passed to the kernel unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The kernel refuses a bind mount.
@@ -12,7 +12,7 @@ pub enum MountError {
     Bind {
         /// The path of the source.
         source_path: PathBuf,
-        /// Where it was to be mounted.
+        /// The mount point.
         target: PathBuf,
         /// The cause.
         #[source]
@@ -23,7 +23,7 @@ pub enum MountError {
     Mount {
         /// The type of file system.
         fs_type: String,
-        /// Where it was to be mounted.
+        /// The mount point.
         target: PathBuf,
         /// Options of the file system.
         options: String,
@@ -31,17 +31,17 @@ pub enum MountError {
         #[source]
         error: io::Error,
     },
-    /// An overlay has more layers than mount(2) takes.
+    /// An overlay has more layers than mount(2) accepts.
     #[error(
         "cannot mount an overlay on {}: its layers need {bytes} bytes of options, mount(2) takes less than {limit}",
         target.display()
     )]
     TooManyLayers {
-        /// Where it was to be mounted.
+        /// The mount point.
         target: PathBuf,
         /// The length of the options, shortened as far as possible.
         bytes: usize,
-        /// A page.
+        /// The limit: a page.
         limit: usize,
     },
 }

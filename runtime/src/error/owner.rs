@@ -1,8 +1,8 @@
-//! Errors of owners of pods: the processes that run their VMs.
+//! Errors of pods' owners, the processes that run their VMs.
 
 use super::ErrorKind;
 
-/// What is wrong with the owner of a pod.
+/// The problem with the owner of a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// It holds its lock, and does not serve.
@@ -11,7 +11,7 @@ pub enum OwnerError {
         /// The pod.
         pod: String,
     },
-    /// It, or another process, was stopped while it changed the pod's files.
+    /// The owner or another process was stopped while it changed the pod's files.
     #[error(
         "the files of pod {pod} are being changed by process {pid}, which is stopped: \
          continue it, or end it; `pod rm --force` ends the pod's owner"
@@ -22,13 +22,13 @@ pub enum OwnerError {
         /// The process that holds the pod's lock.
         pid: u32,
     },
-    /// Each one that is started ends before it answers.
+    /// Each owner that was started ended before it answered.
     #[error("the owner of pod {pod} keeps exiting")]
     KeepsExiting {
         /// The pod.
         pod: String,
     },
-    /// Its answer is not what was asked for.
+    /// Its answer has another form than requested.
     #[error("cannot read the owner's answer: {0}")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

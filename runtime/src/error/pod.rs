@@ -1,9 +1,9 @@
-//! Errors of pods: what they are defined to be, their devices, and their guests.
+//! Errors of pods: their definitions, their devices, and their guests.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a directory cannot hold state.
+/// The reason why a directory cannot hold state.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot hold state: {problem}", dir.display())]
 pub struct StateDirError {
@@ -13,16 +13,16 @@ pub struct StateDirError {
     pub problem: StateDirProblem,
 }
 
-/// What is wrong with a directory that is to hold state.
+/// The problem with a directory for state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateDirProblem {
-    /// It is open to other users, and not for state alone.
+    /// It is open to other users, and has other contents than state.
     #[error(
         "other users may enter it, and it has other files than state in it; \
          give state a directory of its own, or close this one (chmod 700)"
     )]
     OtherFiles,
-    /// It is another user's.
+    /// It belongs to another user.
     #[error("it belongs to user {uid}; give state a directory of its own")]
     Owner {
         /// Its owner.
@@ -36,15 +36,15 @@ pub enum StateDirProblem {
     Shared,
 }
 
-/// Why containers cannot depend on each other as defined.
+/// The reason why dependencies of containers are not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum DependencyError {
-    /// A container depends on one that its pod does not have.
+    /// A container depends on one that is not in its pod.
     #[error("container {container} depends on {on}, which is not in its pod")]
     Missing {
         /// The container.
         container: String,
-        /// What it depends on.
+        /// The missing container.
         on: String,
     },
     /// They wait for each other.
@@ -54,17 +54,17 @@ pub enum DependencyError {
         path.join(" → ")
     )]
     Circle {
-        /// The containers of the circle in order, the first also at the end.
+        /// The containers of the circle in order; the first one is repeated at the end.
         path: Vec<String>,
-        /// All containers of the pod depend on another one.
+        /// Whether every container of the pod has a dependency.
         no_start: bool,
     },
 }
 
-/// Why a container cannot run as a user of its image.
+/// The reason why a container cannot run as a user of its image.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// The image has no such user or group.
+    /// The image does not have the user or group.
     #[error("no {what} {name:?} in {file} of the container: give another name, or a number")]
     Unknown {
         /// "user" or "group".
@@ -74,34 +74,34 @@ pub enum UserError {
         /// `/etc/passwd` or `/etc/group`.
         file: &'static str,
     },
-    /// The image's file has no number where one must be.
+    /// An id in the image's file is not a number.
     #[error("invalid id {id:?} in {file} of the container: expected 0 to {}", u32::MAX - 1)]
     Id {
         /// `/etc/passwd` or `/etc/group`.
         file: &'static str,
-        /// What is there.
+        /// The text in place of the id.
         id: String,
     },
 }
 
-/// Why a block device of the host cannot be given to a container.
+/// The reason why a block device of the host cannot be attached for a container.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use block device {major}:{minor} of the host (for {}): {problem}", path.display())]
 pub struct DeviceError {
     /// Its path in the container.
     pub path: PathBuf,
-    /// Its number.
+    /// Its major number.
     pub major: u32,
-    /// Its number.
+    /// Its minor number.
     pub minor: u32,
     /// The problem.
     pub problem: DeviceProblem,
 }
 
-/// What is wrong with a block device.
+/// The problem with a block device.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceProblem {
-    /// The kernel has no such device.
+    /// The kernel does not know the device.
     #[error("{0}")]
     Unknown(#[source] io::Error),
     /// Its entry in `/sys` has no name.
@@ -115,32 +115,32 @@ pub enum DeviceProblem {
         /// The cause.
         source: io::Error,
     },
-    /// The node of its name is of another device.
+    /// The node with its name belongs to another device.
     #[error("{} is another device", node.display())]
     Changed {
         /// The node in `/dev`.
         node: PathBuf,
     },
-    /// Another container of the pod has it read-only.
+    /// Another container of the pod uses it read-only.
     #[error("it is read-only in another container of the pod")]
     ReadOnly,
 }
 
-/// What a guest did that it should not have done.
+/// A guest's wrong behaviour.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// It does not find a disk that was attached.
+    /// It does not find an attached disk.
     #[error("the guest did not find the attached disk: it answered {name:?}")]
     Disk {
-        /// The disk that it names.
+        /// The disk that it names instead.
         name: String,
     },
-    /// It keeps more or less memory than its containers' limits ask for.
+    /// It has more or less memory than its containers' limits require.
     #[error("the guest has {plugged} MiB of plugged memory: expected {wanted} MiB")]
     Memory {
-        /// What is plugged.
+        /// The plugged memory.
         plugged: u32,
-        /// What the limits ask for.
+        /// The memory for the limits.
         wanted: u32,
     },
     /// It does not accept a stream of a process.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-/// Why a container's OCI spec cannot be followed. All are the spec's fault.
+/// The reason why a container's OCI spec is not supported. All are faults of the spec.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The bundle's `config.json` cannot be read.
@@ -39,13 +39,13 @@ pub enum SpecError {
         /// The directory.
         cwd: PathBuf,
     },
-    /// A bind mount does not say what to bind.
+    /// A bind mount does not have a source.
     #[error("the bind mount on {} has no source", destination.display())]
     NoSource {
-        /// The mount's place in the container.
+        /// The mount's path in the container.
         destination: PathBuf,
     },
-    /// A mount, or the root, is to pass mounts on to the host.
+    /// A mount, or the root, asks for propagation to the host.
     #[error(
         "{what}: {propagation} (Bidirectional in Kubernetes) is not supported: mounts made in a virtual machine do not reach the host; \
          use rslave (HostToContainer) or rprivate (None)"
@@ -56,7 +56,7 @@ pub enum SpecError {
         /// `shared` or `rshared`.
         propagation: String,
     },
-    /// The container is to share a namespace of the host's.
+    /// The container asks for a namespace of the host.
     #[error(
         "linux.namespaces {}: the container would share the host's {namespace} namespace ({asked_by}), \
          which is not possible in a virtual machine; leave that out, or use another runtime for this container",
@@ -68,12 +68,12 @@ pub enum SpecError {
     HostNamespace {
         /// Its word in `linux.namespaces`.
         namespace: &'static str,
-        /// How Kubernetes, Docker and ctr ask for it.
+        /// The options of Kubernetes, Docker and ctr for it.
         asked_by: &'static str,
-        /// The path in the spec that leads to it; without, it has no entry.
+        /// The path of the namespace in the spec; `None` if its entry is missing.
         path: Option<PathBuf>,
     },
-    /// The container is to join a namespace that the VM cannot stand for.
+    /// The container asks to join a namespace that the VM cannot replace.
     #[error(
         "linux.namespaces: a container in a VM cannot join the host's {namespace} namespace {}",
         path.display()
@@ -84,7 +84,7 @@ pub enum SpecError {
         /// Its path on the host.
         path: PathBuf,
     },
-    /// The container is to join a namespace of a sandbox that does not run.
+    /// The container asks to join a namespace of a sandbox that does not run.
     #[error(
         "linux.namespaces: container {container} is to share the {namespace} namespace, but its pod has no running sandbox"
     )]
@@ -96,7 +96,7 @@ pub enum SpecError {
     },
 }
 
-/// Why a hook failed.
+/// The reason why a hook failed.
 #[derive(Debug, thiserror::Error)]
 #[error("hook {}: {failure}", path.display())]
 pub struct HookError {
@@ -106,18 +106,18 @@ pub struct HookError {
     pub failure: HookFailure,
 }
 
-/// What happened to a hook.
+/// The failure of a hook.
 #[derive(Debug, thiserror::Error)]
 pub enum HookFailure {
     /// It was not started, or could not be waited for.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It failed.
+    /// It exited with a failure.
     #[error("{status}{}{stderr}", if stderr.is_empty() { "" } else { ": " })]
     Status {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The end of what it wrote to stderr.
+        /// The end of its stderr.
         stderr: String,
     },
     /// It ran for too long, and was killed.

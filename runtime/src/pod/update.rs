@@ -104,7 +104,7 @@ impl Pod {
                 Err(e) => Err(e),
             };
             *lock(&found.limits) = if updated.is_ok() { after } else { before };
-            // Memory in use cannot be taken back at once; a later change tries again.
+            // Memory in use cannot be freed at once; a later change tries again.
             if let Err(e) = pod.fit().await {
                 log::warn!("Pod {} keeps its size: {e}", pod.id());
             }

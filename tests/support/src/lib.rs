@@ -1,9 +1,9 @@
-//! Tests that this machine cannot run say so: `require!` ends them with `ignored: TEST: REASON`
-//! on stderr.
+//! Reports tests that this machine cannot run: `require!` ends them with `ignored: TEST:
+//! REASON` on stderr.
 //!
-//! `tests/support/ignored` counts these lines. With `RUST_KATA_TEST_STRICT` set, as `.ci/run` sets
-//! it, only the reasons that a machine cannot change are accepted ([`Reason::is_expected`]); any
-//! other one fails the test.
+//! `tests/support/ignored` counts these lines. With `RUST_KATA_TEST_STRICT` set, as in
+//! `.ci/run`, only reasons that the caller cannot change are accepted
+//! ([`Reason::is_expected`]); any other reason fails the test.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -11,32 +11,32 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
-/// Why a test is ignored.
+/// The reason why a test is ignored.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
     /// The tests do not run as root.
     #[error("it needs root")]
     Root,
-    /// There is no KVM that can be opened.
+    /// KVM cannot be opened.
     #[error("it needs /dev/kvm: {0}")]
     Kvm(#[source] io::Error),
-    /// There is no mount of cgroup v2 in which a cgroup can be made.
+    /// There is no writable mount of cgroup v2.
     #[error("it needs cgroup v2")]
     CgroupV2,
-    /// Pods run in another hypervisor than the one that the test is about.
+    /// Pods run with another hypervisor than the test needs.
     #[error("it needs RUST_KATA_TEST_HYPERVISOR={0}")]
     Hypervisor(&'static str),
     /// The runtime under test is the reference.
     #[error("it tests what only {wanted} has, and RUST_KATA_TEST_RUNTIME={found}")]
     Runtime { wanted: &'static str, found: String },
-    /// The machine emulates KVM, where the test takes too long and shows nothing more.
+    /// The machine emulates KVM: the test would take too long and show nothing more.
     #[error("it needs no KVM and takes long where that is emulated")]
     Emulated,
 }
 
 impl Reason {
-    /// Whether the machine or the hypervisor that is asked for rules the test out: nothing that
-    /// the caller forgot. `kvm` says that VMs are to run on KVM, which then has to be there.
+    /// Whether the machine or the selected hypervisor cannot run the test, independent of the
+    /// caller. `kvm` says that VMs run on KVM, which must then be available.
     fn is_expected(&self, kvm: bool) -> bool {
         match self {
             Reason::Kvm(error) => {
@@ -50,8 +50,8 @@ impl Reason {
     }
 }
 
-/// Gives what a test needs; without it, the test or the helper of a test ends with the default of
-/// its type, and `ignored: TEST: REASON` is written to stderr.
+/// Returns what a test needs. Without it, writes `ignored: TEST: REASON` to stderr and ends the
+/// test, or a helper of a test with the default of its type.
 #[macro_export]
 macro_rules! require {
     ($needed:expr) => {
@@ -66,7 +66,7 @@ macro_rules! require {
     };
 }
 
-/// That the tests run as root.
+/// Checks that the tests run as root.
 ///
 /// # Errors
 /// [`Reason::Root`].
@@ -77,7 +77,7 @@ pub fn root() -> Result<(), Reason> {
     }
 }
 
-/// `/dev/kvm`, open.
+/// Opens `/dev/kvm`.
 ///
 /// # Errors
 /// [`Reason::Kvm`].
@@ -86,7 +86,7 @@ pub fn kvm() -> Result<OwnedFd, Reason> {
     device.map(Into::into).map_err(Reason::Kvm)
 }
 
-/// What [`require!`] does with a reason; `here` is a path within the function that it is in.
+/// Reports a reason, for [`require!`]; `here` is a path within the calling function.
 ///
 /// # Panics
 /// If the reason is unexpected and `RUST_KATA_TEST_STRICT` is set.
@@ -105,8 +105,8 @@ pub fn ignore(reason: &Reason, here: &str) {
         !strict || reason.is_expected(kvm),
         "RUST_KATA_TEST_STRICT=1 and {test} cannot run: {reason}"
     );
-    // Past libtest, which keeps what a test that passes prints; in one write, for tests run at
-    // the same time.
+    // Written directly to stderr, since libtest hides the output of passing tests; in one
+    // write, since tests run in parallel.
     let line = format!("ignored: {test}: {reason}\n");
     let _ = io::stderr().write_all(line.as_bytes());
 }
@@ -118,7 +118,7 @@ mod tests {
 
     const AGAIN: &str = "RUST_KATA_TEST_AGAIN";
 
-    /// Ends with the default of its type.
+    /// A helper that ends with the default of its type.
     fn helper(needed: Result<u8, Reason>) -> Option<u8> {
         Some(require!(needed))
     }
@@ -127,7 +127,7 @@ mod tests {
         Err(Reason::Root)
     }
 
-    /// Is run by the other tests.
+    /// The other tests run it.
     #[test]
     fn needs_what_is_not_there() {
         assert_eq!(helper(Ok(7)), Some(7));

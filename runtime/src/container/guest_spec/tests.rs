@@ -1,4 +1,4 @@
-//! Tests: specs and what becomes of them in the guest.
+//! Tests: specs and their translations for the guest.
 
 use super::*;
 

@@ -222,8 +222,7 @@ impl Execs {
     /// The resource usage of running containers: of `names`, or of all if that is empty.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] for one that was asked for and
-    /// does not run.
+    /// [`Error::NotFound`]; [`Error::WrongState`] for a container in `names` that does not run.
     pub async fn stats(&self, names: &[String]) -> Result<api::StatsResponse> {
         let all = self.pod.container_ids();
         let mut response = api::StatsResponse::default();

@@ -200,7 +200,7 @@ mod tests {
             assert!(matches!(back, Error::Remote { .. }), "{back:?}");
             assert_eq!((back.kind(), &*back.to_string()), (kind, "x"));
         }
-        // Others have no meaning of their own here.
+        // Other codes have no special meaning here.
         for code in [-1, 0, 1, 2, 7, 8, 11, 15, 16, 17, i32::MAX] {
             assert_eq!(
                 of_code(code, 0, "x".into()).kind(),
@@ -291,7 +291,7 @@ mod tests {
             ),
             (Error::OwnerGone(id()), Unavailable),
             (Error::OwnerLeaving, Unavailable),
-            // Whatever the system says: it is not the pod that was not found.
+            // A system error, even "not found", does not mean that the pod was not found.
             (
                 Error::Io {
                     action: "open",

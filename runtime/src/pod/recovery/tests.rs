@@ -131,7 +131,7 @@ fn a_pod_that_cannot_be_looked_into_hides_no_container_of_others() {
     fs::create_dir(namespace.join("lost+found")).unwrap();
     assert_eq!(pods(root, "ns").unwrap(), ["file", "good"]);
     assert_eq!(find_container(root, "ns", "none").unwrap(), None);
-    // The kernel does not say what is in there.
+    // A link to itself, which the kernel cannot resolve.
     let bad = namespace.join("bad");
     std::os::unix::fs::symlink("bad", &bad).unwrap();
     assert_eq!(
@@ -264,7 +264,7 @@ fn removing_what_is_gone_is_no_error_and_what_cannot_go_is_one() {
     let (dir, gone) = (lab.dir("good"), lab.dir("gone"));
     remove(&gone, &ShareTree::new(gone.shared()), &[]).unwrap();
     assert!(reap(lab.0.path(), "ns", "gone", false).unwrap().is_empty());
-    // A lock that is none.
+    // An invalid lock.
     fs::remove_file(Guarded::lock(&dir)).unwrap();
     fs::create_dir(Guarded::lock(&dir)).unwrap();
     match remove(&dir, &ShareTree::new(dir.shared()), &[]) {

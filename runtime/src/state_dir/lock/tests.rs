@@ -1,4 +1,4 @@
-//! Which locks are held, by whom, and what is no lock.
+//! Held locks, their holders, and files that are not locks.
 
 use std::cell::Cell;
 use std::io::BufRead;
@@ -44,7 +44,7 @@ fn is_locked(path: &Path) -> bool {
     }
 }
 
-/// An error of the system about this path: neither "busy" nor "not there".
+/// Checks for a system error about this path, which is neither "busy" nor "not found".
 #[track_caller]
 fn names<T: std::fmt::Debug>(result: Result<T>, file: &Path) {
     match result {
@@ -103,7 +103,7 @@ fn clearing_spares_locks_and_removes_what_none_can_be() {
         }
     }
     assert_eq!(fs::read(&elsewhere).unwrap(), b"whole");
-    // Nothing is there any more.
+    // Succeeds if nothing is left to remove.
     clear(&dir).unwrap();
     fs::remove_dir(dir.path()).unwrap();
     clear(&dir).unwrap();
@@ -148,12 +148,12 @@ fn a_lock_of_what_was_removed_meanwhile_guards_nothing() {
     is_missing(gone);
     create(&dir).unwrap();
     let other = PodLock::take_at_once(&dir, |_| {
-        // While the old one is open its inode is not used again.
+        // While the old file is open, its inode is not reused.
         fs::remove_file(&path)?;
         fs::write(&path, "")
     });
     is_missing(other);
-    // The lock's own error is no sign that it is gone.
+    // An error of the lock does not mean that the pod is gone.
     let broken = PodLock::take_at_once(&dir, |_| Err(rustix::io::Errno::IO.into()));
     names(broken, &path);
     PodLock::take_at_once(&dir, |_| Ok(())).unwrap();
@@ -163,7 +163,7 @@ fn a_lock_of_what_was_removed_meanwhile_guards_nothing() {
 fn an_owner_is_one_as_long_as_it_holds_its_lock() {
     let (_root, dir) = pod();
     assert_eq!(OwnerLock::holder(&dir).unwrap(), None);
-    // What the one before wrote was longer.
+    // The previous owner wrote a longer text.
     fs::write(dir.owner(), "x".repeat(4096)).unwrap();
     assert_eq!(OwnerLock::holder(&dir).unwrap(), None, "nobody holds it");
 
@@ -173,7 +173,7 @@ fn an_owner_is_one_as_long_as_it_holds_its_lock() {
     assert!(matches!(second, Error::AlreadyExists { what: "pod", .. }));
     assert_eq!(OwnerLock::holder(&dir).unwrap(), Some(owner("/a")));
 
-    // One that is only just starting.
+    // An owner that is just starting.
     for text in ["", "{\"pid\": 7,"] {
         fs::write(dir.owner(), text).unwrap();
         let holder = OwnerLock::holder(&dir).unwrap().unwrap();
@@ -184,7 +184,7 @@ fn an_owner_is_one_as_long_as_it_holds_its_lock() {
     }
     drop(owned);
     assert_eq!(OwnerLock::holder(&dir).unwrap(), None);
-    // An owner is known by its own lock, whatever became of the pod's.
+    // An owner is found by its own lock, independent of the pod's.
     let _next = OwnerLock::take(&dir, &owner("/c")).unwrap();
     fs::remove_file(Guarded::lock(&dir)).unwrap();
     assert_eq!(OwnerLock::holder(&dir).unwrap(), Some(owner("/c")));
@@ -205,13 +205,13 @@ fn an_owner_that_cannot_be_looked_for_is_not_none() {
         clear(&dir).unwrap();
     }
     wait_for_owner(&dir).unwrap();
-    // Nor is one whose lock cannot be asked for.
+    // A lock that cannot be queried is not removed, either.
     fs::write(&path, "").unwrap();
     let mut options = OpenOptions::new();
     let unusable = options.read(true).custom_flags(libc::O_PATH).open(&path);
     names(OwnerLock::holder_of(unusable.unwrap(), &path), &path);
     wait_for_owner(&dir).unwrap();
-    // The pod's lock that is none is told of, too.
+    // An invalid lock of the pod is reported, too.
     replace(&Guarded::lock(&dir), |path| fs::create_dir(path).unwrap());
     names(OwnerLock::holder(&dir), &Guarded::lock(&dir));
 }
@@ -226,7 +226,7 @@ fn a_read_is_repeated_when_the_owner_changes() {
         let last = read_consistent(&dir, &held, |_, seen| {
             calls.set(calls.get() + 1);
             if change(calls.get()) {
-                // Before the next, or it would be refused.
+                // Released before the next owner takes it, which would be refused otherwise.
                 drop(owned.take());
                 owned.set(Some(OwnerLock::take(&dir, &owner("/a")).unwrap()));
             }
@@ -237,7 +237,7 @@ fn a_read_is_repeated_when_the_owner_changes() {
     assert_eq!(read(&|_| false), (1, None));
     assert_eq!(read(&|call| call == 1), (2, Some(owner("/a"))));
     assert_eq!(read(&|call| call <= 3), (4, Some(owner("/a"))));
-    // It ends even if the owners never do.
+    // The read ends even if the owner keeps changing.
     let (calls, _) = read(&|call| call <= 16);
     assert_eq!(calls, 17);
 }
@@ -265,7 +265,7 @@ fn a_pod_that_goes_while_it_is_read_was_not_there() {
     assert_eq!(hold(&dir).unwrap_err().kind(), ErrorKind::Internal);
 }
 
-/// A process that holds a lock, and ends with the test.
+/// A process that holds a lock until the end of the test.
 struct Holder(Child);
 
 impl Holder {

@@ -37,7 +37,8 @@ pub(in crate::engine) struct Unpacked {
     pub(in crate::engine) opaque: bool,
 }
 
-/// Unpacks the archive `reader` of a layer into the empty directory `into`; `lower` are the layers below, lowest first.
+/// Unpacks the archive `reader` of a layer into the empty directory `into`; `lower` are the layers
+/// below, lowest first.
 pub(in crate::engine) fn unpack(
     reader: impl Read,
     into: &Path,

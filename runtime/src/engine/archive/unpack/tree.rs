@@ -331,8 +331,8 @@ impl Tree {
         )
     }
 
-    /// The directory `path` of the uppermost layer below that has it. One that cannot be
-    /// looked at is an error: as a new one it would be open to everybody.
+    /// The directory `path` of the uppermost layer below that has it. A directory that cannot
+    /// be read is an error: as a new one it would be open to all users.
     fn below(&self, path: &Path) -> Made<Option<OwnedFd>> {
         for layer in &self.lower {
             let root = File::open(layer).map_err(|e| Failure::io("look below", e))?;
@@ -399,7 +399,7 @@ fn there(dir: BorrowedFd<'_>, name: &OsStr) -> Made<There> {
     })
 }
 
-/// Removes what is at `name` in `dir`.
+/// Removes the file `name` in `dir`.
 fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
     let removed = match there(dir, name)? {
         There::Nothing => Ok(()),

@@ -1,4 +1,4 @@
-//! What readers see of pods without an owner, and what they record of it.
+//! Pods without an owner: the views of readers, and the records that they write.
 
 use std::time::SystemTime;
 
@@ -36,7 +36,7 @@ impl Lab {
         records::write_container(&home, &state, &held).unwrap();
     }
 
-    /// The pod as an owner has it, of this boot of the host or of another.
+    /// Writes the pod's files as an owner does, with this boot id.
     fn started(&self, boot: &str) {
         let held = PodLock::exclusive(&self.home).unwrap();
         let mut state = PodView::read_locked(&self.home, &held).unwrap().state;
@@ -45,7 +45,7 @@ impl Lab {
         records::write_pod(&self.home, &state, &held).unwrap();
     }
 
-    /// What the journal says but for how it was made.
+    /// The journal's events, without those of the pod's creation.
     fn journal(&self) -> Vec<String> {
         let mut reader = Reader::open(&self.home.journal()).unwrap();
         let events = reader.events().unwrap().into_iter();

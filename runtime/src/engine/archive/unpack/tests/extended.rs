@@ -14,7 +14,7 @@ fn gnus_long_names_and_links_are_taken_whole_and_for_one_entry() {
     let directory = "d".repeat(200);
     let (name, target) = (format!("{directory}/{}", "n".repeat(200)), "t".repeat(300));
     let layer = long(EntryType::GNULongName, name.as_bytes())(Layer::new());
-    // The header's own name is the beginning of the long one: not the whole.
+    // The header's own name is only the beginning of the long one.
     let layer = layer.file(&name[..99], "content");
     let layer = long(
         EntryType::GNULongName,
@@ -64,7 +64,7 @@ fn gnus_and_paxs_names_lead_out_no_more_than_others() {
         });
         assert!(said.contains("refused"), "{bad}: {said}");
     }
-    // What comes after the first NUL is none of the name.
+    // Bytes after the first NUL do not belong to the name.
     let (_dir, into) = place();
     let layer = long(EntryType::GNULongName, b"a\0/../../outside")(Layer::new());
     layer.file("x", "mine").unpack(&into, &[]).unwrap();
@@ -112,7 +112,7 @@ fn owners_and_sizes_of_extended_headers_count() {
 #[test]
 fn descriptions_may_be_as_long_as_the_limit() {
     const LIMIT: usize = 1 << 20;
-    // `LENGTH comment=…\n`, of so many bytes in all.
+    // `LENGTH comment=…\n`, with this many bytes in all.
     let record = |length: usize| {
         let head = format!("{length} comment=");
         let mut record = head.clone().into_bytes();

@@ -371,12 +371,12 @@ fn directories_below_that_cannot_be_looked_at_are_errors() {
     layer().unpack(&into, &lower).unwrap();
     let mode = |name: &Path| fs::metadata(name).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&into.join("secret")), 0o700);
-    // Something else that hides it: the new directory is none of below.
+    // A file that hides it: the new directory does not get the attributes from below.
     fs::write(upper.join("secret"), "").unwrap();
     fs::remove_dir_all(&into).unwrap();
     layer().unpack(&into, &lower).unwrap();
     assert_eq!(mode(&into.join("secret")), 0o755);
-    // A layer that is gone may have had it.
+    // A missing layer may have had the directory.
     fs::remove_file(upper.join("secret")).unwrap();
     fs::remove_dir_all(&lowest).unwrap();
     fs::remove_dir_all(&into).unwrap();
