@@ -1,9 +1,9 @@
-//! A pod by the library alone: `embed TREE ROOTFS [COMMAND ARG...]`, as root.
+//! A pod, made by the library alone: `embed TREE ROOTFS [COMMAND ARG...]`, as root.
 //!
-//! TREE is what `make build` leaves (`target/dist`), ROOTFS the directory of a root file
+//! TREE is the output of `make build` (`target/dist`), ROOTFS the directory of a root file
 //! system with `/bin/sleep`. Boots a VM, creates and starts a container in it, runs COMMAND
 //! (`uname -a` by default) in the container on this process's stdout and stderr, and removes
-//! all of it. Exits with the command's code. `docs/embedding.md` explains the calls.
+//! everything. Exits with the command's code. `docs/embedding.md` explains the calls.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -55,7 +55,7 @@ fn run(args: &[String]) -> Result<u8> {
     tokio.block_on(own_pod(config, &spec, bundle.path(), command))
 }
 
-/// The usual configuration, with the programs and the guest of `tree`.
+/// The default configuration, with the programs and the guest of `tree`.
 fn config(tree: &Path) -> Result<Config> {
     let share = tree.join("share/rust-kata");
     Ok(Config {
@@ -118,7 +118,7 @@ async fn in_pod(pod: &Arc<Pod>, bundle: &Path, command: Vec<String>) -> Result<u
     };
     pod.add_exec(CONTAINER, EXEC, process(&command), io).await?;
     pod.start_exec(CONTAINER, EXEC).await?;
-    // Answers when the output has been handed over, too.
+    // Returns after the output has been delivered, too.
     let exit = pod.wait(CONTAINER, Some(EXEC)).await?;
     pod.delete(CONTAINER, Some(EXEC)).await?;
 

@@ -85,7 +85,7 @@ pub enum Error {
         /// Its answer.
         source: ttrpc::Error,
     },
-    /// A running shim's socket does not let anybody in.
+    /// The socket of a running shim does not accept connections.
     #[error("Nobody answers at {0}")]
     NoAnswer(crate::containerd::address::Address),
     /// The socket of a running shim does not accept connections.

@@ -73,7 +73,7 @@ pub fn size() -> Option<(u32, u32)> {
     (answer == 0 && size.ws_col > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
 
-/// A line of our own on stderr, among the container's.
+/// Prints a message of this program on stderr, between the container's output.
 pub fn say(text: &str) {
     let end = if found().is_some() { "\r\n" } else { "\n" };
     // Removes control characters from text that may come from the guest.

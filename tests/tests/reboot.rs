@@ -1,6 +1,6 @@
 //! A reboot of the host: containers that ran can be started again, and podman's `start --all
-//! --filter` starts those that are to run. The commands after the "boot" see another boot id
-//! and an empty `/run`.
+//! --filter` starts containers by their policies. The commands after the "boot" see another
+//! boot id and an empty `/run`.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Volumes: who sees their files, how long they are kept, and how new ones are filled.
+//! Volumes: which containers see their files, how long they are kept, and how new ones are
+//! filled.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -166,7 +166,7 @@ async fn relay(
                     tokio::spawn(async move { wire::attach::send(&mut *sender.lock().await, &resize).await });
                 }
                 (libc::SIGWINCH, _) => {}
-                // The terminal has gone: the process goes on.
+                // The terminal has gone: the process keeps running.
                 (libc::SIGHUP, _) => return Ok(Some(128 + number as u8)),
                 _ => if let Some(pod) = pod.filter(|_| how.exec.is_empty()) {
                     let names = [how.container.clone()];

@@ -14,7 +14,8 @@ use crate::cli::output::{Format, json as print_json, print, table};
 /// Arguments of `container mount`.
 #[derive(Debug, Args)]
 pub(crate) struct Mount {
-    /// Containers by name, POD/NAME, id or the beginning of an id [default: list what is mounted]
+    /// Containers by name, POD/NAME, id or the beginning of an id [default: list mounted
+    /// containers]
     #[arg(value_name = "CONTAINER")]
     containers: Vec<String>,
 

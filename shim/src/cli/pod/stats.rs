@@ -17,7 +17,7 @@ use crate::cli::foreign;
 use crate::cli::output::{json, print, table};
 use crate::cli::select::Pod;
 
-/// Moves the cursor home and clears what is below it (ECMA-48, CUP and ED).
+/// Moves the cursor home and clears everything below it (ECMA-48, CUP and ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Arguments of `pod stats`.

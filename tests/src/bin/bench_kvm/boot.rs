@@ -31,7 +31,7 @@ pub struct Boots {
 }
 
 impl Boots {
-    /// Those of the built tree under test.
+    /// Uses the kernel and initrd of the built tree under test.
     pub fn new() -> io::Result<Self> {
         let share = dist().join("share/rust-kata");
         Ok(Self {
