@@ -1,5 +1,6 @@
 //! What can go wrong in an RPC, and which ttrpc status says so.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -61,9 +62,37 @@ pub enum Error {
         state: &'static str,
         wanted: &'static str,
     },
-    /// A request or an OCI document that cannot be followed.
-    #[error("{0}")]
-    Invalid(String),
+    /// A value that its field of the request or the OCI document does not take.
+    #[error("invalid {field} {value:?}: expected {expected}")]
+    InvalidValue {
+        field: Cow<'static, str>,
+        value: String,
+        expected: Cow<'static, str>,
+    },
+    /// A field that is needed.
+    #[error("{0} is missing or empty")]
+    Missing(&'static str),
+    /// Something is given without what it needs.
+    #[error("{what} requires {needs}")]
+    Requires {
+        what: Cow<'static, str>,
+        needs: &'static str,
+    },
+    /// The host names a path that it has not made available.
+    #[error("{what} {path} does not exist in the guest")]
+    NotInGuest {
+        what: Cow<'static, str>,
+        path: PathBuf,
+    },
+    /// A document of the request that cannot be read or followed.
+    #[error("invalid {what}: {source}")]
+    Document {
+        what: Cow<'static, str>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A container is killed by its own limit before it starts.
+    #[error("container init was OOM-killed (memory limit too low?): {0}")]
+    OomKilled(Box<Error>),
     #[error("not supported in the guest: {0}")]
     Unsupported(String),
     /// A helper process (or what it forked) said why it failed.
@@ -72,6 +101,11 @@ pub enum Error {
     /// A helper process ended without a word.
     #[error("the {0} helper died before it could answer; the console may show why")]
     HelperDied(&'static str),
+    #[error("the helper has sent no terminal")]
+    NoTerminal,
+    /// A thread of the agent.
+    #[error("internal error: {0} panicked")]
+    Panicked(&'static str),
     #[error("{what} did not happen within {seconds} s")]
     Deadline { what: String, seconds: u64 },
     #[error("{what}: {source}")]
@@ -87,6 +121,30 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// A value that its field does not take.
+    pub fn invalid(
+        field: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Error {
+        Error::InvalidValue {
+            field: field.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// A document that cannot be read or followed, for `map_err`.
+    pub fn document<E>(what: impl Into<Cow<'static, str>>) -> impl FnOnce(E) -> Error
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |error| Error::Document {
+            what: what.into(),
+            source: error.into(),
+        }
+    }
+
     /// The status that the host receives.
     pub fn kind(&self) -> Kind {
         match self {
@@ -95,7 +153,12 @@ impl Error {
             }
             Error::ContainerExists(_) | Error::ExecExists { .. } => Kind::AlreadyExists,
             Error::State { .. } => Kind::FailedPrecondition,
-            Error::Invalid(_) => Kind::InvalidArgument,
+            Error::InvalidValue { .. }
+            | Error::Missing(_)
+            | Error::Requires { .. }
+            | Error::NotInGuest { .. }
+            | Error::Document { .. }
+            | Error::OomKilled(_) => Kind::InvalidArgument,
             Error::Unsupported(_) => Kind::Unimplemented,
             Error::Fault { kind, .. } => *kind,
             Error::Deadline { .. } => Kind::DeadlineExceeded,
@@ -109,6 +172,8 @@ impl Error {
                 Kind::InvalidArgument
             }
             Error::HelperDied(_)
+            | Error::NoTerminal
+            | Error::Panicked(_)
             | Error::Io { .. }
             | Error::File { .. }
             | Error::Dial(_)
@@ -165,7 +230,7 @@ mod tests {
 
     #[test]
     fn words_are_no_more_than_the_host_takes() {
-        let long = Error::Invalid("ü".repeat(1 << 20));
+        let long = Error::Unsupported("ü".repeat(1 << 20));
         let ttrpc::Error::RpcStatus(status) = long.into() else {
             panic!("no status");
         };

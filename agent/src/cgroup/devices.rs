@@ -91,9 +91,11 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<Rule> {
             'w' => BPF_DEVCG_ACC_WRITE,
             'm' => BPF_DEVCG_ACC_MKNOD,
             _ => {
-                return Err(Error::Invalid(format!(
-                    "device rule with access {letter:?}: only r, w and m are known"
-                )));
+                return Err(Error::invalid(
+                    "access of a device rule",
+                    letter,
+                    "r, w and m",
+                ));
             }
         };
     }
@@ -102,7 +104,7 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<Rule> {
         LinuxDeviceType::C | LinuxDeviceType::U => Some(BPF_DEVCG_DEV_CHAR),
         LinuxDeviceType::A => None,
         LinuxDeviceType::P => {
-            return Err(Error::Invalid("device rule for a FIFO".into()));
+            return Err(Error::invalid("type of a device rule", "p", "a, b, c or u"));
         }
     };
     Ok(Rule {

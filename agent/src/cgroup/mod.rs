@@ -43,17 +43,14 @@ impl Cgroup {
                 Component::Normal(name) => full.push(name),
                 Component::RootDir | Component::CurDir => {}
                 _ => {
-                    return Err(Error::Invalid(format!(
-                        "cgroupsPath {} leaves the cgroup hierarchy",
-                        path.display()
-                    )));
+                    let expected = "a path within the cgroup hierarchy";
+                    return Err(Error::invalid("cgroupsPath", path.display(), expected));
                 }
             }
         }
         if full == Path::new(ROOT) {
-            return Err(Error::Invalid(
-                "cgroupsPath is the root of the hierarchy".into(),
-            ));
+            let expected = "a path below the root of the hierarchy";
+            return Err(Error::invalid("cgroupsPath", path.display(), expected));
         }
         Ok(Cgroup { path: full })
     }

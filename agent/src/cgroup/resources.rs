@@ -28,9 +28,7 @@ impl Cgroup {
         }
         for (file, value) in resources.unified().iter().flatten() {
             if file.contains('/') || !file.contains('.') {
-                return Err(Error::Invalid(format!(
-                    "unified resource {file:?} is not a cgroup file"
-                )));
+                return Err(Error::invalid("unified resource", file, "a cgroup file"));
             }
             self.write(file, value)?;
         }
@@ -51,9 +49,8 @@ impl Cgroup {
                 && let Ok(wanted) = limit.parse::<u64>()
                 && wanted < self.stats().memory.usage
             {
-                return Err(Error::Invalid(format!(
-                    "memory limit {wanted} is less than the memory in use"
-                )));
+                let expected = "at least the memory in use";
+                return Err(Error::invalid("memory limit", wanted, expected));
             }
             self.write("memory.max", &limit)?;
         }
@@ -140,10 +137,15 @@ fn swap_max(memory: &LinuxMemory) -> Result<Option<String>> {
         (Some(swap), Some(limit)) if limit > 0 && swap >= limit => {
             Ok(Some((swap - limit).to_string()))
         }
-        (Some(swap), Some(limit)) if limit > 0 => Err(Error::Invalid(format!(
-            "memory and swap limit {swap} is less than the memory limit {limit}"
-        ))),
-        (Some(_), _) => Err(Error::Invalid("a swap limit needs a memory limit".into())),
+        (Some(swap), Some(limit)) if limit > 0 => Err(Error::invalid(
+            "memory and swap limit",
+            swap,
+            format!("at least the memory limit {limit}"),
+        )),
+        (Some(_), _) => Err(Error::Requires {
+            what: "a swap limit".into(),
+            needs: "a memory limit",
+        }),
     }
 }
 

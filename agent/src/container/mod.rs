@@ -94,7 +94,8 @@ struct Exec {
 pub fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
     if id.is_empty() || id == "." || id == ".." || !id.chars().all(allowed) || id.len() > 128 {
-        return Err(Error::Invalid(format!("{id:?} is not a valid id")));
+        let expected = "1 to 128 letters, digits, '_', '+', '-' or '.'";
+        return Err(Error::invalid("id", id, expected));
     }
     Ok(())
 }
@@ -186,9 +187,7 @@ impl Container {
     fn explain_oom(&self, error: Error) -> Error {
         match self.cgroup.oom_kills() {
             0 => error,
-            _ => Error::Invalid(format!(
-                "container init was OOM-killed (memory limit too low?): {error}"
-            )),
+            _ => Error::OomKilled(Box::new(error)),
         }
     }
 
@@ -208,10 +207,7 @@ impl Container {
             };
             if terminal {
                 let mut started = self.environment.spawner.start(request, ends).await?;
-                let master = started
-                    .master
-                    .take()
-                    .ok_or_else(|| Error::Invalid("the helper has sent no terminal".to_owned()))?;
+                let master = started.master.take().ok_or(Error::NoTerminal)?;
                 Ok((started, connections.terminal(master)?.with(served)))
             } else {
                 let (pipes, stdio) = connections.pipes()?;
@@ -356,7 +352,7 @@ impl Container {
     /// Signals every process of the container.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         if !(1..=64).contains(&signal) {
-            return Err(Error::Invalid(format!("no such signal: {signal}")));
+            return Err(Error::invalid("signal", signal, "1 to 64"));
         }
         self.cgroup.signal(signal)
     }

@@ -183,7 +183,7 @@ impl Process {
 
     pub fn signal(&self, signal: i32) -> Result<()> {
         if !(1..=64).contains(&signal) {
-            return Err(Error::Invalid(format!("no such signal: {signal}")));
+            return Err(Error::invalid("signal", signal, "1 to 64"));
         }
         match &*lock(&self.phase) {
             Phase::Running { pidfd, .. } => {

@@ -72,9 +72,8 @@ fn set_cpus(folder: &Path, wanted: usize) -> Result<usize> {
     let cpus = numbered(folder, "cpu")?;
     if wanted > cpus.len() {
         let there = cpus.len();
-        return Err(Error::Invalid(format!(
-            "{wanted} CPUs are more than the guest's {there}"
-        )));
+        let expected = format!("at most {there}");
+        return Err(Error::invalid("number of CPUs", wanted, expected));
     }
     let mut online = 0;
     for (at, path) in cpus.iter().enumerate() {
@@ -237,7 +236,14 @@ mod tests {
     fn more_cpus_than_there_are_is_the_callers_fault() {
         let sys = twelve_cpus();
         let err = resize(&sys, 13).unwrap_err();
-        assert!(matches!(&err, Error::Invalid(m) if m.contains("13") && m.contains("12")));
+        assert!(
+            matches!(
+                &err,
+                Error::InvalidValue { value, expected, .. }
+                    if value == "13" && expected.contains("12")
+            ),
+            "{err}"
+        );
         assert_eq!(online(&sys), [1, 2, 11]);
     }
 

@@ -37,7 +37,7 @@ const INSTRUCTION: usize = 8;
 impl Filter {
     /// Compiles a profile.
     pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
-        let invalid = |e: SeccompError| Error::Invalid(format!("seccomp profile: {e}"));
+        let invalid = |e: SeccompError| Error::document("seccomp profile")(e);
         let default = action(profile.default_action(), profile.default_errno_ret())?;
         let mut context = ScmpFilterContext::new(default).map_err(invalid)?;
         // Only the process's own noNewPrivileges decides on that bit.
@@ -105,7 +105,7 @@ fn add_rule(
             context
                 .add_rule_conditional(action, syscall, conditions)
                 .map(|_| ())
-                .map_err(|e| Error::Invalid(format!("seccomp rule for {name}: {e}")))
+                .map_err(Error::document(format!("seccomp rule for {name}")))
         };
         if compares_an_argument_twice(rule) {
             // One rule cannot; as with runc they become alternatives.

@@ -36,7 +36,7 @@ impl Launch {
     /// Gives the process's terminal this size before the process begins.
     pub fn begin_with_size(&mut self, width: u16, height: u16) -> Result<()> {
         let size = BoxBuilder::default().width(width).height(height).build();
-        let size = size.map_err(|e| Error::Invalid(format!("terminal size: {e}")))?;
+        let size = size.map_err(Error::document("terminal size"))?;
         self.process.set_console_size(Some(size));
         Ok(())
     }
@@ -67,14 +67,13 @@ pub struct Plan {
     pub private_pid_namespace: bool,
 }
 
+const ABSOLUTE: &str = "an absolute path";
+
 /// Reads and checks the spec of a container.
 pub fn plan(id: &str, json: &[u8], stdio: &agent::Stdio) -> Result<Plan> {
     let mut spec: Spec = parse(json, "OCI spec")?;
     check_root(&spec)?;
-    let mut process = spec
-        .process()
-        .clone()
-        .ok_or_else(|| Error::Invalid("the spec has no process".into()))?;
+    let mut process = spec.process().clone().ok_or(Error::Missing("process"))?;
     process.set_terminal(Some(stdio.terminal));
     check_process(&process)?;
     check_mounts(&spec)?;
@@ -91,9 +90,10 @@ pub fn plan(id: &str, json: &[u8], stdio: &agent::Stdio) -> Result<Plan> {
         return Err(Error::Unsupported("user namespaces".into()));
     }
     if namespace(LinuxNamespaceType::Mount).is_none() {
-        return Err(Error::Invalid(
-            "a container needs a mount namespace of its own".into(),
-        ));
+        return Err(Error::Requires {
+            what: "a container".into(),
+            needs: "a mount namespace of its own",
+        });
     }
     let private_pid_namespace = namespace(LinuxNamespaceType::Pid).is_some_and(|namespace| {
         namespace
@@ -181,8 +181,8 @@ pub fn plan_exec(
     Ok((for_libcontainer(&launch.process), launch))
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], what: &str) -> Result<T> {
-    serde_json::from_slice(json).map_err(|e| Error::Invalid(format!("{what}: {e}")))
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], what: &'static str) -> Result<T> {
+    serde_json::from_slice(json).map_err(Error::document(what))
 }
 
 /// The process without what `workload` does later.
@@ -198,34 +198,27 @@ fn for_libcontainer(process: &Process) -> Process {
 }
 
 fn check_root(spec: &Spec) -> Result<()> {
-    let root = spec
-        .root()
-        .as_ref()
-        .ok_or_else(|| Error::Invalid("the spec has no root".into()))?;
-    if !root.path().is_absolute() {
-        return Err(Error::Invalid(format!(
-            "root.path {} is not absolute",
-            root.path().display()
-        )));
+    let root = spec.root().as_ref().ok_or(Error::Missing("root"))?;
+    let path = root.path();
+    if !path.is_absolute() {
+        return Err(Error::invalid("root.path", path.display(), ABSOLUTE));
     }
-    if !root.path().is_dir() {
-        return Err(Error::Invalid(format!(
-            "rootfs {} does not exist in the guest",
-            root.path().display()
-        )));
+    if !path.is_dir() {
+        return Err(Error::NotInGuest {
+            what: "rootfs".into(),
+            path: path.clone(),
+        });
     }
     Ok(())
 }
 
 fn check_process(process: &Process) -> Result<()> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(Error::Invalid("process.args is empty".into()));
+        return Err(Error::Missing("process.args"));
     }
     if !process.cwd().is_absolute() {
-        return Err(Error::Invalid(format!(
-            "process.cwd {:?} is not absolute",
-            process.cwd()
-        )));
+        let cwd = process.cwd().display();
+        return Err(Error::invalid("process.cwd", cwd, ABSOLUTE));
     }
     let user = process.user();
     let groups = user.additional_gids().iter().flatten();
@@ -235,19 +228,14 @@ fn check_process(process: &Process) -> Result<()> {
         .chain(groups)
         .any(|id| *id == u32::MAX)
     {
-        return Err(Error::Invalid(format!(
-            "process.user: invalid user or group id {}",
-            u32::MAX
-        )));
+        let expected = format!("ids of at most {}", u32::MAX - 1);
+        return Err(Error::invalid("process.user", u32::MAX, expected));
     }
     for limit in process.rlimits().iter().flatten() {
         if limit.soft() > limit.hard() {
-            return Err(Error::Invalid(format!(
-                "{}: soft limit {} is above hard limit {}",
-                limit.typ(),
-                limit.soft(),
-                limit.hard()
-            )));
+            let field = format!("soft limit of {}", limit.typ());
+            let expected = format!("at most the hard limit {}", limit.hard());
+            return Err(Error::invalid(field, limit.soft(), expected));
         }
     }
     let args = process.args().iter().flatten();
@@ -255,7 +243,7 @@ fn check_process(process: &Process) -> Result<()> {
         .chain(process.env().iter().flatten())
         .any(|s| s.contains('\0'))
     {
-        return Err(Error::Invalid("a NUL byte in process.args or env".into()));
+        return Err(Error::invalid("process.args or env", "\0", "no NUL byte"));
     }
     Ok(())
 }
@@ -267,11 +255,11 @@ fn check_mounts(spec: &Spec) -> Result<()> {
             || options.into_iter().any(|o| o == "bind" || o == "rbind");
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
         if binds && !source.exists() {
-            return Err(Error::Invalid(format!(
-                "mount source {} for {} does not exist in the guest",
-                source.display(),
-                mount.destination().display()
-            )));
+            let destination = mount.destination().display();
+            return Err(Error::NotInGuest {
+                what: format!("source of the mount on {destination}").into(),
+                path: source.to_owned(),
+            });
         }
     }
     Ok(())
@@ -294,10 +282,16 @@ mod tests {
     const ARGS: &str = r#","args":["true"],"rlimits":[{"type":"RLIMIT_NOFILE","soft":5,"hard":6}]"#;
     const NAMESPACES: &str = r#","namespaces":[{"type":"mount"},{"type":"pid"}]"#;
 
-    fn message(linux: &str, process: &str) -> String {
-        plan("c1", &spec(linux, process), &Stdio::new())
-            .unwrap_err()
-            .to_string()
+    fn refusal(linux: &str, process: &str) -> Error {
+        plan("c1", &spec(linux, process), &Stdio::new()).unwrap_err()
+    }
+
+    /// The field whose value is refused.
+    fn field(error: Error) -> String {
+        match error {
+            Error::InvalidValue { field, .. } => field.into_owned(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -337,11 +331,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_followed_is_named() {
-        assert!(message("", ARGS).contains("mount namespace"));
-        assert!(message(NAMESPACES, "").contains("process.args"));
-        assert!(message(r#","namespaces":[{"type":"user"}]"#, ARGS).contains("user namespaces"));
+        assert!(matches!(refusal("", ARGS), Error::Requires { .. }));
+        let refused = refusal(NAMESPACES, "");
+        assert!(matches!(refused, Error::Missing("process.args")));
+        let refused = refusal(r#","namespaces":[{"type":"user"}]"#, ARGS);
+        assert!(matches!(refused, Error::Unsupported(_)));
         let limits = r#","args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":9,"hard":6}]"#;
-        assert!(message(NAMESPACES, limits).contains("RLIMIT_CPU"));
+        assert_eq!(
+            field(refusal(NAMESPACES, limits)),
+            "soft limit of RLIMIT_CPU"
+        );
         for user in [
             r#"{"uid":4294967295,"gid":0}"#,
             r#"{"uid":1,"gid":4294967295}"#,
@@ -349,10 +348,10 @@ mod tests {
         ] {
             let process = format!(r#"{{"user":{user},"cwd":"/","args":["id"]}}"#);
             let refused = plan_exec(process.as_bytes(), &Stdio::new(), &Inherited::default());
-            assert!(refused.unwrap_err().to_string().contains("process.user"));
+            assert_eq!(field(refused.unwrap_err()), "process.user");
         }
         let cut = plan("c1", b"{\"ociVersion\":", &Stdio::new()).unwrap_err();
-        assert!(cut.to_string().contains("OCI spec"));
+        assert!(matches!(cut, Error::Document { what, .. } if what == "OCI spec"));
     }
 
     #[test]
@@ -362,6 +361,9 @@ mod tests {
             {"destination": "/data", "type": "bind", "source": "/no/such", "options": ["rbind"]}
         ]);
         let error = plan("c1", json.to_string().as_bytes(), &Stdio::new()).unwrap_err();
-        assert!(error.to_string().contains("/no/such"), "{error}");
+        assert!(
+            matches!(&error, Error::NotInGuest { path, .. } if path == Path::new("/no/such")),
+            "{error}"
+        );
     }
 }

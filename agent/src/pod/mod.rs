@@ -146,10 +146,8 @@ impl Pod {
 fn mount_storage(storage: &Storage) -> Result<()> {
     let target = Path::new(&storage.target);
     if !target.is_absolute() {
-        return Err(Error::Invalid(format!(
-            "storage target {:?} is not absolute",
-            storage.target
-        )));
+        let expected = "an absolute path";
+        return Err(Error::invalid("storage target", &storage.target, expected));
     }
     fs::create_dir_all(target).path(target)?;
     let (flags, data) = mount_options(&storage.options);
@@ -217,7 +215,7 @@ fn make_namespaces(request: &CreatePodRequest) -> Result<()> {
         Ok(())
     };
     std::thread::scope(|scope| scope.spawn(inside).join())
-        .unwrap_or_else(|_| Err(Error::Invalid("making the namespaces panicked".into())))
+        .unwrap_or_else(|_| Err(Error::Panicked("making the namespaces")))
 }
 
 #[cfg(test)]

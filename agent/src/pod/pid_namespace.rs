@@ -34,7 +34,7 @@ pub fn make(kept: &Path) -> Result<()> {
             .what("keep the pod's pid namespace")
     };
     std::thread::scope(|scope| scope.spawn(inside).join())
-        .unwrap_or_else(|_| Err(Error::Invalid("making the pid namespace panicked".into())))
+        .unwrap_or_else(|_| Err(Error::Panicked("making the pid namespace")))
 }
 
 /// Reaps until the VM ends. As the first of its namespace it is sent no signal

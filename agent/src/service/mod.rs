@@ -194,8 +194,8 @@ impl agent_ttrpc::Agent for Service {
     ) -> Reply<Empty> {
         let resources = request.resources;
         self.on("UpdateContainer", &request.container_id, |c| async move {
-            let resources: LinuxResources = serde_json::from_slice(&resources)
-                .map_err(|e| Error::Invalid(format!("OCI resources: {e}")))?;
+            let resources: LinuxResources =
+                serde_json::from_slice(&resources).map_err(Error::document("OCI resources"))?;
             c.update(&resources).await
         })
         .await
@@ -300,9 +300,10 @@ impl agent_ttrpc::Agent for Service {
         let signal = request.signal as i32;
         let sent = match (request.all, request.exec_id.as_str()) {
             (true, "") => container.signal_all(signal),
-            (true, _) => Err(Error::Invalid(
-                "a signal to all processes takes no exec_id".into(),
-            )),
+            (true, exec) => {
+                let expected = "none with a signal to all processes";
+                Err(Error::invalid("exec_id", exec, expected))
+            }
             (false, exec) => container.process(exec).and_then(|p| p.signal(signal)),
         };
         reply("SignalProcess", &request.container_id, sent).map(empty)

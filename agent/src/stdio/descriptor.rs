@@ -33,26 +33,27 @@ pub struct Ends {
 
 /// The numbers of those that are asked for, if they can be given.
 pub fn numbers(wanted: &[agent::Descriptor]) -> Result<Vec<u32>> {
-    let invalid = |problem| Err(Error::Invalid(problem));
     if wanted.len() > MAX_DESCRIPTORS {
         let count = wanted.len();
-        return invalid(format!(
-            "{count} descriptors: at most {MAX_DESCRIPTORS} can be passed on"
-        ));
+        let expected = format!("at most {MAX_DESCRIPTORS}");
+        return Err(Error::invalid("number of descriptors", count, expected));
     }
     let mut numbers = Vec::with_capacity(wanted.len());
     for descriptor in wanted {
         let number = descriptor.number;
         if !(FIRST_DESCRIPTOR..=HIGHEST_DESCRIPTOR).contains(&number) {
-            return invalid(format!(
-                "descriptor {number} is not one of {FIRST_DESCRIPTOR} to {HIGHEST_DESCRIPTOR}"
-            ));
+            let expected = format!("{FIRST_DESCRIPTOR} to {HIGHEST_DESCRIPTOR}");
+            return Err(Error::invalid("descriptor", number, expected));
         }
         if numbers.contains(&number) {
-            return invalid(format!("descriptor {number} is asked for twice"));
+            let expected = "each number once";
+            return Err(Error::invalid("descriptor", number, expected));
         }
         if descriptor.direction.enum_value().is_err() || descriptor.token == 0 {
-            return invalid(format!("descriptor {number} has no direction or no stream"));
+            return Err(Error::Requires {
+                what: format!("descriptor {number}").into(),
+                needs: "a direction and a stream",
+            });
         }
         numbers.push(number);
     }
@@ -73,7 +74,7 @@ impl Descriptor {
         Ok(Descriptor {
             number: wanted.number,
             direction: wanted.direction.enum_value_or_default(),
-            stream: stream.ok_or_else(|| Error::Invalid("a descriptor without a token".into()))?,
+            stream: stream.ok_or(Error::Missing("the token of a descriptor"))?,
         })
     }
 
@@ -164,15 +165,21 @@ mod tests {
     #[test]
     fn what_cannot_be_given_is_named() {
         assert_eq!(numbers(&[wanted(3), wanted(9)]).unwrap(), [3, 9]);
-        let problem = |list: &[agent::Descriptor]| numbers(list).unwrap_err().to_string();
-        assert!(problem(&[wanted(2)]).contains("descriptor 2 "));
-        assert!(problem(&[wanted(HIGHEST_DESCRIPTOR + 1)]).contains("1024"));
-        assert!(problem(&[wanted(5), wanted(5)]).contains("5 is asked for twice"));
+        let refused = |list: &[agent::Descriptor]| match numbers(list).unwrap_err() {
+            Error::InvalidValue { value, .. } => value,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&[wanted(2)]), "2");
+        assert_eq!(refused(&[wanted(HIGHEST_DESCRIPTOR + 1)]), "1024");
+        assert_eq!(refused(&[wanted(5), wanted(5)]), "5");
         let mut without_stream = wanted(4);
         without_stream.token = 0;
-        assert!(problem(&[without_stream]).contains("descriptor 4 "));
+        assert!(matches!(
+            numbers(&[without_stream]),
+            Err(Error::Requires { what, .. }) if what == "descriptor 4"
+        ));
         let many: Vec<_> = (3..=67).map(wanted).collect();
-        assert!(problem(&many).contains("65 descriptors"));
+        assert_eq!(refused(&many), "65");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
