@@ -16,7 +16,7 @@ pub enum Error {
     Spec(#[from] SpecError),
 
     /// The wanted hypervisor cannot be used.
-    #[error("Hypervisor {kind} cannot be used: {reason}")]
+    #[error("cannot use hypervisor {kind}: {reason}")]
     Unsupported {
         /// The hypervisor that was asked for.
         kind: HypervisorKind,
@@ -40,7 +40,7 @@ pub enum Error {
     },
 
     /// A process of the VM could not be started.
-    #[error("Cannot start {role} ({path}): {source}")]
+    #[error("cannot start {role} ({path}): {source}")]
     Spawn {
         /// The process.
         role: Role,
@@ -51,7 +51,7 @@ pub enum Error {
     },
 
     /// A file, socket or other resource of the VM could not be made or used.
-    #[error("Cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}")]
     Io {
         /// The verb: what was tried.
         what: &'static str,
@@ -62,7 +62,7 @@ pub enum Error {
     },
 
     /// `rust-kata-vmm` refused a request or could not be talked to.
-    #[error("Cannot control rust-kata-vmm: {0}")]
+    #[error("cannot control rust-kata-vmm: {0}")]
     Control(#[from] ControlError),
 
     /// QEMU refused a command or could not be talked to.
@@ -84,7 +84,7 @@ pub enum Error {
     },
 
     /// A process of the VM ended while something was asked of it.
-    #[error("The virtual machine ended: {0}")]
+    #[error("the virtual machine ended: {0}")]
     Exited(VmExit),
 }
 
@@ -104,7 +104,7 @@ pub enum LayoutError {
 
     /// The kernel wants to lie where the firmware and its ACPI tables are.
     #[error(
-        "Guest kernel {path} lies at {start:#x}, where QEMU's firmware and the ACPI tables are: give one that is linked at 1 MiB or above"
+        "guest kernel {path} overlaps QEMU's firmware and the ACPI tables at {start:#x}: expected one that is linked at 1 MiB or above"
     )]
     Low {
         /// The kernel.
@@ -115,7 +115,7 @@ pub enum LayoutError {
 
     /// Kernel and initrd do not fit side by side.
     #[error(
-        "Guest memory of {memory_mib} MiB: kernel {kernel} ends at {kernel_end:#x} and initrd {initrd} would begin at {initrd_start:#x}: raise memory_mib"
+        "guest memory of {memory_mib} MiB is too small: kernel {kernel} ends at {kernel_end:#x} and initrd {initrd} would begin at {initrd_start:#x}; raise memory_mib"
     )]
     Overlap {
         /// The VM's memory.

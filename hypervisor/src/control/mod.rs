@@ -37,13 +37,13 @@ pub use server::{Attached, Server, Service};
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The socket failed.
-    #[error("Control socket: {0}")]
+    #[error("control socket: {0}")]
     Socket(#[from] std::io::Error),
     /// The other side closed the channel.
-    #[error("The control channel was closed")]
+    #[error("the control channel was closed")]
     Closed,
     /// No answer came in time.
-    #[error("No answer to {request} within {limit:?}")]
+    #[error("no answer to {request} within {limit:?}")]
     Timeout {
         /// The request.
         request: &'static str,
@@ -51,24 +51,24 @@ pub enum ControlError {
         limit: std::time::Duration,
     },
     /// The message does not fit into a packet.
-    #[error("Control message of {0} bytes is too long")]
+    #[error("control message is too long: {0} bytes")]
     TooLong(usize),
     /// The packet was cut off or carried too many descriptors.
-    #[error("Control message was cut off")]
+    #[error("control message was cut off")]
     Truncated,
     /// The packet holds something else than a message.
-    #[error("Bad control message: {0}")]
+    #[error("invalid control message: {0}")]
     Json(#[from] serde_json::Error),
     /// The two sides speak different versions.
     #[error(
-        "Control protocol version {other}, expected {VERSION}: shim and rust-kata-vmm are from different builds"
+        "invalid control protocol version {other}: expected {VERSION}; the shim and rust-kata-vmm are of different builds"
     )]
     Version {
         /// The other side's version.
         other: u32,
     },
     /// An answer that does not belong to the request.
-    #[error("Unexpected answer to {request}: {answer}")]
+    #[error("unexpected answer to {request}: {answer}")]
     Unexpected {
         /// The request.
         request: &'static str,

@@ -38,11 +38,13 @@ pub const SOCKETS: &str = "/vsock";
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
     /// The process was not started by [`VmSpec`](crate::VmSpec)'s owner.
-    #[error("rust-kata-vmm runs in namespaces that its owner makes: it cannot be started by hand")]
+    #[error(
+        "rust-kata-vmm cannot be started by hand: it needs the namespaces that its owner makes"
+    )]
     NoNamespaces,
 
     /// A step failed.
-    #[error("Cannot {what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Step {
         /// What was to be done.
         what: &'static str,
@@ -51,7 +53,7 @@ pub enum JailError {
     },
 
     /// A directory cannot be brought in.
-    #[error("Cannot bring {path} into the jail: {source}")]
+    #[error("cannot bring {path} into the jail: {source}")]
     Bring {
         /// The directory.
         path: PathBuf,

@@ -15,7 +15,7 @@ pub enum MachineError {
         source: io::Error,
     },
     /// `/dev/kvm` is too old, or something else.
-    #[error("/dev/kvm has API version {0}, version 12 is needed: check that it is KVM's device")]
+    #[error("/dev/kvm has API version {0}: expected version 12")]
     ApiVersion(i32),
     /// KVM lacks a required feature.
     #[error("KVM on this host lacks {0}: use a newer kernel, or hypervisor = \"qemu\"")]
@@ -24,10 +24,10 @@ pub enum MachineError {
     #[error("KVM refuses to set MSR {0:#x}")]
     Msr(u32),
     /// More CPUID entries than KVM takes.
-    #[error("{0} CPUID entries are too many")]
+    #[error("too many CPUID entries: {0}")]
     Cpuid(usize),
     /// Too many or too few vCPUs.
-    #[error("{given} vCPUs of at most {max}: give 1 to {limit}")]
+    #[error("invalid number of vCPUs {given} (at most {max}): expected 1 to {limit}")]
     Vcpus {
         /// vCPUs at boot.
         given: u32,
@@ -37,7 +37,7 @@ pub enum MachineError {
         limit: u32,
     },
     /// Guest memory cannot be made or written.
-    #[error("Cannot {what} guest memory: {reason}")]
+    #[error("cannot {what} guest memory: {reason}")]
     Memory {
         /// What was tried.
         what: &'static str,
@@ -53,28 +53,30 @@ pub enum MachineError {
         why: &'static str,
     },
     /// The kernel cannot be loaded.
-    #[error("Cannot load the kernel: {reason}")]
+    #[error("cannot load the kernel: {reason}")]
     Kernel {
         /// Why.
         reason: String,
     },
     /// The initrd cannot be loaded.
-    #[error("Cannot load the initrd: {reason}")]
+    #[error("cannot load the initrd: {reason}")]
     Initrd {
         /// Why.
         reason: String,
     },
     /// The command line is too long or broken.
-    #[error("Kernel command line of {0} bytes: at most 2047 fit, and none may be zero")]
+    #[error(
+        "invalid kernel command line of {0} bytes: expected at most 2047 bytes, none of them zero"
+    )]
     Cmdline(usize),
     /// All slots for devices are taken.
-    #[error("All {0} device slots are in use")]
+    #[error("all {0} device slots are in use")]
     NoSlot(usize),
     /// The slot is empty.
-    #[error("Device slot {0} is empty")]
+    #[error("device slot {0} is empty")]
     EmptySlot(usize),
     /// A device cannot be connected.
-    #[error("Cannot connect a {kind} device: {source}")]
+    #[error("cannot connect a {kind} device: {source}")]
     Device {
         /// Its kind.
         kind: &'static str,
@@ -82,13 +84,13 @@ pub enum MachineError {
         source: io::Error,
     },
     /// A thread cannot be started.
-    #[error("Cannot start a vCPU thread: {0}")]
+    #[error("cannot start a vCPU thread: {0}")]
     Thread(#[source] io::Error),
     /// An event descriptor cannot be made.
-    #[error("Cannot make an event: {0}")]
+    #[error("cannot create an event descriptor: {0}")]
     Event(#[source] io::Error),
     /// A vCPU did not leave the guest.
-    #[error("A vCPU did not stop within {0:?}")]
+    #[error("a vCPU did not stop within {0:?}")]
     Stuck(Duration),
 }
 

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// A recorded process that could not be brought to its end.
 #[derive(Debug, thiserror::Error)]
-#[error("Cannot kill {} (process {}): {source}", process.role, process.pid)]
+#[error("cannot kill {} (process {}): {source}", process.role, process.pid)]
 pub struct KillRecordedError {
     /// The process.
     pub process: VmProcess,

@@ -75,7 +75,7 @@ pub(super) fn check(spec: &ValidSpec) -> Result<(), LayoutError> {
         });
     }
     let size = fs::metadata(&spec.initrd).map(|meta| meta.len());
-    let size = size.map_err(unreadable("Initial RAM disk", &spec.initrd))?;
+    let size = size.map_err(unreadable("initial RAM disk", &spec.initrd))?;
     let start = initrd_start(spec.memory_bytes(), size);
     if u64::try_from(start).is_ok_and(|start| start >= kernel.end) {
         return Ok(());

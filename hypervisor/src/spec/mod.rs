@@ -207,11 +207,11 @@ impl Deref for ValidSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// Not the name of a hypervisor.
-    #[error("Unknown hypervisor {0:?}: use auto, kvm or qemu")]
+    #[error("invalid hypervisor {0:?}: expected auto, kvm or qemu")]
     Hypervisor(String),
 
     /// The name of the VM cannot be used in a process list or on a command line.
-    #[error("Bad VM id {0:?}: use 1 to 128 characters of A-Z a-z 0-9 . _ -")]
+    #[error("invalid VM id {0:?}: expected 1 to 128 characters of A-Z a-z 0-9 . _ -")]
     Id(String),
 
     /// A file or directory cannot be used.
@@ -229,7 +229,7 @@ pub enum SpecError {
 
     /// The kernel cannot be booted.
     #[error(
-        "Guest kernel {path} {reason}: give an uncompressed x86-64 ELF vmlinux with a PVH entry (`make guest` makes one)"
+        "guest kernel {path} {reason}: expected an uncompressed x86-64 ELF vmlinux with a PVH entry (`make guest` makes one)"
     )]
     Kernel {
         /// The file.
@@ -239,7 +239,9 @@ pub enum SpecError {
     },
 
     /// A Unix socket path would not fit.
-    #[error("Socket path {path} has {len} bytes, at most {max} fit: use a shorter state directory")]
+    #[error(
+        "socket path {path} is too long: {len} bytes of at most {max}; use a shorter state directory"
+    )]
     SocketPath {
         /// The path.
         path: PathBuf,
@@ -250,7 +252,7 @@ pub enum SpecError {
     },
 
     /// Too little or too much memory.
-    #[error("Guest memory of {given} MiB: give {min} to {max} MiB on this host")]
+    #[error("invalid guest memory of {given} MiB: expected {min} to {max} MiB on this host")]
     Memory {
         /// As asked.
         given: u32,
@@ -261,11 +263,11 @@ pub enum SpecError {
     },
 
     /// Memory that cannot be plugged.
-    #[error("{0} MiB of memory to be plugged: give a multiple of 128 MiB, or 0 for none")]
+    #[error("invalid hot-plug memory of {0} MiB: expected a multiple of 128 MiB, or 0 for none")]
     Hotplug(u32),
 
     /// Fewer CPUs at most than at the start, or too many.
-    #[error("At most {given} vCPUs: give {min} to {max}")]
+    #[error("invalid maximum of {given} vCPUs: expected {min} to {max}")]
     MaxVcpus {
         /// As asked.
         given: u32,
@@ -276,7 +278,7 @@ pub enum SpecError {
     },
 
     /// Too few or too many CPUs.
-    #[error("{given} vCPUs: give 1 to {max} on this host")]
+    #[error("invalid number of vCPUs {given}: expected 1 to {max} on this host")]
     Vcpus {
         /// As asked.
         given: u32,
@@ -285,11 +287,11 @@ pub enum SpecError {
     },
 
     /// A word that would not survive on the kernel command line.
-    #[error("Kernel command line word {0:?}: it must be printable and without spaces")]
+    #[error("invalid kernel command line word {0:?}: expected printable characters without spaces")]
     Cmdline(String),
 
     /// The kernel command line would be cut off.
-    #[error("Kernel command line has {len} bytes, at most {max} fit: pass fewer words")]
+    #[error("kernel command line is too long: {len} bytes of at most {max}")]
     CmdlineLength {
         /// Its length.
         len: usize,
@@ -298,7 +300,7 @@ pub enum SpecError {
     },
 
     /// The share's tag cannot be put into the device's configuration.
-    #[error("Share tag {0:?}: use 1 to 36 characters of A-Z a-z 0-9 . _ -")]
+    #[error("invalid share tag {0:?}: expected 1 to 36 characters of A-Z a-z 0-9 . _ -")]
     Tag(String),
 
     /// A program is not there.

@@ -50,16 +50,16 @@ impl DeviceKind {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The device has fewer queues.
-    #[error("Queue {0} does not exist")]
+    #[error("queue {0} does not exist")]
     NoQueue(usize),
     /// The queue is being served already.
-    #[error("Queue {0} is started already")]
+    #[error("queue {0} is already started")]
     Started(usize),
     /// The rings lie outside guest memory.
-    #[error("Queue {0} does not lie in guest memory")]
+    #[error("queue {0} is not in guest memory")]
     BadQueue(usize),
     /// A thread, socket or other resource could not be had.
-    #[error("Cannot {what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Io {
         /// What was tried.
         what: &'static str,

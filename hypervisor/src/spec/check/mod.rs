@@ -38,10 +38,10 @@ pub(super) fn validate(mut spec: VmSpec) -> Result<ValidSpec, SpecError> {
     directory("Share", &mut spec.share.dir, "create the directory first")?;
     socket(&spec.vsock_uds)?;
     if let Some(netns) = &spec.netns {
-        readable("Network namespace", netns, "create it, or leave it out")?;
+        readable("network namespace", netns, "create it, or leave it out")?;
     }
     let images =
-        kernel(&spec.kernel)? + readable("Initial RAM disk", &spec.initrd, "run `make guest`")?;
+        kernel(&spec.kernel)? + readable("initial RAM disk", &spec.initrd, "run `make guest`")?;
     memory(spec.memory_mib, images)?;
     vcpus(spec.vcpus)?;
     if !(spec.vcpus..=MAX_VCPUS).contains(&spec.max_vcpus) {
@@ -118,7 +118,7 @@ fn readable(what: &'static str, path: &Path, cure: &'static str) -> Result<u64, 
 }
 
 fn kernel(path: &Path) -> Result<u64, SpecError> {
-    let size = readable("Guest kernel", path, "run `make guest`")?;
+    let size = readable("guest kernel", path, "run `make guest`")?;
     let bad = |reason| SpecError::Kernel {
         path: path.to_owned(),
         reason,
@@ -150,7 +150,7 @@ fn socket(path: &Path) -> Result<(), SpecError> {
     match parent.map(fs::metadata) {
         Some(Ok(meta)) if meta.is_dir() => Ok(()),
         Some(Err(source)) => Err(SpecError::Path {
-            what: "Directory of the vsock socket",
+            what: "directory of the vsock socket",
             path: path.to_owned(),
             source,
             cure: "create it first",

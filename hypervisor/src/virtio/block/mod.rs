@@ -104,19 +104,19 @@ impl Default for BlockOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
     /// It is a directory, a socket or another special file.
-    #[error("A disk must be a regular file or a block device")]
+    #[error("invalid disk: expected a regular file or a block device")]
     Kind,
     /// A disk is open for what its guest may do, no less and no more.
-    #[error("A disk's file is open with another access mode than read-only {read_only} needs")]
+    #[error("invalid access mode of the disk's file for read_only = {read_only}")]
     Access {
         /// What the disk should be.
         read_only: bool,
     },
     /// It was opened to append, for direct I/O or as a path.
-    #[error("A disk cannot be open with flags {0:#o}")]
+    #[error("invalid flags {0:#o} of the disk's file")]
     Flags(i32),
     /// A part of a block at the end would be out of the guest's reach.
-    #[error("A disk's size must be a multiple of {logical}, not {size}")]
+    #[error("invalid disk size {size}: expected a multiple of {logical}")]
     Size {
         /// Bytes in it.
         size: u64,
@@ -124,13 +124,13 @@ pub enum BlockError {
         logical: u32,
     },
     /// The name has more than 20 bytes.
-    #[error("A disk's id has at most 20 bytes: {0:?}")]
+    #[error("invalid disk id {0:?}: expected at most 20 bytes")]
     Id(String),
     /// None, or too many.
-    #[error("A disk has 1 to 16 queues, not {0}")]
+    #[error("invalid number of disk queues {0}: expected 1 to 16")]
     Queues(u16),
     /// The system failed.
-    #[error("Cannot {what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Io {
         /// What was tried.
         what: &'static str,

@@ -64,11 +64,11 @@ pub struct MemRegion {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MemError {
     /// Start and length must be multiples of the block size, a power of two.
-    #[error("Invalid hot-plug region: {0:x?}")]
+    #[error("invalid hot-plug region: {0:x?}")]
     Region(MemRegion),
     /// Not a multiple of the block size, or more than the region.
     #[error(
-        "Cannot plug {size} bytes: it must be a multiple of {}, up to {}",
+        "invalid size of plugged memory {size}: expected a multiple of {}, up to {}",
         .region.block_size, .region.size
     )]
     Size {

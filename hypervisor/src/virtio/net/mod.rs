@@ -96,27 +96,27 @@ pub struct NetOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// No tap, or too many.
-    #[error("A network device has 1 to 16 taps, not {0}")]
+    #[error("invalid number of taps {0}: expected 1 to 16")]
     Taps(usize),
     /// It was not opened as this device needs it.
     #[error(
-        "A tap lacks the flags {missing:#x} (of IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE)"
+        "invalid tap: it lacks the flags {missing:#x} (of IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE)"
     )]
     Flags {
         /// Flags of TUNSETIFF.
         missing: i32,
     },
     /// They belong to different interfaces.
-    #[error("The taps of a network device must be queues of one interface")]
+    #[error("invalid taps: expected queues of one interface")]
     Mixed,
     /// It is a group's address.
-    #[error("A network device's address must be a unicast address: {0:02x?}")]
+    #[error("invalid MAC address {0:02x?}: expected a unicast address")]
     Mac([u8; 6]),
     /// It is less than virtio allows.
-    #[error("An MTU must be at least 68, not {0}")]
+    #[error("invalid MTU {0}: expected at least 68")]
     Mtu(u16),
     /// The system failed.
-    #[error("Cannot {what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Io {
         /// What was tried.
         what: &'static str,
