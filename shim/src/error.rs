@@ -24,7 +24,7 @@ pub enum Error {
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     /// A file operation failed.
-    #[error("Cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// The verb, in the infinitive.
         action: &'static str,
@@ -34,7 +34,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A system call without a path failed.
-    #[error("Cannot {action}: {source}")]
+    #[error("cannot {action}: {source}")]
     System {
         /// What was tried, in the infinitive.
         action: &'static str,
@@ -42,7 +42,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The socket of this container already has a server.
-    #[error("A shim for container {id:?} is already running at {address}; delete that task first")]
+    #[error("a shim for container {id:?} is already running at {address}; delete that task first")]
     Running {
         /// The container.
         id: String,
@@ -51,7 +51,7 @@ pub enum Error {
     },
     /// A container of a pod whose shim is gone.
     #[error(
-        "The shim of pod sandbox {sandbox:?} is not running (nobody answers at {address}): the pod must be created anew"
+        "the shim of pod sandbox {sandbox:?} is not running (nobody answers at {address}): the pod must be created anew"
     )]
     NoSandbox {
         /// The shim of a container's pod has ended.
@@ -59,26 +59,42 @@ pub enum Error {
         /// Where its shim would listen.
         address: String,
     },
-    /// The CRI annotations contradict each other.
-    #[error("config.json: {0}")]
-    Annotations(String),
+    /// An operation failed for a container.
+    #[error("{container}: {source}")]
+    Container {
+        /// The container.
+        container: String,
+        /// Why.
+        source: runtime::Error,
+    },
+    /// A line of a batch is not a change.
+    #[error("invalid change {line:?}: {source}")]
+    Change {
+        /// The line.
+        line: String,
+        /// Why.
+        source: runtime::error::Cause,
+    },
+    /// An archive would be written to a terminal.
+    #[error("cannot write an archive to a terminal: redirect stdout or name a file")]
+    Terminal,
     /// containerd names a directory for the socket that would not be the same for each process.
-    #[error("The socket directory {} is not an absolute path", .0.display())]
+    #[error("the socket directory {} is not an absolute path", .0.display())]
     SocketDir(PathBuf),
     /// containerd names a relative directory for the socket: it would differ from process to
     /// process.
-    #[error("The runtime options on stdin cannot be read: {0}")]
+    #[error("the runtime options on stdin cannot be read: {0}")]
     Options(protobuf::Error),
     /// The runtime options are not a protobuf message.
-    #[error("The answer cannot be encoded: {0}")]
+    #[error("the answer cannot be encoded: {0}")]
     Answer(protobuf::Error),
     /// An answer to containerd cannot be encoded.
     #[error(
-        "No listening socket was passed in: this command is started by containerd; `run --bundle DIR` needs none (see --help)"
+        "no listening socket was passed in: this command is started by containerd; `run --bundle DIR` needs none (see --help)"
     )]
     NoListener,
     /// A running shim answered with an error.
-    #[error("The shim answered {call} with: {source}")]
+    #[error("the shim answered {call} with: {source}")]
     Call {
         /// The task call.
         call: &'static str,
@@ -86,7 +102,7 @@ pub enum Error {
         source: ttrpc::Error,
     },
     /// The socket of a running shim does not accept connections.
-    #[error("Nobody answers at {0}")]
+    #[error("nobody answers at {0}")]
     NoAnswer(crate::containerd::address::Address),
     /// The socket of a running shim does not accept connections.
     #[error("{what} took more than {seconds:.1} s")]
@@ -100,9 +116,9 @@ pub enum Error {
 
 /// A trait that gives a system error its verb and path.
 pub trait Context<T> {
-    /// `Cannot {action} {path}: {error}`.
+    /// `cannot {action} {path}: {error}`.
     fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
-    /// `Cannot {action}: {error}`.
+    /// `cannot {action}: {error}`.
     fn doing(self, action: &'static str) -> Result<T>;
 }
 

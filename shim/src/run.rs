@@ -388,7 +388,7 @@ mod tests {
             message: "exec: \"nope\": executable file not found in $PATH".into(),
         });
         assert_eq!(code_of(&missing), 127);
-        let own = Error::Runtime(runtime::Error::Invalid("x".into()));
+        let own = Error::Runtime(runtime::Error::NoFreeName { what: "pod" });
         assert_eq!(code_of(&own), 125);
     }
 

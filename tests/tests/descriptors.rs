@@ -254,14 +254,14 @@ fn what_cannot_be_passed_on_is_named_and_owners_keep_nothing() {
     };
     let gap = vec![read(&file), (5, File::open(&file).expect("ours").into())];
     let gap = refused(&["--preserve-fds", "3"], gap).exits(125).err();
-    assert!(gap.contains("Descriptor 4 is not open: open it"), "{gap}");
+    assert!(gap.contains("descriptor 4 is not open: open it"), "{gap}");
     let many = refused(&["--preserve-fds", "65"], Vec::new())
         .exits(125)
         .err();
     assert!(many.contains("at most 64"), "{many}");
     let folder = vec![read(&bed.dir().to_owned())];
     let folder = refused(&["--preserve-fds", "1"], folder).exits(125).err();
-    assert!(folder.contains("Descriptor 3 is a directory"), "{folder}");
+    assert!(folder.contains("descriptor 3, a directory"), "{folder}");
     let detached = vec![read(&file)];
     let detached = refused(&["--detach", "--preserve-fds", "1"], detached).exits(2);
     assert!(detached.err().contains("--detach"), "{detached:?}");

@@ -73,7 +73,7 @@ fn an_agent_that_breaks_its_protocol_loses_its_vm() {
     require!(plays());
     for (breach, problem) in [
         (Breach::Data, "a frame of type 3"),
-        (Breach::Unasked, "which does not wait for an answer"),
+        (Breach::Unasked, "which is not waiting for an answer"),
         (Breach::Long, "an answer of 10485"),
     ] {
         let bed = Bed::new();

@@ -214,7 +214,7 @@ fn name_of(process: &Process) -> String {
 fn fine(line: &str, output: &Output) {
     let known = [0, 125, 137].contains(&output.code);
     let said = output.err();
-    let wrong = ["panicked", "state file", "Internal"];
+    let wrong = ["panicked", "state file", "internal error"];
     let wrong = wrong.iter().any(|word| said.contains(word));
     assert!(known && !wrong, "{line}: {output:?}");
 }

@@ -174,7 +174,7 @@ fn sharing_with_the_host_is_refused_by_name() {
     scene.see_refusal(
         "a shared mount",
         &output,
-        "The mount on /shared: rshared (Bidirectional",
+        "mount on /shared: rshared (Bidirectional",
     );
 
     let root = spec(&bed, "true").set("/linux/rootfsPropagation", json!("shared"));

@@ -39,17 +39,17 @@ const METHOD_WITHIN: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Broken {
     /// A frame that is not a RESPONSE.
-    #[error(
-        "The agent broke its protocol: it sent a frame of type {0}, where only answers may come"
-    )]
+    #[error("the agent broke its protocol: it sent a frame of type {0} instead of an answer")]
     Type(u8),
     /// An answer to a number that was not asked, or was answered before.
     #[error(
-        "The agent broke its protocol: it answered call {0}, which does not wait for an answer"
+        "the agent broke its protocol: it answered call {0}, which is not waiting for an answer"
     )]
     Unasked(u32),
     /// An answer longer than the limit of its call.
-    #[error("The agent broke its protocol: an answer of {length} bytes, where {most} are the most")]
+    #[error(
+        "the agent broke its protocol: it sent an answer of {length} bytes, at most {most} are allowed"
+    )]
     Length {
         /// The length of the answer.
         length: u32,
@@ -57,7 +57,7 @@ pub(crate) enum Broken {
         most: u32,
     },
     /// Too many calls are unanswered.
-    #[error("The agent broke its protocol: it has left {MAX_UNANSWERED} calls without an answer")]
+    #[error("the agent broke its protocol: it has left {MAX_UNANSWERED} calls without an answer")]
     Silent,
 }
 

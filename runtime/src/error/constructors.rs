@@ -85,8 +85,11 @@ impl Error {
 }
 
 /// A trait that gives a system error its verb and path.
-pub(crate) trait Context<T> {
+pub trait Context<T> {
     /// `cannot {action} {path}: {error}`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     fn on(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
 }
 

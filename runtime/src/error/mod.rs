@@ -18,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use config::ConfigError;
-pub(crate) use constructors::Context;
+pub use constructors::Context;
 pub use copy::{CopyError, CopyProblem};
 pub use descriptor::DescriptorError;
 pub use kind::ErrorKind;
@@ -327,7 +327,7 @@ pub enum Error {
         source: Cause,
     },
     /// A background task of the runtime ended unexpectedly.
-    #[error("Internal error: {0}")]
+    #[error("internal error: {0}")]
     Internal(String),
 }
 

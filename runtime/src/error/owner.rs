@@ -28,7 +28,17 @@ pub enum OwnerError {
         /// The pod.
         pod: String,
     },
-    /// Its answer has another form than requested.
+    /// The shim of a pod of containerd has ended, or does not serve `rust-kata`.
+    #[error(
+        "the shim of pod {pod:?} of {manager} does not answer: it has ended, or is of an older version"
+    )]
+    NoShim {
+        /// The pod.
+        pod: String,
+        /// The manager of the pod, such as containerd.
+        manager: String,
+    },
+    /// Its answer is not what was asked for.
     #[error("cannot read the owner's answer: {0}")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -37,7 +47,9 @@ impl OwnerError {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoAnswer { .. } | Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::NoAnswer { .. } | Self::Stopped { .. } | Self::NoShim { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::KeepsExiting { .. } | Self::Answer(_) => ErrorKind::Internal,
         }
     }

@@ -26,16 +26,15 @@ pub(crate) fn report_errors(outcome: Outcome) -> CliResult<Vec<String>> {
         crate::terminal::say(&format!("{name}: {error}"));
     }
     Err(match last {
-        error @ runtime::Error::Command { .. } => error,
-        error => runtime::Error::Remote {
-            kind: error.kind(),
-            message: format!("{name}: {error}"),
+        error @ runtime::Error::Command { .. } => error.into(),
+        source => Error::Container {
+            container: name,
+            source,
         },
-    }
-    .into())
+    })
 }
 
 /// A fault in an OCI spec that was built here.
 pub(crate) fn spec_error(e: oci_spec::OciSpecError) -> runtime::Error {
-    runtime::Error::Internal(e.to_string())
+    runtime::Error::encode("the OCI spec")(e)
 }

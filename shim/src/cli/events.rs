@@ -87,9 +87,9 @@ impl Events {
         for event in events {
             text.push_str(&match self.format {
                 Format::Text => line(event),
-                Format::Json => serde_json::to_string(event).map_err(|e| {
-                    runtime::Error::Internal(format!("Cannot encode the answer: {e}"))
-                })?,
+                Format::Json => {
+                    serde_json::to_string(event).map_err(runtime::Error::encode("the event"))?
+                }
             });
             text.push('\n');
         }

@@ -19,10 +19,8 @@ impl Filter {
                     values.push(value.to_owned());
                 }
                 _ => {
-                    return Err(Error::Invalid(format!(
-                        "--filter {text}: expected KEY=VALUE, with KEY one of {}",
-                        keys.join(", ")
-                    )));
+                    let expected = format!("KEY=VALUE, with KEY one of {}", keys.join(", "));
+                    return Err(Error::invalid("filter", text, expected));
                 }
             }
         }
@@ -58,11 +56,14 @@ mod tests {
         let fits = |list: &[&str]| parse(list).unwrap().matches(has);
         assert!(fits(&[]) && fits(&["name=a"]) && fits(&["name=b", "name=a", "status=up"]));
         assert!(!fits(&["name=b"]) && !fits(&["name=a", "status=down"]));
+        let error = parse(&["colour=red"]).unwrap_err();
         assert!(
-            parse(&["colour=red"])
-                .unwrap_err()
-                .to_string()
-                .contains("name, status")
+            matches!(
+                &error,
+                Error::InvalidValue { value, expected, .. }
+                    if value == "colour=red" && expected.contains("name, status")
+            ),
+            "{error}"
         );
     }
 

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use protos::management as api;
+use runtime::Error;
 use runtime::engine::foreign::{self, ListedPod};
 use runtime::engine::handle::client::OwnerClient;
 use runtime::engine::status::Outcome;
 use runtime::engine::time::rfc3339;
 use runtime::engine::wire::attach;
 use runtime::engine::wire::errors::to_outcome;
-use runtime::{Error, ErrorKind};
+use runtime::error::OwnerError;
 use serde::Serialize;
 use tokio::net::UnixStream;
 
@@ -106,7 +107,7 @@ impl Match {
 /// namespaces, which share one namespace of containerd.
 fn best<T>(
     mut all: Vec<(Match, T)>,
-    what: &str,
+    what: &'static str,
     wanted: &str,
     id: impl Fn(&T) -> String,
 ) -> CliResult<Option<T>> {
@@ -114,10 +115,11 @@ fn best<T>(
     all.retain(|(fit, _)| best == Some(*fit));
     if all.len() > 1 {
         let ids: Vec<String> = all.iter().map(|(_, found)| id(found)).collect();
-        return Err(Error::Invalid(format!(
-            "{what} {wanted:?} is ambiguous among the pods of containerd: give --namespace, or one of {}",
-            ids.join(", ")
-        ))
+        return Err(Error::Ambiguous {
+            what,
+            id: wanted.to_owned(),
+            matches: ids,
+        }
         .into());
     }
     Ok(all.pop().map(|(_, found)| found))
@@ -131,18 +133,13 @@ impl ForeignContainer {
 
     /// A client of the owner.
     pub(crate) async fn owner(&self) -> CliResult<OwnerClient> {
-        owner(&self.pod)
-            .await
-            .ok_or_else(|| {
-                Error::Remote {
-                    kind: ErrorKind::Unavailable,
-                    message: format!(
-                        "The shim of pod {:?} of {} does not answer: it has ended, or is of an older version",
-                        self.pod.config.id, self.pod.config.managed_by
-                    ),
-                }
-                .into()
-            })
+        owner(&self.pod).await.ok_or_else(|| {
+            let no_answer = OwnerError::NoShim {
+                pod: self.pod.config.id.clone(),
+                manager: self.pod.config.managed_by.to_string(),
+            };
+            Error::from(no_answer).into()
+        })
     }
 
     /// A connection for the streams of a process.
@@ -317,8 +314,12 @@ mod tests {
         let Err(refused) = find(&[(whole, "5a"), (part, "6b"), (whole, "7c")]) else {
             panic!("one of two pods of this name was taken");
         };
-        let refused = refused.to_string();
-        assert!(refused.contains("\"web-0\" is ambiguous"), "{refused}");
-        assert!(refused.contains("one of 5a, 7c"), "{refused}");
+        match refused {
+            crate::error::Error::Runtime(Error::Ambiguous { id, matches, .. }) => {
+                assert_eq!(id, "web-0");
+                assert_eq!(matches, ["5a", "7c"]);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

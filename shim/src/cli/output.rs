@@ -46,16 +46,15 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
 
 /// Prints a value as JSON.
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> CliResult<()> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
+    let mut text =
+        serde_json::to_string_pretty(value).map_err(runtime::Error::encode("the output"))?;
     text.push('\n');
     print(&text)
 }
 
 /// A value as JSON, with times in RFC 3339 instead of the form on disk.
 pub(crate) fn value<T: Serialize>(value: &T) -> CliResult<serde_json::Value> {
-    let mut value = serde_json::to_value(value)
-        .map_err(|e| runtime::Error::Internal(format!("Cannot encode the answer: {e}")))?;
+    let mut value = serde_json::to_value(value).map_err(runtime::Error::encode("the output"))?;
     readable_times(&mut value);
     Ok(value)
 }

@@ -12,7 +12,7 @@ pub(crate) fn environment(given: &[String]) -> Result<Vec<String>> {
     for pair in given {
         let name = pair.split_once('=').map_or(pair.as_str(), |(name, _)| name);
         if name.is_empty() {
-            return Err(Error::Invalid(format!("The variable {pair:?} has no name")));
+            return Err(Error::invalid("variable", pair, "NAME=VALUE or NAME"));
         }
         if name.len() < pair.len() {
             variables.push(pair.clone());
@@ -21,10 +21,9 @@ pub(crate) fn environment(given: &[String]) -> Result<Vec<String>> {
         match std::env::var(name) {
             Ok(value) => variables.push(format!("{name}={value}")),
             Err(VarError::NotPresent) => {}
-            Err(VarError::NotUnicode(_)) => {
-                return Err(Error::Invalid(format!(
-                    "The value of the variable {name} is not UTF-8"
-                )));
+            Err(VarError::NotUnicode(value)) => {
+                let value = value.to_string_lossy().into_owned();
+                return Err(Error::invalid(format!("variable {name}"), value, "UTF-8"));
             }
         }
     }
@@ -32,12 +31,12 @@ pub(crate) fn environment(given: &[String]) -> Result<Vec<String>> {
 }
 
 /// `NAME=VALUE` pairs.
-pub(crate) fn pairs(list: &[String], what: &str) -> Result<BTreeMap<String, String>> {
+pub(crate) fn pairs(list: &[String], what: &'static str) -> Result<BTreeMap<String, String>> {
     list.iter()
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if name.is_empty() {
-                return Err(Error::Invalid(format!("The {what} {pair:?} has no name")));
+                return Err(Error::invalid(what, pair, "NAME=VALUE"));
             }
             Ok((name.to_owned(), value.to_owned()))
         })
@@ -61,7 +60,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64> {
         .and_then(|n| n.checked_mul(factor));
     number
         .filter(|n| *n > 0)
-        .ok_or_else(|| Error::Invalid(format!("invalid size {text:?}: expected NUMBER[k|m|g]")))
+        .ok_or_else(|| Error::invalid("size", text, "NUMBER[k|m|g]"))
 }
 
 /// A signal by name (`TERM`, `SIGTERM`) or number.
@@ -94,8 +93,11 @@ mod tests {
         let found = environment(&list("A=1 B= PATH RUST_KATA_NOT_SET C=x=y")).unwrap();
         assert_eq!(found, ["A=1", "B=", &format!("PATH={path}"), "C=x=y"]);
         for bad in ["=x", "="] {
-            let said = environment(&list(bad)).unwrap_err().to_string();
-            assert!(said.contains("no name"), "{said}");
+            let error = environment(&list(bad)).unwrap_err();
+            assert!(
+                matches!(&error, Error::InvalidValue { value, .. } if value == bad),
+                "{error}"
+            );
         }
     }
 

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use runtime::Result;
+use runtime::error::Context;
 
 use crate::containerd::address::{Address, SOCKET_DIR};
 use crate::containerd::options::Given;
-use crate::error::{Context, Result};
 
 /// The address of the container's shim. containerd reads it after a restart.
 pub const ADDRESS: &str = "address";

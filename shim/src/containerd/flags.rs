@@ -30,16 +30,16 @@ pub struct Flags {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FlagError {
     /// An unknown flag.
-    #[error("Unknown flag {0}; see --help")]
+    #[error("unknown flag {0}; see --help")]
     Unknown(String),
     /// A flag without its value.
-    #[error("Flag {0} needs a value")]
+    #[error("flag {0} needs a value")]
     NoValue(String),
     /// A boolean flag with a value that is not a boolean.
-    #[error("Flag {0} is true or false, not {1:?}")]
+    #[error("flag {0} is true or false, not {1:?}")]
     NotBool(String, String),
     /// A word after the action.
-    #[error("Unexpected argument {0:?}; see --help")]
+    #[error("unexpected argument {0:?}; see --help")]
     Extra(String),
 }
 

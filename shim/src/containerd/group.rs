@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 
 use runtime::container::cri::Dialect;
-
-use crate::error::{Error, Result};
+use runtime::{Error, Result};
 
 /// The relation of a container to its pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +19,9 @@ pub enum Group {
 
 impl Group {
     /// Reads the annotations of a container.
+    ///
+    /// # Errors
+    /// [`Error::Requires`] and [`Error::InvalidValue`] for contradictions.
     pub fn of(annotations: &HashMap<String, String>) -> Result<Self> {
         let Some(dialect) = Dialect::of(annotations) else {
             return Ok(Self::Alone);
@@ -30,13 +32,15 @@ impl Group {
             Some("sandbox") => Ok(Self::Sandbox),
             Some("container") => match annotations.get(sandbox) {
                 Some(id) if !id.is_empty() => Ok(Self::Member(id.clone())),
-                _ => Err(Error::Annotations(format!(
-                    "the annotation {kind}=container needs {sandbox}"
-                ))),
+                _ => {
+                    let what = format!("annotation {kind}=container");
+                    Err(Error::requires(what, format!("annotation {sandbox}")))
+                }
             },
-            Some(other) => Err(Error::Annotations(format!(
-                "the annotation {kind} is \"sandbox\" or \"container\", not {other:?}"
-            ))),
+            Some(other) => {
+                let field = format!("annotation {kind}");
+                Err(Error::invalid(field, other, "sandbox or container"))
+            }
         }
     }
 

@@ -153,15 +153,10 @@ impl PodOwner {
     async fn create_inner(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
         let dir = PathBuf::from(&request.bundle);
         let spec = runtime::load_spec(&dir)?;
-        let group = Group::of(&bundle::annotations(&spec))
-            .map_err(|problem| Error::Invalid(problem.to_string()))?;
+        let group = Group::of(&bundle::annotations(&spec))?;
         if group.pod(&request.id) != self.settings.pod {
-            return Err(Error::Invalid(format!(
-                "Container {:?} belongs to pod {:?}, this is the shim of pod {:?}",
-                request.id,
-                group.pod(&request.id),
-                self.settings.pod
-            )));
+            let expected = format!("{:?}, the pod of this shim", self.settings.pod);
+            return Err(Error::invalid("pod", group.pod(&request.id), expected));
         }
         // This check comes before a VM is started.
         runtime::check_host_namespaces(&spec, !matches!(group, Group::Member(_)))?;
@@ -189,13 +184,13 @@ impl PodOwner {
 
     /// The configuration that the client gave with this call, or with `start`.
     fn configuration(&self, request: &CreateTaskRequest, bundle: &Path) -> Result<Option<PathBuf>> {
-        let given = options::configuration(&request.options)
-            .map_err(|e| Error::Invalid(format!("The runtime options: {e}")))?;
+        let given =
+            options::configuration(&request.options).map_err(Error::decode("runtime options"))?;
         let Some(given) = given else {
             return Ok(self.settings.config.clone());
         };
         let file = bundle::record_config(bundle, given);
-        file.map(Some).map_err(|e| Error::Invalid(e.to_string()))
+        Ok(Some(file?))
     }
 
     async fn create_pod(&self, spec: &Spec, config: Option<&Path>) -> Result<Arc<Pod>> {

@@ -74,9 +74,11 @@ fn launch(flags: &Flags, bootstrap: &Bootstrap, bundle: &Path, address: &Address
         });
     };
     let started = files::write(bundle, files::ADDRESS, address.to_string())
+        .map_err(Error::from)
         .and_then(|()| spawn(flags, bootstrap, bundle, &listener))
         .and_then(|mut child| {
-            files::write(bundle, files::SHIM_PID, child.id().to_string()).inspect_err(|_| {
+            let recorded = files::write(bundle, files::SHIM_PID, child.id().to_string());
+            recorded.map_err(Error::from).inspect_err(|_| {
                 // The child has not served any client yet.
                 let _ = child.kill().and_then(|()| child.wait());
             })

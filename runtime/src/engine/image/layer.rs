@@ -108,7 +108,7 @@ fn check_kind(descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(ImageError::Document {
-        what: format!("Layer {}", descriptor.digest()),
+        what: format!("layer {}", descriptor.digest()),
         problem: format!(
             "its media type {} is not that of a layer",
             descriptor.media_type()

@@ -101,8 +101,8 @@ pub(super) fn resolve(content: &dyn Content, from: &Descriptor) -> Result<Resolv
         }
     }
     Err(ImageError::Document {
-        what: format!("Index {}", from.digest()),
-        problem: "indexes lead to indexes without end".into(),
+        what: format!("index {}", from.digest()),
+        problem: "too many nested indexes".into(),
     }
     .into())
 }
@@ -117,7 +117,7 @@ pub(super) fn read(text: &[u8], digest: &Digest) -> Result<Document> {
         manifests: Option<IgnoredAny>,
         layers: Option<IgnoredAny>,
     }
-    let what = format!("Manifest {digest}");
+    let what = format!("manifest {digest}");
     let wrong = |problem: &str| ImageError::Document {
         what: what.clone(),
         problem: problem.to_owned(),
@@ -167,7 +167,7 @@ fn choose(entries: &[Descriptor], what: &str) -> Result<Descriptor> {
 }
 
 fn complete(content: &dyn Content, digest: &Digest, manifest: &ImageManifest) -> Result<Resolved> {
-    let what = format!("Image {digest}");
+    let what = format!("image {digest}");
     let wrong = |problem: String| ImageError::Document {
         what: what.clone(),
         problem,
@@ -184,7 +184,7 @@ fn complete(content: &dyn Content, digest: &Digest, manifest: &ImageManifest) ->
         .into());
     }
     let text = content.document("configuration", manifest.config())?;
-    let config: ImageConfiguration = parse(&text, &format!("Configuration of {digest}"))?;
+    let config: ImageConfiguration = parse(&text, &format!("configuration of {digest}"))?;
     let arch = Arch::default();
     if *config.os() != Os::Linux || *config.architecture() != arch {
         return Err(ImageError::Platform {

@@ -10,9 +10,10 @@ pub(crate) fn parse_keys(text: &str) -> CliResult<Vec<u8>> {
             // ASCII: Ctrl takes the upper three bits of a letter away.
             Some([c @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Ok(c & 0x1f),
             None if bytes.len() == 1 => Ok(bytes[0]),
-            _ => Err(runtime::Error::Invalid(format!(
-                "Detach key {word:?}: expected a character, or ctrl- with one of a-z @ [ \\ ] ^ _"
-            ))),
+            _ => {
+                let expected = "a character, or ctrl- with one of a-z @ [ \\ ] ^ _";
+                Err(runtime::Error::invalid("detach key", word, expected))
+            }
         }
     };
     let words = text.split(',').filter(|word| !word.is_empty());

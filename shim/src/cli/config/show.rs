@@ -29,9 +29,8 @@ struct Row {
 impl Show {
     pub(crate) fn run(&self, explicit: Option<&Path>) -> CliResult<()> {
         let loaded = Config::load_with_origin(explicit)?;
-        let effective = toml::Table::try_from(&loaded.config).map_err(|e| {
-            runtime::Error::Internal(format!("Cannot encode the configuration: {e}"))
-        })?;
+        let effective = toml::Table::try_from(&loaded.config)
+            .map_err(runtime::Error::encode("the configuration"))?;
         let mut rows = Vec::new();
         collect(&effective, &loaded, "", &mut rows);
         if self.output.is_json() {

@@ -50,7 +50,7 @@ pub(crate) async fn create(
             other => return other,
         }
     }
-    Err(runtime::Error::Internal("No free name for the container was found".into()).into())
+    Err(runtime::Error::NoFreeName { what: "container" }.into())
 }
 
 async fn create_named(

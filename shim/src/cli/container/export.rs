@@ -4,14 +4,13 @@ use std::io::{IsTerminal, Write, stdout};
 use std::path::PathBuf;
 
 use clap::Args;
-use runtime::Error;
 use runtime::engine::files::copy::export;
 
 use super::output_file::OutputFile;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::select::OneContainer;
-use crate::error::Context as _;
+use crate::error::{Context as _, Error};
 
 /// Arguments of `container export`.
 #[derive(Debug, Args)]
@@ -27,8 +26,7 @@ pub(crate) struct Export {
 /// Stdout for an archive; a terminal is refused.
 pub(crate) fn archive_out() -> CliResult<Box<dyn Write + Send>> {
     if stdout().is_terminal() {
-        let problem = "cannot write an archive to a terminal: redirect stdout or name a file";
-        return Err(Error::Invalid(problem.into()).into());
+        return Err(Error::Terminal);
     }
     Ok(Box::new(stdout()))
 }

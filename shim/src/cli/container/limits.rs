@@ -9,6 +9,9 @@ use runtime::{Error, Result};
 use crate::cli::error::spec_error;
 use crate::cli::values::bytes;
 
+/// What a command that changes limits requires.
+pub(crate) const LIMIT: &str = "a limit, such as --memory 512m";
+
 /// The limits of a container.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Limits {
@@ -47,17 +50,13 @@ impl Limits {
             let mut cpu = LinuxCpuBuilder::default();
             if let Some(cpus) = self.cpus {
                 if !(0.01..=512.0).contains(&cpus) {
-                    return Err(Error::Invalid(format!(
-                        "--cpus {cpus}: expected 0.01 to 512"
-                    )));
+                    return Err(Error::invalid("number of CPUs", cpus, "0.01 to 512"));
                 }
                 cpu = cpu.period(100_000u64).quota((cpus * 100_000.0) as i64);
             }
             if let Some(shares) = self.cpu_shares {
                 if !(2..=262_144).contains(&shares) {
-                    return Err(Error::Invalid(format!(
-                        "--cpu-shares {shares}: expected 2 to 262144"
-                    )));
+                    return Err(Error::invalid("CPU shares", shares, "2 to 262144"));
                 }
                 cpu = cpu.shares(shares);
             }

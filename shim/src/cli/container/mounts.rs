@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use oci_spec::runtime::{Mount, MountBuilder};
 use runtime::engine::records::definition::VolumeUse;
+use runtime::error::SpecError;
 use runtime::new_id;
 use runtime::{Error, Result, check_id};
 
@@ -50,10 +51,8 @@ impl Mounts {
         let mut targets = given.targets();
         targets.sort();
         if let Some(twice) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::Invalid(format!(
-                "More than one mount has the target {} in the container",
-                twice[0].display()
-            )));
+            let expected = "one mount for each";
+            return Err(Error::invalid("mount target", twice[0].display(), expected));
         }
         for target in image {
             if !targets.contains(target) {
@@ -83,22 +82,23 @@ enum MountSource {
 
 /// `[NAME|PATH:]DIR[:OPTIONS]`.
 fn volume(text: &str) -> Result<MountSource> {
-    let bad = |problem: &str| Error::Invalid(format!("--volume {text}: {problem}"));
+    let bad = |expected: &'static str| Error::invalid("volume", text, expected);
+    let bad_option = |option: &str, expected: &'static str| {
+        Error::invalid(format!("option of the volume {text:?}"), option, expected)
+    };
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
         [target] => (None, target, ""),
         [source, target] => (Some(source), target, ""),
         [source, target, options] => (Some(source), target, options),
-        _ => return Err(bad("expected [NAME|PATH:]DIR[:OPTIONS]")),
+        _ => return Err(bad("[NAME|PATH:]DIR[:OPTIONS]")),
     };
     if !target.starts_with('/') {
-        return Err(bad(&format!(
-            "{target:?} is not an absolute path in the container"
-        )));
+        return Err(bad("an absolute path in the container"));
     }
     let target = plain(target);
     if target == Path::new("/") {
-        return Err(bad("nothing can be mounted over the container's root"));
+        return Err(bad("a directory other than the container's root"));
     }
     let of_host = source.is_some_and(|source| source.starts_with(['/', '.']));
     let mut copy = true;
@@ -113,21 +113,20 @@ fn volume(text: &str) -> Result<MountSource> {
             // podman's SELinux labels; the VM needs none.
             "z" | "Z" => {}
             "shared" | "rshared" => {
-                return Err(bad(&format!(
-                    "{option} is not supported: mounts made in a VM do not propagate to the host; use rslave or rprivate"
-                )));
+                return Err(SpecError::SharedPropagation {
+                    what: format!("volume {text:?}"),
+                    propagation: option.to_owned(),
+                }
+                .into());
             }
             "bind" | "rbind" if of_host => bind = option,
             "private" | "rprivate" | "slave" | "rslave" if of_host => propagation = option,
             other if of_host => {
-                return Err(bad(&format!(
-                    "invalid option {other:?}: expected ro, rw, bind, rbind, private, rprivate, slave or rslave"
-                )));
+                let expected = "ro, rw, bind, rbind, private, rprivate, slave or rslave";
+                return Err(bad_option(other, expected));
             }
             other => {
-                return Err(bad(&format!(
-                    "invalid option {other:?}: expected ro, rw, copy or nocopy"
-                )));
+                return Err(bad_option(other, "ro, rw, copy or nocopy"));
             }
         }
     }
@@ -137,14 +136,14 @@ fn volume(text: &str) -> Result<MountSource> {
         Some(path) if of_host => {
             let path = Path::new(path)
                 .canonicalize()
-                .map_err(|e| bad(&format!("{path}: {e}")))?;
+                .map_err(Error::invalid_path("source of a volume", path))?;
             let options = format!("{bind},{propagation},{access}");
             let target = target.to_string_lossy();
             let bind = mount(&target, "bind", &path.to_string_lossy(), &options)?;
             Ok(MountSource::Host(bind))
         }
         Some(name) => {
-            check_id("volume name", name).map_err(|e| bad(&e.to_string()))?;
+            check_id("volume name", name)?;
             Ok(MountSource::Volume(VolumeUse {
                 name: name.to_owned(),
                 anonymous: false,
@@ -209,9 +208,8 @@ fn default_mounts() -> Result<Vec<Mount>> {
 
 fn mount(target: &str, kind: &str, source: &str, options: &str) -> Result<Mount> {
     if !target.starts_with('/') {
-        return Err(Error::Invalid(format!(
-            "{target:?} is not an absolute path in the container"
-        )));
+        let expected = "an absolute path in the container";
+        return Err(Error::invalid("mount target", target, expected));
     }
     MountBuilder::default()
         .destination(target)

@@ -162,10 +162,10 @@ impl Options {
         definition.restart = self.restart.parse::<RestartPolicy>()?;
         definition.remove_at_exit = self.rm;
         if self.rm && definition.restart != RestartPolicy::No {
-            return Err(Error::Invalid(
-                "--rm and --restart cannot be combined: a removed container is not restarted"
-                    .into(),
-            ));
+            return Err(Error::Conflict {
+                option: "--rm",
+                with: "--restart",
+            });
         }
         Ok(definition)
     }
@@ -182,11 +182,10 @@ impl Options {
         let directory = self
             .rootfs
             .as_ref()
-            .ok_or_else(|| Error::Invalid("A container needs --image or --rootfs DIR".into()))?;
-        let directory = directory.canonicalize().map_err(|e| {
-            Error::Invalid(format!("The root file system {}: {e}", directory.display()))
-        })?;
-        Ok(Rootfs::Directory(directory))
+            .ok_or_else(|| Error::requires("a container", "--image or --rootfs DIR"))?;
+        let found = directory.canonicalize();
+        let found = found.map_err(Error::invalid_path("root file system", directory))?;
+        Ok(Rootfs::Directory(found))
     }
 
     /// The image's configuration with the arguments applied.

@@ -65,8 +65,7 @@ impl Start {
             return self.attach(context).await;
         }
         if !self.preserve.is_empty() {
-            let problem = "descriptors can be passed with --attach only: add it".to_owned();
-            return Err(runtime::Error::Invalid(problem).into());
+            return Err(runtime::Error::requires("passing descriptors", "--attach").into());
         }
         let dependencies = !self.no_dependencies;
         let which = if self.all {
@@ -110,8 +109,7 @@ impl Start {
 
     async fn attach(self, context: &Context) -> CliResult<u8> {
         let [wanted] = self.containers.as_slice() else {
-            let problem = "start --attach takes one container".to_owned();
-            return Err(runtime::Error::Invalid(problem).into());
+            return Err(runtime::Error::requires("--attach", "exactly one container").into());
         };
         let (pod, name) = context.container(wanted)?;
         let definition = pod.view()?.container(&name)?.definition.clone();

@@ -3,7 +3,7 @@
 use clap::Args;
 use runtime::Error;
 
-use super::limits::Limits;
+use super::limits::{LIMIT, Limits};
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::output::print;
@@ -22,8 +22,7 @@ pub(crate) struct Update {
 impl Update {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         if self.limits.is_empty() {
-            let problem = "container update: give a limit to change, such as --memory 512m";
-            return Err(Error::Invalid(problem.into()).into());
+            return Err(Error::requires("container update", LIMIT).into());
         }
         let resources = self.limits.resources()?;
         for (pod, names) in self.which.by_pod(context)? {

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 use runtime::Error;
 use runtime::engine::wire::changes::Change;
+use runtime::error::Cause;
 
-use crate::cli::container::limits::Limits;
+use crate::cli::container::limits::{LIMIT, Limits};
 use crate::cli::context::Context;
 use crate::cli::error::{CliResult, report_errors};
 use crate::cli::output::print;
@@ -76,7 +77,7 @@ struct Update {
     limits: Limits,
 }
 
-fn update<'a>(words: impl Iterator<Item = &'a str>) -> Result<Change, String> {
+fn update<'a>(words: impl Iterator<Item = &'a str>) -> Result<Change, Cause> {
     let update = Update::try_parse_from(words).map_err(|e| {
         // The first line is the error, the others are the usage.
         let said = e.to_string();
@@ -84,9 +85,9 @@ fn update<'a>(words: impl Iterator<Item = &'a str>) -> Result<Change, String> {
         first.trim_start_matches("error: ").to_owned()
     })?;
     if update.limits.is_empty() {
-        return Err("expected a limit, such as --memory 512m".into());
+        return Err(Error::requires("update", LIMIT).into());
     }
-    let resources = update.limits.resources().map_err(|e| e.to_string())?;
+    let resources = update.limits.resources()?;
     Ok(Change::Update {
         container: update.container,
         resources: Box::new(resources),
@@ -94,18 +95,24 @@ fn update<'a>(words: impl Iterator<Item = &'a str>) -> Result<Change, String> {
 }
 
 /// Parses a line.
-fn change(line: &str) -> Result<Change, Error> {
+fn change(line: &str) -> CliResult<Change> {
+    parse(line).map_err(|source| crate::error::Error::Change {
+        line: line.to_owned(),
+        source,
+    })
+}
+
+fn parse(line: &str) -> Result<Change, Cause> {
     let mut words = line.split_whitespace();
     let word = words.next().unwrap_or_default();
     if word == "update" {
-        return update(words).map_err(|e| Error::Invalid(format!("The change {line:?}: {e}")));
+        return update(words);
     }
     let containers: Vec<String> = words.map(str::to_owned).collect();
     let (verb, how) = match word.split_once('=') {
         Some((verb, how)) => (verb, Some(how)),
         None => (word, None),
     };
-    let bad = |problem: &str| Err(Error::Invalid(format!("The change {line:?}: {problem}")));
     Ok(match (verb, how) {
         ("init", None) => Change::Init(containers),
         ("start", None) => Change::Start {
@@ -128,7 +135,7 @@ fn change(line: &str) -> Result<Change, Error> {
                 signal: signal as u32,
                 all: false,
             },
-            Err(problem) => return bad(&problem),
+            Err(problem) => return Err(problem.into()),
         },
         ("rm", None | Some("force")) => Change::Remove {
             containers,
@@ -136,7 +143,8 @@ fn change(line: &str) -> Result<Change, Error> {
             seconds: None,
         },
         _ => {
-            return bad("expected init, start, stop, restart, pause, unpause, kill, rm or update");
+            let expected = "init, start, stop, restart, pause, unpause, kill, rm or update";
+            return Err(Error::invalid("verb", word, expected).into());
         }
     })
 }

@@ -129,8 +129,7 @@ impl Create {
             "continue" => ExitPolicy::Continue,
             "stop" => ExitPolicy::Stop,
             other => {
-                let problem = format!("--exit-policy {other}: expected continue or stop");
-                return Err(Error::Invalid(problem).into());
+                return Err(Error::invalid("exit policy", other, "continue or stop").into());
             }
         };
         pod.cgroup_parent = self.cgroup_parent;
@@ -159,20 +158,19 @@ fn hook(line: &str, timeout: u32) -> Result<Hook, Error> {
     let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     let program = words.first().filter(|program| program.starts_with('/'));
     let Some(program) = program else {
-        return Err(Error::Invalid(format!(
-            "The hook {line:?}: expected the absolute path of a program first"
-        )));
+        let expected = "the absolute path of a program first";
+        return Err(Error::invalid("hook", line, expected));
     };
-    if !std::path::Path::new(program).is_file() {
-        return Err(Error::Invalid(format!(
-            "The hook {line:?}: {program} is not a file"
-        )));
-    }
+    let found = std::fs::metadata(program).and_then(|found| match found.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
+    });
+    found.map_err(Error::invalid_path("program of a hook", program))?;
     let hook = HookBuilder::default()
         .path(program)
         .timeout(i64::from(timeout.max(1)))
         .args(words);
-    hook.build().map_err(|e| Error::Internal(e.to_string()))
+    hook.build().map_err(Error::encode("the hook"))
 }
 
 fn shared(list: &str) -> Result<BTreeSet<SharedNamespace>, Error> {
@@ -189,9 +187,10 @@ fn shared(list: &str) -> Result<BTreeSet<SharedNamespace>, Error> {
             "ipc" => Ok(SharedNamespace::Ipc),
             "uts" => Ok(SharedNamespace::Uts),
             "pid" => Ok(SharedNamespace::Pid),
-            other => Err(Error::Invalid(format!(
-                "--share {other}: expected net, ipc, uts, pid or none"
-            ))),
+            other => {
+                let expected = "net, ipc, uts, pid or none";
+                Err(Error::invalid("namespace", other, expected))
+            }
         })
         .collect()
 }
@@ -213,12 +212,10 @@ mod tests {
         );
         assert_eq!(shared("pid").unwrap(), BTreeSet::from([Pid]));
         assert!(shared("none").unwrap().is_empty() && shared("").unwrap().is_empty());
-        assert!(
-            shared("mount")
-                .unwrap_err()
-                .to_string()
-                .contains("--share mount")
-        );
+        assert!(matches!(
+            shared("mount"),
+            Err(Error::InvalidValue { value, .. }) if value == "mount"
+        ));
     }
 
     #[test]

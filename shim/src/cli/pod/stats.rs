@@ -8,6 +8,7 @@ use clap::Args;
 use protobuf::Message;
 use protos::agent::StatsResponse;
 use runtime::engine::handle::client::OwnerClient;
+use runtime::error::OwnerError;
 use serde::Serialize;
 
 use crate::cli::arguments::OutputFormat;
@@ -180,7 +181,7 @@ impl Pod {
         let mut rows = Vec::new();
         for container in &answer.containers {
             let stats = StatsResponse::parse_from_bytes(&container.stats)
-                .map_err(|e| runtime::Error::Internal(format!("The owner's answer: {e}")))?;
+                .map_err(|e| runtime::Error::from(OwnerError::Answer(e.into())))?;
             let (name, at) = (&container.container, container.read_at);
             rows.push(row(self.name(), name, &stats, at));
         }

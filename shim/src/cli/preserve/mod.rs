@@ -23,6 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::SFlag;
 use protos::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, management as api};
+use runtime::error::DescriptorError;
 use runtime::{Direction, Error};
 use tokio::sync::oneshot;
 
@@ -65,10 +66,10 @@ impl Preserve {
     /// Takes the descriptors. Must be called before any other descriptor is opened.
     pub(crate) fn take(&mut self) -> CliResult<()> {
         if self.preserve_fds as usize > MAX_DESCRIPTORS {
-            return Err(Error::Invalid(format!(
-                "--preserve-fds {}: at most {MAX_DESCRIPTORS} descriptors can be passed on",
-                self.preserve_fds
-            ))
+            return Err(Error::from(DescriptorError::TooMany {
+                count: self.preserve_fds as usize,
+                most: MAX_DESCRIPTORS,
+            })
             .into());
         }
         let range = FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + self.preserve_fds;
@@ -93,14 +94,13 @@ impl Preserve {
 
 impl Preserved {
     fn take(number: u32) -> Result<Self, Error> {
-        let (direction, socket) = look(number as RawFd)
-            .map_err(|why| Error::Invalid(format!("Descriptor {number} {why}")))?;
+        let (direction, socket) = look(number)?;
         // SAFETY: it is open, and does not belong to this program, which has not opened any
         // yet.
         let fd = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
         // Programs that this one starts must not get it.
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
-            .map_err(|e| Error::Invalid(format!("Descriptor {number}: {e}")))?;
+            .map_err(|e| system(number, e.into()))?;
         Ok(Self {
             number,
             direction,
@@ -152,44 +152,42 @@ fn thread(number: u32, work: impl FnOnce() + Send + 'static) -> CliResult<()> {
     Ok(())
 }
 
+fn system(number: u32, source: io::Error) -> DescriptorError {
+    DescriptorError::System { number, source }
+}
+
 /// The direction of a descriptor's bytes, and whether it is a socket. The error says why it
 /// cannot be used as a stream, and the way out.
-fn look(number: RawFd) -> Result<(Direction, bool), String> {
-    const NO_STREAM: &str = "a VM can be given files, pipes, terminals and stream sockets only";
+fn look(number: u32) -> Result<(Direction, bool), DescriptorError> {
+    let fd = number as RawFd;
+    let no_stream = |found| Err(DescriptorError::NoStream { number, found });
     // SAFETY: a plain system call; the result is not used if the descriptor is not open.
-    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     if flags < 0 {
-        return Err(format!(
-            "is not open: open it, as {number}<FILE or {number}>FILE do in a shell, or name fewer"
-        ));
+        return Err(DescriptorError::NotOpen { number });
     }
     // SAFETY: it is open, and is not closed during this function.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let stat = nix::sys::stat::fstat(fd).map_err(|e| format!("cannot be looked at: {e}"))?;
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let stat = nix::sys::stat::fstat(fd).map_err(|e| system(number, e.into()))?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     if flags & libc::O_PATH != 0 || kind == SFlag::S_IFDIR {
-        return Err(format!("is a directory or a mere path: {NO_STREAM}"));
+        return no_stream("a directory or a path only");
     }
     if kind == SFlag::S_IFSOCK {
         let stream = getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream);
         if !stream || getsockopt(&fd, sockopt::AcceptConn) != Ok(false) {
-            return Err(format!(
-                "is a socket that is no connected stream: {NO_STREAM}"
-            ));
+            return no_stream("a socket that is not a connected stream");
         }
         return Ok((Direction::Both, true));
     }
     match flags & libc::O_ACCMODE {
-        libc::O_RDONLY if kind.is_empty() => Err(format!("is no stream: {NO_STREAM}")),
+        libc::O_RDONLY if kind.is_empty() => no_stream("an anonymous file"),
         libc::O_RDONLY => Ok((Direction::In, false)),
         libc::O_WRONLY => Ok((Direction::Out, false)),
         _ if kind == SFlag::S_IFCHR => Ok((Direction::Both, false)),
         // Reading ahead of the process would change the position in the file, or take data out
         // of the pipe.
-        _ => Err(format!(
-            "is open for reading and writing, which a stream cannot be: open it for one of the \
-             two, as {number}<FILE and {number}>FILE do in a shell"
-        )),
+        _ => Err(DescriptorError::BothWays { number }),
     }
 }
 

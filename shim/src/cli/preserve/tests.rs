@@ -5,8 +5,12 @@ use super::*;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 
-fn direction(fd: &impl AsRawFd) -> Result<Direction, String> {
-    look(fd.as_raw_fd()).map(|(direction, _)| direction)
+fn found(fd: &impl AsRawFd) -> Result<(Direction, bool), DescriptorError> {
+    look(fd.as_raw_fd() as u32)
+}
+
+fn direction(fd: &impl AsRawFd) -> Direction {
+    found(fd).unwrap().0
 }
 
 #[test]
@@ -14,15 +18,15 @@ fn the_way_is_that_of_the_descriptor() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let written = File::create(&path).unwrap();
-    assert_eq!(direction(&written), Ok(Direction::Out));
-    assert_eq!(direction(&File::open(&path).unwrap()), Ok(Direction::In));
+    assert_eq!(direction(&written), Direction::Out);
+    assert_eq!(direction(&File::open(&path).unwrap()), Direction::In);
     let (read, write) = io::pipe().unwrap();
-    assert_eq!(direction(&read), Ok(Direction::In));
-    assert_eq!(direction(&write), Ok(Direction::Out));
+    assert_eq!(direction(&read), Direction::In);
+    assert_eq!(direction(&write), Direction::Out);
     let (socket, _peer) = UnixStream::pair().unwrap();
-    assert_eq!(look(socket.as_raw_fd()), Ok((Direction::Both, true)));
+    assert_eq!(found(&socket).unwrap(), (Direction::Both, true));
     let null = File::options().read(true).write(true).open("/dev/null");
-    assert_eq!(direction(&null.unwrap()), Ok(Direction::Both));
+    assert_eq!(direction(&null.unwrap()), Direction::Both);
 }
 
 #[test]
@@ -31,27 +35,25 @@ fn what_is_no_stream_is_refused_with_the_cure() {
     let path = dir.path().join("file");
     std::fs::write(&path, "").unwrap();
     let both = File::options().read(true).write(true).open(&path).unwrap();
-    assert!(
-        direction(&both)
-            .unwrap_err()
-            .contains("open it for one of the two")
-    );
+    assert!(matches!(
+        found(&both),
+        Err(DescriptorError::BothWays { .. })
+    ));
     let folder = File::open(dir.path()).unwrap();
-    assert!(direction(&folder).unwrap_err().contains("directory"));
+    let no_stream = |fd: &dyn AsRawFd| match look(fd.as_raw_fd() as u32) {
+        Err(DescriptorError::NoStream { found, .. }) => found,
+        other => panic!("{other:?}"),
+    };
+    assert!(no_stream(&folder).contains("directory"));
     let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
-    assert!(
-        direction(&listener)
-            .unwrap_err()
-            .contains("no connected stream")
-    );
+    assert!(no_stream(&listener).contains("not a connected stream"));
     let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
-    assert!(
-        direction(&datagrams)
-            .unwrap_err()
-            .contains("no connected stream")
-    );
+    assert!(no_stream(&datagrams).contains("not a connected stream"));
     // A number that is never open.
-    assert!(look(1_000_000).unwrap_err().contains("is not open"));
+    assert!(matches!(
+        look(1_000_000),
+        Err(DescriptorError::NotOpen { number: 1_000_000 })
+    ));
 }
 
 #[test]
@@ -62,11 +64,21 @@ fn what_cannot_be_asked_for_is_refused_before_anything_is_taken() {
             preserve_fd: preserve_fd.to_vec(),
             taken: Vec::new(),
         };
-        asked.take().unwrap_err().to_string()
+        match asked.take().unwrap_err() {
+            crate::error::Error::Runtime(Error::Descriptor(error)) => error,
+            other => panic!("{other:?}"),
+        }
     };
-    assert!(problem(65, &[]).contains("at most 64"));
-    assert!(problem(0, &[2]).contains("Descriptor 2 "));
-    assert!(problem(0, &[1024]).contains("Descriptor 1024 "));
+    assert!(matches!(
+        problem(65, &[]),
+        DescriptorError::TooMany { count: 65, .. }
+    ));
+    for number in [2, 1024] {
+        match problem(0, &[number]) {
+            DescriptorError::OutOfRange { number: found, .. } => assert_eq!(found, number),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// A served descriptor, and the socket's other end.

@@ -45,11 +45,11 @@ impl Attributes {
         let header = &entry.header;
         let number = |n: std::io::Result<u64>| n.ok().and_then(|n| u32::try_from(n).ok());
         let (Some(uid), Some(gid)) = (number(header.uid()), number(header.gid())) else {
-            return Err(Failure::Refused("its owner is no 32-bit number"));
+            return Err(Failure::Refused("its owner is not a 32-bit number"));
         };
         let mode = header
             .mode()
-            .map_err(|_| Failure::Refused("its mode is no number"))?;
+            .map_err(|_| Failure::Refused("its mode is not a number"))?;
         let seconds = header.mtime().ok().and_then(|s| i64::try_from(s).ok());
         let mut attributes = Self {
             uid,
@@ -66,17 +66,19 @@ impl Attributes {
 
     fn extend(&mut self, key: &str, value: &[u8], sparse: bool) -> Result<(), Failure> {
         if key == "mtime" {
-            self.mtime = time(value).ok_or(Failure::Refused("its time is no number"))?;
+            self.mtime = time(value).ok_or(Failure::Refused("its time is not a number"))?;
         } else if key.starts_with(sparse::RECORD) && !sparse {
             return Err(Failure::Refused(
-                "it is a sparse file of another form than GNU's 1.0",
+                "it is a sparse file in another format than GNU's 1.0",
             ));
         } else if let Some(name) = key.strip_prefix(XATTR) {
             if name.starts_with(OVERLAY) {
-                return Err(Failure::Refused("it has an attribute of overlayfs's own"));
+                return Err(Failure::Refused(
+                    "it has an attribute that is reserved for overlayfs",
+                ));
             }
             let name = CString::new(name)
-                .map_err(|_| Failure::Refused("an attribute's name has a NUL in it"))?;
+                .map_err(|_| Failure::Refused("the name of an attribute contains a NUL"))?;
             self.xattrs.push((name, value.to_vec()));
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::error::{CopyError, CopyProblem, Error};
 #[derive(Debug, thiserror::Error)]
 pub(in crate::engine) enum UnpackError {
     /// The archive is malformed.
-    #[error("no sound tar archive: {0}")]
+    #[error("not a valid tar archive: {0}")]
     Archive(io::Error),
     /// An entry could not be made.
     #[error("entry {entry:?}: {failure}")]

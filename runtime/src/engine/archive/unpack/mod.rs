@@ -156,7 +156,7 @@ fn make_entry(
         EntryType::Char | EntryType::Block | EntryType::Fifo => {
             tree.node(path, entry.kind, &entry.header, attributes)?;
         }
-        _ => return Err(Failure::Refused("it is of no kind that a layer may have")),
+        _ => return Err(Failure::Refused("its type is not allowed in a layer")),
     }
     Ok(0)
 }

@@ -37,13 +37,13 @@ impl EntryPath {
             return Err(Failure::Refused("its name is absolute"));
         }
         if name.contains(&0) {
-            return Err(Failure::Refused("its name has a NUL in it"));
+            return Err(Failure::Refused("its name contains a NUL"));
         }
         let mut path = PathBuf::new();
         for part in name.split(|byte| *byte == b'/') {
             match part {
                 b"" | b"." => {}
-                b".." => return Err(Failure::Refused("its name has .. in it")),
+                b".." => return Err(Failure::Refused("its name contains ..")),
                 part => path.push(OsStr::from_bytes(part)),
             }
         }
@@ -62,14 +62,14 @@ impl EntryPath {
         };
         let mut above = parent.iter();
         if above.any(|part| part.as_bytes().starts_with(WHITEOUT)) {
-            return Err(Failure::Refused("it is in a whiteout"));
+            return Err(Failure::Refused("it lies below a whiteout"));
         }
         let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) else {
             return Ok(None);
         };
         match hidden {
             OPAQUE => Ok(Some(Hidden::Directory)),
-            b"" | b"." | b".." => Err(Failure::Refused("it is a whiteout of no name")),
+            b"" | b"." | b".." => Err(Failure::Refused("it is a whiteout without a name")),
             other if other.starts_with(AUFS) => Ok(Some(Hidden::Nothing)),
             other => Ok(Some(Hidden::Name(OsStr::from_bytes(other)))),
         }

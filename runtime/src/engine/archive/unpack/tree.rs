@@ -198,14 +198,16 @@ impl Tree {
         let (dir, name) = self.place(path)?;
         let from = match self.resolve(from) {
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                return Err(Failure::Refused("it is a hard link to what is not there"));
+                return Err(Failure::Refused(
+                    "it is a hard link to a file that does not exist",
+                ));
             }
             other => other.map_err(|e| Failure::io("resolve the target of", e))?,
         };
         match there(from.as_fd(), file)? {
-            There::Nothing | There::Whiteout => {
-                Err(Failure::Refused("it is a hard link to what is not there"))
-            }
+            There::Nothing | There::Whiteout => Err(Failure::Refused(
+                "it is a hard link to a file that does not exist",
+            )),
             There::Directory => Err(Failure::Refused("it is a hard link to a directory")),
             There::Other => linkat(&from, file, &dir, name, AtFlags::empty())
                 .map_err(|e| Failure::io("link", e)),
@@ -222,7 +224,7 @@ impl Tree {
     ) -> Made<()> {
         let number = |n: io::Result<Option<u32>>| match n {
             Ok(n) => Ok(n.unwrap_or(0)),
-            Err(_) => Err(Failure::Refused("its device number is no number")),
+            Err(_) => Err(Failure::Refused("its device number is not a number")),
         };
         let device = || {
             let major = number(header.device_major())?;
@@ -271,7 +273,7 @@ impl Tree {
     /// The directory and the name for an entry; an existing file of that name has been removed.
     fn place<'a>(&mut self, path: &'a EntryPath) -> Made<(OwnedFd, &'a OsStr)> {
         let Some((parent, name)) = path.split() else {
-            return Err(Failure::Refused("the root of a layer is a directory"));
+            return Err(Failure::Refused("the root of a layer must be a directory"));
         };
         let dir = self.parent(parent)?;
         clear(dir.as_fd(), name)?;
@@ -300,7 +302,7 @@ impl Tree {
                 Err(e) => return Err(Failure::io("resolve the directory of", e)),
             }
             if there(dir.as_fd(), part)? == There::Other {
-                return Err(Failure::Refused("what it is to be in is no directory"));
+                return Err(Failure::Refused("its parent is not a directory"));
             }
             let made = self.make_directory(dir.as_fd(), part)?;
             if let Some(below) = self.below(&above.join(part))? {
@@ -419,9 +421,7 @@ fn clear(dir: BorrowedFd<'_>, name: &OsStr) -> Made<()> {
 fn inode(dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> Made<Inode> {
     let inode = Inode::at(dir, name).map_err(|e| Failure::io("open", e))?;
     if inode.kind() != kind {
-        return Err(Failure::Refused(
-            "something else was put in its place meanwhile",
-        ));
+        return Err(Failure::Refused("it was replaced meanwhile"));
     }
     Ok(inode)
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 pub enum ImageError {
     /// The reference cannot be read.
     #[error(
-        "{text:?} names no image: {problem}; it is a name as in quay.io/org/app:1, oci:DIR[:tag] or oci-archive:FILE[:tag]"
+        "invalid image reference {text:?}: {problem}; expected a name such as quay.io/org/app:1, oci:DIR[:tag] or oci-archive:FILE[:tag]"
     )]
     Reference {
         /// The reference as it was given.
@@ -25,9 +25,7 @@ pub enum ImageError {
         problem: String,
     },
     /// Content does not match its digest.
-    #[error(
-        "Content of digest {expected} was changed or damaged: it has {found}; get the image anew"
-    )]
+    #[error("content of digest {expected} is damaged: its digest is {found}; pull the image again")]
     Digest {
         /// The digest in the document that refers to the content.
         expected: String,
@@ -35,7 +33,7 @@ pub enum ImageError {
         found: String,
     },
     /// Content does not have the length in its descriptor.
-    #[error("Content {digest} is not the {expected} bytes that its descriptor says")]
+    #[error("content {digest} does not have the {expected} bytes of its descriptor")]
     Size {
         /// The content.
         digest: String,
@@ -43,7 +41,9 @@ pub enum ImageError {
         expected: u64,
     },
     /// An unpacked layer does not match the image's configuration.
-    #[error("Layer {layer}: unpacked it has the diff id {found}, but the image says {expected}")]
+    #[error(
+        "invalid diff id {found} of layer {layer}: expected {expected}, as the image's configuration says"
+    )]
     DiffId {
         /// The layer's digest.
         layer: String,
@@ -53,10 +53,10 @@ pub enum ImageError {
         found: String,
     },
     /// A digest's algorithm is not supported.
-    #[error("Digest {0:?}: only sha256 and sha512 are supported")]
+    #[error("unsupported digest {0:?}: expected sha256 or sha512")]
     Algorithm(String),
     /// A document is too long.
-    #[error("{what} of {size} bytes: more than {limit} are not read")]
+    #[error("{what} is too large: {size} bytes of at most {limit}")]
     TooLarge {
         /// The document.
         what: String,
@@ -66,7 +66,7 @@ pub enum ImageError {
         limit: u64,
     },
     /// A document is not JSON of its kind.
-    #[error("{what} cannot be read: {source}")]
+    #[error("cannot read {what}: {source}")]
     Json {
         /// The document.
         what: String,
@@ -82,7 +82,7 @@ pub enum ImageError {
         problem: String,
     },
     /// The image does not exist for this machine.
-    #[error("{image} is not for {wanted}: there is {there}")]
+    #[error("{image} is not available for {wanted}: it is for {there}")]
     Platform {
         /// The image or index.
         image: String,
@@ -102,7 +102,7 @@ pub enum ImageError {
         there: String,
     },
     /// A file of a layout cannot be read.
-    #[error("Cannot read {what}: {source}")]
+    #[error("cannot read {what}: {source}")]
     Read {
         /// The file.
         what: String,
@@ -110,7 +110,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// A layer is not an archive.
-    #[error("Layer {layer} is no sound tar archive: {source}")]
+    #[error("layer {layer} is not a valid tar archive: {source}")]
     Archive {
         /// The layer's digest.
         layer: String,
@@ -118,7 +118,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// A layer has an entry that is refused.
-    #[error("Layer {layer}: entry {entry:?} is refused: {problem}")]
+    #[error("layer {layer}: entry {entry:?} is refused: {problem}")]
     Entry {
         /// The layer's digest.
         layer: String,
@@ -128,7 +128,7 @@ pub enum ImageError {
         problem: &'static str,
     },
     /// An entry of a layer cannot be made.
-    #[error("Layer {layer}: cannot {action} {entry:?}: {source}")]
+    #[error("layer {layer}: cannot {action} {entry:?}: {source}")]
     Unpack {
         /// The layer's digest.
         layer: String,
@@ -141,7 +141,7 @@ pub enum ImageError {
     },
     /// A registry refuses, or does not answer.
     #[cfg(feature = "pull")]
-    #[error("Cannot pull {image}: {source}")]
+    #[error("cannot pull {image}: {source}")]
     Registry {
         /// The image.
         image: String,
@@ -149,7 +149,7 @@ pub enum ImageError {
         source: Box<RegistryError>,
     },
     /// The file of credentials cannot be used.
-    #[error("Credentials in {file}: {problem}")]
+    #[error("credentials in {file}: {problem}")]
     Credentials {
         /// The file.
         file: String,
@@ -167,7 +167,7 @@ pub enum ImageError {
     },
     /// Containers use the image.
     #[error(
-        "Image {image} is in use by container(s) {}: remove them first, or use --force, which removes them", users.join(", ")
+        "image {image} is in use by container(s) {}: remove them first, or use --force, which removes them", users.join(", ")
     )]
     InUse {
         /// The image.
@@ -177,7 +177,7 @@ pub enum ImageError {
     },
     /// The image has other names, which would be removed, too.
     #[error(
-        "Image {image} has several names ({}): name one of them, or use --force to remove all", names.join(", ")
+        "image {image} has several names ({}): name one of them, or use --force to remove all", names.join(", ")
     )]
     ManyNames {
         /// The image's id.

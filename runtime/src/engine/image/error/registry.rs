@@ -9,16 +9,16 @@ pub enum RegistryError {
     #[error("{}", whole(.0))]
     Request(#[from] reqwest::Error),
     /// An answer takes too long.
-    #[error("The registry takes too long to answer")]
+    #[error("the registry does not answer in time")]
     Slow,
     /// The credentials are missing or wrong.
-    #[error("Not authorized: {url}; log in with `podman login` or give --creds")]
+    #[error("not authorized: {url}; log in with `podman login` or give --creds")]
     Unauthorized {
         /// The requested address.
         url: String,
     },
     /// The registry refuses.
-    #[error("The registry answers {status} to {url}{}{message}", if message.is_empty() { "" } else { ": " })]
+    #[error("the registry answered {status} to {url}{}{message}", if message.is_empty() { "" } else { ": " })]
     Refused {
         /// The HTTP status code.
         status: u16,
@@ -39,14 +39,14 @@ pub enum RegistryError {
     },
     /// The registry names an address for tokens that would get the password unencrypted.
     #[error(
-        "The registry wants a token to be fetched from {realm:?}, which is no https address: --tls-verify=false allows it"
+        "the registry refers to {realm:?} for a token, which is not an https address: use --tls-verify=false to allow it"
     )]
     Realm {
         /// The address.
         realm: String,
     },
     /// The answer to a request for a token is invalid.
-    #[error("No token for the registry: {0}")]
+    #[error("cannot get a token for the registry: {0}")]
     Token(String),
 }
 

@@ -93,7 +93,7 @@ impl Puller {
                     let config = manifest.config();
                     if config.size() > MAX_DOCUMENT {
                         return Err(ImageError::TooLarge {
-                            what: format!("Configuration of {}", self.reference.whole()),
+                            what: format!("configuration of {}", self.reference.whole()),
                             size: config.size(),
                             limit: MAX_DOCUMENT,
                         }
@@ -106,7 +106,7 @@ impl Puller {
         }
         Err(ImageError::Document {
             what: self.reference.whole(),
-            problem: "indexes lead to indexes without end".into(),
+            problem: "too many nested indexes".into(),
         }
         .into())
     }
