@@ -64,15 +64,15 @@ pub enum Error {
     Container {
         /// The container.
         container: String,
-        /// Why.
-        source: runtime::Error,
+        /// The cause.
+        source: Box<runtime::Error>,
     },
     /// A line of a batch is not a change.
     #[error("invalid change {line:?}: {source}")]
     Change {
         /// The line.
         line: String,
-        /// Why.
+        /// The cause.
         source: runtime::error::Cause,
     },
     /// An archive would be written to a terminal.

@@ -129,10 +129,6 @@ pub enum Error {
         /// The cause.
         source: Cause,
     },
-    /// The request, bundle, spec or configuration is wrong; the text names the field and the
-    /// remedy.
-    #[error("{0}")]
-    Invalid(String),
     /// A file of the bundle, the configuration or the state cannot be used.
     #[error("{}: {problem}", path.display())]
     BadFile {
@@ -326,9 +322,6 @@ pub enum Error {
         /// The panic or the cancellation.
         source: Cause,
     },
-    /// A background task of the runtime ended unexpectedly.
-    #[error("internal error: {0}")]
-    Internal(String),
 }
 
 impl Error {
@@ -340,8 +333,7 @@ impl Error {
             Self::WrongState { .. } | Self::Busy { .. } | Self::Propagates { .. } => {
                 ErrorKind::FailedPrecondition
             }
-            Self::Invalid(_)
-            | Self::Ambiguous { .. }
+            Self::Ambiguous { .. }
             | Self::InvalidValue { .. }
             | Self::InvalidPath { .. }
             | Self::Requires { .. }
@@ -376,8 +368,7 @@ impl Error {
             | Self::NoFreeName { .. }
             | Self::Encode { .. }
             | Self::TaskFailed { .. }
-            | Self::Hypervisor(_)
-            | Self::Internal(_) => ErrorKind::Internal,
+            | Self::Hypervisor(_) => ErrorKind::Internal,
         }
     }
 }

@@ -27,9 +27,9 @@ pub(crate) fn report_errors(outcome: Outcome) -> CliResult<Vec<String>> {
     }
     Err(match last {
         error @ runtime::Error::Command { .. } => error.into(),
-        source => Error::Container {
+        error => Error::Container {
             container: name,
-            source,
+            source: Box::new(error),
         },
     })
 }

@@ -18,6 +18,7 @@ use runtime::engine::owner::log::Stream;
 use runtime::engine::owner::streams::{Piece, ProcessStreams};
 use runtime::engine::owner::{Owner, Starter};
 use runtime::engine::wire;
+use runtime::error::DescriptorError;
 use runtime::{Error, Exit, Result};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -115,9 +116,7 @@ impl Processes for Owner {
                 (streams, output, exit)
             }
             (_, false) if !ends.is_empty() => {
-                return Err(Error::Invalid(format!(
-                    "{name} runs: descriptors are passed on at the start alone"
-                )));
+                return Err(DescriptorError::Running { process: name }.into());
             }
             (exec, false) => {
                 fit(&*self, to).await;
@@ -254,8 +253,8 @@ async fn first(stream: &mut UnixStream) -> Result<Option<(api::AttachRequest, Ve
                 request,
                 fds.into_iter().map(UnixEnd::from).collect(),
             ))),
-            _ => Err(Error::Invalid(
-                "An attachment begins with its request".into(),
+            _ => Err(Error::decode("attachment")(
+                "its first message is not a request",
             )),
         },
         _ => Ok(None),
@@ -292,7 +291,10 @@ async fn send(sender: &mut Sender, kind: attach_output::Kind) -> Result<()> {
         kind: Some(kind),
         ..Default::default()
     };
-    let gone = |e: std::io::Error| Error::Internal(format!("The attached client has gone: {e}"));
+    let gone = |source: std::io::Error| Error::System {
+        action: "send to the attached client",
+        source,
+    };
     wire::attach::send(sender, &message).await.map_err(gone)
 }
 

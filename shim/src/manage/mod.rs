@@ -30,7 +30,7 @@ async fn answer<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> ttrpc::Result<T> {
     let done = tokio::spawn(work).await;
-    let done = done.unwrap_or_else(|e| Err(Error::Internal(format!("It broke off: {e}"))));
+    let done = done.unwrap_or_else(|e| Err(Error::task("an operation on a pod")(e)));
     done.map_err(status)
 }
 

@@ -7,6 +7,7 @@
 //! | upward | lower modules do not import from higher ones ([`LAYERS`]) |
 //! | header | each module begins with `//!` |
 //! | names | names that were replaced by the field's own ([`names`]) are not defined again |
+//! | texts | the text of an error begins in lower case and has no full stop ([`texts`]) |
 //! | types | two modules do not define visible types of one name ([`twins`]) |
 //! | length | a file has at most [`MAX_LINES`] lines; test modules in files of their own do not count |
 //! | configuration | `docs/configuration.md` matches the comments of `runtime/config.toml`; `--write` generates it |
@@ -16,6 +17,7 @@ mod circles;
 mod configuration;
 mod imports;
 mod names;
+mod texts;
 mod tree;
 mod twins;
 
@@ -135,6 +137,9 @@ fn check(tree: &Crate, root: &str) -> Vec<String> {
         }
         for (line, name) in names::old(file) {
             problems.push(format!("{path}:{line}: {name} is a name of before"));
+        }
+        for (line, fault) in texts::wrong(file) {
+            problems.push(format!("{path}:{line}: the error text {fault}"));
         }
         let lines = file.text.lines().count();
         if lines > MAX_LINES {

@@ -73,7 +73,7 @@ impl Execs {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] unless the container runs;
-    /// [`Error::Invalid`] for an unknown user.
+    /// [`Error::User`] for an unknown user.
     pub fn create_exec(&self, container: &str, request: ExecRequest) -> Result<String> {
         let state = self.pod.state(container, None)?;
         let refused = |state: String| Error::WrongState {
@@ -86,9 +86,10 @@ impl Execs {
             return Err(refused(state.status.to_string()));
         }
         if request.command.is_empty() {
-            return Err(Error::Invalid(format!(
-                "Exec in {container}: there is no command to run"
-            )));
+            return Err(Error::NoCommand {
+                what: "exec in",
+                id: container.to_owned(),
+            });
         }
         crate::stdio::descriptor::check(request.preserve_fds.iter().map(|fd| fd.number))?;
         let base = load_spec(&state.bundle)?.process().clone();
@@ -125,7 +126,7 @@ impl Execs {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before;
-    /// [`Error::Invalid`] unless there is an end for each descriptor;
+    /// [`Error::Descriptor`] unless there is an end for each descriptor;
     /// [`Error::Command`] for a command that cannot be run.
     pub async fn start_exec(
         self: &Arc<Self>,

@@ -11,7 +11,7 @@ use ttrpc::asynchronous::Client;
 use ttrpc::context::{self, Context};
 
 use crate::engine::wire::errors::remote;
-use crate::error::{Error, Result};
+use crate::error::{OwnerError, Result};
 
 /// The deadline of calls that only the owner itself must answer.
 const SOON: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ macro_rules! calls {
             $($(#[$doc])*
             ///
             /// # Errors
-            /// The owner's; [`Error::OwnerGone`] if the owner ended first.
+            /// The owner's; [`crate::Error::OwnerGone`] if the owner ended first.
             pub async fn $name(&self, request: api::$request) -> Result<api::$response> {
                 self.0.$name($deadline, &request).await.map_err(remote)
             })*
@@ -105,7 +105,7 @@ impl OwnerClient {
     /// The processes of a container, with the guest's pids.
     ///
     /// # Errors
-    /// The owner's; [`Error::OwnerGone`] if the owner ended first.
+    /// The owner's; [`crate::Error::OwnerGone`] if the owner ended first.
     pub async fn list_processes(&self, container: &str) -> Result<Vec<protos::agent::Process>> {
         let request = api::ContainerRequest {
             container: container.to_owned(),
@@ -113,7 +113,7 @@ impl OwnerClient {
         };
         let answer = self.processes(request).await?;
         let listed = protos::agent::ListProcessesResponse::parse_from_bytes(&answer.processes);
-        let listed = listed.map_err(|e| Error::Internal(format!("The owner's answer: {e}")))?;
+        let listed = listed.map_err(|e| OwnerError::Answer(e.into()))?;
         Ok(listed.processes)
     }
 }

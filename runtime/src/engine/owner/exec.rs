@@ -39,7 +39,7 @@ impl Owner {
     ///
     /// # Errors
     /// [`Error::WrongState`] unless the container runs; [`Error::AlreadyExists`];
-    /// [`Error::Invalid`] for an unknown user.
+    /// [`Error::User`] for an unknown user.
     pub fn create_exec(&self, name: &str, request: ExecRequest) -> Result<String> {
         let container = self.tracked(name)?;
         let id = match request.id.as_str() {
@@ -49,9 +49,10 @@ impl Owner {
         check_id("exec id", &id)?;
         descriptor::check(request.preserve_fds.iter().map(|fd| fd.number))?;
         if request.command.is_empty() {
-            return Err(Error::Invalid(format!(
-                "Exec in {name}: there is no command to run"
-            )));
+            return Err(Error::NoCommand {
+                what: "exec in",
+                id: name.to_owned(),
+            });
         }
         if container.now().status != ContainerStatus::Running {
             return Err(self.wrong_state(&container, "run a process in"));
@@ -74,7 +75,7 @@ impl Owner {
     /// Runs a recorded process. Returns its streams, and its output from the first byte on.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before; [`Error::Invalid`]
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it was started before; [`Error::Descriptor`]
     /// unless there is an end for each descriptor; [`Error::Command`] for a command that cannot
     /// be run.
     pub async fn start_exec(
@@ -142,7 +143,7 @@ impl Owner {
     /// built next.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] if it is built; [`Error::Invalid`] unless
+    /// [`Error::NotFound`]; [`Error::WrongState`] if it is built; [`Error::Descriptor`] unless
     /// there is an end for each descriptor.
     pub fn pass_fds(
         &self,

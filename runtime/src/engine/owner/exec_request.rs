@@ -10,7 +10,7 @@ use crate::engine::capabilities;
 use crate::engine::records::record::{ExecSession, PreservedFd};
 use crate::engine::status::ContainerStatus;
 use crate::engine::users;
-use crate::error::{Error, Result};
+use crate::error::{DescriptorError, Error, Result};
 use crate::stdio::descriptor::Descriptor;
 
 /// The request for a further process.
@@ -70,7 +70,7 @@ impl Starter {
     pub(crate) fn begin(&self, mut process: Process) -> Result<Process> {
         if let Some((width, height)) = self.size {
             let size = BoxBuilder::default().width(width).height(height).build();
-            let size = size.map_err(|e| Error::Internal(e.to_string()))?;
+            let size = size.map_err(Error::encode("the size of a terminal"))?;
             process.set_console_size(Some(size));
         }
         Ok(process)
@@ -106,12 +106,12 @@ pub(crate) fn descriptors(
     ends: Vec<UnixStream>,
 ) -> Result<Vec<Descriptor>> {
     if ends.len() != wanted.len() {
-        let numbers: Vec<String> = wanted.iter().map(|fd| fd.number.to_string()).collect();
-        return Err(Error::Invalid(format!(
-            "{name} needs descriptors [{}] of the client that starts it, and is given {}: start it attached, not detached",
-            numbers.join(", "),
-            ends.len()
-        )));
+        return Err(DescriptorError::NotGiven {
+            process: name.to_owned(),
+            wanted: wanted.iter().map(|fd| fd.number).collect(),
+            given: ends.len(),
+        }
+        .into());
     }
     let both = wanted.iter().zip(ends);
     let both = both.map(|(fd, client)| Descriptor {

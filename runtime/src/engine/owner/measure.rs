@@ -17,7 +17,7 @@ pub(crate) async fn measure(pod: &Pod, name: &str) -> Result<api::ContainerStats
         container: name.to_owned(),
         stats: stats
             .write_to_bytes()
-            .map_err(|e| Error::Internal(e.to_string()))?,
+            .map_err(Error::encode("statistics"))?,
         read_at: nanos(SystemTime::now()),
         ..Default::default()
     })
@@ -29,7 +29,7 @@ pub(crate) async fn list(pod: &Pod, name: &str) -> Result<api::ProcessesResponse
     Ok(api::ProcessesResponse {
         processes: listed
             .write_to_bytes()
-            .map_err(|e| Error::Internal(e.to_string()))?,
+            .map_err(Error::encode("processes"))?,
         ..Default::default()
     })
 }

@@ -142,7 +142,7 @@ pub(in crate::engine) fn to_change(operation: api::Operation) -> Result<Change> 
             resources: Box::new(parse_resources(&r.resources)?),
             container: r.container,
         },
-        _ => return Err(Error::Unsupported("This change".into())),
+        _ => return Err(Error::Unsupported("this change".into())),
     })
 }
 
@@ -153,18 +153,14 @@ pub(in crate::engine) fn update_request(
 ) -> Result<api::UpdateRequest> {
     Ok(api::UpdateRequest {
         container: container.to_owned(),
-        resources: serde_json::to_vec(resources).map_err(|e| Error::Internal(e.to_string()))?,
+        resources: serde_json::to_vec(resources).map_err(Error::encode("OCI resources"))?,
         ..Default::default()
     })
 }
 
 /// Parses new limits: OCI `LinuxResources` as JSON.
 pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
-    serde_json::from_slice(json).map_err(|e| {
-        Error::Invalid(format!(
-            "The resources to update are not OCI LinuxResources: {e}"
-        ))
-    })
+    serde_json::from_slice(json).map_err(Error::decode("OCI resources"))
 }
 
 pub(in crate::engine) fn request(
