@@ -24,7 +24,7 @@ impl Installed {
         let text = run(binary, &["--version"])?;
         let version = version(&text).ok_or_else(|| {
             io::Error::other(format!(
-                "says no version of QEMU: {:?}",
+                "its --version prints no version of QEMU: {:?}",
                 text.lines().next().unwrap_or_default()
             ))
         })?;

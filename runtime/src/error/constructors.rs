@@ -75,11 +75,21 @@ impl Error {
         }
     }
 
-    /// The error for a bad file, with the remedy.
+    /// The same error with the remedy for a bad file, if it has none yet.
+    #[must_use]
+    pub(crate) fn or_cure(mut self, remedy: impl FnOnce() -> String) -> Self {
+        if let Self::BadFile { cure, .. } = &mut self {
+            cure.get_or_insert_with(remedy);
+        }
+        self
+    }
+
+    /// The error for a bad file.
     pub fn bad_file(path: impl Into<PathBuf>, problem: impl ToString) -> Self {
         Self::BadFile {
             path: path.into(),
             problem: problem.to_string(),
+            cure: None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod pod;
 mod spec;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -130,12 +131,14 @@ pub enum Error {
         source: Cause,
     },
     /// A file of the bundle, the configuration or the state cannot be used.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}{}", path.display(), Remedy(cure))]
     BadFile {
         /// The file.
         path: PathBuf,
-        /// The problem and the remedy.
+        /// The problem.
         problem: String,
+        /// The remedy, if there is one.
+        cure: Option<String>,
     },
     /// The operation is not supported.
     #[error("{0} is not supported")]
@@ -322,6 +325,15 @@ pub enum Error {
         /// The panic or the cancellation.
         source: Cause,
     },
+}
+
+/// A remedy at the end of a text.
+struct Remedy<'a>(&'a Option<String>);
+
+impl fmt::Display for Remedy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|cure| write!(f, "; {cure}"))
+    }
 }
 
 impl Error {

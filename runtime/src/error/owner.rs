@@ -38,7 +38,15 @@ pub enum OwnerError {
         /// The manager of the pod, such as containerd.
         manager: String,
     },
-    /// Its answer is not what was asked for.
+    /// It runs since before a change of build, and does not have a call.
+    #[error(
+        "the pod's owner is of an earlier build, which does not know {method}: stop the pod and start it again for that"
+    )]
+    EarlierBuild {
+        /// The call.
+        method: String,
+    },
+    /// Its answer has another form than requested.
     #[error("cannot read the owner's answer: {0}")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -50,6 +58,7 @@ impl OwnerError {
             Self::NoAnswer { .. } | Self::Stopped { .. } | Self::NoShim { .. } => {
                 ErrorKind::Unavailable
             }
+            Self::EarlierBuild { .. } => ErrorKind::Unimplemented,
             Self::KeepsExiting { .. } | Self::Answer(_) => ErrorKind::Internal,
         }
     }

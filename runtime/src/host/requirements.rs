@@ -275,7 +275,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 fn describe(path: &Path) -> String {
-    let missing = if path.exists() { "" } else { " is not there" };
+    let missing = if path.exists() { "" } else { " does not exist" };
     let name = path.as_os_str();
     if name == OsStr::new("") {
         return "none".into();

@@ -183,7 +183,7 @@ pub(crate) fn read_file<T: Stored>(
     if let Ok(value) = parse(&text) {
         return Ok(value);
     }
-    let bad = |problem| Err(Error::bad_file(path(), format!("{problem}; {}", cure())));
+    let bad = |problem| Err(Error::bad_file(path(), problem).or_cure(&cure));
     if !file.metadata().on("read", path())?.is_file() {
         return bad("not a regular file".to_owned());
     }

@@ -110,14 +110,14 @@ impl Task for TaskService {
         req: CreateTaskRequest,
     ) -> ttrpc::Result<CreateTaskResponse> {
         if !req.checkpoint.is_empty() {
-            let problem = "Restoring from a checkpoint is not supported";
+            let problem = "restoring from a checkpoint is not supported";
             return Err(get_rpc_status(Code::UNIMPLEMENTED, problem));
         }
         let io = io(&req.stdin, &req.stdout, &req.stderr, req.terminal).map_err(status::invalid)?;
         let owner = self.0.clone();
         let (caller, created) = oneshot::channel();
         tokio::spawn(async move { owner.create_for(req, io, caller).await });
-        let broke_off = |_| get_rpc_status(Code::INTERNAL, "The creation broke off");
+        let broke_off = |_| get_rpc_status(Code::INTERNAL, "creating the container failed");
         let pid = created.await.map_err(broke_off)?.map_err(status::of)?;
         Ok(CreateTaskResponse {
             pid,

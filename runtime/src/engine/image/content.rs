@@ -213,7 +213,7 @@ fn list(file: &File) -> io::Result<HashMap<String, (u64, u64)>> {
             files.insert(name.to_owned(), (entry.raw_file_position(), entry.size()));
         }
         if files.len() > MAX_FILES {
-            return Err(io::Error::other("it has more files than a layout has"));
+            return Err(io::Error::other("it has too many files for a layout"));
         }
     }
     Ok(files)
@@ -229,7 +229,7 @@ impl Read for Metered<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
         let left = self.allowance.get().checked_sub(read as u64);
-        let problem = || io::Error::other("an entry's headers have more than 1 MiB");
+        let problem = || io::Error::other("the headers of an entry are larger than 1 MiB");
         self.allowance.set(left.ok_or_else(problem)?);
         Ok(read)
     }

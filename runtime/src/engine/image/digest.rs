@@ -74,7 +74,7 @@ impl<R: Read> Read for Hashed<R> {
         if self.count > self.limit {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("there is more of it than {} bytes", self.limit),
+                format!("it is larger than {} bytes", self.limit),
             ));
         }
         self.hasher.update(&buffer[..read]);

@@ -110,7 +110,7 @@ fn check_kind(descriptor: &Descriptor) -> Result<()> {
     Err(ImageError::Document {
         what: format!("layer {}", descriptor.digest()),
         problem: format!(
-            "its media type {} is not that of a layer",
+            "its media type {} is not one of a layer",
             descriptor.media_type()
         ),
     }

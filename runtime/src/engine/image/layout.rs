@@ -206,7 +206,7 @@ fn complete(content: &dyn Content, digest: &Digest, manifest: &ImageManifest) ->
     }
     let digests = diff_ids.iter().map(|id| {
         let digest = id.parse::<Digest>();
-        digest.map_err(|e| wrong(format!("its diff id {id:?} is no digest: {e}")))
+        digest.map_err(|e| wrong(format!("its diff id {id:?} is not a digest: {e}")))
     });
     let diff_ids = digests.collect::<std::result::Result<Vec<Digest>, _>>()?;
     Ok(Resolved {

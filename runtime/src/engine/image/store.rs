@@ -344,7 +344,7 @@ impl LayerDir {
         let layer: Layer = state_dir::read_or(&file, || CURE.to_owned())?;
         if layer.chain_id != self.chain_id {
             let problem = format!("it is of {}, not of {}", layer.chain_id, self.chain_id);
-            return Err(Error::bad_file(file, problem));
+            return Err(Error::bad_file(file, problem).or_cure(|| CURE.to_owned()));
         }
         Ok(Some(layer))
     }

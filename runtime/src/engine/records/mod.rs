@@ -123,17 +123,14 @@ fn container_cure(pod: &DataPaths, name: &str) -> String {
 /// The error for a pod that could not be read. A directory without a lock is reported as
 /// damaged, not as a pod that is gone.
 pub(super) fn explain(home: &DataPaths, error: Error) -> Error {
-    let cure = cure(home);
-    match error {
+    let explained = match error {
         Error::NotFound { .. } if home.path().is_dir() && !home.lock().exists() => {
-            Error::bad_file(home.lock(), format!("it is missing; {cure}"))
+            Error::bad_file(home.lock(), "it is missing")
         }
-        Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {cure}")),
-        Error::BadFile { path, problem } if !problem.contains(&cure) => {
-            Error::bad_file(path, format!("{problem}; {cure}"))
-        }
+        Error::Io { path, source, .. } => Error::bad_file(path, source),
         other => other,
-    }
+    };
+    explained.or_cure(|| cure(home))
 }
 
 /// The remedy for a pod's bad file, for its error.
@@ -146,7 +143,7 @@ pub(super) fn cure(home: &DataPaths) -> String {
 
 fn read<T: Stored>(held: &Dir, name: &str, cure: impl Fn() -> String) -> Result<T> {
     held.read(name, &cure).map_err(|e| match e {
-        Error::Io { path, source, .. } => Error::bad_file(path, format!("{source}; {}", cure())),
+        Error::Io { path, source, .. } => Error::bad_file(path, source).or_cure(cure),
         other => other,
     })
 }
@@ -157,8 +154,8 @@ fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Res
     if named == name {
         return Ok(());
     }
-    let problem = format!("it is of {named:?}, not of {name:?}; {}", cure());
-    Err(Error::bad_file(path, problem))
+    let problem = format!("it is of {named:?}, not of {name:?}");
+    Err(Error::bad_file(path, problem).or_cure(cure))
 }
 
 /// Reads a pod's definition.

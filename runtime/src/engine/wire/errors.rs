@@ -4,7 +4,7 @@ use protos::management as api;
 use ttrpc::Code;
 
 use crate::engine::status::Outcome;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, OwnerError};
 
 /// The error in an owner's answer.
 pub fn remote(error: ttrpc::Error) -> Error {
@@ -29,12 +29,8 @@ const UNKNOWN_METHOD: &str = " method";
 
 /// The error of a call that an owner of an earlier build does not have.
 fn earlier_build(method: &str) -> Error {
-    Error::Remote {
-        kind: ErrorKind::Unimplemented,
-        message: format!(
-            "The pod's owner is of an earlier build, which does not know {method}: stop the pod and start it again for that"
-        ),
-    }
+    let method = method.to_owned();
+    OwnerError::EarlierBuild { method }.into()
 }
 
 /// Makes an error from its gRPC code, a shell's exit code if it has one, and its text.

@@ -216,10 +216,7 @@ fn not_running(how: &Attachment) -> runtime::Error {
 }
 
 fn gone(how: &Attachment) -> runtime::Error {
-    runtime::Error::Remote {
-        kind: runtime::ErrorKind::Unavailable,
-        message: format!("The owner of container {} has gone", how.container),
-    }
+    runtime::Error::OwnerGone(format!("container {}", how.container))
 }
 
 /// The owner's messages, received in a task: receiving one is not cancel-safe.

@@ -59,8 +59,9 @@ impl Authorization {
     }
 
     pub(super) fn header(&self) -> Result<HeaderValue, RegistryError> {
-        let mut value = HeaderValue::from_str(&self.header)
-            .map_err(|_| RegistryError::Token("it is none that a header may have".into()))?;
+        let mut value = HeaderValue::from_str(&self.header).map_err(|_| {
+            RegistryError::Token("it contains characters that a header cannot have".into())
+        })?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -165,11 +166,15 @@ async fn fetch(
                 url: realm.to_owned(),
             });
         }
-        status => return Err(RegistryError::Token(format!("its server answers {status}"))),
+        status => {
+            return Err(RegistryError::Token(format!(
+                "its server answered {status}"
+            )));
+        }
     }
     let text = bounded(answer, "A token", MAX_TOKEN).await?;
     let token: Token = serde_json::from_slice(&text)
-        .map_err(|e| RegistryError::Token(format!("it is no JSON that has one: {e}")))?;
+        .map_err(|e| RegistryError::Token(format!("the answer is not JSON with a token: {e}")))?;
     let life = Duration::from_secs(token.expires_in.unwrap_or(DEFAULT_LIFE).min(86_400));
     let text = token.token.or(token.access_token);
     let text = text.ok_or_else(|| RegistryError::Token("the answer has no token".into()))?;
