@@ -52,9 +52,9 @@ pub enum Error {
     NoProcess { container: String, exec: String },
     #[error("process already finished: {process} of container {container}")]
     Finished { container: String, process: String },
-    #[error("container {0} exists already")]
+    #[error("container {0} already exists")]
     ContainerExists(String),
-    #[error("exec {exec} exists already in container {container}")]
+    #[error("exec {exec} already exists in container {container}")]
     ExecExists { container: String, exec: String },
     #[error("{what} is {state}, must be {wanted}")]
     State {

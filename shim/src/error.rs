@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     Flags(#[from] crate::containerd::flags::FlagError),
     /// containerd (or a user) left out a flag.
-    #[error("{action} needs the flag -{flag}")]
+    #[error("{action} requires the flag -{flag}")]
     MissingFlag {
         /// The action asked for.
         action: &'static str,
@@ -51,7 +51,7 @@ pub enum Error {
     },
     /// A container of a pod whose shim is gone.
     #[error(
-        "the shim of pod sandbox {sandbox:?} is not running (nobody answers at {address}): the pod must be created anew"
+        "the shim of pod sandbox {sandbox:?} is not running (no answer at {address}): create the pod again"
     )]
     NoSandbox {
         /// The shim of a container's pod has ended.
@@ -79,14 +79,14 @@ pub enum Error {
     #[error("cannot write an archive to a terminal: redirect stdout or name a file")]
     Terminal,
     /// containerd names a directory for the socket that would not be the same for each process.
-    #[error("the socket directory {} is not an absolute path", .0.display())]
+    #[error("invalid socket directory {}: expected an absolute path", .0.display())]
     SocketDir(PathBuf),
     /// containerd names a relative directory for the socket: it would differ from process to
     /// process.
-    #[error("the runtime options on stdin cannot be read: {0}")]
+    #[error("cannot read the runtime options on stdin: {0}")]
     Options(protobuf::Error),
     /// The runtime options are not a protobuf message.
-    #[error("the answer cannot be encoded: {0}")]
+    #[error("cannot encode the answer: {0}")]
     Answer(protobuf::Error),
     /// An answer to containerd cannot be encoded.
     #[error(
@@ -94,7 +94,7 @@ pub enum Error {
     )]
     NoListener,
     /// A running shim answered with an error.
-    #[error("the shim answered {call} with: {source}")]
+    #[error("the shim answered {call} with an error: {source}")]
     Call {
         /// The task call.
         call: &'static str,
@@ -102,7 +102,7 @@ pub enum Error {
         source: ttrpc::Error,
     },
     /// The socket of a running shim does not accept connections.
-    #[error("nobody answers at {0}")]
+    #[error("no answer at {0}")]
     NoAnswer(crate::containerd::address::Address),
     /// The socket of a running shim does not accept connections.
     #[error("{what} took more than {seconds:.1} s")]

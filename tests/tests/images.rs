@@ -300,7 +300,7 @@ fn images_that_mean_harm_or_were_changed_are_refused_and_leave_nothing() {
             Tar::new()
                 .link("out", bed.dir().to_str().expect("ASCII"))
                 .entry(EntryType::Link, "x", 0o644, (0, 0), "out/outside", b""),
-            "not there",
+            "does not exist",
         ),
     ];
     for (layer, problem) in evil {

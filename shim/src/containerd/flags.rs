@@ -33,10 +33,10 @@ pub enum FlagError {
     #[error("unknown flag {0}; see --help")]
     Unknown(String),
     /// A flag without its value.
-    #[error("flag {0} needs a value")]
+    #[error("flag {0} requires a value")]
     NoValue(String),
     /// A boolean flag with a value that is not a boolean.
-    #[error("flag {0} is true or false, not {1:?}")]
+    #[error("invalid value {1:?} of flag {0}: expected true or false")]
     NotBool(String, String),
     /// A word after the action.
     #[error("unexpected argument {0:?}; see --help")]

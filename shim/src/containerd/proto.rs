@@ -73,7 +73,7 @@ pub fn io(
 
 /// A stdio URI that only other shims support (`binary://…`).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("stdio {0:?}: only paths, fifo:// and file:// are supported")]
+#[error("unsupported stdio {0:?}: expected a path, fifo:// or file://")]
 pub struct UnknownScheme(String);
 
 fn endpoint(uri: &str) -> Result<Endpoint, UnknownScheme> {

@@ -169,11 +169,11 @@ async fn deliver(mut queue: mpsc::Receiver<(Instant, Envelope)>, mut delivery: D
 /// The reason why an event was not taken.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("containerd cannot be reached: {0}")]
+    #[error("cannot connect to containerd: {0}")]
     Connect(io::Error),
     #[error("containerd did not answer in time")]
     Timeout,
-    #[error("containerd answered: {0}")]
+    #[error("containerd answered with an error: {0}")]
     Answer(ttrpc::Error),
     #[error("{0} failed: {1}")]
     Command(PathBuf, String),

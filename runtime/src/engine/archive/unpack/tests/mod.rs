@@ -268,7 +268,7 @@ fn a_file_takes_the_place_of_a_directory_and_the_other_way_round() {
     layer.unpack(&into, &[]).unwrap();
     assert!(into.join("a").is_file() && into.join("d/e").is_file());
     let said = refused(Layer::new().file("a", "x").file("a/b", "y"));
-    assert!(said.contains("is no directory"), "{said}");
+    assert!(said.contains("is not a directory"), "{said}");
 }
 
 #[test]
