@@ -49,17 +49,18 @@ pub enum Error {
         /// Where its shim listens.
         address: String,
     },
-    /// A container of a pod whose shim is gone.
+    /// The shim of a container's pod has ended.
     #[error(
         "the shim of pod sandbox {sandbox:?} is not running (no answer at {address}): create the pod again"
     )]
     NoSandbox {
-        /// The shim of a container's pod has ended.
+        /// The pod's sandbox.
         sandbox: String,
         /// Where its shim would listen.
         address: String,
     },
     /// An operation failed for a container.
+    #[cfg(feature = "cli")]
     #[error("{container}: {source}")]
     Container {
         /// The container.
@@ -68,6 +69,7 @@ pub enum Error {
         source: Box<runtime::Error>,
     },
     /// A line of a batch is not a change.
+    #[cfg(feature = "cli")]
     #[error("invalid change {line:?}: {source}")]
     Change {
         /// The line.
@@ -76,19 +78,20 @@ pub enum Error {
         source: runtime::error::Cause,
     },
     /// An archive would be written to a terminal.
+    #[cfg(feature = "cli")]
     #[error("cannot write an archive to a terminal: redirect stdout or name a file")]
     Terminal,
-    /// containerd names a directory for the socket that would not be the same for each process.
-    #[error("invalid socket directory {}: expected an absolute path", .0.display())]
-    SocketDir(PathBuf),
     /// containerd names a relative directory for the socket: it would differ from process to
     /// process.
+    #[error("invalid socket directory {}: expected an absolute path", .0.display())]
+    SocketDir(PathBuf),
+    /// The runtime options are not a protobuf message.
     #[error("cannot read the runtime options on stdin: {0}")]
     Options(protobuf::Error),
-    /// The runtime options are not a protobuf message.
+    /// An answer to containerd cannot be encoded.
     #[error("cannot encode the answer: {0}")]
     Answer(protobuf::Error),
-    /// An answer to containerd cannot be encoded.
+    /// The process was not started by `start`.
     #[error(
         "no listening socket was passed in: this command is started by containerd; `run --bundle DIR` needs none (see --help)"
     )]
@@ -104,7 +107,7 @@ pub enum Error {
     /// The socket of a running shim does not accept connections.
     #[error("no answer at {0}")]
     NoAnswer(crate::containerd::address::Address),
-    /// The socket of a running shim does not accept connections.
+    /// An operation took longer than its deadline.
     #[error("{what} took more than {seconds:.1} s")]
     Deadline {
         /// What was waited for.
