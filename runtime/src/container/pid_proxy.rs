@@ -133,3 +133,26 @@ pub fn main() -> ! {
         }
     }
 }
+
+/// The test binary is a pid proxy when it is started as one, as each binary is: by its `main`,
+/// which here is libtest's.
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, c_char, c_int};
+
+    /// gABI, "Initialization and Termination Functions"; glibc gives these the arguments of `main`.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static BEFORE_MAIN: extern "C" fn(c_int, *const *const c_char) = proxy_if_asked;
+
+    extern "C" fn proxy_if_asked(count: c_int, arguments: *const *const c_char) {
+        if count < 2 {
+            return;
+        }
+        // SAFETY: there are `count` arguments, each a string that ends with NUL.
+        let name = unsafe { CStr::from_ptr(*arguments) };
+        if name == c"rust-kata-holder" {
+            super::main();
+        }
+    }
+}

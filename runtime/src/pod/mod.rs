@@ -15,6 +15,8 @@ pub(crate) mod recovery;
 pub(crate) mod resize;
 pub(crate) mod share;
 pub(crate) mod stall;
+#[cfg(test)]
+mod tests;
 pub(crate) mod update;
 pub(crate) mod vm;
 

@@ -26,12 +26,12 @@ const BLOCK_MIB: u64 = 128;
 /// The initial and the largest size of a VM.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bounds {
-    vcpus: u32,
-    max_vcpus: u32,
-    memory_mib: u32,
-    hotplug_mib: u32,
+    pub(super) vcpus: u32,
+    pub(super) max_vcpus: u32,
+    pub(super) memory_mib: u32,
+    pub(super) hotplug_mib: u32,
     /// The part of the initial memory that is not for containers.
-    own_memory_mib: u32,
+    pub(super) own_memory_mib: u32,
 }
 
 /// The size of a VM, as far as it can change.

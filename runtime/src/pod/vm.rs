@@ -170,7 +170,7 @@ impl GuestVm {
     /// Ends the VM: lets the guest write its cached data, then kills it. Returns when its
     /// processes have ended.
     pub(crate) async fn stop(&self, reason: &str) {
-        self.ending.store(true, Ordering::Relaxed);
+        self.expect_end();
         if self.gone.borrow().is_none() {
             let last = self.agent.destroy_pod(api::Empty::new());
             if timeout(SYNC_DEADLINE, last).await.is_err() {
@@ -185,9 +185,16 @@ impl GuestVm {
 
     /// Kills the VM; every process of it ends with 137.
     pub(crate) async fn kill(&self, reason: &str) {
-        self.ending.store(true, Ordering::Relaxed);
+        self.expect_end();
         self.vm.kill().await;
         self.mark_gone(reason.to_owned());
+    }
+
+    /// The end was asked for; that of a VM that is gone already was not.
+    fn expect_end(&self) {
+        if self.gone.borrow().is_none() {
+            self.ending.store(true, Ordering::Relaxed);
+        }
     }
 
     fn mark_gone(&self, reason: String) {
