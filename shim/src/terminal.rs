@@ -50,10 +50,10 @@ impl Drop for Raw {
     }
 }
 
-/// A terminal that has gone needs no restoring.
+/// Restores the terminal. Does nothing if it is not raw.
 pub fn restore() {
     if let Some(before) = found().take() {
-        // A terminal that has gone needs no mode.
+        // A terminal that has gone needs no restoring.
         let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, &before);
     }
 }
@@ -68,7 +68,7 @@ pub fn size() -> Option<(u32, u32)> {
     };
     let stdin = stdin();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&stdin.as_fd());
-    // Prints a message of this program on stderr, between the container's output.
+    // SAFETY: TIOCGWINSZ writes one `winsize`, which is local.
     let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) };
     (answer == 0 && size.ws_col > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
@@ -76,11 +76,11 @@ pub fn size() -> Option<(u32, u32)> {
 /// Prints a message of this program on stderr, between the container's output.
 pub fn say(text: &str) {
     let end = if found().is_some() { "\r\n" } else { "\n" };
-    // Removes control characters from text that may come from the guest.
+    // Without a stderr the message is lost.
     let _ = write!(stderr().lock(), "rust-kata: {}{end}", harmless(text));
 }
 
-/// As [`harmless`], on one line. The length does not change.
+/// Removes control characters from text that may come from the guest.
 fn harmless(text: &str) -> Cow<'_, str> {
     without(text, |c| c.is_control() && c != '\n')
 }
