@@ -1,4 +1,4 @@
-//! What can go wrong in an RPC, and which ttrpc status says so.
+//! The errors of RPCs and their ttrpc statuses.
 
 use std::borrow::Cow;
 use std::io;
@@ -10,8 +10,8 @@ use ttrpc::Code;
 
 use crate::text::truncate;
 
-/// The statuses of `agent.proto`. Serialised: the helper processes report
-/// their failures as a kind and a message, so that no text is ever parsed.
+/// The statuses of `agent.proto`. A helper process reports its failure as a serialised kind and
+/// message, so that no code parses a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     NotFound,
@@ -20,7 +20,7 @@ pub enum Kind {
     InvalidArgument,
     /// The command does not exist.
     NoSuchCommand,
-    /// The command is there and cannot be executed.
+    /// The command exists, but cannot be executed.
     NotExecutable,
     Unimplemented,
     DeadlineExceeded,
@@ -62,48 +62,48 @@ pub enum Error {
         state: &'static str,
         wanted: &'static str,
     },
-    /// A value that its field of the request or the OCI document does not take.
+    /// A value is not valid for its field of the request or the OCI document.
     #[error("invalid {field} {value:?}: expected {expected}")]
     InvalidValue {
         field: Cow<'static, str>,
         value: String,
         expected: Cow<'static, str>,
     },
-    /// A field that is needed.
+    /// A required field is missing.
     #[error("{0} is missing or empty")]
     Missing(&'static str),
-    /// Something is given without what it needs.
+    /// An option or object is given without another one that it needs.
     #[error("{what} requires {needs}")]
     Requires {
         what: Cow<'static, str>,
         needs: &'static str,
     },
-    /// The host names a path that it has not made available.
+    /// The host names a path that does not exist in the guest.
     #[error("{what} {path} does not exist in the guest")]
     NotInGuest {
         what: Cow<'static, str>,
         path: PathBuf,
     },
-    /// A document of the request that cannot be read or followed.
+    /// A document of the request is unreadable or not valid.
     #[error("invalid {what}: {source}")]
     Document {
         what: Cow<'static, str>,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A container is killed by its own limit before it starts.
+    /// A container's memory limit killed it before its start.
     #[error("container init was OOM-killed (memory limit too low?): {0}")]
     OomKilled(Box<Error>),
     #[error("not supported in the guest: {0}")]
     Unsupported(String),
-    /// A helper process (or what it forked) said why it failed.
+    /// A helper process, or its child, reported its failure.
     #[error("{message}")]
     Fault { kind: Kind, message: String },
-    /// A helper process ended without a word.
+    /// A helper process ended without an answer.
     #[error("the {0} helper died before it could answer; the console may show why")]
     HelperDied(&'static str),
     #[error("the helper has sent no terminal")]
     NoTerminal,
-    /// A thread of the agent.
+    /// A thread of the agent panicked.
     #[error("internal error: {0} panicked")]
     Panicked(&'static str),
     #[error("{what} did not happen within {seconds} s")]
@@ -121,7 +121,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// A value that its field does not take.
+    /// The error for an invalid value of a field.
     pub fn invalid(
         field: impl Into<Cow<'static, str>>,
         value: impl ToString,
@@ -134,7 +134,7 @@ impl Error {
         }
     }
 
-    /// A document that cannot be read or followed, for `map_err`.
+    /// The error for an unreadable or invalid document, for `map_err`.
     pub fn document<E>(what: impl Into<Cow<'static, str>>) -> impl FnOnce(E) -> Error
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -162,7 +162,7 @@ impl Error {
             Error::Unsupported(_) => Kind::Unimplemented,
             Error::Fault { kind, .. } => *kind,
             Error::Deadline { .. } => Kind::DeadlineExceeded,
-            // A value that the kernel refuses came with the request.
+            // The kernel refused a value of the request.
             Error::File { source, .. } | Error::Io { source, .. }
                 if matches!(
                     source.raw_os_error(),
@@ -202,7 +202,7 @@ impl From<Error> for ttrpc::Error {
     }
 }
 
-/// Gives an I/O error the words "what was tried".
+/// A trait that adds the attempted operation to an I/O error.
 pub trait Context<T> {
     fn what(self, what: impl Into<String>) -> Result<T>;
     fn path(self, path: impl Into<PathBuf>) -> Result<T>;

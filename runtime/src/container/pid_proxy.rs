@@ -134,13 +134,14 @@ pub fn main() -> ! {
     }
 }
 
-/// The test binary is a pid proxy when it is started as one, as each binary is: by its `main`,
-/// which here is libtest's.
+/// Tests start a pid proxy as every binary does: the test binary runs itself. libtest owns its
+/// `main`, so a function that runs before `main` checks for this.
 #[cfg(test)]
 mod tests {
     use std::ffi::{CStr, c_char, c_int};
 
-    /// gABI, "Initialization and Termination Functions"; glibc gives these the arguments of `main`.
+    /// gABI, "Initialization and Termination Functions": the loader calls this before `main`.
+    /// glibc passes it the arguments of `main`.
     #[used]
     #[unsafe(link_section = ".init_array")]
     static BEFORE_MAIN: extern "C" fn(c_int, *const *const c_char) = proxy_if_asked;

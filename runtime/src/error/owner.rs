@@ -5,7 +5,7 @@ use super::ErrorKind;
 /// The problem with the owner of a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
-    /// It holds its lock, and does not serve.
+    /// It holds its lock, but does not serve.
     #[error("the owner of pod {pod} is alive but does not answer: `pod rm --force` ends it")]
     NoAnswer {
         /// The pod.
@@ -38,7 +38,7 @@ pub enum OwnerError {
         /// The manager of the pod, such as containerd.
         manager: String,
     },
-    /// It runs since before a change of build, and does not have a call.
+    /// It started before an upgrade, and does not have a call.
     #[error(
         "the pod's owner is of an earlier build, which does not know {method}: stop the pod and start it again for that"
     )]
@@ -46,7 +46,7 @@ pub enum OwnerError {
         /// The call.
         method: String,
     },
-    /// Its answer has another form than requested.
+    /// Its answer does not have the requested form.
     #[error("cannot read the owner's answer: {0}")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -190,7 +190,7 @@ impl GuestVm {
         self.mark_gone(reason.to_owned());
     }
 
-    /// The end was asked for; that of a VM that is gone already was not.
+    /// Records that the end was requested, unless the VM has already ended.
     fn expect_end(&self) {
         if self.gone.borrow().is_none() {
             self.ending.store(true, Ordering::Relaxed);

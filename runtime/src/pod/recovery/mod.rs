@@ -87,7 +87,7 @@ pub(crate) fn find_pod(root: &Path, namespace: &str, pod: &str) -> Result<Option
     }))
 }
 
-/// The pods of a namespace, sorted. A name that no pod can have is passed over.
+/// The pods of a namespace, sorted. Skips names that are not valid for a pod.
 pub(crate) fn pods(root: &Path, namespace: &str) -> Result<Vec<String>> {
     check_id("namespace", namespace)?;
     let mut pods = names(&root.join(namespace))?;
@@ -95,8 +95,8 @@ pub(crate) fn pods(root: &Path, namespace: &str) -> Result<Vec<String>> {
     Ok(pods)
 }
 
-/// Whether something has this name, a link that leads nowhere included. What lies below a
-/// file is not there.
+/// Whether a directory entry with this name exists; a dangling link counts. A path below a file
+/// does not exist.
 fn is_there(path: &Path) -> Result<bool> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match fs::symlink_metadata(path) {
@@ -119,7 +119,7 @@ pub(crate) fn abandoned(root: &Path, namespace: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Removes the remains of a pod. With `force` kills a living owner first.
+/// Removes the remains of a pod. With `force`, kills a living owner first.
 pub(crate) fn reap(
     root: &Path,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! Containers are created whole, or leave nothing.
+//! Creation of containers: complete, or without remains.
 
 use std::os::unix::fs::symlink;
 
@@ -36,7 +36,7 @@ async fn a_container_is_there_on_both_sides_before_it_is_told_of() {
     assert_eq!((saved.init.status, saved.init.pid), (Status::Created, pid));
     assert_eq!(saved.guest_pid, 42);
     assert_eq!(bed.pod.container_ids(), ["a"]);
-    // The guest sees its root file system.
+    // The root file system is shared with the guest.
     fs::write(bundle.join("rootfs/file"), "text").unwrap();
     let shown = fs::read(bed.pod.rootfs("a").join("file")).unwrap();
     assert_eq!(shown, b"text");
@@ -59,7 +59,7 @@ async fn a_container_that_the_guest_refuses_leaves_nothing() {
         let config = bed.config("a");
         let refused = bed.pod.create_container(config).await.unwrap_err();
         assert_eq!(refused.kind(), kind, "{refused}");
-        // It may have got as far as the guest.
+        // The guest may have created it.
         let heard = bed.guest.heard();
         assert_eq!(
             heard,
@@ -75,7 +75,7 @@ async fn a_container_that_the_guest_refuses_leaves_nothing() {
         "{refused:?}"
     );
     bed.has_no_traces_of("a");
-    // Its id is free again, and the other one is as before.
+    // The id is free again, and the other container still runs.
     bed.guest.accept("create_container");
     bed.running("a").await;
     assert_eq!(bed.status("other", None), Status::Running);

@@ -1,4 +1,4 @@
-//! Further processes, and what is done to any process.
+//! Exec sessions, and operations on all kinds of processes.
 
 use oci_spec::runtime::Process as OciProcess;
 use ttrpc::Code;
@@ -18,7 +18,7 @@ impl Bed {
         self.pod.add_exec("a", exec, process(&["true"]), io).await
     }
 
-    /// One that runs; events and calls of its start are passed over.
+    /// Starts an exec session. Skips its events and calls.
     async fn exec(&mut self, exec: &str) -> u32 {
         self.add(exec).await.unwrap();
         let pid = self.pod.start_exec("a", exec).await.unwrap();
@@ -145,7 +145,7 @@ async fn an_exec_is_added_to_a_running_container_alone_and_under_a_free_id() {
         "{taken:?}"
     );
     assert_eq!(bed.guest.heard(), ["exec_process a/x"]);
-    // One that never ran has nothing that could have failed.
+    // The deletion of a session that was not started reports success.
     let (pid, exit) = bed.pod.delete("a", Some("x")).await.unwrap();
     assert_eq!((pid, exit.status), (0, 0));
     bed.add("x").await.unwrap();
@@ -199,7 +199,7 @@ async fn a_command_that_cannot_be_run_is_an_end_of_which_nothing_is_known() {
     );
     let (_, exit) = bed.pod.delete("a", Some("x")).await.unwrap();
     assert_eq!(exit.status, 255);
-    // It was never told of as started: nor is its end.
+    // No start was reported for it, so no end is reported either.
     bed.guest.end("a", "", 0);
     bed.ends("a", None, 0).await;
 }
@@ -242,7 +242,7 @@ async fn signals_go_to_a_process_or_to_all_of_a_container() {
             true,
             Some("container_id: \"a\" exec_id: \"x\" signal: 1"),
         ),
-        // kill(2): whether there is one.
+        // Signal 0 only checks that the process exists; see kill(2).
         (None, 0, false, None),
         (Some("x"), 0, true, None),
     ] {
@@ -292,7 +292,7 @@ async fn a_guest_that_does_not_answer_to_sigkill_is_killed_unless_others_live_in
     assert!(matches!(refused, Error::AgentTimeout { .. }), "{refused:?}");
     bed.guest.end("b", "", 0);
     bed.ends("b", None, 0).await;
-    // To another signal an answer may take as long as it likes.
+    // The answer to another signal may take any time.
     let refused = bed.pod.kill("a", None, 15, false).await.unwrap_err();
     assert!(matches!(refused, Error::AgentTimeout { .. }), "{refused:?}");
     assert!(bed.pod.guest.check().is_ok());
@@ -301,7 +301,7 @@ async fn a_guest_that_does_not_answer_to_sigkill_is_killed_unless_others_live_in
 
     bed.ends("a", None, 137).await;
     assert!(bed.pod.guest.check().is_err());
-    // What it was to bring about has come about.
+    // The guest did not answer to SIGKILL, so the VM was killed.
     assert_eq!(
         bed.guest.heard().last().map(String::as_str),
         Some("kill the VM")

@@ -1,4 +1,4 @@
-//! The guest of a pod, played by this process: its VM, its agent, and the far ends of streams.
+//! A fake guest: this process plays the VM, its agent, and the far ends of streams.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,18 +19,18 @@ use ttrpc::r#async::{Server, TtrpcContext};
 use super::PATIENCE;
 use crate::sync::lock;
 
-/// How a call is answered instead of being done.
+/// The answer to a call that is not executed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Refusal {
-    /// With this error.
+    /// This error.
     Error(Code),
-    /// With the error of a command that cannot be run, and a shell's code for it.
+    /// The error for a command that cannot be run, with the shell's exit code for it.
     Command(u8),
-    /// Not at all.
+    /// No answer.
     Silence,
 }
 
-/// A process of the guest: a container's init has no exec id.
+/// The container id and the exec id of a process; a container's init has no exec id.
 type ProcessId = (String, String);
 
 pub(crate) struct Guest {
@@ -38,19 +38,19 @@ pub(crate) struct Guest {
     log: Mutex<Vec<String>>,
     refusals: Mutex<BTreeMap<&'static str, Refusal>>,
     processes: Mutex<BTreeMap<ProcessId, watch::Sender<Option<api::WaitProcessResponse>>>>,
-    /// Streams by their token, until a process takes them.
+    /// Streams by token, until a process takes them.
     arrived: watch::Sender<BTreeMap<u64, Arc<Mutex<Option<UnixStream>>>>>,
     /// Streams of processes, by `container/exec/stream`.
     streams: Mutex<BTreeMap<String, UnixStream>>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<api::Event>>,
     event: mpsc::UnboundedSender<api::Event>,
-    /// What the guest gives when it is asked for plugged memory, if not all.
+    /// The plugged memory that the guest reports; `None` is the requested amount.
     pub(crate) plugs: Mutex<Option<u32>>,
     gone: watch::Sender<Option<VmExit>>,
     server: OnceLock<tokio::sync::Mutex<Server>>,
 }
 
-/// The VM that a guest is in.
+/// The VM of a fake guest.
 pub(crate) struct GuestsVm(Arc<Guest>);
 
 impl Guest {
@@ -122,7 +122,7 @@ impl Guest {
         }
     }
 
-    /// Writes a call down, and answers it if it is to be refused.
+    /// Records a call. Returns the refusal, if there is one for the call.
     async fn hear(&self, call: &'static str, about: &str) -> ttrpc::Result<()> {
         self.write_down(format!("{call} {about}"));
         let refusal = lock(&self.refusals).get(call).copied();
@@ -152,12 +152,12 @@ impl Guest {
         lock(&self.processes).insert(id, watch::Sender::new(None));
     }
 
-    /// What was called since this was asked last, without the calls that only wait.
+    /// The calls since the last request, without those that only wait.
     pub(crate) fn heard(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.log))
     }
 
-    /// The same without the SIGKILL that the end of a pid proxy stands for: it goes shortly
+    /// The same without the SIGKILL that follows the end of a pid proxy: it is sent shortly
     /// before the end of its process is published.
     pub(crate) fn asked(&self) -> Vec<String> {
         let mut heard = self.heard();
@@ -165,7 +165,7 @@ impl Guest {
         heard
     }
 
-    /// Waits until a line is written down.
+    /// Waits until a line is recorded.
     pub(super) async fn has_heard(&self, line: &str) {
         let heard = async {
             while !lock(&self.log).iter().any(|heard| heard == line) {
@@ -176,7 +176,7 @@ impl Guest {
         heard.unwrap_or_else(|_| panic!("{line}: {:?}", self.heard()));
     }
 
-    /// Has a call refused from now on.
+    /// Refuses a call from now on.
     pub(super) fn refuse(&self, call: &'static str, refusal: Refusal) {
         lock(&self.refusals).insert(call, refusal);
     }
@@ -185,7 +185,7 @@ impl Guest {
         lock(&self.refusals).remove(call);
     }
 
-    /// A process ends.
+    /// Ends a process.
     pub(super) fn end(&self, container: &str, exec: &str, exit_status: u32) {
         let answer = api::WaitProcessResponse {
             exit_status,
@@ -206,7 +206,7 @@ impl Guest {
         });
     }
 
-    /// A stream of a process, which is its own from now on.
+    /// Takes a stream of a process.
     pub(super) fn stream(&self, name: &str) -> UnixStream {
         lock(&self.streams).remove(name).expect("it is connected")
     }
@@ -219,7 +219,7 @@ impl Guest {
         self.event.send(event).unwrap();
     }
 
-    /// The VM ends by itself.
+    /// Ends the VM, as a crash does.
     pub(super) fn crash(&self, reason: &str) {
         self.gone.send_replace(Some(VmExit {
             process: Role::Vmm,
@@ -228,14 +228,14 @@ impl Guest {
         }));
     }
 
-    /// The agent hangs up.
+    /// Closes the agent's connection.
     pub(super) async fn hang_up(&self) {
         let mut server = self.server.get().unwrap().lock().await;
         server.shutdown().await.unwrap();
     }
 }
 
-/// Implements the agent: calls that are only written down, and its own.
+/// Implements the agent: calls that are only recorded, and calls with their own code.
 macro_rules! agent {
     ({ $($call:ident($request:ident) -> $answer:ident;)* } $($own:tt)*) => {
         #[async_trait]
@@ -253,7 +253,7 @@ macro_rules! agent {
     };
 }
 
-/// The fields of a request, in one line of text.
+/// The fields of a request, as one line of text.
 fn about(request: &impl protobuf::MessageFull) -> String {
     protobuf::text_format::print_to_string(request)
 }

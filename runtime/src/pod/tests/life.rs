@@ -1,4 +1,4 @@
-//! Containers start, run, are paused, end and are removed; so does their pod.
+//! Containers are started, paused, ended and removed; so are their pods.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -56,7 +56,7 @@ async fn a_container_starts_ends_and_is_removed_in_this_order() {
 
     bed.guest.end("sandbox", "", 3);
     bed.ends("sandbox", None, 3).await;
-    // Its pid namespace has ended its others; the VM goes with the last container.
+    // The end of its pid namespace ended the others. The VM ends with the last container.
     assert_eq!(bed.guest.asked(), ["destroy_pod", "kill the VM"]);
     assert_eq!(bed.status("sandbox", None), Status::Stopped);
     let saved = bed.saved("sandbox").init;
@@ -169,7 +169,7 @@ async fn what_a_process_wrote_is_read_before_its_end_is_told() {
     let mut stdout = bed.guest.stream("a//stdout");
     assert!(!bed.guest.has_stream("a//stderr"));
 
-    // Its input waits for its start.
+    // Input is held back until the container starts.
     input.write_all(b"in").await.unwrap();
     assert!(stdin.try_read(&mut [0; 8]).is_err());
     bed.pod.start("a").await.unwrap();
@@ -185,7 +185,7 @@ async fn what_a_process_wrote_is_read_before_its_end_is_told() {
     let end = timeout(PATIENCE, stdin.read(&mut read)).await.unwrap();
     assert_eq!(end.unwrap(), 0);
 
-    // It ends while its last words are on the way.
+    // The container ends before all of its output has arrived.
     let answer = api::WaitProcessResponse {
         exit_status: 5,
         stdout_bytes: 5,
@@ -291,7 +291,7 @@ async fn limits_are_given_room_first_and_taken_back_if_refused() {
     assert!(heard[0].starts_with("update_container"), "{heard:?}");
     assert_eq!(heard[1..], ["online_cpu_mem cpus: 1"]);
 
-    // A guest that gives less than it was asked for gets no right to more.
+    // If the guest plugs less memory than requested, the limit is not raised.
     *crate::sync::lock(&bed.guest.plugs) = Some(300);
     let refused = bed
         .pod
@@ -384,7 +384,7 @@ async fn signals_to_a_pid_proxy_are_the_processs() {
     kill(pid, Signal::SIGUSR1).unwrap();
     let heard = "signal_process container_id: \"a\" signal: 10";
     bed.guest.has_heard(heard).await;
-    // Who kills the proxy means the process.
+    // A SIGKILL to the proxy is meant for the process.
     kill(pid, Signal::SIGKILL).unwrap();
     bed.ends("a", None, 137).await;
     let heard = bed.guest.heard();

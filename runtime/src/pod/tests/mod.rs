@@ -1,5 +1,5 @@
-//! Pods whose VM and agent are played by this process (`guest`): what the host does with its
-//! side of a container is real, mounts and pid proxies included.
+//! Tests of pods with a fake VM and agent (`guest`). The host's side of a container, such as
+//! mounts and pid proxies, is real.
 
 mod create;
 mod exec;
@@ -30,10 +30,10 @@ use crate::state_dir::lock::OwnerProcess;
 use crate::state_dir::record::{self, ContainerRunState, PodRunState, PodRunStatus};
 use crate::stdio::ProcessIo;
 
-/// How long the machine may take for what does not wait for anything.
+/// The deadline for operations that finish without waiting for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A pod, its guest, and the directory that has all of it.
+/// A pod, its guest, and the directory with all their files.
 pub(crate) struct Bed {
     pub(crate) root: tempfile::TempDir,
     pub(crate) pod: Arc<Pod>,
@@ -105,7 +105,7 @@ impl Bed {
         })
     }
 
-    /// A bundle, with more in its spec.
+    /// Makes a bundle with additions to its spec.
     fn bundle(&self, name: &str, more: serde_json::Value) -> PathBuf {
         let bundle = self.root.path().join("bundles").join(name);
         fs::create_dir_all(bundle.join("rootfs")).unwrap();
@@ -131,7 +131,7 @@ impl Bed {
         }
     }
 
-    /// A container that runs, with the events of its start passed over.
+    /// Starts a container. Skips the events of its start.
     pub(crate) async fn running(&mut self, id: &str) {
         let config = self.config(id);
         self.pod.create_container(config).await.unwrap();
@@ -141,13 +141,13 @@ impl Bed {
         self.guest.heard();
     }
 
-    /// The next event.
+    /// Waits for the next event.
     async fn event(&mut self) -> PodEvent {
         let next = timeout(PATIENCE, self.events.recv()).await;
         next.expect("an event comes").expect("the pod is there")
     }
 
-    /// The next event is the end of this process, with this code.
+    /// Checks that the next event is the end of this process, with this code.
     #[track_caller]
     fn ends(
         &mut self,
@@ -176,7 +176,7 @@ impl Bed {
         self.pod.state(container, exec).unwrap().status
     }
 
-    /// The state of a container on disk.
+    /// Reads the state of a container on disk.
     fn saved(&self, container: &str) -> ContainerRunState {
         let dir = self.pod.dir.container(container);
         crate::state_dir::read(&dir.join("state.json")).unwrap()
@@ -192,14 +192,14 @@ impl Bed {
     }
 }
 
-/// Namespaces that a container has for itself: those that each has, and further ones.
+/// The namespaces of a container: those that each container has, and `further` ones.
 fn namespaces(further: &[&str]) -> serde_json::Value {
     let each = ["network", "ipc", "uts", "mount"];
     let all = each.iter().chain(further);
     all.map(|kind| json!({"type": kind})).collect()
 }
 
-/// Deadlines of calls for tests in which the guest does not answer.
+/// Short deadlines, for tests in which the guest does not answer.
 fn short() -> Timeouts {
     let short = Duration::from_secs(2);
     Timeouts {

@@ -1,10 +1,10 @@
-//! The end of a VM, whatever its cause, is the end of all that ran in it.
+//! The end of a VM, for any cause, ends all of its processes.
 
 use super::guest::Refusal;
 use super::*;
 
 impl Bed {
-    /// The state on disk, once it says that the VM has ended: that is written after it was told.
+    /// Waits for the state on disk to report the end of the VM: it is written after the event.
     async fn saved_as_stopped(&self) -> PodRunState {
         loop {
             let saved: PodRunState = crate::state_dir::read(&self.pod.dir.state()).unwrap();
@@ -68,7 +68,7 @@ async fn all_processes_of_a_vm_that_ends_have_ended_with_137() {
         ] {
             assert!(matches!(error, Error::VmGone { .. }), "{error:?}");
         }
-        // They can be removed all the same.
+        // The containers can still be removed.
         for id in ["a", "b"] {
             let (_, exit) = bed.pod.delete(id, None).await.unwrap();
             assert_eq!(exit.status, 137);
@@ -107,7 +107,7 @@ async fn a_guest_that_does_not_finish_its_writes_is_killed_all_the_same() {
     let reason = bed.pod.guest.gone().await;
     assert!(!reason.is_empty());
     assert_eq!(bed.pod.guest.lost(), None, "it was asked for");
-    // The first reason stays.
+    // The first reason is kept.
     bed.pod.guest.kill("again").await;
     assert_eq!(bed.pod.guest.gone().await, reason);
 }

@@ -9,7 +9,7 @@ use runtime::{Error, Result};
 use crate::cli::error::spec_error;
 use crate::cli::values::bytes;
 
-/// What a command that changes limits requires.
+/// The requirement of a command that changes limits; for its error.
 pub(crate) const LIMIT: &str = "a limit, such as --memory 512m";
 
 /// The limits of a container.
