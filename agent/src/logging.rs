@@ -1,4 +1,4 @@
-//! Log lines, written to the console: the host keeps it in a file of the pod.
+//! Log lines, written to the console, which the host keeps in a file of the pod.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -24,14 +24,15 @@ fn sink() -> Option<&'static File> {
                 .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
                 .open(path)
                 .ok()
-                // A helper's copy is not to be in the way of what it places.
+                // A high number, so that a helper's copy does not block the numbers of a
+                // process.
                 .map(|file| duplicate_high(&file).map_or(file, File::from))
         })
     })
     .as_ref()
 }
 
-/// Starts logging at the level that the kernel's command line asks for.
+/// Starts logging at the level in the kernel's command line.
 pub fn start(cmdline: &str) {
     let level = level(cmdline);
     if log::set_logger(&CONSOLE).is_ok() {
@@ -58,7 +59,7 @@ impl Log for ConsoleLog {
             return;
         }
         if let Some(mut sink) = sink() {
-            // One write, so that lines of threads do not mix.
+            // One write, so that lines of several threads do not mix.
             let line = format!("rust-kata-agent {}: {}\n", record.level(), record.args());
             let _ = sink.write_all(line.as_bytes());
         }

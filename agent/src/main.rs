@@ -6,8 +6,8 @@
 //!                                       cgroup, oom ┘     stdio, reaper
 //!                                                   └─▶ spawn ═▶ helper ─▶ libcontainer
 //! ```
-//! One tokio thread runs everything but the helpers, one process for each
-//! container or exec that is to be started, forked off a `zygote`.
+//! All work runs in one tokio thread, except that of the helpers: one process for each start of
+//! a container or exec session, forked by a `zygote`.
 
 mod blocking;
 mod cgroup;
@@ -41,7 +41,7 @@ use crate::pod::Pod;
 use crate::service::Service;
 use crate::stdio::listener::Arrivals;
 
-/// How long the host may take to hang up once it has its last answer.
+/// The time that the host may take to close the connection after its last answer.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The life of the VM, to its end.
+/// Runs until the end of the VM.
 fn pid1() -> ! {
     std::panic::set_hook(Box::new(|panic| {
         log::error!("panic: {panic}");
@@ -74,7 +74,7 @@ fn live() -> anyhow::Result<()> {
     if let Err(e) = marked {
         log::warn!("boot mark: {e}");
     }
-    // SAFETY: nothing up to here has started a thread.
+    // SAFETY: no thread has been started yet.
     let zygote = unsafe { Zygote::start() }.context("fork the zygote")?;
     serve(zygote)
 }
@@ -106,7 +106,7 @@ fn serve(zygote: Zygote) -> anyhow::Result<()> {
         server.start().await.map_err(Error::Rpc)?;
         log::info!("ready");
 
-        // The VM is of no use without the host's connection.
+        // The VM has no use without the host's connection.
         tokio::pin!(hung_up);
         tokio::select! {
             _ = &mut hung_up => {}

@@ -1,4 +1,4 @@
-//! Locks that are used again after a panic: what they hold is valid after each step.
+//! Locks that are used again after a panic: their data is valid after each step.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

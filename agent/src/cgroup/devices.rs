@@ -1,10 +1,8 @@
-//! Device rules: in cgroup v2 a BPF program decides which devices a container
-//! may use. One is made of the OCI rules and attached to the container's
-//! cgroup.
+//! Device rules. In cgroup v2 a BPF program decides which devices a container may use. The
+//! agent compiles the OCI rules to such a program and attaches it to the container's cgroup.
 //!
-//! The program looks at the rules from the last to the first and answers with
-//! the first that speaks of the access: as in v1, a later rule overrides an
-//! earlier one. What no rule speaks of is denied.
+//! The program checks the rules from the last to the first, and the first match decides: as in
+//! v1, a later rule overrides an earlier one. An access without a matching rule is denied.
 
 use std::fs::File;
 use std::io;
@@ -28,7 +26,7 @@ const ALL: i32 = BPF_DEVCG_ACC_MKNOD | BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE;
 const BPF_DEVCG_DEV_BLOCK: i32 = 1;
 const BPF_DEVCG_DEV_CHAR: i32 = 2;
 
-/// One rule. `None` stands for any.
+/// One rule. `None` matches any value.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     allow: bool,
@@ -48,8 +46,8 @@ const fn allow(kind: i32, major: Option<i32>, minor: Option<i32>, access: i32) -
     }
 }
 
-/// What every container may use, as with runc: nodes of any device may be
-/// made, but only these may be opened.
+/// The rules that every container has, as with runc: it may make nodes of any device, but open
+/// these only.
 const ALWAYS: &[Rule] = &[
     allow(BPF_DEVCG_DEV_CHAR, None, None, BPF_DEVCG_ACC_MKNOD),
     allow(BPF_DEVCG_DEV_BLOCK, None, None, BPF_DEVCG_ACC_MKNOD),
@@ -66,7 +64,7 @@ const ALWAYS: &[Rule] = &[
 ];
 
 impl Cgroup {
-    /// Lets the processes of the cgroup use the devices of the rules only.
+    /// Limits the processes of the cgroup to the devices of the rules.
     pub fn restrict_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
         let rules = rules.iter().map(rule).collect::<Result<Vec<_>>>()?;
         let program = compile(rules.iter().chain(ALWAYS));
@@ -110,7 +108,7 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<Rule> {
     Ok(Rule {
         allow: rule.allow(),
         kind,
-        // "a" stands for all of them; the rest of the line is ignored.
+        // "a" stands for all types; the rest of the rule is ignored.
         major: number(rule.major()).filter(|_| kind.is_some()),
         minor: number(rule.minor()).filter(|_| kind.is_some()),
         access: if kind.is_none() || access == 0 {
@@ -182,7 +180,8 @@ fn compile<'a>(rules: impl DoubleEndedIterator<Item = &'a Rule>) -> Vec<Instruct
         if rule.access != ALL {
             tests.push(op(COPY, SCRATCH, ACCESS, 0, 0));
             tests.push(op(AND, SCRATCH, 0, 0, rule.access));
-            // An access is allowed if all of it is; it is denied if a part of it is.
+            // An allow rule matches if it covers the whole access, a deny rule if it covers a
+            // part of it.
             tests.push(match rule.allow {
                 true => op(JUMP_UNEQUAL_REGISTER, SCRATCH, ACCESS, 0, 0),
                 false => op(JUMP_EQUAL, SCRATCH, 0, 0, 0),
@@ -198,7 +197,7 @@ fn compile<'a>(rules: impl DoubleEndedIterator<Item = &'a Rule>) -> Vec<Instruct
         program.extend(tests);
         program.extend(answer(rule.allow));
         if unconditional {
-            // The verifier does not take what cannot be reached.
+            // The verifier rejects unreachable instructions.
             return program;
         }
     }
@@ -271,7 +270,7 @@ fn attach(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Runs a program as the kernel would.
+    /// Runs a program as the kernel does.
     fn run(program: &[Instruction], kind: i32, major: i32, minor: i32, access: i32) -> bool {
         let context = [access << 16 | kind, major, minor];
         let mut registers = [0i64; 16];
@@ -347,7 +346,7 @@ mod tests {
         assert!(run(&program, BPF_DEVCG_DEV_BLOCK, 8, 0, ALL));
         assert!(run(&program, BPF_DEVCG_DEV_CHAR, 10, 1, BPF_DEVCG_ACC_READ));
         assert!(!run(&program, BPF_DEVCG_DEV_CHAR, 10, 1, ALL));
-        // Nothing after the rule that always matches.
+        // No instruction follows the rule that always matches.
         assert_eq!(program.last().map(|i| i.code), Some(EXIT));
     }
 }

@@ -1,6 +1,5 @@
-//! The cgroup (v2) of one container: making and removing it, its processes,
-//! the freezer. Files are as in the kernel's
-//! Documentation/admin-guide/cgroup-v2.rst.
+//! The cgroup (v2) of one container: its creation and removal, its processes and the freezer.
+//! The files are described in the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,11 +20,11 @@ pub(crate) mod oom;
 pub mod resources;
 pub mod stats;
 
-/// Where the hierarchy is mounted.
+/// The mount point of the hierarchy.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
-/// Freezing and killing take milliseconds; only a process that hangs inside
-/// the kernel can take longer.
+/// The deadline for freezing and killing. Both take milliseconds, unless a process hangs in the
+/// kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The cgroup of a container.
@@ -55,13 +54,13 @@ impl Cgroup {
         Ok(Cgroup { path: full })
     }
 
-    /// Its path as seen from the root of the hierarchy.
+    /// Its path, relative to the root of the hierarchy.
     pub fn below_root(&self) -> PathBuf {
         let below = self.path.strip_prefix(ROOT).unwrap_or(&self.path);
         Path::new("/").join(below)
     }
 
-    /// Makes it, with every controller, and its ancestors.
+    /// Makes the cgroup and its ancestors, with every controller.
     pub fn create(&self) -> Result<()> {
         let mut path = PathBuf::from(ROOT);
         let below = self.path.strip_prefix(ROOT).unwrap_or(&self.path);
@@ -96,7 +95,7 @@ impl Cgroup {
         })
     }
 
-    /// All processes in it and below it.
+    /// All processes in the cgroup and below it.
     pub fn processes(&self) -> Result<Vec<u32>> {
         let mut pids = Vec::new();
         collect_processes(&self.path, &mut pids)?;
@@ -120,13 +119,13 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Kills all processes in it and waits until none is left.
+    /// Kills all processes in it and waits for their end.
     pub async fn kill(&self) -> Result<()> {
         self.write("cgroup.kill", "1")?;
         self.wait_event("populated", false).await
     }
 
-    /// Stops or continues all processes; returns when it is so.
+    /// Freezes or thaws all processes; returns when this is done.
     pub async fn freeze(&self, frozen: bool) -> Result<()> {
         self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
         self.wait_event("frozen", frozen).await
@@ -152,26 +151,26 @@ impl Cgroup {
         }
     }
 
-    /// Counts of memory.events, and a way to wait for changes.
+    /// The counts of memory.events; can be watched for changes.
     pub fn memory_events(&self) -> Result<EventsFile> {
         EventsFile::open(self.file("memory.events"))
     }
 
-    /// Processes of it that the OOM killer has killed.
+    /// The number of its processes that the OOM killer has killed.
     pub fn oom_kills(&self) -> u64 {
         let events = fs::read_to_string(self.file("memory.events")).unwrap_or_default();
         parse_flat(&events).get("oom_kill").copied().unwrap_or(0)
     }
 
-    /// Kills what is left and removes it with all that is below it. A cgroup
-    /// that is gone already is fine.
+    /// Kills the remaining processes, and removes the cgroup and those below it. Succeeds if
+    /// the cgroup does not exist.
     pub async fn remove(&self) -> Result<()> {
         if !self.path.exists() {
             return Ok(());
         }
         self.kill().await?;
         remove_tree(&self.path).path(&self.path)?;
-        // The pod's own cgroup goes with its last container.
+        // The pod's own cgroup is removed with its last container.
         if let Some(parent) = self.path.parent()
             && parent != Path::new(ROOT)
         {
@@ -181,14 +180,14 @@ impl Cgroup {
     }
 }
 
-/// Gives the children of a cgroup every controller that there is.
+/// Enables every available controller for the children of a cgroup.
 pub fn enable_controllers(path: &Path) -> Result<()> {
     let available = path.join("cgroup.controllers");
     let available = fs::read_to_string(&available).path(available)?;
     let control = path.join("cgroup.subtree_control");
     for controller in available.split_ascii_whitespace() {
-        // Enabled one by one: a controller that cannot be delegated must not prevent
-        // the others. A limit that needs it fails with its file's name.
+        // One by one: a controller that cannot be delegated must not prevent the others. A
+        // limit that needs it fails, and names its file.
         if let Err(e) = fs::write(&control, format!("+{controller}")) {
             log::warn!("{}: +{controller}: {e}", control.display());
         }
@@ -211,7 +210,7 @@ fn collect_processes(path: &Path, pids: &mut Vec<u32>) -> Result<()> {
     let procs = path.join("cgroup.procs");
     match fs::read_to_string(&procs) {
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
-        // Removed meanwhile, or threaded.
+        // It was removed meanwhile, or is threaded.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e).path(procs),
@@ -239,8 +238,8 @@ pub fn parse_flat(text: &str) -> HashMap<String, u64> {
         .collect()
 }
 
-/// A "key value" file of a cgroup that can be watched for changes: the kernel raises
-/// POLLPRI on it until it is read again.
+/// A "key value" file of a cgroup that can be watched for changes: the kernel signals POLLPRI
+/// after a change until the file is read again.
 pub struct EventsFile {
     path: PathBuf,
     file: AsyncFd<OwnedFd>,
@@ -254,7 +253,7 @@ impl EventsFile {
         Ok(EventsFile { path, file })
     }
 
-    /// What the file says now.
+    /// Reads the file.
     pub fn read(&self) -> Result<HashMap<String, u64>> {
         let mut text = [0; 4096];
         let n = nix::sys::uio::pread(self.file.get_ref(), &mut text, 0).path(&self.path)?;

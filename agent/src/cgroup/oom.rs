@@ -1,5 +1,5 @@
-//! Watches a container's cgroup for OOM kills, and keeps the events until the
-//! host asks for them.
+//! Watches a container's cgroup for OOM kills, and keeps the events until the host requests
+//! them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,7 +41,7 @@ impl Events {
         }
     }
 
-    /// The next event, when there is one.
+    /// Waits for the next event.
     pub async fn next(&self) -> Event {
         match self.receiver.lock().await.recv().await {
             Some(event) => event,
@@ -61,7 +61,7 @@ pub struct OomWatch {
 }
 
 impl OomWatch {
-    /// Starts to watch.
+    /// Starts the watch.
     pub fn start(id: &str, cgroup: &Cgroup, events: &Arc<Events>) -> Result<Arc<OomWatch>> {
         let changes = cgroup.memory_events()?;
         let watch = Arc::new(OomWatch {
@@ -86,7 +86,7 @@ impl OomWatch {
         }
     }
 
-    /// Kills seen up to now.
+    /// The number of kills up to now.
     pub fn kills(&self) -> u64 {
         self.seen.load(Ordering::SeqCst)
     }
@@ -104,7 +104,7 @@ impl OomWatch {
         kills.max(before)
     }
 
-    /// Stops to watch.
+    /// Stops the watch.
     pub fn stop(&self) {
         let task = lock(&self.task).take();
         if let Some(task) = task {

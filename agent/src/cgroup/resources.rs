@@ -1,4 +1,4 @@
-//! OCI LinuxResources, written in the terms of cgroup v1, to the files of v2.
+//! Converts OCI LinuxResources, which follow cgroup v1, to the files of v2.
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources, LinuxThrottleDevice,
@@ -41,9 +41,9 @@ impl Cgroup {
             _ => None,
         };
         let limit = memory.limit().filter(|limit| *limit != 0).map(amount);
-        // A smaller limit must not meet the old, larger amount of swap, and a
-        // larger one must be there before more swap: both orders are safe in
-        // v2, where the two are counted apart.
+        // A smaller limit must not meet the old, larger amount of swap, and a larger limit must
+        // be set before more swap is. Both orders are safe in v2, which counts the two
+        // separately.
         if let Some(limit) = limit {
             if memory.check_before_update() == Some(true)
                 && let Ok(wanted) = limit.parse::<u64>()
@@ -120,7 +120,7 @@ impl Cgroup {
     }
 }
 
-/// A number of bytes; negative: no limit.
+/// A number of bytes; a negative one means no limit.
 fn amount(value: i64) -> String {
     match value {
         ..0 => "max".into(),
@@ -128,7 +128,7 @@ fn amount(value: i64) -> String {
     }
 }
 
-/// In v1 the swap limit is that of memory and swap together, in v2 of swap.
+/// In v1 the swap limit covers memory and swap together; in v2 it covers swap only.
 fn swap_max(memory: &LinuxMemory) -> Result<Option<String>> {
     match (memory.swap(), memory.limit()) {
         (None | Some(0), Some(-1)) => Ok(Some("max".into())),
@@ -149,7 +149,7 @@ fn swap_max(memory: &LinuxMemory) -> Result<Option<String>> {
     }
 }
 
-/// As runc does: 0 is taken for 1, since a container has at least one process.
+/// As with runc, 0 means 1, since a container has at least one process.
 fn pids_max(limit: i64) -> String {
     match limit {
         ..0 => "max".into(),
@@ -158,8 +158,8 @@ fn pids_max(limit: i64) -> String {
     }
 }
 
-/// CPU shares [2, 262144], default 1024, to weight [1, 10000], default 100:
-/// the curve of runc since 1.3.2, which hits both ends and the default.
+/// Converts CPU shares [2, 262144], default 1024, to a weight [1, 10000], default 100, with the
+/// curve of runc since 1.3.2, which maps both ends and the default exactly.
 fn weight(shares: u64) -> Option<u64> {
     match shares {
         0 => None,
@@ -173,7 +173,7 @@ fn weight(shares: u64) -> Option<u64> {
     }
 }
 
-/// "quota period"; a value that is not given stays as it is.
+/// "quota period"; a value that is not given keeps its old value.
 fn cpu_max(old: &str, quota: Option<i64>, period: Option<u64>) -> String {
     let mut old = old.split_ascii_whitespace();
     let (old_quota, old_period) = (old.next().unwrap_or("max"), old.next().unwrap_or("100000"));
@@ -188,7 +188,7 @@ fn cpu_max(old: &str, quota: Option<i64>, period: Option<u64>) -> String {
     }
 }
 
-/// blkio weight [10, 1000] to io weight [1, 10000], as runc converts it.
+/// Converts a blkio weight [10, 1000] to an io weight [1, 10000], as runc does.
 fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }

@@ -8,8 +8,8 @@ use protos::agent::{CpuStats, IoStats, MemoryStats, PidsStats, StatsResponse};
 use super::{Cgroup, parse_flat};
 
 impl Cgroup {
-    /// All statistics. A file that the kernel does not have (a controller
-    /// that is not built in) counts as zeroes.
+    /// All statistics. A file that does not exist, since its controller is not built in, counts
+    /// as zeroes.
     pub fn stats(&self) -> StatsResponse {
         StatsResponse {
             cpu: MessageField::some(self.cpu()),

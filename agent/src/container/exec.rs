@@ -1,4 +1,4 @@
-//! Execs: further processes of a container.
+//! Exec sessions: further processes of a container.
 
 use super::*;
 

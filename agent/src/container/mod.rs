@@ -1,8 +1,8 @@
-//! One container: its init, its execs, its cgroup, and the operations that each state
+//! One container: its init, its exec sessions, its cgroup, and the operations that each state
 //! allows.
 //!
-//! Changes of one container go one after the other (`changes`); nothing else
-//! ever waits for them, least of all another container.
+//! Changes of one container run one after the other (`changes`). Nothing else waits for them,
+//! in particular no other container.
 
 mod exec;
 pub(crate) mod process;
@@ -31,13 +31,13 @@ use crate::stdio::descriptor::Ends;
 use crate::stdio::listener::Arrivals;
 use crate::sync::lock;
 
-/// Bundles, one folder per container.
+/// The bundles, one directory per container.
 const BUNDLES: &str = "/run/rust-kata/containers";
 
-/// libcontainer's own state.
+/// The state of libcontainer.
 const STATE: &str = "/run/rust-kata/state";
 
-/// What a container is built with.
+/// The environment for creating a container.
 #[derive(Clone)]
 pub struct Environment {
     pub spawner: Arc<Spawner>,
@@ -83,14 +83,14 @@ pub struct Container {
     changes: tokio::sync::Mutex<()>,
 }
 
-/// An exec, and the plan for it until it is started.
+/// An exec session, and its plan until it is started.
 struct Exec {
     process: Arc<Process>,
     plan: Option<(oci_spec::runtime::Process, spec::Launch)>,
     terminal: bool,
 }
 
-/// Ids become names of files.
+/// Checks an id, which becomes the name of files.
 pub fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
     if id.is_empty() || id == "." || id == ".." || !id.chars().all(allowed) || id.len() > 128 {
@@ -101,7 +101,7 @@ pub fn check_id(id: &str) -> Result<()> {
 }
 
 impl Container {
-    /// Creates a container up to where its init waits for the start.
+    /// Creates a container. Its init then waits for the start.
     pub async fn create(
         environment: &Environment,
         id: &str,
@@ -182,8 +182,7 @@ impl Container {
         }
     }
 
-    /// A container that could not be built because its own limit killed it
-    /// must say so.
+    /// Explains the error of a container whose own memory limit killed it during its creation.
     fn explain_oom(&self, error: Error) -> Error {
         match self.cgroup.oom_kills() {
             0 => error,
@@ -191,7 +190,7 @@ impl Container {
         }
     }
 
-    /// Has a helper start a process, and follows it.
+    /// Starts a process by a helper, and watches it.
     async fn start_process(
         self: &Arc<Self>,
         process: Arc<Process>,
@@ -235,7 +234,7 @@ impl Container {
     }
 
     fn init_ended(&self) {
-        // The kernel has killed the rest, unless others can live on.
+        // The kernel has killed the others, unless they can live on.
         if !self.private_pid_namespace
             && let Err(e) = self.cgroup.signal(libc::SIGKILL)
         {
@@ -267,7 +266,7 @@ impl Container {
         }
     }
 
-    /// Releases the init.
+    /// Lets the init continue.
     pub async fn start(&self) -> Result<()> {
         let _changing = self.changes.lock().await;
         self.must_be(&[Status::Created], "created")?;
@@ -289,7 +288,7 @@ impl Container {
         self.environment.spawner.run(&request).await
     }
 
-    /// Removes what is left of a container that does not run.
+    /// Removes the remains of a container that does not run.
     pub async fn remove(&self) -> Result<()> {
         let _changing = self.changes.lock().await;
         self.must_be(&[Status::Created, Status::Stopped], "stopped")?;
@@ -384,12 +383,12 @@ fn write_json(folder: &Path, name: &str, value: &impl serde::Serialize) -> Resul
     fs::write(&path, json).path(path)
 }
 
-/// Makes libcontainer's waiting init continue.
+/// Lets libcontainer's waiting init continue.
 fn notify(socket: &Path) -> Result<()> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
     let name = socket.file_name().unwrap_or_default();
     let folder = fs::File::open(folder).path(folder)?;
-    // A path can be longer than a socket's address may be.
+    // A path can be longer than the address of a socket.
     let short = Path::new("/proc/self/fd")
         .join(folder.as_raw_fd().to_string())
         .join(name);

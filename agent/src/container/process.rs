@@ -1,4 +1,4 @@
-//! One process that the host knows: a container's init or an exec.
+//! A process that the host knows: a container's init or an exec session.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::sync::lock;
 /// The exit status of a process that never ran.
 const UNKNOWN: u32 = 255;
 
-/// How a process ended, all its output being on its streams.
+/// The end of a process, after all its output has been written to its streams.
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub status: u32,
@@ -35,10 +35,10 @@ enum Phase {
     Over,
 }
 
-/// A process, from its being asked for to its being removed.
+/// A process, from its request to its removal.
 pub struct Process {
     container: String,
-    /// Empty: the init.
+    /// Empty for the init.
     exec_id: String,
     phase: Mutex<Phase>,
     stdio: Mutex<Option<Arc<Stdio>>>,
@@ -59,7 +59,7 @@ impl Process {
         }
     }
 
-    /// How to name it to the user.
+    /// Its name in messages.
     pub fn name(&self) -> String {
         match self.exec_id.as_str() {
             "" => format!("container {}", self.container),
@@ -84,12 +84,12 @@ impl Process {
         }
     }
 
-    /// True once it has ended, even if its output is still on its way.
+    /// True once it has ended, even if some of its output is not sent yet.
     pub fn is_over(&self) -> bool {
         matches!(&*lock(&self.phase), Phase::Over)
     }
 
-    /// True while it is neither started nor failed.
+    /// True until its start succeeds or fails.
     pub fn is_recorded(&self) -> bool {
         matches!(&*lock(&self.phase), Phase::Recorded(_))
     }
@@ -111,7 +111,7 @@ impl Process {
         }
     }
 
-    /// The start has failed: ends all waits for the process.
+    /// Records that the start has failed: ends all waits for the process.
     pub fn fail(&self) {
         *lock(&self.phase) = Phase::Over;
         self.ended.send_replace(Some(Ended {
@@ -121,8 +121,8 @@ impl Process {
         }));
     }
 
-    /// It runs: follows it to its end. `after` runs when it has ended, before any wait
-    /// returns.
+    /// Records that it runs, and follows it to its end. `after` runs after its end, before any
+    /// wait returns.
     pub fn run(
         self: &Arc<Self>,
         started: Started,
@@ -133,8 +133,8 @@ impl Process {
         let stdio = Arc::new(stdio);
         {
             let mut slot = lock(&self.stdio);
-            // The size was set while the helper ran; a terminal that has it already is
-            // not signalled.
+            // The size was set while the helper ran. The process gets no signal if the terminal
+            // has this size already.
             if let Some((width, height)) = self.asked_size()
                 && let Err(e) = stdio.resize(width, height)
             {
@@ -155,7 +155,7 @@ impl Process {
                 killed: false,
             });
             *lock(&process.phase) = Phase::Over;
-            // An OOM event comes before the exit that it explains.
+            // The OOM event must precede the exit that it explains.
             let kills = oom.check();
             after();
             stdio.close_inputs();
@@ -163,8 +163,8 @@ impl Process {
             let is_init = process.exec_id.is_empty();
             process.ended.send_replace(Some(Ended {
                 status: exit.status,
-                // The init stands for its container; of an exec only its own
-                // end counts.
+                // A container counts as OOM-killed for any kill in it, an exec session only if
+                // it was killed itself.
                 oom_killed: kills > kills_before && (is_init || exit.killed),
                 written,
             }));
@@ -188,7 +188,7 @@ impl Process {
         match &*lock(&self.phase) {
             Phase::Running { pidfd, .. } => {
                 match send_signal(pidfd, signal) {
-                    // Ended, and not reaped yet.
+                    // It has ended, but is not reaped yet.
                     Err(e) if e.raw_os_error() == Some(libc::ESRCH) => self.finished(),
                     other => other.what(format!("signal {signal}")),
                 }
@@ -212,12 +212,12 @@ impl Process {
         })
     }
 
-    /// The initial size of its terminal, if it was set.
+    /// The initial size of its terminal, if given.
     pub fn asked_size(&self) -> Option<(u16, u16)> {
         *lock(&self.size)
     }
 
-    /// Sets the size of its terminal; before the start: the one it begins with.
+    /// Sets the size of its terminal. Before the start, sets the initial size.
     pub fn resize(&self, width: u16, height: u16) -> Result<()> {
         let stdio = lock(&self.stdio);
         let is_to_come = matches!(&*lock(&self.phase), Phase::Recorded(_) | Phase::Starting);
@@ -240,7 +240,7 @@ impl Process {
         }
     }
 
-    /// EOF on stdin. The end of a terminal's input means nothing to it.
+    /// Sends EOF to stdin. For a terminal, the end of input has no effect.
     pub fn close_stdin(&self) {
         match &*lock(&self.stdio) {
             Some(stdio) if !stdio.is_terminal() => stdio.close_stdin(),
@@ -248,7 +248,7 @@ impl Process {
         }
     }
 
-    /// Stops serving its streams, even if other processes hold their other ends.
+    /// Stops serving its streams, even if other processes hold the other ends.
     pub fn disconnect(&self) {
         if let Some(stdio) = lock(&self.stdio).take() {
             stdio.stop();

@@ -1,4 +1,4 @@
-//! What `/proc` says about a process (proc(5)).
+//! Information on a process from `/proc` (proc(5)).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,26 +9,26 @@ use protos::agent::Process;
 use crate::error::{Error, Result};
 use crate::text::truncate;
 
-/// The longest command line that is passed on, in bytes.
+/// The longest command line that is reported, in bytes.
 const COMMAND: usize = 4096;
 
-/// And at the least, in a list of very many.
+/// The shortest limit for a command line, for very long lists.
 const SHORT_COMMAND: usize = 32;
 
-/// What a process takes in an answer beside its command: seven tags, five numbers
-/// of at most ten bytes, two lengths, and the sign that it was cut.
+/// The size of a process in an answer without its command: seven tags, five numbers of at most
+/// ten bytes, two lengths, and the flag for a cut command.
 const NUMBERS: usize = 72;
 
 /// Clock ticks a second: `USER_HZ` of Linux on x86.
 const TICKS: u64 = 100;
 
-/// The processes of `pids` that have not ended, in an answer short enough for the host.
+/// The processes of `pids` that have not ended. The answer fits the host's limit.
 pub fn list(pids: &[u32]) -> Result<Vec<Process>> {
     let max = command_length(pids.len())?;
     Ok(pids.iter().filter_map(|pid| of(*pid, max)).collect())
 }
 
-/// How long the command of each of `count` processes may be.
+/// The longest command for each of `count` processes.
 fn command_length(count: usize) -> Result<usize> {
     let each = MAX_PROCESS_LIST / count.max(1);
     match each.checked_sub(NUMBERS) {
@@ -109,7 +109,7 @@ mod tests {
         };
         for count in [1, 100, 1000, 5041] {
             let length = longest(count);
-            // ttrpc puts a status around it.
+            // ttrpc wraps it in a status.
             assert!(length + 64 <= MAX_PROCESS_LIST, "{count}: {length}");
         }
         let problem = command_length(5042).unwrap_err().to_string();

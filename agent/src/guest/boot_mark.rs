@@ -1,10 +1,9 @@
-//! Signals to the VMM that the guest's user space begins to run: the VMM logs it as the
-//! boot time.
+//! Signals to the VMM that the guest's user space starts: the VMM logs this as the boot time.
 //!
-//! It is one byte to an I/O port, which a VMM that listens there sees at once
-//! and any other machine ignores. Before a mark is left, nothing is mounted, so
-//! the wish for it comes in the environment: the kernel puts a word of its
-//! command line there that it does not know, if there is no dot in the word.
+//! The signal is one byte, written to an I/O port that the VMM handles at once and other
+//! machines ignore. The agent writes it before anything is mounted, so it cannot read
+//! `/proc/cmdline`. The port is in the environment instead: the kernel adds unknown words of
+//! its command line to it, unless they have a dot.
 
 use std::io;
 
@@ -18,7 +17,7 @@ pub fn write() -> io::Result<()> {
     }
 }
 
-/// A port in hexadecimal digits.
+/// Parses a port in hexadecimal digits.
 fn port(value: &str) -> io::Result<u16> {
     let digits = value.strip_prefix("0x").unwrap_or(value);
     u16::from_str_radix(digits, 16).map_err(|_| {
@@ -29,8 +28,8 @@ fn port(value: &str) -> io::Result<u16> {
 
 fn write_port(port: u16, value: u8) -> io::Result<()> {
     permit(port, true)?;
-    // SAFETY: the port is the VMM's, as the command line says, and a write to
-    // it touches neither memory nor flags.
+    // SAFETY: the command line names a port of the VMM, and a write to it changes neither
+    // memory nor flags.
     unsafe {
         std::arch::asm!(
             "out dx, al",
@@ -39,7 +38,7 @@ fn write_port(port: u16, value: u8) -> io::Result<()> {
             options(nomem, nostack, preserves_flags)
         );
     }
-    // Children inherit it: no container may have it.
+    // Children inherit the permission, and no container may have it.
     permit(port, false)
 }
 

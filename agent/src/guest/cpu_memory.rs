@@ -1,10 +1,10 @@
-//! CPUs and memory added and removed while the pod runs.
+//! Hot-plug of CPUs and memory.
 //!
-//! All CPUs that the guest can have are there from the boot on; those beyond
-//! the first `maxcpus=` are off line. Memory comes by virtio-mem: its driver
-//! adds blocks of memory when the host asks for them, and the kernel takes
-//! them into use as [`set_policy`] says. Files are as in the kernel's
-//! Documentation/admin-guide/cputopology.rst and mm/memory-hotplug.rst.
+//! All CPUs that the guest can have exist from the boot on; those beyond the first `maxcpus=`
+//! are offline. Memory comes by virtio-mem: its driver adds blocks of memory when the host
+//! requests it, and the kernel brings them online as configured by [`set_policy`]. The files
+//! are described in the kernel's Documentation/admin-guide/cputopology.rst and
+//! mm/memory-hotplug.rst.
 
 use std::fs;
 use std::io;
@@ -14,16 +14,16 @@ use std::sync::Mutex;
 use crate::error::{Context, Error, Result};
 use crate::sync::lock;
 
-/// Where the kernel keeps what follows.
+/// The mount point of sysfs.
 pub const SYS: &str = "/sys";
 
 const CPUS: &str = "devices/system/cpu";
 const MEMORY: &str = "devices/system/memory";
 
-/// What the kernel does with a new memory block. As "online" alone it would
-/// take all for its own needs, too, and never be able to give a block back;
-/// with this policy three quarters of it hold movable pages only. All of it
-/// would be too much: the kernel's own tables grow with memory.
+/// The kernel's policy for a new memory block. With "online" alone the kernel would also use it
+/// for its own data, and could not give it back. With this policy, three quarters of a block
+/// hold movable pages only. A larger share would be too much, since the kernel's own tables
+/// grow with memory.
 const POLICY: [(&str, &str); 2] = [
     (
         "module/memory_hotplug/parameters/online_policy",
@@ -32,18 +32,18 @@ const POLICY: [(&str, &str); 2] = [
     ("devices/system/memory/auto_online_blocks", "online"),
 ];
 
-/// Resizing is done for one caller at a time.
+/// Held during a resize: one runs at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What is on line.
+/// The CPUs and memory that are online.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OnLine {
     pub cpus: usize,
     pub memory_bytes: u64,
 }
 
-/// Has the kernel take new memory into use by itself. To be called before the
-/// driver of virtio-mem is loaded.
+/// Makes the kernel bring new memory online automatically. Must be called before the driver of
+/// virtio-mem is loaded.
 pub fn set_policy(sys: &Path) {
     for (file, value) in POLICY {
         match fs::write(sys.join(file), value) {
@@ -55,8 +55,8 @@ pub fn set_policy(sys: &Path) {
     }
 }
 
-/// Brings CPUs on or off line until there are `cpus` of them (0: leaves them),
-/// and all memory on line that is there. Blocks.
+/// Brings CPUs online or offline until `cpus` are online (0: no change), and all available
+/// memory online. Blocks.
 pub fn resize(sys: &Path, meminfo: &Path, cpus: usize) -> Result<OnLine> {
     let _turn = lock(&TURN);
     online_memory(&sys.join(MEMORY))?;
@@ -66,8 +66,8 @@ pub fn resize(sys: &Path, meminfo: &Path, cpus: usize) -> Result<OnLine> {
     })
 }
 
-/// Takes the lowest CPUs on line and the highest off line; returns how many
-/// are on line. CPU 0 always is.
+/// Brings the lowest CPUs online and the highest offline; returns the number that are online.
+/// CPU 0 always is.
 fn set_cpus(folder: &Path, wanted: usize) -> Result<usize> {
     let cpus = numbered(folder, "cpu")?;
     if wanted > cpus.len() {
@@ -92,7 +92,7 @@ fn set_cpus(folder: &Path, wanted: usize) -> Result<usize> {
     Ok(online)
 }
 
-/// A CPU that cannot go off line, as CPU 0, has no such file.
+/// A CPU that cannot go offline, such as CPU 0, does not have this file.
 fn is_online(cpu: &Path) -> Result<bool> {
     let path = cpu.join("online");
     match fs::read_to_string(&path) {
@@ -102,12 +102,12 @@ fn is_online(cpu: &Path) -> Result<bool> {
     }
 }
 
-/// Takes blocks into use that came before the policy was set.
+/// Brings blocks online that came before the policy was set.
 fn online_memory(folder: &Path) -> Result<()> {
     for block in numbered(folder, "memory")? {
         let path = block.join("state");
         match online_block(&path) {
-            // The driver took it away meanwhile.
+            // The driver has removed it meanwhile.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
             result => result.path(path)?,
         }
@@ -115,8 +115,8 @@ fn online_memory(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Brings a block of memory on line. The kernel does the same with plugged memory; the
-/// second attempt fails with EINVAL (`state_store` in drivers/base/memory.c).
+/// Brings a block of memory online. The kernel does the same with plugged memory; the second
+/// attempt fails with EINVAL (`state_store` in drivers/base/memory.c).
 fn online_block(state: &Path) -> io::Result<()> {
     let is_offline = || Ok::<_, io::Error>(fs::read_to_string(state)?.trim() == "offline");
     if !is_offline()? {
@@ -128,8 +128,8 @@ fn online_block(state: &Path) -> io::Result<()> {
     }
 }
 
-/// The folders named `prefix` and a number, in the order of their numbers;
-/// none where the kernel has no such thing.
+/// The directories with a name of `prefix` and a number, sorted by number. Empty if the kernel
+/// does not have this feature.
 fn numbered(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,7 +148,7 @@ fn numbered(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The memory that the kernel has to give, in bytes.
+/// The total memory, in bytes.
 fn memory_total(meminfo: &Path) -> Result<u64> {
     let text = fs::read_to_string(meminfo).path(meminfo)?;
     text.lines()
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    /// A folder as `/sys`, with a file for each path and content.
+    /// Makes a directory like `/sys`, with a file for each path and content.
     fn sys(files: &[(&str, &str)]) -> TempDir {
         let sys = tempfile::tempdir().unwrap();
         for (file, content) in files {
@@ -176,7 +176,7 @@ mod tests {
         sys
     }
 
-    /// Twelve CPUs, of which the first three and the last are on line.
+    /// Twelve CPUs; the first three and the last one are online.
     fn twelve_cpus() -> TempDir {
         let files: Vec<_> = (1..12)
             .map(|n| {
@@ -267,7 +267,7 @@ mod tests {
         ];
         let files: Vec<_> = files.iter().map(|(f, s)| (f.as_str(), *s)).collect();
         let sys = sys(&files);
-        // Gone between the listing and the reading.
+        // It disappears between the listing and the reading.
         fs::create_dir(sys.path().join("devices/system/memory/memory8")).unwrap();
 
         assert_eq!(resize(&sys, 0).unwrap().memory_bytes, 1 << 20);

@@ -1,9 +1,8 @@
-//! Devices added and removed while the pod runs.
+//! Hot-plug of devices.
 //!
-//! The VM has more virtio-mmio slots than devices, all of them known to the
-//! kernel from the boot on. One without a device is a platform device without
-//! a driver; binding the driver makes the kernel look again. What that finds is
-//! below the platform device:
+//! The VM has more virtio-mmio slots than devices; the kernel knows all slots from the boot on.
+//! An empty slot is a platform device without a driver. When the driver is bound, the kernel
+//! probes the slot again. The resulting device is below the platform device:
 //!
 //! ```text
 //! /sys/bus/platform/devices/LNRO0005:05 ─ virtio3 ┬ block/vda   a disk
@@ -28,17 +27,17 @@ use crate::guest::modules;
 
 const DEVICES: &str = "bus/platform/devices";
 const DRIVER: &str = "bus/platform/drivers/virtio-mmio";
-/// The id in ACPI of a virtio-mmio slot.
+/// The ACPI id of a virtio-mmio slot.
 const SLOT_ID: &str = "LNRO0005:";
 
-/// How long a driver may take to make a disk or an interface of a device. It
-/// is done before `bind` returns, unless the kernel probes in the background.
+/// The time that a driver may take to make a disk or an interface. This is done before `bind`
+/// returns, unless the kernel probes in the background.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// `KOBJ_UEVENT` of the kernel's netlink: what the kernel itself says.
+/// `KOBJ_UEVENT` of the kernel's netlink: the group of the kernel's own messages.
 const KERNEL_GROUP: u32 = 1;
 
-/// What the driver made of a device.
+/// The result of attaching a device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attached {
     /// The name of the disk in `/dev`, or of the interface.
@@ -48,11 +47,11 @@ pub struct Attached {
     pub minor: u32,
 }
 
-/// Binds the driver to the device in `slot`; returns what came of it. Blocks.
+/// Binds the driver to the device in `slot`; returns the disk or interface. Blocks.
 pub fn attach(sys: &Path, slot: u32) -> Result<Attached> {
     let device = device_of(sys, slot)?;
     modules::load_later();
-    // Before, so that no event is missed.
+    // Opened first, so that no event is missed.
     let events = kernel_events()?;
     write_name(&sys.join(DRIVER).join("bind"), &device)?;
     let end = Instant::now() + LIMIT;
@@ -130,7 +129,7 @@ fn made_of(device: &Path) -> Result<Option<Attached>> {
     Ok(None)
 }
 
-/// What is in a folder; nothing if it is not there.
+/// The entries of a directory; empty if it does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -145,7 +144,7 @@ fn name_of(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// A socket that reports devices added and removed.
+/// A socket that reports added and removed devices.
 fn kernel_events() -> Result<OwnedFd> {
     let events = socket(
         AddressFamily::Netlink,
@@ -159,7 +158,7 @@ fn kernel_events() -> Result<OwnedFd> {
     Ok(events)
 }
 
-/// Waits for an event, whichever; false at the end of the time.
+/// Waits for any event; returns false at the deadline.
 fn happened(events: &OwnedFd, end: Instant) -> Result<bool> {
     let left = end.saturating_duration_since(Instant::now());
     let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
@@ -169,7 +168,7 @@ fn happened(events: &OwnedFd, end: Instant) -> Result<bool> {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e).what("wait for the kernel's device events"),
     }
-    // All that are there; how many were lost in a full socket does not matter.
+    // Discards all queued events; their number does not matter.
     while recv(events.as_raw_fd(), &mut [], MsgFlags::MSG_TRUNC).is_ok() {}
     Ok(true)
 }

@@ -1,5 +1,5 @@
-//! What PID 1 does before it can serve: a root that can be pivoted away from,
-//! the base mounts, cgroup v2, modules, memory policy, loopback.
+//! The first work of PID 1: a root that can be pivoted, the base mounts, cgroup v2, modules,
+//! the memory policy and the loopback interface.
 
 use std::ffi::CString;
 use std::fs;
@@ -100,7 +100,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
-/// Sets the guest up as far as the agent needs it to dial the host.
+/// Sets the guest up until the agent can connect to the host.
 pub fn set_up() -> Result<()> {
     leave_initramfs_root()?;
     for mount in MOUNTS {
@@ -130,8 +130,8 @@ pub fn set_up() -> Result<()> {
     Ok(())
 }
 
-/// The kernel's rootfs cannot be the old root of a pivot_root(2), which every
-/// container needs. A bind mount of it, moved over it, can.
+/// The kernel's rootfs cannot be the old root of a pivot_root(2), which every container needs.
+/// A bind mount of it, moved over it, can.
 fn leave_initramfs_root() -> Result<()> {
     const NEW_ROOT: &str = "/.root";
     fs::create_dir_all(NEW_ROOT).path(NEW_ROOT)?;

@@ -1,4 +1,4 @@
-//! The guest: what PID 1 sets up, watches and ends.
+//! The guest's setup, hot-plug, monitoring and end by PID 1.
 
 pub(crate) mod boot_mark;
 pub(crate) mod cpu_memory;

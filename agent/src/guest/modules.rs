@@ -1,7 +1,6 @@
-//! Loads the kernel modules that the initrd brings, before anything that
-//! needs them. `/lib/modules/load.list` names one file per line, dependencies
-//! first; `later.list` those that are needed with the first device that comes
-//! while the pod runs. A kernel with everything built in comes without lists.
+//! Loads the kernel modules of the initrd. `/lib/modules/load.list` names one file per line,
+//! dependencies first; they are loaded at boot. `later.list` names those that are loaded with
+//! the first hot-plugged device. An initrd for a kernel with all drivers built in has no lists.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -12,15 +11,15 @@ use std::sync::Once;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
-/// Where the initrd keeps them.
+/// The directory of the modules in the initrd.
 pub const MODULES: &str = "/lib/modules";
 
-/// What is needed from the boot on.
+/// The modules for the boot.
 pub const BOOT: &str = "load.list";
 
 const LATER: &str = "later.list";
 
-/// Loads the drivers of devices that come later, once.
+/// Loads the drivers of hot-plugged devices, once.
 pub fn load_later() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -30,8 +29,8 @@ pub fn load_later() {
     });
 }
 
-/// Loads what a list in `folder` names. A module that cannot be loaded is reported and
-/// skipped: a later step that needs it fails with a better error.
+/// Loads the modules of a list in `folder`. Logs and skips a module that cannot be loaded: a
+/// later step that needs it fails with a better error.
 pub fn load(folder: &Path, list: &str) -> io::Result<()> {
     let list = match fs::read_to_string(folder.join(list)) {
         Ok(list) => list,
@@ -56,7 +55,7 @@ fn load_one(path: &Path) -> io::Result<()> {
     const NO_PARAMETERS: &CStr = c"";
     let file = File::open(path)?;
     match finit_module(&file, NO_PARAMETERS, ModuleInitFlags::empty()) {
-        // Loaded already, or built in.
+        // It is loaded already, or built in.
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(e) => Err(e.into()),
     }

@@ -9,15 +9,15 @@ pub fn off() -> ! {
     nix::unistd::sync();
     let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let _ = reboot(way(&cmdline));
-    // Not root, or not PID 1 of a VM.
+    // The process is not root, or not PID 1 of a VM.
     std::process::exit(1)
 }
 
-/// By a reboot, which always ends it: the kernel command line has `reboot=t` (triple
-/// fault), and no VMM of ours resets. A power-off would not: a machine may have ACPI
-/// tables without a power-off in them (QEMU's microvm), and the kernel then halts
-/// forever, unseen by the VMM. A VMM whose tables have a power-off says so on the
-/// kernel command line, and recognises an orderly end by it.
+/// A reboot always ends the VM: the kernel command line has `reboot=t` (triple fault), and no
+/// VMM of rust-kata resets. A power-off does not: a machine's ACPI tables may not support it
+/// (QEMU's microvm); then the kernel halts forever, and the VMM does not notice. A VMM that
+/// supports the power-off says so on the kernel command line, and recognises an orderly end by
+/// it.
 fn way(cmdline: &str) -> RebootMode {
     let mut words = cmdline.split_ascii_whitespace();
     match words.any(|word| word == protos::POWER_OFF_WORD) {

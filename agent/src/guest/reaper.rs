@@ -1,12 +1,10 @@
-//! The one place that waits for children.
+//! Reaps all children. Other code does not wait for children.
 //!
-//! PID 1 becomes the parent of every container process once its helper has gone, and of
-//! all orphans. The exit of a watched pid is delivered; every other zombie is only
-//! reaped.
+//! PID 1 becomes the parent of every container process when its helper ends, and of all
+//! orphans. The exit of a watched pid is delivered; other zombies are only reaped.
 //!
-//! There is no race between a process ending and its being watched: it stays
-//! the child of its helper, which ends only after the agent has called `watch`
-//! (see `spawn`).
+//! The end of a process cannot be missed before the watch: the process stays the child of its
+//! helper, which ends only after the agent has called `watch` (see `spawn`).
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +20,7 @@ use crate::sync::lock;
 pub struct Exit {
     /// Shell convention: the exit code, or 128 + the signal.
     pub status: u32,
-    /// Ended by SIGKILL.
+    /// SIGKILL ended it.
     pub killed: bool,
 }
 
@@ -50,7 +48,7 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Starts reaping, driven by SIGCHLD.
+    /// Starts the reaper; SIGCHLD wakes it.
     pub fn start() -> io::Result<Arc<Reaper>> {
         let reaper = Arc::new(Reaper::default());
         let children = signal(SignalKind::child())?;
@@ -103,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// A child that does `script` once its stdin is closed.
+    /// A child that runs `script` once its stdin is closed.
     fn child(script: &str) -> Child {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("read _; {script}")]);
@@ -116,7 +114,7 @@ mod tests {
         exit.await.unwrap()
     }
 
-    // One test: the reaper waits for every child of the test process.
+    // One test for all cases, since the reaper waits for every child of the test process.
     #[tokio::test]
     async fn delivers_codes_and_signals() {
         let reaper = Reaper::start().unwrap();

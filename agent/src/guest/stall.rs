@@ -6,7 +6,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-/// Without an answer of a helper for this long, the processes are logged, repeatedly.
+/// The processes are logged each time a helper has not answered for this long.
 const AFTER: Duration = Duration::from_secs(20);
 
 /// Waits for the answer of a helper.
@@ -20,7 +20,7 @@ pub async fn watch<T>(verb: &str, answer: impl Future<Output = T>) -> T {
     }
 }
 
-/// Logs all processes of the guest that are not the kernel's own.
+/// Logs all processes of the guest except kernel threads.
 fn log_processes(verb: &str) {
     let processes = processes(Path::new("/proc"));
     log::warn!(
@@ -52,7 +52,7 @@ fn process(path: &Path, pid: i32) -> Option<String> {
     let name = name.split_once('(')?.1;
     let mut words = rest.split_whitespace();
     let (state, parent) = (words.next()?, words.next()?);
-    // kthreadd, and those that it made (Documentation/admin-guide/kernel-per-CPU-kthreads.rst).
+    // kthreadd and its children (Documentation/admin-guide/kernel-per-CPU-kthreads.rst).
     if pid == 2 || parent == "2" {
         return None;
     }

@@ -1,4 +1,4 @@
-//! The look-up of the program of a process, as runc does it.
+//! The lookup of a process's program, as in runc.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use crate::error::Kind;
 use crate::launch::faults::Fault;
 
-/// Finds the program as runc does.
+/// Finds the program in the same way as runc.
 pub fn find(name: &str, environment: &[(String, String)]) -> Result<CString, Fault> {
     let not_found = || Fault {
         kind: Kind::NoSuchCommand,
@@ -46,12 +46,12 @@ pub fn find(name: &str, environment: &[(String, String)]) -> Result<CString, Fau
     Err(not_found())
 }
 
-/// Neither "found" nor "not found".
+/// The error if a program's existence cannot be determined.
 fn unknown(path: &str, errno: Errno) -> Fault {
     Fault::internal(&format!("look at {path}"), text(errno))
 }
 
-/// Whether execvp(3) continues with the next folder after this error. Others, such as EIO, end
+/// Whether execvp(3) tries the next directory after this error. Other errors, such as EIO, end
 /// the search.
 fn is_elsewhere(errno: Errno) -> bool {
     use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
@@ -73,7 +73,7 @@ fn executable(path: &Path) -> Result<(), Errno> {
     faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
 }
 
-/// The text of an error as Go, and so runc, writes it.
+/// The text of an error, as Go and therefore runc writes it.
 pub fn text(errno: Errno) -> String {
     errno.desc().to_lowercase()
 }
@@ -107,7 +107,7 @@ mod tests {
             "exec: \"/etc/passwd\": permission denied"
         );
         assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
-        // Neither is a folder.
+        // The first two entries of the path are not directories.
         assert!(find("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
         // These errors do not mean that the program does not exist.
         for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {

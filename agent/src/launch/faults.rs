@@ -1,10 +1,9 @@
-//! How the processes that libcontainer forks report why they failed.
+//! Failure reports of the processes that libcontainer forks.
 //!
-//! libcontainer carries only the outermost words of an error out of its
-//! children ("failed to prepare rootfs") and says the rest through `tracing`.
-//! So the helper opens a pipe before it forks; our own last steps write
-//! finished faults to it, the tracing subscriber below adds the details of
-//! libcontainer's, and the helper makes one answer of what it finds there.
+//! libcontainer returns only the outermost part of a child's error ("failed to prepare rootfs")
+//! and logs the details through `tracing`. So the helper opens a pipe before it forks. The last
+//! steps of the agent write their errors to it, the tracing subscriber below adds the details
+//! of libcontainer, and the helper makes one answer of them.
 
 use std::fmt::{self, Write as _};
 use std::io::Read;
@@ -23,7 +22,7 @@ use crate::text::truncate;
 /// A pipe takes a line of up to this length in one piece (PIPE_BUF).
 const LINE: usize = 4096;
 
-/// Why something failed.
+/// The reason for a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     pub kind: Kind,
@@ -31,7 +30,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A request that cannot be carried out as it is.
+    /// A request that is not valid.
     pub fn invalid(message: impl Into<String>) -> Fault {
         Fault {
             kind: Kind::InvalidArgument,
@@ -39,7 +38,7 @@ impl Fault {
         }
     }
 
-    /// A step that failed for no reason of the request's.
+    /// A failed step that is not the fault of the request.
     pub fn internal(what: &str, error: impl fmt::Display) -> Fault {
         Fault {
             kind: Kind::Internal,
@@ -56,24 +55,24 @@ impl From<Fault> for Error {
 
 #[derive(Serialize, Deserialize)]
 enum Line {
-    /// The reason, in words for the user.
+    /// The reason, as a text for the user.
     Fault(Fault),
-    /// Something that libcontainer logged as an error.
+    /// An error event of libcontainer.
     Trace(String),
 }
 
-/// The writing side, copied into every forked process.
+/// The writing end, copied into every forked process.
 #[derive(Clone)]
 pub struct Faults {
     pipe: Arc<OwnedFd>,
 }
 
-/// The reading side, of the helper.
+/// The reading end, in the helper.
 pub struct Collected {
     pipe: std::fs::File,
 }
 
-/// Makes both sides, and catches what libcontainer logs.
+/// Makes both ends, and collects the log messages of libcontainer.
 pub fn collect() -> std::io::Result<(Faults, Collected)> {
     let (read, write) = stream::pipe()?;
     // A full pipe must not block the writer; what does not fit is lost.
@@ -87,7 +86,7 @@ pub fn collect() -> std::io::Result<(Faults, Collected)> {
 }
 
 impl Faults {
-    /// Writes why this process fails.
+    /// Reports why this process fails.
     pub fn report(&self, mut fault: Fault) {
         truncate(&mut fault.message, LINE / 2);
         self.write(&Line::Fault(fault));
@@ -106,7 +105,7 @@ impl Collected {
     /// `outermost` with libcontainer's log messages before it.
     pub fn explain(mut self, outermost: Fault) -> Fault {
         let mut text = Vec::new();
-        // Ends with the error that the pipe is empty.
+        // This ends with an error when the pipe is empty.
         let _ = self.pipe.read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines = text
@@ -184,7 +183,7 @@ impl Visit for EventText {
 mod tests {
     use super::*;
 
-    // One test: the subscriber is global.
+    // One test for all cases, since the subscriber is global.
     #[test]
     fn own_words_win_and_traces_explain() {
         let (_, collected) = collect().unwrap();

@@ -1,14 +1,13 @@
-//! The helper processes, one for each container or exec that is to be
-//! started: single-threaded, because libcontainer forks (see `zygote`).
+//! The helper processes: each starts one container or exec session. They are single-threaded,
+//! because libcontainer forks (see `zygote`).
 //!
 //! ```text
 //! agent ── control ──▶ helper ──fork──▶ intermediate ──fork──▶ process
 //!                                                 (a child of the helper)
 //! ```
-//! On the control socket one message brings the request and what the process is
-//! given open, with its numbers; one message brings the answer, and the helper
-//! ends only when the agent says that it watches the new process, which then
-//! becomes a child of PID 1.
+//! The control socket carries one message with the request and the process's descriptors with
+//! their numbers, and one message with the answer. The helper ends when the agent confirms that
+//! it watches the new process, which then becomes a child of PID 1.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -38,7 +37,7 @@ use crate::stdio::stream::duplicate_high;
 /// The longest message on the control socket.
 pub const MESSAGE: usize = 64 << 10;
 
-/// Files in a request's folder.
+/// The files in a request's directory.
 pub const SPEC_FILE: &str = "config.json";
 pub const PROCESS_FILE: &str = "process.json";
 pub const LAUNCH_FILE: &str = "launch.json";
@@ -47,8 +46,7 @@ const CONSOLE_SOCKET: &str = "console.sock";
 /// A request to a helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Creates a container from the bundle `folder`, up to where its init
-    /// waits for the start.
+    /// Creates a container from the bundle `folder`. Its init then waits for the start.
     Create {
         id: String,
         folder: PathBuf,
@@ -80,21 +78,21 @@ impl Request {
     }
 }
 
-/// What a helper answers; with `terminal`, the pty master comes along.
+/// The answer of a helper; with `terminal`, the pty master is attached.
 pub type Answer = Result<Done, Fault>;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Process id of the new process; 0 without one.
+    /// The pid of the new process; 0 without a process.
     pub pid: i32,
 }
 
-/// Where libcontainer keeps what it knows of a container.
+/// The directory of libcontainer's state of a container.
 pub fn state_folder(state: &Path, id: &str) -> PathBuf {
     state.join(id)
 }
 
-/// Serves the one request that comes in on `control`, and ends.
+/// Serves one request from `control`, then ends.
 pub fn main(control: OwnedFd) -> ! {
     let _ = nix::sys::prctl::set_name(c"rust-kata-help");
     let aside = duplicate_high(&control);
@@ -186,8 +184,8 @@ fn builder(
         .map_err(fault)
 }
 
-/// libcontainer leaves sockets in the folder of the state it execs with, and
-/// wants a container that is running. So each exec works on a copy.
+/// libcontainer leaves sockets in the state directory that it uses for an exec, and requires a
+/// running container. So each exec works on a copy.
 fn copy_state(state: &Path, id: &str, folder: &Path) -> Result<(), Fault> {
     let mut container = Container::load(state_folder(state, id)).map_err(fault)?;
     let copy = state_folder(folder, id);
@@ -234,7 +232,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The socket over which libcontainer hands out the pty master.
+/// The socket through which libcontainer passes the pty master.
 struct ConsoleSocket {
     path: PathBuf,
     listener: UnixListener,
@@ -245,7 +243,7 @@ impl ConsoleSocket {
         if !terminal {
             return Ok(None);
         }
-        // A path can be longer than a socket's address may be.
+        // A path can be longer than the address of a socket.
         std::env::set_current_dir(folder).map_err(internal)?;
         let listener = UnixListener::bind(CONSOLE_SOCKET).map_err(internal)?;
         std::env::set_current_dir("/").map_err(internal)?;
@@ -255,7 +253,7 @@ impl ConsoleSocket {
         }))
     }
 
-    /// Takes the master, which has been sent by now.
+    /// Receives the master, which has been sent by now.
     fn accept(self) -> Result<OwnedFd, Fault> {
         let receive = || -> io::Result<OwnedFd> {
             let (stream, _) = self.listener.accept()?;
@@ -269,7 +267,7 @@ impl ConsoleSocket {
     }
 }
 
-/// Receives one message and the descriptors that come along.
+/// Receives one message and its descriptors.
 pub fn receive_with_fds(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut iov = [IoSliceMut::new(buffer)];
     let mut space = nix::cmsg_space!([RawFd; 3 + MAX_DESCRIPTORS]);
@@ -298,7 +296,7 @@ pub fn send_with_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<(
     Ok(())
 }
 
-/// Takes the request, and puts what the process is given where it belongs.
+/// Receives the request, and moves the process's descriptors to their numbers.
 fn receive(control: &OwnedFd) -> io::Result<Request> {
     let mut buffer = vec![0; MESSAGE];
     let (n, given) = receive_with_fds(control.as_raw_fd(), &mut buffer)?;
@@ -307,15 +305,15 @@ fn receive(control: &OwnedFd) -> io::Result<Request> {
         let problem = format!("{} of {} descriptors came", given.len(), numbers.len());
         return Err(io::Error::other(problem));
     }
-    // First all out of the way of each other's numbers.
+    // First move all descriptors to high numbers, so that none overwrites another one.
     let aside = given.iter().map(duplicate_high);
     let aside = aside.collect::<io::Result<Vec<OwnedFd>>>()?;
     drop(given);
     for (number, fd) in numbers.into_iter().zip(&aside) {
-        // Hooks get the stdio; the others stay for the process alone, which
-        // keeps them as its last step but one (`workload`).
+        // Hooks get the stdio. The other descriptors are for the process alone; its last step
+        // but one keeps them open (`workload`).
         let flags = if number > 2 { libc::O_CLOEXEC } else { 0 };
-        // SAFETY: 0 to 2 are PID 1's console. Other open numbers are not in use: the
+        // SAFETY: 0 to 2 are PID 1's console. Other numbers in the range are unused: the
         // control socket and the log have higher ones.
         if unsafe { libc::dup3(fd.as_raw_fd(), number, flags) } < 0 {
             return Err(io::Error::last_os_error());
@@ -332,14 +330,14 @@ fn answer(control: &OwnedFd, answer: Answer, master: Option<OwnedFd>) -> ! {
         .map_err(io::Error::from)
         .and_then(|json| send_with_fds(socket, &json, &fds));
     if sent.is_ok() {
-        // Anything, the end of the socket too, is the sign.
+        // Any message confirms it, and so does the end of the socket.
         let _ = recv(socket, &mut [0; 1], MsgFlags::empty());
     }
-    // SAFETY: ends the process; there is nothing to flush or to drop.
+    // SAFETY: ends the process; it has nothing to flush or drop.
     unsafe { libc::_exit(0) }
 }
 
-/// A panic must not look like a process that ended in silence.
+/// Reports a panic as an error, so that the helper does not end without an answer.
 fn report_panics(faults: Faults, control: RawFd) {
     let helper = std::process::id();
     std::panic::set_hook(Box::new(move |panic| {
@@ -358,7 +356,7 @@ fn report_panics(faults: Faults, control: RawFd) {
     }));
 }
 
-/// Hooks of a spec that libcontainer's builders do not run themselves.
+/// The hooks of a spec that libcontainer's builders do not run.
 pub fn late_hooks(spec: &Spec) -> (Vec<Hook>, Vec<Hook>) {
     let hooks = spec.hooks().clone().unwrap_or_default();
     (

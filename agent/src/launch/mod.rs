@@ -1,4 +1,4 @@
-//! How a process of a container is started, from the call to execve.
+//! The start of a container's process, from the call to execve.
 
 pub(crate) mod executable;
 pub(crate) mod faults;

@@ -1,6 +1,6 @@
-//! Mount points below dangling links of the image. The link's target is made inside of
-//! the root, as runc does; libcontainer refuses such a mount. libcontainer makes all
-//! other mount points.
+//! Mount points below dangling links of the image. The agent makes the link's target inside the
+//! root, as runc does; libcontainer refuses such a mount. libcontainer makes all other mount
+//! points.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -14,13 +14,13 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use oci_spec::runtime::{Mount, Spec};
 
-/// Links that are followed in a path, as by the kernel (path_resolution(7)).
+/// The most links that are followed in a path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Makes the places of a container's mounts that are links to nothing.
+/// Makes the mount points of a container that are dangling links.
 ///
 /// # Errors
-/// The kernel's, naming the place.
+/// The kernel's error, with the mount point.
 pub fn prepare(spec: &Spec) -> io::Result<()> {
     let Some(root) = spec.root() else {
         return Ok(());
@@ -42,7 +42,7 @@ pub fn prepare(spec: &Spec) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the mount is one of a file.
+/// Whether the mount's source is a file.
 fn is_file(mount: &Mount) -> bool {
     let mut options = mount.options().iter().flatten();
     let binds =
@@ -51,17 +51,17 @@ fn is_file(mount: &Mount) -> bool {
     source.is_some_and(|source| source.exists() && !source.is_dir())
 }
 
-/// Where a path leads to below a root.
+/// The target of a path below a root.
 #[derive(Debug, PartialEq, Eq)]
 struct MountPoint {
-    /// Without links, relative to the root.
+    /// Relative to the root, without links.
     path: PathBuf,
-    /// A link led to it, and it is not there.
+    /// A link led to it, and it does not exist.
     dangling: bool,
 }
 
-/// Follows a path; no link in it leads out of `root`, and what is missing has no links.
-/// Below what is `covered` by mounts there will be other files.
+/// Follows a path. No link in it leads out of `root`, and missing parts have no links. Paths
+/// below the `covered` mounts are not followed, since other files will be there.
 fn follow(root: &OwnedFd, destination: &Path, covered: &[PathBuf]) -> io::Result<MountPoint> {
     let mut rest: VecDeque<OsString> = parts(destination).collect();
     let mut path = PathBuf::new();
@@ -121,7 +121,7 @@ enum There {
     Other,
 }
 
-/// What is at a path without links in its directories.
+/// The file at a path whose directories are not links.
 fn at(root: &OwnedFd, path: &Path) -> io::Result<There> {
     let found = match below(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(There::Nothing),
@@ -150,7 +150,7 @@ fn below(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
     openat2(root.as_fd(), path, how)
 }
 
-/// Makes a directory or an empty file, and the directories above it.
+/// Makes a directory or an empty file, and its parent directories.
 fn make(root: &OwnedFd, path: &Path, file: bool) -> io::Result<()> {
     let (above, name) = match (file, path.parent(), path.file_name()) {
         (true, Some(above), Some(name)) => (above, Some(name)),
@@ -207,7 +207,7 @@ mod tests {
         ] {
             let found = follow(&fd, Path::new(place), &[]);
             if place == "/up" {
-                // It leads to itself: as the kernel, with the root as its root.
+                // The link leads to itself: the error is that of the kernel.
                 assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::ELOOP));
                 continue;
             }

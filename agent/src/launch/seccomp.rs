@@ -1,10 +1,9 @@
-//! Seccomp profiles: compiled by libseccomp when a container is created, and
-//! loaded by the last step before exec.
+//! Seccomp profiles: libseccomp compiles them when a container is created, and the last step
+//! before exec loads them.
 //!
-//! libcontainer would compile at that last step, would run its own
-//! synchronisation under the filter, and would leave processes that are
-//! exec'ed into a container without any. Here each process of a container
-//! gets the same filter, at the same point as with runc.
+//! libcontainer would compile a profile in that last step, would run its own synchronisation
+//! under the filter, and would run exec sessions without a filter. Here each process of a
+//! container gets the same filter, at the same point as with runc.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -25,13 +24,13 @@ use crate::error::{Context, Error, Result};
 /// A compiled filter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Filter {
-    /// `struct sock_filter`s.
+    /// A sequence of `struct sock_filter`.
     program: Vec<u8>,
     /// SECCOMP_FILTER_FLAG_*
     flags: u64,
 }
 
-/// Size of a `struct sock_filter`.
+/// The size of a `struct sock_filter`.
 const INSTRUCTION: usize = 8;
 
 impl Filter {
@@ -40,7 +39,7 @@ impl Filter {
         let invalid = |e: SeccompError| Error::document("seccomp profile")(e);
         let default = action(profile.default_action(), profile.default_errno_ret())?;
         let mut context = ScmpFilterContext::new(default).map_err(invalid)?;
-        // Only the process's own noNewPrivileges decides on that bit.
+        // The process's own noNewPrivileges alone sets that bit.
         context.set_ctl_nnp(false).map_err(invalid)?;
         for arch in profile.architectures().iter().flatten() {
             context.add_arch(architecture(*arch)).map_err(invalid)?;
@@ -62,15 +61,14 @@ impl Filter {
         })
     }
 
-    /// Puts the calling process under the filter. Needs no_new_privs or
-    /// CAP_SYS_ADMIN.
+    /// Applies the filter to the calling process. Needs no_new_privs or CAP_SYS_ADMIN.
     pub fn load(&self) -> io::Result<()> {
         let program = libc::sock_fprog {
             len: (self.program.len() / INSTRUCTION) as u16,
             filter: self.program.as_ptr() as *mut libc::sock_filter,
         };
-        // SAFETY: the program lives through the call, which copies it; the
-        // kernel does not ask for an alignment.
+        // SAFETY: the program lives through the call, which copies it; the kernel requires no
+        // alignment.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_seccomp,
@@ -97,7 +95,7 @@ fn add_rule(
     }
     let conditions: Vec<ScmpArgCompare> = rule.args().iter().flatten().map(condition).collect();
     for name in rule.names() {
-        // A system call that libseccomp does not know is not in this kernel either.
+        // This kernel does not have a system call that libseccomp does not know.
         let Ok(syscall) = ScmpSyscall::from_name(name) else {
             continue;
         };
@@ -108,7 +106,8 @@ fn add_rule(
                 .map_err(Error::document(format!("seccomp rule for {name}")))
         };
         if compares_an_argument_twice(rule) {
-            // One rule cannot; as with runc they become alternatives.
+            // One rule cannot have several such conditions; as with runc they become
+            // alternatives.
             for condition in &conditions {
                 add(context, std::slice::from_ref(condition))?;
             }
@@ -165,7 +164,7 @@ fn flags(profile: &LinuxSeccomp) -> u64 {
     let bit = |flag: &LinuxSeccompFilterFlag| match flag {
         SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
         SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-        // For several threads, and for notify; here is one and no notify.
+        // These flags are for several threads and for notify, which do not occur here.
         SeccompFilterFlagTsync | SeccompFilterFlagWaitKillableRecv => 0,
     };
     profile

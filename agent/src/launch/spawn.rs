@@ -1,4 +1,4 @@
-//! The agent's side of the helper processes, see `helper`.
+//! The agent's side of the helper processes (see `helper`).
 
 use std::fs::File;
 use std::io;
@@ -18,13 +18,13 @@ use crate::launch::zygote::Zygote;
 use crate::stdio::descriptor::Ends;
 use crate::stdio::stream::{Stream, register};
 
-/// Has helpers start processes.
+/// Starts processes by helpers.
 pub struct Spawner {
     pub zygote: Zygote,
     pub reaper: Arc<Reaper>,
 }
 
-/// A process that a helper has started; the agent is its parent.
+/// A started process; the agent is its parent.
 pub struct Started {
     pub pid: i32,
     pub pidfd: OwnedFd,
@@ -34,7 +34,7 @@ pub struct Started {
 }
 
 impl Spawner {
-    /// Has a helper serve a request that starts a process.
+    /// Sends a request that starts a process to a new helper.
     pub async fn start(&self, request: &Request, ends: Ends) -> Result<Started> {
         let helper = self.helper(request.verb())?;
         let (pid, master) = helper.ask(request, ends).await?;
@@ -51,7 +51,7 @@ impl Spawner {
         })
     }
 
-    /// Has a helper serve a request that leaves no process behind.
+    /// Sends a request that starts no process to a new helper.
     pub async fn run(&self, request: &Request) -> Result<()> {
         let helper = self.helper(request.verb())?;
         helper.ask(request, Ends::default()).await?;
@@ -125,7 +125,7 @@ impl Helper {
     /// Lets the helper end.
     fn release(self) {
         let socket = self.control.get_ref().as_raw_fd();
-        // If it is gone already it needs no word.
+        // It needs no message if it has ended already.
         let _ = send(socket, b"k", MsgFlags::MSG_NOSIGNAL);
     }
 }

@@ -1,11 +1,10 @@
-//! How the agent changes an OCI spec before libcontainer reads it.
+//! The agent's changes to an OCI spec before libcontainer reads it.
 //!
-//! Left to libcontainer: namespaces, mounts, devices, masked and read-only
-//! paths, sysctls, hooks, users, the terminal. Taken out of the spec and done
-//! by the agent instead: the cgroup (one code path for create and update) and
-//! the last steps before exec (`Launch`), where libcontainer 0.7 loses the
-//! order of the environment, runs exec'ed processes without seccomp, and runs
-//! its own synchronisation under the container's limits and filter.
+//! libcontainer handles namespaces, mounts, devices, masked and read-only paths, sysctls,
+//! hooks, users and the terminal. The agent handles the cgroup (with the same code for create
+//! and update) and the last steps before exec (`Launch`), since libcontainer 0.7 loses the
+//! order of the environment, runs exec sessions without seccomp, and runs its own
+//! synchronisation under the container's limits and filter.
 
 use std::path::{Path, PathBuf};
 
@@ -20,20 +19,20 @@ use crate::error::{Error, Result};
 use crate::launch::seccomp::Filter;
 use crate::stdio::descriptor;
 
-/// The last steps of a process on its way to exec, see `workload`.
+/// The last steps of a process before exec (see `workload`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Launch {
-    /// The process as the host wants it.
+    /// The process as requested by the host.
     pub process: Process,
     pub seccomp: Option<Filter>,
-    /// Make the working directory if it is missing.
+    /// Whether to make the working directory if it is missing.
     pub make_cwd: bool,
-    /// What it keeps open beside its stdio.
+    /// The descriptors that it keeps open beside its stdio.
     pub descriptors: Vec<u32>,
 }
 
 impl Launch {
-    /// Gives the process's terminal this size before the process begins.
+    /// Sets the size of the process's terminal before the process starts.
     pub fn begin_with_size(&mut self, width: u16, height: u16) -> Result<()> {
         let size = BoxBuilder::default().width(width).height(height).build();
         let size = size.map_err(Error::document("terminal size"))?;
@@ -42,7 +41,7 @@ impl Launch {
     }
 }
 
-/// What execs inherit from their container where they say nothing themselves.
+/// The settings that exec sessions inherit from their container unless they have their own.
 #[derive(Debug, Clone, Default)]
 pub struct Inherited {
     capabilities: Option<LinuxCapabilities>,
@@ -52,7 +51,7 @@ pub struct Inherited {
     seccomp: Option<Filter>,
 }
 
-/// A container that can be created.
+/// A checked spec of a container.
 #[derive(Debug)]
 pub struct Plan {
     /// For libcontainer.
@@ -61,9 +60,9 @@ pub struct Plan {
     pub inherited: Inherited,
     pub cgroup: Cgroup,
     pub resources: LinuxResources,
-    /// Sysctls of the network, which the containers share with the guest.
+    /// Network sysctls; the containers share the guest's network.
     pub net_sysctls: Vec<(String, String)>,
-    /// Its processes all die with its init.
+    /// Whether the end of its init ends all of its processes.
     pub private_pid_namespace: bool,
 }
 
@@ -150,8 +149,8 @@ pub fn plan(id: &str, json: &[u8], stdio: &agent::Stdio) -> Result<Plan> {
     })
 }
 
-/// Reads and checks the process of an exec: what libcontainer gets, and what
-/// is left to the last steps.
+/// Reads and checks the process of an exec session: the part for libcontainer, and the part for
+/// the last steps.
 pub fn plan_exec(
     json: &[u8],
     stdio: &agent::Stdio,
@@ -185,13 +184,14 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], what: &'static str) -> Result<T
     serde_json::from_slice(json).map_err(Error::document(what))
 }
 
-/// The process without what `workload` does later.
+/// The process without the settings that `workload` applies later.
 fn for_libcontainer(process: &Process) -> Process {
     let mut process = process.clone();
     process.set_cwd("/".into());
     process.set_capabilities(None);
     process.set_rlimits(None);
-    // Profiles and labels of the host; its kernel does not run here.
+    // AppArmor profiles and SELinux labels belong to the host's kernel, which does not run
+    // here.
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
     process
@@ -222,7 +222,7 @@ fn check_process(process: &Process) -> Result<()> {
     }
     let user = process.user();
     let groups = user.additional_gids().iter().flatten();
-    // To setresuid(2) it means "as before": root.
+    // setresuid(2) takes it for "unchanged", which would be root.
     if [user.uid(), user.gid()]
         .iter()
         .chain(groups)
@@ -286,7 +286,7 @@ mod tests {
         plan("c1", &spec(linux, process), &Stdio::new()).unwrap_err()
     }
 
-    /// The field whose value is refused.
+    /// The field of a refused value.
     fn field(error: Error) -> String {
         match error {
             Error::InvalidValue { field, .. } => field.into_owned(),

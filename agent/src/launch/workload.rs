@@ -1,5 +1,5 @@
-//! The last steps of a container's process, in the container: what runc does between
-//! entering the namespaces and execve, in the same order and with the same error texts.
+//! The last steps of a container's process, inside the container: runc's steps between entering
+//! the namespaces and execve, in the same order and with the same error texts.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,16 +24,16 @@ use crate::launch::executable::{self, text};
 use crate::launch::faults::{Fault, Faults};
 use crate::launch::spec::Launch;
 
-/// What libcontainer calls once a process stands in its container: as the
-/// right user, still with all capabilities.
+/// libcontainer calls this once a process is in its container and has its user, with all
+/// capabilities still.
 #[derive(Clone)]
 pub struct Workload {
     launch: Launch,
     faults: Faults,
-    /// Where the errors of `exec` go: to the helper for an exec, which waits
+    /// Decides where the errors of `exec` go: to the helper for an exec session, which waits
     /// for them; a started init has only its stderr.
     init: bool,
-    /// Found by `validate`.
+    /// The program that `validate` has found.
     executable: RefCell<Option<CString>>,
 }
 
@@ -47,8 +47,8 @@ impl Workload {
         }
     }
 
-    /// Before the process is said to be ready: what can fail with a good
-    /// reason fails here.
+    /// Runs before the process is reported as ready: steps that can fail with a clear reason
+    /// fail here.
     fn prepare(&self) -> Result<(), Fault> {
         let process = &self.launch.process;
         own_streams(process.user().uid(), &self.launch.descriptors)?;
@@ -80,7 +80,7 @@ impl Workload {
         Ok(())
     }
 
-    /// Does something with no more capabilities than the process will have.
+    /// Runs `work` without capabilities that the process will not have.
     fn unprivileged<T>(&self, work: impl FnOnce() -> T) -> Result<T, Fault> {
         let sets = complete(self.launch.process.capabilities().clone());
         let wanted = sets.effective().iter().flatten();
@@ -97,7 +97,7 @@ impl Workload {
         Ok(done)
     }
 
-    /// The environment in the spec's order; the last of several values counts.
+    /// The environment in the spec's order; the last of repeated values counts.
     fn environment(&self) -> Vec<(String, String)> {
         let process = &self.launch.process;
         let mut environment: Vec<(String, String)> = Vec::new();
@@ -122,7 +122,7 @@ impl Workload {
         environment
     }
 
-    /// After the start: limits, privileges, filter, exec. Returns on failure.
+    /// The steps after the start: limits, privileges, filter, exec. Returns on failure only.
     fn launch(&self) -> Fault {
         let process = &self.launch.process;
         let environment: Vec<CString> = self
@@ -155,8 +155,8 @@ impl Workload {
         for limit in process.rlimits().iter().flatten() {
             set_limit(limit).map_err(|e| Fault::internal(&format!("set {}", limit.typ()), e))?;
         }
-        // Without no_new_privs the filter needs privileges; with it, it comes
-        // as late as possible.
+        // Without no_new_privs the filter needs privileges; with it, it is loaded as late as
+        // possible.
         let no_new_privs = process.no_new_privileges() == Some(true);
         let load = |wanted: bool| match &self.launch.seccomp {
             Some(filter) if wanted => filter
@@ -182,7 +182,7 @@ impl Executor for Workload {
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The environment goes to execve as it is, in its order.
+        // The environment is passed to execve unchanged, in its order.
         Ok(())
     }
 
@@ -199,15 +199,15 @@ impl Executor for Workload {
     }
 }
 
-/// Every signal as a new program expects it: the Rust runtime ignores SIGPIPE, and
-/// glibc's posix_spawn its internal signals, which cannot be set by its own functions.
+/// Resets every signal to its default: the Rust runtime ignores SIGPIPE, and glibc's
+/// posix_spawn ignores internal signals, which glibc's own functions cannot set.
 fn reset_signals() {
     const SET_SIZE: usize = 8;
     // struct kernel_sigaction: handler (SIG_DFL), flags, restorer, mask.
     let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: the action lives through the call; for SIGKILL and SIGSTOP the kernel
-        // refuses it, which does no harm.
+        // SAFETY: the action lives through the call; the kernel refuses it for SIGKILL and
+        // SIGSTOP, which does no harm.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -223,7 +223,7 @@ fn reset_signals() {
     let _ = none.thread_set_mask();
 }
 
-/// Keeps descriptors open beyond exec, which libcontainer has all closed.
+/// Keeps descriptors open through exec; libcontainer marks all of them as close-on-exec.
 fn keep_open(descriptors: &[u32]) -> Result<(), Fault> {
     for number in descriptors {
         // SAFETY: a plain system call; a descriptor that is not open gives an error.
@@ -235,12 +235,12 @@ fn keep_open(descriptors: &[u32]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The user may reopen its streams by path (/dev/stdout, /dev/fd/3).
+/// Lets the user reopen its streams by path (/dev/stdout, /dev/fd/3).
 fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Fault> {
     let null = fs::metadata("/dev/null").map(|m| m.rdev()).ok();
     for fd in (0..3).chain(descriptors.iter().copied()) {
-        // SAFETY: they are open: 0 to 2 libcontainer has checked, the others the
-        // helper has put there.
+        // SAFETY: they are open: libcontainer has checked 0 to 2, and the helper has made the
+        // others.
         let fd = unsafe { BorrowedFd::borrow_raw(fd as RawFd) };
         let Ok(stat) = nix::sys::stat::fstat(fd) else {
             continue;
@@ -249,7 +249,7 @@ fn own_streams(uid: u32, descriptors: &[u32]) -> Result<(), Fault> {
             continue;
         }
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
-            // As runc does: not every file can change its owner.
+            // As with runc: some files cannot change their owner.
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
             Err(e) => return Err(Fault::internal("chown of a stream", text(e))),
         }
@@ -264,12 +264,11 @@ fn set_console_size(width: u64, height: u64) {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    // SAFETY: the size lives through the call; other files than terminals refuse the
-    // call.
+    // SAFETY: the size lives through the call; files that are not terminals refuse the call.
     unsafe { libc::ioctl(0, libc::TIOCSWINSZ, &size) };
 }
 
-/// Makes a folder and its parents, as root's.
+/// Makes a directory and its parents, owned by root.
 fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

@@ -1,10 +1,9 @@
-//! The process that the helpers are forked from.
+//! The process that forks the helpers.
 //!
-//! libcontainer forks and must do so in a process of one thread, so every
-//! container and exec is started by a helper of its own (`helper`). Helpers
-//! are forked, not executed: a fork costs a fraction of loading and relocating
-//! this binary again, which under emulation is most of the time of an exec.
-//! The zygote is forked off PID 1 before there is any other thread.
+//! libcontainer forks, which needs a process of one thread. So a helper of its own (`helper`)
+//! starts each container and exec session. Helpers are forked, not executed: a fork costs a
+//! fraction of loading and relocating this binary again, which under emulation is most of the
+//! time of an exec session. PID 1 forks the zygote before it has another thread.
 //!
 //! ```text
 //! PID 1 ──control socket──▶ zygote ──fork──▶ helper
@@ -20,12 +19,12 @@ use nix::unistd::{ForkResult, fork};
 
 use crate::launch::helper::{self, receive_with_fds, send_with_fds};
 
-/// The OOM killer takes anything else first. Helpers start at the default:
-/// what they run inherits it.
+/// The OOM killer prefers all other processes. Helpers start with the default, since their
+/// processes inherit it.
 const PROTECTED: &str = "-999";
 const DEFAULT: &str = "0";
 
-/// PID 1's line to the zygote.
+/// PID 1's connection to the zygote.
 pub struct Zygote {
     socket: OwnedFd,
 }
@@ -52,13 +51,13 @@ impl Zygote {
         }
     }
 
-    /// Has a helper forked that serves the other end of `control`.
+    /// Forks a helper that serves the other end of `control`.
     pub fn fork_helper(&self, control: OwnedFd) -> io::Result<()> {
         send_with_fds(self.socket.as_raw_fd(), b"f", &[control.as_raw_fd()])
     }
 }
 
-/// The life of the zygote: until PID 1 is gone.
+/// Forks helpers until PID 1 has ended.
 fn serve(requests: OwnedFd) -> ! {
     std::panic::set_hook(Box::new(|panic| {
         log::error!("zygote: panic: {panic}");
@@ -68,7 +67,7 @@ fn serve(requests: OwnedFd) -> ! {
     if let Err(e) = fs::write("/proc/self/oom_score_adj", PROTECTED) {
         log::warn!("zygote: oom_score_adj: {e}");
     }
-    // Helpers are not waited for: they report over their sockets. SAFETY: no handler is
+    // Helpers are not waited for: they report through their sockets. SAFETY: no handler is
     // installed.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
     loop {
@@ -96,8 +95,8 @@ fn fork_one(control: OwnedFd, requests: &OwnedFd) {
     match unsafe { fork() } {
         Ok(ForkResult::Parent { .. }) => {}
         Ok(ForkResult::Child) => {
-            // SAFETY: the child never touches the zygote's line again: it
-            // ends inside this arm.
+            // SAFETY: the child never uses the zygote's connection again: it ends inside this
+            // arm.
             unsafe { libc::close(requests.as_raw_fd()) };
             // The helper and libcontainer wait for their children.
             // SAFETY: no handler is installed.
@@ -107,7 +106,7 @@ fn fork_one(control: OwnedFd, requests: &OwnedFd) {
             }
             helper::main(control);
         }
-        // The agent sees that its socket is closed.
+        // The agent notices that its socket is closed.
         Err(e) => log::error!("zygote: fork: {e}"),
     }
 }

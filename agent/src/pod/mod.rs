@@ -1,5 +1,5 @@
-//! What the containers of the pod share: mounts, namespaces, clock; and the
-//! table of containers.
+//! The pod: the mounts, namespaces and clock that its containers share, and the table of
+//! containers.
 
 pub(crate) mod pid_namespace;
 pub(crate) mod share;
@@ -21,7 +21,7 @@ use crate::container::{Container, Environment, check_id};
 use crate::error::{Context, Error, Result};
 use crate::sync::lock;
 
-/// A name in the table: its container, or that it is being created.
+/// The entry of a name in the table: a container, or its reservation during the creation.
 enum Slot {
     Creating,
     Made(Arc<Container>),
@@ -29,11 +29,11 @@ enum Slot {
 
 pub struct Pod {
     pub environment: Environment,
-    /// What of the share its containers have.
+    /// The directories of the share that each container uses.
     pub share: share::Uses,
     containers: Mutex<HashMap<String, Slot>>,
     set_up: Mutex<bool>,
-    /// Where storages of containers are mounted.
+    /// The mount points of storages of containers.
     mounted: Mutex<HashSet<String>>,
 }
 
@@ -52,7 +52,7 @@ impl Pod {
         lock(&self.containers)
     }
 
-    /// Sets up what the containers share. Blocks.
+    /// Makes the shared resources of the containers. Blocks.
     pub fn create(&self, request: &CreatePodRequest) -> Result<()> {
         let mut set_up = lock(&self.set_up);
         if *set_up {
@@ -77,7 +77,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Mounts what the pod's containers share, unless it is mounted. Blocks.
+    /// Mounts the storages that the containers share, unless they are mounted. Blocks.
     pub fn mount_once(&self, storages: &[Storage]) -> Result<()> {
         let mut mounted = lock(&self.mounted);
         for storage in storages {
@@ -89,7 +89,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Takes the name of a container that is about to be created.
+    /// Reserves the name of a container for its creation.
     pub fn reserve(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let mut table = self.table();
@@ -100,7 +100,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Ends what `reserve` began; `None`: it was not created.
+    /// Replaces a reservation by the container; `None` removes the reservation.
     pub fn finish_create(&self, id: &str, container: Option<Arc<Container>>) {
         match container {
             Some(container) => self.table().insert(id.to_owned(), Slot::Made(container)),
@@ -184,12 +184,12 @@ fn mount_options(options: &[String]) -> (MsFlags, String) {
     (flags, data.join(","))
 }
 
-/// Makes the pod's ipc and uts namespaces: a thread enters new ones, sets them
-/// up from the inside, and bind mounts keep them when it has gone.
+/// Makes the pod's ipc and uts namespaces: a thread enters new ones and sets them up; bind
+/// mounts keep them after its end.
 fn make_namespaces(request: &CreatePodRequest) -> Result<()> {
     let folder = Path::new(GUEST_NAMESPACES);
     fs::create_dir_all(folder).path(folder)?;
-    // New UTS namespaces begin with it: the pod's, and those of containers of their own.
+    // New UTS namespaces inherit it: the pod's, and those of single containers.
     if !request.hostname.is_empty() {
         nix::unistd::sethostname(&request.hostname)
             .what(format!("set the hostname {:?}", request.hostname))?;

@@ -1,8 +1,7 @@
-//! The pod's pid namespace, where its containers share one: its first process only
-//! keeps it and reaps orphans.
+//! The pod's shared pid namespace. Its first process only keeps it and reaps orphans.
 //!
-//! That process is a fork of the agent that runs no other program: loading one
-//! would cost a VM under emulation more than all the rest of the namespace.
+//! That process is a fork of the agent, without an exec: under emulation the load of a program
+//! would take longer than all other steps for the namespace.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,13 +11,13 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::error::{Context, Error, Result};
 
-/// Makes the namespace and keeps it at `kept`.
+/// Makes the namespace and binds it to `kept`.
 pub fn make(kept: &Path) -> Result<()> {
     let inside = || -> Result<()> {
         // Affects only the processes that this thread forks, pid_namespaces(7).
         unshare(CloneFlags::CLONE_NEWPID).what("make the pod's pid namespace")?;
-        // SAFETY: the agent has other threads, so the child may only make
-        // system calls, which is all that `first_process` does.
+        // SAFETY: the agent has other threads, so the child may make system calls only;
+        // `first_process` does so.
         let pid = match unsafe { libc::fork() } {
             0 => first_process(),
             -1 => {
@@ -37,18 +36,18 @@ pub fn make(kept: &Path) -> Result<()> {
         .unwrap_or_else(|_| Err(Error::Panicked("making the pid namespace")))
 }
 
-/// Reaps until the VM ends. As the first of its namespace it is sent no signal
-/// from within that it does not handle.
+/// Reaps until the VM ends. Processes of the namespace cannot send its first process a signal
+/// without a handler.
 fn first_process() -> ! {
-    // SAFETY: system calls alone, with memory of this frame; the descriptors
-    // that are closed are this process's own copies.
+    // SAFETY: system calls only, with memory of this frame; the closed descriptors are this
+    // process's own copies.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"pod".as_ptr());
         libc::close_range(0, libc::c_uint::MAX, 0);
         let mut child: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut child);
         libc::sigaddset(&mut child, libc::SIGCHLD);
-        // Blocked, so that a signal between the two calls is kept.
+        // SIGCHLD is blocked, so that a signal between the two calls is kept.
         libc::sigprocmask(libc::SIG_SETMASK, &child, std::ptr::null_mut());
         loop {
             while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}

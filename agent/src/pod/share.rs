@@ -1,9 +1,10 @@
-//! The host's mounts in the share, each a file system of its own in the guest.
+//! The host's mounts in the share; each is a separate file system in the guest.
 //!
-//! The guest's kernel mounts such a file system by itself when a path leads into it, and
-//! in the mount namespace of the process that walks there. Two that walk apart get a
-//! mount each, and files of their own: no common mappings, locks, sockets. So the agent
-//! walks first, where all containers begin, and what it mounts is theirs.
+//! The guest's kernel mounts such a file system automatically when a process enters its
+//! directory, in the mount namespace of that process. Processes in different namespaces would
+//! get separate mounts and files, without common mappings, locks and sockets. So the agent
+//! enters these directories first, in the namespace from which all containers start. They
+//! inherit its mounts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -20,7 +21,7 @@ use crate::blocking::blocking;
 use crate::error::{Context, Result};
 use crate::sync::lock;
 
-/// The directories of the share that a container has: its root and sources of mounts.
+/// The directories of the share that a container uses: its root and sources of mounts.
 pub fn used_by(spec: &Spec) -> BTreeSet<PathBuf> {
     let root = spec.root().iter().map(|root| root.path().clone());
     let mounts = spec.mounts().iter().flatten();
@@ -30,10 +31,10 @@ pub fn used_by(spec: &Spec) -> BTreeSet<PathBuf> {
     root.chain(sources).filter(in_share).collect()
 }
 
-/// In errors.
+/// The action in error texts.
 const WALK: &str = "walk the share";
 
-/// Which containers use what of the share.
+/// The containers' used directories of the share.
 #[derive(Default)]
 pub struct Uses(Mutex<HashMap<String, BTreeSet<PathBuf>>>);
 
@@ -42,8 +43,8 @@ impl Uses {
         lock(&self.0)
     }
 
-    /// Makes what a container uses ready for it. To be called before it has mounts of
-    /// its own.
+    /// Mounts the directories that a container uses. Must be called before the container's
+    /// mounts are made.
     ///
     /// # Errors
     /// [`crate::error::Error::Io`] naming the path.
@@ -54,19 +55,19 @@ impl Uses {
         below: Vec<String>,
     ) -> Result<()> {
         let paths = blocking(WALK, move || resolve(paths)).await?;
-        // Noted first: another container that ends must not unmount what this one enters.
+        // Recorded first: the end of another container must not unmount these paths.
         self.table().insert(id.to_owned(), paths.clone());
         blocking(WALK, move || {
             paths.iter().try_for_each(|path| trigger_mount(path))?;
             let below = below.iter().map(PathBuf::from);
-            // Other paths are mounted when the container itself walks there.
+            // Other paths are mounted when the container itself enters them.
             let below = below.filter(|path| paths.iter().any(|used| path.starts_with(used)));
             below.into_iter().try_for_each(|path| trigger_mount(&path))
         })
         .await
     }
 
-    /// Unmounts what only this container used.
+    /// Unmounts the directories that only this container used.
     pub async fn end(&self, id: &str) {
         let unused = {
             let mut table = self.table();
@@ -86,15 +87,15 @@ impl Uses {
     }
 }
 
-/// Follows links: several containers may have the same directory, by links of their own.
+/// Resolves links: several containers may use the same directory by different links.
 fn resolve(paths: BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
     let real = |path: PathBuf| fs::canonicalize(&path).path(path);
     paths.into_iter().map(real).collect()
 }
 
-/// Has the kernel mount what a path leads to.
+/// Makes the kernel mount a path's file system.
 fn trigger_mount(path: &Path) -> Result<()> {
-    // A file cannot be mounted so, and is not; what the host has unmounted is gone.
+    // Only directories are mounted in this way. A path that the host has unmounted is skipped.
     if path.is_dir() {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         open(path, flags, Mode::empty()).path(path)?;
@@ -102,20 +103,20 @@ fn trigger_mount(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts what is mounted at and below these paths, so that the guest forgets all
-/// files in it and the host can close them.
+/// Unmounts the file systems at and below these paths, so that the guest forgets their files
+/// and the host can close them.
 fn unmount_below(paths: &BTreeSet<PathBuf>) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for point in mounted_below(&table, paths) {
-        // A mount below that a path led to goes with it.
+        // Also unmounts the mounts below it.
         if let Err(e) = umount2(&point, MntFlags::MNT_DETACH) {
             log::debug!("unmount {}: {e}", point.display());
         }
     }
 }
 
-/// Mount points of a mountinfo(5), the last mounted first. Paths of the share have no
-/// characters that are escaped there.
+/// The mount points below `paths` in a mountinfo(5) table, the last mount first. Paths of the
+/// share have no characters that the table escapes.
 fn mounted_below(table: &str, paths: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     let below = |point: &PathBuf| paths.iter().any(|path| point.starts_with(path));

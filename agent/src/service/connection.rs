@@ -1,5 +1,4 @@
-//! The one connection on which the agent serves: dialled, not accepted, and
-//! the VM ends with it.
+//! The agent's only connection. The agent opens it, and the VM ends with it.
 
 use std::io;
 use std::pin::Pin;
@@ -9,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use ttrpc::asynchronous::transport::Listener;
 
-/// A listener that "accepts" this connection and never another, and a future that
-/// resolves when ttrpc drops it.
+/// A listener that "accepts" only this connection, and a future that resolves when ttrpc drops
+/// it.
 pub fn only<S>(stream: S) -> (Listener, oneshot::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
@@ -20,7 +19,7 @@ where
         stream,
         _open: open,
     };
-    // A listener that ends would end the server.
+    // The listener must not end, since its end would end the server.
     let connections = futures::stream::StreamExt::chain(
         futures::stream::once(async { io::Result::Ok(stream) }),
         futures::stream::pending(),

@@ -1,7 +1,7 @@
 //! The calls of `agent.proto`.
 //!
-//! A change runs in a task of its own: ttrpc drops a handler when the caller's
-//! deadline passes, and half a change is worse than a late one.
+//! Each change runs in a separate task: ttrpc drops a handler at the caller's deadline, and a
+//! late change is better than a partial one.
 
 pub(crate) mod connection;
 
@@ -34,7 +34,7 @@ pub struct Service {
 
 type Reply<T> = ttrpc::Result<T>;
 
-/// Runs a change to its end, even when its caller has gone.
+/// Runs a change to its end, even if its caller has gone.
 async fn change<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -76,7 +76,7 @@ impl Service {
     }
 }
 
-/// Drops what the guest has cached of files, as proc_sys_vm(5) numbers it.
+/// Drops the guest's caches of files; `which` is a number of proc_sys_vm(5).
 async fn drop_caches(which: &'static str) -> Result<()> {
     const FILE: &str = "/proc/sys/vm/drop_caches";
     blocking("drop the guest's caches", move || {
@@ -127,7 +127,7 @@ impl agent_ttrpc::Agent for Service {
             change(async move {
                 let id = &request.container_id;
                 let made = async {
-                    // First, for the plan looks for the sources of all mounts.
+                    // Before the plan, which reads the sources of all mounts.
                     let (shared, storages) = (pod.clone(), request.storages);
                     let mount = move || shared.mount_once(&storages);
                     blocking("mount what containers share", mount).await?;
@@ -147,7 +147,7 @@ impl agent_ttrpc::Agent for Service {
         };
         let container = reply("CreateContainer", &id, created.await)?;
         Ok(agent::CreateContainerResponse {
-            // It may have ended already; then the pid says nothing any more.
+            // The process may have ended already; then its pid is unknown.
             pid: container.init.pid().unwrap_or(0) as u32,
             ..Default::default()
         })
@@ -176,8 +176,8 @@ impl agent_ttrpc::Agent for Service {
             c.remove().await?;
             pod.forget(&id);
             pod.share.end(&id).await;
-            // The host is about to unmount what the guest has seen: give the
-            // inodes of the share back.
+            // The host will unmount files that the guest has used: release the inodes of the
+            // share.
             if let Err(e) = drop_caches("2").await {
                 log::warn!("{e}");
             }
@@ -383,7 +383,7 @@ impl agent_ttrpc::Agent for Service {
     }
 
     async fn forget_files(&self, _: &TtrpcContext, _: Empty) -> Reply<Empty> {
-        // Pages, names and attributes.
+        // Drops pages, names and attributes.
         reply("ForgetFiles", "", drop_caches("3").await).map(empty)
     }
 

@@ -1,10 +1,10 @@
-//! Descriptors of a process other than stdin, stdout and stderr, connected to streams
-//! of the host.
+//! Descriptors of a process other than stdin, stdout and stderr, connected to streams of the
+//! host.
 //!
 //! ```text
-//! host ──vsock──▶ input pump  ──▶ pipe          IN: the process has its read end
-//! host ◀──vsock── output pump ◀── pipe          OUT: the process has its write end
-//! host ◀─vsock─▶  both pumps  ◀─▶ socket pair   BOTH: either way ends by itself
+//! host ──vsock──▶ input pump  ──▶ pipe          IN: the process has the read end
+//! host ◀──vsock── output pump ◀── pipe          OUT: the process has the write end
+//! host ◀─vsock─▶  both pumps  ◀─▶ socket pair   BOTH: each direction ends separately
 //! ```
 
 use std::os::fd::OwnedFd;
@@ -20,18 +20,18 @@ use crate::stdio::pump::{End, Input, Output};
 use crate::stdio::stream::{Stream, pipe};
 use crate::sync::lock;
 
-/// A descriptor of a process, by its number.
+/// A descriptor of a process, with its number.
 pub type Numbered = (u32, OwnedFd);
 
-/// What a new process is given open.
+/// The open descriptors of a new process.
 #[derive(Default)]
 pub struct Ends {
-    /// `None` stands for /dev/null; with a terminal, for that.
+    /// `None` means /dev/null, or the terminal if there is one.
     pub stdio: [Option<OwnedFd>; 3],
     pub descriptors: Vec<Numbered>,
 }
 
-/// The numbers of those that are asked for, if they can be given.
+/// The numbers of the requested descriptors, if they are valid.
 pub fn numbers(wanted: &[agent::Descriptor]) -> Result<Vec<u32>> {
     if wanted.len() > MAX_DESCRIPTORS {
         let count = wanted.len();
@@ -78,7 +78,7 @@ impl Descriptor {
         })
     }
 
-    /// Makes the process's end, and starts what pumps.
+    /// Makes the process's end, and starts the pumps.
     pub fn open(self) -> Result<(Numbered, Served)> {
         let what = || format!("descriptor {}", self.number);
         let stream = Arc::new(self.stream);
@@ -111,8 +111,7 @@ impl Descriptor {
     }
 }
 
-/// The pumps of one of a running process's descriptors; they stop when this is
-/// dropped.
+/// The pumps of a descriptor of a running process; they stop when this is dropped.
 #[derive(Default)]
 pub struct Served {
     input: Mutex<Option<Input>>,
@@ -120,12 +119,12 @@ pub struct Served {
 }
 
 impl Served {
-    /// Gives the process nothing more to read.
+    /// Ends the input of the process.
     pub fn close_input(&self) {
         lock(&self.input).take();
     }
 
-    /// What it has written to it.
+    /// The pump of its output.
     pub fn output(&self) -> Option<&Output> {
         self.output.as_ref()
     }
@@ -243,7 +242,7 @@ mod tests {
                 }
             }
         });
-        // The latter if it had not read all: as with any socket.
+        // An error if it had not read all data, as with any socket.
         let end = end.await.unwrap();
         assert!(matches!(
             end,

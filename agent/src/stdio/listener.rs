@@ -1,9 +1,9 @@
-//! The streams of processes as the host opens them: each begins with the token
-//! that the call of its process names.
+//! Accepts the streams of processes from the host. Each starts with a token, which the call for
+//! its process names.
 //!
-//! The agent listens rather than dials: a port of the host's could be dialled by every
-//! program in the guest. This one is bound before there are programs, and the address
-//! of a connection shows its origin.
+//! The agent listens instead of connecting, since every program in the guest could connect to a
+//! port of the host. The agent binds its port before programs run, and the address of a
+//! connection shows its origin.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -23,16 +23,16 @@ use crate::error::{Context, Error, Result};
 use crate::stdio::stream::{Stream, register};
 use crate::sync::lock;
 
-/// Streams that were opened, and calls that wait for theirs.
+/// The streams that were opened, and the calls that wait for a stream.
 pub struct Arrivals {
     slots: Mutex<HashMap<u64, StreamSlot>>,
     deadline: Duration,
 }
 
 enum StreamSlot {
-    /// Opened, and asked for by no call yet.
+    /// Opened, but not requested by a call yet.
     Opened(Stream),
-    /// Asked for, and not opened yet.
+    /// Requested, but not opened yet.
     Awaited(oneshot::Sender<Stream>),
 }
 
@@ -72,10 +72,10 @@ impl Arrivals {
                     let arrivals = self.clone();
                     tokio::spawn(async move { arrivals.read_token(fd).await });
                 }
-                // From the guest itself, over its loopback.
+                // A connection from the guest itself, over its loopback, is dropped.
                 Ok(_) => {}
                 Err(e) => {
-                    // Out of descriptors, at the worst: streams that end free some.
+                    // The agent may be out of descriptors; streams that end free some.
                     log::warn!("a stream of the host cannot be accepted: {e}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -107,7 +107,7 @@ impl Arrivals {
             }
             slots.insert(token, StreamSlot::Opened(stream));
         }
-        // Its call has failed, or does not come.
+        // Its call has failed, or was never sent.
         tokio::time::sleep(2 * self.deadline).await;
         let mut slots = self.lock();
         if let Some(StreamSlot::Opened(_)) = slots.get(&token) {
@@ -162,7 +162,7 @@ mod tests {
 
     const TOKEN: u64 = 0x1122_3344_5566_7788;
 
-    /// A stream that says `token`, as the host opens it.
+    /// Opens a stream with `token`, as the host does.
     async fn opened(arrivals: &Arc<Arrivals>, token: u64) -> std::os::unix::net::UnixStream {
         let (guest, mut host) = std::os::unix::net::UnixStream::pair().unwrap();
         host.write_all(&token.to_le_bytes()).unwrap();

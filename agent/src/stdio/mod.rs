@@ -1,4 +1,4 @@
-//! What connects a process to its streams.
+//! The connections of a process to its streams.
 //!
 //! ```text
 //! host ──vsock──▶ input pump  ──▶ pipe ──▶ stdin          no terminal
@@ -7,9 +7,9 @@
 //! host ──vsock──▶ input pump  ──▶ pty master              terminal
 //! host ◀──vsock── output pump ◀── pty master
 //! ```
-//! Descriptors beside these are served alike (`descriptor`). The container never
-//! holds a vsock socket, so that a process that outlives its container's init
-//! keeps nothing of the agent's open.
+//! Further descriptors are served in the same way (`descriptor`). The container never holds a
+//! vsock socket, so a process that outlives its container's init keeps no stream of the agent
+//! open.
 
 pub(crate) mod descriptor;
 pub(crate) mod listener;
@@ -44,12 +44,12 @@ pub struct Connections {
 pub struct Written {
     pub stdout: u64,
     pub stderr: u64,
-    /// 0 for a descriptor that it only reads.
+    /// 0 for a descriptor that is only read.
     pub descriptors: Vec<u64>,
 }
 
 impl Connections {
-    /// Takes every stream that the request names; the host opens them meanwhile.
+    /// Takes every stream that the request names; the host may open them later.
     pub async fn take(arrivals: &Arrivals, wanted: &agent::Stdio) -> Result<Connections> {
         descriptor::numbers(&wanted.descriptors)?;
         let descriptors = wanted.descriptors.iter();
@@ -68,14 +68,14 @@ impl Connections {
         })
     }
 
-    /// Makes the process's descriptors beside its stdio, and what serves them.
+    /// Makes the process's further descriptors and their pumps.
     pub fn descriptors(&mut self) -> Result<(Vec<Numbered>, Vec<Served>)> {
         let opened = self.descriptors.drain(..).map(Descriptor::open);
         Ok(opened.collect::<Result<Vec<_>>>()?.into_iter().unzip())
     }
 
-    /// Makes the pipes: the ends of the process, and what will pump once it
-    /// runs. `None` stands for /dev/null.
+    /// Makes the pipes: the ends of the process, and the pumps that will serve it. `None` means
+    /// /dev/null.
     pub fn pipes(self) -> Result<([Option<OwnedFd>; 3], Stdio)> {
         let mut stdio = Stdio::default();
         let mut ends = [None, None, None];
@@ -110,7 +110,7 @@ impl Connections {
             let input = Input::start(Arc::new(stream), Arc::new(write), End::Pty);
             stdio.stdin = Mutex::new(Some(input));
         }
-        // Read even without a receiver, or the process would block.
+        // Read even without a receiver, since the process would block otherwise.
         let read = duplicate(&master).what("pty master")?;
         let read = Stream::new(read).what("output")?;
         let to = self.stdout.map(Arc::new);
@@ -131,7 +131,7 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Adds what serves the process's descriptors.
+    /// Adds the pumps of the process's further descriptors.
     pub fn with(mut self, descriptors: Vec<Served>) -> Stdio {
         self.descriptors = descriptors;
         self
@@ -142,7 +142,7 @@ impl Stdio {
         lock(&self.stdin).take();
     }
 
-    /// Ends that of its descriptors, too.
+    /// Ends the input of its further descriptors, too.
     pub fn close_inputs(&self) {
         self.close_stdin();
         self.descriptors.iter().for_each(Served::close_input);
@@ -152,7 +152,7 @@ impl Stdio {
         self.master.is_some()
     }
 
-    /// Stops all pumps; a drain that waits for one returns.
+    /// Stops all pumps; a `drain` that waits for one returns.
     pub fn stop(&self) {
         self.close_inputs();
         let descriptors = self.descriptors.iter().filter_map(Served::output);

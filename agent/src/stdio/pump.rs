@@ -1,7 +1,7 @@
 //! The pumps between a process's end of a stream and the host's stream.
 //!
-//! A pump reads only what the other side has taken: back-pressure goes all the
-//! way.
+//! A pump reads no more data than the other side accepts, so a slow reader slows the writer
+//! down.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,16 +19,16 @@ const BUFFER: usize = 128 << 10;
 /// More than a pty can hold (its flip buffers are limited to 64 KiB).
 const PTY_HOLDS: usize = 128 << 10;
 
-/// What the process has of a stream.
+/// The process's end of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Pipe,
     Pty,
-    /// A socket of a pair: both directions, each ended separately.
+    /// A socket of a pair; each direction ends separately.
     Socket,
 }
 
-/// The pump of what a process reads; closes both its ends when it ends or is dropped.
+/// The pump of a process's input; closes both of its ends when it ends or is dropped.
 pub struct Input(JoinHandle<()>);
 
 impl Input {
@@ -43,8 +43,8 @@ impl Input {
             }
             match end {
                 End::Pipe => {}
-                // The end of a terminal's input is not the end of the
-                // terminal: wait for the process to go.
+                // The end of a terminal's input does not end the terminal: wait for the end of
+                // the process.
                 End::Pty => {
                     drop(from);
                     std::future::pending::<()>().await;
@@ -77,14 +77,14 @@ async fn copy_input(from: &Stream, to: &Stream) -> io::Result<()> {
     }
 }
 
-/// The pump of what a process writes.
+/// The pump of a process's output.
 pub struct Output {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
     end: End,
-    /// Open as long as the pump reads from it: the process then notices when its input
-    /// is no longer read.
+    /// Open while the pump reads from it: the process then notices when its input is no longer
+    /// read.
     from: Weak<Stream>,
-    /// What was read so far; held while more is.
+    /// The number of bytes read so far; locked during a read.
     read: Arc<Mutex<u64>>,
     written: Arc<AtomicU64>,
     task: JoinHandle<()>,
@@ -132,7 +132,7 @@ impl Output {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Serves the process no longer; a drain that waits returns.
+    /// Stops the pump; a `drain` that waits returns.
     pub fn stop(&self) {
         self.task.abort();
     }
@@ -154,7 +154,7 @@ enum Step {
 
 struct OutputPump {
     from: Arc<Stream>,
-    /// `None`: the output is discarded.
+    /// `None` discards the output.
     to: Option<Arc<Stream>>,
     end: End,
     read: Arc<Mutex<u64>>,
@@ -183,15 +183,15 @@ impl OutputPump {
         }
         let _ = match &self.to {
             Some(to) => to.shutdown(Shutdown::Write),
-            // As with the socket of a peer that has gone. A pipe closes itself.
+            // As a socket behaves when its peer has ended. A pipe closes itself.
             None if self.end == End::Socket => self.from.shutdown(Shutdown::Both),
             None => Ok(()),
         };
     }
 
-    /// Copies what a terminal holds now, not what is written during the copy: a
-    /// background process may write without end. Part of it may still be on its way
-    /// through the line discipline; a read that finds nothing has waited for that.
+    /// Copies the terminal's current output, but not further output: a background process may
+    /// write forever. Some output may still be in the line discipline; a read without data has
+    /// waited for it.
     async fn drain(&mut self) -> Step {
         let mut left = PTY_HOLDS;
         loop {
@@ -202,7 +202,7 @@ impl OutputPump {
         }
     }
 
-    /// Counts one read.
+    /// Reads once, and counts the bytes.
     fn take(&mut self) -> io::Result<usize> {
         let mut read = lock(&self.read);
         let n = self.from.try_read(&mut self.buffer)?;
@@ -210,7 +210,7 @@ impl OutputPump {
         Ok(n)
     }
 
-    /// Writes out one read in full.
+    /// Writes the data of one read completely.
     async fn step(&mut self) -> Step {
         self.buffer.resize(BUFFER, 0);
         let n = match self.take() {
@@ -218,7 +218,7 @@ impl OutputPump {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Step::Empty,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Step::Copied(0),
-            // A pty without a process on it says EIO.
+            // A pty without processes fails with EIO.
             Err(_) => return Step::End,
         };
         if let Some(to) = &self.to {
@@ -227,7 +227,7 @@ impl OutputPump {
             } else {
                 self.to = None;
                 if self.end != End::Pty {
-                    // As with any pipe, the writer gets SIGPIPE.
+                    // The writer gets SIGPIPE, as with any pipe.
                     return Step::End;
                 }
             }
@@ -270,7 +270,7 @@ mod tests {
         let (output, mut process, mut host) = output();
         process.write_all(b"before").unwrap();
         assert_eq!(output.drain().await, 6);
-        // Still open, and still served.
+        // The stream is still open and served.
         process.write_all(b" after").unwrap();
         drop(process);
         let mut text = String::new();

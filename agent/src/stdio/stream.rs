@@ -1,5 +1,5 @@
-//! Non-blocking file descriptors of one direction: pipes, the pty master and vsock
-//! streams, all used by the same few calls.
+//! Non-blocking file descriptors for one direction: pipes, the pty master and vsock streams,
+//! with the same few calls.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -10,7 +10,7 @@ use protos::{FIRST_DESCRIPTOR, HIGHEST_DESCRIPTOR};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// An open file in non-blocking mode, registered with the event loop.
+/// An open file in non-blocking mode that is registered with the event loop.
 pub struct Stream(AsyncFd<OwnedFd>);
 
 impl Stream {
@@ -43,7 +43,7 @@ impl Stream {
             .map(|mut guard| guard.retain_ready())
     }
 
-    /// Reads what there is; `WouldBlock` when there is nothing yet.
+    /// Reads the available data; `WouldBlock` if there is none yet.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut asked = false;
         let result = self.0.try_io(Interest::READABLE, |fd| {
@@ -53,7 +53,7 @@ impl Stream {
         if asked {
             return result;
         }
-        // The event loop has not reported any data yet, which may be its delay.
+        // The event loop has not reported data yet, but may be late.
         Ok(nix::unistd::read(self.0.get_ref(), buffer)?)
     }
 
@@ -87,7 +87,7 @@ impl Stream {
         Ok(())
     }
 
-    /// How many bytes wait to be read.
+    /// The number of bytes that can be read.
     pub fn pending(&self) -> io::Result<usize> {
         let mut n: libc::c_int = 0;
         // SAFETY: the descriptor is open and `n` a valid place for the answer.
@@ -111,15 +111,15 @@ impl AsRawFd for Stream {
 
 /// Registers a descriptor with the event loop.
 pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is the same open descriptor for all of its life.
+    // SAFETY: an `OwnedFd` keeps the same descriptor open for its lifetime.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
-/// A pipe `(read end, write end)`, as large as permitted.
+/// Makes a pipe `(read end, write end)`, as large as permitted.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     const WANTED: libc::c_int = 1 << 20;
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    // The default size serves as well.
+    // The default size is sufficient, too.
     let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(WANTED));
     Ok((read, write))
 }
@@ -141,7 +141,7 @@ fn duplicate_from(fd: &impl AsFd, lowest: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// A stream as the pumps have it, and the host's end.
+/// A stream for a pump, and the host's end of it.
 #[cfg(test)]
 pub fn connection() -> (Stream, std::os::unix::net::UnixStream) {
     let (guest, host) = std::os::unix::net::UnixStream::pair().unwrap();
