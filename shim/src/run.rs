@@ -218,7 +218,7 @@ impl Session {
         let ended = ended.await;
         let code = exit?;
         ended.map_err(|_| Error::Deadline {
-            what: "The end of the VM",
+            what: "the end of the VM",
             seconds: SHUTDOWN.as_secs_f32(),
         })??;
         self.steps.done("VM ended");

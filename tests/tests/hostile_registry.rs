@@ -40,16 +40,16 @@ fn answers_without_end_are_not_kept() {
     type Answer = Box<dyn Fn(&Request, &str) -> Reply + Send + Sync>;
     let hostile: [(&str, Answer); 5] = [
         (
-            "A manifest of the registry has more than 4194304 bytes",
+            "a manifest of the registry has more than 4194304 bytes",
             Box::new(|_, _| Reply::endless(200)),
         ),
-        ("answers 404", Box::new(|_, _| Reply::endless(404))),
+        ("answered 404", Box::new(|_, _| Reply::endless(404))),
         (
-            "A token of the registry has more than 65536 bytes",
+            "a token of the registry has more than 65536 bytes",
             Box::new(move |request, address| challenge(request, address, "/ok")),
         ),
         (
-            "No token for the registry: its server answers 500",
+            "cannot get a token for the registry: its server answered 500",
             Box::new(move |request, address| challenge(request, address, "/wrong")),
         ),
         (

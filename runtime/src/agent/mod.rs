@@ -111,7 +111,7 @@ fn error(call: &'static str, deadline: Duration, e: ttrpc::Error) -> Error {
     let ttrpc::Error::RpcStatus(status) = e else {
         return Error::Agent {
             kind: ErrorKind::Unavailable,
-            message: one_line(&format!("Agent call {call}: {e}"), MAX_ERROR),
+            message: one_line(&format!("agent call {call}: {e}"), MAX_ERROR),
         };
     };
     let message = one_line(&status.message, MAX_ERROR);

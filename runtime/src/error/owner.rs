@@ -22,6 +22,14 @@ pub enum OwnerError {
         /// The process that holds the pod's lock.
         pid: u32,
     },
+    /// The process that was to become the owner ended without an error's text.
+    #[error("the owner of pod {pod} exited: {status}")]
+    Exited {
+        /// The pod.
+        pod: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// Each owner that was started ended before it answered.
     #[error("the owner of pod {pod} keeps exiting")]
     KeepsExiting {
@@ -59,7 +67,9 @@ impl OwnerError {
                 ErrorKind::Unavailable
             }
             Self::EarlierBuild { .. } => ErrorKind::Unimplemented,
-            Self::KeepsExiting { .. } | Self::Answer(_) => ErrorKind::Internal,
+            Self::Exited { .. } | Self::KeepsExiting { .. } | Self::Answer(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 }

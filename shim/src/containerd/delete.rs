@@ -65,7 +65,7 @@ pub fn run(flags: &Flags) -> Result<()> {
         .doing("start the runtime's thread")?;
     let response = tokio.block_on(async {
         let late = |_| Error::Deadline {
-            what: "Removing the container",
+            what: "removing the container",
             seconds: DEADLINE.as_secs_f32(),
         };
         timeout(DEADLINE, deletion.run()).await.map_err(late)?
@@ -192,12 +192,12 @@ impl Deletion {
         };
         let (shim, has) = timeout(ANSWER, asked)
             .await
-            .map_err(|_| late("The shim's answer to State", ANSWER))??;
+            .map_err(|_| late("the shim's answer to State", ANSWER))??;
         let mut removed = None;
         if has {
             removed = timeout(REMOVE, shim.remove(&self.id, REMOVE))
                 .await
-                .map_err(|_| late("Removing the container by its shim", REMOVE))??;
+                .map_err(|_| late("removing the container by its shim", REMOVE))??;
         }
         if !self.member {
             shim.shutdown(&self.id, LEAVE).await?;

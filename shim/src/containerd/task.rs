@@ -194,7 +194,7 @@ impl Task for TaskService {
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        let problem = "Checkpoint is not supported";
+        let problem = "checkpoint is not supported";
         Err(get_rpc_status(Code::UNIMPLEMENTED, problem))
     }
 
@@ -211,12 +211,16 @@ impl Task for TaskService {
     async fn exec(&self, _: &TtrpcContext, req: ExecProcessRequest) -> ttrpc::Result<Empty> {
         let pod = self.pod(&req.id)?;
         if is_foreign_exec(&req.exec_id) {
-            let problem = format!("The exec id {:?} is one of rust-kata's own", req.exec_id);
+            let problem = format!(
+                "invalid exec id {:?}: it is reserved for rust-kata",
+                req.exec_id
+            );
             return Err(status::invalid(problem));
         }
         let io = io(&req.stdin, &req.stdout, &req.stderr, req.terminal).map_err(status::invalid)?;
-        let spec = serde_json::from_slice(&req.spec.value)
-            .map_err(|e| status::invalid(format!("The process of exec {:?}: {e}", req.exec_id)))?;
+        let spec = serde_json::from_slice(&req.spec.value).map_err(|e| {
+            status::invalid(format!("invalid process of exec {:?}: {e}", req.exec_id))
+        })?;
         change(async move { pod.add_exec(&req.id, &req.exec_id, spec, io).await }).await?;
         Ok(Empty::new())
     }

@@ -30,11 +30,11 @@ pub fn make(
 ) -> Result<Made, String> {
     let device: Box<dyn Device> = match config {
         DeviceConfig::Vsock { cid, uds } => {
-            let failed = |err| format!("Cannot listen on {}: {err}", uds.display());
+            let failed = |err| format!("cannot listen on {}: {err}", uds.display());
             Box::new(Vsock::new(cid, &uds).map_err(failed)?)
         }
         DeviceConfig::Fs { tag, dir, files } => {
-            let failed = |err| format!("Cannot share {}: {err}", dir.display());
+            let failed = |err| format!("cannot share {}: {err}", dir.display());
             Box::new(Fs::new(&tag, &dir, files as usize).map_err(failed)?)
         }
         DeviceConfig::Block { read_only, id } => {
@@ -55,7 +55,7 @@ pub fn make(
         DeviceConfig::Rng => Box::new(Rng::new()),
         DeviceConfig::Balloon => Box::new(Balloon::new()),
         DeviceConfig::Mem => {
-            let (addr, size) = region.ok_or("This machine has no memory to plug")?;
+            let (addr, size) = region.ok_or("this machine has no memory to plug")?;
             let region = MemRegion {
                 addr,
                 size,

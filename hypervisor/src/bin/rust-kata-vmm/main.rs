@@ -33,8 +33,9 @@ fn main() -> anyhow::Result<()> {
     limit_memory();
     let control = inherited(options.control_fd)?;
     options.jail.enter()?;
-    let server = Server::new(control, VmmService::new(started)).context("Bad control channel")?;
-    server.run().context("The control channel failed")
+    let server =
+        Server::new(control, VmmService::new(started)).context("cannot use the control channel")?;
+    server.run().context("the control channel failed")
 }
 
 struct Options {
@@ -48,12 +49,17 @@ impl Options {
         let (mut control_fd, mut share, mut sockets) = (None, None, None);
         let mut log = LevelFilter::Warn;
         while let Some(arg) = args.next() {
-            let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+            let mut value = || {
+                args.next()
+                    .with_context(|| format!("{arg} requires a value"))
+            };
             match arg.as_str() {
-                "--control-fd" => control_fd = Some(value()?.parse().context("Bad descriptor")?),
+                "--control-fd" => {
+                    control_fd = Some(value()?.parse().context("invalid descriptor")?)
+                }
                 "--share" => share = Some(value()?.into()),
                 "--sockets" => sockets = Some(value()?.into()),
-                "--log" => log = value()?.parse().context("Bad log level")?,
+                "--log" => log = value()?.parse().context("invalid log level")?,
                 "--version" => {
                     println!("rust-kata-vmm {}", env!("CARGO_PKG_VERSION"));
                     std::process::exit(0);
@@ -62,7 +68,7 @@ impl Options {
                     println!("{USAGE}");
                     std::process::exit(0);
                 }
-                _ => bail!("Unknown argument {arg}\n{USAGE}"),
+                _ => bail!("unknown argument {arg}\n{USAGE}"),
             }
         }
         Ok(Options {

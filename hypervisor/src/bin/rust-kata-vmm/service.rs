@@ -41,9 +41,7 @@ impl VmmService {
     }
 
     fn machine(&self) -> Answer<&Arc<Machine>> {
-        self.machine
-            .as_ref()
-            .ok_or("This process runs no machine".into())
+        self.machine.as_ref().ok_or("no machine is running".into())
     }
 }
 
@@ -54,7 +52,7 @@ impl Service for VmmService {
             let (device, _) = device::make(config, files, None)?;
             let name = device.kind().name();
             let server = VhostUser::serve(device, socket)
-                .map_err(|err| format!("Cannot serve {name}: {err}"))?;
+                .map_err(|err| format!("cannot serve {name}: {err}"))?;
             self.served.push((name, server));
         }
         Ok(())
@@ -84,7 +82,7 @@ impl Service for VmmService {
 
     fn plug_memory(&mut self, mib: u32) -> Answer<u32> {
         let control = self.plugging.as_ref();
-        let control = control.ok_or("This machine has no memory to plug")?;
+        let control = control.ok_or("this machine has no memory to plug")?;
         control
             .resize(u64::from(mib) << 20)
             .map_err(|err| err.to_string())?;
@@ -106,7 +104,7 @@ impl Service for VmmService {
         let machine = Arc::clone(self.machine()?);
         let slot = slot as usize;
         if !self.attached.remove(&slot) {
-            return Err(format!("Nothing was attached to device slot {slot}"));
+            return Err(format!("no device is attached to slot {slot}"));
         }
         in_machine(move || machine.detach(slot).map_err(text))
     }

@@ -132,9 +132,9 @@ impl<S: Service> Server<S> {
                 Response::Hello { version: VERSION }
             }
             Request::Hello { version } => refuse(ControlError::Version { other: version }),
-            _ if !self.greeted => refuse("Hello must come first"),
+            _ if !self.greeted => refuse("the first request must be Hello"),
             Request::Serve { .. } | Request::Build { .. } if self.started => {
-                refuse("Devices are started already")
+                refuse("the devices are already started")
             }
             Request::Serve { devices } => done(self.serve(devices, fds)),
             Request::Build { machine, devices } => done(self.build(*machine, devices, fds)),
@@ -187,7 +187,7 @@ impl<S: Service> Server<S> {
 
     fn attach(&mut self, device: DeviceConfig, fds: Vec<OwnedFd>) -> Result<u32, String> {
         if self.ending.is_none() {
-            return Err("This process runs no machine".into());
+            return Err("no machine is running".into());
         }
         if !device.may_come_later() {
             return Err(format!(

@@ -204,7 +204,7 @@ async fn devices_come_and_go_with_their_descriptors() {
     client.detach(1).await.unwrap();
     let gone = client.detach(1).await.unwrap_err();
 
-    assert_eq!(early.to_string(), "This process runs no machine");
+    assert_eq!(early.to_string(), "no machine is running");
     assert_eq!(slots, [0, 1]);
     assert!(status.devices[0].kind.ends_with("} 1"));
     assert!(status.devices[1].kind.ends_with("} 2"));

@@ -35,7 +35,7 @@ pub(super) fn validate(mut spec: VmSpec) -> Result<ValidSpec, SpecError> {
         return Err(SpecError::Tag(spec.share.tag));
     }
     directory("VM directory", &mut spec.dir, "create it first")?;
-    directory("Share", &mut spec.share.dir, "create the directory first")?;
+    directory("share", &mut spec.share.dir, "create the directory first")?;
     socket(&spec.vsock_uds)?;
     if let Some(netns) = &spec.netns {
         readable("network namespace", netns, "create it, or leave it out")?;

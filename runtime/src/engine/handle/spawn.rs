@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::engine::Engine;
 use crate::engine::records::paths::DataPaths;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, OwnerError, Result};
 
 /// The argument that makes `rust-kata` own a pod.
 pub const OWN: &str = "own";
@@ -52,11 +52,15 @@ pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Resul
     if said.starts_with("owned") {
         return Ok(());
     }
-    Err(Error::Remote {
-        kind: ErrorKind::Internal,
-        message: match said.trim() {
-            "" => format!("The owner of pod {} ended: {status}", home.name()),
-            problem => problem.to_owned(),
+    Err(match said.trim() {
+        "" => OwnerError::Exited {
+            pod: home.name().to_owned(),
+            status,
+        }
+        .into(),
+        problem => Error::Remote {
+            kind: ErrorKind::Internal,
+            message: problem.to_owned(),
         },
     })
 }

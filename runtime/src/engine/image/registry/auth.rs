@@ -172,7 +172,7 @@ async fn fetch(
             )));
         }
     }
-    let text = bounded(answer, "A token", MAX_TOKEN).await?;
+    let text = bounded(answer, "a token", MAX_TOKEN).await?;
     let token: Token = serde_json::from_slice(&text)
         .map_err(|e| RegistryError::Token(format!("the answer is not JSON with a token: {e}")))?;
     let life = Duration::from_secs(token.expires_in.unwrap_or(DEFAULT_LIFE).min(86_400));

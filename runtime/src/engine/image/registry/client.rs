@@ -61,7 +61,7 @@ impl Client {
     ) -> Result<Vec<u8>, RegistryError> {
         let (path, accept) = (format!("manifests/{version}"), accept.join(", "));
         let answer = tokio::time::timeout(DOCUMENT_TIME, async {
-            bounded(self.get(&path, &accept).await?, "A manifest", limit).await
+            bounded(self.get(&path, &accept).await?, "a manifest", limit).await
         });
         answer.await.map_err(|_| RegistryError::Slow)?
     }
