@@ -1,4 +1,4 @@
-//! What can go wrong with a virtual machine, as its owner sees it.
+//! The errors of virtual machines, for their owner.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ pub enum Error {
     #[error(transparent)]
     Spec(#[from] SpecError),
 
-    /// The wanted hypervisor cannot be used.
+    /// The requested hypervisor cannot be used.
     #[error("cannot use hypervisor {kind}: {reason}")]
     Unsupported {
-        /// The hypervisor that was asked for.
+        /// The requested hypervisor.
         kind: HypervisorKind,
-        /// Why not, and what to do about it.
+        /// The reason and the remedy.
         reason: String,
     },
 
-    /// Kernel, initrd and firmware have no room beside each other in the guest's memory.
+    /// Kernel, initrd and firmware do not fit into the guest's memory together.
     #[error(transparent)]
     Layout(#[from] LayoutError),
 
@@ -35,7 +35,7 @@ pub enum Error {
     Firmware {
         /// The file's name in QEMU's data directories.
         name: &'static str,
-        /// What QEMU said.
+        /// The text of QEMU's error.
         reason: String,
     },
 
@@ -46,31 +46,31 @@ pub enum Error {
         role: Role,
         /// Its binary.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
     /// A file, socket or other resource of the VM could not be made or used.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// The verb: what was tried.
+        /// The verb of the failed action.
         what: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// `rust-kata-vmm` refused a request or could not be talked to.
+    /// `rust-kata-vmm` refused a request, or the communication with it failed.
     #[error("cannot control rust-kata-vmm: {0}")]
     Control(#[from] ControlError),
 
-    /// QEMU refused a command or could not be talked to.
+    /// QEMU refused a command, or the communication with it failed.
     #[error("QEMU command {command} failed: {reason}")]
     Qmp {
         /// The QMP command.
         command: &'static str,
-        /// What QEMU answered.
+        /// QEMU's answer.
         reason: String,
     },
 
@@ -79,30 +79,30 @@ pub enum Error {
     Timeout {
         /// The step.
         what: &'static str,
-        /// The time it was given.
+        /// The deadline.
         limit: Duration,
     },
 
-    /// A process of the VM ended while something was asked of it.
+    /// A process of the VM ended during a request.
     #[error("the virtual machine ended: {0}")]
     Exited(VmExit),
 }
 
-/// Why a kernel and an initrd cannot lie in a VM's memory.
+/// The reason why a kernel and an initrd cannot be placed in a VM's memory.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// Kernel or initrd cannot be read.
     #[error("{what} {path}: {source}; run `make guest`")]
     Unreadable {
-        /// Which of the two.
+        /// "kernel" or "initrd".
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// The kernel wants to lie where the firmware and its ACPI tables are.
+    /// The kernel's address range overlaps the firmware and its ACPI tables.
     #[error(
         "guest kernel {path} overlaps QEMU's firmware and the ACPI tables at {start:#x}: expected one that is linked at 1 MiB or above"
     )]
@@ -126,7 +126,7 @@ pub enum LayoutError {
         kernel_end: u64,
         /// The initrd.
         initrd: PathBuf,
-        /// Where QEMU would put it.
+        /// The address where QEMU would put it.
         initrd_start: i64,
     },
 }

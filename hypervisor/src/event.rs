@@ -1,9 +1,9 @@
-//! The event counter (eventfd(2)) that threads, devices and KVM signal each other with.
+//! The event counter (eventfd(2)), for signals between threads, devices and KVM.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
-/// An event counter: readable once it was written to. Reads and writes do not block.
+/// An event counter: readable after a write. Reads and writes do not block.
 #[derive(Debug)]
 pub struct EventFd(vmm_sys_util::eventfd::EventFd);
 
@@ -33,7 +33,7 @@ impl EventFd {
         self.0.write(value)
     }
 
-    /// Takes the counter's value and sets it to zero.
+    /// Returns the counter's value and sets it to zero.
     ///
     /// # Errors
     /// `WouldBlock` if it is zero.
@@ -57,7 +57,7 @@ impl From<OwnedFd> for EventFd {
 
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor stays open as long as `self`, which is borrowed.
+        // SAFETY: the descriptor stays open while `self` is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

@@ -1,10 +1,10 @@
-//! Files that are passed to the VMM to read, and that it cannot open for writing.
+//! Read-only files for the VMM, which it cannot reopen for writing.
 //!
-//! A process opens a descriptor anew, to write, by its link in `/proc/self/fd`, if the
-//! file lets it; and to the host's root, whose ids the VMM has, files do. A link leads to
-//! the file *by the mount* by which it was opened. So it is opened by a mount of its own,
-//! which nothing else reaches, and which then becomes read-only, and without devices,
-//! since a device is written to on a read-only mount, too.
+//! A process can reopen a descriptor for writing, by its link in `/proc/self/fd`, if the file's
+//! permissions allow it. They do, since the VMM has the ids of the host's root. A link leads to
+//! the file *by the mount* by which it was opened. So each file is opened by a separate mount
+//! that nothing else uses. This mount is then made read-only, and without devices, since a
+//! device can be written to even on a read-only mount.
 
 use std::fs::File;
 use std::io;
@@ -20,11 +20,11 @@ const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_NOEXEC: u64 = 8;
 
-/// Opens a file or block device to read; the receiver of the descriptor cannot make more
-/// of it. Takes `CAP_SYS_ADMIN`, and `/proc`.
+/// Opens a file or block device for reading; the receiver of the descriptor cannot get more
+/// access. Needs `CAP_SYS_ADMIN` and `/proc`.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
     let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, path, how)?;
@@ -60,7 +60,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
     use test_support::{require, root};
 
-    /// The result of reopening it by its descriptor.
+    /// Reopens a file by its descriptor; returns the error number.
     fn again(file: &OwnedFd, write: bool, flags: i32) -> Option<i32> {
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
         let mut options = OpenOptions::new();
@@ -78,7 +78,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "content").unwrap();
         let plain: OwnedFd = File::open(file.path()).unwrap().into();
-        // What is prevented, for root.
+        // Without such a mount, root can reopen the file for writing.
         assert_eq!(again(&plain, true, 0), None);
 
         let fixed = open_read_only(file.path()).unwrap();
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_device_is_not_opened_anew_at_all() {
         require!(root());
-        // Mounts without devices make no difference between characters and blocks.
+        // A mount without devices treats character and block devices alike.
         let device = Path::new("/dev/null");
         let fixed = open_read_only(device).unwrap();
 

@@ -1,5 +1,5 @@
-//! Virtual machines for rust-kata: how they are described, chosen, started and ended,
-//! and the virtio devices that serve them.
+//! Virtual machines for rust-kata: their description, choice, start and end, and their virtio
+//! devices.
 //!
 //! With KVM, one process runs the vCPUs and serves the devices:
 //!
@@ -7,8 +7,8 @@
 //!  owner ── control socket, fds by SCM_RIGHTS ──▶ rust-kata-vmm: machine, devices ══ guest
 //! ```
 //!
-//! Without KVM, or if it is asked for, QEMU runs the vCPUs, and `rust-kata-vmm` serves
-//! vsock and virtio-fs:
+//! Without KVM, or on request, QEMU runs the vCPUs, and `rust-kata-vmm` serves vsock and
+//! virtio-fs:
 //!
 //! ```text
 //!  owner ── control socket, fds by SCM_RIGHTS ──▶ rust-kata-vmm: vsock, virtio-fs
@@ -16,9 +16,9 @@
 //!    └────── QMP over an inherited socket ──────▶ qemu-system-x86_64 ══ guest
 //! ```
 //!
-//! The owner's side is [`VmSpec`] → [`VmSpec::validate`] → [`select()`] → [`Vmm::create`]
-//! → [`Vm::boot`]. The device side ([`virtio`], [`transport`]) knows nothing of the
-//! owner: a device implements [`virtio::Device`], a transport drives it.
+//! The owner's side is [`VmSpec`] → [`VmSpec::validate`] → [`select()`] → [`Vmm::create`] →
+//! [`Vm::boot`]. The device side ([`virtio`], [`transport`]) does not depend on the owner: a
+//! device implements [`virtio::Device`], and a transport drives it.
 
 #![deny(missing_docs)]
 

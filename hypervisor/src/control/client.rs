@@ -13,17 +13,17 @@ use super::{ControlError, DeviceConfig, Request, Response, VERSION, VmmStatus};
 use crate::machine::{GuestExit, MachineConfig};
 use crate::text::one_line;
 
-/// How long the VMM may take for any one request.
+/// The deadline of a request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The most bytes of a refusal that go into an error.
+/// The most bytes of a refusal in an error.
 const MAX_REASON: usize = 4096;
-/// How long it may take to build a machine: gigabytes of huge pages have to be found.
+/// The deadline for building a machine, which may have to find gigabytes of huge pages.
 const BUILD_LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection to `rust-kata-vmm`.
 pub struct Client {
     socket: AsyncFd<OwnedFd>,
-    /// Requests whose answers have not been read: more than one when a caller gave up.
+    /// The number of unread answers: more than one after a caller was cancelled.
     unanswered: usize,
 }
 
@@ -40,7 +40,7 @@ impl Client {
             &ours,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
-        // SAFETY: an owned descriptor stays the same and open as long as it is owned.
+        // SAFETY: an owned descriptor stays the same and open while it is owned.
         let socket = unsafe { AsyncFd::register(ours) }?;
         let client = Client {
             socket,
@@ -59,8 +59,8 @@ impl Client {
         }
     }
 
-    /// Has the VMM serve devices, each on its connected vhost-user socket and with its
-    /// own descriptors behind that.
+    /// Makes the VMM serve devices; each has its connected vhost-user socket, followed by its
+    /// own descriptors.
     pub async fn serve(
         &mut self,
         devices: Vec<(DeviceConfig, Vec<OwnedFd>)>,
@@ -70,8 +70,8 @@ impl Client {
         self.done(Request::Serve { devices }, &files, LIMIT).await
     }
 
-    /// Has the VMM build a machine; `files` are those of
-    /// [`MachineFiles`](crate::machine::MachineFiles), then those of the devices.
+    /// Makes the VMM build a machine. `files` are those of
+    /// [`MachineFiles`](crate::machine::MachineFiles), followed by those of the devices.
     pub async fn build(
         &mut self,
         machine: MachineConfig,
@@ -94,7 +94,7 @@ impl Client {
         self.done(Request::Pause, &[], LIMIT).await
     }
 
-    /// Asks for this much plugged memory in MiB; returns what there is by now.
+    /// Requests this much plugged memory in MiB; returns the present amount.
     pub async fn plug_memory(&mut self, mib: u32) -> Result<u32, ControlError> {
         let request = Request::PlugMemory { mib };
         match self.call(&request, &[], LIMIT).await? {
@@ -103,7 +103,7 @@ impl Client {
         }
     }
 
-    /// Gives the machine a device on `files`; returns its slot.
+    /// Attaches a device with `files` to the machine; returns its slot.
     pub async fn attach(
         &mut self,
         device: DeviceConfig,
@@ -117,12 +117,12 @@ impl Client {
         }
     }
 
-    /// Takes a device that was attached away from the machine.
+    /// Detaches an attached device from the machine.
     pub async fn detach(&mut self, slot: u32) -> Result<(), ControlError> {
         self.done(Request::Detach { slot }, &[], LIMIT).await
     }
 
-    /// Asks how the VMM is.
+    /// Requests the state of the VMM.
     pub async fn status(&mut self) -> Result<VmmStatus, ControlError> {
         match self.call(&Request::Status, &[], LIMIT).await? {
             Response::Status(status) => Ok(status),
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    /// Has the VMM finish and end.
+    /// Makes the VMM finish its requests and end.
     pub async fn stop(&mut self) -> Result<(), ControlError> {
         match self.call(&Request::Stop, &[], LIMIT).await? {
             Response::Stopped => Ok(()),
@@ -138,7 +138,7 @@ impl Client {
         }
     }
 
-    /// What the VMM said of the guest's end before it ended itself.
+    /// The guest's end, if the VMM reported it before its own end.
     pub fn last_word(&mut self) -> Option<GuestExit> {
         loop {
             match receive(self.socket.get_ref().as_fd()) {

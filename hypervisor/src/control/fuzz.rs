@@ -1,4 +1,4 @@
-//! The control protocol under a fuzzer.
+//! A fuzz target for the control protocol.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::LazyLock;
@@ -14,10 +14,10 @@ use super::{
 use crate::fuzz::Script;
 use crate::machine::{Ending, GuestExit, MachineConfig, MachineFiles, MemoryConfig};
 
-/// Packets to one server. Their answers stay in the socket, which has room for more.
+/// Packets to one server. Their answers stay in the socket, which is large enough.
 const PACKETS: usize = 64;
 
-/// Good messages.
+/// Valid messages.
 static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let machine = MachineConfig {
         vcpus: 1,
@@ -65,7 +65,7 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Packets of an owner, with any descriptors.
+/// Packets of an owner, with arbitrary descriptors.
 pub fn control(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -82,7 +82,7 @@ pub fn control(bytes: &[u8]) {
     }
     shutdown(ours.as_raw_fd(), Shutdown::Write).unwrap();
     let server = Server::new(theirs, service).unwrap();
-    // Ends with the last packet: nothing that is sent is the end of the channel, but Stop.
+    // Ends with the last packet: only Stop ends the channel earlier.
     let _ = server.run();
 }
 
@@ -99,7 +99,7 @@ fn send(socket: &OwnedFd, script: &mut Script<'_>) -> bool {
             let len = script.word() as usize % MAX_MESSAGE;
             script.bytes(len)
         }
-        // One of them with a byte that is another.
+        // A valid message with one changed byte.
         12 | 13 => {
             let mut message = MESSAGES[usize::from(script.byte()) % MESSAGES.len()].clone();
             let at = usize::from(script.byte()) % message.len();
@@ -121,13 +121,13 @@ fn send(socket: &OwnedFd, script: &mut Script<'_>) -> bool {
     sendmsg::<()>(socket.as_raw_fd(), &data, ancillary, flags, None).is_ok()
 }
 
-/// A service that is started once, in one of two ways, with the descriptors of each
-/// device, and stopped once; devices come and go only between.
+/// A service that checks the order of calls: one start, in one of two ways, with the
+/// descriptors of each device, and one stop; devices are attached and detached only in between.
 #[derive(Default)]
 struct Checked {
     started: bool,
     stopped: bool,
-    /// Whether the guest ends once it runs.
+    /// Whether the guest ends after its start.
     ends: bool,
     ending: Option<Ending>,
 }

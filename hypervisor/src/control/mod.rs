@@ -33,7 +33,7 @@ pub use packet::{MAX_FDS, MAX_MESSAGE};
 pub use protocol::{DeviceConfig, DeviceStatus, Request, Response, VERSION, VmmStatus};
 pub use server::{Attached, Server, Service};
 
-/// What can go wrong on the control channel.
+/// An error of the control channel.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The socket failed.
@@ -47,7 +47,7 @@ pub enum ControlError {
     Timeout {
         /// The request.
         request: &'static str,
-        /// The time it was given.
+        /// The deadline.
         limit: std::time::Duration,
     },
     /// The message does not fit into a packet.
@@ -56,7 +56,7 @@ pub enum ControlError {
     /// The packet was cut off or carried too many descriptors.
     #[error("control message was cut off")]
     Truncated,
-    /// The packet holds something else than a message.
+    /// The packet does not hold a valid message.
     #[error("invalid control message: {0}")]
     Json(#[from] serde_json::Error),
     /// The two sides speak different versions.
@@ -78,7 +78,7 @@ pub enum ControlError {
     /// The guest has ended, and the VMM with it.
     #[error("{0}")]
     Ended(crate::machine::GuestExit),
-    /// The VMM could not do what was asked.
+    /// The VMM could not execute the request.
     #[error("{0}")]
     Refused(String),
 }

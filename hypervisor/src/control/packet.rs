@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::ControlError;
 
-/// The longest message. A `Start` with a few long paths stays far below.
+/// The longest message. A `Build` with a few long paths is far shorter.
 pub const MAX_MESSAGE: usize = 64 << 10;
 /// The most descriptors in one packet.
 pub const MAX_FDS: usize = 32;
@@ -39,7 +39,7 @@ pub(super) fn send<T: Serialize>(
     Ok(())
 }
 
-/// Receives a message and the descriptors that came with it.
+/// Receives a message and its descriptors.
 pub(super) fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> Result<(T, Vec<OwnedFd>), ControlError> {
@@ -53,7 +53,7 @@ pub(super) fn receive<T: DeserializeOwned>(
         MsgFlags::MSG_CMSG_CLOEXEC,
     )
     .map_err(io::Error::from)?;
-    // First of all own the descriptors, so that no early return leaks them.
+    // Take ownership of the descriptors first, so that no early return leaks them.
     let mut fds = Vec::new();
     for message in received.cmsgs().map_err(io::Error::from)? {
         if let ControlMessageOwned::ScmRights(raw) = message {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::{GuestExit, MachineConfig};
 
-/// Version of the messages below. Both sides come from one build; the number
-/// catches a binary left over from another.
+/// The version of the messages below. Both sides come from one build; the number detects a
+/// binary of another build.
 pub const VERSION: u32 = 4;
 
 /// From the owner to the VMM.
@@ -19,15 +19,15 @@ pub enum Request {
         /// The owner's [`VERSION`].
         version: u32,
     },
-    /// Serve these devices to another process that runs the VM. For each device the
-    /// packet has the connected vhost-user socket, then the device's own descriptors.
+    /// Serve these devices to another process that runs the VM. For each device the packet has
+    /// the connected vhost-user socket, followed by the device's own descriptors.
     Serve {
         /// The devices.
         devices: Vec<DeviceConfig>,
     },
-    /// Build a VM on KVM; it does not run yet. The packet has the descriptors of
-    /// [`MachineFiles`](crate::machine::MachineFiles) in their order, then for each
-    /// device its own.
+    /// Build a VM on KVM, without running it. The packet has the descriptors of
+    /// [`MachineFiles`](crate::machine::MachineFiles) in their order, followed by those of each
+    /// device.
     Build {
         /// The machine.
         machine: Box<MachineConfig>,
@@ -38,19 +38,18 @@ pub enum Request {
     Run,
     /// Stop its vCPUs and devices.
     Pause,
-    /// Ask the guest for this much plugged memory, beyond what it booted with.
+    /// Ask the guest for this much plugged memory, in addition to its memory at boot.
     PlugMemory {
         /// In MiB.
         mib: u32,
     },
-    /// Put a device into a free slot of the machine, which may run. The packet has the
+    /// Attach a device to a free slot of the machine, which may run. The packet has the
     /// descriptors of the device.
     Attach {
-        /// The device, of a kind that [may come later](DeviceConfig::may_come_later).
+        /// The device, of a kind that [can be attached later](DeviceConfig::may_come_later).
         device: DeviceConfig,
     },
-    /// Take a device that was attached out of its slot. The guest should have released
-    /// it before.
+    /// Detach an attached device from its slot. The guest should release it first.
     Detach {
         /// The slot.
         slot: u32,
@@ -87,45 +86,45 @@ pub enum DeviceConfig {
     Vsock {
         /// The guest's context id.
         cid: u64,
-        /// See [`VmSpec::vsock_uds`](crate::VmSpec::vsock_uds); the path in the jail.
+        /// See [`VmSpec::vsock_uds`](crate::VmSpec::vsock_uds); this is the path in the jail.
         uds: PathBuf,
     },
     /// A virtio-fs device.
     Fs {
-        /// The name by which the guest mounts it.
+        /// The name for mounting it in the guest.
         tag: String,
-        /// The directory shown; the path in the jail.
+        /// The shared directory; the path in the jail.
         dir: PathBuf,
-        /// How many files of it the guest may know at a time.
+        /// The most files of it that the guest may know at a time.
         files: u32,
     },
-    /// A disk. It has one descriptor: the file or block device, open for what the
-    /// guest may do.
+    /// A disk. It has one descriptor: the file or block device, opened with the access that the
+    /// guest has.
     Block {
         /// Whether the guest may only read it.
         read_only: bool,
         /// Its serial number in the guest.
         id: String,
     },
-    /// A network device. It has a descriptor for each queue of its tap.
+    /// A network device. It has one descriptor for each queue of its tap.
     Net {
-        /// Queues of the tap; each is a pair of queues in the guest.
+        /// The queues of the tap; each is a pair of queues in the guest.
         queues: u16,
         /// Its hardware address.
         mac: [u8; 6],
-        /// The longest packet, if not left to the guest.
+        /// The longest packet; `None` leaves it to the guest.
         mtu: Option<u16>,
     },
     /// A source of entropy.
     Rng,
-    /// A balloon, which gives back memory that the guest says is free.
+    /// A balloon, which returns free memory of the guest to the host.
     Balloon,
     /// The memory that can be plugged.
     Mem,
 }
 
 impl DeviceConfig {
-    /// How many descriptors of its own the device comes with.
+    /// The number of descriptors of the device.
     pub fn files(&self) -> usize {
         match self {
             DeviceConfig::Block { .. } => 1,
@@ -134,8 +133,8 @@ impl DeviceConfig {
         }
     }
 
-    /// Whether a machine can be given such a device after it was built. The others are
-    /// one of a kind, and all that they work on is there from the start.
+    /// Whether the device can be attached after the machine was built. The other kinds exist
+    /// once, and have all their resources from the start.
     pub fn may_come_later(&self) -> bool {
         matches!(self, DeviceConfig::Block { .. } | DeviceConfig::Net { .. })
     }
@@ -150,49 +149,49 @@ pub enum Response {
         /// The VMM's [`VERSION`].
         version: u32,
     },
-    /// To [`Request::Serve`], [`Request::Build`], [`Request::Run`], [`Request::Pause`],
-    /// [`Request::Detach`]: it is done.
+    /// The answer to [`Request::Serve`], [`Request::Build`], [`Request::Run`],
+    /// [`Request::Pause`] and [`Request::Detach`].
     Done,
-    /// To [`Request::PlugMemory`]: the plugged memory in MiB.
+    /// The answer to [`Request::PlugMemory`]: the plugged memory in MiB.
     Plugged {
-        /// It may be less than asked for: the guest may refuse, or take longer.
+        /// It may be less than requested: the guest may refuse, or take longer.
         mib: u32,
     },
     /// To [`Request::Attach`].
     Attached {
-        /// Where the guest finds the device.
+        /// The slot of the device.
         slot: u32,
     },
     /// To [`Request::Status`].
     Status(VmmStatus),
-    /// To [`Request::Stop`]: the VMM ends now.
+    /// The answer to [`Request::Stop`]: the VMM ends now.
     Stopped,
     /// The request failed.
     Error {
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// Sent unasked, as the last message: the guest is over, and so is the VMM.
+    /// Sent without a request, as the last message: the guest and the VMM end.
     Ended(GuestExit),
 }
 
-/// How the VMM is.
+/// The state of the VMM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmmStatus {
     /// One entry for each device, in the order of the request that made them.
     pub devices: Vec<DeviceStatus>,
-    /// When the guest marked its boot, in microseconds since the VMM's start.
+    /// The time of the guest's boot mark, in microseconds since the VMM's start.
     pub boot_mark_us: Option<u64>,
 }
 
-/// How a device is.
+/// The state of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceStatus {
     /// Its kind.
     pub kind: String,
-    /// Whether it can be used: connected to the hypervisor, and not in need of a reset.
+    /// Whether it is connected to the hypervisor and does not need a reset.
     pub connected: bool,
 }
 

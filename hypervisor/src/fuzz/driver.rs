@@ -13,12 +13,12 @@ use super::Script;
 use crate::event::EventFd;
 use crate::virtio::{Interrupt, Memory, Ring};
 
-/// Guest memory: two regions with nothing in between.
+/// Guest memory: two regions with a gap between them.
 const REGIONS: [(u64, usize); 2] = [(0, LOW), (HIGH_START, HIGH)];
 const LOW: usize = 0x10000;
 const HIGH_START: u64 = 0x10_0000;
 const HIGH: usize = 0x8000;
-/// The rings of each queue have a page of their own, buffers come after.
+/// The rings of each queue have a page of their own; buffers follow.
 const PAGE: u64 = 0x1000;
 const BUFFERS: u64 = 0x8000;
 /// Entries of a queue: few, so that it wraps around often.
@@ -28,7 +28,7 @@ const SIZE: u16 = 16;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
-/// No program listens.
+/// An interrupt that nothing waits for.
 pub(crate) struct NoInterrupt;
 
 impl Interrupt for NoInterrupt {
@@ -36,7 +36,7 @@ impl Interrupt for NoInterrupt {
     fn failed(&self) {}
 }
 
-/// See the module.
+/// A driver; see the module.
 pub(crate) struct Driver {
     pub mem: Memory,
     rings: Vec<Option<Ring>>,
@@ -72,7 +72,7 @@ impl Driver {
         driver
     }
 
-    /// As it was made: memory is zero, queues are at their beginning.
+    /// Resets it: memory is zero, queues are at their start.
     pub fn reset(&mut self, queues: usize, event_idx: bool) {
         self.event_idx = event_idx;
         let mem = self.memory();
@@ -98,7 +98,7 @@ impl Driver {
         Ring::new(index, queue, self.mem.clone(), kick, Arc::new(NoInterrupt)).ok()
     }
 
-    /// The queue as a transport hands it over.
+    /// The queue, as a transport passes it.
     pub fn queue(&self, index: usize) -> Queue {
         let base = index as u64 * PAGE;
         let mut queue = Queue::new(SIZE).unwrap();
@@ -116,7 +116,7 @@ impl Driver {
         queue
     }
 
-    /// The driver's next step. `Some` is a queue to be served.
+    /// The driver's next step. `Some` is a queue to serve.
     pub fn step(&mut self, script: &mut Script<'_>) -> Option<usize> {
         let what = script.byte();
         let index = usize::from(what >> 4) % self.rings.len();
@@ -143,8 +143,7 @@ impl Driver {
         None
     }
 
-    /// Offers a chain as a driver would make it: first the buffers to read, then those to
-    /// write.
+    /// Offers a chain as a driver does: first the readable buffers, then the writable ones.
     fn chain(&mut self, index: usize, script: &mut Script<'_>) {
         let shape = script.byte();
         let head = u16::from(shape & 0xf);
@@ -181,7 +180,7 @@ impl Driver {
         self.store(table.wrapping_add(u64::from(at) * 16), &bytes);
     }
 
-    /// Bytes anywhere.
+    /// Writes bytes at an arbitrary place.
     fn data(&mut self, script: &mut Script<'_>) {
         let (address, count) = (address(script), script.byte());
         self.store(address, script.bytes(count.into()));
@@ -200,7 +199,7 @@ impl Driver {
         self.store(index as u64 * PAGE + 0x402, &avail.to_le_bytes());
     }
 
-    /// Takes back a chain: its head and the length written.
+    /// Takes a used chain: its head and the written length.
     pub fn used(&mut self, index: usize) -> Option<(u32, u32)> {
         let base = index as u64 * PAGE + 0x800;
         let mem = self.memory();
@@ -216,13 +215,13 @@ impl Driver {
         ))
     }
 
-    /// Writes to guest memory, if there is some.
+    /// Writes to guest memory, if the address has memory.
     pub fn store(&self, address: u64, bytes: &[u8]) {
         let _ = self.memory().write(bytes, GuestAddress(address));
     }
 }
 
-/// An address, mostly one where there is memory.
+/// An address, mostly one with memory.
 pub(crate) fn address(script: &mut Script<'_>) -> u64 {
     match script.byte() {
         page @ 0..128 => BUFFERS + u64::from(page) * 0x100,

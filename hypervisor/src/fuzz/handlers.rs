@@ -1,4 +1,4 @@
-//! Devices that serve one chain after the other, driven without their threads.
+//! Devices that serve chains one after the other, driven without their threads.
 
 use std::cell::RefCell;
 
@@ -8,16 +8,16 @@ use super::{Driver, Script};
 use crate::virtio::ring::Chain;
 use crate::virtio::{Handler, serve_batch};
 
-/// The most queues that a device has here.
+/// The most queues of a device in these tests.
 const QUEUES: usize = 5;
 
 thread_local! {
-    /// To make guest memory takes longer than most scripts.
+    /// Kept, since making guest memory takes longer than most scripts.
     static DRIVER: RefCell<Driver> = RefCell::new(Driver::new(QUEUES));
 }
 
-/// Has `bytes` drive a device with a handler for each queue. `special` is a step of
-/// the device's own.
+/// Drives a device with a handler for each queue by `bytes`. `special` is an additional step
+/// for the device.
 pub(crate) fn drive<H: Handler>(
     bytes: &[u8],
     mut handlers: Vec<H>,
@@ -32,20 +32,20 @@ pub(crate) fn drive<H: Handler>(
             };
             special(&mut script);
             if let Some(ring) = driver.ring(index) {
-                // No more than was offered: a broken ring is given up at once.
+                // At most the offered chains are served: a broken ring is given up at once.
                 assert!(!serve_batch(ring, &mut handlers[index]), "it spins");
             }
         }
     });
 }
 
-/// A step that changes guest memory alone.
+/// A step that only changes guest memory.
 pub(crate) fn drive_memory(driver: &mut Driver, script: &mut Script<'_>) {
     let _ = driver.step(script);
 }
 
-/// A handler that is watched: it says no more than it wrote, and writes to no memory
-/// but what the chain lets it.
+/// A handler with checks: it does not report more bytes than it wrote, and writes only to
+/// memory that the chain makes writable.
 pub(crate) struct Checked<H>(pub H);
 
 impl<H: Handler> Handler for Checked<H> {

@@ -1,10 +1,9 @@
-//! Entries for the fuzz targets of `tests/fuzz`: each takes bytes, has them drive one
-//! part as a hostile peer would, and panics when a rule is broken that the part must
-//! keep for any input of its peer.
+//! The entry functions of the fuzz targets in `tests/fuzz`. Each drives one part by bytes, as a
+//! hostile peer would, and panics if the part breaks a rule that must hold for all input.
 //!
-//! All happens in the caller's thread and as the bytes say, so that a crash can be had
-//! again. The entries lie beside what they drive, since they need its inside; here is
-//! what they share.
+//! All work is done in the caller's thread and depends only on the bytes, so that a crash can
+//! be reproduced. The entry functions are in the modules that they drive, since they need
+//! private items; this module has their common code.
 
 mod driver;
 mod handlers;

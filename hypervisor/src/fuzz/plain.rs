@@ -1,4 +1,4 @@
-//! A device without a function that checks its transport's calls.
+//! A device without a function; it checks the calls of its transport.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::virtio::{
     Device, DeviceError, DeviceKind, Interrupt, Memory, RING_FEATURES, Ring, serve_batch,
 };
 
-/// Entries of its queues.
+/// The sizes of its queues.
 const SIZES: [u16; 3] = [16, 64, 128];
 
-/// See the module. It returns the chains that it is given when queues start and
-/// whenever it is asked for its configuration.
+/// See the module. It returns its chains when queues start, and at each read of its
+/// configuration.
 #[derive(Default)]
 pub(crate) struct Plain {
     rings: [Option<Ring>; SIZES.len()],

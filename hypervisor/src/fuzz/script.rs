@@ -1,6 +1,6 @@
 //! The fuzzer's bytes, read as a list of actions.
 
-/// Bytes that are used up from the front. When they are used up, all further ones are zero.
+/// Bytes that are consumed from the front. After their end, all further bytes are zero.
 pub(crate) struct Script<'a>(&'a [u8]);
 
 impl<'a> Script<'a> {
@@ -12,7 +12,7 @@ impl<'a> Script<'a> {
         self.0.is_empty()
     }
 
-    /// The next bytes, fewer if there are no more.
+    /// The next bytes; fewer at the end.
     pub fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
@@ -47,7 +47,7 @@ impl<'a> Script<'a> {
         usize::from(self.byte()) % limit
     }
 
-    /// A 32-bit number, small ones and those about powers of two first of all.
+    /// A 32-bit number; small ones and those near powers of two are preferred.
     pub fn number(&mut self) -> u32 {
         match self.byte() {
             small @ 0..128 => small.into(),

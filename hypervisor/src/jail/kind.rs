@@ -1,8 +1,8 @@
-//! The kinds of threads, each with system calls and capabilities of its own.
+//! The kinds of threads, each with its own system calls and capabilities.
 
 use std::fmt;
 
-/// What a thread does; it may do no more.
+/// The work of a thread, which decides on its permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ThreadKind {
     /// The control channel.
@@ -21,9 +21,9 @@ pub enum ThreadKind {
     Block,
     /// Serves a network device.
     Net,
-    /// Serves a device that needs little: entropy, balloon, memory.
+    /// Serves a device with few needs: entropy, balloon, memory.
     Simple,
-    /// Starts all others.
+    /// Starts all other threads.
     Spawner,
 }
 

@@ -1,9 +1,9 @@
-//! Landlock: what the process may open, independent of the descriptors that it holds.
+//! Landlock: limits the files that the process may open, independent of its descriptors.
 //!
-//! A descriptor that was opened to read can be opened again to write, by its link in
-//! `/proc/self/fd`: the process has the ids of the host's root, to whom the files are
-//! open. Landlock judges where the file is that a link leads to. Below the share all is
-//! allowed, mounts that come later included; anywhere else nothing is opened any more.
+//! A read-only descriptor can be reopened for writing, by its link in `/proc/self/fd`, since
+//! the process has the ids of the host's root. Landlock decides by the place of the file that a
+//! link leads to. Below the share everything is allowed, later mounts included; elsewhere no
+//! file can be opened any more.
 
 use std::io::Error;
 
@@ -14,19 +14,18 @@ use landlock::{
 
 use super::{JailError, step};
 
-/// The newest version whose rights are known here; of an older kernel's, those that it
-/// has are taken.
+/// The newest known version. On an older kernel, the rights that it supports are used.
 const NEWEST: ABI = ABI::V5;
 
-/// Confines the calling thread, and those that it will start.
+/// Confines the calling thread and those that it starts.
 pub(super) fn restrict(share: &str, sockets: &str) -> Result<(), JailError> {
     let dir = |path| {
         PathFd::new(path).map_err(|err| step("find a directory of the jail")(Error::other(err)))
     };
     match ruleset(dir(share)?, dir(sockets)?) {
         Ok(()) => Ok(()),
-        // The kernel has no Landlock, or an earlier one that cannot allow a file to be moved to
-        // another directory (Linux before 5.19). Read-only files stay so by their mounts, too.
+        // The kernel has no Landlock, or an old version that cannot allow moving a file to
+        // another directory (Linux before 5.19). Files are still read-only by their mounts.
         Err(RulesetError::HandleAccesses(_)) => {
             log::info!("This kernel has no Landlock (5.19): the jail is without it");
             Ok(())

@@ -29,12 +29,12 @@ pub use kind::ThreadKind;
 pub use privileges::max_open_files;
 pub use thread::{run, spawn};
 
-/// Where the shared directory is in the jail.
+/// The shared directory in the jail.
 pub const SHARE: &str = "/share";
-/// Where the directory of the vsock sockets is in the jail.
+/// The directory of the vsock sockets in the jail.
 pub const SOCKETS: &str = "/vsock";
 
-/// Why the jail cannot be entered. Nothing may be served without it.
+/// The reason why the jail cannot be entered. Without the jail, nothing may be served.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
     /// The process was not started by [`VmSpec`](crate::VmSpec)'s owner.
@@ -46,23 +46,23 @@ pub enum JailError {
     /// A step failed.
     #[error("cannot {what}: {source}")]
     Step {
-        /// What was to be done.
+        /// The action.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// A directory cannot be brought in.
+    /// A directory cannot be mounted in the jail.
     #[error("cannot bring {path} into the jail: {source}")]
     Bring {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What the jail holds.
+/// The directories in the jail.
 #[derive(Debug, Clone)]
 pub struct Jail {
     /// Visible at [`SHARE`], with later mounts in it.
@@ -72,12 +72,12 @@ pub struct Jail {
 }
 
 impl Jail {
-    /// Locks this process up, for good. To be called first, while it has one thread.
+    /// Confines this process permanently. Must be called first, while it has one thread.
     ///
     /// # Errors
     /// [`JailError`]; the process must then end.
     pub fn enter(&self) -> Result<(), JailError> {
-        // Without namespaces of its own the mounts below would be made on the host.
+        // Outside separate namespaces, the mounts below would change the host.
         if std::process::id() != 1 {
             return Err(JailError::NoNamespaces);
         }
@@ -91,7 +91,7 @@ impl Jail {
     }
 }
 
-/// The path in the jail of a socket in the directory [`Jail::sockets`].
+/// The path in the jail of a socket in [`Jail::sockets`].
 pub fn socket(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     Path::new(SOCKETS).join(name)

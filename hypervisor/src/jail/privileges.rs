@@ -1,9 +1,8 @@
 //! The privileges that the process and its threads keep.
 //!
-//! The FUSE server makes and changes files in the name of the guest's users, for which
-//! it needs a few capabilities. All other threads have none. Since capabilities belong
-//! to threads, the [spawner](super::thread) keeps them, to hand them on to threads of
-//! the one kind.
+//! The FUSE server makes and changes files on behalf of the guest's users, and needs a few
+//! capabilities for this. All other threads have none. Since capabilities belong to threads,
+//! the [spawner](super::thread) keeps them and passes them to threads of that kind.
 
 use std::io;
 use std::sync::OnceLock;
@@ -21,7 +20,7 @@ const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SETFCAP: u32 = 31;
 
-/// What the FUSE server needs.
+/// The capabilities of the FUSE server.
 const FS: [(u32, &str); 7] = [
     (CAP_CHOWN, "files get any owner"),
     (
@@ -38,23 +37,23 @@ const FS: [(u32, &str); 7] = [
     ),
 ];
 
-// linux/securebits.h: each flag, and with the next bit its lock.
+// linux/securebits.h: each flag, with its lock in the next bit.
 const SECBIT_NOROOT: libc::c_ulong = 0b11;
 const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 0b11 << 2;
 const SECBIT_KEEP_CAPS_LOCKED: libc::c_ulong = 0b10 << 4;
 const SECBIT_NO_CAP_AMBIENT_RAISE: libc::c_ulong = 0b11 << 6;
 
-/// How many descriptors this process may have.
+/// The most descriptors that this process may have.
 pub fn max_open_files() -> usize {
     static MAX_OPEN_FILES: OnceLock<usize> = OnceLock::new();
     *MAX_OPEN_FILES.get_or_init(|| {
-        // Without an answer, what any process may have.
+        // Without an answer, the usual limit.
         let (max, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
         usize::try_from(max).unwrap_or(usize::MAX)
     })
 }
 
-/// Sets the process's limits and umask, and gives up new privileges, for all threads.
+/// Sets the process's limits, umask and no_new_privs, for all threads.
 pub(super) fn limit() -> Result<(), JailError> {
     // Each file that the guest knows costs a descriptor.
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
@@ -62,27 +61,26 @@ pub(super) fn limit() -> Result<(), JailError> {
     if let Err(err) = raised {
         log::warn!("Cannot raise the limit of open files: {err}");
     }
-    // Asked now: threads of the jail may not.
+    // Read now, since threads of the jail may not.
     max_open_files();
-    // A core file would hold the guest's memory. Message queues and locked memory serve
-    // nothing here.
+    // A core file would hold the guest's memory. Message queues are not used.
     for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_MSGQUEUE] {
         setrlimit(resource, 0, 0).map_err(step("limit resources"))?;
     }
-    // The guest's modes are final.
+    // The guest's modes are applied unchanged.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(step("close the process to debuggers"))?;
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(step("renounce new privileges"))
 }
 
-/// Reduces the calling thread to what the spawner needs.
+/// Limits the calling thread to the spawner's capabilities.
 pub(super) fn keep_for_spawner() -> Result<(), JailError> {
     let kept = FS
         .iter()
         .fold(0, |set, (capability, _)| set | 1 << capability);
     let bounding = || -> io::Result<()> {
         for capability in 0..64 {
-            // EINVAL: the kernel knows no more.
+            // EINVAL: the kernel has no further capabilities.
             match read_prctl(libc::PR_CAPBSET_READ, capability) {
                 Err(err) if err.raw_os_error() == Some(libc::EINVAL) => break,
                 Ok(1) if kept & 1 << capability == 0 => {
@@ -109,12 +107,12 @@ pub(super) fn keep_for_spawner() -> Result<(), JailError> {
     bounding().map_err(step("reduce the capabilities"))
 }
 
-/// Takes all capabilities from the calling thread.
+/// Drops all capabilities of the calling thread.
 pub(super) fn drop_all() -> Result<(), JailError> {
     set(0).map_err(step("drop the capabilities"))
 }
 
-/// For an fs thread outside of a jail: see [`SECBIT_NO_SETUID_FIXUP`]'s use above.
+/// For an fs thread outside of a jail; see the use of [`SECBIT_NO_SETUID_FIXUP`] above.
 pub(super) fn keep_capabilities_across_users() {
     if let Err(err) = prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP & !(1 << 3)) {
         log::info!("Supplementary groups will not be honoured on the share: {err}");
@@ -138,7 +136,7 @@ struct Data {
 /// capset(2), `_LINUX_CAPABILITY_VERSION_3`
 const VERSION_3: u32 = 0x2008_0522;
 
-/// Makes `capabilities` the effective and permitted set of the calling thread.
+/// Sets the effective and permitted capabilities of the calling thread.
 fn set(capabilities: u64) -> io::Result<()> {
     let header = CapabilityHeader {
         version: VERSION_3,

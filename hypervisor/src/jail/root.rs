@@ -21,11 +21,11 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use super::{JailError, step};
 
 const NONE: Option<&str> = None;
-/// Covered by the new root while it is built. Every host has it, and nothing in it is
-/// needed by path.
+/// The mount point for the new root during its construction. Every host has this directory, and
+/// no path in it is needed.
 const STAGE: &str = "/proc";
 
-/// Builds the root and moves into it.
+/// Builds the root and enters it.
 pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
     let fd = clone_mount("/proc/self/fd")?;
     mount(
@@ -38,23 +38,24 @@ pub(super) fn enter(share: &Path, sockets: &Path) -> Result<(), JailError> {
     .map_err(step("make the root of the jail"))?;
     std::env::set_current_dir(STAGE).map_err(step("enter the root of the jail"))?;
 
-    // By mount(2), which copies and attaches in one step: a copy that is attached later would
-    // miss the owner's mounts in between.
+    // mount(2) copies and attaches in one step; with separate steps, mounts of the owner in
+    // between would be lost.
     bring(share, "share", MsFlags::MS_REC)?;
     bring(sockets, "vsock", MsFlags::empty())?;
     fs::create_dir_all("proc/self/fd").map_err(step("make /proc"))?;
     place(&fd, "proc/self/fd")?;
     drop(fd);
 
-    // pivot_root(2): "." twice puts the old root over the new one, from where it goes.
+    // pivot_root(2): "." twice mounts the old root over the new one, from where it is
+    // unmounted.
     nix::unistd::pivot_root(".", ".").map_err(step("change the root"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(step("leave the old root"))?;
     std::env::set_current_dir("/").map_err(step("enter the new root"))?;
 
-    // What is mounted in the share later has the flags that its owner gives it.
+    // Later mounts in the share have the flags that the owner sets.
     restrict("/share", 0, true)?;
-    // The directory itself holds mount points only. It may lie on the host's /run, which
-    // is memory that no guest may fill.
+    // The directory itself only holds mount points. It may be on the host's /run, and the guest
+    // must not fill that memory.
     restrict("/share", MOUNT_ATTR_RDONLY, false)?;
     restrict("/vsock", 0, false)?;
     restrict("/proc/self/fd", MOUNT_ATTR_RDONLY, false)?;
@@ -90,7 +91,7 @@ const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_NOEXEC: u64 = 8;
 
-/// Adds flags to those that a mount has; the host's may not be taken off.
+/// Adds flags to those of a mount; the host's flags are kept.
 fn restrict(path: &'static str, flags: u64, recursive: bool) -> Result<(), JailError> {
     let file = rustix::fs::open(path, rustix::fs::OFlags::PATH, 0.into())
         .map_err(step("find a mount of the jail"))?;

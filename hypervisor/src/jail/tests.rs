@@ -1,4 +1,4 @@
-//! A VMM that was taken over, in the jail that its owner makes.
+//! A VMM under an attacker's control, in the jail that its owner makes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,11 +14,11 @@ use super::*;
 use crate::process::{Launch, Namespaces};
 use crate::vm_process::{ExitStatus, Role};
 
-/// Says that mounts are seen by this process and its children alone.
+/// Set if mounts are visible to this process and its children only.
 const OWN_MOUNTS: &str = "RUST_KATA_TEST_OWN_MOUNTS";
 const TEST: &str = "jail::tests::it_opens_nothing_to_write_but_what_is_shared";
 
-/// Runs the test of this name again.
+/// Runs the test with this name again.
 fn again(program: &mut Command) -> &mut Command {
     program.arg(std::env::current_exe().unwrap());
     program.args(["--exact", TEST, "--nocapture", "--test-threads=1"])
@@ -41,7 +41,7 @@ fn it_opens_nothing_to_write_but_what_is_shared() {
     }
 }
 
-/// Starts the process as a VM's owner does, with files that it may read.
+/// Starts the process as a VM's owner does, with read-only files.
 fn owner() {
     let place = tempfile::tempdir().unwrap();
     let path = |name: &str| place.path().join(name);
@@ -85,7 +85,7 @@ fn owner() {
     assert!(path("volume/to/file").exists(), "the share is the guest's");
 }
 
-/// What descriptors of this process lead to.
+/// The targets of this process's descriptors.
 fn links() -> Vec<(i32, PathBuf)> {
     fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -97,7 +97,7 @@ fn links() -> Vec<(i32, PathBuf)> {
         .collect()
 }
 
-/// What a guest that has taken over a thread of the file server can do.
+/// The abilities of a guest that has taken over a thread of the file server.
 fn taken_over() {
     let find = |is: &dyn Fn(&Path) -> bool| {
         let links = links();
@@ -105,7 +105,7 @@ fn taken_over() {
         found.next().unwrap()
     };
     let (disk, path) = find(&|path| path.ends_with("disk"));
-    // A file with a mount of its own is the root of it.
+    // A file with a separate mount is the root of that mount.
     let (kernel, _) = find(&|path| path == Path::new("/"));
     let dir = path.parent().unwrap().to_owned();
     let jail = Jail {
@@ -118,7 +118,7 @@ fn taken_over() {
         for fd in [disk, kernel] {
             attack(Path::new(&format!("/proc/self/fd/{fd}")));
         }
-        // Nor is anything made but below the share.
+        // No file can be made outside the share either.
         for path in ["/new", "/vsock/new", "/proc/new"] {
             assert!(create(Path::new(path)).is_err(), "{path}");
         }
@@ -128,11 +128,11 @@ fn taken_over() {
     })
     .unwrap();
     eprintln!("all was tried");
-    // Without the test's own ending, which the filter does not know.
+    // Without the normal end of the test, which the filter does not allow.
     std::process::exit(0);
 }
 
-/// Tries to open what was given to read in each way that changes it.
+/// Tries to reopen a read-only file in each way that could change it.
 fn attack(link: &Path) {
     for (write, flags) in [
         (true, 0),
@@ -152,7 +152,7 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
-/// Without std, which takes a system call that no thread has.
+/// Without std, which uses a forbidden system call.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let none = rustix::fs::RenameFlags::empty();
     Ok(rustix::fs::renameat_with(

@@ -1,9 +1,9 @@
-//! Threads of a jailed process, by kind.
+//! The threads of a jailed process, by kind.
 //!
-//! A thread inherits the capabilities and the seccomp filters of the thread that makes
-//! it, and can only lose some. A device's threads are started by the thread that
-//! handles the start of its queue, which may be a vCPU. So one thread that keeps all
-//! that any kind may need, the spawner, starts all others, and does nothing else.
+//! A thread inherits the capabilities and the seccomp filters of its creator, and can only lose
+//! some. The thread that handles the start of a device's queue, which may be a vCPU, would be
+//! the creator of the device's threads. So a separate thread, the spawner, keeps the
+//! permissions of all kinds, and starts all other threads.
 
 use std::io;
 use std::sync::mpsc::{Sender, channel};
@@ -42,7 +42,7 @@ pub fn spawn<T: Send + 'static>(
     let job = Box::new(move || {
         let started = builder.spawn(move || {
             if let Err(err) = confine(kind) {
-                // A thread that cannot be confined must not run.
+                // An unconfined thread must not run.
                 log::error!("{kind} thread: {err}");
                 std::process::abort();
             }
@@ -56,8 +56,8 @@ pub fn spawn<T: Send + 'static>(
     thread.recv().map_err(|_| gone())?
 }
 
-/// Unit tests of the devices run under their filters too, if `RUST_KATA_TEST_CONFINE`
-/// is set: a test of the filters records their system calls.
+/// If `RUST_KATA_TEST_CONFINE` is set, unit tests of the devices run under their filters, too:
+/// a test of the filters records their system calls.
 #[cfg(test)]
 fn confine_in_tests(kind: ThreadKind) {
     if std::env::var_os("RUST_KATA_TEST_CONFINE").is_some() {
@@ -66,8 +66,8 @@ fn confine_in_tests(kind: ThreadKind) {
     }
 }
 
-/// Does `work` in a thread of this kind and waits for it: what a device does with the
-/// host's files when it is made belongs to the device's own kind.
+/// Runs `work` in a thread of this kind and waits for it: a device that accesses the host's
+/// files while it is made needs the permissions of its kind.
 pub fn run<T: Send + 'static>(
     kind: ThreadKind,
     name: &str,
@@ -78,8 +78,8 @@ pub fn run<T: Send + 'static>(
     thread.join().map_err(|_| lost())?
 }
 
-/// Starts the spawner with what the calling thread has. From now on the process counts
-/// as jailed.
+/// Starts the spawner with the permissions of the calling thread. From then on the process
+/// counts as jailed.
 pub(super) fn start_spawner() -> Result<(), JailError> {
     let (sender, jobs) = channel::<SpawnJob>();
     let (answer, confined) = channel();
@@ -103,7 +103,7 @@ pub(super) fn start_spawner() -> Result<(), JailError> {
         .map_err(|_| step("enter the jail twice")(io::Error::from(io::ErrorKind::AlreadyExists)))
 }
 
-/// Takes from the calling thread what its kind does not need.
+/// Drops the permissions of the calling thread that its kind does not need.
 pub(super) fn confine(kind: ThreadKind) -> Result<(), JailError> {
     if kind != ThreadKind::Fs {
         privileges::drop_all()?;

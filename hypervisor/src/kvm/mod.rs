@@ -1,8 +1,8 @@
-//! The built-in VMM as the hypervisor: `rust-kata-vmm` runs the vCPUs, too, by
+//! The hypervisor with the built-in VMM: `rust-kata-vmm` also runs the vCPUs, by
 //! [`machine`](crate::machine).
 //!
-//! The process is jailed and opens nothing: `/dev/kvm`, kernel and initrd are opened
-//! here and passed to it.
+//! The process is jailed and opens no files: `/dev/kvm`, kernel and initrd are opened here and
+//! passed to it.
 
 mod vm;
 

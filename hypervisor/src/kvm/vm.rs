@@ -20,16 +20,16 @@ use crate::spec::ValidSpec;
 use crate::vm::{Extra, GUEST_CID, Vm};
 use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
 
-/// See the module.
+/// A VM; see the module.
 pub(super) struct KvmVm {
     process: Arc<Process>,
-    /// Closed when the VM goes, which ends the process.
+    /// Closed on drop, which ends the process.
     control: Arc<Mutex<Client>>,
     exit: watch::Receiver<Option<VmExit>>,
 }
 
 impl KvmVm {
-    /// Starts the process and has it build the machine.
+    /// Starts the process and makes it build the machine.
     pub async fn create(spec: ValidSpec) -> Result<KvmVm, Error> {
         let (mut control, theirs) = Client::pair().map_err(|source| Error::Io {
             what: "make sockets for",
@@ -54,7 +54,7 @@ impl KvmVm {
             exit = process.exited() => Err(Error::Exited(exit)),
         };
         if let Err(err) = built {
-            // A process that is gone explains more than the socket that broke.
+            // The end of the process explains more than the broken socket.
             let exit = process.exit();
             process.kill();
             process.exited().await;
@@ -77,7 +77,7 @@ impl KvmVm {
         })
     }
 
-    /// Adds the end of the VM to an error that it explains.
+    /// Replaces an error by the end of the VM that caused it.
     fn explain(&self, err: impl Into<Error>) -> Error {
         match &*self.exit.borrow() {
             Some(exit) => Error::Exited(exit.clone()),
@@ -160,7 +160,7 @@ impl Drop for KvmVm {
     }
 }
 
-/// Publishes the end of the process, with all that is known of its cause.
+/// Publishes the end of the process, with all known causes.
 async fn report_exit(
     process: Arc<Process>,
     control: Arc<Mutex<Client>>,
@@ -192,15 +192,15 @@ fn open(path: &Path, write: bool) -> Result<OwnedFd, Error> {
 }
 
 fn machine(spec: &ValidSpec) -> MachineConfig {
-    // What the agent reads of these is in the crate of the agent's protocol.
+    // The crate of the agent's protocol has the words that the agent reads.
     let words = vec![
         "rust_kata_boot_mark=3f0".to_owned(),
         "rust_kata.poweroff=1".into(),
-        // By the keyboard controller's port: some kernels hang on their way to ACPI's.
+        // By the keyboard controller's port: some kernels hang before they try ACPI.
         "reboot=k".into(),
-        // Nothing is on a PCI bus.
+        // The PCI bus has no devices.
         "pci=off".into(),
-        // The others wait until the agent wants them.
+        // The agent brings the others online on request.
         format!("maxcpus={}", spec.vcpus),
     ];
     MachineConfig {

@@ -15,14 +15,14 @@ use hypervisor::virtio::net::{Net, NetOptions};
 use hypervisor::virtio::rng::Rng;
 use hypervisor::virtio::vsock::Vsock;
 
-/// The unit of plugging memory: no less than a huge page of the host.
+/// The unit of plugged memory: at least a huge page of the host.
 const BLOCK_SIZE: u64 = 2 << 20;
 
-/// A device, and by what its memory is plugged, if it is such a one.
+/// A device, and the control of its memory if it is a memory device.
 pub type Made = (Box<dyn Device>, Option<MemControl>);
 
-/// Makes the device that `config` describes on the descriptors that came with it.
-/// `region` is where memory can be plugged.
+/// Makes the device that `config` describes from its descriptors. `region` is the range for
+/// plugged memory.
 pub fn make(
     config: DeviceConfig,
     files: Vec<OwnedFd>,
@@ -75,7 +75,7 @@ fn exactly<const N: usize>(files: Vec<OwnedFd>) -> Result<[OwnedFd; N], String> 
         .map_err(|files: Vec<_>| format!("{} descriptors, not {N}", files.len()))
 }
 
-/// Makes a device in a thread that may look at its files.
+/// Makes a device in a thread that may access its files.
 fn made_by<T, E>(
     kind: ThreadKind,
     name: &'static str,

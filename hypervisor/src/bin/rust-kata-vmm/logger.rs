@@ -9,7 +9,7 @@ pub struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The FUSE library prints what a guest sends; that is for debugging only.
+        // The FUSE library logs guest data; only at debug level.
         metadata.level() <= log::max_level()
             && (log::max_level() >= LevelFilter::Debug
                 || !metadata.target().starts_with("fuse_backend_rs"))

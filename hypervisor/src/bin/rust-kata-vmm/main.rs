@@ -90,11 +90,11 @@ fn inherited(fd: RawFd) -> anyhow::Result<OwnedFd> {
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error()).context("--control-fd");
     }
-    // SAFETY: it is open, was given to us for this, and nothing else here owns it.
+    // SAFETY: it is open, was passed for this use, and has no other owner here.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A handful of threads that allocate little: one arena each would only waste memory.
+/// The process has few threads that allocate little; an arena for each would waste memory.
 fn limit_memory() {
     // SAFETY: sets a parameter of the allocator; no other thread runs yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };

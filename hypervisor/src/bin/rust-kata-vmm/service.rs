@@ -1,4 +1,4 @@
-//! What the control channel controls: a machine on KVM, or devices for QEMU.
+//! The service behind the control channel: a machine on KVM, or devices for QEMU.
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
@@ -13,23 +13,23 @@ use hypervisor::virtio::mem::MemControl;
 
 use super::device;
 
-/// How long the guest may take to plug or unplug what it was asked to.
+/// The time that the guest may take to plug or unplug memory.
 const PLUG_LIMIT: Duration = Duration::from_secs(5);
-/// An answer of this service's: errors are texts for the owner.
+/// An answer of this service; an error is a text for the owner.
 type Answer<T> = Result<T, String>;
 
-/// The service. What is not there yet is `None` or empty.
+/// The service. Missing parts are `None` or empty.
 pub struct VmmService {
     started: Instant,
     served: Vec<(&'static str, VhostUser)>,
     machine: Option<Arc<Machine>>,
     plugging: Option<MemControl>,
-    /// Slots of devices that came after the machine was built.
+    /// The slots of devices that were attached after the machine was built.
     attached: BTreeSet<usize>,
 }
 
 impl VmmService {
-    /// Nothing is there yet. `started` is when this process was.
+    /// An empty service. `started` is the start of this process.
     pub fn new(started: Instant) -> VmmService {
         VmmService {
             started,
@@ -133,7 +133,7 @@ impl Service for VmmService {
     }
 }
 
-/// Does `work` in a thread that may change a machine.
+/// Runs `work` in a thread that may change a machine.
 fn in_machine<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + 'static) -> Answer<T> {
     jail::run(ThreadKind::Machine, "machine", move || Ok(work())).map_err(text)?
 }

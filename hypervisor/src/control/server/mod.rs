@@ -12,20 +12,20 @@ use super::packet::{receive, send};
 use super::{ControlError, DeviceConfig, Request, Response, VERSION, VmmStatus};
 use crate::machine::{Ending, MachineConfig, MachineFiles};
 
-/// How long an answer may wait for room in the socket, in seconds. An owner that
-/// does not read its answers is lost.
+/// The time that an answer may wait for room in the socket, in seconds. After that the owner
+/// counts as lost.
 const SEND_LIMIT: i64 = 10;
 
-/// A device and the descriptors that came with it.
+/// A device and its descriptors.
 pub type Attached = (DeviceConfig, Vec<OwnedFd>);
 
-/// What the control channel controls. The texts of errors go to the owner.
+/// The service behind the control channel. The texts of errors are sent to the owner.
 pub trait Service {
-    /// Serves `devices`, each on the socket that is the first of its descriptors.
-    /// Called at most once, and then never [`build`](Service::build).
+    /// Serves `devices`, each on the socket that is the first of its descriptors. Called at
+    /// most once, and not together with [`build`](Service::build).
     fn serve(&mut self, devices: Vec<Attached>) -> Result<(), String>;
-    /// Builds a VM, and returns what reports its end. Called at most once, and then
-    /// never [`serve`](Service::serve).
+    /// Builds a VM, and returns the reporter of its end. Called at most once, and not together
+    /// with [`serve`](Service::serve).
     fn build(
         &mut self,
         machine: MachineConfig,
@@ -36,11 +36,11 @@ pub trait Service {
     fn run(&mut self) -> Result<(), String>;
     /// Stops it.
     fn pause(&mut self) -> Result<(), String>;
-    /// Asks for plugged memory, in MiB; returns how much is plugged by now.
+    /// Requests plugged memory, in MiB; returns the present amount.
     fn plug_memory(&mut self, mib: u32) -> Result<u32, String>;
-    /// Puts a device into a free slot of the machine; returns the slot.
+    /// Attaches a device to a free slot of the machine; returns the slot.
     fn attach(&mut self, device: Attached) -> Result<u32, String>;
-    /// Takes a device that was attached out of its slot.
+    /// Detaches an attached device from its slot.
     fn detach(&mut self, slot: u32) -> Result<(), String>;
     /// The present state.
     fn status(&self) -> VmmStatus;
@@ -76,7 +76,7 @@ impl<S: Service> Server<S> {
         })
     }
 
-    /// Returns when the owner asked to stop or is gone, or when the guest has ended.
+    /// Returns after a request to stop, and when the owner or the guest has ended.
     pub fn run(mut self) -> Result<(), ControlError> {
         loop {
             self.wait()?;
@@ -94,7 +94,7 @@ impl<S: Service> Server<S> {
                 Err(ControlError::Socket(err)) if err.kind() == io::ErrorKind::Interrupted => {
                     continue;
                 }
-                // A message that cannot be read leaves the channel intact.
+                // An unreadable message leaves the channel intact.
                 Err(err @ (ControlError::Json(_) | ControlError::Truncated)) => {
                     self.answer(&refuse(err))?;
                     continue;
@@ -109,7 +109,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Returns when there is a request, or the guest has ended.
+    /// Returns when there is a request, or when the guest has ended.
     fn wait(&self) -> Result<(), ControlError> {
         let mut fds = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         if let Some(ending) = &self.ending {
@@ -199,7 +199,7 @@ impl<S: Service> Server<S> {
     }
 }
 
-/// Gives each device its descriptors, and `more` before those.
+/// Gives each device its descriptors: `more` descriptors first, then those of its kind.
 fn deal(
     devices: Vec<DeviceConfig>,
     fds: Vec<OwnedFd>,

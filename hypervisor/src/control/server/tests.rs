@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 struct Recorder {
     devices: Vec<Attached>,
     fail: bool,
-    /// Given out when a machine is built.
+    /// Returned when a machine is built.
     ending: Option<Ending>,
 }
 
@@ -162,7 +162,7 @@ async fn life_of_a_machine() {
     let refused = client.pause().await.unwrap_err();
     client.run().await.unwrap();
 
-    // The disk has got the descriptor behind the machine's four.
+    // The disk got the descriptor behind the machine's four.
     assert_eq!(status.devices[0].kind, "Rng 0");
     assert!(status.devices[1].kind.ends_with("} 1"));
     assert_eq!(refused.to_string(), "not now");

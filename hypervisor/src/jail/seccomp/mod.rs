@@ -1,8 +1,8 @@
 //! The system calls that the threads of each kind may make.
 //!
-//! An allow-list per [kind](super::ThreadKind), in [`rules()`]. Any other call ends the
-//! process with a line that names it, see `violation`. Threads inherit filters, and
-//! the strictest of several decides; the spawner's allows what any kind needs.
+//! [`rules()`] has an allow-list for each [kind](super::ThreadKind). Any other call ends the
+//! process, after a log line with the call's name (see `violation`). Threads inherit filters,
+//! and the strictest filter decides; the spawner's filter allows the calls of all kinds.
 
 mod names;
 mod rules;
@@ -23,7 +23,7 @@ pub use rules::{Arg, Rule, rules};
 pub use violation::EXIT_CODE;
 pub(super) use violation::watch;
 
-/// Allows the calling thread what its kind needs, and nothing else from now on.
+/// Limits the calling thread to the system calls of its kind.
 pub(super) fn install(kind: ThreadKind) -> io::Result<()> {
     let programs = programs(kind).map_err(io::Error::other)?;
     violation::set_kind(kind);
@@ -33,7 +33,7 @@ pub(super) fn install(kind: ThreadKind) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-/// The filters of a kind; of what they say about a call, the strictest counts.
+/// The filters of a kind; the strictest result for a call counts.
 fn programs(kind: ThreadKind) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let list = compile(kind)?;
     match kind {
@@ -42,8 +42,8 @@ fn programs(kind: ThreadKind) -> Result<Vec<BpfProgram>, seccompiler::BackendErr
     }
 }
 
-/// clone3(2) has its flags in memory, where no filter sees them. As from a kernel that
-/// does not know it, libc takes clone(2) then.
+/// clone3(2) has its flags in memory, which filters cannot read. The filter behaves like a
+/// kernel without this call, so that libc uses clone(2).
 fn without_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(
         BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
@@ -88,11 +88,11 @@ impl Arg {
             Arg::Is(index, value) => (index, SeccompCmpOp::Eq, value),
             Arg::Without(index, bits) => (index, SeccompCmpOp::MaskedEq(bits), 0),
         };
-        // The kernel, too, uses only the lower half of an argument of type int.
+        // The kernel also uses only the lower half of an argument of type int.
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
     }
 
-    /// Whether a call with these arguments fits.
+    /// Whether these arguments meet all conditions.
     pub fn fits(&self, args: &[u64]) -> bool {
         let value = |index: u8| args.get(usize::from(index)).map(|arg| arg & 0xffff_ffff);
         match *self {

@@ -1,8 +1,8 @@
-//! The names of system calls, for the log line of a forbidden one.
+//! The names of system calls, for the log line of a forbidden call.
 
 macro_rules! table {
     ($($call:ident)*) => {
-        /// By name with `SYS_` in front.
+        /// The names, with the prefix `SYS_`.
         const NAMES: &[(libc::c_long, &str)] = &[$((libc::$call, stringify!($call))),*];
     };
 }
@@ -82,7 +82,7 @@ pub(super) fn name(call: libc::c_long) -> &'static str {
     known.map_or("an unknown system call", |(_, name)| bare(name))
 }
 
-/// Without `SYS_`.
+/// The name without `SYS_`.
 pub(super) const fn bare(name: &str) -> &str {
     name.split_at(4).1
 }

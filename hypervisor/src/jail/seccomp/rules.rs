@@ -1,7 +1,7 @@
 //! The allow-lists.
 //!
-//! A rule that no workload of the tests uses is needless, and a test says so, unless it
-//! is `rare`: then the reason says when it is used.
+//! A test requires that its workloads use each rule, unless the rule is `rare`: then the reason
+//! describes when it is used.
 
 use super::super::kind::ThreadKind;
 use super::names;
@@ -12,11 +12,11 @@ pub struct Rule {
     /// Its number.
     pub call: libc::c_long,
     name: &'static str,
-    /// What must hold for its arguments.
+    /// The conditions on its arguments.
     pub args: &'static [Arg],
-    /// Whether no ordinary workload gets there.
+    /// Whether ordinary workloads do not make this call.
     pub rare: bool,
-    /// What it is for.
+    /// The reason for the call.
     pub why: &'static str,
 }
 
@@ -50,7 +50,7 @@ macro_rules! rule {
     };
 }
 
-/// `SYS_name if condition, …: "why"`, after them those that are `rare`.
+/// `SYS_name if condition, …: "why"`, followed by the `rare` ones.
 macro_rules! table {
     (
         $($call:ident $(if $($arg:expr),+)? => $why:literal;)*
@@ -101,8 +101,7 @@ mod kvm {
     pub const SET_CPUID2: u64 = 0x4008_ae90;
     pub const ENABLE_CAP: u64 = 0x4068_aea3;
 }
-/// The flags with which libc starts a thread (clone(2)). None of them makes a process or
-/// a namespace.
+/// The flags of libc's clone(2) for a thread. They cannot make a process or a namespace.
 const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -114,7 +113,7 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_CHILD_CLEARTID) as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
-/// What the standard library, the allocator and the log need in any thread.
+/// The calls of the standard library, the allocator and the log in any thread.
 const COMMON: &[Rule] = table! {
     SYS_close => "descriptors";
     SYS_exit => "the end of the thread";
@@ -155,8 +154,7 @@ const QUEUES: &[Rule] = table! {
     SYS_fcntl if Is(1, libc::F_DUPFD_CLOEXEC as u64) => "the kick of a queue, for its thread";
 };
 
-/// The FUSE server. Paths are names in directories that it has opened, or links in
-/// /proc/self/fd.
+/// The FUSE server. Paths are names in opened directories, or links in /proc/self/fd.
 const FILES: &[Rule] = table! {
     SYS_dup => "FLUSH";
     SYS_fallocate => "FALLOCATE";
@@ -279,7 +277,7 @@ const RUN: &[Rule] = table! {
     SYS_ioctl if Is(1, kvm::GET_REGS) => "where the guest was when KVM failed";
 };
 
-/// Memory that goes back to the host.
+/// Returning memory to the host.
 const DISCARDS: &[Rule] = table! {
     SYS_fallocate if Is(1, PUNCH_HOLE) => "free pages of a guest's memory, a memfd";
 };
@@ -306,7 +304,7 @@ const FRONT_END: &[Rule] = table! {
     SYS_shutdown => "the front end is gone, and the owner did not kill us first";
 };
 
-/// Starting threads, and confining them; by the spawner only.
+/// Starting and confining threads; for the spawner only.
 const THREADS: &[Rule] = table! {
     SYS_capset => "a thread gives up the capabilities that it does not need";
     SYS_clone if Is(0, THREAD) => "a thread, and nothing else";
@@ -319,7 +317,7 @@ const THREADS: &[Rule] = table! {
     SYS_set_robust_list => "libc, in each thread";
 };
 
-/// The groups that make up the list of a kind.
+/// The groups of a kind's list.
 fn groups(kind: ThreadKind) -> &'static [&'static [Rule]] {
     match kind {
         ThreadKind::Main => &[COMMON, CONTROL],
@@ -338,7 +336,7 @@ fn groups(kind: ThreadKind) -> &'static [&'static [Rule]] {
     }
 }
 
-/// What a thread of this kind may call.
+/// The allowed calls of a thread of this kind.
 pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
     groups(kind).iter().copied().flatten()
 }

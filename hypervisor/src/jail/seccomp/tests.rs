@@ -1,4 +1,4 @@
-//! Each filter is put to the test in a child process, for it stays for good.
+//! Each filter is tested in a child process, since a filter cannot be removed.
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -12,19 +12,18 @@ use super::*;
 /// A system call with three arguments.
 type Call = (libc::c_long, [libc::c_long; 3]);
 
-/// How a child ends that makes the call and lives.
+/// The exit code of a child that survives the call.
 const LIVES: i32 = 7;
 
-/// Makes `call` in a child process with the filter of `kind`; returns how the process
-/// ended and what it wrote to its standard error.
+/// Makes `call` in a child process with the filter of `kind`; returns the status of the process
+/// and its standard error.
 fn under_filter(kind: ThreadKind, call: Call) -> (WaitStatus, String) {
     let programs = programs(kind).unwrap();
     let (mut read, write) = io::pipe().unwrap();
     // SAFETY: the child makes system calls only.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            // SAFETY: plain system calls; processes named by an argument are asked for
-            // nothing but errors.
+            // SAFETY: plain system calls; invalid arguments can only cause errors.
             unsafe {
                 libc::dup2(write.as_raw_fd(), 2);
                 violation::watch().ok();
@@ -115,8 +114,8 @@ fn every_filter_kills_and_logs() {
                 "{kind} has {call:?}"
             );
         }
-        // One suffices to see that the filter of this kind works at all, the rest
-        // follows from the list; a few more are worth the fork.
+        // One call shows that the filter of this kind is installed, and the list decides on the
+        // others; a few more are worth a fork.
         for call in &FORBIDDEN[..4] {
             dies(kind, *call);
         }
@@ -129,7 +128,7 @@ fn every_filter_kills_and_logs() {
 
 #[test]
 fn every_rule_lets_pass_what_it_is_for() {
-    // Those that end or block the process, or change what the test needs.
+    // Calls that end or block the process, or change resources of the test.
     let special = [
         libc::SYS_exit,
         libc::SYS_exit_group,
@@ -171,7 +170,7 @@ fn arguments_are_looked_at() {
         ThreadKind::Vsock,
         (libc::SYS_socket, [libc::AF_UNIX.into(), -1, 0]),
     );
-    // The kernel uses 32 bits of a family, and so does the filter.
+    // The kernel and the filter use 32 bits of a family.
     let odd = 1 << 32 | i64::from(libc::AF_INET);
     dies(ThreadKind::Vsock, (libc::SYS_socket, [odd, -1, 0]));
     let code = i64::from(libc::PROT_READ | libc::PROT_EXEC);
@@ -195,7 +194,7 @@ fn threads_are_all_that_can_be_made() {
     ] {
         dies(ThreadKind::Spawner, made_by(flags));
     }
-    // Its flags cannot be seen, so it is not there at all.
+    // Filters cannot see its flags, so the call does not exist.
     let args = libc::clone_args {
         flags: libc::CLONE_NEWUSER as u64,
         exit_signal: libc::SIGCHLD as u64,

@@ -1,7 +1,7 @@
-//! A forbidden system call: one line that names it, and the process ends.
+//! The end of the process after a forbidden system call, with a log line that names the call.
 //!
-//! The kernel sends SIGSYS instead of making the call. A filter that kills at once would
-//! leave the owner to guess.
+//! The kernel sends SIGSYS instead of making the call. A filter that kills the process would
+//! not show the cause to the owner.
 
 use std::cell::Cell;
 use std::fmt::{self, Write};
@@ -9,8 +9,8 @@ use std::fmt::{self, Write};
 use super::super::kind::ThreadKind;
 use super::names;
 
-/// 128 and the signal, as in a shell. A signal that the process sends to itself would
-/// be ignored, as it is the first of its namespace.
+/// 128 and the signal, as in a shell. The process cannot kill itself by a signal, since it is
+/// the first of its namespace.
 pub const EXIT_CODE: libc::c_int = 128 + libc::SIGSYS;
 
 /// signal(7), `si_code` of a signal by seccomp
@@ -28,11 +28,11 @@ struct SysInfo {
 }
 
 thread_local! {
-    /// What the filter of this thread allows.
+    /// The kind of this thread.
     static KIND: Cell<Option<ThreadKind>> = const { Cell::new(None) };
 }
 
-/// To be called by a thread before it gets its filter.
+/// Must be called by a thread before its filter is installed.
 pub(super) fn set_kind(kind: ThreadKind) {
     KIND.set(Some(kind));
 }
@@ -69,14 +69,14 @@ impl Write for LineBuffer {
 }
 
 /// # Safety
-/// To be called by the kernel with `SA_SIGINFO`.
+/// The kernel must call it with `SA_SIGINFO`.
 unsafe extern "C" fn on_sigsys(
     _signal: libc::c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel gives both to a handler with SA_SIGINFO; `SysInfo` is the
-    // beginning of a `siginfo_t`, plain numbers all.
+    // SAFETY: the kernel passes both to a handler with SA_SIGINFO; `SysInfo` is the start of a
+    // `siginfo_t`, with plain numbers only.
     let (info, registers) = unsafe {
         let context = &*context.cast::<libc::ucontext_t>();
         (&*info.cast::<SysInfo>(), &context.uc_mcontext.gregs)
