@@ -1,8 +1,8 @@
 //! Checks whether this machine runs virtual machines in hardware.
 //!
-//! `/dev/kvm` alone does not show it: a `kvm_pvm` module answers there too, but
-//! emulates the guest's kernel code one instruction at a time, and it may be another
-//! file altogether. It must speak KVM's API; then the CPU's flags decide.
+//! The existence of `/dev/kvm` does not prove it: a `kvm_pvm` module provides this file, too,
+//! but emulates the guest's kernel code one instruction at a time, and the file may be of
+//! another kind. It must support KVM's API; then the CPU's flags decide.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -10,16 +10,16 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What was found out about KVM.
+/// The result of the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KvmSupport {
-    /// Guests run in hardware; the CPU feature that does it (`vmx` or `svm`).
+    /// Guests run in hardware, by this CPU feature (`vmx` or `svm`).
     Hardware(&'static str),
-    /// KVM is of no use here, for this reason.
+    /// KVM cannot be used, for this reason.
     Unusable(String),
 }
 
-/// The files that the probe reads; tests put others in their place.
+/// The files that the probe reads; tests use others.
 struct HostFiles {
     device: PathBuf,
     pvm_module: PathBuf,
@@ -27,7 +27,7 @@ struct HostFiles {
     api_version: fn(&Path) -> Option<i32>,
 }
 
-/// Looks at this machine.
+/// Checks this machine.
 pub fn probe() -> KvmSupport {
     let host = HostFiles {
         device: "/dev/kvm".into(),
@@ -38,7 +38,7 @@ pub fn probe() -> KvmSupport {
     host.probe()
 }
 
-/// What a device answers to `KVM_GET_API_VERSION` (KVM API 4.1).
+/// A device's answer to `KVM_GET_API_VERSION` (KVM API 4.1).
 fn api_version(device: &Path) -> Option<i32> {
     let path = CString::new(device.as_os_str().as_bytes()).ok()?;
     let kvm = kvm_ioctls::Kvm::new_with_path(path).ok()?;

@@ -1,13 +1,13 @@
-//! The ACPI tables by which any kernel finds what the machine has: CPUs, interrupt
-//! controllers, serial port, virtio-mmio slots, power-off and reset.
+//! The ACPI tables, which describe the machine to any kernel: CPUs, interrupt controllers,
+//! serial port, virtio-mmio slots, power-off and reset.
 //!
 //! ```text
 //!  RSDP ─▶ XSDT ─┬▶ FADT ─▶ DSDT    devices, in AML
 //!                └▶ MADT            CPUs, I/O APIC
 //! ```
 //!
-//! The platform is "hardware-reduced" (ACPI 6.4 §4.1): no power management timer, no
-//! legacy timers and interrupt controller that a kernel would look for and wait on.
+//! The platform is "hardware-reduced" (ACPI 6.4 §4.1): it has no power management timer, and no
+//! legacy timers or interrupt controller for which a kernel would search and wait.
 
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -26,11 +26,12 @@ use crate::transport::mmio::SLOT_SIZE;
 
 const OEM: [u8; 6] = *b"RSTKTA";
 const OEM_TABLE: [u8; 8] = *b"RUSTKATA";
-/// ACPI 6.4 §5.2.11.1: differentiated system description table, two-byte integers up.
+/// ACPI 6.4 §5.2.11.1: differentiated system description table; from 2 on, integers have 64
+/// bits.
 const DSDT_REVISION: u8 = 2;
 const DSDT_HEADER: u32 = 36;
 
-/// The interrupt controllers of vCPUs have ids of one byte in the MADT, 255 being all.
+/// The ids of vCPUs' interrupt controllers have one byte in the MADT; 255 means all.
 pub const MAX_VCPUS: u32 = 254;
 
 /// Writes the tables for `vcpus` vCPUs and all slots.
@@ -51,7 +52,7 @@ pub(super) fn write(mem: &GuestMemoryMmap, vcpus: u32) -> Result<(), MachineErro
     Ok(())
 }
 
-/// Where the next table goes.
+/// The place of the next table.
 struct TableWriter<'m> {
     mem: &'m GuestMemoryMmap,
     next: u64,
@@ -135,7 +136,7 @@ fn dsdt(vcpus: u32) -> Sdt {
     dsdt
 }
 
-/// A processor, by the same id as in the MADT (ACPI 6.4 §8.4).
+/// A processor, with the id that it has in the MADT (ACPI 6.4 §8.4).
 fn cpu(id: u32, aml: &mut Vec<u8>) {
     aml::Device::new(
         format!("_SB_.C{id:03X}").as_str().into(),
@@ -147,7 +148,7 @@ fn cpu(id: u32, aml: &mut Vec<u8>) {
     .to_aml_bytes(aml);
 }
 
-/// A virtio-mmio device, by the id that Linux' and QEMU's tables have for it.
+/// A virtio-mmio device, with the id that Linux and QEMU use for it.
 fn virtio(slot: usize, aml: &mut Vec<u8>) {
     let address = layout::slot_address(slot) as u32;
     aml::Device::new(
@@ -161,7 +162,7 @@ fn virtio(slot: usize, aml: &mut Vec<u8>) {
                 "_CRS".into(),
                 &aml::ResourceTemplate::new(vec![
                     &aml::Memory32Fixed::new(true, address, SLOT_SIZE as u32),
-                    // For this device alone, edge-triggered, active high.
+                    // Not shared, edge-triggered, active high.
                     &aml::Interrupt::new(true, true, false, false, layout::slot_gsi(slot)),
                 ]),
             ),

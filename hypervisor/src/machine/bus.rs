@@ -24,7 +24,7 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// A bus with an I/O APIC and a serial port alone. `started` is when this process was.
+    /// A bus with an I/O APIC and a serial port only. `started` is the start of this process.
     pub fn new(
         io_apic: IoApic,
         com1: EventFd,
@@ -47,17 +47,17 @@ impl Bus {
         self.slots.iter().map(lock)
     }
 
-    /// When the guest marked its boot, since this process was started.
+    /// The time of the guest's boot mark, since this process was started.
     pub fn boot_mark(&self) -> Option<Duration> {
         self.boot_mark.get().copied()
     }
 
-    /// Writes out what the serial port holds back.
+    /// Writes out the buffered output of the serial port.
     pub fn flush(&self) {
         lock(&self.serial).flush();
     }
 
-    /// A read of a register in memory. What is not there reads as ones.
+    /// A read of a register in memory. An address without a device reads as ones.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         if let Some((slot, offset)) = self.slot(address) {
             match &mut *lock(slot) {
@@ -71,7 +71,7 @@ impl Bus {
         }
     }
 
-    /// A write to a register in memory. After an error the guest cannot continue.
+    /// A write to a register in memory. The guest cannot continue after an error.
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), MachineError> {
         if let Some((slot, offset)) = self.slot(address) {
             if let Some(device) = &mut *lock(slot) {
@@ -89,13 +89,13 @@ impl Bus {
         Some((self.slots.get(index)?, offset % mmio::SLOT_SIZE))
     }
 
-    /// A read of a port. What is not there reads as ones.
+    /// A read of a port. A port without a device reads as ones.
     pub fn read_port(&self, port: u16, data: &mut [u8]) {
         data.fill(0xff);
         if let Some(register) = com1(port) {
             data.fill_with(|| lock(&self.serial).read(register));
         } else if matches!(port, layout::SLEEP_STATUS | layout::I8042_COMMAND) {
-            // Neither woken nor busy.
+            // Not in a wake-up, and not busy.
             data.fill(0);
         }
     }

@@ -51,7 +51,7 @@ fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {
             entry.ebx = entry.ebx & leaf1::EBX_KEEP
                 | id << leaf1::EBX_APIC_ID
                 | count.next_power_of_two().min(128) << leaf1::EBX_LOGICAL;
-            // No virtual machines in virtual machines, and no sleep that KVM cannot see.
+            // No nested virtual machines, and no sleep states that KVM cannot see.
             entry.ecx &= !(leaf1::ECX_VMX | leaf1::ECX_MONITOR);
             entry.ecx |= leaf1::ECX_TSC_DEADLINE | leaf1::ECX_HYPERVISOR;
             if count > 1 {
@@ -60,13 +60,13 @@ fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {
                 entry.edx &= !leaf1::EDX_HTT;
             }
         }
-        // Intel's caches: [25:14] ids of CPUs that share one, [31:26] cores of a socket.
+        // Intel's caches: [25:14] ids of the CPUs that share one, [31:26] cores of a socket.
         0x4 if entry.eax & 0x1f != 0 => {
             let level = entry.eax >> 5 & 0x7;
             let sharing = if level >= 3 { count - 1 } else { 0 };
             entry.eax = entry.eax & 0x3fff | sharing.min(0xfff) << 14 | (count - 1).min(0x3f) << 26;
         }
-        // The performance counters of the host are not for the guest.
+        // The guest has no access to the host's performance counters.
         0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
         0x8000_0001 => entry.ecx &= !EXT1_ECX_SVM,
         // AMD: [7:0] cores less one, [15:12] bits of the APIC id for them.
@@ -83,7 +83,7 @@ fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {
     }
 }
 
-/// Leaf 0xb: no threads below the cores, all cores in one socket.
+/// Leaf 0xb: one thread in each core, all cores in one socket.
 fn topology(id: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
     let level = |index, shift, cpus, kind| kvm_cpuid_entry2 {
         function: 0xb,
@@ -102,7 +102,7 @@ fn topology(id: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
     ]
 }
 
-/// Bits that distinguish `count` cores.
+/// The number of bits that distinguish `count` cores.
 fn core_bits(count: u32) -> u32 {
     count.next_power_of_two().trailing_zeros()
 }

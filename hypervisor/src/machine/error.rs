@@ -1,20 +1,20 @@
-//! What can go wrong when a machine is built or driven.
+//! The errors of building and driving a machine.
 
 use std::io;
 use std::time::Duration;
 
-/// Why a machine cannot be had.
+/// An error of a machine.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// An ioctl of KVM's failed.
+    /// An ioctl of KVM failed.
     #[error("{call}: {source}")]
     Kvm {
-        /// The ioctl, by its name in the documentation of KVM.
+        /// The ioctl, with its name in the documentation of KVM.
         call: &'static str,
-        /// What KVM said.
+        /// KVM's error.
         source: io::Error,
     },
-    /// `/dev/kvm` is too old, or something else.
+    /// `/dev/kvm` is too old, or another device.
     #[error("/dev/kvm has API version {0}: expected version 12")]
     ApiVersion(i32),
     /// KVM lacks a required feature.
@@ -23,7 +23,7 @@ pub enum MachineError {
     /// An MSR that every x86-64 CPU has was refused.
     #[error("KVM refuses to set MSR {0:#x}")]
     Msr(u32),
-    /// More CPUID entries than KVM takes.
+    /// There are more CPUID entries than KVM supports.
     #[error("too many CPUID entries: {0}")]
     Cpuid(usize),
     /// Too many or too few vCPUs.
@@ -31,37 +31,37 @@ pub enum MachineError {
     Vcpus {
         /// vCPUs at boot.
         given: u32,
-        /// vCPUs in all.
+        /// The most vCPUs.
         max: u32,
-        /// What KVM and the tables take.
+        /// The limit of KVM and the tables.
         limit: u32,
     },
     /// Guest memory cannot be made or written.
     #[error("cannot {what} guest memory: {reason}")]
     Memory {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
     /// The size of memory does not fit.
     #[error("{mib} MiB of memory: {why}")]
     MemorySize {
-        /// As asked.
+        /// The requested size.
         mib: u32,
-        /// What is wrong with it.
+        /// The problem with it.
         why: &'static str,
     },
     /// The kernel cannot be loaded.
     #[error("cannot load the kernel: {reason}")]
     Kernel {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The initrd cannot be loaded.
     #[error("cannot load the initrd: {reason}")]
     Initrd {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The command line is too long or broken.
@@ -80,7 +80,7 @@ pub enum MachineError {
     Device {
         /// Its kind.
         kind: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A thread cannot be started.
@@ -95,7 +95,7 @@ pub enum MachineError {
 }
 
 impl MachineError {
-    /// Names the ioctl that failed.
+    /// The error of an ioctl, for `map_err`.
     pub(super) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> MachineError {
         move |err| MachineError::Kvm {
             call,

@@ -1,4 +1,4 @@
-//! How a guest's run ends, reported by the first thread that sees it.
+//! The end of a guest's run, reported by the first thread that notices it.
 
 use std::fmt;
 use std::io;
@@ -17,14 +17,14 @@ pub enum GuestExit {
     PowerOff,
     /// It reset the machine, which a panicking kernel does too.
     Reset,
-    /// A vCPU met a fault that it could not handle: a kernel without its tables, or a kernel
-    /// that resets in this way on purpose (`reboot=t`).
+    /// A vCPU met a fault that it could not handle: the kernel has no tables, or resets in this
+    /// way on purpose (`reboot=t`).
     TripleFault,
-    /// KVM could not run a vCPU any further.
+    /// KVM could not continue to run a vCPU.
     Failed {
-        /// Which one.
+        /// The vCPU.
         vcpu: u32,
-        /// What KVM said.
+        /// KVM's error.
         reason: String,
     },
 }
@@ -40,14 +40,14 @@ impl fmt::Display for GuestExit {
     }
 }
 
-/// Holds the first end that is reported and wakes its waiters.
+/// Holds the first reported end, and wakes its waiters.
 #[derive(Clone)]
 pub struct Ending {
     shared: Arc<(OnceLock<GuestExit>, EventFd)>,
 }
 
 impl Ending {
-    /// Nothing has ended yet.
+    /// A reporter without a report.
     pub fn new() -> io::Result<Ending> {
         let event = EventFd::new()?;
         Ok(Ending {
@@ -55,14 +55,14 @@ impl Ending {
         })
     }
 
-    /// The guest has ended. Later reports are not the cause.
+    /// Reports the end of the guest. Later reports are ignored, since they are not the cause.
     pub fn report(&self, exit: GuestExit) {
         if self.shared.0.set(exit).is_ok() {
             let _ = self.shared.1.write(1);
         }
     }
 
-    /// How it ended, if it did.
+    /// The reported end, if any.
     pub fn taken(&self) -> Option<GuestExit> {
         self.shared.0.get().cloned()
     }

@@ -18,7 +18,7 @@ const TYPE_OF_LOADER: u8 = 0xff;
 /// The setup header's magic numbers.
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER_MAGIC: u32 = 0x5372_6448; // "HdrS"
-/// Protocol 2.15, the first with all that is used here.
+/// Protocol 2.15, the first with all features used here.
 const PROTOCOL: u16 = 0x020f;
 /// The kernel lies at or above 1 MiB.
 const LOADED_HIGH: u8 = 1;
@@ -27,7 +27,7 @@ const E820_RAM: u32 = 1;
 
 const PAGE: u64 = 4096;
 
-/// Loads everything; returns the kernel's 64-bit entry.
+/// Loads all parts; returns the kernel's 64-bit entry.
 pub(super) fn load(
     mem: &GuestMemoryMmap,
     memory_bytes: u64,
@@ -46,7 +46,7 @@ pub(super) fn load(
     let initrd = load_initrd(mem, memory_bytes, loaded.kernel_end, initrd)?;
     write_cmdline(mem, cmdline)?;
     let mut params = zero_page(memory_bytes, cmdline.len());
-    // Both lie below 3 GiB.
+    // Both are below 3 GiB.
     params.hdr.ramdisk_image = initrd.start as u32;
     params.hdr.ramdisk_size = initrd.len as u32;
     mem.write_obj(params, GuestAddress(layout::ZERO_PAGE))
@@ -54,7 +54,7 @@ pub(super) fn load(
     Ok(loaded.kernel_load.0)
 }
 
-/// At the end of low memory, where the kernel has nothing in its way.
+/// At the end of low memory, where it cannot block the kernel.
 fn load_initrd(
     mem: &GuestMemoryMmap,
     memory_bytes: u64,
@@ -118,7 +118,7 @@ fn zero_page(memory_bytes: u64, cmdline_len: usize) -> boot_params {
     params
 }
 
-/// The usable memory; the memory device describes what can be plugged.
+/// The usable memory; the memory device describes the memory that can be plugged.
 fn memory_map(memory_bytes: u64) -> Vec<Range> {
     let mut map = vec![Range {
         start: 0,

@@ -12,7 +12,7 @@ use super::layout;
 /// The version of the API, fixed since Linux 2.6.22 (Documentation/virt/kvm/api.rst §4.1).
 const API_VERSION: i32 = 12;
 
-/// What is used of KVM, by the names of its documentation.
+/// The used features of KVM, with their names in its documentation.
 const NEEDED: [(Cap, &str); 11] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP"),
@@ -27,9 +27,9 @@ const NEEDED: [(Cap, &str); 11] = [
     (Cap::MpState, "KVM_CAP_MP_STATE"),
 ];
 
-/// Takes over a descriptor of `/dev/kvm` and checks that it has the required features.
+/// Takes a descriptor of `/dev/kvm` and checks that it has the required features.
 pub(super) fn open(device: OwnedFd) -> Result<Kvm, MachineError> {
-    // SAFETY: owned, and handed over; if it is another device, the ioctls below fail.
+    // SAFETY: the descriptor is owned and passed on; the ioctls below fail for another device.
     let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(device.into_raw_fd()) };
     let version = kvm.get_api_version();
     if version != API_VERSION {
@@ -47,12 +47,12 @@ pub(super) fn open(device: OwnedFd) -> Result<Kvm, MachineError> {
     }
 }
 
-/// Makes a VM whose vCPUs will have local APICs, in the order that KVM wants. The I/O APIC is
-/// [the VMM's](io_apic); there is no legacy interrupt controller and no timer.
+/// Makes a VM whose vCPUs will have local APICs, in the order that KVM requires. The I/O APIC
+/// is [the VMM's](io_apic); the VM has no legacy interrupt controller or timer.
 pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, MachineError> {
     let vm = loop {
         match kvm.create_vm() {
-            // A signal, or a short lack of memory on some kernels.
+            // A signal; or, on some kernels, a short lack of memory.
             Err(err) if err.errno() == libc::EINTR => {}
             other => break other.map_err(MachineError::kvm("KVM_CREATE_VM"))?,
         }
@@ -71,7 +71,7 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, MachineError> {
     Ok(vm)
 }
 
-/// Has each interrupt line become its message; lines without one lead nowhere.
+/// Routes each interrupt line to its message; lines without a message have no effect.
 pub(super) fn route(vm: &VmFd, messages: &[Message]) -> Result<(), MachineError> {
     let entries: Vec<_> = messages
         .iter()

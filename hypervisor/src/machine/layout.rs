@@ -47,19 +47,18 @@ pub const HIGH_MEMORY: u64 = 0x10_0000;
 pub const GAP_START: u64 = 0xc000_0000;
 /// … to here: the devices' part of the first 4 GiB.
 pub const GAP_END: u64 = 0x1_0000_0000;
-/// Linux plugs memory in blocks of at least this size on x86-64.
+/// The smallest block of memory that Linux plugs on x86-64.
 pub const HOTPLUG_ALIGN: u64 = 128 << 20;
 
 /// First virtio-mmio slot.
 pub const SLOTS: u64 = 0xd000_0000;
 /// Interrupt of the first slot.
 pub const SLOT_GSI: u32 = 5;
-/// Slots: as many as the I/O APIC has lines left (24, less the legacy ones up to 4),
-/// since a slot has an interrupt of its own, so it is not shared and needs no status
-/// read.
+/// The number of slots: the I/O APIC's lines (24) without the legacy ones up to 4. Each slot
+/// has its own interrupt, so that a handler need not read the status.
 pub const SLOT_COUNT: usize = 19;
 
-/// I/O APIC registers (82093AA §3.0), at the default of all machines.
+/// I/O APIC registers (82093AA §3.0), at the default address.
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC registers (Intel SDM 3A §11.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
@@ -74,10 +73,10 @@ pub const COM1: u16 = 0x3f8;
 pub const COM1_LEN: u16 = 8;
 /// … and interrupt.
 pub const COM1_GSI: u32 = 4;
-/// A byte written here marks a point in the guest's boot; the port and the byte are
-/// Firecracker's.
+/// A byte written to this port marks a point in the guest's boot. Firecracker uses the same
+/// port and byte.
 pub const BOOT_MARK: u16 = 0x3f0;
-/// Keyboard controller's command port: Linux' way of last resort to reset a machine.
+/// Keyboard controller's command port: Linux' last method to reset a machine.
 pub const I8042_COMMAND: u16 = 0x64;
 /// "Pulse the reset line" at that port.
 pub const I8042_RESET: u8 = 0xfe;
@@ -87,7 +86,7 @@ pub const SLEEP_CONTROL: u16 = 0x600;
 pub const SLEEP_STATUS: u16 = 0x601;
 /// ACPI 6.4 §4.8.3.6: reset register.
 pub const RESET: u16 = 0x602;
-/// The value that resets.
+/// The value that triggers a reset.
 pub const RESET_VALUE: u8 = 1;
 /// ACPI 6.4 table 4.19: SLP_EN.
 pub const SLEEP_ENABLE: u8 = 1 << 5;

@@ -1,5 +1,5 @@
-//! The guest's memory: anonymous memory or files, mapped into this process and shown
-//! to KVM.
+//! The guest's memory: anonymous memory or files, mapped into this process and registered with
+//! KVM.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -17,26 +17,25 @@ use vm_memory::{
 use super::MachineError;
 use super::layout;
 
-/// How much memory, and on what.
+/// The size and kind of memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
-    /// Memory from the start.
+    /// Memory at boot.
     pub mib: u32,
-    /// Memory that can be plugged later, a multiple of 128 MiB; 0: none.
+    /// Memory that can be plugged later, a multiple of 128 MiB; 0 for none.
     pub hotplug_mib: u32,
-    /// Whether other processes may map it (a memfd); else it is anonymous, for which
-    /// the host makes transparent huge pages by itself.
+    /// Whether other processes may map it (a memfd). Otherwise it is anonymous; the host then
+    /// uses transparent huge pages automatically.
     pub shared: bool,
-    /// Whether it lies on the host's reserved 2 MiB pages (hugetlbfs), which must be
-    /// there.
+    /// Whether it uses the host's reserved 2 MiB pages (hugetlbfs), which must exist.
     pub hugepages: bool,
 }
 
 /// A page of hugetlbfs.
 const HUGE_PAGE: u64 = 2 << 20;
 
-/// Tries to place memory well: each rules out a gap between other mappings.
+/// The most attempts to find an aligned place; each excludes a gap between other mappings.
 const MAX_TRIES: usize = 64;
 
 /// Part of the guest's physical address space.
@@ -48,7 +47,7 @@ pub(super) struct Range {
     pub len: u64,
 }
 
-/// Where memory of `bytes` bytes lies: below the gap, and what does not fit above it.
+/// The address ranges of `bytes` bytes of memory: below the gap first, the rest above it.
 pub(super) fn ranges(bytes: u64) -> Vec<Range> {
     let low = bytes.min(layout::GAP_START);
     let mut ranges = vec![Range { start: 0, len: low }];
@@ -66,7 +65,7 @@ impl MemoryConfig {
         u64::from(self.mib) << 20
     }
 
-    /// Where plugged memory lies; `None` without any.
+    /// The address range of plugged memory, if any.
     pub(super) fn hotplug(&self) -> Option<Range> {
         let len = u64::from(self.hotplug_mib) << 20;
         let end = ranges(self.bytes()).last().map_or(0, |r| r.start + r.len);
@@ -78,7 +77,7 @@ impl MemoryConfig {
         })
     }
 
-    /// Makes the memory, plugged or not: unplugged memory costs nothing.
+    /// Makes all memory, including unplugged memory, which has no cost.
     pub(super) fn make(&self) -> Result<GuestMemoryMmap, MachineError> {
         let mut wanted = ranges(self.bytes());
         wanted.extend(self.hotplug());
@@ -108,8 +107,7 @@ impl MemoryConfig {
         } else {
             (None, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
         };
-        // Huge pages are reserved: a lack of them must be an error now, not a SIGBUS
-        // later.
+        // Huge pages are reserved: a lack of them must be an error now, not a SIGBUS later.
         let reserve = if self.hugepages {
             0
         } else {
@@ -119,9 +117,9 @@ impl MemoryConfig {
         let region =
             aligned(range.start, map).map_err(|err| failed("map")(self.cure(err.to_string())))?;
         if !self.hugepages {
-            // SAFETY: advice on a mapping that was just made here.
+            // SAFETY: advice on a mapping made above.
             unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
-            // Without it a core dump of this process would hold the guest.
+            // Without this, a core dump of this process would contain the guest's memory.
             // SAFETY: as above.
             unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_DONTDUMP) };
         }
@@ -152,10 +150,11 @@ impl MemoryConfig {
     }
 }
 
-/// Maps where KVM can use huge pages: it does so only in slots whose host and guest
-/// addresses agree within 2 MiB (`kvm_alloc_memslot_metadata`), and kernels before 6.7
-/// put anonymous memory anywhere. They place from high addresses to low ones: a mapping
-/// that is off stays for a while, with as much below it as the next one has to be lower.
+/// Maps memory at a place where KVM can use huge pages. KVM does so only in slots whose host
+/// and guest addresses agree within 2 MiB (`kvm_alloc_memslot_metadata`), but kernels before
+/// 6.7 place anonymous memory anywhere. They place from high addresses to low ones. So a
+/// misaligned mapping is kept for a while, with a filler below it: the kernel then places the
+/// next mapping lower, at an aligned address.
 fn aligned(
     start: u64,
     map: impl Fn() -> Result<MmapRegion, MmapRegionError>,
@@ -166,8 +165,7 @@ fn aligned(
     while off(region.as_ptr() as usize) != 0 && above.len() < MAX_TRIES {
         let (end, len) = (region.as_ptr() as usize, region.size());
         above.push((region, Filler::below(end, len, off(end - len) as usize)));
-        // Where the address space is limited, an unaligned mapping is better than an
-        // error.
+        // With a limited address space, an unaligned mapping is better than an error.
         match map() {
             Ok(next) => region = next,
             Err(err) => return above.pop().map(|(last, _)| last).ok_or(err),
@@ -183,7 +181,7 @@ struct Filler {
 }
 
 impl Filler {
-    /// Takes the `gap` bytes below `end`, if the kernel would place `len` bytes more there.
+    /// Maps the `gap` bytes below `end`, if the kernel would place the next `len` bytes there.
     fn below(end: usize, len: usize, gap: usize) -> Filler {
         let none = Filler { at: end, len: 0 };
         let all = len + gap;
@@ -221,8 +219,8 @@ impl Drop for Filler {
     }
 }
 
-/// Distinguishes guest memory from the VMM's own in `/proc/PID/smaps`. Kernels without
-/// `CONFIG_ANON_VMA_NAME` cannot.
+/// Names guest memory in `/proc/PID/smaps`, to distinguish it from the VMM's own. Kernels
+/// without `CONFIG_ANON_VMA_NAME` do not support this.
 fn name(region: &MmapRegion) {
     let text = c"guest";
     // SAFETY: the range was mapped here, and the kernel copies the text.
@@ -237,7 +235,7 @@ fn name(region: &MmapRegion) {
     };
 }
 
-/// Shows all of `mem` to the guest of `vm`.
+/// Registers all of `mem` as memory of the VM `vm`.
 pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), MachineError> {
     for (slot, region) in mem.iter().enumerate() {
         let region = kvm_userspace_memory_region {
@@ -247,8 +245,8 @@ pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), MachineEr
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the region is mapped, of this size, overlaps no other, and the
-        // machine keeps it mapped for as long as the VM lives.
+        // SAFETY: the region is mapped with this size, overlaps no other one, and stays mapped
+        // for the lifetime of the VM.
         unsafe { vm.set_user_memory_region(region) }
             .map_err(MachineError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }
@@ -269,7 +267,7 @@ mod tests {
         }
     }
 
-    /// A length for which the kernel does not do that by itself.
+    /// A length for which the kernel does not choose an aligned address.
     #[test]
     fn host_and_guest_addresses_agree_within_huge_pages() {
         let len = 1 << 20;

@@ -1,16 +1,16 @@
-//! A virtual machine on KVM: memory, vCPUs, interrupts, and virtio devices behind
-//! virtio-mmio. This is what `rust-kata-vmm` runs.
+//! A virtual machine on KVM: memory, vCPUs, interrupts, and virtio devices behind virtio-mmio.
+//! `rust-kata-vmm` runs it.
 //!
 //! ```text
 //!  main thread ── run, pause, resume ──▶ Vcpus ─ KVM_RUN ⇄ Bus ┬ ports: serial, power-off, reset
 //!       ▲                                                      ├ I/O APIC ── routes ──▶ KVM
 //!       │                                                      └ slots: Mmio ─▶ Device ─▶ its threads
-//!       └────── Ending: the guest is over ◀────────────────────┘         ▲ ioeventfd     │ irqfd
+//!       └────── Ending: the guest has ended ◀──────────────────┘         ▲ ioeventfd     │ irqfd
 //!                                                              guest ────┘               └──▶ guest
 //! ```
 //!
-//! All that the machine is made of comes in as descriptors: it opens no path. The
-//! guest's map is in [`layout`].
+//! The machine gets all its files as descriptors and opens no path. [`layout`] has the guest's
+//! memory map.
 
 mod acpi;
 mod bus;
@@ -48,13 +48,13 @@ pub use error::MachineError;
 pub use exit::{Ending, GuestExit};
 pub use memory::MemoryConfig;
 
-/// What a machine is like.
+/// The configuration of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineConfig {
-    /// vCPUs that the guest brings on line when it boots.
+    /// The number of vCPUs that the guest brings online at boot.
     pub vcpus: u32,
-    /// vCPUs that it can bring on line later, those included.
+    /// The number of vCPUs that can be online later, including those.
     pub max_vcpus: u32,
     /// Its memory.
     pub memory: MemoryConfig,
@@ -62,7 +62,7 @@ pub struct MachineConfig {
     pub cmdline: String,
 }
 
-/// The descriptors that a machine is made of.
+/// The files of a machine.
 #[derive(Debug)]
 pub struct MachineFiles {
     /// `/dev/kvm`, open for reading and writing.
@@ -71,13 +71,13 @@ pub struct MachineFiles {
     pub kernel: OwnedFd,
     /// The initial RAM disk.
     pub initrd: OwnedFd,
-    /// A socket that takes what the guest writes to its console.
+    /// A socket that receives the guest's console output.
     pub console: OwnedFd,
 }
 
 /// A virtual machine. Dropping it ends its threads.
 pub struct Machine {
-    // In the order in which they must go: no vCPU may touch a device that is gone.
+    // Fields are dropped in this order: no vCPU may use a device that has been dropped.
     vcpus: Vcpus,
     bus: Arc<Bus>,
     wires: Mutex<Wires>,
@@ -88,8 +88,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Builds the machine: the guest does not run yet. The time of the boot mark counts from
-    /// `started`.
+    /// Builds the machine without running it. The time of the boot mark counts from `started`.
     pub fn new(
         config: &MachineConfig,
         files: MachineFiles,
@@ -140,12 +139,12 @@ impl Machine {
         self.mem.clone()
     }
 
-    /// Start and length of the memory that can be plugged, if there is any.
+    /// Start and length of the memory that can be plugged, if any.
     pub fn hotplug_region(&self) -> Option<(u64, u64)> {
         self.hotplug
     }
 
-    /// Lets the guest run, for the first time or after [`pause`](Machine::pause).
+    /// Runs the guest, for the first time or after [`pause`](Machine::pause).
     pub fn run(&self) {
         for mut slot in self.bus.slots() {
             if let Some(device) = &mut *slot {
@@ -167,17 +166,17 @@ impl Machine {
         Ok(())
     }
 
-    /// The guest's end, when it comes.
+    /// The reporter of the guest's end.
     pub fn ending(&self) -> Ending {
         self.ending.clone()
     }
 
-    /// When the guest marked its boot, since the start of this process.
+    /// The time of the guest's boot mark, since the start of this process.
     pub fn boot_mark(&self) -> Option<Duration> {
         self.bus.boot_mark()
     }
 
-    /// Kinds of the devices, in the order of their slots, and whether each works.
+    /// The kinds of the devices, in the order of their slots, and whether each works.
     pub fn devices(&self) -> Vec<(&'static str, bool)> {
         self.bus
             .slots()
@@ -191,7 +190,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The guest first, then its devices, then what it has left to say.
+        // Stop the guest first, then its devices, then write out the buffered console output.
         if let Err(err) = self.pause() {
             log::error!("{err}");
         }
@@ -209,7 +208,7 @@ fn check_vcpus(config: &MachineConfig, kvm: &Kvm) -> Result<(), MachineError> {
     }
 }
 
-/// A VM with memory and vCPUs, the first of them set up by `boot`.
+/// A VM with memory and vCPUs; `boot` sets up the first vCPU.
 fn assemble(
     kvm: &Kvm,
     guest: &GuestMemoryMmap,
@@ -238,7 +237,7 @@ fn assemble(
     Ok((Arc::new(vm), vcpus))
 }
 
-/// An I/O APIC whose lines are those of `vm`.
+/// An I/O APIC for the lines of `vm`.
 fn io_apic(vm: &Arc<VmFd>) -> IoApic {
     let vm = Arc::clone(vm);
     IoApic::new(Box::new(move |messages| kvm::route(&vm, messages)))

@@ -1,8 +1,8 @@
-//! The registers with which a vCPU starts: 64-bit mode for Linux' `startup_64`
+//! The initial registers of vCPUs: 64-bit mode for Linux' `startup_64`
 //! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
 //!
-//! The other vCPUs wait for the guest to start them (INIT, SIPI) and need only what
-//! does not change: MSRs and the local interrupt pins.
+//! The other vCPUs wait for the guest to start them (INIT, SIPI), and need only the constant
+//! part: MSRs and the local interrupt pins.
 
 use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
@@ -16,7 +16,7 @@ const MSR_IA32_TSC: u32 = 0x10;
 const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
-/// MTRRs on, write-back where none says otherwise.
+/// MTRRs on, with write-back as the default.
 const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
 
 /// Control registers (Intel SDM 3A §2.5).
@@ -39,7 +39,7 @@ const CODE64: u16 = 0xa09b;
 const DATA: u16 = 0xc093;
 const TSS: u16 = 0x808b;
 
-/// What every vCPU starts with.
+/// Sets the initial state that all vCPUs have.
 pub(super) fn common(vcpu: &VcpuFd) -> Result<(), MachineError> {
     let entry = |index, data| kvm_msr_entry {
         index,
@@ -77,7 +77,7 @@ pub(super) fn common(vcpu: &VcpuFd) -> Result<(), MachineError> {
     vcpu.set_fpu(&fpu).map_err(MachineError::kvm("KVM_SET_FPU"))
 }
 
-/// Points the boot CPU at a kernel's 64-bit entry. Writes the tables that it needs.
+/// Points the boot CPU at a kernel's 64-bit entry, and writes the tables for it.
 pub(super) fn boot(vcpu: &VcpuFd, mem: &GuestMemoryMmap, entry: u64) -> Result<(), MachineError> {
     write_tables(mem).map_err(|err| MachineError::Memory {
         what: "write boot tables into",
@@ -111,7 +111,7 @@ pub(super) fn boot(vcpu: &VcpuFd, mem: &GuestMemoryMmap, entry: u64) -> Result<(
         .map_err(MachineError::kvm("KVM_SET_REGS"))
 }
 
-/// A null entry, code, data, task state; flat, as the boot protocol wants them.
+/// A null entry, code, data, task state; flat, as the boot protocol requires.
 fn gdt() -> [u64; 4] {
     let entry = |flags: u16| {
         let limit = 0xf_ffffu64;
@@ -121,7 +121,7 @@ fn gdt() -> [u64; 4] {
     [0, entry(CODE64), entry(DATA), entry(TSS)]
 }
 
-/// Entry `index` of the table, as the CPU caches it.
+/// Entry `index` of the table, in the CPU's internal format.
 fn segment(index: u16, flags: u16) -> kvm_segment {
     let bit = |at: u16| (flags >> at & 1) as u8;
     kvm_segment {
@@ -140,7 +140,7 @@ fn segment(index: u16, flags: u16) -> kvm_segment {
     }
 }
 
-/// The descriptor tables, and page tables that map the first 4 GiB to themselves.
+/// Writes the descriptor tables, and page tables that map the first 4 GiB to themselves.
 fn write_tables(mem: &GuestMemoryMmap) -> Result<(), vm_memory::GuestMemoryError> {
     let at = GuestAddress;
     for (index, entry) in gdt().into_iter().enumerate() {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_those_of_the_boot_protocol() {
-        // As `lgdt` would load flat 64-bit code and flat data.
+        // The values that `lgdt` would load for flat 64-bit code and flat data.
         assert_eq!(
             gdt()[..3],
             [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]

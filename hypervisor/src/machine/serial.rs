@@ -34,11 +34,11 @@ impl Serial {
 
     /// Writes to register `offset`.
     pub fn write(&mut self, offset: u8, value: u8) {
-        // What can fail is the interrupt, when its counter is full: it is pending then.
+        // Only the interrupt can fail, when its counter is full: then it is already pending.
         let _ = self.uart.write(offset, value);
     }
 
-    /// Sends on what has been written of a line.
+    /// Sends an incomplete line.
     pub fn flush(&mut self) {
         self.uart.writer_mut().send();
     }
@@ -54,7 +54,7 @@ impl Trigger for Irq {
     }
 }
 
-/// How much is collected before it is sent: a line, mostly.
+/// The number of bytes that are collected before they are sent; usually a line.
 const LINE: usize = 256;
 
 struct Console {
@@ -63,7 +63,7 @@ struct Console {
 }
 
 impl Console {
-    /// Never waits: an owner that does not read loses lines, but the guest runs on.
+    /// Never waits: if the owner does not read, lines are lost, but the guest continues.
     fn send(&mut self) {
         use std::os::fd::AsRawFd;
 
@@ -87,7 +87,7 @@ impl Write for Console {
         Ok(bytes.len())
     }
 
-    /// The UART flushes after each byte; lines are sent whole.
+    /// The UART flushes after each byte; this does nothing, so that whole lines are sent.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Adding devices to slots and removing them, also while the guest runs.
+//! Attaches devices to slots and detaches them, also while the guest runs.
 //!
-//! A guest reads from a slot's registers that it has no device. It probes all slots
-//! when it boots; later the agent has to probe a slot again (`attach`).
+//! A guest reads from a slot's registers whether the slot has a device. It probes all slots at
+//! boot; later the agent has to probe a slot again (`attach`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ use crate::virtio::Device;
 /// The events between KVM and the devices, by slot.
 pub(super) type Wires = BTreeMap<usize, Wire>;
 
-/// The events of one device. KVM has to be given them back when the device leaves.
+/// The events of one device. They must be removed from KVM when the device is detached.
 pub(super) struct Wire {
     gsi: u32,
     notify: IoEventAddress,
@@ -29,8 +29,8 @@ pub(super) struct Wire {
 }
 
 impl Machine {
-    /// Puts a device into the first free slot; returns its number. A running guest must probe
-    /// the slot again to find it.
+    /// Attaches a device to the first free slot; returns the slot's number. A running guest
+    /// must probe the slot again to find it.
     pub fn attach(&self, device: Box<dyn Device>) -> Result<usize, MachineError> {
         let kind = device.kind().name();
         let failed = |source| MachineError::Device { kind, source };
@@ -51,7 +51,7 @@ impl Machine {
         Err(MachineError::NoSlot(layout::SLOT_COUNT))
     }
 
-    /// Takes the device out of a slot and ends it. A guest that still uses it sees a
+    /// Detaches and ends the device of a slot. For a guest that still uses it, this is a
     /// surprise removal: the registers read as those of a free slot.
     pub fn detach(&self, index: usize) -> Result<(), MachineError> {
         let mut slot = self.bus.slots().nth(index);
@@ -59,7 +59,7 @@ impl Machine {
         drop(slot);
         let device = device.ok_or(MachineError::EmptySlot(index))?;
         let wire = self.wires().remove(&index);
-        // Its threads end here, what they have taken is finished before.
+        // Its threads end here, after they have finished their requests.
         drop(device);
         wire.map_or(Ok(()), |mut wire| wire.disconnect(&self.vm))
     }
@@ -70,7 +70,7 @@ impl Machine {
 }
 
 impl Wire {
-    /// Connects a device. On an error nothing stays connected.
+    /// Connects a device. After an error, no event stays connected.
     fn connect(
         vm: &VmFd,
         index: usize,
@@ -96,13 +96,13 @@ impl Wire {
         };
         let connected = connect();
         if connected.is_err() {
-            // The first error says more.
+            // The first error explains more.
             let _ = wire.disconnect(vm);
         }
         connected.map(|()| wire)
     }
 
-    /// Takes back all that is connected; returns the first error.
+    /// Disconnects all events; returns the first error.
     fn disconnect(&mut self, vm: &VmFd) -> Result<(), MachineError> {
         let mut result = Ok(());
         for (queue, kick) in (0u32..).zip(self.kicks.drain(..)) {

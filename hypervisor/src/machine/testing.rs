@@ -11,10 +11,10 @@ use test_support::{kvm, require};
 
 use super::{Ending, GuestExit, Machine, MachineConfig, MachineFiles, MemoryConfig};
 
-/// Where the code of [`elf`] runs.
+/// The address of the code of [`elf`].
 pub const ENTRY: u64 = 1 << 20;
 
-/// An ELF file with `code` as its one segment and its first byte as entry.
+/// An ELF file with `code` as its only segment, and the entry at its first byte.
 pub fn elf(code: &[u8]) -> Vec<u8> {
     const OFFSET: usize = 0x1000;
     let mut image = vec![0; OFFSET];
@@ -56,7 +56,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A machine about to run `code` in 64-bit mode; `None`, which `require!` has reported, without KVM.
+    /// A machine that will run `code` in 64-bit mode; without KVM `None`, after `require!` has
+    /// reported it.
     pub fn new(code: &[u8], vcpus: u32) -> Option<Guest> {
         let kvm = require!(kvm());
         let (console, theirs) = UnixStream::pair().unwrap();

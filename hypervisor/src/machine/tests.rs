@@ -1,6 +1,7 @@
 //! Tiny guests on the KVM of this machine: run loop, ports, registers, events, exits.
 //!
-//! They start as a Linux kernel does, in 64-bit mode. Any `/dev/kvm` will do, a slow one too.
+//! They start in 64-bit mode, as a Linux kernel does. Any `/dev/kvm` is sufficient, even a slow
+//! one.
 
 use std::arch::global_asm;
 use std::os::unix::net::UnixStream;
@@ -25,8 +26,8 @@ macro_rules! code {
             static $start: [u8; 0];
             static guest_end: [u8; 0];
         }
-        // SAFETY: all guests lie in one section, in this order, and are only read. Code
-        // of the guests behind this one is copied, too; it is never reached.
+        // SAFETY: all guests are in one section, in this order, and are only read. The code of
+        // the guests after this one is copied, too, but never reached.
         unsafe {
             let start = (&raw const $start).cast::<u8>();
             let len = (&raw const guest_end).cast::<u8>().offset_from(start);
@@ -37,7 +38,7 @@ macro_rules! code {
 
 global_asm!(
     ".pushsection .rodata.guests, \"a\"",
-    // Prints the command line that the zero page leads to, marks the boot, powers off.
+    // Prints the command line from the zero page, marks the boot, powers off.
     ".global guest_hello, guest_slots, guest_count, guest_fault, guest_kick, guest_wait, guest_irq, guest_end",
     "guest_hello:",
     "    mov esi, [rsi + 0x228]", // cmd_line_ptr
@@ -67,7 +68,7 @@ global_asm!(
     "    mov al, 1",
     "    out dx, al",
     "4:  jmp 4b",
-    // Counts in memory without end.
+    // Counts in memory forever.
     "guest_count:",
     "    lock inc dword ptr [0x300000]",
     "    jmp guest_count",
@@ -82,8 +83,8 @@ global_asm!(
     "    mov al, 0x34",
     "    out dx, al",
     "4:  jmp 4b",
-    // Waits for a device in the first slot, notifies its queue 1 and marks the boot; waits
-    // for it to leave, powers off.
+    // Waits for a device in the first slot, notifies its queue 1 and marks the boot; waits for
+    // its removal, powers off.
     "guest_wait:",
     "    mov edi, 0xd0000000",
     "2:  mov eax, [rdi + 8]",
@@ -99,8 +100,8 @@ global_asm!(
     "    mov al, 0x34",
     "    out dx, al",
     "4:  jmp 4b",
-    // In real mode: serves an interrupt of the second slot (GSI 6) by the I/O APIC, which
-    // DS points at, as ES does at the local APIC. Prints and resets.
+    // In real mode: serves an interrupt of the second slot (GSI 6) by the I/O APIC. DS points
+    // at the I/O APIC, and ES at the local APIC. Prints and resets.
     ".code16",
     ".balign 16",
     "guest_irq:",
@@ -285,7 +286,7 @@ fn irqfd_interrupts_the_guest() {
     let vcpus = Vcpus::start(vcpus, &bus, &ending).unwrap();
 
     vcpus.run();
-    // An edge on an input that is masked is lost.
+    // An edge on a masked input is lost.
     until("the guest to be ready", || bus.boot_mark().is_some());
     irq.write(1).unwrap();
 
@@ -364,7 +365,7 @@ fn a_slot_that_was_left_is_taken_again() {
     let (sender, _events) = channel();
     let attach = || guest.machine.attach(Box::new(Probe(sender.clone())));
 
-    // More often than there are slots: KVM has got its events back.
+    // More often than there are slots: KVM's events must be freed.
     for _ in 0..2 * layout::SLOT_COUNT {
         assert_eq!(attach().unwrap(), 0);
         guest.machine.detach(0).unwrap();

@@ -3,13 +3,13 @@
 //! ```text
 //!   main thread                         vCPU thread
 //!     Gate: wanted = Run   ── wakes ──▶   KVM_RUN ⇄ exits answered by the Bus
-//!     Gate: wanted = Pause ── kick ───▶   leaves KVM_RUN, parks, says so
+//!     Gate: wanted = Pause ── kick ───▶   leaves KVM_RUN, parks, reports it
 //!     Gate: wanted = Stop  ── kick ───▶   returns
 //! ```
 //!
-//! A kick sets `immediate_exit` in the page shared with KVM, then sends a signal: the
-//! one ends a `KVM_RUN` that is about to begin, the other one that is under way. The
-//! thread clears the flag *before* it looks at what is wanted, so no kick is lost.
+//! A kick sets `immediate_exit` in the page shared with KVM, then sends a signal. The flag ends
+//! a `KVM_RUN` that is about to start; the signal ends one that is running. The thread clears
+//! the flag *before* it checks the wanted state, so no kick is lost.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -25,11 +25,11 @@ use super::exit::{Ending, GuestExit};
 use crate::jail::{self, ThreadKind};
 use crate::sync::{lock, recover};
 
-/// How long a vCPU may take to leave the guest. It takes microseconds, unless the
-/// host's KVM hangs.
+/// The time that a vCPU may take to leave the guest. It takes microseconds, unless the host's
+/// KVM hangs.
 const PARK_LIMIT: Duration = Duration::from_secs(10);
 
-/// The state that the vCPUs shall reach.
+/// The state that the vCPUs must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Pause,
@@ -37,7 +37,7 @@ enum Wanted {
     Stop,
 }
 
-/// Where the main thread and the vCPUs meet.
+/// The synchronisation between the main thread and the vCPUs.
 struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
@@ -53,7 +53,7 @@ impl Gate {
         lock(&self.state)
     }
 
-    /// Called by a vCPU: parks during a pause; false if the vCPU shall end.
+    /// For a vCPU: parks during a pause; returns false if the vCPU must end.
     fn park_while_paused(&self) -> bool {
         let mut state = self.lock();
         if state.wanted == Wanted::Pause {
@@ -68,7 +68,7 @@ impl Gate {
         state.wanted == Wanted::Run
     }
 
-    /// Called by a vCPU that cannot continue: counts as parked until the end.
+    /// For a vCPU that cannot continue: it counts as parked until the end.
     fn park_for_good(&self) {
         let mut state = self.lock();
         state.parked += 1;
@@ -93,27 +93,27 @@ struct Thread {
 #[derive(Clone, Copy)]
 struct ImmediateExit(*const AtomicU8);
 
-// SAFETY: the byte belongs to no thread, and is accessed atomically.
+// SAFETY: the byte belongs to no thread, and all accesses are atomic.
 unsafe impl Send for ImmediateExit {}
 // SAFETY: as above.
 unsafe impl Sync for ImmediateExit {}
 
 impl ImmediateExit {
-    /// The byte of `vcpu`. Not to be used after its end.
+    /// The byte of `vcpu`. Must not be used after its end.
     fn of(vcpu: &mut VcpuFd) -> ImmediateExit {
         let flag = &raw mut vcpu.get_kvm_run().immediate_exit;
         ImmediateExit(flag.cast_const().cast())
     }
 
     fn set(self, value: u8) {
-        // SAFETY: the page is mapped as long as the `VcpuFd` lives: its thread returns
-        // that at its end, and there are no kicks after the join.
+        // SAFETY: the page is mapped for the lifetime of the `VcpuFd`: its thread returns it at
+        // its end, and no kick follows the join.
         unsafe { &*self.0 }.store(value, Ordering::SeqCst);
     }
 }
 
 impl Vcpus {
-    /// Starts the threads, parked.
+    /// Starts the threads in the parked state.
     pub fn start(
         vcpus: Vec<VcpuFd>,
         bus: &Arc<Bus>,
@@ -155,7 +155,7 @@ impl Vcpus {
         self.set(Wanted::Run);
     }
 
-    /// Takes them out of the guest; returns when all are.
+    /// Stops them; returns when all have left the guest.
     pub fn pause(&self) -> Result<(), MachineError> {
         self.set(Wanted::Pause);
         let end = Instant::now() + PARK_LIMIT;
@@ -276,22 +276,22 @@ fn system_event(kind: u32) -> GuestExit {
     }
 }
 
-/// What KVM says of an instruction that it could not handle, and where the guest was.
+/// KVM's report of an instruction that it could not handle, with the guest's position.
 fn internal_error(vcpu: &mut VcpuFd) -> String {
-    // SAFETY: this member of the union is the one for this exit reason.
+    // SAFETY: this exit reason uses this member of the union.
     let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
     let place = vcpu.get_regs().map_or(0, |regs| regs.rip);
     format!("KVM's internal error {suberror} with the guest at {place:#x}")
 }
 
-/// The first real-time signal that libc leaves to programs.
+/// The first real-time signal that libc does not use.
 fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
 extern "C" fn nothing(_: libc::c_int) {}
 
-/// The signal must interrupt `KVM_RUN` and do nothing else.
+/// The signal only interrupts `KVM_RUN`.
 fn install_handler() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -299,7 +299,7 @@ fn install_handler() {
         // SAFETY: all zero is a valid sigaction; the handler does nothing.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = handler as libc::sighandler_t;
-        // SAFETY: the action is valid and no former one of this signal is in use.
+        // SAFETY: the action is valid, and this signal had no handler before.
         if unsafe { libc::sigaction(signal(), &action, std::ptr::null_mut()) } < 0 {
             let err = io::Error::last_os_error();
             log::error!("Cannot install the handler of the vCPUs' signal: {err}");

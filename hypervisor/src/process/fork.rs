@@ -1,15 +1,15 @@
-//! clone3(2), what happens in the child, execve(2).
+//! clone3(2), the steps of the child, execve(2).
 //!
 //! ```text
 //!  owner (spawner thread)                 child
-//!    clone3 ───────────────────────────────▶ waits on "go"
+//!    clone3 ───────────────────────────────▶ waits for "go"
 //!    writes uid_map, gid_map                 │
 //!    "go" ─────────────────────────────────▶ prepares itself
 //!    reads "failed" ◀── step and errno ───── or nothing: execve closes the pipe
 //! ```
 //!
-//! The standard library's `Command` cannot make namespaces of process ids, and a user
-//! namespace gets its ids from outside.
+//! The standard library's `Command` cannot make pid namespaces, and another process must write
+//! the id maps of a user namespace.
 
 use std::ffi::{CString, OsString, c_char};
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-/// All but the user namespace; see [`Fork::namespaces`].
+/// All except the user namespace; see [`Fork::namespaces`].
 const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
@@ -36,7 +36,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(super) struct Forked {
     pub pid: Pid,
     pub pidfd: OwnedFd,
-    /// Why it has no user namespace of its own, though it should.
+    /// The reason why it has no user namespace, although it should have one.
     pub weaker: Option<io::Error>,
 }
 
@@ -49,14 +49,14 @@ pub(super) struct Fork {
     pub stdin: OwnedFd,
     /// Becomes its standard output and error.
     pub output: OwnedFd,
-    /// Keep their numbers. Closed here once it runs.
+    /// The descriptors that keep their numbers. Closed here once it runs.
     pub fds: Vec<OwnedFd>,
     /// The network namespace that it enters.
     pub netns: Option<File>,
-    /// The cgroup in which it is born, if that is possible: moving it there later makes
-    /// the host wait for all of its processors. The caller checks where it runs.
+    /// The cgroup in which it starts, if possible: a later move makes the host wait for all of
+    /// its processors. The caller checks in which cgroup it runs.
     pub cgroup: Option<File>,
-    /// Whether it gets a namespace of each kind of its own, or just one for mounts.
+    /// Whether it gets a separate namespace of each kind, or only one for mounts.
     pub namespaces: bool,
 }
 
@@ -105,18 +105,18 @@ impl Fork {
             Some(&SigSet::all()),
             Some(&mut mask),
         )?;
-        // SAFETY: like a fork; the child makes system calls only, and touches no memory
-        // that another thread may have locked.
+        // SAFETY: like a fork; the child makes system calls only, and uses no memory that
+        // another thread may have locked.
         let cloned = unsafe { clone3(flags, self.cgroup.as_ref()) };
         let cloned = match cloned {
-            // A cgroup that takes no processes, of v1, or of a kernel before 5.7.
+            // The cgroup cannot have processes, is of v1, or the kernel is older than 5.7.
             // SAFETY: as above.
             Err(_) if self.cgroup.is_some() => unsafe { clone3(flags, None) },
             cloned => cloned,
         };
         if let Ok(None) = cloned {
-            // SAFETY: this is the child, alone in its copy of the memory; what `child`
-            // points to lives until it is replaced by the program.
+            // SAFETY: this is the child, alone in its copy of the memory; pointers in `child`
+            // are valid until the program replaces it.
             unsafe { child.run() };
         }
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
@@ -152,7 +152,7 @@ impl Forked {
     }
 }
 
-/// Whether a host that allows no user namespaces fails like this (clone(2),
+/// Whether this is the error of a host that does not allow user namespaces (clone(2),
 /// user_namespaces(7)).
 fn no_user_namespaces(err: &io::Error) -> bool {
     matches!(
@@ -167,11 +167,11 @@ fn release(forked: &Forked, flags: libc::c_int, go: &mut impl Write) -> io::Resu
         let proc = PathBuf::from(format!("/proc/{}", forked.pid.as_raw_nonzero()));
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if uid.is_root() {
-            // Every id means the same inside, so the files of a share keep their owners.
+            // Every id is mapped to itself, so the files of a share keep their owners.
             fs::write(proc.join("uid_map"), "0 0 4294967295")?;
             fs::write(proc.join("gid_map"), "0 0 4294967295")?;
         } else {
-            // All that user_namespaces(7) grants to others: themselves.
+            // user_namespaces(7) lets other users map only themselves.
             fs::write(proc.join("setgroups"), "deny")?;
             fs::write(proc.join("uid_map"), format!("0 {uid} 1"))?;
             fs::write(proc.join("gid_map"), format!("0 {gid} 1"))?;
@@ -180,7 +180,7 @@ fn release(forked: &Forked, flags: libc::c_int, go: &mut impl Write) -> io::Resu
     go.write_all(&[1])
 }
 
-/// Waits for the program to run, or for the step that failed.
+/// Waits until the program runs, or a step has failed.
 fn outcome(failed: &mut impl Read) -> io::Result<()> {
     let mut report = [0; 5];
     match failed.read_exact(&mut report) {
@@ -214,7 +214,7 @@ unsafe fn clone3(flags: libc::c_int, cgroup: Option<&File>) -> io::Result<Option
         cgroup: cgroup.map_or(0, |file| file.as_raw_fd() as u64),
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
-        // SAFETY: numbers only, for which zero means "none".
+        // SAFETY: plain numbers; zero means "none".
         ..unsafe { std::mem::zeroed() }
     };
     // SAFETY: `args` outlives the call, and the kernel writes one descriptor to `pidfd`.
@@ -222,14 +222,14 @@ unsafe fn clone3(flags: libc::c_int, cgroup: Option<&File>) -> io::Result<Option
         0 => Ok(None),
         pid if pid > 0 => {
             let pid = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::InvalidData)?;
-            // SAFETY: the kernel has just made it for us.
+            // SAFETY: the kernel has just opened it for us.
             Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })))
         }
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// What can fail in the child, by number; an exec that fails speaks for itself.
+/// The steps of the child that can fail, by number; exec has its own errors.
 const STEPS: [&str; 5] = [
     "cannot be bound to its owner",
     "cannot enter the network namespace",
@@ -246,7 +246,7 @@ const EXEC: u8 = u8::MAX;
 
 type Step<T> = Result<T, (u8, libc::c_int)>;
 
-/// What the child needs, found before the clone.
+/// The data of the child, prepared before the clone.
 struct Child<'a> {
     program: *const c_char,
     argv: *const *const c_char,
@@ -289,8 +289,8 @@ impl Child<'_> {
             if libc::read(self.go, (&raw mut byte).cast(), 1) != 1 {
                 return Err((OWNER, libc::ESRCH));
             }
-            // Did the owner die before the first line took effect? Its process id would
-            // not show it: the owner has no id in a nested pid namespace.
+            // Check whether the owner ended before the first line took effect. Its process id
+            // would not show it: the owner has no id in a nested pid namespace.
             let mut owner = libc::pollfd {
                 fd: self.owner,
                 events: libc::POLLIN,
@@ -322,7 +322,7 @@ impl Child<'_> {
             for fd in self.inherited {
                 check(libc::fcntl(*fd, libc::F_SETFD, 0), DESCRIPTORS)?;
             }
-            // A program expects what a shell would give it: std ignores SIGPIPE.
+            // As after a shell: std ignores SIGPIPE.
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             let mut empty: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut empty);

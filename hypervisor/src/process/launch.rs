@@ -1,4 +1,4 @@
-//! How a process of a VM is started.
+//! The start of a process of a VM.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,34 +12,34 @@ use super::{BoundedLog, Process};
 use crate::Error;
 use crate::vm_process::Role;
 
-/// A process about to be started.
+/// A process to start.
 ///
-/// It dies with the thread that forks it, sits in its own session (a terminal's
-/// Ctrl-C is for the owner to handle), sees later mounts of the host in its copy of
-/// the host's mounts but makes none there, and keeps no descriptors but `fds`.
+/// It ends with the thread that forks it, and has its own session (the owner handles a
+/// terminal's Ctrl-C). Its mount namespace receives later mounts of the host, but its own
+/// mounts stay there. It only inherits the descriptors in `fds`.
 pub(crate) struct Launch {
-    /// What it does for the VM.
+    /// Its role in the VM.
     pub role: Role,
     /// Absolute path of its binary.
     pub program: PathBuf,
     /// Its arguments; descriptors in `fds` keep their numbers.
     pub args: Vec<OsString>,
-    /// Where its standard error goes.
+    /// The log file for its standard error.
     pub log: PathBuf,
-    /// What it sees of the host.
+    /// The parts of the host that it can see.
     pub namespaces: Namespaces,
-    /// The cgroup (v2) in which it is born, where that can be.
+    /// The cgroup (v2) in which it starts, if possible.
     pub cgroup: Option<PathBuf>,
     /// The descriptors that it inherits. Closed here once it runs.
     pub fds: Vec<OwnedFd>,
 }
 
-/// What a process sees of the host.
+/// The parts of the host that a process can see.
 pub(crate) enum Namespaces {
-    /// Nothing but files: it has a user, pid, network, IPC, UTS and cgroup namespace
-    /// of its own, and no environment. For a program that puts itself into the jail.
+    /// Only files: it has its own user, pid, network, IPC, UTS and cgroup namespaces, and no
+    /// environment. For a program that confines itself to the jail.
     Own,
-    /// All but that its mounts are its own, and the network of this namespace.
+    /// All except the host's mount namespace, with the network of this namespace.
     Host {
         /// The network namespace, if it is not the host's.
         netns: Option<PathBuf>,
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Namespaces can be made by root only.
+    /// Only root can make namespaces.
     #[tokio::test]
     async fn end_is_reported_with_the_last_lines() {
         require!(root());
@@ -161,7 +161,7 @@ mod tests {
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 
-    /// A fresh cgroup of v2, where there is such a hierarchy that can be written.
+    /// Makes a cgroup of v2, if there is a writable hierarchy.
     fn cgroup() -> Result<PathBuf, Reason> {
         let name = format!("rust-kata-test-{}", std::process::id());
         ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
@@ -217,7 +217,7 @@ mod tests {
         process.exited().await;
 
         let listed = std::fs::read_to_string(dir.path().join("log")).unwrap();
-        // One more is the directory that ls reads.
+        // `ls` has one more descriptor: the directory that it reads.
         assert_eq!(listed.lines().count(), 5, "{listed}");
         assert!(listed.lines().any(|line| line == fd.to_string()));
     }
@@ -252,7 +252,7 @@ mod tests {
         );
     }
 
-    /// Runs itself again as root of a user namespace that allows no further ones.
+    /// Runs itself again, as root of a user namespace that allows no further ones.
     #[tokio::test]
     async fn host_without_user_namespaces_gets_the_others() {
         const INSIDE: &str = "RUST_KATA_TEST_INSIDE";
@@ -310,17 +310,17 @@ mod tests {
         let pid = dir.path().join("pid");
         let script = format!("exec sleep 1000 > {}", pid.display());
 
-        // The spawner is kept busy, so that the start cannot be through at its first poll.
+        // The spawner is kept busy, so that the start cannot complete at its first poll.
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let busy = spawner::fork(move || Ok(wait.recv()), drop);
         assert!(timeout(Duration::ZERO, busy).await.is_err());
 
-        // Polled once, so that the job is with the spawner, then dropped.
+        // Polled once, which sends the job to the spawner, then dropped.
         let start = shell(dir.path(), &script).start();
         assert!(timeout(Duration::ZERO, start).await.is_err());
 
         go_on.send(()).unwrap();
-        // The spawner takes jobs one by one: after the next one the first is done with.
+        // The spawner runs jobs one by one: the first has finished when the next one has.
         let next = shell(dir.path(), "true").start().await.unwrap();
         next.exited().await;
         let children = std::fs::read_dir("/proc/self/task")

@@ -1,9 +1,8 @@
-//! Log files that cannot fill a disk.
+//! Log files with a bounded size.
 //!
-//! What a process writes, and above all what a guest writes to its console, goes
-//! through a socket to a task of the owner, which keeps the file and one older one
-//! (`<name>.1`) below a fixed size. If the owner stops reading, the writer finds its
-//! socket full and the host loses nothing but log lines.
+//! The output of a process, and in particular the guest's console output, is sent through a
+//! socket to a task of the owner, which keeps the file and an older one (`<name>.1`) below a
+//! fixed size. If the owner stops reading, the socket gets full, and only log lines are lost.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,19 +21,19 @@ use crate::Error;
 use crate::sync::lock;
 use crate::text::one_line;
 
-/// Size at which a log is rotated.
+/// The size at which a log is rotated.
 const MAX_LOG: u64 = 256 << 10;
-/// How much is written at once, and how much in a second after that: a guest may write
-/// without end.
+/// The most bytes that are written at once; [`RATE`] is the most per second after that. A guest
+/// may write forever.
 const BURST: u64 = 1 << 20;
 /// See [`BURST`].
 const RATE: u64 = 256 << 10;
-/// How much of the end of a log is remembered for error messages.
+/// The bytes at the end of a log that are kept for error messages.
 const TAIL: usize = 4096;
-/// How many of its lines go into an error.
+/// The number of its lines in an error.
 const LINES: usize = 4;
-/// How long the end of a dead process's log is waited for. Only a descendant that
-/// keeps the socket open makes this matter.
+/// The time to wait for the end of a dead process's log. This only matters if a descendant
+/// keeps the socket open.
 const DRAIN: Duration = Duration::from_millis(200);
 
 /// Writes one log file, see the module.
@@ -48,7 +47,7 @@ pub(crate) struct BoundedLog {
 pub(crate) struct Tail {
     text: Arc<Mutex<Vec<u8>>>,
     task: JoinHandle<()>,
-    /// The writer has ended: the rest is read without pacing.
+    /// Set after the end of the writer: the rest is read without pacing.
     unpaced: watch::Sender<bool>,
 }
 
@@ -102,10 +101,10 @@ impl BoundedLog {
                 tail.drain(..surplus);
             }
             if let Err(err) = self.append(bytes) {
-                // The reader must continue, or the writer would block.
+                // Continue to read, since the writer would block otherwise.
                 log::warn!("Cannot write {}: {err}", self.path.display());
             }
-            // Meanwhile the writer finds its socket full.
+            // Meanwhile the writer's socket gets full.
             let wait = pace.after(len as u64, Instant::now());
             if !wait.is_zero() {
                 tokio::select! {
@@ -130,16 +129,16 @@ impl BoundedLog {
     }
 }
 
-/// Slows down a log that grows for too long.
+/// Slows down a log that keeps growing.
 #[derive(Default)]
 struct Pace {
-    /// Written beyond [`RATE`], as of `at`.
+    /// The bytes written beyond [`RATE`], as of `at`.
     ahead: u64,
     at: Option<Instant>,
 }
 
 impl Pace {
-    /// How long to wait after `len` bytes more.
+    /// The time to wait after `len` more bytes.
     fn after(&mut self, len: u64, now: Instant) -> Duration {
         let since = now.duration_since(*self.at.get_or_insert(now));
         let paid = since.as_millis() as u64 * RATE / 1000;
@@ -153,13 +152,13 @@ impl Pace {
 }
 
 impl Tail {
-    /// The last lines, once the writer is gone.
+    /// The last lines, after the end of the writer.
     pub async fn last_lines(self) -> String {
         let lines = self.lines().await;
         lines[lines.len().saturating_sub(LINES)..].join("; ")
     }
 
-    /// The last line that has `text` in it, once the writer is gone.
+    /// The last line that contains `text`, after the end of the writer.
     pub async fn line_with(self, text: &str) -> Option<String> {
         let lines = self.lines().await;
         lines.into_iter().rfind(|line| line.contains(text))

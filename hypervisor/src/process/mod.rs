@@ -1,5 +1,5 @@
-//! The host processes of a VM: started so that they cannot outlive their owner, watched
-//! and killed by pidfd.
+//! The host processes of a VM. They cannot outlive their owner, and are watched and killed by
+//! pidfd.
 
 mod fork;
 mod launch;

@@ -1,4 +1,4 @@
-//! Killing processes known only from a record on disk.
+//! Kills processes that are known only from a record on disk.
 
 use std::fs;
 use std::io;
@@ -9,25 +9,24 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::vm_process::VmProcess;
 
-/// How long a killed process may take to go.
+/// The time that a killed process may take to end.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A recorded process that could not be brought to its end.
+/// A recorded process could not be killed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot kill {} (process {}): {source}", process.role, process.pid)]
 pub struct KillRecordedError {
     /// The process.
     pub process: VmProcess,
-    /// Why.
+    /// The cause.
     pub source: io::Error,
 }
 
-/// Kills the processes of a VM whose owner is dead, and returns when they are gone.
+/// Kills the processes of a VM whose owner has died, and waits for their end.
 ///
-/// A process is touched only if both its id and its start time are those of the record,
-/// so a process with a reused id is never killed. Processes that are gone already are
-/// fine. All are killed before the first error is returned. Blocks, at most for
-/// seconds.
+/// A process is only killed if its id and its start time are those of the record, so a process
+/// with a reused id is safe. Processes that have ended already are no error. All processes are
+/// killed before the first error is returned. Blocks, for seconds at most.
 pub fn kill_recorded(processes: &[VmProcess]) -> Result<(), KillRecordedError> {
     let error = |process: &VmProcess| {
         let process = process.clone();
@@ -58,7 +57,7 @@ fn kill(process: &VmProcess) -> io::Result<Option<std::os::fd::OwnedFd>> {
         Err(rustix::io::Errno::SRCH) => return Ok(None),
         Err(err) => return Err(err.into()),
     };
-    // The descriptor pins the process, so the data read now is about this one.
+    // The descriptor pins the process: the data read now belongs to it.
     match start_time(process.pid) {
         Ok(start_time) if start_time == process.start_time => {}
         Ok(_) => return Ok(None),
@@ -91,7 +90,7 @@ fn wait_gone(pidfd: &std::os::fd::OwnedFd, deadline: Instant) -> io::Result<()> 
     }
 }
 
-/// Field 22 of `/proc/PID/stat`. The second field, the name, may hold anything, so
+/// Field 22 of `/proc/PID/stat`. The second field, the name, may have any characters, so
 /// counting starts after its closing parenthesis.
 pub fn start_time(pid: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -100,7 +99,7 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "bad /proc/PID/stat"))
 }
 
-/// What a process of the host uses.
+/// The resource usage of a process of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Its share of memory (`Pss` of proc(5)), in bytes.

@@ -1,8 +1,8 @@
-//! The one thread that forks.
+//! The only thread that forks.
 //!
-//! `PR_SET_PDEATHSIG` fires when the *thread* that forked ends, not the process
-//! (prctl(2)). Worker threads of an async runtime come and go, so every process of
-//! a VM is started from this thread, which lives as long as the program.
+//! `PR_SET_PDEATHSIG` takes effect when the *thread* that forked ends, not the process
+//! (prctl(2)). An async runtime may end its worker threads, so every process of a VM is started
+//! from this thread, which lives as long as the program.
 
 use std::io;
 use std::process::{Child, Command};
@@ -28,8 +28,8 @@ pub async fn spawn(mut command: Command) -> io::Result<Child> {
     .await
 }
 
-/// Starts a process by `start` in the spawner thread. If the caller was dropped
-/// meanwhile, `discard` has to end the process.
+/// Runs `start` in the spawner thread. If the caller was dropped meanwhile, `discard` must end
+/// the process.
 pub(super) async fn fork<T: Send + 'static>(
     start: impl FnOnce() -> io::Result<T> + Send + 'static,
     discard: impl FnOnce(T) + Send + 'static,
@@ -57,6 +57,6 @@ fn spawner() -> io::Result<&'static Mutex<Sender<ForkJob>>> {
     thread::Builder::new()
         .name("spawner".into())
         .spawn(move || jobs.into_iter().for_each(|job| job()))?;
-    // If two threads race here, the spawner of one ends with its channel.
+    // After a race of two threads, the unused spawner ends with its channel.
     Ok(SPAWNER.get_or_init(|| Mutex::new(sender)))
 }

@@ -1,4 +1,4 @@
-//! The state of a host process's threads, to find out why it makes no progress.
+//! The state of a host process's threads, for finding out why it makes no progress.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,7 @@ pub struct ThreadState {
     pub name: String,
     /// proc(5), field 3 of `stat`: `R` runs, `S` and `D` wait.
     pub state: char,
-    /// Where in the kernel it waits; `0` if it runs, or if that is hidden.
+    /// The kernel function in which it waits; `0` if it runs, or if this is hidden.
     pub waits_in: String,
     /// CPU time, in nanoseconds.
     pub cpu_ns: u64,
@@ -44,7 +44,7 @@ pub fn threads(pid: u32) -> io::Result<Vec<ThreadState>> {
 fn thread(path: &Path) -> Option<ThreadState> {
     let read = |name: &str| fs::read_to_string(path.join(name)).ok();
     let stat = read("stat")?;
-    // The name may hold anything.
+    // The name may have any characters.
     let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
     let ran = read("schedstat").unwrap_or_default();
     let ran = ran.split_whitespace().next().map(str::parse);
@@ -77,7 +77,7 @@ mod tests {
         let me = fs::read_to_string("/proc/thread-self/comm").unwrap();
         let me = || find(me.trim_end()).unwrap();
         assert_eq!(me().state, 'R');
-        // The kernel counts at its ticks, and when another thread gets the CPU.
+        // The kernel updates it at its ticks, and when another thread runs.
         while me().cpu_ns == 0 {}
         drop(end);
         assert!(waiting.join().unwrap());

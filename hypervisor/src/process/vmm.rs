@@ -1,4 +1,4 @@
-//! How `rust-kata-vmm` is started, for both hypervisors.
+//! The start of `rust-kata-vmm`, for both hypervisors.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! A running process of a VM, seen through its pidfd.
+//! A running process of a VM, watched by its pidfd.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +22,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Takes charge of a child: it is reaped by a task as soon as it ends.
+    /// Watches a child; a task reaps it as soon as it ends.
     pub(super) fn watch(role: Role, child: Forked, tail: Tail) -> io::Result<Process> {
         match Process::open(role, &child) {
             Ok((record, pidfd)) => {
@@ -43,7 +43,7 @@ impl Process {
     }
 
     fn open(role: Role, child: &Forked) -> io::Result<(VmProcess, AsyncFd<OwnedFd>)> {
-        // The child was not reaped yet, so the id is still its own.
+        // The child was not reaped yet, so the id is still valid.
         let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
         let pidfd = child.pidfd.try_clone()?;
         let record = VmProcess {
@@ -51,12 +51,12 @@ impl Process {
             pid,
             start_time: start_time(pid)?,
         };
-        // SAFETY: an owned descriptor stays the same and open as long as it is owned.
+        // SAFETY: an owned descriptor stays the same and open while it is owned.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
         Ok((record, pidfd))
     }
 
-    /// Identity for the record on disk.
+    /// Its identity, for the record on disk.
     pub fn record(&self) -> VmProcess {
         self.record.clone()
     }
@@ -66,7 +66,7 @@ impl Process {
         let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
     }
 
-    /// Resolves when the process was reaped.
+    /// Resolves when the process has been reaped.
     pub async fn exited(&self) -> VmExit {
         let mut exit = self.exit.clone();
         let end = exit.wait_for(Option::is_some).await.ok();
@@ -77,7 +77,7 @@ impl Process {
         })
     }
 
-    /// How the process ended, if it did.
+    /// The end of the process, if it has ended.
     pub fn exit(&self) -> Option<VmExit> {
         self.exit.borrow().clone()
     }

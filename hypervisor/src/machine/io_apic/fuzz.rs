@@ -1,11 +1,11 @@
-//! The I/O APIC under a fuzzer, with a KVM that remembers the routes.
+//! A fuzz target for the I/O APIC, with a KVM that records the routes.
 
 use std::sync::{Arc, Mutex};
 
 use super::{IoApic, LINES, MASKED, MESSAGE, Message, REDIRECTION, SELECT, WINDOW};
 use crate::fuzz::Script;
 
-/// Accesses of any kind, in any order.
+/// Arbitrary accesses, in any order.
 pub fn io_apic(bytes: &[u8]) {
     let routes = Arc::new(Mutex::new(Vec::new()));
     let kvm = Arc::clone(&routes);
@@ -34,7 +34,7 @@ fn access(io_apic: &mut IoApic, script: &mut Script<'_>) {
     };
     match what & 7 {
         0 => io_apic.read(offset, &mut vec![0xaa; width]),
-        // A register of a line, as drivers choose them.
+        // A register of a line, selected as drivers do.
         1 => {
             let register = REDIRECTION + script.below(2 * LINES) as u8;
             io_apic.write(SELECT, &[register]).unwrap();
@@ -46,7 +46,7 @@ fn access(io_apic: &mut IoApic, script: &mut Script<'_>) {
     }
 }
 
-/// KVM has a route for each line that is not masked, and for no other.
+/// KVM has a route for each unmasked line, and for no other.
 fn check(io_apic: &IoApic, routes: &[Message]) {
     let live = (0..).zip(&io_apic.lines);
     let live = live.filter(|(_, line)| line[0] & MASKED == 0);
@@ -55,7 +55,7 @@ fn check(io_apic: &IoApic, routes: &[Message]) {
             .eq(routes.iter().map(|route| (route.line, route.data)))
     );
     for route in routes {
-        // Messages for local APICs, and nothing else.
+        // Messages for local APICs only.
         assert_eq!(route.address & !0x000f_f004, 0xfee0_0000, "{route:x?}");
     }
 }

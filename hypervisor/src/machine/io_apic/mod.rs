@@ -1,4 +1,4 @@
-//! The I/O APIC (82093AA): the messages that interrupt lines become.
+//! The I/O APIC (82093AA): it converts interrupt lines to messages.
 //!
 //! ```text
 //!   device ── eventfd ──▶ KVM: line ── route ──▶ message ──▶ local APIC ──▶ vCPU
@@ -6,25 +6,25 @@
 //!   guest ── MMIO ──▶ IoApic ── KVM_SET_GSI_ROUTING
 //! ```
 //!
-//! KVM has an I/O APIC of its own, but an irqfd that leads to it goes by a work item of
-//! the host's kernel. One that leads to a message is delivered where the eventfd is
-//! written. So the registers are here, where the guest seldom gets, and the lines lead past
-//! them: each that is not masked is a route in KVM to the message that the guest wrote.
+//! KVM has an I/O APIC, too, but an irqfd for it needs a work item of the host's kernel. An
+//! irqfd for a message is delivered by the thread that writes the eventfd. So the registers are
+//! here, since the guest seldom uses them, and the lines bypass them: each unmasked line is a
+//! route in KVM to the message that the guest wrote.
 //!
-//! Lines are always edge-triggered, also if the guest asks for levels: an edge is one
-//! interrupt, and one on a masked line is lost, as edges are on the chip.
+//! Lines are always edge-triggered, even if the guest requests levels: an edge is one
+//! interrupt. An edge on a masked line is lost, as on the chip.
 
 use super::MachineError;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
 
-/// Input lines; as many as the chip has.
+/// The number of input lines of the chip.
 pub(super) const LINES: usize = 24;
 /// Length of the registers.
 pub(super) const LEN: u64 = 0x20;
 
-/// 82093AA §3.1: selects what the window shows …
+/// 82093AA §3.1: selects the register of the window …
 const SELECT: u64 = 0x00;
 /// … the window.
 const WINDOW: u64 = 0x10;
@@ -39,27 +39,27 @@ const REDIRECTION: u8 = 0x10;
 
 /// Bits of the identification.
 const ID_BITS: u32 = 0xf << 24;
-/// A chip without a register for the end of interrupts, which edges do not need.
+/// A chip without an end-of-interrupt register, which edges do not need.
 const VERSION_82093AA: u32 = 0x11;
 
 /// 82093AA §3.2.4, the first word of a line. Vector and delivery mode …
 const MESSAGE: u32 = 0x7ff;
 /// … whether the destination is a set of CPUs …
 const LOGICAL: u32 = 1 << 11;
-/// … whether the line is dead …
+/// … whether the line is masked …
 const MASKED: u32 = 1 << 16;
 /// … and the bits that the guest cannot write: delivery status and remote IRR.
 const READ_ONLY: u32 = 1 << 12 | 1 << 14;
 /// The second word: the destination.
 const DESTINATION_SHIFT: u32 = 24;
 
-/// Intel SDM 3A §11.11.1: where messages go, by way of the destination …
+/// Intel SDM 3A §11.11.1: the address of messages, followed by the destination …
 const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 const MESSAGE_DESTINATION_SHIFT: u32 = 12;
 /// … which is a set.
 const MESSAGE_LOGICAL: u32 = 1 << 2;
 
-/// What a line becomes (Intel SDM 3A §11.11).
+/// The message of a line (Intel SDM 3A §11.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Message {
     /// The line, KVM's "global system interrupt".
@@ -70,7 +70,7 @@ pub(super) struct Message {
     pub data: u32,
 }
 
-/// Puts all messages in force, in place of those before.
+/// Activates these messages, and replaces all previous ones.
 pub(super) type Route = Box<dyn Fn(&[Message]) -> Result<(), MachineError> + Send>;
 
 /// See the module.
@@ -83,7 +83,7 @@ pub(super) struct IoApic {
 }
 
 impl IoApic {
-    /// With all lines masked.
+    /// An I/O APIC with all lines masked.
     pub fn new(route: Route) -> IoApic {
         IoApic {
             select: 0,
@@ -107,7 +107,7 @@ impl IoApic {
         }
     }
 
-    /// A write at `offset`. The error is that of putting new routes in force.
+    /// A write at `offset`. Returns the error of activating new routes.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), MachineError> {
         match (offset, data) {
             (SELECT, [select, ..]) => self.select = *select,
@@ -147,7 +147,7 @@ impl IoApic {
     }
 }
 
-/// The line that a register is of, and which of its words it is.
+/// The line of a register, and the number of its word.
 fn line(select: u8) -> Option<(usize, usize)> {
     let index = usize::from(select.checked_sub(REDIRECTION)?);
     (index < 2 * LINES).then_some((index / 2, index % 2))
@@ -219,14 +219,14 @@ mod tests {
     fn a_line_that_is_not_masked_is_a_route() {
         let (mut io_apic, routed) = io_apic();
 
-        // Line 6: to CPU 3, which changes nothing yet; then vector 0x35, lowest priority.
+        // Line 6: first to CPU 3, which has no effect yet; then vector 0x35, lowest priority.
         set(&mut io_apic, 0x10 + 13, 3 << 24);
         assert!(routed.lock().unwrap().is_empty());
         set(&mut io_apic, 0x10 + 12, 0x135);
         // Line 23: NMI to a set.
         set(&mut io_apic, 0x10 + 46, 0xc00);
         set(&mut io_apic, 0x10 + 47, 0x81 << 24);
-        // Again the same.
+        // The same value again.
         set(&mut io_apic, 0x10 + 12, 0x135);
         set(&mut io_apic, 0x10 + 12, MASKED | 0x135);
 
