@@ -1,4 +1,4 @@
-//! Which hypervisor runs a VM on this machine, and why.
+//! The choice of the hypervisor for a VM on this machine, with the reason.
 
 use crate::Error;
 use crate::kvm::KvmVmm;
@@ -7,18 +7,18 @@ use crate::qemu::{Accelerator, Qemu};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::vm::{Choice, Vmm};
 
-/// Picks the hypervisor for `spec`.
+/// Chooses the hypervisor for `spec`.
 ///
 /// # Errors
-/// As [`choice`].
+/// The errors of [`choice`].
 pub fn select(spec: &ValidSpec) -> Result<Choice, Error> {
     choice(spec.hypervisor)
 }
 
-/// Picks the hypervisor on this machine for whom asks for `kind`.
+/// Chooses the hypervisor on this machine for a request of `kind`.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if KVM is asked for by name and cannot serve.
+/// [`Error::Unsupported`] if KVM is requested but cannot be used.
 pub fn choice(kind: HypervisorKind) -> Result<Choice, Error> {
     choose(kind, probe::probe())
 }

@@ -1,4 +1,4 @@
-//! Locks that are used again after a panic: what they hold is valid after each step.
+//! Locks that are used again after a panic: their data is valid after each step.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     recover(mutex.lock())
 }
 
-/// The result of a wait, or of taking a mutex apart, even after such a panic.
+/// Returns the result of a wait or of unwrapping a mutex, even after such a panic.
 pub(crate) fn recover<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,18 +1,18 @@
-//! Text from a guest, or from a process that may have been taken over by one, made safe
-//! for errors and logs where it is received.
+//! Makes text from a guest, or from a process that a guest may control, safe for errors and
+//! logs.
 
-/// One line without anything that steers a terminal, of at most `max` bytes; the end
-/// says how many were cut.
+/// One line of at most `max` bytes, without characters that control a terminal; the end reports
+/// the number of cut bytes.
 pub fn one_line(text: &str, max: usize) -> String {
     escape(text, max, is_control)
 }
 
-/// As [`one_line`], with the ends of lines as they are.
+/// As [`one_line`], but keeps line ends.
 pub fn lines(text: &str, max: usize) -> String {
     escape(text, max, |c| c != '\n' && is_control(c))
 }
 
-/// Control characters, and those that turn the direction of writing (Unicode's
+/// Control characters, and characters that change the direction of writing (Unicode's
 /// Bidi_Control) or end a line.
 fn is_control(c: char) -> bool {
     let turns = '\u{202a}'..='\u{202e}';
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(lines("one\r\ntwo", 99), "one\\r\ntwo");
         assert_eq!(one_line("0123456789", 4), "0123… (6 bytes more)");
         assert_eq!(one_line("üüü", 3), "ü… (4 bytes more)");
-        // An escape is whole or not at all.
+        // An escape is kept or cut as a whole.
         assert_eq!(one_line("a\x1b", 5), "a… (1 bytes more)");
         let long = one_line(&"\x1b".repeat(4 << 20), 4096);
         assert!(long.len() < 4200, "{}", long.len());

@@ -41,7 +41,7 @@ pub(super) fn build(
     );
 
     line.option("-machine", "microvm,acpi=on,memory-backend=ram");
-    // Never QEMU's default, which lays ACPI tables and initrd over each other.
+    // Never QEMU's default firmware, whose ACPI tables and initrd overlap.
     line.option("-bios", FIRMWARE);
     match accelerator {
         Accelerator::Kvm => {
@@ -49,16 +49,17 @@ pub(super) fn build(
             line.option("-cpu", "host");
         }
         Accelerator::Tcg => {
-            // Translated code is kept; a guest that runs much of it must not fill the host.
+            // Translated code is cached; the limit protects the host from a guest with much
+            // code.
             line.option("-accel", "tcg,thread=multi,tb-size=256");
-            // "Fast" string moves are emulated byte by byte: without the promise
-            // the guest moves words, which halves the cost of stdio.
+            // "Fast" string moves are emulated byte by byte. Without these features the guest
+            // moves words, which halves the cost of stdio.
             line.option("-cpu", "max,-erms,-fsrm");
         }
     }
     line.option("-smp", spec.vcpus.to_string());
     line.option("-m", format!("{}M", spec.memory_mib));
-    // Shared with rust-kata-vmm, which reads and writes it for the devices.
+    // Shared with rust-kata-vmm, which accesses it for the devices.
     line.option(
         "-object",
         format!(

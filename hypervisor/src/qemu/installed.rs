@@ -6,20 +6,20 @@ use std::process::{Command, Stdio};
 
 use super::FIRMWARE;
 
-/// A QEMU that was asked.
+/// An installed QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
-    /// Major and minor version, and what follows.
+    /// Major and minor version, and the rest.
     pub version: (u32, u32, String),
-    /// The firmware that VMs boot with, if QEMU has it.
+    /// The firmware for the boot of VMs, if QEMU has it.
     pub firmware: Option<PathBuf>,
 }
 
 impl Installed {
-    /// Asks the QEMU at this path.
+    /// Queries the QEMU at this path.
     ///
     /// # Errors
-    /// It cannot be started, or says nothing that looks like QEMU.
+    /// It cannot be started, or its output is not that of QEMU.
     pub fn ask(binary: &Path) -> io::Result<Installed> {
         let text = run(binary, &["--version"])?;
         let version = version(&text).ok_or_else(|| {
@@ -28,7 +28,7 @@ impl Installed {
                 text.lines().next().unwrap_or_default()
             ))
         })?;
-        // The directories in which it looks for firmware, one a line (system/vl.c).
+        // The directories in which it searches for firmware, one per line (system/vl.c).
         let dirs = run(binary, &["-L", "help"])?;
         let firmware = dirs.lines().map(|dir| Path::new(dir).join(FIRMWARE));
         let firmware = firmware.into_iter().find(|path| path.is_file());

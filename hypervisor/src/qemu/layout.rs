@@ -1,22 +1,21 @@
-//! Where kernel, initrd and ACPI tables lie in a microvm's memory, without overlap.
+//! The places of kernel, initrd and ACPI tables in a microvm's memory, without overlap.
 //!
 //! ```text
-//!      0xd_0000  what the firmware makes: ACPI tables, e820 map, command line    [`FIRMWARE_ROOM`]
+//!      0xd_0000  the firmware's data: ACPI tables, e820 map, command line        [`FIRMWARE_ROOM`]
 //!      0xf_0000  the firmware itself, with the ACPI root pointer
-//!     0x10_0000  memory; the kernel where its ELF headers say
+//!     0x10_0000  memory; the kernel at the addresses of its ELF headers
 //!                … the initrd, at the end of the memory below 3 GiB
 //! ```
-//! QEMU chooses the initrd's place: as high as it goes on a page boundary, up to the
-//! last page of low memory (hw/i386/x86.c `x86_load_linux`, called with an
-//! `acpi_data_size` of 0 by hw/i386/microvm.c `microvm_memory_init`). The tables' place
-//! is the firmware's choice. QEMU takes `bios-microvm.bin` for a microvm with ACPI
-//! (`microvm_devices_init`), which is SeaBIOS: it puts them to the end of low memory
-//! (src/malloc.c `malloc_preinit`, `ZoneHigh`), where its option ROM then copies the
-//! initrd over them. Debian 12 has a link of that name to qboot, later releases do not.
-//! So the firmware is asked for by name: [`FIRMWARE`] (qboot), which comes with QEMU.
-//! It puts all that it makes below its own code (malloc.c `malloc_align`) and tells the
-//! kernel that 0xd0000 to 0xeffff is ACPI's (main.c `extract_e820`): below the kernel
-//! and the initrd, whatever their sizes.
+//! QEMU places the initrd at the highest possible page boundary below the last page of low
+//! memory (hw/i386/x86.c `x86_load_linux`, called with an `acpi_data_size` of 0 by
+//! hw/i386/microvm.c `microvm_memory_init`). The firmware places the tables. QEMU's default for
+//! a microvm with ACPI is `bios-microvm.bin` (`microvm_devices_init`), which is SeaBIOS.
+//! SeaBIOS places the tables at the end of low memory (src/malloc.c `malloc_preinit`,
+//! `ZoneHigh`), where its option ROM then overwrites them with the initrd. In Debian 12 this
+//! name is a link to qboot; in later releases it is not. So the command line names the
+//! firmware: [`FIRMWARE`] (qboot), which is part of QEMU. qboot places all its data below its
+//! own code (malloc.c `malloc_align`) and reports 0xd0000 to 0xeffff to the kernel as ACPI's
+//! (main.c `extract_e820`). This is below the kernel and the initrd, whatever their sizes.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,24 +27,24 @@ use crate::error::LayoutError;
 use crate::machine::MAX_VCPUS;
 use crate::spec::ValidSpec;
 
-/// The firmware: a file that QEMU finds in its own data directories.
+/// The firmware: a file in QEMU's own data directories.
 pub const FIRMWARE: &str = "qboot.rom";
 
-/// What qboot has for what it makes, from its code down (main.c `extract_e820`).
+/// The room of qboot's data, below its code (main.c `extract_e820`).
 const FIRMWARE_ROOM: Range<u64> = 0xd_0000..0xf_0000;
-/// Kernel and initrd lie from here.
+/// The lowest address of kernel and initrd.
 const HIGH_MEMORY: u64 = 0x10_0000;
-/// Low memory ends here (hw/i386/microvm.c `microvm_memory_init`).
+/// The end of low memory (hw/i386/microvm.c `microvm_memory_init`).
 const GAP_START: u64 = 0xc000_0000;
 const PAGE: u64 = 4096;
 
 /// A microvm has as many virtio-mmio transports as an I/O APIC has pins
 /// (hw/i386/microvm.c `microvm_devices_init`).
 const MAX_DEVICES: u64 = 24;
-/// Bounds for the tables that the firmware makes, each several times what QEMU 7.2 to
-/// 11.1 need: a device's entry in the DSDT (hw/acpi/generic_event_device.c and
-/// hw/i386/acpi-microvm.c), a processor's in MADT and DSDT, and the rest: FADT, XSDT,
-/// MP table, e820 map and a command line of 2 KiB.
+/// Bounds for the firmware's tables, each several times the size that QEMU 7.2 to 11.1 need: a
+/// device's entry in the DSDT (hw/acpi/generic_event_device.c and hw/i386/acpi-microvm.c), a
+/// processor's entries in MADT and DSDT, and the rest: FADT, XSDT, MP table, e820 map and a
+/// command line of 2 KiB.
 const DEVICE_BYTES: u64 = 256;
 const VCPU_BYTES: u64 = 128;
 const OTHER_BYTES: u64 = 16 << 10;
@@ -57,7 +56,7 @@ const _: () = assert!(
 );
 const _: () = assert!(FIRMWARE_ROOM.end <= HIGH_MEMORY);
 
-/// Checks that everything QEMU puts into the VM's memory has a place of its own.
+/// Checks that the parts that QEMU puts into the VM's memory do not overlap.
 ///
 /// # Errors
 /// [`LayoutError`], which names the overlapping parts.
@@ -89,14 +88,14 @@ pub(super) fn check(spec: &ValidSpec) -> Result<(), LayoutError> {
     })
 }
 
-/// Where `x86_load_linux` puts an initrd; below zero if it does not fit at all.
+/// The address where `x86_load_linux` puts an initrd; negative if it does not fit.
 fn initrd_start(memory_bytes: u64, size: u64) -> i64 {
     let last = memory_bytes.min(GAP_START) - 1;
     (last as i64).saturating_sub_unsigned(size) & !(PAGE as i64 - 1)
 }
 
-/// From the lowest to the highest address of the loadable segments of an ELF64 file for
-/// x86-64, which [`ValidSpec`] says it is (gABI, "ELF Header" and "Program Header").
+/// The range from the lowest to the highest address of the loadable segments of an ELF64 file
+/// for x86-64, which [`ValidSpec`] has checked (gABI, "ELF Header" and "Program Header").
 fn kernel_range(path: &Path) -> io::Result<Range<u64>> {
     const PT_LOAD: u32 = 1;
     let file = File::open(path)?;
@@ -164,9 +163,9 @@ mod tests {
 
     #[test]
     fn the_initrd_is_where_qemu_puts_it() {
-        // As its own guest says (RAMDISK: [mem 0x0fda8000-0x0fffffff]), of 2,456,224 bytes.
+        // The guest's own report (RAMDISK: [mem 0x0fda8000-0x0fffffff]) for 2,456,224 bytes.
         assert_eq!(initrd_start(256 * MIB, 2_456_224), 0x0fda_8000);
-        // A multiple of the page size leaves the last page free, a byte more takes it.
+        // A multiple of the page size leaves the last page free; one byte more uses it.
         assert_eq!(initrd_start(256 * MIB, 4096), 0x0fff_e000);
         assert_eq!(initrd_start(256 * MIB, 4095), 0x0fff_f000);
         assert_eq!(initrd_start(256 * MIB, 4097), 0x0fff_e000);

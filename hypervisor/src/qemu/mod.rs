@@ -1,9 +1,8 @@
 //! QEMU as the hypervisor.
 //!
-//! QEMU runs the vCPUs and little else: the smallest machine that it has, memory that
-//! it shares with `rust-kata-vmm`, and two vhost-user devices served there. All that it
-//! is connected to are sockets that it inherits; it opens no path of ours but kernel
-//! and initrd.
+//! QEMU runs the vCPUs and little else: its smallest machine, memory that it shares with
+//! `rust-kata-vmm`, and two vhost-user devices that `rust-kata-vmm` serves. All its connections
+//! are inherited sockets; of rust-kata's files it opens only kernel and initrd.
 
 mod command_line;
 mod installed;
@@ -22,7 +21,7 @@ pub use layout::FIRMWARE;
 use tsc::TscClock;
 use vm::QemuVm;
 
-/// What runs the guest's instructions.
+/// The executor of the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accelerator {
     /// The CPU itself.

@@ -15,14 +15,14 @@ use tokio::time::timeout;
 use crate::Error;
 use crate::sync::lock;
 
-/// How long QEMU may take to start; under load on an emulated host it takes seconds.
+/// The deadline for QEMU's start; under load on an emulated host it takes seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long QEMU may take for a command.
+/// The deadline of a command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 type QmpService = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
 
-/// The owner's end before QEMU has answered.
+/// The owner's end before QEMU's greeting.
 pub(super) struct Connecting {
     socket: UnixStream,
 }
@@ -77,7 +77,7 @@ impl Connecting {
     }
 }
 
-/// A connection on which commands can be given.
+/// A connection that accepts commands.
 pub(super) struct Qmp {
     service: QmpService,
     shutdown: Arc<Mutex<Option<String>>>,
@@ -95,7 +95,7 @@ impl Qmp {
         self.execute("stop", qmp::stop {}).await
     }
 
-    /// Why QEMU said that it is about to end, if it did.
+    /// The reason that QEMU gave for its end, if any.
     pub fn shutdown(&self) -> Arc<Mutex<Option<String>>> {
         Arc::clone(&self.shutdown)
     }
@@ -105,8 +105,7 @@ impl Qmp {
             what: name,
             limit: COMMAND_LIMIT,
         };
-        // The answer to an abandoned command may still come and could be taken for
-        // another's.
+        // The late answer to an abandoned command could be taken for the answer to another one.
         if self.hung.load(Ordering::Acquire) {
             return Err(limit);
         }

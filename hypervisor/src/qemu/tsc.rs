@@ -1,23 +1,23 @@
 //! The rate of the host's time stamp counter.
 //!
-//! A guest on the microvm machine has nothing to measure its counter against, and under
-//! TCG no clock of KVM's either; without the rate on its command line it crawls or
-//! hangs. Under TCG its counter is the host's.
+//! A guest on the microvm machine has no clock for measuring its counter, and under TCG it does
+//! not have KVM's clock either. Without the rate on its command line it is very slow or hangs.
+//! Under TCG its counter is the host's.
 
 use std::arch::x86_64::_rdtsc;
 use std::time::{Duration, Instant};
 
-/// Measured over this time, the rate is good to some parts in a million.
+/// Over this time, the measured rate is accurate to some parts in a million.
 const SPAN: Duration = Duration::from_millis(10);
 
-/// A measurement that began at its making.
+/// A measurement that started when it was made.
 #[derive(Clone, Copy)]
 pub(super) struct TscClock {
     start: (Instant, u64),
 }
 
 impl TscClock {
-    /// Begins to measure.
+    /// Starts a measurement.
     pub fn start() -> TscClock {
         TscClock { start: sample() }
     }
@@ -35,12 +35,12 @@ impl TscClock {
     }
 }
 
-/// Both clocks at the same time: the fastest of a few readings, so that no interruption came in
-/// between.
+/// Reads both clocks at the same time: takes the fastest of a few readings, which was not
+/// interrupted.
 fn sample() -> (Instant, u64) {
     let read = || {
         let before = Instant::now();
-        // SAFETY: reads a register that user space may read on Linux.
+        // SAFETY: reads a register that Linux lets user space read.
         let ticks = unsafe { _rdtsc() };
         (before.elapsed(), (before, ticks))
     };

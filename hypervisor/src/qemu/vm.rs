@@ -1,4 +1,4 @@
-//! A VM of two processes: `rust-kata-vmm` for the devices, QEMU for the rest.
+//! A VM of two processes: `rust-kata-vmm` for the devices, QEMU for all else.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,14 +24,14 @@ use crate::sync::lock;
 use crate::vm::{Extra, GUEST_CID, Vm};
 use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
 
-/// From the end of a process's sockets to the notice of its own.
+/// The longest time between the end of a process's sockets and the report of its own end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// A VM; see the module.
 pub(super) struct QemuVm {
     processes: Arc<Processes>,
     qmp: Qmp,
-    /// Closed when the VM goes, which ends `rust-kata-vmm`.
+    /// Closed on drop, which ends `rust-kata-vmm`.
     _control: Client,
     exit: watch::Receiver<Option<VmExit>>,
 }
@@ -42,7 +42,7 @@ struct Processes {
 }
 
 impl QemuVm {
-    /// Starts both processes side by side and connects them.
+    /// Starts both processes in parallel and connects them.
     pub async fn create(
         spec: ValidSpec,
         accelerator: Accelerator,
@@ -120,7 +120,7 @@ impl QemuVm {
         let qmp = match connected {
             Ok(((), qmp)) => qmp,
             Err(err) => {
-                // A process that is gone explains more than the socket that broke, which may be
+                // The end of a process explains more than the broken socket, which may be
                 // noticed first.
                 let exit = timeout(LAST_WORDS, processes.first_exit()).await.ok();
                 processes.kill().await;
@@ -143,7 +143,7 @@ impl QemuVm {
         })
     }
 
-    /// Adds the end of the VM to an error that it explains.
+    /// Replaces an error by the end of the VM that caused it.
     fn explain(&self, err: Error) -> Error {
         match &*self.exit.borrow() {
             Some(exit) => Error::Exited(exit.clone()),
@@ -227,7 +227,7 @@ impl Processes {
     }
 }
 
-/// Publishes the first end of a process, with all that is known of its cause.
+/// Publishes the first end of a process, with all known causes.
 async fn report_exit(
     processes: Arc<Processes>,
     shutdown: Arc<Mutex<Option<String>>>,
@@ -246,7 +246,7 @@ async fn report_exit(
     sender.send_replace(Some(exit));
 }
 
-/// The error for a process that ended before the machine was there.
+/// The error for a process that ended before the machine was complete.
 fn ended(exit: VmExit) -> Error {
     // hw/i386/x86.c `x86_bios_rom_init`: "qemu: could not load PC BIOS 'qboot.rom'"
     if exit.process == Role::Qemu && exit.reason.contains(FIRMWARE) {

@@ -1,8 +1,7 @@
-//! The description of a virtual machine, and its one validation.
+//! The description of a virtual machine, and its validation.
 //!
-//! [`VmSpec`] is what the owner fills in. [`VmSpec::validate`] turns it into a
-//! [`ValidSpec`], the only thing that a backend accepts, so that every mistake is
-//! named before a process is started.
+//! The owner fills in a [`VmSpec`]. [`VmSpec::validate`] turns it into a [`ValidSpec`].
+//! Backends accept only this type, so every mistake is reported before a process is started.
 
 use std::fmt;
 use std::io;
@@ -16,7 +15,7 @@ mod check;
 #[cfg(test)]
 pub(crate) use check::tests::fixture;
 
-/// Which hypervisor runs the VM.
+/// The hypervisor that runs the VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HypervisorKind {
@@ -25,7 +24,7 @@ pub enum HypervisorKind {
     Auto,
     /// The built-in VMM on `/dev/kvm`.
     Kvm,
-    /// QEMU, accelerated by KVM where the hardware does it, else emulated.
+    /// QEMU, with KVM if the hardware supports it, else emulated.
     Qemu,
 }
 
@@ -52,24 +51,24 @@ impl FromStr for HypervisorKind {
     }
 }
 
-/// A host directory shown to the guest by virtio-fs: the guest can write to mounts in the
+/// A host directory that the guest sees by virtio-fs. The guest can write to mounts in the
 /// directory, as far as these allow it, but not to the directory itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// The name by which the guest mounts it.
+    /// The name for mounting it in the guest.
     pub tag: String,
     /// The directory.
     pub dir: PathBuf,
-    /// How many files of it the guest may know at a time, which costs the host memory.
+    /// The most files of it that the guest may know at a time; each costs the host memory.
     pub files: u32,
 }
 
 impl Share {
-    /// What a guest of usual size gets along with: under 150 MiB of the host at the worst.
+    /// Enough for a guest of usual size; at most 150 MiB of the host's memory.
     pub const FILES: u32 = 400_000;
 }
 
-/// What a VM is made of.
+/// The description of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {
     /// Name of the VM, for process lists and logs.
@@ -84,27 +83,27 @@ pub struct VmSpec {
     pub cmdline: Vec<String>,
     /// Number of virtual CPUs from the start.
     pub vcpus: u32,
-    /// Number of virtual CPUs that the guest can have later, those included. QEMU's VMs
-    /// keep what they start with.
+    /// Number of virtual CPUs that the guest can have later, including those. VMs of QEMU keep
+    /// their number.
     pub max_vcpus: u32,
     /// Guest memory from the start.
     pub memory_mib: u32,
-    /// Memory that can be plugged later beyond that, a multiple of 128 MiB. QEMU's VMs
-    /// keep what they start with.
+    /// Memory that can be plugged later in addition, a multiple of 128 MiB. VMs of QEMU keep
+    /// their memory.
     pub hotplug_mib: u32,
-    /// Whether guest memory lies on the host's reserved huge pages.
+    /// Whether guest memory uses the host's reserved huge pages.
     pub hugepages: bool,
     /// Network namespace in which the VM's processes run.
     pub netns: Option<PathBuf>,
-    /// Directory of the cgroup (v2) in which they are born, where the host can do that.
+    /// Directory of the cgroup (v2) in which they start, if the host supports this.
     pub cgroup: Option<PathBuf>,
     /// The directory shared with the guest.
     pub share: Share,
-    /// Unix socket on which host programs reach the guest's vsock ports; with
-    /// `_<port>` appended, the socket on which they are reached. Its directory is all
-    /// that `rust-kata-vmm` sees of the VM's own, so nothing else should be in there.
+    /// Unix socket through which host programs connect to the guest's vsock ports; with
+    /// `_<port>` appended, the socket for connections from the guest. `rust-kata-vmm` can
+    /// access its directory, so no other files should be there.
     pub vsock_uds: PathBuf,
-    /// Which hypervisor to use.
+    /// The hypervisor to use.
     pub hypervisor: HypervisorKind,
     /// The `rust-kata-vmm` binary: a path, or a name looked up in `PATH`.
     pub vmm_binary: PathBuf,
@@ -115,8 +114,8 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
-    /// A VM with one CPU and 256 MiB of memory, without network, of programs in `PATH`.
-    /// Its vsock sockets are in `sockets` below `dir`. The fields can be changed.
+    /// A VM with one CPU and 256 MiB of memory, without network, with programs from `PATH`. Its
+    /// vsock sockets are in `sockets` below `dir`. The fields can be changed.
     pub fn new(dir: &Path, kernel: &Path, initrd: &Path, share: &Path) -> VmSpec {
         VmSpec {
             id: "vm".into(),
@@ -144,14 +143,14 @@ impl VmSpec {
         }
     }
 
-    /// Checks everything that can be checked before a process is started.
+    /// Makes all checks that are possible before a process is started.
     pub fn validate(self) -> Result<ValidSpec, SpecError> {
         check::validate(self)
     }
 }
 
-/// A [`VmSpec`] that was checked: paths exist, binaries are absolute, numbers fit
-/// this machine.
+/// A checked [`VmSpec`]: paths exist, binaries are absolute, numbers are valid for this
+/// machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidSpec(VmSpec);
 
@@ -167,18 +166,17 @@ impl ValidSpec {
         dir.unwrap_or_default()
     }
 
-    /// The kernel's command line: the words of every guest, `words`, and the spec's
-    /// own.
+    /// The kernel's command line: the words of every guest, `words`, and the words of the spec.
     pub fn kernel_command_line(&self, words: Vec<String>) -> String {
         let mut line = vec![
             "console=ttyS0".to_owned(),
             // A panic resets the machine at once, which ends the VM.
             "panic=-1".into(),
-            // Without it a prebuilt kernel spends most of its boot testing its ciphers
+            // Without this, a prebuilt kernel spends most of its boot testing its ciphers
             // (guest/README.md).
             "cryptomgr.notests".into(),
-            // To move a process to a cgroup, the kernel waits for a grace period of RCU:
-            // several ticks, unless it may hurry its processors.
+            // To move a process to a cgroup, the kernel waits for an RCU grace period, which
+            // takes several ticks unless it is expedited.
             "rcupdate.rcu_expedited=1".into(),
         ];
         line.extend(words);
@@ -219,11 +217,11 @@ pub enum SpecError {
     Path {
         /// Its part in the VM.
         what: &'static str,
-        /// Where it was looked for.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
-        /// What to do.
+        /// The remedy.
         cure: &'static str,
     },
 
@@ -234,11 +232,11 @@ pub enum SpecError {
     Kernel {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: &'static str,
     },
 
-    /// A Unix socket path would not fit.
+    /// The path of a Unix socket is too long.
     #[error(
         "socket path {path} is too long: {len} bytes of at most {max}; use a shorter state directory"
     )]
@@ -247,18 +245,18 @@ pub enum SpecError {
         path: PathBuf,
         /// Its length.
         len: usize,
-        /// What fits (unix(7) `sun_path`, room for the port suffix kept).
+        /// The limit (unix(7) `sun_path`, less the port suffix).
         max: usize,
     },
 
     /// Too little or too much memory.
     #[error("invalid guest memory of {given} MiB: expected {min} to {max} MiB on this host")]
     Memory {
-        /// As asked.
+        /// The requested memory.
         given: u32,
-        /// The least a guest boots with; depends on the image sizes.
+        /// The least memory for the boot; depends on the sizes of the images.
         min: u32,
-        /// What this host has.
+        /// The memory of this host.
         max: u32,
     },
 
@@ -266,10 +264,10 @@ pub enum SpecError {
     #[error("invalid hot-plug memory of {0} MiB: expected a multiple of 128 MiB, or 0 for none")]
     Hotplug(u32),
 
-    /// Fewer CPUs at most than at the start, or too many.
+    /// The maximum of CPUs is below the number at the start, or too high.
     #[error("invalid maximum of {given} vCPUs: expected {min} to {max}")]
     MaxVcpus {
-        /// As asked.
+        /// The requested maximum.
         given: u32,
         /// The number of CPUs from the start.
         min: u32,
@@ -280,37 +278,37 @@ pub enum SpecError {
     /// Too few or too many CPUs.
     #[error("invalid number of vCPUs {given}: expected 1 to {max} on this host")]
     Vcpus {
-        /// As asked.
+        /// The requested number.
         given: u32,
-        /// The most that make sense here.
+        /// The highest useful number on this host.
         max: u32,
     },
 
-    /// A word that would not survive on the kernel command line.
+    /// A word with characters that the kernel command line does not allow.
     #[error("invalid kernel command line word {0:?}: expected printable characters without spaces")]
     Cmdline(String),
 
-    /// The kernel command line would be cut off.
+    /// The kernel command line is too long.
     #[error("kernel command line is too long: {len} bytes of at most {max}")]
     CmdlineLength {
         /// Its length.
         len: usize,
-        /// The most that the kernel takes (x86 `COMMAND_LINE_SIZE`).
+        /// The longest line that the kernel accepts (x86 `COMMAND_LINE_SIZE`).
         max: usize,
     },
 
-    /// The share's tag cannot be put into the device's configuration.
+    /// The share's tag does not fit into the device's configuration.
     #[error("invalid share tag {0:?}: expected 1 to 36 characters of A-Z a-z 0-9 . _ -")]
     Tag(String),
 
-    /// A program is not there.
+    /// A program does not exist.
     #[error("{name} not found{place}: {cure}")]
     Binary {
         /// The program.
         name: String,
-        /// Where it was looked for.
+        /// The place where it was searched.
         place: &'static str,
-        /// How to get it.
+        /// The remedy.
         cure: &'static str,
     },
 }

@@ -12,13 +12,13 @@ use crate::probe::{self, KvmSupport};
 
 /// `sun_path` of unix(7), with its terminating zero.
 const SUN_PATH: usize = 108;
-/// What is appended to the vsock socket: `_` and a port of at most ten digits.
+/// The suffix of the vsock socket: `_` and a port of at most ten digits.
 const PORT_SUFFIX: usize = 11;
-/// A guest without an initrd to speak of boots with this.
+/// A guest with a very small initrd boots with this.
 const MIN_MEMORY_MIB: u32 = 64;
-/// What the built-in VMM's tables take.
+/// The limit of the built-in VMM's tables.
 const MAX_VCPUS: u32 = crate::machine::MAX_VCPUS;
-/// Linux plugs memory in blocks of at least this size on x86-64.
+/// The smallest block of memory that Linux plugs on x86-64.
 const HOTPLUG_MIB: u32 = 128;
 /// x86 `COMMAND_LINE_SIZE`, less the options that the backend adds.
 const MAX_CMDLINE: usize = 2048 - 512;
@@ -65,7 +65,7 @@ pub(super) fn validate(mut spec: VmSpec) -> Result<ValidSpec, SpecError> {
     Ok(ValidSpec(spec))
 }
 
-/// A host where the built-in VMM does it all need not have QEMU.
+/// A host whose VMs all use the built-in VMM does not need QEMU.
 fn needs_qemu(kind: HypervisorKind) -> bool {
     match kind {
         HypervisorKind::Qemu => true,
@@ -81,8 +81,8 @@ fn is_name(name: &str, max: usize) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Checks a directory and makes its path absolute, since the VM's processes have
-/// another working directory.
+/// Checks a directory and makes its path absolute, since the VM's processes have another
+/// working directory.
 fn directory(what: &'static str, path: &mut PathBuf, cure: &'static str) -> Result<(), SpecError> {
     let fail = |source| SpecError::Path {
         what,
@@ -98,7 +98,7 @@ fn directory(what: &'static str, path: &mut PathBuf, cure: &'static str) -> Resu
     Ok(())
 }
 
-/// Opens a file as the VM's processes will; returns its size.
+/// Opens a file as the VM's processes do; returns its size.
 fn readable(what: &'static str, path: &Path, cure: &'static str) -> Result<u64, SpecError> {
     File::open(path)
         .and_then(|file| file.metadata())
@@ -164,8 +164,8 @@ fn socket(path: &Path) -> Result<(), SpecError> {
     }
 }
 
-/// The images must fit well, since for a short time the unpacked kernel takes twice its size,
-/// when the initrd becomes a tmpfs.
+/// The images must fit well: for a short time, when the initrd becomes a tmpfs, they need twice
+/// their size.
 fn memory(given: u32, images: u64) -> Result<(), SpecError> {
     let images_mib = u32::try_from(images.div_ceil(1 << 20)).unwrap_or(u32::MAX / 2);
     let min = MIN_MEMORY_MIB.max(images_mib.saturating_mul(2));
@@ -190,7 +190,7 @@ fn host_memory_mib() -> u32 {
 
 fn vcpus(given: u32) -> Result<(), SpecError> {
     let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    // A little overcommit is harmless and lets one configuration serve many hosts.
+    // Some overcommit is harmless, and lets one configuration serve many hosts.
     let max = MAX_VCPUS.min(host.saturating_mul(4).max(8));
     if (1..=max).contains(&given) {
         Ok(())
@@ -215,7 +215,7 @@ fn cmdline(words: &[String]) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Finds a program: a path with a slash as it is, a bare name in `PATH`.
+/// Finds a program: a path with a slash is used as it is, a bare name is searched in `PATH`.
 fn binary(name: &Path, cure: &'static str) -> Result<PathBuf, SpecError> {
     let missing = |place| SpecError::Binary {
         name: name.display().to_string(),

@@ -1,8 +1,8 @@
-//! What validation accepts, and what it says of the rest.
+//! The specs that validation accepts, and its errors for others.
 
 use super::*;
 
-/// A directory with all that a valid spec needs, and the spec.
+/// Makes a directory with the files of a valid spec, and the spec.
 pub(crate) fn fixture() -> (tempfile::TempDir, VmSpec) {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().to_owned();

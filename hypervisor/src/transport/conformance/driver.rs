@@ -1,4 +1,4 @@
-//! What a driver does to a transport, whichever it is.
+//! The driver's actions on any transport.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -17,33 +17,32 @@ pub trait Driver: Sized {
     /// The features offered.
     fn offered(&mut self) -> u64;
 
-    /// Takes these features; whether the device goes along.
+    /// Accepts these features; returns whether the device agrees.
     fn negotiate(&mut self, features: u64) -> bool;
 
     /// Sets the addresses of a queue.
     fn set_up(&mut self, index: usize, rings: &Rings);
 
-    /// Has the queues that are set up served.
+    /// Starts the queues that are set up.
     fn run(&mut self);
 
-    /// Notifies of chains in a queue.
+    /// Notifies the device of chains in a queue.
     fn kick(&mut self, index: usize);
 
-    /// Waits for an interrupt of any kind; false if there was none.
+    /// Waits for an interrupt of any kind; returns false at the deadline.
     fn wait(&mut self, limit: Duration) -> bool;
 
-    /// Whether the device says that a ring is broken.
+    /// Whether the device has reported a broken ring.
     fn failed(&mut self) -> bool;
 
-    /// Reads the configuration space; `None` if the transport leaves it to the front
-    /// end.
+    /// Reads the configuration space; `None` if the transport leaves it to the front end.
     fn read_config(&mut self, offset: u32, len: usize) -> Option<Vec<u8>>;
 
     /// Writes to the configuration space.
     fn write_config(&mut self, offset: u32, data: &[u8]);
 
-    /// What changes with the configuration space; `None` if the transport does not
-    /// report it of changes.
+    /// The generation of the configuration space; `None` if the transport does not report
+    /// changes.
     fn generation(&mut self) -> Option<u32>;
 
     /// Resets the device.
@@ -55,11 +54,11 @@ pub trait Driver: Sized {
     /// Stops the queues, which keep their positions.
     fn pause(&mut self);
 
-    /// Goes on after a pause.
+    /// Continues after a pause.
     fn resume(&mut self);
 }
 
-/// Waits until one of the events is readable; false if none is in time.
+/// Waits until one of the events is readable; returns false at the deadline.
 pub fn wait_any<'fd>(events: impl Iterator<Item = BorrowedFd<'fd>>, limit: Duration) -> bool {
     let mut fds: Vec<_> = events
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))

@@ -1,4 +1,5 @@
-//! Guest memory: two regions of a memfd with a hole between them, and what lies where.
+//! Guest memory: two regions of a memfd with a hole between them, and the addresses of their
+//! contents.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestAddressSpace, GuestMemoryM
 
 use crate::virtio::Memory;
 
-/// Start, length and place in the file of each region.
+/// Start, length and file offset of each region.
 pub const REGIONS: [(u64, u64, u64); 2] = [(0, 8 << 20, 0), (12 << 20, 4 << 20, 8 << 20)];
-/// Where the hole begins.
+/// The start of the hole.
 pub const HOLE: u64 = 8 << 20;
-/// Where memory ends.
+/// The end of memory.
 pub const END: u64 = 16 << 20;
 
 /// Rings take the first megabytes, see [`Rings`](crate::virtio::testing::Rings).
@@ -20,7 +21,7 @@ pub const END: u64 = 16 << 20;
 pub const TABLES: u64 = 3 << 20;
 /// Buffers of requests.
 pub const BUFFERS: u64 = 4 << 20;
-/// Memory that only a device's own requests speak of.
+/// Memory for the device's own requests only.
 pub const POOL: u64 = 14 << 20;
 
 /// See the module.

@@ -119,7 +119,7 @@ impl Driver for MmioDriver {
     fn reset(&mut self) {
         self.put(registers::STATUS, 0);
         assert_eq!(self.get(registers::STATUS), 0);
-        // An interrupt of before.
+        // An earlier interrupt.
         let _ = self.irq.read();
     }
 

@@ -1,4 +1,4 @@
-//! One suite for every device on every transport.
+//! One test suite for every device on every transport.
 //!
 //! ```text
 //!   cases ──▶ Rig ──▶ Fixture: makes the device, knows one valid request
@@ -7,11 +7,11 @@
 //!                           VhostUserDriver ── socket ──▶ VhostUser ──┴▶ Watched ▶ Device
 //! ```
 //!
-//! The driver is a script and needs no kernel. Its memory is a memfd with a hole in the
-//! guest's addresses. A panic of a device's thread shows when its queue does not come
-//! back; a lost chain by the time that it takes; a spin by that of the processor.
+//! The driver is a script and needs no kernel. Its memory is a memfd with a hole in the guest's
+//! addresses. A panic of a device's thread is detected when its queue is not returned, a lost
+//! chain by a deadline, and a busy loop by its processor time.
 //!
-//! A device joins with a fixture and a line in the list below.
+//! A new device needs a fixture and a line in the list below.
 
 mod cases;
 mod driver;

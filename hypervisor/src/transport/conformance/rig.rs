@@ -1,4 +1,4 @@
-//! A device behind a transport, under a driver that can make valid requests.
+//! A device on a transport, with a driver that can make valid requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use super::shape::Shape;
 use super::watch::{Watch, Watched};
 use crate::virtio::testing::{Desc, INDIRECT, NEXT, Rings, WRITE};
 
-/// What must be bounded takes less, also on a busy machine.
+/// The deadline; operations are faster, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// Entries of the longest ring.
 const MAX_SIZE: u16 = 256;
-/// Rings of one life of the device, so that those of the next can lie elsewhere.
+/// The number of places for rings: after a reset, the rings get new addresses.
 const SLOTS: u64 = 16;
 
 /// A chain in memory.
 pub struct Placed {
     pub queue: usize,
     pub head: u16,
-    /// All descriptors but an indirect one.
+    /// All descriptors except an indirect one.
     pub descs: Vec<Desc>,
-    /// Where these are: a table's address and the first index in it.
+    /// Their place: a table's address and the first index in it.
     pub table: (u64, u16),
 }
 
@@ -39,12 +39,12 @@ pub struct Rig<F, D: Driver> {
     watch: Arc<Watch>,
     first: u16,
     sizes: Vec<u16>,
-    /// Where the next chain goes: its descriptor in each ring, its table, its bytes.
+    /// The place of the next chain: its descriptor in each ring, its table, its bytes.
     next_desc: Vec<u16>,
     next_table: u64,
     next_byte: u64,
     lives: u64,
-    /// The transport gave the device up, as it should.
+    /// The transport has given the device up, as it should.
     pub gone: bool,
 }
 
@@ -57,7 +57,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         rig
     }
 
-    /// A device that was not touched.
+    /// A device that has not been started.
     pub fn idle() -> Rig<F, D> {
         let mut fixture = F::new();
         let guest = Guest::new();
@@ -81,14 +81,14 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         }
     }
 
-    /// Negotiates, sets the queues up and has the device serve them.
+    /// Negotiates features, sets the queues up and starts them.
     pub fn start(&mut self, features: u64) {
         self.prepare(features);
         self.driver.run();
         self.hello();
     }
 
-    /// All that comes before `DRIVER_OK`.
+    /// All steps before `DRIVER_OK`.
     pub fn prepare(&mut self, features: u64) {
         assert!(features >> VIRTIO_F_VERSION_1 & 1 == 1);
         assert!(self.driver.negotiate(features), "{features:#x} refused");
@@ -105,7 +105,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         }
     }
 
-    /// Has queues begin at this index from now on.
+    /// Sets the start index of queues from now on.
     pub fn begin_at(&mut self, first: u16) {
         self.first = first;
         self.watch.begin_at(first);
@@ -125,7 +125,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         }
     }
 
-    /// Resets and looks whether all came to a good end.
+    /// Resets the device and checks that all its threads have ended well.
     pub fn reset(&mut self) {
         let start = Instant::now();
         self.driver.reset();
@@ -133,15 +133,14 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         assert_eq!(self.watch.lost(), 0, "a thread of the device panicked");
     }
 
-    /// Resets, and shows that the device works.
+    /// Resets the device, and checks that it works.
     pub fn recover(&mut self) {
         self.reset();
         self.start(self.features);
         self.works();
     }
 
-    /// Waits until the device's threads have done all that they do by themselves, and
-    /// forgets interrupts.
+    /// Waits until the device's threads are idle, and discards interrupts.
     pub fn calm(&mut self) {
         self.driver.pause();
         self.driver.resume();
@@ -180,7 +179,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         placed
     }
 
-    /// Lays the next chains out over those of before.
+    /// Places the next chains over the previous ones.
     pub fn begin(&mut self) {
         self.next_desc.fill(0);
         self.next_table = TABLES;
@@ -289,7 +288,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         }
     }
 
-    /// Waits until the device has done what it can, or gave up; whether it gave up.
+    /// Waits until the device is idle or has given up; returns whether it has given up.
     pub fn wait_until_idle(&mut self) -> bool {
         loop {
             for rings in &mut self.queues {
@@ -297,7 +296,7 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
                 rings.interrupt_after(0);
             }
             if self.queues.iter_mut().any(|rings| rings.used().is_some()) {
-                // That one may have come before the wish for an interrupt was seen.
+                // The chain may have come before the request for an interrupt was seen.
                 continue;
             }
             let outstanding: Vec<_> = self.queues.iter().map(Rings::outstanding).collect();
@@ -311,14 +310,14 @@ impl<F: Fixture, D: Driver> Rig<F, D> {
         }
     }
 
-    /// Waits until the device gives a ring up.
+    /// Waits until the device gives up a ring.
     pub fn wait_failed(&mut self) {
         while !self.driver.failed() {
             self.wait("the device to give up");
         }
     }
 
-    /// Whether a queue has no room for a few more chains.
+    /// Whether a queue lacks room for a few more chains.
     pub fn is_full(&self) -> bool {
         let full = |rings: &Rings| rings.outstanding() + 8 > rings.size();
         self.queues.iter().any(full)

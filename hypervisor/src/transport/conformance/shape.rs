@@ -1,12 +1,12 @@
-//! How a chain is laid out in descriptors, which is the driver's choice (virtio 1.2
-//! §2.7.4.1) and must not matter to the device.
+//! The layout of a chain in descriptors. The driver may choose it (virtio 1.2 §2.7.4.1), and it
+//! must not matter to the device.
 
-/// Into which descriptors the bytes go.
+/// The division of the bytes into descriptors.
 #[derive(Debug, Clone, Copy)]
 pub enum Split {
     /// One buffer to read and one to write.
     Whole,
-    /// Two for each, cut after so many bytes.
+    /// Two for each, cut after this many bytes.
     At(usize),
     /// One for each byte.
     Bytes,
@@ -16,7 +16,7 @@ pub enum Split {
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub split: Split,
-    /// Whether the descriptors are in a table of their own.
+    /// Whether the descriptors are in a separate table.
     pub indirect: bool,
 }
 

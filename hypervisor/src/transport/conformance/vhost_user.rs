@@ -1,5 +1,5 @@
-//! The driver behind a vhost-user front end: it speaks the protocol through the vhost
-//! crate, as QEMU does on behalf of its guest.
+//! The driver behind a vhost-user front end, which uses the vhost crate. QEMU is such a front
+//! end for its guest.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use super::guest::{Guest, REGIONS};
 use crate::virtio::Device;
 use crate::virtio::testing::Rings;
 
-/// The front end has guest memory at another address.
+/// The address of guest memory in the front end.
 const USER: u64 = 0x7000_0000;
 
 struct Vring {
@@ -53,7 +53,7 @@ impl VhostUserDriver {
         front.set_vring_kick(index, &vring.kick).unwrap();
     }
 
-    /// Waits until the back end has carried out its requests.
+    /// Waits until the back end has executed its requests.
     fn sync(&self) {
         self.front.get_features().unwrap();
     }
@@ -136,7 +136,7 @@ impl Driver for VhostUserDriver {
     fn wait(&mut self, limit: Duration) -> bool {
         let events = self.vrings.iter().flat_map(|vring| {
             [&vring.call, &vring.error].map(|event| {
-                // SAFETY: the descriptor is open as long as `vring` is borrowed.
+                // SAFETY: the descriptor is open while `vring` is borrowed.
                 unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
             })
         });
@@ -169,7 +169,7 @@ impl Driver for VhostUserDriver {
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {
-        // Refused where the protocol's feature is missing.
+        // Refused if the protocol feature is missing.
         let flags = VhostUserConfigFlags::WRITABLE;
         let _ = self.front.set_config(offset, flags, data);
     }

@@ -1,5 +1,5 @@
-//! A device that is watched: every queue that is started must come back. Its queues
-//! begin where a test wants them to.
+//! A watched device: every started queue must be returned. Tests can choose the start index of
+//! its queues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ pub struct Watched {
     watch: Arc<Watch>,
 }
 
-/// What is seen of the device.
+/// The observations of the device.
 #[derive(Default)]
 pub struct Watch {
-    /// Queues that did not come back, which happens when a thread panics.
+    /// Queues that were not returned, which happens when a thread panics.
     lost: AtomicUsize,
-    /// The index at which queues begin that would begin at 0.
+    /// The start index of queues that would start at 0.
     first: AtomicU16,
 }
 

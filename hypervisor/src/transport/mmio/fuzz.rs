@@ -1,4 +1,4 @@
-//! The registers under a fuzzer, with a device behind them that checks its transport.
+//! A fuzz target for the registers, with a device that checks its transport.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use super::{Mmio, read_empty};
 use crate::event::EventFd;
 use crate::fuzz::{Driver, Plain, Script, drive_memory};
 
-/// Most accesses go where there are registers.
+/// Most accesses use the offsets of registers.
 const OFFSETS: [u64; 32] = [
     registers::MAGIC_VALUE,
     registers::DEVICE_ID,
@@ -47,7 +47,7 @@ thread_local! {
     static DRIVER: RefCell<Driver> = RefCell::new(Driver::new(1));
 }
 
-/// The registers of a device: accesses of any kind, in any order.
+/// The registers of a device: arbitrary accesses, in any order.
 pub fn mmio(bytes: &[u8]) {
     DRIVER.with_borrow_mut(|driver| {
         let mut script = Script::new(bytes);
@@ -69,7 +69,7 @@ pub fn mmio(bytes: &[u8]) {
     });
 }
 
-/// What every driver begins with, up to FEATURES_OK.
+/// The first steps of every driver, up to FEATURES_OK.
 fn bring_up(mmio: &mut Mmio) {
     let mut write = |offset, value: u32| mmio.write(offset, &value.to_le_bytes());
     let mut value = 0;
@@ -103,7 +103,7 @@ fn access(mmio: &mut Mmio, driver: &mut Driver, script: &mut Script<'_>) {
         2 => mmio.resume(),
         3 => drive_memory(driver, script),
         4 if offset == registers::STATUS => {
-            // The next bit, as a good driver sets it.
+            // The next bit, as a correct driver sets it.
             let now = mmio.status();
             let next = match now {
                 0 => status::ACKNOWLEDGE,

@@ -1,10 +1,9 @@
-//! The state that the vCPUs share with the threads of the device: the interrupt and
-//! the status.
+//! The state that the vCPUs share with the threads of the device: the interrupt and the status.
 //!
-//! There is no lock. A thread of the device first says what happened, then looks
-//! whether the driver listens (`DRIVER_OK`); the driver's vCPU first sets `DRIVER_OK`,
-//! then looks whether something happened. So nothing is lost between the two, and a
-//! vCPU may wait for a thread that is just raising the interrupt.
+//! There is no lock. A thread of the device first records the event, then checks whether the
+//! driver listens (`DRIVER_OK`); the driver's vCPU first sets `DRIVER_OK`, then checks for an
+//! event. So no event is lost, and a vCPU may wait for a thread that is just raising the
+//! interrupt.
 
 use std::io;
 use std::sync::Arc;
@@ -55,13 +54,13 @@ impl InterruptLine {
         self.pending.fetch_and(!bits, SeqCst);
     }
 
-    /// Nothing is pending and no status set any more.
+    /// Clears pending interrupts and the status.
     pub fn reset(&self) {
         self.status.store(0, SeqCst);
         self.pending.store(0, SeqCst);
     }
 
-    /// virtio 1.2 §2.1.2: the device is of no use until it is reset.
+    /// virtio 1.2 §2.1.2: the device does not work until it is reset.
     pub fn fail(&self) {
         self.status.fetch_or(status::NEEDS_RESET, SeqCst);
         self.raise(interrupt::CONFIG);

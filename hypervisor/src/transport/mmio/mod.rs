@@ -6,12 +6,12 @@
 //!        ◀── irqfd ── InterruptLine ◀─── Interrupt ──────────────── its threads
 //! ```
 //!
-//! It does not use KVM: the machine passes the vCPUs' accesses to it, and connects the
-//! kicks to the notify register and the interrupt's event to the guest.
+//! It does not use KVM: the machine passes the vCPUs' accesses to it, and connects the kicks to
+//! the notify register and the interrupt's event to the guest.
 //!
-//! The driver is hostile. What it writes at a wrong time or in a wrong way changes
-//! nothing and is logged, a few times only. A queue that cannot be served, or that it
-//! breaks later, ends in `DEVICE_NEEDS_RESET`.
+//! The driver is hostile. Invalid writes, or writes at a wrong time, have no effect; the first
+//! few are logged. If a queue cannot be served, or the driver breaks it later, the device
+//! reports `DEVICE_NEEDS_RESET`.
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
@@ -34,16 +34,15 @@ use registers::status;
 
 pub use registers::QUEUE_NOTIFY;
 
-/// The room that one device takes in the guest's address space.
+/// The size of one device in the guest's address space.
 pub const SLOT_SIZE: u64 = 0x1000;
 
-/// The configuration space of any device we serve is smaller.
+/// The configuration spaces of all devices are smaller.
 const MAX_CONFIG: usize = 256;
-/// Complaints about one driver that are logged.
+/// The most warnings that are logged for one driver.
 const MAX_WARNINGS: u32 = 16;
 
-/// What a slot without a device answers: device id 0 makes the driver ignore it
-/// (§4.2.2.1).
+/// The answer of a slot without a device: device id 0 makes the driver ignore it (§4.2.2.1).
 pub fn read_empty(offset: u64, data: &mut [u8]) {
     data.fill(0);
     let value = match offset {
@@ -66,11 +65,11 @@ pub struct Mmio {
     kicks: Vec<EventFd>,
     device_features_sel: u32,
     driver_features_sel: u32,
-    /// Wider than the offered features, so that it shows if a driver takes more.
+    /// Wider than the offered features, to detect a driver that accepts more.
     driver_features: u128,
     queue_sel: u32,
     generation: u32,
-    /// The configuration space when its generation was last read.
+    /// The configuration space at the last read of its generation.
     seen_config: [u8; MAX_CONFIG],
     paused: bool,
     warnings: u32,
@@ -108,8 +107,8 @@ impl Mmio {
         Ok(mmio)
     }
 
-    /// What to write to when the driver writes a queue's index to [`QUEUE_NOTIFY`]: one
-    /// event for each queue.
+    /// The events to write to when the driver writes a queue's index to [`QUEUE_NOTIFY`], one
+    /// for each queue.
     pub fn kicks(&self) -> &[EventFd] {
         &self.kicks
     }
@@ -119,7 +118,7 @@ impl Mmio {
         self.device.kind()
     }
 
-    /// The device, for operations of its own.
+    /// The device, for its own operations.
     pub fn device_mut(&mut self) -> &mut dyn Device {
         &mut *self.device
     }
@@ -129,7 +128,7 @@ impl Mmio {
         self.line.status()
     }
 
-    /// Whether the device waits for the driver to reset it, after an error.
+    /// Whether the device waits for a reset by the driver, after an error.
     pub fn needs_reset(&self) -> bool {
         self.line.has_status(status::NEEDS_RESET)
     }
@@ -144,20 +143,20 @@ impl Mmio {
         }
     }
 
-    /// Goes on after [`pause`](Mmio::pause).
+    /// Continues after [`pause`](Mmio::pause).
     pub fn resume(&mut self) {
         self.paused = false;
         self.serve_waiting();
     }
 
-    /// The driver reads `data.len()` bytes at `offset` in the slot.
+    /// A read by the driver of `data.len()` bytes at `offset` in the slot.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(offset) = config_offset(offset) {
             self.device.read_config(offset, data);
             return;
         }
-        // §4.2.2.2: registers are accessed by words.
+        // §4.2.2.2: registers are accessed as words.
         let Ok(word) = <&mut [u8; 4]>::try_from(data) else {
             return self.warn(format_args!("reads a part of register {offset:#x}"));
         };
@@ -180,10 +179,10 @@ impl Mmio {
         *word = value.to_le_bytes();
     }
 
-    /// The driver writes `data` at `offset` in the slot.
+    /// A write by the driver of `data` at `offset` in the slot.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         if let Some(offset) = config_offset(offset) {
-            // §3.1.1: not before the features are settled.
+            // §3.1.1: only after the negotiation of features.
             if self.line.has_status(status::FEATURES_OK) {
                 self.device.write_config(offset, data);
             } else {
@@ -237,12 +236,12 @@ impl Mmio {
         }
     }
 
-    /// §3.1.1: the driver's way through the status bits.
+    /// §3.1.1: the driver's steps through the status bits.
     fn set_status(&mut self, value: u32) {
         if value == 0 {
             return self.reset();
         }
-        // A driver writes back what it read, with a bit more.
+        // A driver writes back the read value with an added bit.
         let mut value = value & !status::NEEDS_RESET;
         let now = self.line.status() & !status::NEEDS_RESET;
         let order = [
@@ -283,7 +282,7 @@ impl Mmio {
         for index in 0..self.queues.len() {
             self.stop(index);
             self.queues[index] = QueueRegisters::new(self.queues[index].max);
-            // A kick of the past must not be one of the future.
+            // Discard an old kick.
             let _ = self.kicks[index].read();
         }
         self.device.reset();
@@ -314,7 +313,7 @@ impl Mmio {
                 self.reset_queue(index);
             }
             registers::QUEUE_RESET => self.warn(format_args!("resets queue {index}")),
-            // §4.2.2.2: a queue that is ready is not changed.
+            // §4.2.2.2: a ready queue cannot be changed.
             _ if self.queues[index].ready => {
                 self.warn(format_args!("changes queue {index} while it is ready"));
             }
@@ -342,7 +341,7 @@ impl Mmio {
         self.queues[index] = QueueRegisters::new(self.queues[index].max);
     }
 
-    /// Has the device serve what may be served.
+    /// Starts the queues that may be served.
     fn serve_waiting(&mut self) {
         if self.paused || !self.line.has_status(status::DRIVER_OK) {
             return;
@@ -370,7 +369,7 @@ impl Mmio {
             .start_queue(index, queue, self.mem.clone(), kick, call)
     }
 
-    /// Takes queue `index` out of its present state, with its positions.
+    /// Takes queue `index` out of its state, with its positions.
     fn stop(&mut self, index: usize) -> Option<Queue> {
         match std::mem::take(&mut self.queues[index].state) {
             QueueState::Nowhere => None,
@@ -395,16 +394,16 @@ impl Mmio {
         let index = index as usize;
         match self.queues.get(index) {
             Some(queue) if queue.ready => {
-                // A counter that is full is a kick as well.
+                // A full counter counts as a kick.
                 let _ = self.kicks[index].write(1);
             }
             _ => self.warn(format_args!("notifies of queue {index}")),
         }
     }
 
-    /// Changes whenever the configuration was seen to change (§2.5.1). Looking is better
-    /// than counting the device's signals: the driver would trust what it reads between
-    /// a change and its signal.
+    /// Changes at each observed change of the configuration (§2.5.1). The comparison is better
+    /// than a count of the device's signals: between a change and its signal, the driver would
+    /// trust an old value.
     fn config_generation(&mut self) -> u32 {
         let mut config = [0; MAX_CONFIG];
         self.device.read_config(0, &mut config);
@@ -429,7 +428,7 @@ fn config_offset(offset: u64) -> Option<usize> {
     Some(usize::try_from(offset).unwrap_or(usize::MAX))
 }
 
-/// The word of the features that is selected.
+/// The selected word of the features.
 fn half(features: u64, select: u32) -> u32 {
     match select {
         0 => features as u32,

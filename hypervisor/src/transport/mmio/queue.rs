@@ -8,7 +8,7 @@ use super::registers;
 /// Whether the device serves the queue.
 #[derive(Default)]
 pub(super) enum QueueState {
-    /// The driver did not make the queue ready, or it cannot be served.
+    /// The driver has not made the queue ready, or it cannot be served.
     #[default]
     Nowhere,
     /// Ready, but not served before `DRIVER_OK` or during a pause. Keeps its positions.
@@ -44,7 +44,7 @@ impl QueueRegisters {
         }
     }
 
-    /// The driver writes to one of the registers that describe the queue.
+    /// A write by the driver to a register that describes the queue.
     pub fn write(&mut self, offset: u64, value: u32) {
         match offset {
             registers::QUEUE_NUM => self.size = value,
@@ -69,7 +69,7 @@ impl QueueRegisters {
         }
     }
 
-    /// The queue that the registers describe, at its beginning.
+    /// The queue that the registers describe, at its start.
     pub fn queue(&self, event_idx: bool) -> Result<Queue, virtio_queue::Error> {
         let size = u16::try_from(self.size)
             .ok()

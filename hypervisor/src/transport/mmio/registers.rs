@@ -1,4 +1,4 @@
-//! The register map, virtio 1.2 §4.2.2. Names are those of the specification.
+//! The register map, virtio 1.2 §4.2.2, with the names of the specification.
 
 /// "virt".
 pub const MAGIC: u32 = 0x7472_6976;
@@ -19,8 +19,8 @@ pub const QUEUE_SEL: u64 = 0x030;
 pub const QUEUE_NUM_MAX: u64 = 0x034;
 pub const QUEUE_NUM: u64 = 0x038;
 pub const QUEUE_READY: u64 = 0x044;
-/// Where the driver writes the index of a queue with new chains. A VMM has the kernel
-/// turn the write into a kick of that queue.
+/// The driver writes the index of a queue with new chains here. A VMM makes the kernel turn the
+/// write into a kick of that queue.
 pub const QUEUE_NOTIFY: u64 = 0x050;
 pub const INTERRUPT_STATUS: u64 = 0x060;
 pub const INTERRUPT_ACK: u64 = 0x064;
@@ -36,7 +36,7 @@ pub const SHM_LEN_LOW: u64 = 0x0b0;
 pub const SHM_BASE_HIGH: u64 = 0x0bc;
 pub const QUEUE_RESET: u64 = 0x0c0;
 pub const CONFIG_GENERATION: u64 = 0x0fc;
-/// The configuration space of the device begins here.
+/// The start of the device's configuration space.
 pub const CONFIG: u64 = 0x100;
 
 /// Bits of the Status register (§2.1).
@@ -47,7 +47,7 @@ pub mod status {
     pub const FEATURES_OK: u32 = 8;
     pub const NEEDS_RESET: u32 = 64;
     pub const FAILED: u32 = 128;
-    /// What a driver may set.
+    /// The bits that a driver may set.
     pub const SETTABLE: u32 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED;
 }
 

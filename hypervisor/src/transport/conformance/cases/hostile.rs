@@ -1,4 +1,4 @@
-//! Requests with one thing wrong.
+//! Requests with one error.
 
 use super::super::driver::Driver;
 use super::super::fixtures::Fixture;
@@ -7,7 +7,7 @@ use super::super::rig::Rig;
 use super::super::shape::{Shape, Split};
 use crate::virtio::testing::{Desc, INDIRECT, NEXT, WRITE};
 
-/// One way to spoil a descriptor; `size` is that of the ring, `index` the descriptor's.
+/// A way to make a descriptor invalid; `size` is that of the ring, `index` the descriptor's.
 type Spoil = fn(desc: Desc, index: u16, size: u16) -> Desc;
 
 const SPOILS: &[(&str, Spoil)] = &[
@@ -77,7 +77,7 @@ pub fn bad_descriptors<F: Fixture, D: Driver>() {
     }
 }
 
-/// Spoils descriptor `place` of a chain in every way; false if there is none.
+/// Makes descriptor `place` of a chain invalid in every way; false if it does not exist.
 fn spoil_all<F: Fixture, D: Driver>(
     rig: &mut Rig<F, D>,
     shape: Shape,
@@ -122,7 +122,7 @@ fn spoil_all<F: Fixture, D: Driver>(
     true
 }
 
-/// Says what was being done when a test fails.
+/// Prints the current step when a test fails.
 pub struct Note(pub String);
 
 impl Drop for Note {
@@ -133,8 +133,8 @@ impl Drop for Note {
     }
 }
 
-/// A ring that breaks the rules is no longer served, which the device reports; and the
-/// device works after a reset.
+/// A ring that breaks the rules is no longer served, and the device reports this; the device
+/// works after a reset.
 pub fn broken_rings<F: Fixture, D: Driver>() {
     type Break = fn(&mut crate::virtio::testing::Rings);
     let breaks: [(&str, Break); 5] = [
@@ -153,7 +153,7 @@ pub fn broken_rings<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for (what, break_it) in breaks {
         let note = Note(what.into());
-        // A request goes before, so that a device which waits for one looks.
+        // A valid request comes first, so that a waiting device reads the ring.
         let request = rig.fixture.request(&rig.guest);
         let queue = request.last().unwrap().queue;
         rig.offer_all(&request, Shape::PLAIN);
@@ -165,7 +165,7 @@ pub fn broken_rings<F: Fixture, D: Driver>() {
     }
 }
 
-/// One chain offered twice, and more chains offered than there are descriptors.
+/// A chain is offered twice, and more chains are offered than there are descriptors.
 pub fn heads_offered_again<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     let request = rig.fixture.request(&rig.guest);

@@ -1,4 +1,4 @@
-//! A device that has nothing to do costs nothing.
+//! An idle device uses no processor time.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use super::super::shape::Shape;
 use super::random;
 use crate::virtio::testing::NEXT;
 
-/// Set in the process that runs a test alone.
+/// Set in a process that runs a single test.
 const ALONE: &str = "RUST_KATA_CONFORMANCE_ALONE";
-/// How long the device is observed, and the processor time that it may take: little enough to
-/// find a busy loop on a busy machine.
+/// The time of the observation, and the limit of processor time: low enough to detect a busy
+/// loop on a busy machine.
 const LOOK: Duration = Duration::from_millis(100);
 const ALLOWED: Duration = Duration::from_millis(5);
 
-/// A device rests when nothing is there for it, or nothing but nonsense.
+/// A device is idle without requests, and with invalid requests only.
 ///
-/// Processor time is known of whole processes only, so this runs in one of its own:
-/// `test` is the full name of the test.
+/// Processor time is known only for whole processes, so this runs in a separate one: `test` is
+/// the full name of the test.
 pub fn device_rests<F: Fixture, D: Driver>(test: &str) {
     if std::env::var_os(ALONE).is_none() {
         let (_, name) = test.split_once("::").unwrap();
@@ -43,7 +43,7 @@ pub fn device_rests<F: Fixture, D: Driver>(test: &str) {
     rests("at its start");
     rig.works();
     rests("after a request");
-    // A loop, which leaves the device with the next to look for.
+    // A loop: after it, the device looks for the next chain.
     for index in 0..rig.queues.len() {
         let rings = &mut rig.queues[index];
         rings.descriptor(0, (0, 0, NEXT, 0));

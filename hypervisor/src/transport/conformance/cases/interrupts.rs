@@ -1,4 +1,4 @@
-//! Interrupts and kicks that are not wanted, virtio 1.2 §2.7.7 and §2.7.10.
+//! Suppressed interrupts and kicks, virtio 1.2 §2.7.7 and §2.7.10.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 /// Flag of the available ring.
 const NO_INTERRUPT: u16 = 1;
 
-/// Makes a request and looks for its end without an interrupt.
+/// Makes a request and polls for its end, without an interrupt.
 fn request_unheard<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) {
     let chains = rig.fixture.request(&rig.guest);
     let placed = rig.offer_all(&chains, Shape::PLAIN);
@@ -25,7 +25,7 @@ fn request_unheard<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) {
             std::thread::yield_now();
         }
     }
-    // The device's threads have ended: no interrupt is still to come.
+    // The device's threads have ended: no further interrupt can come.
     rig.driver.pause();
     rig.driver.resume();
 }
@@ -34,7 +34,7 @@ fn interrupted<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) -> bool {
     rig.driver.wait(Duration::ZERO)
 }
 
-/// The flag of the available ring keeps interrupts away.
+/// The flag of the available ring suppresses interrupts.
 pub fn interrupts_can_be_suppressed<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     let features = rig.features & !EVENT_IDX;
@@ -56,8 +56,7 @@ pub fn interrupts_can_be_suppressed<F: Fixture, D: Driver>() {
     }
 }
 
-/// With event indices, an interrupt comes with the chain that was asked for:
-/// the third request's.
+/// With event indices, an interrupt comes with the requested chain: that of the third request.
 pub fn event_index_selects_the_interrupt<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     if rig.features & EVENT_IDX == 0 {
@@ -77,7 +76,7 @@ pub fn event_index_selects_the_interrupt<F: Fixture, D: Driver>() {
     }
 }
 
-/// A kick is needed only when the device asked for one.
+/// A kick is needed only when the device has requested one.
 pub fn kicks_only_when_asked_for<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for features in [rig.features, rig.features & !EVENT_IDX] {

@@ -1,4 +1,4 @@
-//! Requests laid out in every way that a driver may choose.
+//! Requests in every layout that a driver may choose.
 
 use super::super::driver::Driver;
 use super::super::fixtures::Fixture;
@@ -21,7 +21,7 @@ fn every_split<F: Fixture, D: Driver>(indirect: bool) {
         cut += 1;
     }
 
-    // A chain may have as many descriptors as the ring, and a ring that many in all.
+    // A chain may have as many descriptors as the ring, and so may all chains together.
     let split = Split::Bytes;
     let room = rig.queues.iter().map(|rings| rings.size()).min().unwrap();
     for _ in 0..F::KINDS {
@@ -38,17 +38,17 @@ fn every_split<F: Fixture, D: Driver>(indirect: bool) {
     }
 }
 
-/// Boundaries of descriptors may be anywhere.
+/// Descriptors may end at any byte.
 pub fn chains_split_anywhere<F: Fixture, D: Driver>() {
     every_split::<F, D>(false);
 }
 
-/// So may those of indirect descriptors.
+/// Indirect descriptors may do so, too.
 pub fn indirect_chains_split_anywhere<F: Fixture, D: Driver>() {
     every_split::<F, D>(true);
 }
 
-/// The rings are gone round several times, and their indices go past their end.
+/// The rings wrap several times, and so do their indices.
 pub fn rings_wrap<F: Fixture, D: Driver>() {
     const AT_ONCE: usize = 8;
     let mut rig = Rig::<F, D>::new();

@@ -1,18 +1,18 @@
-//! Start, pause and reset, with requests on their way.
+//! Start, pause and reset during requests.
 
 use super::super::driver::Driver;
 use super::super::fixtures::{Chain, Fixture};
 use super::super::rig::Rig;
 use super::super::shape::Shape;
 
-/// As many requests as the rings take, but no more than a few.
+/// As many requests as the rings can hold, up to a small limit.
 fn many<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) -> Vec<Chain> {
     (0..8)
         .flat_map(|_| rig.fixture.request(&rig.guest))
         .collect()
 }
 
-/// Nothing is served before `DRIVER_OK`; what was offered before is served then.
+/// No request is served before `DRIVER_OK`; earlier requests are served then.
 pub fn requests_wait_for_driver_ok<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::idle();
     let features = rig.driver.offered();
@@ -34,7 +34,7 @@ pub fn requests_wait_for_driver_ok<F: Fixture, D: Driver>() {
     rig.works();
 }
 
-/// A reset ends requests that are being served, and the device works afterwards.
+/// A reset ends requests in flight, and the device works afterwards.
 pub fn reset_in_the_middle_of_requests<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for round in 0..24 {
@@ -48,7 +48,7 @@ pub fn reset_in_the_middle_of_requests<F: Fixture, D: Driver>() {
         let old: Vec<_> = rig.queues.iter().map(|rings| rings.used_index()).collect();
         let queues = std::mem::take(&mut rig.queues);
 
-        // The new rings are elsewhere.
+        // The new rings have other addresses.
         rig.start(rig.features);
         rig.works();
 
@@ -99,7 +99,7 @@ pub fn pause_keeps_requests<F: Fixture, D: Driver>() {
         let answers = rig.collect(&placed);
         rig.fixture.check(&rig.guest, &answers);
     }
-    // With requests on their way.
+    // With requests in flight.
     for _ in 0..5 {
         let chains = many(&mut rig);
         let placed = rig.offer_all(&chains, Shape::PLAIN);

@@ -1,4 +1,4 @@
-//! What every device must do on every transport.
+//! The rules that every device must follow on every transport.
 
 pub mod hostile;
 pub mod idle;

@@ -6,7 +6,7 @@ use super::super::driver::Driver;
 use super::super::fixtures::Fixture;
 use super::super::rig::{LIMIT, Rig};
 
-/// The device works with each of its features, alone and all together.
+/// The device works with each feature alone, and with all of them.
 pub fn any_features_do<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::idle();
     let offered = rig.driver.offered();
@@ -20,7 +20,7 @@ pub fn any_features_do<F: Fixture, D: Driver>() {
     }
 }
 
-/// A feature that is not offered cannot be had.
+/// A feature that is not offered is refused.
 pub fn no_other_features_do<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::idle();
     let offered = rig.driver.offered();
@@ -34,7 +34,7 @@ pub fn no_other_features_do<F: Fixture, D: Driver>() {
     rig.works();
 }
 
-/// The configuration space reads the same in all widths, and ends in zeroes.
+/// The configuration space reads the same with all widths, and as zeroes after its end.
 pub fn config_space_is_readable<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     let Some(whole) = rig.driver.read_config(0, 128) else {
@@ -55,7 +55,7 @@ pub fn config_space_is_readable<F: Fixture, D: Driver>() {
     }
 }
 
-/// Writes to the configuration space do no harm, at any offset.
+/// Writes to the configuration space are harmless, at any offset.
 pub fn config_space_stands_writes<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for offset in (0..300).chain([0x7ff, 0xdf0]) {
@@ -66,7 +66,7 @@ pub fn config_space_stands_writes<F: Fixture, D: Driver>() {
     rig.recover();
 }
 
-/// A change of the configuration space raises an interrupt and shows in its generation.
+/// A change of the configuration space raises an interrupt and changes its generation.
 pub fn config_changes_are_signalled<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for _ in 0..3 {

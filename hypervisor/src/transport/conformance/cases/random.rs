@@ -1,4 +1,4 @@
-//! Rings full of nonsense, some of it close to sense.
+//! Rings with random content, some of it almost valid.
 
 use super::super::driver::Driver;
 use super::super::fixtures::Fixture;
@@ -8,7 +8,7 @@ use super::hostile::Note;
 use crate::virtio::testing::Desc;
 
 const RINGS: u64 = 10_000;
-/// Descriptors that are written for each ring.
+/// The number of descriptors written for each ring.
 const DESCS: u16 = 16;
 
 /// splitmix64.
@@ -76,7 +76,7 @@ pub fn malformed_rings<F: Fixture, D: Driver>() {
     let mut rig = Rig::<F, D>::new();
     for seed in 0..RINGS {
         let note = Note(format!("seed {seed}"));
-        // Only sometimes, since it costs a reset: writing to the rings themselves.
+        // Writes to the rings themselves are rare, since each requires a reset.
         let wild = seed % 100 == 0;
         let broken = fill_rings(&mut rig, seed, wild);
         if wild || broken || rig.wait_until_idle() || rig.is_full() {
@@ -91,7 +91,7 @@ pub fn malformed_rings<F: Fixture, D: Driver>() {
     rig.recover();
 }
 
-/// A few rings that do not break the rules of the ring.
+/// A few rings that follow the rules of the ring.
 pub fn some_rings<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) {
     for seed in RINGS..RINGS + 10 {
         if fill_rings(rig, seed, false) || rig.wait_until_idle() {
@@ -100,7 +100,7 @@ pub fn some_rings<F: Fixture, D: Driver>(rig: &mut Rig<F, D>) {
     }
 }
 
-/// Writes random buffers and rings; true if a ring is broken on purpose.
+/// Writes random buffers and rings; true if a ring was broken on purpose.
 fn fill_rings<F: Fixture, D: Driver>(rig: &mut Rig<F, D>, seed: u64, wild: bool) -> bool {
     let mut random = Random(seed);
     fill_buffers(rig, &mut random);
@@ -130,7 +130,7 @@ fn fill_buffers<F: Fixture, D: Driver>(rig: &mut Rig<F, D>, random: &mut Random)
     rig.guest.write(BUFFERS, &bytes);
 }
 
-/// Offers a few chains of random descriptors; true if the ring is broken on purpose.
+/// Offers a few chains of random descriptors; true if the ring was broken on purpose.
 fn fill_ring<F: Fixture, D: Driver>(
     rig: &mut Rig<F, D>,
     queue: usize,

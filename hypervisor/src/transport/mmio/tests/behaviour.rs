@@ -39,7 +39,7 @@ fn offered_features_are_accepted_and_passed_to_the_device() {
     fixture.offer(VERSION_1 | EVENT_IDX | RING_RESET);
 
     assert!(fixture.accepted());
-    // Ring reset is the transport's own.
+    // The ring reset feature belongs to the transport.
     let events = [Event::Reset, Event::Features(VERSION_1 | EVENT_IDX)];
     assert_eq!(fixture.events(), events);
     fixture.put(registers::DRIVER_FEATURES, 0);
@@ -58,7 +58,7 @@ fn other_features_are_not_accepted() {
         assert_eq!(fixture.get(registers::STATUS), 3, "{features:#x}");
     }
 
-    // Those beyond 64 bits count as well.
+    // Features beyond 64 bits count as well.
     fixture.put(registers::DRIVER_FEATURES_SEL, 3);
     fixture.put(registers::DRIVER_FEATURES, 1);
     fixture.put(registers::DRIVER_FEATURES_SEL, 1);
@@ -96,7 +96,7 @@ fn broken_ring_needs_a_reset() {
 
     assert!(fixture.interrupted());
     assert_eq!(fixture.mmio.status(), 15 | status::NEEDS_RESET);
-    // A driver may write back what it read.
+    // A driver may write back the value that it read.
     fixture.put(registers::STATUS, 15 | status::NEEDS_RESET | status::FAILED);
     let all = 15 | status::NEEDS_RESET | status::FAILED;
     assert_eq!(fixture.get(registers::STATUS), all);
@@ -223,7 +223,7 @@ fn there_is_no_shared_memory() {
     }
 }
 
-/// Every register with every kind of value, in an order that a seed gives.
+/// Accesses every register with every kind of value, in an order that depends on a seed.
 #[test]
 fn no_access_does_harm() {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;

@@ -1,4 +1,4 @@
-//! The registers under a scripted driver, with a device that reports its calls.
+//! The registers with a scripted driver and a device that reports its calls.
 
 mod behaviour;
 mod queues;
@@ -33,7 +33,7 @@ enum Event {
     Write(usize, Vec<u8>),
 }
 
-/// What the device shares with the test.
+/// The state that the device shares with the test.
 #[derive(Default)]
 struct Shared {
     calls: [Option<Arc<dyn Interrupt>>; 2],
@@ -153,7 +153,7 @@ impl Fixture {
         }
     }
 
-    /// A device with these features accepted and reported.
+    /// A device that has accepted and reported these features.
     fn with_features(features: u64) -> Fixture {
         let mut fixture = Fixture::new();
         fixture.offer(features);
@@ -162,7 +162,7 @@ impl Fixture {
         fixture
     }
 
-    /// A device with queue 1 started and reported.
+    /// A device that has started and reported queue 1.
     fn started() -> Fixture {
         let mut fixture = Fixture::with_features(VERSION_1 | EVENT_IDX | RING_RESET);
         fixture.set_up(1, 32);
@@ -181,7 +181,7 @@ impl Fixture {
         self.mmio.write(offset, &value.to_le_bytes());
     }
 
-    /// Goes through the status up to FEATURES_OK.
+    /// Sets the status step by step, up to FEATURES_OK.
     fn offer(&mut self, features: u64) {
         self.put(registers::STATUS, 0);
         self.put(registers::STATUS, 1);
