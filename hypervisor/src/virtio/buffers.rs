@@ -1,5 +1,5 @@
 //! The bytes of a descriptor chain as I/O vectors over guest memory, so that the kernel
-//! moves data to and from the guest without a copy in between.
+//! transfers data to and from the guest without an intermediate copy.
 
 use std::marker::PhantomData;
 
@@ -8,7 +8,7 @@ use vm_memory::{GuestMemory, GuestMemoryMmap, VolatileSlice};
 
 use super::ring::Chain;
 
-/// The most pieces of one direction that a chain may have. A system call takes 1024.
+/// The most pieces of one direction in a chain. A system call allows 1024.
 pub(crate) const MAX_PIECES: usize = 512;
 
 /// I/O vectors of a chain, allocated once for many chains.
@@ -18,11 +18,11 @@ pub(crate) struct IovecScratch {
     writable: Vec<libc::iovec>,
 }
 
-/// What a chain describes.
+/// The buffers of a chain.
 pub(crate) struct Buffers<'m> {
-    /// What the device reads.
+    /// The buffers that the device reads.
     pub readable: Span<'m>,
-    /// What the device writes. Empty if its end is not in guest memory.
+    /// The buffers that the device writes. Empty if their end is not in guest memory.
     pub writable: Span<'m>,
     /// The chain breaks the rules: a buffer is not in guest memory, the directions are
     /// mixed (virtio 1.2 §2.7.4.2) or there are too many pieces.
@@ -30,8 +30,8 @@ pub(crate) struct Buffers<'m> {
 }
 
 impl IovecScratch {
-    /// Takes a chain apart. `None` if it has no end: a loop, a descriptor that is not in
-    /// the table, or an unreadable table.
+    /// Parses a chain. `None` if it has no end: a loop, a descriptor that is not in the table,
+    /// or an unreadable table.
     pub fn gather<'m>(
         &'m mut self,
         mem: &'m GuestMemoryMmap,
@@ -51,7 +51,7 @@ impl IovecScratch {
             };
             if !push(mem, desc, pieces, MAX_PIECES) {
                 faulty = true;
-                // What is known to be the end is the end no more.
+                // The known end is not the real one.
                 pieces.clear();
             }
         }
@@ -63,8 +63,8 @@ impl IovecScratch {
     }
 }
 
-/// Adds the pieces of a descriptor's buffer. False, with some of them added perhaps, if
-/// it is not in guest memory or there would be more than `limit` pieces.
+/// Adds the pieces of a descriptor's buffer. Returns false, perhaps after adding some of them,
+/// if it is not in guest memory or if there would be more than `limit` pieces.
 pub(crate) fn push(
     mem: &GuestMemoryMmap,
     desc: Descriptor,
@@ -98,7 +98,7 @@ impl<'m> Span<'m> {
     /// The bytes of `pieces`.
     ///
     /// # Safety
-    /// Each of them must have been [pushed](push) from `mem`.
+    /// Each piece must have been [pushed](push) from `mem`.
     pub unsafe fn over(_mem: &'m GuestMemoryMmap, pieces: &'m mut [libc::iovec]) -> Span<'m> {
         Span::new(pieces)
     }
@@ -121,7 +121,7 @@ impl<'m> Span<'m> {
         self.pieces
     }
 
-    /// Leaves the first `count` bytes out.
+    /// Skips the first `count` bytes.
     pub fn advance(&mut self, mut count: usize) {
         let mut pieces = std::mem::take(&mut self.pieces);
         while let Some(first) = pieces.first_mut() {
@@ -138,7 +138,7 @@ impl<'m> Span<'m> {
         self.pieces = pieces;
     }
 
-    /// Cuts the last byte off.
+    /// Splits the last byte off.
     pub fn split_last(&mut self) -> Option<LastByte<'m>> {
         let last = self.pieces.last_mut()?;
         last.iov_len -= 1;
@@ -155,7 +155,7 @@ impl<'m> Span<'m> {
         Some(byte)
     }
 
-    /// Copies from the start; returns how many bytes there were.
+    /// Copies from the start; returns the number of copied bytes.
     pub fn copy_to(&self, bytes: &mut [u8]) -> usize {
         let mut done = 0;
         for piece in self.slices() {
@@ -164,7 +164,7 @@ impl<'m> Span<'m> {
         done
     }
 
-    /// Copies to the start; returns how many bytes there was place for.
+    /// Copies to the start; returns the number of copied bytes.
     pub fn copy_from(&self, bytes: &[u8]) -> usize {
         let mut done = 0;
         for piece in self.slices() {
@@ -177,14 +177,14 @@ impl<'m> Span<'m> {
 
     fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
         self.pieces.iter().map(|piece| {
-            // SAFETY: the piece is part of a slice of the guest memory that is borrowed
-            // for 'm, and only made shorter since.
+            // SAFETY: the piece is part of a slice of the guest memory that is borrowed for 'm,
+            // and has only been shortened.
             unsafe { VolatileSlice::new(piece.iov_base.cast(), piece.iov_len) }
         })
     }
 }
 
-/// The last byte of what a device writes.
+/// The last byte of a device's output.
 pub(crate) struct LastByte<'m> {
     at: *mut u8,
     memory: PhantomData<&'m GuestMemoryMmap>,

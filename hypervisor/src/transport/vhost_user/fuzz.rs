@@ -1,4 +1,4 @@
-//! The vhost-user requests under a fuzzer, with a device that checks its transport.
+//! A fuzz target for the vhost-user requests, with a device that checks its transport.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -12,11 +12,11 @@ use super::{Backend, lock};
 use crate::event::EventFd;
 use crate::fuzz::{Plain, Script};
 
-/// Requests to one device. Their answers stay in the socket, which has room for more.
+/// Requests to one device. Their answers stay in the socket, which is large enough.
 const REQUESTS: usize = 64;
 const MEMORY: i64 = 0x10000;
 
-/// Requests of a front end, with any descriptors.
+/// Requests of a front end, with arbitrary descriptors.
 pub fn vhost_user(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -68,7 +68,7 @@ fn send(socket: &UnixStream, script: &mut Script<'_>) {
     let data = [std::io::IoSlice::new(&message)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let _ = sendmsg::<()>(socket.as_raw_fd(), &data, ancillary, flags, None);
-    // A server that waits for the rest of a message with a false length gets this.
+    // Ends the stream, since the server would wait for the rest of the message.
     if size as usize > payload.len() {
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
@@ -77,7 +77,7 @@ fn send(socket: &UnixStream, script: &mut Script<'_>) {
 /// VHOST_USER_SET_MEM_TABLE
 const MEM_TABLE: u32 = 5;
 
-/// A table with one good region at most.
+/// A table with at most one valid region.
 fn memory_table(script: &mut Script<'_>) -> Vec<u8> {
     let regions = script.byte() % 3;
     let mut table = vec![regions, 0, 0, 0, 0, 0, 0, 0];
@@ -94,8 +94,8 @@ fn memory_table(script: &mut Script<'_>) -> Vec<u8> {
     table
 }
 
-/// Descriptors as they may come with a request: memory for the memory table, events
-/// otherwise, and sometimes too many.
+/// Descriptors that fit the request: memory for the memory table, events otherwise; sometimes
+/// too many.
 fn descriptors(request: u32, script: &mut Script<'_>) -> Vec<OwnedFd> {
     let count = match script.byte() {
         most @ 0..240 => most % 3,

@@ -1,9 +1,9 @@
-//! vhost-user: another process runs the VM and hands over its memory and queues.
+//! vhost-user: another process runs the VM and passes its memory and queues.
 //!
-//! One thread per device answers the front end's requests on a connected socket. A
-//! queue runs from the moment when all of it is known until the front end takes its
-//! position back (`GET_VRING_BASE`) or disables it; see "Ring states" in the vhost-user
-//! specification. Pausing the VM is a stop and a start with the same positions.
+//! One thread per device answers the front end's requests on a connected socket. A queue runs
+//! from the moment when its description is complete until the front end takes its position back
+//! (`GET_VRING_BASE`) or disables it; see "Ring states" in the vhost-user specification. A
+//! pause of the VM is a stop and a start with the same positions.
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
@@ -52,7 +52,7 @@ impl VhostUser {
                 }
             };
             flag.store(false, Ordering::Release);
-            // There are other descriptors of the socket; the front end must see its end.
+            // Other descriptors keep the socket open; the front end must still see its end.
             let _ = theirs.shutdown(std::net::Shutdown::Both);
             match end {
                 Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_) => {
@@ -84,22 +84,22 @@ impl Drop for VhostUser {
     }
 }
 
-/// The largest queue accepted. QEMU's virtio-mmio offers the driver its own maximum,
-/// independent of the size that suits the device.
+/// The largest accepted queue. QEMU's virtio-mmio offers the driver its own maximum, whatever
+/// the device prefers.
 const MAX_QUEUE: u16 = 1024;
 
-/// A region as the front end sees it.
+/// A region at its address in the front end.
 struct Region {
     user: u64,
     size: u64,
     guest: u64,
 }
 
-/// What the front end has set up of a queue.
+/// The front end's settings of a queue.
 #[derive(Default)]
 struct Vring {
     size: u16,
-    /// Descriptor table, available ring, used ring; in guest addresses.
+    /// Guest addresses of the descriptor table, available ring and used ring.
     rings: Option<(u64, u64, u64)>,
     next_avail: u16,
     kick: Option<OwnedFd>,
@@ -128,7 +128,7 @@ impl Interrupt for CallFd {
 fn signal(event: &Mutex<Option<File>>) {
     if let Some(file) = &*lock(event) {
         let one = 1u64.to_ne_bytes();
-        // A counter at its limit wakes the reader, too.
+        // A full counter wakes the reader, too.
         match nix::unistd::write(file, &one) {
             Ok(_) | Err(nix::errno::Errno::EAGAIN) => {}
             Err(err) => log::warn!("Cannot signal the driver: {err}"),
@@ -168,7 +168,7 @@ impl Backend {
         self.vrings.get_mut(index).ok_or(Error::InvalidParam)
     }
 
-    /// Starts queue `index` if all of it is known, stops it if it may no longer run.
+    /// Starts queue `index` if its description is complete, stops it if it must not run.
     fn update(&mut self, index: usize) -> Result<()> {
         // Without the protocol features, queues run without being enabled.
         let explicit = self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0;
@@ -199,8 +199,8 @@ impl Backend {
         queue.set_event_idx(event_idx);
         queue.set_next_avail(vring.next_avail);
         queue.set_ready(true);
-        // The front end gives only the next available index; the next used index is in
-        // the ring.
+        // The front end only passes the next available index; the next used index is in the
+        // ring.
         let used_idx = queue
             .used_idx(&*self.mem.memory(), Ordering::Acquire)
             .map_err(other)?;
@@ -230,7 +230,7 @@ impl Backend {
         }
     }
 
-    /// The guest address of an address of the front end's.
+    /// Translates an address of the front end to a guest address.
     fn translate(&self, user: u64) -> Result<u64> {
         self.regions
             .iter()
@@ -247,7 +247,7 @@ fn other(err: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 fn event_fd(fd: OwnedFd) -> EventFd {
-    // Reading a counter that another thread has just emptied must not block.
+    // A read of a counter that another thread has just emptied must not block.
     if let Ok(flags) = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL) {
         let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
         let _ = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags));

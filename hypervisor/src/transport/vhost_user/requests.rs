@@ -14,7 +14,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use super::{Backend, MAX_QUEUE, Region, lock, other};
 use crate::virtio::DeviceKind;
 
-/// The configuration space of any device we serve is smaller.
+/// The configuration spaces of all devices are smaller.
 const MAX_CONFIG: u32 = 256;
 
 impl VhostUserBackendReqHandlerMut for Backend {
@@ -54,8 +54,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         let features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::RESET_DEVICE;
         Ok(match self.device.kind() {
-            // QEMU has the tag from its command line, and warns if it is offered here
-            // too.
+            // QEMU has the tag from its command line, and warns if the device offers it, too.
             DeviceKind::Fs => features,
             _ => features | VhostUserProtocolFeatures::CONFIG,
         })
@@ -174,7 +173,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Ok(())
     }
 
-    // What follows belongs to protocol features that are not offered.
+    // The following requests belong to protocol features that are not offered.
 
     fn set_gpu_socket(&mut self, _backend: GpuBackend) -> Result<()> {
         not_offered()

@@ -1,4 +1,4 @@
-//! The transport under a front end that speaks the protocol through the vhost crate.
+//! The transport with a front end that uses the vhost crate.
 
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,7 +12,7 @@ use super::*;
 use crate::virtio::{DeviceError, DeviceKind};
 
 const SIZE: u64 = 1 << 20;
-/// Where the front end has the memory: another place than the guest's.
+/// The address of the memory in the front end, which differs from the guest's.
 const USER: u64 = 0x7000_0000;
 const GUEST: u64 = 0x10_0000;
 
@@ -96,7 +96,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A connection with features negotiated and memory shared.
+    /// A connection with negotiated features and shared memory.
     fn new() -> Fixture {
         let (sender, events) = channel();
         let device = Probe {
@@ -246,6 +246,6 @@ fn rings_outside_the_shared_memory_are_refused() {
 
     let _ = fixture.front.set_vring_addr(0, &config);
 
-    // The front end sees it at the end of the connection.
+    // The front end notices the end of the connection.
     assert!(fixture.front.get_features().is_err() || !fixture.server.is_connected());
 }

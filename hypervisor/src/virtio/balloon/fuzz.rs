@@ -1,4 +1,4 @@
-//! The balloon under a fuzzer.
+//! A fuzz target for the balloon.
 
 use std::sync::Arc;
 

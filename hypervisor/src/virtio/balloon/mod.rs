@@ -1,5 +1,4 @@
-//! The balloon device (virtio 1.2 §5.5): the guest's unused memory goes back to the
-//! host.
+//! The balloon device (virtio 1.2 §5.5): it returns the guest's unused memory to the host.
 //!
 //! ```text
 //!  guest                                                              host
@@ -9,18 +8,18 @@
 //!                  ◀─ num_pages ── BalloonControl::set_target ◀── the VMM
 //! ```
 //!
-//! Free page reporting (§5.5.6.7) works by itself: the guest reports what has been
-//! free for a while, and may use it again without asking. Inflation is for a host that
-//! wants memory back which the guest would use for caches; the guest may take it back
-//! rather than kill a process (`DEFLATE_ON_OOM`).
+//! Free page reporting (§5.5.6.7) needs no control: the guest reports memory that has been free
+//! for a while, and may use it again without a request. Inflation is for a host that needs
+//! memory which the guest would use for caches; the guest may take memory back rather than kill
+//! a process (`DEFLATE_ON_OOM`).
 //!
-//! What is given back is there again, as zeroes, when the guest touches it. So a guest
-//! that inflates and then uses the pages has the memory that it was started with, and
-//! no more; what bounds a pod is its cgroup. On huge pages, inflation gives nothing
-//! back, since the driver hands over small pages; reports are large enough.
+//! When the guest accesses returned memory, it gets zeroed pages again. So a guest that
+//! inflates the balloon and then uses the pages has the memory of its start, and no more; the
+//! pod's cgroup is the limit. With huge pages, inflation returns no memory, since the driver
+//! passes small pages; reports are large enough.
 //!
-//! `PAGE_POISON` is not offered: pages come back as zeroes, and a guest that wants
-//! another pattern in its free pages then does not report them.
+//! `PAGE_POISON` is not offered: pages come back as zeroes, and a guest that needs another
+//! pattern in its free pages does not report them.
 
 mod queues;
 
@@ -60,18 +59,18 @@ pub struct Balloon {
 /// State shared by the device and its controls.
 #[derive(Default)]
 struct BalloonState {
-    /// Pages that the guest shall give, and has given.
+    /// The pages that the guest should give, and has given.
     target: AtomicU32,
     actual: AtomicU32,
     changed: OnceLock<Arc<dyn Interrupt>>,
 }
 
-/// Steers a [`Balloon`] that a transport owns.
+/// Controls a [`Balloon`] that a transport owns.
 #[derive(Clone)]
 pub struct BalloonControl(Arc<BalloonState>);
 
 impl BalloonControl {
-    /// Asks the guest for this many pages of 4 KiB, all in all.
+    /// Asks the guest for this many pages of 4 KiB in total.
     pub fn set_target(&self, pages: u32) {
         self.0.target.store(pages, Ordering::SeqCst);
         if let Some(changed) = self.0.changed.get() {
@@ -79,7 +78,7 @@ impl BalloonControl {
         }
     }
 
-    /// The number of pages that the guest says it has given.
+    /// The number of pages that the guest has given, by its own report.
     pub fn actual(&self) -> u32 {
         self.0.actual.load(Ordering::SeqCst)
     }
@@ -94,7 +93,7 @@ impl Balloon {
         }
     }
 
-    /// What steers the balloon once a transport owns it.
+    /// The control of the balloon after a transport has taken it.
     pub fn control(&self) -> BalloonControl {
         BalloonControl(Arc::clone(&self.state))
     }
@@ -132,7 +131,7 @@ impl Device for Balloon {
         read_bytes(&self.config(), offset, data);
     }
 
-    /// The driver writes how many pages it has given; all else is read-only.
+    /// The driver writes the number of given pages; all other fields are read-only.
     fn write_config(&mut self, offset: usize, data: &[u8]) {
         let mut config = self.config();
         let Some(place) = config.get_mut(offset..) else {

@@ -1,4 +1,4 @@
-//! How the chains of each queue are served.
+//! The handling of each queue's chains.
 
 use std::io::Read;
 
@@ -10,26 +10,26 @@ use super::super::ring::Chain;
 
 /// §5.5.6: pages have 4096 bytes, independent of the guest's page size.
 const PAGE_SHIFT: u32 = 12;
-/// Pages taken from a request; the rest stays with the guest. Linux hands over 256.
+/// The most pages of a request that are taken. Linux passes 256.
 const MAX_PAGES: usize = 4096;
 
-/// What a queue is for.
+/// The function of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum BalloonQueue {
-    /// Page numbers that the guest gives.
+    /// Numbers of pages that the guest gives.
     Inflate,
-    /// Page numbers that it takes back.
+    /// Numbers of pages that it takes back.
     Deflate,
-    /// Ranges that are free.
+    /// Free ranges.
     Report,
 }
 
 impl BalloonQueue {
-    /// The role of queue `index` (§5.5.2).
+    /// The function of queue `index` (§5.5.2).
     ///
-    /// The reporting queue is number 4, but Linux counts only queues whose feature was
-    /// negotiated, and looks for it at 2. Nothing else is at 2 and 3, where queues of
-    /// features would be that are not offered.
+    /// The reporting queue is number 4, but Linux counts only queues with a negotiated feature,
+    /// and uses number 2. No other queue has number 2 or 3, since their features are not
+    /// offered.
     pub fn of(index: usize) -> BalloonQueue {
         match index {
             0 => BalloonQueue::Inflate,
@@ -52,7 +52,7 @@ impl Handler for BalloonQueue {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
         match self {
             BalloonQueue::Inflate => inflate(mem, chain),
-            // The pages are there again when they are touched.
+            // The guest gets the pages back when it accesses them.
             BalloonQueue::Deflate => {}
             BalloonQueue::Report => report(mem, chain),
         }
@@ -60,7 +60,7 @@ impl Handler for BalloonQueue {
     }
 }
 
-/// Gives the pages of a list back, neighbours at once.
+/// Discards the pages of a list; adjacent pages in one step.
 fn inflate(mem: &GuestMemoryMmap, chain: Chain<'_>) {
     let mut pages = page_numbers(mem, chain);
     pages.sort_unstable();
@@ -71,8 +71,7 @@ fn inflate(mem: &GuestMemoryMmap, chain: Chain<'_>) {
     }
 }
 
-/// Reads a list of page numbers, which the driver may scatter as it likes. Empty if it
-/// is not readable.
+/// Reads a list of page numbers, in any descriptors. Empty if it is not readable.
 fn page_numbers(mem: &GuestMemoryMmap, chain: Chain<'_>) -> Vec<u32> {
     let Ok(mut list) = chain.reader(mem) else {
         return Vec::new();
@@ -90,8 +89,7 @@ fn page_numbers(mem: &GuestMemoryMmap, chain: Chain<'_>) -> Vec<u32> {
         .collect()
 }
 
-/// Gives reported ranges back: the buffers themselves (§5.5.6.7), which are for the
-/// device to write.
+/// Discards reported ranges: the buffers themselves (§5.5.6.7), which are device-writable.
 fn report(mem: &GuestMemoryMmap, chain: Chain<'_>) {
     for range in chain.writable() {
         discard_range(mem, range.addr().0, range.len().into());

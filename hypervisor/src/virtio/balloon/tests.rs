@@ -1,4 +1,4 @@
-//! The balloon under a scripted driver, on memory whose cost can be seen.
+//! The balloon with a scripted driver, on memory whose usage can be measured.
 
 use std::sync::atomic::Ordering;
 
@@ -6,9 +6,9 @@ use super::*;
 use crate::virtio::testing::{DriverQueue, END, NEXT, WRITE, resident, shared_memory};
 
 const PAGE: u64 = 4096;
-/// Where requests are written.
+/// The address of requests.
 const LIST: u64 = 1 << 20;
-/// Memory that is given back.
+/// Memory that is returned.
 const POOL: u64 = 8 << 20;
 
 const INFLATE: usize = 0;
@@ -23,14 +23,14 @@ struct Driver {
 }
 
 impl Driver {
-    /// A device whose queues run, and memory full of ones.
+    /// A device with running queues, and memory full of ones.
     fn new() -> Driver {
         let (mem, file) = shared_memory();
         let queues: Vec<_> = (0..QUEUES as u64)
             .map(|slot| DriverQueue::new(&mem, slot))
             .collect();
         queues[0].write(LIST, &vec![1; (END - LIST) as usize]);
-        // The rings take their memory now, before it is counted.
+        // The rings use their memory before the measurement.
         queues[0].write(0, &[0; LIST as usize]);
         let mut driver = Driver {
             device: Balloon::new(),
@@ -52,7 +52,7 @@ impl Driver {
             .start_queue(index, queue, self.mem.clone(), kick, calls)
     }
 
-    /// Sends the chain at 0; returns how many pages it cost the guest.
+    /// Sends the chain at 0; returns the number of pages that the guest lost.
     fn send(&mut self, index: usize) -> u64 {
         let before = resident(&self.file);
         let queue = &mut self.queues[index];
@@ -70,13 +70,13 @@ impl Driver {
         self.send(index)
     }
 
-    /// The first byte of the page so many pages into the pool.
+    /// The first byte of a page of the pool.
     fn page(&self, number: u64) -> u8 {
         self.queues[0].read(POOL + number * PAGE, 1)[0]
     }
 }
 
-/// The number of the page so many pages into the pool.
+/// The number of a page of the pool.
 fn pool(number: u64) -> u32 {
     (POOL / PAGE + number) as u32
 }
@@ -91,7 +91,7 @@ fn inflated_pages_go_back_to_the_host() {
     let expected = [1, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1];
     let content: Vec<_> = (0..11).map(|number| driver.page(number)).collect();
     assert_eq!(content, expected);
-    // Taken back, they are ordinary memory.
+    // After the deflation they are ordinary memory.
     assert_eq!(driver.send_pages(DEFLATE, &pages), 0);
     driver.queues[0].write(POOL + 3 * PAGE, &[2]);
     assert_eq!(driver.page(3), 2);
@@ -131,7 +131,7 @@ fn page_numbers_outside_memory_are_passed_over() {
 #[test]
 fn a_huge_list_is_cut() {
     let mut driver = Driver::new();
-    // 1 MiB of page numbers: ten times the first pages that are taken, then another.
+    // 1 MiB of page numbers: ten times as many as are taken, and then another page.
     let mut list = vec![pool(5); 1 << 18];
     list[4096] = pool(7);
     list[4095] = pool(6);
@@ -156,7 +156,7 @@ fn bad_lists_do_nothing() {
         driver.queues[INFLATE].descriptor(0, desc);
         assert_eq!(driver.send(INFLATE), 0, "{desc:x?}");
     }
-    // A chain that loops has the length of the ring: the same page over and over.
+    // A chain with a loop has the length of the ring: the same page each time.
     driver.queues[INFLATE].descriptor(0, (LIST, 4, NEXT, 0));
     assert_eq!(driver.send(INFLATE), 1);
 }
@@ -173,7 +173,7 @@ fn reported_ranges_go_back_to_the_host() {
 
     let content = [0, 15, 16, 31, 32, 47, 48].map(|number| driver.page(number));
     assert_eq!(content, [0, 0, 1, 1, 0, 0, 1]);
-    // Linux looks for the queue where it has it.
+    // Linux uses this number for the queue.
     let queue = &driver.queues[2];
     queue.descriptor(0, (POOL + 16 * PAGE, part, WRITE, 0));
     assert_eq!(driver.send(2), 16);
@@ -214,7 +214,7 @@ fn target_is_shown_and_answered() {
     assert_eq!(config, expected);
     driver.device.write_config(4, &7u32.to_le_bytes());
     assert_eq!(control.actual(), 7);
-    // In bytes, over the edges, and elsewhere.
+    // In bytes, across the field's ends, and elsewhere.
     driver.device.write_config(5, &[1]);
     assert_eq!(control.actual(), 0x107);
     driver.device.write_config(2, &[9; 3]);

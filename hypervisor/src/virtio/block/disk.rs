@@ -33,9 +33,9 @@ mod ioctl {
 /// Whether a call may wait for the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// It may.
+    /// The call may wait.
     Yes,
-    /// It fails with `WouldBlock` instead.
+    /// The call fails with `WouldBlock` instead.
     No,
 }
 
@@ -45,17 +45,17 @@ pub(super) struct Disk {
     device: bool,
     /// Size in [sectors](SECTOR).
     pub sectors: u64,
-    /// The smallest block that can be addressed.
+    /// The smallest block that can be read or written.
     pub logical: u32,
-    /// The smallest block that is written without reading around it.
+    /// The smallest block that can be written without a read of its surroundings.
     pub physical: u32,
-    /// `RWF_NOWAIT` is known, for reads and for writes. Few file systems know it for
-    /// buffered writes.
+    /// Whether `RWF_NOWAIT` is supported for reads and for writes. Few file systems support it
+    /// for buffered writes.
     nowait: [AtomicBool; 2],
 }
 
 impl Disk {
-    /// Looks at an open file, whose access mode must be what the disk needs and no more.
+    /// Checks an open file, whose access mode must be exactly that of the disk.
     pub fn new(file: File, read_only: bool) -> Result<Disk, BlockError> {
         let io = |what| move |source| BlockError::Io { what, source };
         let errno = |what| move |errno: nix::Error| io(what)(errno.into());
@@ -69,8 +69,8 @@ impl Disk {
         if flags & OFlag::O_ACCMODE != wanted {
             return Err(BlockError::Access { read_only });
         }
-        // Positions are ignored when appending; direct I/O wants alignments that a guest
-        // does not keep to; a path alone cannot be read.
+        // With O_APPEND, positions are ignored; O_DIRECT requires alignments that a guest does
+        // not have; O_PATH does not allow reads.
         let unfit = OFlag::O_APPEND | OFlag::O_DIRECT | OFlag::O_PATH;
         if flags.intersects(unfit) {
             return Err(BlockError::Flags((flags & unfit).bits()));
@@ -82,7 +82,7 @@ impl Disk {
         let mut physical = u32::try_from(meta.blksize()).unwrap_or(0);
         if kind.is_block_device() {
             let fd = file.as_raw_fd();
-            // SAFETY: each writes one value of the type given, through a valid reference.
+            // SAFETY: each call writes one value of the given type, through a valid reference.
             unsafe {
                 ioctl::size(fd, &mut size).map_err(errno("read the device's size"))?;
                 ioctl::logical_block(fd, &mut logical)
@@ -106,12 +106,12 @@ impl Disk {
         })
     }
 
-    /// Reads into all of `data`, which shrinks as it is filled.
+    /// Fills `data`, which shrinks during the read.
     pub fn read(&self, data: &mut Span<'_>, offset: &mut u64, wait: Wait) -> io::Result<()> {
         self.transfer(data, offset, 0, &self.nowait[0], wait, libc::preadv2)
     }
 
-    /// Writes all of `data`, which shrinks as it is written; onto the storage itself, if
+    /// Writes all of `data`, which shrinks during the write; to the storage itself if
     /// `durable`.
     pub fn write(
         &self,
@@ -151,10 +151,10 @@ impl Disk {
         while data.len() > 0 {
             let at = libc::off_t::try_from(*offset).map_err(io::Error::other)?;
             let iovecs = data.iovecs();
-            // SAFETY: the vectors point into guest memory that `data` borrows, so it
-            // stays mapped during the call, which touches nothing else. That the guest
-            // may use it at the same time is nothing to the kernel. There are at most
-            // MAX_PIECES vectors, so their number fits.
+            // SAFETY: the vectors point into guest memory that `data` borrows, so it stays
+            // mapped during the call, which uses no other memory. The kernel tolerates
+            // concurrent accesses by the guest. The number of vectors is at most MAX_PIECES, so
+            // it fits.
             let count = unsafe {
                 call(
                     self.file.as_raw_fd(),
@@ -165,7 +165,7 @@ impl Disk {
                 )
             };
             match usize::try_from(count) {
-                // The file is shorter than it was.
+                // The file has become shorter.
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     data.advance(count);
@@ -184,13 +184,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Puts all that was written onto the storage.
+    /// Writes all cached data to the storage.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Gives bytes back to the storage. A storage that cannot take them keeps them: the
-    /// guest only gave a hint.
+    /// Returns bytes to the storage. A storage without support keeps them, since the request is
+    /// only a hint.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let result = if self.device {
             // SAFETY: reads two numbers through a valid reference.
@@ -206,7 +206,7 @@ impl Disk {
         }
     }
 
-    /// Makes bytes zero; they may lose their place in the storage if `unmap`.
+    /// Zeroes bytes; with `unmap` the storage may free them.
     pub fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let zero = FallocateFlags::FALLOC_FL_ZERO_RANGE;
         let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE;
@@ -226,7 +226,7 @@ impl Disk {
         Ok(fallocate(&self.file, mode, range(offset)?, range(len)?)?)
     }
 
-    /// Writes zeroes one by one, on storage that knows no better.
+    /// Writes zeroes, on storage without a faster method.
     fn fill(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
         static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
         while len > 0 {

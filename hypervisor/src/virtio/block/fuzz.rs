@@ -1,4 +1,4 @@
-//! The block device under a fuzzer.
+//! A fuzz target for the block device.
 
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +14,7 @@ use crate::virtio::buffers::IovecScratch;
 use crate::virtio::ring::Chain;
 use crate::virtio::{Device, Handler};
 
-/// Bytes of the disk.
+/// The size of the disk in bytes.
 const SIZE: u64 = 64 << 10;
 
 /// The block device: its queues and its configuration.
@@ -56,7 +56,7 @@ fn disk(read_only: bool) -> File {
     }
 }
 
-/// What a thread of the device does with a request.
+/// The work of a device's thread for a request.
 struct BlockServer {
     target: Target,
     durable: bool,

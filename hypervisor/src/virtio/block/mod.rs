@@ -5,19 +5,18 @@
 //!                                  each: take, serve, return
 //! ```
 //!
-//! Data moves between the file and guest memory without a copy in between. Requests are
-//! served in parallel, see `server.rs`.
+//! Data is transferred between the file and guest memory without an intermediate copy. Requests
+//! are served in parallel, see `server.rs`.
 //!
-//! Why threads and not io_uring: a ring's operations pass by seccomp, so a jailed
-//! process that may use one may open, connect and send in spite of its filter; many
-//! operators switch it off (`kernel.io_uring_disabled`, the default filters of
-//! container engines), so threads would be needed as well. What a ring is good at is
-//! having many requests under way with few system calls, but what it saves is little
-//! beside moving the data. Seen with 32 requests at a time on ext4, Linux 6.18, in
-//! processor time for each: reads of 4 KiB from the page cache took 1.4 µs with
-//! `preadv2` and `RWF_NOWAIT`, 1.2 µs with a ring; of 128 KiB 9 µs and 11 µs; writes of
-//! 4 KiB took 16 µs with `pwritev2` and 30 µs with a ring, which leaves them to threads
-//! of its own.
+//! Reasons for threads instead of io_uring: the operations of a ring bypass seccomp, so a
+//! jailed process with a ring can open, connect and send in spite of its filter. Many operators
+//! disable io_uring (`kernel.io_uring_disabled`, the default filters of container engines), so
+//! threads would be needed as well. A ring has the advantage of many requests in flight with
+//! few system calls, but this saves little compared to the cost of moving the data. Processor
+//! time of each request, measured with 32 requests at a time on ext4, Linux 6.18: reads of 4
+//! KiB from the page cache took 1.4 µs with `preadv2` and `RWF_NOWAIT`, 1.2 µs with a ring; of
+//! 128 KiB 9 µs and 11 µs; writes of 4 KiB took 16 µs with `pwritev2` and 30 µs with a ring,
+//! which passes them to its own threads.
 
 mod disk;
 #[cfg(feature = "fuzzing")]
@@ -45,48 +44,48 @@ use crate::event::EventFd;
 use disk::{Disk, SECTOR};
 use request::{ID_LEN, Target};
 
-/// As many requests as QEMU takes.
+/// The number of requests that QEMU has.
 const QUEUE_SIZE: u16 = 256;
-/// Pieces of data in a request: a queue's worth, without header and status.
+/// The most pieces of data in a request: a full queue, less header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
-/// Bytes of a piece of data.
+/// The most bytes in a piece of data.
 const SIZE_MAX: u32 = 1 << 20;
-/// Bytes of a request's data: what the driver can know from the two above.
+/// The most bytes of a request's data: the product of the two limits above.
 const MAX_DATA: usize = SEG_MAX as usize * SIZE_MAX as usize;
-/// The largest request of a driver beside reading and writing. A pause waits for the end of
+/// The largest request of a driver other than reads and writes. A pause waits for the end of
 /// such a request, so this bounds the pause.
 #[derive(Debug, Clone, Copy)]
 struct RangeLimit {
     count: usize,
-    /// In each.
+    /// The most sectors in each.
     sectors: u32,
 }
 
-/// Discards: 1 GiB in all, without moving data.
+/// Discards: 1 GiB in total, since they move no data.
 const DISCARDS: RangeLimit = RangeLimit {
     count: 16,
     sectors: 1 << 17,
 };
-/// Zeroes: 4 MiB, since some storage has to write them.
+/// Zeroes: 4 MiB in total, since some storage has to write them.
 const ZEROES: RangeLimit = RangeLimit {
     count: 1,
     sectors: 1 << 13,
 };
-/// Threads that serve a queue: as many requests can wait for the storage.
+/// Threads that serve a queue: so many requests can wait for the storage.
 const THREADS: usize = 4;
-/// Queues that a device may have.
+/// The most queues of a device.
 const MAX_QUEUES: u16 = 16;
-/// virtio 1.2 §5.2.4: the configuration, up to and with `write_zeroes_may_unmap`.
+/// virtio 1.2 §5.2.4: the length of the configuration, including `write_zeroes_may_unmap`.
 const CONFIG_LEN: usize = 57;
 
-/// What a disk is like.
+/// The options of a disk.
 #[derive(Debug, Clone)]
 pub struct BlockOptions {
     /// The guest cannot write.
     pub read_only: bool,
-    /// What the guest sees as the disk's serial number; at most 20 bytes.
+    /// The disk's serial number in the guest; at most 20 bytes.
     pub id: String,
-    /// Number of request queues, each with threads of its own; 1 to 16.
+    /// The number of request queues, each with its own threads; 1 to 16.
     pub queues: u16,
 }
 
@@ -100,27 +99,27 @@ impl Default for BlockOptions {
     }
 }
 
-/// Why a file cannot be a disk.
+/// The reason why a file cannot be a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
     /// It is a directory, a socket or another special file.
     #[error("invalid disk: expected a regular file or a block device")]
     Kind,
-    /// A disk is open for what its guest may do, no less and no more.
+    /// The file's access mode differs from that of the disk.
     #[error("invalid access mode of the disk's file for read_only = {read_only}")]
     Access {
-        /// What the disk should be.
+        /// The mode of the disk.
         read_only: bool,
     },
-    /// It was opened to append, for direct I/O or as a path.
+    /// It was opened with O_APPEND, O_DIRECT or O_PATH.
     #[error("invalid flags {0:#o} of the disk's file")]
     Flags(i32),
-    /// A part of a block at the end would be out of the guest's reach.
+    /// Its size is not a multiple of its block size.
     #[error("invalid disk size {size}: expected a multiple of {logical}")]
     Size {
-        /// Bytes in it.
+        /// Its size in bytes.
         size: u64,
-        /// Bytes in a block.
+        /// The size of a block in bytes.
         logical: u32,
     },
     /// The name has more than 20 bytes.
@@ -129,12 +128,12 @@ pub enum BlockError {
     /// None, or too many.
     #[error("invalid number of disk queues {0}: expected 1 to 16")]
     Queues(u16),
-    /// The system failed.
+    /// A system call failed.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -149,7 +148,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// A disk on an open file, whose access mode must be that of the disk.
+    /// A disk on an open file, whose access mode must be exactly that of the disk.
     pub fn new(file: File, options: BlockOptions) -> Result<Block, BlockError> {
         let BlockOptions {
             read_only,
@@ -189,8 +188,8 @@ fn config(disk: &Disk, queues: u16, read_only: bool) -> [u8; CONFIG_LEN] {
     put(8, &SIZE_MAX.to_le_bytes());
     put(12, &SEG_MAX.to_le_bytes());
     put(20, &disk.logical.to_le_bytes());
-    // The topology: physical blocks as a power of two of logical ones, and the least I/O
-    // that suits, in logical blocks.
+    // The topology: the number of logical blocks in a physical one, as a power of two, and the
+    // smallest efficient I/O in logical blocks.
     put(24, &[ratio.ilog2() as u8]);
     put(26, &(ratio as u16).to_le_bytes());
     put(34, &queues.to_le_bytes());

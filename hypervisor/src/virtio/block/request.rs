@@ -3,8 +3,8 @@
 //! ```text
 //!   device reads              device writes
 //!  ┌──────────────┬─────────┬──────────────┬────────┐
-//!  │ header of 16 │ data of │ data for     │ status │   cut into descriptors as the
-//!  │              │ OUT     │ IN           │ of 1   │   driver likes
+//!  │ header of 16 │ data of │ data for     │ status │   divided into descriptors as the
+//!  │              │ OUT     │ IN           │ of 1   │   driver chooses
 //!  └──────────────┴─────────┴──────────────┴────────┘
 //! ```
 
@@ -23,12 +23,12 @@ use super::{DISCARDS, MAX_DATA, RangeLimit, ZEROES};
 
 /// Length of the header: type, reserved, sector.
 const HEADER_LEN: usize = 16;
-/// Length of the device's name that the driver can ask for.
+/// Length of the device's name for the driver.
 pub(super) const ID_LEN: usize = 20;
 /// Length of a range to discard or to fill with zeroes: sector, count, flags.
 const RANGE_LEN: usize = 16;
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Ok = VIRTIO_BLK_S_OK as isize,
@@ -36,12 +36,12 @@ pub(super) enum Status {
     Unsupported = VIRTIO_BLK_S_UNSUPP as isize,
 }
 
-/// What is served, and how.
+/// The disk to serve, and its options.
 pub(super) struct Target {
     pub disk: Disk,
     pub read_only: bool,
     pub id: [u8; ID_LEN],
-    /// An error was logged; a guest must not be able to fill the log with more.
+    /// Whether an error was logged; a guest must not be able to fill the log with more.
     pub failed: AtomicBool,
 }
 
@@ -62,13 +62,13 @@ enum Action<'m> {
     WriteZeroes([DiskRange; DISCARDS.count], usize),
 }
 
-/// A request that has a place for its status.
+/// A request with a byte for its status.
 pub(super) struct BlockRequest<'m> {
     action: Result<Action<'m>, Status>,
     status: LastByte<'m>,
-    /// Bytes that the device writes if all goes well, without the status.
+    /// The bytes that the device writes on success, without the status.
     answer: u32,
-    /// Bytes that are moved.
+    /// The number of transferred bytes.
     pub size: usize,
 }
 
@@ -134,7 +134,7 @@ impl<'m> BlockRequest<'m> {
         }
     }
 
-    /// Writes the status; returns how many bytes the device has written.
+    /// Writes the status; returns the number of bytes that the device has written.
     pub fn finish(self, status: Status) -> u32 {
         self.status.set(status as u8);
         match status {
@@ -159,7 +159,7 @@ fn action<'m>(
     sector.copy_from_slice(&header[8..]);
     let sector = u64::from_le_bytes(sector);
 
-    // A request has no data but that of its direction.
+    // A request has data in its own direction only.
     let only = |what: usize, other: &Span<'_>| match other.len() {
         0 => Ok(what),
         _ => Err(Status::IoError),
@@ -198,7 +198,7 @@ fn action<'m>(
     }
 }
 
-/// Where on the disk `len` bytes from `sector` lie, if they do.
+/// The position of `len` bytes from `sector`, if they are on the disk.
 fn place(target: &Target, sector: u64, len: u64) -> Result<u64, Status> {
     let end = sector.checked_add(len / SECTOR);
     match end {
@@ -209,7 +209,7 @@ fn place(target: &Target, sector: u64, len: u64) -> Result<u64, Status> {
     }
 }
 
-/// The ranges of a discard or of zeroes; `known` are the flags that may be set.
+/// The ranges of a discard or of zeroes; `known` are the allowed flags.
 fn ranges(
     target: &Target,
     mut data: Span<'_>,

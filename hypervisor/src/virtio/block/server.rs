@@ -1,12 +1,11 @@
 //! The threads that serve a queue of requests.
 //!
-//! All threads of a queue are alike and wait for the same kick, of which the kernel
-//! wakes one. It takes requests and serves what needs no waiting (data in the page
-//! cache, with `RWF_NOWAIT`) one after the other, signalling the driver once for many.
-//! Before the last thread that looks at the queue waits for the storage it has another
-//! one woken for what is left or comes in: so nothing is handed from thread to thread,
-//! a lone request is served by the thread that it woke, and a slow one holds up no
-//! other.
+//! All threads of a queue are alike and wait for the same kick, which wakes one of them. It
+//! takes requests, serves those that need no waiting (data in the page cache, with
+//! `RWF_NOWAIT`) one after the other, and signals the driver once for many. Before the last
+//! thread that checks the queue waits for the storage, it wakes another one for the remaining
+//! and later requests. So no request is passed between threads, a single request is served by
+//! the thread that it woke, and a slow one does not delay others.
 
 use std::io;
 use std::sync::Arc;
@@ -19,11 +18,11 @@ use super::super::{Ring, SharedQueue, SharedRing};
 use super::disk::Wait;
 use super::request::{BlockRequest, Target};
 
-/// Bytes moved before the driver is signalled, even if more requests can be served.
+/// The bytes that are transferred before the driver is signalled, even with requests left.
 const MAX_UNSIGNALLED: usize = 256 << 10;
 
-/// Serves `ring` with this many threads. If `durable`, the driver knows no flush, so each
-/// write has to last (virtio 1.2 §5.2.6.2).
+/// Serves `ring` with this many threads. With `durable`, the driver does not flush, so each
+/// write must reach the storage (virtio 1.2 §5.2.6.2).
 pub(super) fn start(
     threads: usize,
     ring: Ring,
@@ -42,9 +41,9 @@ pub(super) fn start(
 struct BlockServer {
     target: Arc<Target>,
     durable: bool,
-    /// Threads that will look at the queue again, or ask for a kick, before they wait.
-    /// The count changes with the ring locked, so that a thread that is not counted has
-    /// left the kicks enabled.
+    /// The number of threads that will check the queue again, or enable kicks, before they
+    /// wait. It changes with the ring locked, so that an uncounted thread has left the kicks
+    /// enabled.
     looking: AtomicUsize,
 }
 
@@ -86,7 +85,7 @@ impl BlockServer {
                     self.make_way(queue);
                     status = request.serve(&self.target, self.durable, Wait::Yes);
                 }
-                // Only a request that may not wait is left undone.
+                // Only a request that must not wait is left unfinished.
                 len = status.map_or(0, |status| request.finish(status));
             }
 
@@ -103,7 +102,7 @@ impl BlockServer {
         }
     }
 
-    /// Sees to it that other requests are served, since the calling thread will wait.
+    /// Makes sure that other requests are served, since the calling thread will wait.
     fn make_way(&self, queue: &SharedRing) {
         if self.looking.fetch_sub(1, Ordering::SeqCst) == 1 {
             let mut ring = queue.lock();

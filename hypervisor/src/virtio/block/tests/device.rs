@@ -4,7 +4,7 @@ use super::*;
 use std::process::Command;
 use test_support::{require, root};
 
-/// A loop device on a file, which goes away with this.
+/// A loop device on a file; it is removed on drop.
 struct Loop {
     path: String,
     backing: File,
@@ -38,7 +38,7 @@ impl Drop for Loop {
 
 #[test]
 fn block_device_is_a_disk() {
-    // It makes a loop device.
+    // Needed for a loop device.
     require!(root());
     let device = Loop::new();
     let open = || OpenOptions::new().read(true).write(true).open(&device.path);

@@ -1,4 +1,4 @@
-//! What must not be done, and what cannot be a disk.
+//! Forbidden requests, and files that cannot be a disk.
 
 use super::*;
 
@@ -27,11 +27,11 @@ fn bad_chains() {
     // Data of the wrong direction.
     assert_eq!(rig.request(VIRTIO_BLK_T_IN, 0, 512, 0), (IOERR, 1));
     assert_eq!(rig.request(VIRTIO_BLK_T_OUT, 0, 512, WRITE), (IOERR, 1));
-    // No such request.
+    // Unknown requests.
     for kind in [2, 14, 99, u32::MAX] {
         assert_eq!(rig.request(kind, 0, 512, WRITE), (UNSUPP, 1));
     }
-    // Data outside memory, or around its end; a short header; the directions mixed.
+    // Data outside memory, or around its end; a short header; mixed directions.
     type Chain = [(u64, u32, u16, u16); 3];
     let header = (HEADER, 16, NEXT, 1);
     let status = (STATUS, 1, WRITE, 0);
@@ -49,7 +49,7 @@ fn bad_chains() {
         }
         assert_eq!(rig.run(), (IOERR, 1), "{chain:?}");
     }
-    // No place for the status; no end.
+    // No byte for the status; no end.
     let hopeless: [Chain; 5] = [
         [header, (DATA, 512, NEXT, 2), (STATUS, 1, 0, 0)],
         [header, (DATA, 512, NEXT, 2), (END, 1, WRITE, 0)],
@@ -73,7 +73,7 @@ fn huge_requests_are_refused() {
     let mut rig = Rig::new();
     rig.header(VIRTIO_BLK_T_IN, 0);
     rig.driver.descriptor(0, (HEADER, 16, NEXT, 1));
-    // The same 8 MiB again and again, up to more than a request may have.
+    // The same 8 MiB repeatedly, up to more than a request may have.
     for index in 1..35 {
         rig.driver
             .descriptor(index, (8 << 20, 8 << 20, NEXT | WRITE, index + 1));
@@ -81,7 +81,7 @@ fn huge_requests_are_refused() {
     rig.driver.descriptor(35, (STATUS, 1, WRITE, 0));
     assert_eq!(rig.run(), (IOERR, 1));
 
-    // More pieces than a system call takes.
+    // More pieces than a system call allows.
     for index in 0..2000 {
         rig.driver
             .descriptor_at(TABLE, index, (DATA, 1, NEXT | WRITE, index + 1));
@@ -112,12 +112,11 @@ fn bad_ranges_change_nothing() {
     assert_eq!(rig.sector(1), [1; 512]);
 }
 
-/// A pause waits for requests that are under way: zeroes may have to be written one by
-/// one.
+/// A pause waits for requests in flight: zeroes may have to be written.
 #[test]
 fn zeroes_of_a_request_are_few() {
     const MIB: u64 = 1 << 20;
-    // tmpfs has no way to zero a range.
+    // tmpfs cannot zero a range.
     let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
     file.as_file().set_len(1 << 30).unwrap();
     let opened = OpenOptions::new().read(true).write(true).open(file.path());
@@ -129,7 +128,7 @@ fn zeroes_of_a_request_are_few() {
         rig.device.read_config(at, &mut bytes);
         u32::from_le_bytes(bytes)
     };
-    // max_write_zeroes_sectors, max_write_zeroes_seg; those of discards before them.
+    // max_write_zeroes_sectors, max_write_zeroes_seg; before them the limits of discards.
     assert_eq!((config(&rig, 48), config(&rig, 52)), (sectors(4), 1));
     assert_eq!(
         u64::from(config(&rig, 36)) * u64::from(config(&rig, 40)) * SECTOR,

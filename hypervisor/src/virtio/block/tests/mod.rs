@@ -1,4 +1,4 @@
-//! The block device under a scripted driver, on files, loop devices and a slow disk.
+//! The block device with a scripted driver, on files, loop devices and a slow disk.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -24,10 +24,10 @@ const TABLE: u64 = 4 << 20;
 const OK: u32 = VIRTIO_BLK_S_OK;
 const IOERR: u32 = VIRTIO_BLK_S_IOERR;
 const UNSUPP: u32 = VIRTIO_BLK_S_UNSUPP;
-/// What the status is before the device writes it.
+/// The status before the device writes it.
 const UNSET: u32 = 0xee;
 
-/// Sectors of the disk.
+/// The number of sectors of the disk.
 const SECTORS: u64 = 2048;
 
 struct Rig {
@@ -42,12 +42,12 @@ impl Rig {
         Rig::with(BlockOptions::default(), u64::MAX)
     }
 
-    /// A disk on which each byte is its sector's number.
+    /// A disk on which each byte is the number of its sector.
     fn with(options: BlockOptions, features: u64) -> Rig {
         Rig::within(&std::env::temp_dir(), options, features)
     }
 
-    /// The same in this folder.
+    /// The same in this directory.
     fn within(folder: &Path, options: BlockOptions, features: u64) -> Rig {
         let file = tempfile::NamedTempFile::new_in(folder).unwrap();
         for sector in 0..SECTORS {
@@ -160,7 +160,7 @@ fn reads_and_writes() {
 fn framing_is_the_drivers_choice() {
     let mut rig = Rig::new();
     for cut in 1..16 {
-        // The header in two; data and status in one piece, in an indirect table.
+        // A divided header; data and status in one piece, in an indirect table.
         rig.header(VIRTIO_BLK_T_IN, cut);
         let table = [
             (HEADER, cut as u32, NEXT, 1),
@@ -182,7 +182,7 @@ fn framing_is_the_drivers_choice() {
 #[test]
 fn many_requests_at_once() {
     let mut rig = Rig::new();
-    // Two descriptors each: data and status lie together.
+    // Two descriptors each: data and status are in one.
     for round in 0..100u64 {
         for slot in 0..u64::from(SIZE / 2) {
             let mut header = [0; 16];
@@ -263,7 +263,7 @@ fn discard_frees_space() {
     assert_eq!(rig.sector(1039), [0; 512]);
     assert_eq!(rig.sector(1041), [17; 512]);
     assert_eq!(rig.file.metadata().unwrap().len(), SECTORS * SECTOR);
-    // To unmap is what a discard does anyway; the flag is for zeroes.
+    // A discard always unmaps; the flag is for zeroes only.
     assert_eq!(rig.ranges(VIRTIO_BLK_T_DISCARD, &[(0, 1, 1)]), UNSUPP);
 }
 
@@ -274,7 +274,7 @@ fn zeroes_are_written() {
         (&*here, 0, u64::MAX),
         (&here, 1, u64::MAX),
         (&here, 0, !(1 << VIRTIO_BLK_F_FLUSH)),
-        // tmpfs has no way to zero a range.
+        // tmpfs cannot zero a range.
         (Path::new("/dev/shm"), 0, u64::MAX),
     ] {
         let mut rig = Rig::within(folder, BlockOptions::default(), features);

@@ -1,5 +1,5 @@
-//! A file whose reads take as long as the test wants: it lies on a FUSE file system that
-//! the test serves itself.
+//! A file whose reads take as long as the test wants: it is on a FUSE file system that the test
+//! serves.
 
 use super::*;
 use std::io::{Read, Write};
@@ -78,8 +78,8 @@ fn serve(mut fuse: File, reads: Sender<u64>, go: Receiver<()>) {
     }
 }
 
-/// The file, opened to read, and the thread that serves it. It is mounted in a namespace
-/// of a thread's own, for as long as it is open.
+/// The file, opened for reading, and the thread that serves it. It is mounted in a thread's own
+/// namespace, while it is open.
 fn mount(reads: Sender<u64>, go: Receiver<()>) -> (File, JoinHandle<()>) {
     let mounted = std::thread::spawn(move || {
         use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -108,7 +108,7 @@ fn mount(reads: Sender<u64>, go: Receiver<()>) -> (File, JoinHandle<()>) {
 
 #[test]
 fn slow_request_holds_up_no_other() {
-    // It mounts a slow file system.
+    // Needed for the slow file system.
     require!(root());
     let (reads, read) = mpsc::channel();
     let (go, wait) = mpsc::channel();
@@ -122,7 +122,7 @@ fn slow_request_holds_up_no_other() {
     let id = HEADER + 64;
     rig.driver.write(id, &VIRTIO_BLK_T_GET_ID.to_le_bytes());
 
-    // The read, and behind it something that needs no storage.
+    // The read, followed by a request that needs no storage.
     rig.driver.descriptor(0, (HEADER, 16, NEXT, 1));
     rig.driver.descriptor(1, (DATA, 512, NEXT | WRITE, 2));
     rig.driver.descriptor(2, (STATUS, 1, WRITE, 0));
@@ -132,7 +132,7 @@ fn slow_request_holds_up_no_other() {
     rig.driver.offer(3);
     rig.driver.kick();
     assert_eq!(rig.driver.wait_used(), (3, 21));
-    // And what comes only when the read is known to be under way.
+    // A request that comes while the read is in progress.
     let offset = read.recv().unwrap();
     assert!(offset <= 8 * SECTOR, "{offset}");
     rig.driver.offer(3);
@@ -140,7 +140,7 @@ fn slow_request_holds_up_no_other() {
     assert_eq!(rig.driver.wait_used(), (3, 21));
     assert!(rig.driver.used().is_none());
 
-    // Stopping waits for it.
+    // The stop waits for the read.
     let stopped = std::thread::scope(|scope| {
         let device = &mut rig.device;
         let stop = scope.spawn(move || device.stop_queue(0).unwrap());

@@ -1,5 +1,5 @@
-//! Many requests under way, by a driver that kicks and is interrupted no more than
-//! agreed: it hangs if one kick or interrupt is missing.
+//! Many requests in flight, with a driver that sends and gets only the agreed kicks and
+//! interrupts: it hangs if one is missing.
 
 use super::*;
 
@@ -7,11 +7,11 @@ const SLOTS: u64 = 16;
 const LEN: u64 = 4096;
 const REQUESTS: u32 = 20_000;
 
-/// A request at a time, on a part of the disk of its own.
+/// One request at a time, on its own part of the disk.
 #[derive(Clone, Copy, Default)]
 struct Slot {
     busy: bool,
-    /// What the part of the disk is full of.
+    /// The content of its part of the disk.
     fill: u8,
     reads: bool,
 }
