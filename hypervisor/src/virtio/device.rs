@@ -8,8 +8,8 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::event::EventFd;
 
-/// The guest's memory. Regions may come and go; a queue sees the change with the
-/// next chain that it takes.
+/// The guest's memory. Regions may be added and removed; a queue sees a change with the next
+/// chain that it takes.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
 /// Device ids of virtio 1.2 §5.
@@ -46,7 +46,7 @@ impl DeviceKind {
     }
 }
 
-/// Why a queue cannot be served.
+/// The reason why a queue cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The device has fewer queues.
@@ -58,48 +58,46 @@ pub enum DeviceError {
     /// The rings lie outside guest memory.
     #[error("queue {0} is not in guest memory")]
     BadQueue(usize),
-    /// A thread, socket or other resource could not be had.
+    /// A thread, socket or other resource could not be made.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// How a device reaches the driver: of used buffers for a queue's interrupt, of a
-/// changed configuration for the device's own.
+/// Signals the driver: a queue's interrupt reports used buffers, the device's own a changed
+/// configuration.
 pub trait Interrupt: Send + Sync {
     /// Signals the driver.
     fn signal(&self);
 
-    /// The driver broke the rules of the ring. It is not served any more: the device needs a
-    /// reset (virtio 1.2 §2.1.2).
+    /// Reports that the driver has broken the rules of the ring. The ring is no longer served:
+    /// the device needs a reset (virtio 1.2 §2.1.2).
     fn failed(&self);
 }
 
 /// A virtio device.
 ///
-/// The transport negotiates features, then starts queues; a started queue is served
-/// by threads of the device until it is stopped. Stopping keeps the device's state
-/// (open files, connections), so that a VM can be paused; [`reset`](Device::reset)
-/// forgets it.
+/// The transport negotiates features, then starts queues; threads of the device serve a started
+/// queue until it is stopped. A stop keeps the device's state (open files, connections), so
+/// that a VM can be paused; [`reset`](Device::reset) drops it.
 pub trait Device: Send {
     /// The kind of the device.
     fn kind(&self) -> DeviceKind;
 
-    /// Feature bits offered to the driver, those of the ring included.
+    /// Feature bits offered to the driver, including those of the ring.
     fn features(&self) -> u64;
 
-    /// The size of each queue that suits the device; there are as many queues as
-    /// entries.
+    /// The preferred size of each queue; there are as many queues as entries.
     fn queue_sizes(&self) -> &[u16];
 
     /// Reads the configuration space. Bytes beyond its end read as zero.
     fn read_config(&self, offset: usize, data: &mut [u8]);
 
-    /// Writes the configuration space. Bytes that are not writable stay as they are.
+    /// Writes the configuration space. Bytes that are not writable keep their values.
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 
     /// Sets the features that the driver acknowledged, all of them offered. Called before the
@@ -110,9 +108,8 @@ pub trait Device: Send {
     /// 1.2 §2.3). Called once, before anything else.
     fn set_config_interrupt(&mut self, _changed: Arc<dyn Interrupt>) {}
 
-    /// Serves queue `index`: chains that are already there, and more whenever `kick`
-    /// is written to. `queue` carries its addresses and positions, and whether event
-    /// indices were negotiated.
+    /// Serves queue `index`: its present chains, and more after each kick. `queue` has the
+    /// addresses and positions, and the use of event indices.
     fn start_queue(
         &mut self,
         index: usize,
@@ -122,11 +119,11 @@ pub trait Device: Send {
         call: Arc<dyn Interrupt>,
     ) -> Result<(), DeviceError>;
 
-    /// Ends serving queue `index`, with everything taken from it also returned to it,
-    /// and hands it back; `None` if it was not started.
+    /// Stops queue `index`, after all taken chains have been returned, and returns the queue;
+    /// `None` if it was not started.
     fn stop_queue(&mut self, index: usize) -> Option<Queue>;
 
-    /// The driver reset the device: forget all state but the configuration. The
-    /// queues are stopped before.
+    /// The driver has reset the device: drop all state except the configuration. The queues are
+    /// stopped before.
     fn reset(&mut self);
 }

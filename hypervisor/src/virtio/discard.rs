@@ -1,7 +1,7 @@
-//! Giving guest memory back to the host.
+//! Returns guest memory to the host.
 //!
-//! What is given back costs the host memory again once it is touched, be it by a read.
-//! A guest may always touch it: it gains what it gave back, no more.
+//! Returned memory costs the host memory again once it is accessed, even by a read. A guest may
+//! always access it: it only gets back what it returned.
 
 use std::io;
 use std::ops::Range;
@@ -14,8 +14,7 @@ use vm_memory::{
 /// The page size of x86-64.
 const PAGE: u64 = 4096;
 
-/// Gives the whole pages in `len` bytes from `start` back. What is outside guest memory
-/// is left out.
+/// Returns the whole pages in `len` bytes from `start`. Skips parts outside guest memory.
 pub(crate) fn discard(mem: &GuestMemoryMmap, start: GuestAddress, len: u64) -> io::Result<()> {
     let end = start.0.saturating_add(len);
     for region in mem.iter() {
@@ -29,12 +28,12 @@ pub(crate) fn discard(mem: &GuestMemoryMmap, start: GuestAddress, len: u64) -> i
     Ok(())
 }
 
-/// Gives a range of a region back.
+/// Returns a range of a region.
 fn discard_in(region: &GuestRegionMmap, range: Range<u64>) -> io::Result<()> {
     match region.file_offset() {
-        // Other processes that map the file see the hole: a hypervisor, other devices.
+        // Other processes that map the file also see the hole: a hypervisor, other devices.
         Some(file) if region.flags() & libc::MAP_SHARED != 0 => punch(file, range),
-        // The memory of a private mapping belongs to the mapping.
+        // The pages of a private mapping belong to the mapping.
         _ => drop_pages(region, range),
     }
 }
@@ -44,7 +43,7 @@ fn punch(file: &FileOffset, range: Range<u64>) -> io::Result<()> {
     let Some((offset, len)) = whole_pages(range) else {
         return Ok(());
     };
-    // On huge pages, the kernel frees those that lie in the hole as a whole.
+    // With huge pages, the kernel frees those that are completely in the hole.
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     let off_t = |value| libc::off_t::try_from(value).map_err(io::Error::other);
     fallocate(file.file(), flags, off_t(offset)?, off_t(len)?)?;

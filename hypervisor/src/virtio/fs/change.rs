@@ -60,7 +60,7 @@ fn owner(file: impl AsFd, to: &stat64, valid: Valid) -> io::Result<()> {
     if !valid.intersects(Valid::UID | Valid::GID) {
         return Ok(());
     }
-    // The highest number would mean "unchanged", which the guest says by leaving it out.
+    // The highest number means "unchanged", for which the guest omits the field.
     let given = |bit, id: u32| {
         valid
             .contains(bit)

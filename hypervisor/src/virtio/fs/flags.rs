@@ -37,18 +37,17 @@ pub(super) const OPTIONS: FsOptions = FsOptions::from_bits_truncate(
 /// FUSE 7.35: closing needs no request. Unknown to fuse-backend-rs.
 const FOPEN_NOFLUSH: u32 = 1 << 5;
 
-/// What is left of the flags with which a guest opens.
+/// Removes the flags that a guest may not use.
 pub(super) fn open_flags(flags: u32) -> u32 {
     flags & OPEN_FLAGS as u32
 }
 
-/// Flags that come with each read and write: those of the open file, as fcntl(2) sees
-/// them.
+/// The flags of each read and write: those of the open file, as fcntl(2) reports them.
 pub(super) fn io_flags(flags: u32) -> u32 {
     open_flags(flags) & !(libc::O_TRUNC | libc::O_EXCL) as u32
 }
 
-/// How the guest may use an open file or directory.
+/// The guest's use of an open file or directory.
 pub(super) fn opened(node: Node, flags: u32) -> OpenOptions {
     let mut options = OpenOptions::empty();
     if node.is_private() {
@@ -58,9 +57,9 @@ pub(super) fn opened(node: Node, flags: u32) -> OpenOptions {
         }
     }
     if flags & libc::O_ACCMODE as u32 == libc::O_RDONLY as u32 {
-        // FLUSH reports failed writes, which read-only files do not have.
+        // FLUSH reports failed writes, which do not occur in read-only files.
         let bits = options.bits() | FOPEN_NOFLUSH;
-        // SAFETY: the type is a number on its way to the guest; any bits are fine.
+        // SAFETY: the value is a number for the guest; any bits are valid.
         options = unsafe { OpenOptions::from_bits_unchecked(bits) };
     }
     options

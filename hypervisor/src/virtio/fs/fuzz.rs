@@ -1,7 +1,7 @@
-//! The file system device under a fuzzer.
+//! Fuzz targets for the file system device.
 //!
-//! The share is on a tmpfs of its own that only this process sees: a guest that writes
-//! gigabytes, or makes device nodes, does no harm.
+//! The share is on a separate tmpfs that only this process sees: a guest that writes gigabytes,
+//! or makes device nodes, does no harm.
 
 use std::cell::RefCell;
 use std::fs::{self, Metadata};
@@ -20,7 +20,7 @@ use crate::virtio::ring::Chain;
 use crate::virtio::{Handler, serve_batch};
 
 const SECRET: &[u8] = b"what no guest may know";
-/// A request lies in the upper region, its answer in the lower.
+/// A request is in the upper region, its answer in the lower one.
 const IN: u64 = 0x10_0000;
 const IN_LEN: usize = 0x4000;
 const OUT: u64 = 0x8000;
@@ -33,7 +33,7 @@ thread_local! {
     static DRIVER: RefCell<Driver> = RefCell::new(Driver::new(1));
 }
 
-/// The file system device: chains of any kind, with requests in them that may be good.
+/// The file system device: chains of any kind, with requests that may be valid.
 pub fn fs(bytes: &[u8]) {
     PLACE.with(|place| {
         let server = Checked(Server(place.share()));
@@ -42,7 +42,7 @@ pub fn fs(bytes: &[u8]) {
     });
 }
 
-/// FUSE requests of any kind in good chains.
+/// FUSE requests of any kind in valid chains.
 pub fn fuse(bytes: &[u8]) {
     PLACE.with(|place| {
         DRIVER.with_borrow_mut(|driver| {
@@ -66,7 +66,7 @@ pub fn fuse(bytes: &[u8]) {
     });
 }
 
-/// No answer has the secret.
+/// No answer may contain the secret.
 fn check(driver: &Driver, len: u32) {
     let mut answer = vec![0; len as usize];
     let memory = driver.memory();
@@ -75,7 +75,7 @@ fn check(driver: &Driver, len: u32) {
     assert!(!found, "the answer has the secret");
 }
 
-/// A request, and how much room its answer has.
+/// A request, and the size of the room for its answer.
 fn request(script: &mut Script<'_>) -> (Vec<u8>, u32) {
     let opcode = u32::from(script.byte());
     let shape = script.byte();
@@ -122,14 +122,14 @@ impl Handler for Server {
     }
 }
 
-/// As a thread of the device has it: capabilities(7), SECBIT_NO_SETUID_FIXUP.
+/// Keeps capabilities as a thread of the device does: capabilities(7), SECBIT_NO_SETUID_FIXUP.
 fn keep_capabilities() {
     // SAFETY: changes one flag of the calling thread.
     let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, 1 << 2, 0, 0, 0) };
     assert_eq!(result, 0);
 }
 
-/// A file system with a share and something outside of it.
+/// A file system with a share and files outside it.
 struct Place {
     dir: PathBuf,
     secret: Metadata,
@@ -155,7 +155,7 @@ impl Place {
         }
     }
 
-    /// The share as it was at the beginning, and a server of it.
+    /// The share in its initial state, and a server for it.
     fn share(&self) -> FuseServer {
         let dir = self.dir.join("share");
         let _ = fs::remove_dir_all(&dir);
@@ -168,7 +168,7 @@ impl Place {
         FuseServer::new(Arc::new(SharedDir::new(&dir, 1000).unwrap()))
     }
 
-    /// What is outside is as it was.
+    /// Files outside the share must be unchanged.
     fn check(&self) {
         let path = |name: &str| self.dir.join(name);
         let names = |dir: &Path| fs::read_dir(dir).unwrap().count();

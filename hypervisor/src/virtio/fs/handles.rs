@@ -22,8 +22,8 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Gives the file the flags that came with a request: those of the guest's own open
-    /// file, which fcntl(2) changes there.
+    /// Sets the flags of a request on the file: those of the guest's own open file, after a
+    /// change by fcntl(2) in the guest.
     pub fn set_flags(&self, flags: u32) -> io::Result<()> {
         if self.flags.load(Ordering::Relaxed) != flags {
             fcntl_setfl(&self.file, OFlags::from_bits_retain(flags))?;
@@ -50,7 +50,7 @@ struct OpenFiles {
 }
 
 impl Handles {
-    /// Nothing is open; at most `max` files may be.
+    /// An empty table for at most `max` open files.
     pub fn new(max: usize) -> Handles {
         Handles {
             max,
@@ -62,7 +62,7 @@ impl Handles {
         lock(&self.inner)
     }
 
-    /// `ENFILE` if no more may be open.
+    /// `ENFILE` if no more files may be open.
     pub fn make_room(&self) -> io::Result<()> {
         if self.inner().open.len() >= self.max {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
@@ -70,7 +70,7 @@ impl Handles {
         Ok(())
     }
 
-    /// The guest has this file of this inode open from now on.
+    /// Records that the guest has opened this file of this inode.
     pub fn insert(&self, inode: u64, file: OwnedFd, flags: u32) -> Handle {
         let open = Arc::new(Open {
             file: file.into(),
@@ -85,22 +85,22 @@ impl Handles {
         handle
     }
 
-    /// What is open under this handle; `EBADF` if it is not of this inode.
+    /// The open file of this handle; `EBADF` if it is not of this inode.
     pub fn get(&self, inode: u64, handle: Handle) -> io::Result<Arc<Open>> {
         let inner = self.inner();
         let open = inner.open.get(&handle).filter(|open| open.inode == inode);
         open.cloned().ok_or_else(bad)
     }
 
-    /// The guest closes it.
+    /// Closes a handle for the guest.
     pub fn remove(&self, inode: u64, handle: Handle) -> io::Result<()> {
         self.get(inode, handle)?;
         let closed = self.inner().open.remove(&handle);
-        // Without the lock: closing may wait for a network file system.
+        // Without the lock: the close may wait for a network file system.
         closed.map(drop).ok_or_else(bad)
     }
 
-    /// The guest closes all.
+    /// Closes all handles.
     pub fn remove_all(&self) {
         let closed = std::mem::take(&mut self.inner().open);
         drop(closed);

@@ -1,10 +1,9 @@
 //! The host's files: opened one path component at a time, identified, and changed by
 //! descriptor.
 //!
-//! A file that the guest knows is held by an `O_PATH` descriptor, which can be asked
-//! but neither read nor written. For that it is opened anew by its link in
-//! `/proc/self/fd`, a directory that is held open from the start, since in the jail
-//! nothing is reached by a path.
+//! An `O_PATH` descriptor holds each file that the guest knows. It allows queries, but no reads
+//! and writes. For these the file is reopened by its link in `/proc/self/fd`, a directory that
+//! is held open from the start, since the jail has no paths to files.
 
 use std::ffi::CStr;
 use std::io;
@@ -19,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, openat
 pub(super) struct FileStat {
     /// Its attributes.
     pub stat: stat64,
-    /// The mount by which it was reached.
+    /// The mount through which it was reached.
     pub mount: u64,
 }
 
@@ -29,11 +28,10 @@ impl FileStat {
     }
 }
 
-/// statx(2), since Linux 6.8: a number that no later mount gets. Kernels before leave it
-/// out.
+/// statx(2), since Linux 6.8: a number that is never reused. Older kernels ignore the flag.
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
-/// Looks at an open file.
+/// Reads the attributes of an open file.
 pub(super) fn stat(file: impl AsFd) -> io::Result<FileStat> {
     let wanted = StatxFlags::BASIC_STATS
         | StatxFlags::MNT_ID
@@ -47,7 +45,7 @@ pub(super) fn stat(file: impl AsFd) -> io::Result<FileStat> {
 }
 
 fn stat_of(found: &Statx) -> stat64 {
-    // SAFETY: numbers only, for which zero is valid.
+    // SAFETY: plain numbers; zero is valid.
     let mut stat: stat64 = unsafe { std::mem::zeroed() };
     stat.st_dev = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
     stat.st_ino = found.stx_ino;
@@ -68,7 +66,7 @@ fn stat_of(found: &Statx) -> stat64 {
     stat
 }
 
-/// Holds what has this name in a directory, without following a link.
+/// Opens the file with this name in a directory as `O_PATH`, without following a link.
 pub(super) fn hold(dir: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(dir, name, flags, Mode::empty())?)
@@ -88,13 +86,13 @@ impl Links {
         self.0.as_fd()
     }
 
-    /// The name in it of a descriptor.
+    /// The name of a descriptor in it.
     pub fn name(file: impl AsFd) -> String {
         file.as_fd().as_raw_fd().to_string()
     }
 
-    /// Opens a held file or directory. No other kind of file is ever opened: a FIFO
-    /// would hold up the thread, a device is the host's.
+    /// Opens a held file or directory. Other kinds of files are never opened: a FIFO would
+    /// block the thread, and a device belongs to the host.
     pub fn reopen(&self, file: impl AsFd, kind: FileType, flags: u32) -> io::Result<OwnedFd> {
         if !matches!(kind, FileType::RegularFile | FileType::Directory) {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -106,16 +104,16 @@ impl Links {
     }
 }
 
-/// The calling thread acts as a user of the guest, until this is dropped.
+/// While this lives, the calling thread acts as a user of the guest.
 pub(super) struct As {
     user: bool,
     group: bool,
-    /// It is the thread's.
+    /// It belongs to the thread.
     _not_send: PhantomData<*const ()>,
 }
 
 impl As {
-    /// The file that is made next belongs to this user and group.
+    /// New files belong to this user and group.
     pub fn user(uid: u32, gid: u32) -> io::Result<As> {
         let mut acting = As {
             user: false,
@@ -140,15 +138,15 @@ impl Drop for As {
         let back = |is_set: bool, call| !is_set || effective(call, 0).is_ok();
         let user = back(self.user, libc::SYS_setresuid);
         if !(back(self.group, libc::SYS_setresgid) && user) {
-            // The thread would make files of the wrong owner from now on.
+            // Otherwise later files of the thread would have a wrong owner.
             log::error!("cannot become root again");
             std::process::abort();
         }
     }
 }
 
-/// Changes the effective id of the calling thread alone: the C library's functions
-/// change those of all threads.
+/// Changes the effective id of the calling thread only: the C library's functions change those
+/// of all threads.
 fn effective(call: libc::c_long, id: u32) -> io::Result<()> {
     const UNCHANGED: libc::c_long = -1;
     // SAFETY: takes numbers only.
@@ -158,10 +156,10 @@ fn effective(call: libc::c_long, id: u32) -> io::Result<()> {
     }
 }
 
-/// Does `change` to an open file, with the set-id bits afterwards that a local file
-/// would have: `kill` says that the writer has no right to keep them (fuse.h,
-/// `FUSE_WRITE_KILL_SUIDGID`). The host decides by the capabilities of this process
-/// instead, which it does not honour in the jail's user namespace.
+/// Runs `change` on an open file, and then sets the set-id bits as a local file system would.
+/// `kill` means that the writer may not keep them (fuse.h, `FUSE_WRITE_KILL_SUIDGID`). The host
+/// would decide by the capabilities of this process, which do not count in the jail's user
+/// namespace.
 pub(super) fn keeping_set_id<T>(
     file: impl AsFd,
     kill: bool,
@@ -181,8 +179,8 @@ pub(super) fn keeping_set_id<T>(
     Ok(result)
 }
 
-/// As a write by others leaves a mode: a set-group-id bit of what no group may execute
-/// has another meaning (inode(7)).
+/// A mode after a write by another user. A set-group-id bit without group execution has another
+/// meaning (inode(7)), and stays.
 fn without_set_id(mode: u32) -> u32 {
     if mode & libc::S_IXGRP != 0 {
         mode & !(libc::S_ISUID | libc::S_ISGID)

@@ -11,12 +11,12 @@ use super::handles::{Handle, Open};
 use super::node::Node;
 use super::share::SharedDir;
 
-/// What is read from a directory in one go.
+/// The bytes that are read from a directory in one call.
 const READ: usize = 32 << 10;
 
-/// Walks over the entries of an open directory from a position, until `take` has no
-/// more room. An error of `take` counts only if nothing was taken before: the guest
-/// keeps the entries that it was given.
+/// Passes the entries of an open directory from a position to `take`, until it has no more
+/// room. An error of `take` only counts before its first entry: the guest keeps earlier
+/// entries.
 fn walk(
     open: &Open,
     offset: u64,
@@ -74,7 +74,7 @@ impl SharedDir {
         walk(&open, offset, |entry| add(dirent(entry, entry.ino())))
     }
 
-    /// Lists with attributes, as if the guest had looked up each name.
+    /// Lists with attributes; each name counts as a lookup by the guest.
     pub(super) fn list_found(
         &self,
         node: Node,
@@ -91,8 +91,8 @@ impl SharedDir {
                 self.entry(node, name).ok()
             };
             let Some(found) = found else {
-                // Without attributes, the guest asks for them if it wants them: of
-                // what has just gone, or cannot be had.
+                // Without attributes, which the guest requests if it needs them: the file has
+                // just been removed, or is unreadable.
                 return add(dirent(entry, entry.ino()), Entry::default());
             };
             let taken = add(dirent(entry, found.attr.st_ino), found);

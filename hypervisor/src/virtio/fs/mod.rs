@@ -1,13 +1,13 @@
-//! The file system device (virtio 1.2 §5.11): a host directory shown to the guest.
+//! The file system device (virtio 1.2 §5.11): a host directory for the guest.
 //!
 //! ```text
 //!   guest FUSE ── hiprio queue ──▶ 1 thread  ─┐
 //!              ── request queue ─▶ 4 threads ─┴▶ FUSE server ▶ SharedDir ▶ the host's files
 //! ```
 //!
-//! The requests of a queue are served by a few threads, since a guest with two
-//! programs must not have the one wait for the other's `fsync`. Each takes a request,
-//! serves it and returns it by itself; FUSE does not ask for an order.
+//! A few threads serve the requests of a queue, so that a program of the guest need not wait
+//! for the `fsync` of another one. Each thread takes, serves and returns a request alone; FUSE
+//! does not require an order.
 
 mod change;
 mod flags;
@@ -46,7 +46,7 @@ use share::SharedDir;
 const TAG_LEN: usize = 36;
 /// The queue for FORGET and INTERRUPT (§5.11.2).
 const HIPRIO: usize = 0;
-/// One request queue: its threads scale, and Linux before 6.11 uses one only.
+/// One request queue: its threads are enough, and Linux before 6.11 uses one only.
 const QUEUES: usize = 2;
 /// A request takes up to 256 pages in as many descriptors, unless they are indirect.
 const QUEUE_SIZE: u16 = 1024;
@@ -62,11 +62,11 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// A device that shows `dir` under the name `tag`, and lets the guest know `files`
-    /// files at a time. It needs `dir` and `/proc` now, and no path later.
+    /// A device for `dir` with the name `tag`; the guest may know `files` files at a time. It
+    /// needs paths to `dir` and `/proc` now, but not later.
     pub fn new(tag: &str, dir: &Path, files: usize) -> io::Result<Fs> {
         let dir = dir.to_owned();
-        // Opening the share is for a thread of the kind that opens all in it.
+        // The share is opened by a thread of the kind that opens its files.
         let share = jail::run(ThreadKind::Fs, "fs-open", move || {
             SharedDir::new(&dir, files)
         })?;

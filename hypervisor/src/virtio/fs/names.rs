@@ -1,4 +1,4 @@
-//! Names in the directories of a share: made, moved and removed.
+//! Creates, renames and removes names in the directories of a share.
 
 use std::ffi::CStr;
 use std::io;
@@ -11,7 +11,7 @@ use super::host::{As, Links};
 use super::node::Node;
 use super::share::SharedDir;
 
-/// Refuses all but names of things in a directory.
+/// Refuses all names that are not plain names in a directory.
 pub(super) fn plain(name: &CStr) -> io::Result<()> {
     let refused = match name.to_bytes() {
         b"" | b"." | b".." => true,
@@ -29,7 +29,7 @@ pub(super) fn mode(mode: u32) -> Mode {
 }
 
 impl SharedDir {
-    /// Makes a name in a directory by `make`, as the user of the request.
+    /// Creates a name in a directory by `make`, as the user of the request.
     pub(super) fn make(
         &self,
         ctx: &Context,
@@ -46,20 +46,20 @@ impl SharedDir {
         self.entry(parent, name)
     }
 
-    /// Gives a file another name.
+    /// Adds a name to a file.
     pub(super) fn add_link(&self, node: Node, parent: Node, name: &CStr) -> io::Result<Entry> {
         plain(name)?;
         let (_, held) = self.held(node)?;
         let (_, above) = self.held(parent)?;
-        // By the link to its descriptor: by the descriptor itself takes a capability
-        // (CAP_DAC_READ_SEARCH) that reads all of a file system.
+        // By the link to its descriptor: the use of the descriptor itself needs a capability
+        // (CAP_DAC_READ_SEARCH) that allows reading all of a file system.
         let file = Links::name(&held.file);
         let flags = AtFlags::SYMLINK_FOLLOW;
         linkat(self.links.dir(), file, &above.file, name, flags)?;
         self.entry(parent, name)
     }
 
-    /// Moves what has the old name to the new one, both given with their directories.
+    /// Renames a file; both names are given with their directories.
     pub(super) fn rename_in(
         &self,
         (old_parent, old_name): (Node, &CStr),

@@ -1,27 +1,27 @@
-//! Inode numbers with a mark for files that belong to the guest alone.
+//! Inode numbers with a mark for files that only the guest changes.
 //!
-//! Most of a share changes on both sides, so the guest may not cache it. A container's
-//! root does not: the host does not change it while the container exists. By the layout
-//! of the share a directory `<any>/rootfs` and all below belongs to the guest alone,
-//! and there it may cache names, attributes and data, which saves it most requests.
+//! Most of a share is changed by both sides, so the guest may not cache it. A container's root
+//! is an exception: the host does not change it while the container exists. By the layout of
+//! the share, only the guest changes a directory `<any>/rootfs` and all below it. There it may
+//! cache names, attributes and data, which saves most requests.
 //!
-//! The mark travels in the inode number that the guest is given, from a directory to
-//! what is looked up in it; the table of files never sees it. A guest that forges marks
-//! changes only what itself caches.
+//! The mark is a part of the guest's inode numbers. Files inherit it from their directory at a
+//! lookup; the table of files does not use it. A guest that forges marks only changes its own
+//! caching.
 
 use std::ffi::CStr;
 use std::time::Duration;
 
 use fuse_backend_rs::api::filesystem::ROOT_ID;
 
-/// The directory that belongs to the guest alone.
+/// The name of directories that only the guest changes.
 const PRIVATE_NAME: &[u8] = b"rootfs";
-/// How long what the guest knows is valid: for files that both sides change,
+/// How long the guest's information is valid: for files that both sides change,
 const SHARED: Duration = Duration::ZERO;
-/// and for its own. Bounded, so that a manual change on the host becomes visible, too.
+/// and for others. It is limited, so that a manual change on the host becomes visible.
 const PRIVATE: Duration = Duration::from_secs(10);
 
-/// Numbers in the table lie below these bits.
+/// The bits above all numbers of the table.
 const PRIVATE_BIT: u64 = 1 << 60;
 const CONTAINER_BIT: u64 = 1 << 61;
 const MARKS: u64 = PRIVATE_BIT | CONTAINER_BIT;
@@ -48,7 +48,7 @@ impl Node {
         self.0 & !MARKS
     }
 
-    /// The node for the file number that was found under this name here.
+    /// The node for the file `number`, found under this name in this directory.
     pub fn child(self, name: &CStr, number: u64) -> Node {
         let mark = if self.is_private() {
             PRIVATE_BIT
@@ -67,13 +67,13 @@ impl Node {
         self.0 & PRIVATE_BIT != 0
     }
 
-    /// How long its attributes are valid.
+    /// The time for which its attributes are valid.
     pub fn attr_timeout(self) -> Duration {
         if self.is_private() { PRIVATE } else { SHARED }
     }
 
-    /// How long the names in it are valid. The root of a private tree is found in a
-    /// shared directory, as the host mounts and unmounts there.
+    /// The time for which the names in it are valid. The root of a private tree is in a shared
+    /// directory, since the host mounts and unmounts there.
     pub fn entry_timeout(self) -> Duration {
         self.attr_timeout()
     }

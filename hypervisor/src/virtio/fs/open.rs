@@ -21,7 +21,7 @@ pub(super) type Opened = (Option<Handle>, OpenOptions, Option<u32>);
 pub(super) type Created = (Entry, Option<Handle>, OpenOptions, Option<u32>);
 
 impl SharedDir {
-    /// Opens a file that is there, for the guest.
+    /// Opens an existing file for the guest.
     pub(super) fn open_for(&self, node: Node, flags: u32, kill: bool) -> io::Result<OwnedFd> {
         self.handles.make_room()?;
         if flags & libc::O_TRUNC as u32 == 0 {
@@ -74,7 +74,7 @@ impl SharedDir {
         Ok((entry, Some(handle), opened(node, flags), None))
     }
 
-    /// Opens a file or directory to read; `None` for other kinds.
+    /// Opens a file or directory for reading; `None` for other kinds.
     pub(super) fn reopen_some(&self, node: Node) -> io::Result<Option<OwnedFd>> {
         let (inode, held) = self.held(node)?;
         match inode.kind {
@@ -86,7 +86,7 @@ impl SharedDir {
         }
     }
 
-    /// Opens a file or directory to read; `special` is the error for other kinds.
+    /// Opens a file or directory for reading; `special` is the error for other kinds.
     pub(super) fn reopen_or(&self, node: Node, special: i32) -> io::Result<OwnedFd> {
         let file = self.reopen_some(node)?;
         file.ok_or_else(|| io::Error::from_raw_os_error(special))

@@ -1,14 +1,14 @@
 //! Maps the host's mounts to file systems of the guest.
 //!
-//! A share has many mounts in it: roots of containers, volumes, and what is mounted
-//! below them. Each is a *place*, which the guest's kernel shows as a file system of its
-//! own (fuse.h, `FUSE_ATTR_SUBMOUNT`): with a device number, a size and free space of its
-//! own, so that inode numbers of two file systems never meet. A btrfs subvolume, which
-//! has a device number but no mount, is one, too.
+//! A share has many mounts in it: roots of containers, volumes, and mounts below them. Each is
+//! a *place*, which the guest's kernel treats as a separate file system (fuse.h,
+//! `FUSE_ATTR_SUBMOUNT`), with its own device number, size and free space, so that inode
+//! numbers of two file systems never collide. A btrfs subvolume, which has a device number but
+//! no mount, is a place, too.
 //!
-//! A place is where something is mounted, not what: if a volume that was read-only is
-//! mounted once more on top, writable, its files stay the same for the guest, and are
-//! reached by the later mount from then on.
+//! A place is identified by the mount point, not by the mounted file system: if a read-only
+//! volume is mounted again on top, writable, its files stay the same for the guest, and are
+//! then accessed through the later mount.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -44,29 +44,28 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The inode number that the guest is given. Files of a place that are of another
-    /// file system, such as a single file that is mounted, must not be taken for others
-    /// with the same number.
+    /// The inode number for the guest. Files of another file system in the same place, such as
+    /// a single mounted file, must not be confused with others that have the same number.
     pub fn number_of(&self, device: u64, inode: u64) -> u64 {
         if device == self.device {
             inode
         } else {
-            // Mounts of files are few; the middle bits are of no use to most file systems.
+            // Mounts of files are rare; most file systems do not use the middle bits.
             inode ^ device.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16 << 8
         }
     }
 }
 
-/// A mount by which files are reached.
+/// A mount through which files are accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mount {
     id: u64,
-    /// Mounts are counted as they are found: a later one lies on top.
+    /// Mounts are numbered in the order in which they are found: a later one is on top.
     turn: u64,
 }
 
 impl Mount {
-    /// Whether the kernel gives it this number.
+    /// Whether the kernel's number is this one.
     pub fn is(self, id: u64) -> bool {
         self.id == id
     }
@@ -85,13 +84,13 @@ struct KnownPlaces {
     last_turn: u64,
     /// By the directory and the name in it.
     by_name: HashMap<(FileKey, CString), Weak<Place>>,
-    /// By mount, and the place where it was found.
+    /// By mount, with the place where it was found.
     mounts: HashMap<u64, (Weak<Place>, Mount)>,
-    /// How many of both were left when they were last swept.
+    /// The number of remaining entries of both after the last sweep.
     swept: usize,
 }
 
-/// Where the search for a name ended.
+/// The result of the search for a name.
 pub(super) struct Found {
     pub place: Arc<Place>,
     pub mount: Mount,
@@ -119,8 +118,8 @@ impl Places {
         (places, found)
     }
 
-    /// Tells where `seen` is, which was found under `name` in the directory `dir` of the
-    /// place `above`, which was reached by the mount `by`.
+    /// Finds the place of `seen`, which has the `name` in the directory `dir` of the place
+    /// `above`, and was reached through the mount `by`.
     pub fn find(
         &self,
         above: &Arc<Place>,
@@ -177,7 +176,7 @@ impl KnownPlaces {
         })
     }
 
-    /// The mount of this number, found at this place.
+    /// The mount with this number at this place.
     fn mount(&mut self, id: u64, place: &Arc<Place>) -> Mount {
         match self.mounts.get(&id) {
             Some((at, mount)) if std::ptr::eq(at.as_ptr(), Arc::as_ptr(place)) => *mount,
@@ -191,7 +190,7 @@ impl KnownPlaces {
         }
     }
 
-    /// Drops what nothing that the guest knows belongs to any more.
+    /// Drops entries without files that the guest knows.
     fn sweep(&mut self) {
         if self.mounts.len() + self.by_name.len() < 2 * self.swept + SWEEP {
             return;

@@ -1,4 +1,4 @@
-//! The FUSE requests, as fuse-backend-rs hands them over.
+//! The FUSE requests, as fuse-backend-rs passes them.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -49,8 +49,7 @@ impl FileSystem for SharedDir {
     fn lookup(&self, _: &Context, parent: Node, name: &CStr) -> io::Result<Entry> {
         plain(name)?;
         match self.entry(parent, name) {
-            // An entry without an inode says how long the guest may assume that the
-            // name is unused.
+            // An entry without an inode tells the guest how long the name stays unused.
             Err(err) if parent.is_private() && err.raw_os_error() == Some(libc::ENOENT) => {
                 Ok(Entry {
                     entry_timeout: parent.entry_timeout(),
@@ -247,7 +246,7 @@ impl FileSystem for SharedDir {
         length: u64,
     ) -> io::Result<()> {
         let open = self.handles.get(node.inner(), handle)?;
-        // The guest's kernel has taken the bits away where it had to.
+        // The guest's kernel has removed the bits where necessary.
         keeping_set_id(&open.file, false, || {
             let mode = FallocateFlags::from_bits_retain(mode);
             Ok(fallocate(&open.file, mode, offset, length)?)
@@ -340,7 +339,7 @@ impl FileSystem for SharedDir {
 
     fn statfs(&self, _: &Context, node: Node) -> io::Result<statvfs64> {
         let (_, held) = self.held(node)?;
-        // SAFETY: numbers only, for which zero is valid.
+        // SAFETY: plain numbers; zero is valid.
         let mut out: statvfs64 = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel fills in `out`, which outlives the call.
         match unsafe { libc::fstatvfs64(held.file.as_raw_fd(), &raw mut out) } {
@@ -384,7 +383,7 @@ impl FileSystem for SharedDir {
     }
 }
 
-/// The file as fuse-backend-rs wants it, which is not closed when this goes.
+/// The type of file that fuse-backend-rs needs; a drop does not close it.
 fn borrowed(file: &File) -> ManuallyDrop<File> {
     // SAFETY: the descriptor is open while `file` is borrowed by the caller, and is not
     // closed here.

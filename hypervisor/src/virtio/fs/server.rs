@@ -1,4 +1,4 @@
-//! The threads that take FUSE requests off a queue.
+//! The threads that take FUSE requests from a queue.
 
 use std::io;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn drain(ring: &SharedRing, server: &FuseServer) {
     }
 }
 
-/// Serves one request; returns how many bytes the answer has.
+/// Serves one request; returns the length of the answer.
 pub(super) fn handle<'m>(server: &FuseServer, mem: &'m GuestMemoryMmap, chain: Chain<'m>) -> u32 {
     let answer = Reader::from_descriptor_chain(mem, chain.clone()).and_then(|reader| {
         let writer = VirtioFsWriter::new(mem, chain)?;

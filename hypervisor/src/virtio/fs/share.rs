@@ -1,37 +1,35 @@
-//! The shared directory as a FUSE file system, with the host protected from what a
-//! hostile guest may ask of it.
+//! The shared directory as a FUSE file system, which protects the host from a hostile guest.
 //!
-//! fuse-backend-rs reads the requests and writes the answers. Its passthrough file
-//! system is not used: it neither bounds what a guest makes it keep nor distinguishes
-//! mounts for the guest, and opens files by paths that the jail does not have.
+//! fuse-backend-rs reads the requests and writes the answers. Its passthrough file system is
+//! not used: it does not bound the memory for a guest, does not distinguish mounts for the
+//! guest, and opens files by paths that the jail does not have.
 //!
-//! - A name is one step down: `.` and `..` are refused everywhere, as is all that is
-//!   not a plain name. The guest's kernel never asks for them, and a directory that is
-//!   moved on the host must not become a way out of the share. The host opens with
-//!   `O_NOFOLLOW` what is found under the name, so no path of the guest's is ever
-//!   walked by the host, nor a link followed.
-//! - Open flags are reduced to those with a meaning for a file that is there. `O_PATH`
-//!   in particular would make the host follow a symbolic link that the guest made.
+//! - A name is one step down: `.` and `..` are refused everywhere, and so is any other name
+//!   that is not plain. The guest's kernel never sends them, and a directory that is moved on
+//!   the host must not allow a way out of the share. The host opens the file of a name with
+//!   `O_NOFOLLOW`, so it never walks a path of the guest or follows a link.
+//! - Open flags are reduced to those with a meaning for an existing file. In particular,
+//!   `O_PATH` would make the host follow a symbolic link that the guest made.
 //! - `trusted.*` attributes belong to the host's overlayfs.
-//! - Sizes that become allocations are bounded, as are the files that the guest
+//! - Sizes that become allocations are bounded, and so are the files that the guest
 //!   [knows](super::table) and [has open](super::handles).
-//! - Once it is made, a share needs no path of the host, neither its own nor `/proc`: it
+//! - After its construction, a share needs no path of the host, neither its own nor `/proc`: it
 //!   has descriptors of both, and works in the empty root of the jail.
 //!
-//! How the guest may cache, and why:
+//! Rules for the guest's caches:
 //!
-//! - Host programs and the guest see each other's changes at once: names and attributes
-//!   are valid for no time, so that every access asks the host, and data read before is
-//!   dropped when size or modification time differ (`AUTO_INVAL_DATA`). Written data
-//!   goes to the host at once (no write-back cache). Containers' roots are
-//!   [another matter](super::node).
-//! - Data stays in the guest's page cache otherwise, as `mmap` needs it.
-//! - File locks, sockets and FIFOs are the guest kernel's own; nothing waits in the host.
-//! - Without `POSIX_ACL` the guest stores ACLs, but judges by mode bits alone; with it
-//!   every permission check would cost a request.
-//! - A file that the guest knows is held by an `O_PATH` descriptor. File handles
-//!   (`open_by_handle_at`) cannot be had on overlayfs, which most container roots are,
-//!   nor without `CAP_DAC_READ_SEARCH` on the host.
+//! - Host programs and the guest see each other's changes at once: the guest may not cache
+//!   names and attributes, so that every access asks the host, and drops cached data when size
+//!   or modification time differ (`AUTO_INVAL_DATA`). Written data is sent to the host at once
+//!   (no write-back cache). Containers' roots [differ](super::node).
+//! - Otherwise data stays in the guest's page cache, since `mmap` needs it.
+//! - File locks, sockets and FIFOs exist in the guest's kernel only; no operation waits in the
+//!   host.
+//! - Without `POSIX_ACL` the guest stores ACLs, but checks mode bits only; with it, every
+//!   permission check would need a request.
+//! - An `O_PATH` descriptor holds each file that the guest knows. File handles
+//!   (`open_by_handle_at`) do not work on overlayfs, which most container roots use, and need
+//!   `CAP_DAC_READ_SEARCH` on the host.
 
 use std::ffi::CStr;
 use std::io;
@@ -51,7 +49,7 @@ use super::node::Node;
 use super::place::Places;
 use super::table::{Held, Inode, Limits, New, Table};
 
-/// Descriptors for other purposes than the guest's files: sockets, queues, disks.
+/// Descriptors for other uses than the guest's files: sockets, queues, disks.
 const OTHERS: usize = 1024;
 
 /// See the module.
@@ -101,13 +99,13 @@ impl SharedDir {
         })
     }
 
-    /// Closes and forgets all that the guest has of it.
+    /// Closes and forgets all files that the guest has.
     pub fn forget_all(&self) {
         self.handles.remove_all();
         self.table.forget_all();
     }
 
-    /// A file that the guest names, held.
+    /// The inode that the guest names, with a held descriptor.
     pub(super) fn held(&self, node: Node) -> io::Result<(Arc<Inode>, Arc<Held>)> {
         let inode = self.table.get(node.inner())?;
         let held = self.table.hold(&inode)?;
@@ -120,7 +118,7 @@ impl SharedDir {
         self.links.reopen(&held.file, inode.kind, flags)
     }
 
-    /// Looks a name up; the guest knows the file from then on.
+    /// Looks a name up; from then on the guest knows the file.
     pub(super) fn find(&self, parent: Node, name: &CStr) -> io::Result<(Arc<Inode>, FileStat)> {
         let (dir, above) = self.held(parent)?;
         self.table.make_room()?;
@@ -142,11 +140,11 @@ impl SharedDir {
         Ok((self.table.add_lookup(new)?, seen))
     }
 
-    /// As [`SharedDir::find`], for the guest.
+    /// As [`SharedDir::find`], with the answer for the guest.
     pub(super) fn entry(&self, parent: Node, name: &CStr) -> io::Result<Entry> {
         let (inode, seen) = self.find(parent, name)?;
         let node = parent.child(name, inode.number);
-        // What the guest mounts by itself must be a directory.
+        // The guest can only mount a directory automatically.
         let is_mount = inode.crossed && inode.kind.is_dir();
         Ok(Entry {
             inode: node.into(),

@@ -1,11 +1,10 @@
-//! The table of files that the guest knows, each with a number, with bounded cost for
-//! the host.
+//! The table of files that the guest knows, each with a number, with bounded cost for the host.
 //!
-//! The guest says when it forgets a file; a hostile one never does. So files are
-//! bounded, and so are the descriptors that hold them, of which a process has few: of
-//! files that were not used lately the descriptor is given back, and opened again by
-//! directory and name when the guest comes back to the file. What cannot be found again
-//! that way, such as an unlinked file, keeps its descriptor.
+//! The guest reports when it forgets a file; a hostile guest never does. So the number of files
+//! is bounded, and so is the number of descriptors that hold them, since a process can have
+//! only few: the descriptors of files without recent use are closed, and reopened by directory
+//! and name when the guest uses the file again. A file that cannot be found again in this way,
+//! such as an unlinked one, keeps its descriptor.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
@@ -20,30 +19,30 @@ use super::host::{self, FileStat};
 use super::place::{FileKey, Mount, Place};
 use crate::sync::lock;
 
-/// How much the guest may know.
+/// The limits of a guest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Files.
+    /// The most files.
     pub files: usize,
-    /// Descriptors of them.
+    /// The most descriptors of them.
     pub descriptors: usize,
 }
 
-/// How many files are tried to find one whose descriptor can be closed.
+/// The most files that are checked to find one whose descriptor can be closed.
 const TRIES: usize = 32;
 
 /// The most requests that may reserve space before the first of them uses it.
 const SERVED_AT_ONCE: usize = 8;
 
-/// How many directories up an open one is searched for.
+/// The most parent directories in which an open one is searched.
 const DEPTH: usize = 128;
 
-/// How a file is held.
+/// The descriptor of a held file.
 #[derive(Debug)]
 pub(super) struct Held {
     /// `O_PATH`.
     pub file: OwnedFd,
-    /// The mount by which it was reached.
+    /// The mount through which it was reached.
     pub mount: Mount,
 }
 
@@ -54,7 +53,7 @@ pub(super) struct Inode {
     pub key: FileKey,
     pub kind: FileType,
     pub place: Arc<Place>,
-    /// It was reached by crossing into its place, and its descriptor is never closed.
+    /// It is the root of its place, or a mount point; its descriptor is never closed.
     pub crossed: bool,
     state: Mutex<InodeState>,
 }
@@ -62,10 +61,10 @@ pub(super) struct Inode {
 #[derive(Debug)]
 struct InodeState {
     held: Option<Arc<Held>>,
-    /// Where it was last found: the number of a directory, and the name.
+    /// Its last known place: the number of a directory, and the name.
     parent: u64,
     name: CString,
-    /// Since its descriptor was last considered for closing.
+    /// Whether it was used since its descriptor was last checked for closing.
     used: bool,
 }
 
@@ -101,21 +100,21 @@ struct KnownFiles {
     last: u64,
     by_number: HashMap<u64, Slot>,
     by_key: HashMap<FileKey, u64>,
-    /// How many have a descriptor.
+    /// The number of files with a descriptor.
     open: usize,
-    /// Numbers of files that may have one, in the order in which they are considered
+    /// The numbers of files that may have a descriptor, in the order in which they are checked
     /// for closing. Some are stale.
     queue: VecDeque<u64>,
 }
 
 struct Slot {
     inode: Arc<Inode>,
-    /// FUSE's lookup count: lookups of the guest, less what it has forgotten.
+    /// FUSE's lookup count: the guest's lookups, less those that it has forgotten.
     count: u64,
 }
 
 impl Table {
-    /// A table of the root alone, which is never forgotten.
+    /// A table with the root only, which is never forgotten.
     pub fn new(limits: Limits, root: New<'_>) -> Table {
         let table = Table {
             limits,
@@ -135,7 +134,7 @@ impl Table {
         lock(&self.inner)
     }
 
-    /// The file of this number.
+    /// The file with this number.
     pub fn get(&self, number: u64) -> io::Result<Arc<Inode>> {
         let inner = self.inner();
         let slot = inner.by_number.get(&number);
@@ -149,7 +148,7 @@ impl Table {
         let mut inner = self.inner();
         let known = inner.by_key.get(&key).copied();
         if let Some(slot) = known.and_then(|number| inner.by_number.get_mut(&number)) {
-            // A device number that another file has got meanwhile, of another kind.
+            // Another file, of another kind, has got this device number meanwhile.
             if slot.inode.kind == new.seen.kind() {
                 slot.count = slot.count.saturating_add(1);
                 let inode = Arc::clone(&slot.inode);
@@ -167,10 +166,10 @@ impl Table {
         Ok(inner.insert(new))
     }
 
-    /// The guest forgets `count` lookups of a file.
+    /// Forgets `count` lookups of a file.
     pub fn forget(&self, number: u64, count: u64) {
-        // Closed without the lock: with the last descriptor of an unlinked file all of
-        // its data go, which may take its time.
+        // Closed without the lock: the last close of an unlinked file frees all of its data,
+        // which may take time.
         let forgotten = match number {
             ROOT_ID => None,
             _ => self.inner().forget(number, count),
@@ -178,7 +177,7 @@ impl Table {
         drop(forgotten);
     }
 
-    /// The guest forgets all but the root.
+    /// Forgets all files except the root.
     pub fn forget_all(&self) {
         let numbers: Vec<u64> = self.inner().by_number.keys().copied().collect();
         for number in numbers {
@@ -186,7 +185,7 @@ impl Table {
         }
     }
 
-    /// Holds a file, again if need be. `ESTALE` if it is not where it was.
+    /// Holds a file, and reopens it if necessary. `ESTALE` if it is no longer at its place.
     pub fn hold(&self, inode: &Arc<Inode>) -> io::Result<Arc<Held>> {
         let mut chain: Vec<Arc<Inode>> = Vec::new();
         let mut next = Arc::clone(inode);
@@ -222,8 +221,7 @@ impl Table {
         Ok(above)
     }
 
-    /// Sees to it that one more descriptor can be had, if it can be. To be called
-    /// without a lock.
+    /// Makes room for one more descriptor, if possible. Must be called without a lock.
     pub fn make_room(&self) -> io::Result<()> {
         for _ in 0..TRIES {
             let (inode, parent) = {
@@ -248,7 +246,7 @@ impl Table {
         Ok(())
     }
 
-    /// Closes the descriptor of a file taken off the queue, or puts the file back.
+    /// Closes the descriptor of a file taken from the queue, or puts the file back.
     fn evict_if(&self, can: bool, inode: &Inode) {
         let mut inner = self.inner();
         if !inner.by_number.contains_key(&inode.number) {
@@ -262,25 +260,25 @@ impl Table {
         }
     }
 
-    /// Whether some files are known without a descriptor, so that names matter.
+    /// Whether some files are known without a descriptor, so that their names matter.
     fn has_evicted(&self) -> bool {
         let inner = self.inner();
         inner.open < inner.by_number.len()
     }
 
-    /// Opens the file of a name that is about to be removed: it cannot be found by name
-    /// then.
+    /// Opens the file of a name that will be removed, since it cannot be found by this name
+    /// later.
     pub fn keep(&self, dir: &Inode, above: &Held, name: &CStr) {
         if !self.has_evicted() {
             return;
         }
         if let Some(inode) = self.known_at(dir, above, name) {
-            // Without a descriptor it is stale from then on, which the guest bears.
+            // On an error the file gets stale, which the guest tolerates.
             let _ = self.hold(&inode);
         }
     }
 
-    /// A file has got this name.
+    /// Records a file's new name.
     pub fn renamed(&self, dir: &Inode, above: &Held, name: &CStr) {
         if !self.has_evicted() {
             return;
@@ -301,7 +299,7 @@ impl Table {
         Some(Arc::clone(&slot.inode))
     }
 
-    /// Files known, and descriptors of them.
+    /// The number of known files, and of their descriptors.
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         let inner = self.inner();
@@ -335,7 +333,7 @@ impl KnownFiles {
         inode
     }
 
-    /// Takes the first file off the queue that was not used since its last check.
+    /// Takes the first file from the queue that was not used since its last check.
     fn next_unused(&mut self) -> Option<Arc<Inode>> {
         for _ in 0..=self.queue.len() {
             let number = self.queue.pop_front()?;
@@ -378,7 +376,7 @@ impl KnownFiles {
 }
 
 impl Inode {
-    /// Takes over where it was found. True if it had no descriptor.
+    /// Records its last known place. Returns true if it had no descriptor.
     fn found_again(&self, new: New<'_>) -> bool {
         let mut state = self.state();
         state.used = true;
@@ -393,7 +391,7 @@ impl Inode {
         had.is_none()
     }
 
-    /// Whether it can be opened again by its name.
+    /// Whether it can be reopened by its name.
     fn is_evictable(&self, parent: &Inode) -> bool {
         if self.crossed || self.number == ROOT_ID {
             return false;
