@@ -1,10 +1,17 @@
 //! Exec sessions: further processes of a container.
 
+use std::collections::hash_map::Entry;
+
 use super::*;
 
 impl Container {
-    /// Records an exec and connects its streams.
-    pub async fn add_exec(&self, exec_id: &str, json: &[u8], stdio: &agent::Stdio) -> Result<()> {
+    /// Runs a further process, once its streams are connected.
+    pub async fn exec(
+        self: &Arc<Self>,
+        exec_id: &str,
+        json: &[u8],
+        stdio: &agent::Stdio,
+    ) -> Result<i32> {
         check_id(exec_id)?;
         self.must_be(&[Status::Running, Status::Created], "running")?;
         let exists = || Error::ExecExists {
@@ -14,54 +21,24 @@ impl Container {
         if lock(&self.execs).contains_key(exec_id) {
             return Err(exists());
         }
-        let plan = spec::plan_exec(json, stdio, &self.inherited)?;
+        let (for_libcontainer, launch) = spec::plan_exec(json, stdio, &self.inherited)?;
         let connections = Connections::take(&self.environment.arrivals, stdio).await?;
-        let mut execs = lock(&self.execs);
-        if execs.contains_key(exec_id) {
-            return Err(exists());
-        }
-        execs.insert(
-            exec_id.to_owned(),
-            Exec {
-                process: Arc::new(Process::new(&self.id, exec_id, connections)),
-                plan: Some(plan),
-                terminal: stdio.terminal,
-            },
-        );
-        Ok(())
-    }
-
-    /// Runs a recorded exec.
-    pub async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<i32> {
-        self.must_be(&[Status::Running, Status::Created], "running")?;
-        let (process, plan, terminal) = {
-            let mut execs = lock(&self.execs);
-            let exec = execs
-                .get_mut(exec_id)
-                .ok_or_else(|| self.no_process(exec_id))?;
-            (exec.process.clone(), exec.plan.take(), exec.terminal)
+        let process = Arc::new(Process::new(&self.id, exec_id, connections));
+        match lock(&self.execs).entry(exec_id.to_owned()) {
+            Entry::Occupied(_) => return Err(exists()),
+            Entry::Vacant(place) => place.insert(process.clone()),
         };
-        let Some((for_libcontainer, mut launch)) = plan else {
-            return Err(Error::State {
-                what: process.name(),
-                state: "started already",
-                wanted: "not started",
-            });
-        };
-        if let Some((width, height)) = process.asked_size() {
-            launch.begin_with_size(width, height)?;
-        }
         let folder = self.exec_folder(exec_id);
         let request = Request::Exec {
             id: self.id.clone(),
             folder: folder.clone(),
             state: STATE.into(),
-            terminal,
+            terminal: stdio.terminal,
         };
         let written = write_json(&folder, PROCESS_FILE, &for_libcontainer)
             .and_then(|()| write_json(&folder, LAUNCH_FILE, &launch));
         let started = match written {
-            Ok(()) => self.start_process(process, &request, terminal).await,
+            Ok(()) => self.start_process(process, &request, stdio.terminal).await,
             Err(e) => {
                 process.fail();
                 Err(e)
@@ -82,15 +59,15 @@ impl Container {
     pub fn remove_exec(&self, exec_id: &str) -> Result<()> {
         let mut execs = lock(&self.execs);
         let exec = execs.get(exec_id).ok_or_else(|| self.no_process(exec_id))?;
-        if !exec.process.is_over() && !exec.process.is_recorded() {
+        if !exec.is_over() {
             return Err(Error::State {
-                what: exec.process.name(),
+                what: exec.name(),
                 state: "running",
                 wanted: "stopped",
             });
         }
         if let Some(exec) = execs.remove(exec_id) {
-            exec.process.disconnect();
+            exec.disconnect();
         }
         Ok(())
     }

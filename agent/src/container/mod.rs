@@ -78,16 +78,9 @@ pub struct Container {
     poststop: Vec<Hook>,
     oom: Arc<OomWatch>,
     pub init: Arc<Process>,
-    execs: Mutex<HashMap<String, Exec>>,
+    execs: Mutex<HashMap<String, Arc<Process>>>,
     status: Mutex<Status>,
     changes: tokio::sync::Mutex<()>,
-}
-
-/// An exec session, and its plan until it is started.
-struct Exec {
-    process: Arc<Process>,
-    plan: Option<(oci_spec::runtime::Process, spec::Launch)>,
-    terminal: bool,
 }
 
 /// Checks an id, which becomes the name of files.
@@ -302,7 +295,7 @@ impl Container {
         self.oom.stop();
         self.init.disconnect();
         for (_, exec) in lock(&self.execs).drain() {
-            exec.process.disconnect();
+            exec.disconnect();
         }
         if let Err(e) = self.run_hooks(&self.poststop).await {
             log::warn!("poststop hooks of {}: {e}", self.id);
@@ -363,7 +356,7 @@ impl Container {
         }
         let execs = lock(&self.execs);
         let exec = execs.get(exec_id).ok_or_else(|| self.no_process(exec_id))?;
-        Ok(exec.process.clone())
+        Ok(exec.clone())
     }
 
     fn no_process(&self, exec_id: &str) -> Error {

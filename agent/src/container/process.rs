@@ -89,11 +89,6 @@ impl Process {
         matches!(&*lock(&self.phase), Phase::Over)
     }
 
-    /// True until its start succeeds or fails.
-    pub fn is_recorded(&self) -> bool {
-        matches!(&*lock(&self.phase), Phase::Recorded(_))
-    }
-
     /// Takes the connections for the start.
     pub fn begin(&self) -> Result<Connections> {
         let mut phase = lock(&self.phase);
@@ -237,14 +232,6 @@ impl Process {
                 state: "without a terminal",
                 wanted: "running on one",
             }),
-        }
-    }
-
-    /// Sends EOF to stdin. For a terminal, the end of input has no effect.
-    pub fn close_stdin(&self) {
-        match &*lock(&self.stdio) {
-            Some(stdio) if !stdio.is_terminal() => stdio.close_stdin(),
-            _ => {}
         }
     }
 

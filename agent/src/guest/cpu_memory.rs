@@ -35,13 +35,6 @@ const POLICY: [(&str, &str); 2] = [
 /// Held during a resize: one runs at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// The CPUs and memory that are online.
-#[derive(Debug, PartialEq, Eq)]
-pub struct OnLine {
-    pub cpus: usize,
-    pub memory_bytes: u64,
-}
-
 /// Makes the kernel bring new memory online automatically. Must be called before the driver of
 /// virtio-mem is loaded.
 pub fn set_policy(sys: &Path) {
@@ -57,39 +50,33 @@ pub fn set_policy(sys: &Path) {
 
 /// Brings CPUs online or offline until `cpus` are online (0: no change), and all available
 /// memory online. Blocks.
-pub fn resize(sys: &Path, meminfo: &Path, cpus: usize) -> Result<OnLine> {
+pub fn resize(sys: &Path, cpus: usize) -> Result<()> {
     let _turn = lock(&TURN);
     online_memory(&sys.join(MEMORY))?;
-    Ok(OnLine {
-        cpus: set_cpus(&sys.join(CPUS), cpus)?,
-        memory_bytes: memory_total(meminfo)?,
-    })
+    set_cpus(&sys.join(CPUS), cpus)
 }
 
-/// Brings the lowest CPUs online and the highest offline; returns the number that are online.
-/// CPU 0 always is.
-fn set_cpus(folder: &Path, wanted: usize) -> Result<usize> {
+/// Brings the lowest CPUs online and the highest offline until `wanted` are online (0: no
+/// change). CPU 0 always is.
+fn set_cpus(folder: &Path, wanted: usize) -> Result<()> {
     let cpus = numbered(folder, "cpu")?;
     if wanted > cpus.len() {
         let there = cpus.len();
         let expected = format!("at most {there}");
         return Err(Error::invalid("number of CPUs", wanted, expected));
     }
-    let mut online = 0;
+    if wanted == 0 {
+        return Ok(());
+    }
     for (at, path) in cpus.iter().enumerate() {
-        let is = is_online(path)?;
-        let must = match wanted {
-            0 => is,
-            wanted => at < wanted,
-        };
-        if is != must {
+        let must = at < wanted;
+        if is_online(path)? != must {
             let way = if must { "on" } else { "off" };
             fs::write(path.join("online"), if must { "1" } else { "0" })
                 .what(format!("bring {} {way} line", path.display()))?;
         }
-        online += usize::from(must);
     }
-    Ok(online)
+    Ok(())
 }
 
 /// A CPU that cannot go offline, such as CPU 0, does not have this file.
@@ -148,17 +135,6 @@ fn numbered(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The total memory, in bytes.
-fn memory_total(meminfo: &Path) -> Result<u64> {
-    let text = fs::read_to_string(meminfo).path(meminfo)?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))
-        .and_then(|kib| kib.trim().parse::<u64>().ok())
-        .map(|kib| kib * 1024)
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-        .path(meminfo)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,7 +148,6 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        fs::write(sys.path().join("meminfo"), "MemTotal:   1024 kB\nMem: 1").unwrap();
         sys
     }
 
@@ -203,8 +178,8 @@ mod tests {
         fs::read_to_string(sys.path().join(file)).unwrap()
     }
 
-    fn resize(sys: &TempDir, cpus: usize) -> Result<OnLine> {
-        super::resize(sys.path(), &sys.path().join("meminfo"), cpus)
+    fn resize(sys: &TempDir, cpus: usize) -> Result<()> {
+        super::resize(sys.path(), cpus)
     }
 
     #[test]
@@ -217,18 +192,15 @@ mod tests {
             (12, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
         ];
         for (wanted, expected) in steps {
-            let found = resize(&sys, wanted).unwrap();
+            resize(&sys, wanted).unwrap();
             assert_eq!(online(&sys), expected);
-            let memory_bytes = 1 << 20;
-            let cpus = wanted;
-            assert_eq!(found, OnLine { cpus, memory_bytes });
         }
     }
 
     #[test]
     fn no_wish_leaves_the_cpus_as_they_are() {
         let sys = twelve_cpus();
-        assert_eq!(resize(&sys, 0).unwrap().cpus, 4);
+        resize(&sys, 0).unwrap();
         assert_eq!(online(&sys), [1, 2, 11]);
     }
 
@@ -270,7 +242,7 @@ mod tests {
         // It disappears between the listing and the reading.
         fs::create_dir(sys.path().join("devices/system/memory/memory8")).unwrap();
 
-        assert_eq!(resize(&sys, 0).unwrap().memory_bytes, 1 << 20);
+        resize(&sys, 0).unwrap();
 
         let states = [0, 7, 32].map(|n| read(&sys, &state(n)));
         assert_eq!(states, ["online\n", "online", "going-offline\n"]);
@@ -286,15 +258,5 @@ mod tests {
         let none = tempfile::tempdir().unwrap();
         set_policy(none.path());
         assert_eq!(fs::read_dir(none.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn unreadable_total_is_an_error_that_names_the_file() {
-        let sys = twelve_cpus();
-        for text in ["", "MemTotal: 12 MB", "MemTotal: x kB"] {
-            fs::write(sys.path().join("meminfo"), text).unwrap();
-            let err = resize(&sys, 0).unwrap_err().to_string();
-            assert!(err.contains("meminfo"), "{err}");
-        }
     }
 }

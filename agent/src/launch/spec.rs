@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    BoxBuilder, LinuxCapabilities, LinuxNamespaceType, LinuxResources, PosixRlimit, Process, Spec,
+    LinuxCapabilities, LinuxNamespaceType, LinuxResources, PosixRlimit, Process, Spec,
 };
 use protos::agent;
 use serde::{Deserialize, Serialize};
@@ -29,16 +29,6 @@ pub struct Launch {
     pub make_cwd: bool,
     /// The descriptors that it keeps open beside its stdio.
     pub descriptors: Vec<u32>,
-}
-
-impl Launch {
-    /// Sets the size of the process's terminal before the process starts.
-    pub fn begin_with_size(&mut self, width: u16, height: u16) -> Result<()> {
-        let size = BoxBuilder::default().width(width).height(height).build();
-        let size = size.map_err(Error::document("terminal size"))?;
-        self.process.set_console_size(Some(size));
-        Ok(())
-    }
 }
 
 /// The settings that exec sessions inherit from their container unless they have their own.

@@ -253,28 +253,11 @@ impl agent_ttrpc::Agent for Service {
     ) -> Reply<Empty> {
         let id = request.container_id.clone();
         self.on("ExecProcess", &id, |c| async move {
-            c.add_exec(&request.exec_id, &request.process, &request.stdio)
-                .await
+            let ran = c.exec(&request.exec_id, &request.process, &request.stdio);
+            ran.await.map(drop)
         })
         .await
         .map(empty)
-    }
-
-    async fn start_process(
-        &self,
-        _: &TtrpcContext,
-        request: agent::ProcessRequest,
-    ) -> Reply<agent::StartProcessResponse> {
-        let id = request.container_id.clone();
-        let pid = self
-            .on("StartProcess", &id, |c| async move {
-                c.start_exec(&request.exec_id).await
-            })
-            .await?;
-        Ok(agent::StartProcessResponse {
-            pid: pid as u32,
-            ..Default::default()
-        })
     }
 
     async fn remove_process(
@@ -336,28 +319,14 @@ impl agent_ttrpc::Agent for Service {
         Ok(Empty::new())
     }
 
-    async fn close_stdin(&self, _: &TtrpcContext, request: agent::ProcessRequest) -> Reply<Empty> {
-        let container = self.container(&request.container_id)?;
-        container.process(&request.exec_id)?.close_stdin();
-        Ok(Empty::new())
-    }
-
     async fn online_cpu_mem(
         &self,
         _: &TtrpcContext,
         request: agent::OnlineCpuMemRequest,
-    ) -> Reply<agent::OnlineCpuMemResponse> {
-        let resize = move || {
-            let (sys, meminfo) = (Path::new(cpu_memory::SYS), Path::new("/proc/meminfo"));
-            cpu_memory::resize(sys, meminfo, request.cpus as usize)
-        };
+    ) -> Reply<Empty> {
+        let resize = move || cpu_memory::resize(Path::new(cpu_memory::SYS), request.cpus as usize);
         let resized = blocking("resize the guest", resize).await;
-        let online = reply("OnlineCpuMem", "", resized)?;
-        Ok(agent::OnlineCpuMemResponse {
-            cpus: online.cpus as u32,
-            memory_bytes: online.memory_bytes,
-            ..Default::default()
-        })
+        reply("OnlineCpuMem", "", resized).map(empty)
     }
 
     async fn attach_device(

@@ -148,11 +148,7 @@ impl Stdio {
         self.descriptors.iter().for_each(Served::close_input);
     }
 
-    pub fn is_terminal(&self) -> bool {
-        self.master.is_some()
-    }
-
-    /// Stops all pumps; a `drain` that waits for one returns.
+    /// Stops all pumps; a drain that waits for one returns.
     pub fn stop(&self) {
         self.close_inputs();
         let descriptors = self.descriptors.iter().filter_map(Served::output);

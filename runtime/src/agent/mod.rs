@@ -63,14 +63,13 @@ calls! {
     stats(ContainerRequest) -> StatsResponse within call;
     list_processes(ContainerRequest) -> ListProcessesResponse within call;
     exec_process(ExecProcessRequest) -> Empty within create;
-    start_process(ProcessRequest) -> StartProcessResponse within create;
     remove_process(ProcessRequest) -> Empty within call;
     signal_process(SignalProcessRequest) -> Empty within call;
     resize_pty(ResizePtyRequest) -> Empty within call;
     attach_device(DeviceRequest) -> AttachDeviceResponse within call;
     detach_device(DeviceRequest) -> Empty within call;
     forget_files(Empty) -> Empty within call;
-    online_cpu_mem(OnlineCpuMemRequest) -> OnlineCpuMemResponse within call;
+    online_cpu_mem(OnlineCpuMemRequest) -> Empty within call;
 }
 
 impl Agent {

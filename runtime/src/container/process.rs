@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::events::Exit;
 use crate::state::{Status, Step};
 use crate::state_dir::record::ProcessRecord;
-use crate::stdio::{ProcessIo, Stdio};
+use crate::stdio::{Pending, ProcessIo, Stdio};
 use crate::sync::lock;
 
 /// The current state of a process.
@@ -51,6 +51,10 @@ pub(crate) struct Process {
     /// How it ended, from when that is known until it is published in `now`.
     ending: Mutex<Option<Exit>>,
     stdio: Mutex<Option<Stdio>>,
+    /// Of an exec until it is started: what it is to be, and its streams.
+    planned: Mutex<Option<(oci_spec::runtime::Process, Pending)>>,
+    /// Of an exec until its start is answered: the size of its terminal, if it was set.
+    initial_size: Mutex<Option<Option<(u32, u32)>>>,
     pid_proxy: Mutex<Option<PidProxy>>,
 }
 
@@ -70,6 +74,8 @@ impl Process {
             }),
             ending: Mutex::new(None),
             stdio: Mutex::new(None),
+            planned: Mutex::new(None),
+            initial_size: Mutex::new(exec.map(|_| None)),
             pid_proxy: Mutex::new(None),
         }
     }
@@ -206,6 +212,33 @@ impl Process {
 
     pub(crate) fn set_stdio(&self, stdio: Stdio) {
         *lock(&self.stdio) = Some(stdio);
+    }
+
+    /// Keeps what an exec is to be, and its streams, until its start.
+    pub(crate) fn plan(&self, process: oci_spec::runtime::Process, pending: Pending) {
+        *lock(&self.planned) = Some((process, pending));
+    }
+
+    /// Returns what an exec is to be, and its streams, once.
+    pub(crate) fn take_plan(&self) -> Option<(oci_spec::runtime::Process, Pending)> {
+        lock(&self.planned).take()
+    }
+
+    /// Keeps the size of a terminal for the start of its process; false once that is
+    /// answered.
+    pub(crate) fn keep_size(&self, size: (u32, u32)) -> bool {
+        let mut kept = lock(&self.initial_size);
+        kept.as_mut().map(|kept| *kept = Some(size)).is_some()
+    }
+
+    /// The size that is kept.
+    pub(crate) fn kept_size(&self) -> Option<(u32, u32)> {
+        (*lock(&self.initial_size)).flatten()
+    }
+
+    /// The size that is kept, which is the last.
+    pub(crate) fn take_size(&self) -> Option<(u32, u32)> {
+        lock(&self.initial_size).take().flatten()
     }
 
     /// Calls `look` with the streams, if they are connected.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use oci_spec::runtime::BoxBuilder;
 use protos::agent as api;
 
 use crate::agent;
@@ -15,12 +16,12 @@ use crate::state_dir::id::check_id;
 use crate::stdio::{ProcessIo, Stdio};
 
 impl Pod {
-    /// Records a further process of a running container; [`Pod::start_exec`]
-    /// runs it.
+    /// Records a further process of a running container and opens what its streams lead
+    /// to; [`Pod::start_exec`] runs it. The guest learns of it only then.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if the id is taken, [`Error::WrongState`]
-    /// unless the container runs; the agent's.
+    /// unless the container runs; [`Error::BadFile`] for a stream that cannot be opened.
     pub async fn add_exec(
         self: &Arc<Self>,
         container: &str,
@@ -47,31 +48,11 @@ impl Pod {
             }
             let added = Arc::new(Process::new(&found.record.id, Some(&exec), &io));
             found.insert_exec(&exec, added.clone())?;
-            let result = async {
-                let pending = pod.streams.prepare(io)?;
-                let request = api::ExecProcessRequest {
-                    container_id: found.record.id.clone(),
-                    exec_id: exec.clone(),
-                    process: serde_json::to_vec(&process)
-                        .map_err(Error::encode("the OCI process"))?,
-                    stdio: Some(pending.request()).into(),
-                    ..Default::default()
-                };
-                let (answer, stdio) = tokio::join!(
-                    pod.guest.unless_gone(pod.guest.agent.exec_process(request)),
-                    pod.guest.unless_gone(pending.connect()),
-                );
-                answer?;
-                added.set_stdio(stdio?);
+            let planned = pod.streams.prepare(io).and_then(|pending| {
+                added.plan(process, pending);
                 added.step(Step::Built, "create")
-            }
-            .await;
-            if let Err(e) = result {
-                let _ = pod
-                    .guest
-                    .agent
-                    .remove_process(agent::process(&found.record.id, Some(&exec)))
-                    .await;
+            });
+            if let Err(e) = planned {
                 found.remove_exec(&exec);
                 return Err(e);
             }
@@ -99,11 +80,7 @@ impl Pod {
             process.step(Step::Start, "start")?;
             let started = async {
                 let signals = pod.start_pid_proxy(&process, id).await?;
-                process.with_stdio(Stdio::start_input);
-                let request = agent::process(id, Some(&exec));
-                pod.guest
-                    .unless_gone(pod.guest.agent.start_process(request))
-                    .await?;
+                pod.run_exec(id, &exec, &process).await?;
                 Ok(signals)
             }
             .await;
@@ -134,6 +111,44 @@ impl Pod {
             Ok(pid)
         })
         .await
+    }
+
+    /// Has the guest run an exec, and connects its streams meanwhile.
+    async fn run_exec(
+        self: &Arc<Self>,
+        container: &str,
+        exec: &str,
+        process: &Process,
+    ) -> Result<()> {
+        let planned = process.take_plan();
+        let again = || process.wrong_state(process.status(), "start");
+        let (mut plan, pending) = planned.ok_or_else(again)?;
+        let size = process.kept_size();
+        if let Some((width, height)) = size {
+            let size = BoxBuilder::default().width(width).height(height).build();
+            plan.set_console_size(Some(size.map_err(Error::encode("the size of a terminal"))?));
+        }
+        let request = api::ExecProcessRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.to_owned(),
+            process: serde_json::to_vec(&plan).map_err(Error::encode("the OCI process"))?,
+            stdio: Some(pending.request()).into(),
+            ..Default::default()
+        };
+        let (answer, stdio) = tokio::join!(
+            self.guest
+                .unless_gone(self.guest.agent.exec_process(request)),
+            self.guest.unless_gone(pending.connect()),
+        );
+        answer?;
+        let stdio = stdio.inspect_err(|_| self.kill_unanswered(container, exec))?;
+        process.set_stdio(stdio);
+        process.with_stdio(Stdio::start_input);
+        if let Some((width, height)) = process.take_size().filter(|last| Some(*last) != size) {
+            let resized = self.resize_pty(container, Some(exec), width, height).await;
+            resized.unwrap_or_else(|e| log::debug!("The terminal of exec {exec}: {e}"));
+        }
+        Ok(())
     }
 
     /// Kills an exec whose start was not answered in time, so that it does not run on
@@ -177,7 +192,7 @@ impl Pod {
                 _ => return Err(process.wrong_state(status, "delete")),
             };
             let id = &found.record.id;
-            if pod.guest.check().is_ok() {
+            if status == Status::Stopped && pod.guest.check().is_ok() {
                 let request = agent::process(id, Some(&exec));
                 if let Err(e) = pod
                     .guest
@@ -212,16 +227,19 @@ impl Pod {
     ) -> Result<()> {
         let found = self.container(container)?;
         let process = found.process(exec)?;
+        let ended = || Error::not_found("process (it has ended) of container", container);
         match process.status() {
-            Status::Stopped => {
-                return Err(Error::not_found(
-                    "process (it has ended) of container",
-                    container,
-                ));
-            }
+            Status::Stopped => return Err(ended()),
             Status::Creating => return Err(process.wrong_state(Status::Creating, "kill")),
             Status::Created if exec.is_some() => {
                 return Err(process.wrong_state(Status::Created, "kill"));
+            }
+            // The guest may not know it yet.
+            Status::Starting if exec.is_some() => {
+                process.start_answered().await;
+                if process.status().is_stopped() {
+                    return Err(ended());
+                }
             }
             _ => {}
         }
@@ -258,8 +276,8 @@ impl Pod {
         .await
     }
 
-    /// Sets the size of a process's pty. Without a pty, or before the start of an exec, it has
-    /// no effect.
+    /// Sets the size of a process's pty; before the start of an exec, the one that it
+    /// begins with. Without a pty nothing happens.
     ///
     /// # Errors
     /// [`Error::NotFound`]; the agent's.
@@ -274,7 +292,7 @@ impl Pod {
         if process.status().is_stopped() {
             return Err(process.wrong_state(Status::Stopped, "resize"));
         }
-        if !process.terminal() {
+        if !process.terminal() || process.keep_size((width, height)) {
             return Ok(());
         }
         let request = api::ResizePtyRequest {

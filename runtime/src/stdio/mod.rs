@@ -176,33 +176,45 @@ impl Streams {
 #[derive(Debug)]
 pub struct Pending {
     door: Streams,
-    /// The tokens of stdin, stdout and stderr; 0 if not connected.
-    tokens: [u64; 3],
-    /// The tokens of the further descriptors, in order.
-    further: Vec<u64>,
-    io: ProcessIo,
+    terminal: bool,
+    stdin: Option<(u64, InputSource)>,
+    /// Stdout and stderr.
+    outputs: [Option<(u64, Sink)>; 2],
+    descriptors: Vec<(u64, Descriptor)>,
 }
 
 impl Streams {
-    /// Prepares the streams for `io`. The tokens go to the agent.
+    /// Opens what the streams lead to, and gives each the token that the agent is told.
     ///
     /// # Errors
-    /// [`Error::System`] if the system has no random numbers; [`Error::Descriptor`] for invalid
-    /// descriptors.
+    /// [`Error::BadFile`] if the client's end cannot be opened;
+    /// [`Error::System`] if the system has no random numbers;
+    /// [`Error::Descriptor`] for invalid descriptors.
     pub fn prepare(&self, io: ProcessIo) -> Result<Pending> {
         descriptor::check(io.descriptors.iter().map(|one| one.number))?;
-        let token = |wanted: bool| if wanted { random_token() } else { Ok(0) };
-        let tokens = [
-            token(io.stdin.is_some())?,
-            token(io.stdout.is_some())?,
-            token(io.stderr.is_some() && !io.terminal)?,
-        ];
-        let further = io.descriptors.iter().map(|_| random_token());
+        let sink = |end: Endpoint| -> Result<_> {
+            match end.is_some() {
+                true => Ok(Some((random_token()?, Sink::open(end)?))),
+                false => Ok(None),
+            }
+        };
+        let stdin = match io.stdin.is_some() {
+            true => Some((random_token()?, InputSource::open(io.stdin)?)),
+            false => None,
+        };
+        let stderr = if io.terminal {
+            Endpoint::None
+        } else {
+            io.stderr
+        };
+        let descriptors = io.descriptors.into_iter();
+        let descriptors = descriptors.map(|one| Ok((random_token()?, one)));
         Ok(Pending {
             door: self.clone(),
-            tokens,
-            further: further.collect::<Result<_>>()?,
-            io,
+            terminal: io.terminal,
+            stdin,
+            outputs: [sink(io.stdout)?, sink(stderr)?],
+            descriptors: descriptors.collect::<Result<_>>()?,
         })
     }
 }
@@ -210,14 +222,15 @@ impl Streams {
 impl Pending {
     /// The streams, as a message for the agent.
     pub fn request(&self) -> protos::agent::Stdio {
-        let [stdin, stdout, stderr] = self.tokens;
-        let descriptors = self.io.descriptors.iter().zip(&self.further);
-        let descriptors = descriptors.map(|(descriptor, token)| descriptor.request(*token));
+        let token = |output: &Option<(u64, Sink)>| output.as_ref().map_or(0, |(token, _)| *token);
+        let [stdout, stderr] = &self.outputs;
+        let descriptors = self.descriptors.iter();
+        let descriptors = descriptors.map(|(token, one)| one.request(*token));
         protos::agent::Stdio {
-            stdin,
-            stdout,
-            stderr,
-            terminal: self.io.terminal,
+            stdin: self.stdin.as_ref().map_or(0, |(token, _)| *token),
+            stdout: token(stdout),
+            stderr: token(stderr),
+            terminal: self.terminal,
             descriptors: descriptors.collect(),
             ..Default::default()
         }
@@ -227,45 +240,34 @@ impl Pending {
     /// returns only when the streams are open.
     ///
     /// # Errors
-    /// [`Error::BadFile`] if the client's end cannot be opened, [`Error::AgentTimeout`] and
-    /// [`Error::Guest`] if the guest does not accept them.
+    /// [`Error::AgentTimeout`] and [`Error::Guest`] if the guest does not accept them.
     pub async fn connect(self) -> Result<Stdio> {
-        let Self {
-            door,
-            tokens: [stdin, stdout, stderr],
-            further,
-            mut io,
-        } = self;
-        let open = async |token| match token {
-            0 => Ok(None),
-            token => door.open(token).await.map(Some),
+        let door = &self.door;
+        let output = async |output: Option<(u64, Sink)>| match output {
+            Some((token, sink)) => Ok(Some(OutputPump::start(door.open(token).await?, sink))),
+            None => Ok(None),
         };
-        let descriptors = io.descriptors.into_iter().zip(further);
+        let stdin = async {
+            match self.stdin {
+                Some((token, source)) => Ok(Some(InputPump::new(source, door.open(token).await?))),
+                None => Ok(None),
+            }
+        };
+        let descriptors = self.descriptors.into_iter();
         let descriptors =
-            descriptors.map(async |(one, token)| one.connect(door.open(token).await?));
+            descriptors.map(async |(token, one)| one.connect(door.open(token).await?));
+        let [stdout, stderr] = self.outputs;
         let (stdin, stdout, stderr, descriptors) = futures::try_join!(
-            open(stdin),
-            open(stdout),
-            open(stderr),
+            stdin,
+            output(stdout),
+            output(stderr),
             futures::future::try_join_all(descriptors),
         )?;
-        let mut connected = Stdio {
-            stdin: None,
-            outputs: [None, None],
+        Ok(Stdio {
+            stdin,
+            outputs: [stdout, stderr],
             descriptors,
-        };
-        if let Some(stream) = stdin {
-            let source = InputSource::open(std::mem::take(&mut io.stdin))?;
-            connected.stdin = Some(InputPump::new(source, stream));
-        }
-        let ends = [io.stdout, io.stderr];
-        let outputs = [stdout, stderr].into_iter().zip(ends);
-        for (output, (stream, end)) in connected.outputs.iter_mut().zip(outputs) {
-            if let Some(stream) = stream {
-                *output = Some(OutputPump::start(stream, Sink::open(end)?));
-            }
-        }
-        Ok(connected)
+        })
     }
 }
 

@@ -34,7 +34,7 @@ async fn an_exec_is_added_started_ends_and_is_removed_in_this_order() {
     let mut bed = require!(Bed::new().await);
     bed.running("a").await;
     bed.add("x").await.unwrap();
-    assert_eq!(bed.guest.heard(), ["exec_process a/x"]);
+    assert!(bed.guest.heard().is_empty(), "the guest need not know yet");
     let added = PodEvent::ExecAdded {
         container: "a".into(),
         exec: "x".into(),
@@ -52,10 +52,7 @@ async fn an_exec_is_added_started_ends_and_is_removed_in_this_order() {
     );
 
     let pid = bed.pod.start_exec("a", "x").await.unwrap();
-    assert_eq!(
-        bed.guest.heard(),
-        ["start_process container_id: \"a\" exec_id: \"x\""]
-    );
+    assert_eq!(bed.guest.heard(), ["exec_process a/x"]);
     let started = PodEvent::ExecStarted {
         container: "a".into(),
         exec: "x".into(),
@@ -144,10 +141,10 @@ async fn an_exec_is_added_to_a_running_container_alone_and_under_a_free_id() {
         matches!(taken, Error::AlreadyExists { what: "exec", .. }),
         "{taken:?}"
     );
-    assert_eq!(bed.guest.heard(), ["exec_process a/x"]);
-    // The deletion of a session that was not started reports success.
+    // The deletion of a session that was not started reports success; the guest does not know it.
     let (pid, exit) = bed.pod.delete("a", Some("x")).await.unwrap();
     assert_eq!((pid, exit.status), (0, 0));
+    assert!(bed.guest.heard().is_empty());
     bed.add("x").await.unwrap();
 }
 
@@ -157,14 +154,14 @@ async fn an_exec_that_the_guest_refuses_leaves_nothing() {
     bed.running("a").await;
     bed.guest
         .refuse("exec_process", Refusal::Error(Code::FAILED_PRECONDITION));
-    let refused = bed.add("x").await.unwrap_err();
+    bed.add("x").await.unwrap();
+    let refused = bed.pod.start_exec("a", "x").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    assert_eq!(bed.guest.heard(), ["exec_process a/x"]);
+    bed.pod.delete("a", Some("x")).await.unwrap();
     assert_eq!(
         bed.guest.heard(),
-        [
-            "exec_process a/x",
-            "remove_process container_id: \"a\" exec_id: \"x\""
-        ]
+        ["remove_process container_id: \"a\" exec_id: \"x\""]
     );
     assert_eq!(
         bed.pod.state("a", Some("x")).unwrap_err().kind(),
@@ -172,6 +169,7 @@ async fn an_exec_that_the_guest_refuses_leaves_nothing() {
     );
     bed.guest.accept("exec_process");
     bed.add("x").await.unwrap();
+    bed.pod.start_exec("a", "x").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +178,7 @@ async fn a_command_that_cannot_be_run_is_an_end_of_which_nothing_is_known() {
     bed.running("a").await;
     bed.add("x").await.unwrap();
     bed.event().await;
-    bed.guest.refuse("start_process", Refusal::Command(126));
+    bed.guest.refuse("exec_process", Refusal::Command(126));
     let failed = bed.pod.start_exec("a", "x").await.unwrap_err();
     assert!(
         matches!(failed, Error::Command { exit_code: 126, .. }),
@@ -209,7 +207,7 @@ async fn an_exec_whose_start_is_not_answered_is_killed() {
     let mut bed = require!(Bed::with(short(), |_| ()).await);
     bed.running("a").await;
     bed.add("x").await.unwrap();
-    bed.guest.refuse("start_process", Refusal::Silence);
+    bed.guest.refuse("exec_process", Refusal::Silence);
     let failed = bed.pod.start_exec("a", "x").await.unwrap_err();
     assert!(matches!(failed, Error::AgentTimeout { .. }), "{failed:?}");
     let killed = "signal_process container_id: \"a\" exec_id: \"x\" signal: 9";
@@ -305,6 +303,30 @@ async fn a_guest_that_does_not_answer_to_sigkill_is_killed_unless_others_live_in
     assert_eq!(
         bed.guest.heard().last().map(String::as_str),
         Some("kill the VM")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pty_begins_with_the_size_that_was_set_last_before_its_start() {
+    let mut bed = require!(Bed::new().await);
+    bed.running("a").await;
+    let io = ProcessIo {
+        terminal: true,
+        ..ProcessIo::default()
+    };
+    let added = bed.pod.add_exec("a", "x", process(&["true"]), io);
+    added.await.unwrap();
+    for (width, height) in [(132, 50), (80, 25)] {
+        let resized = bed.pod.resize_pty("a", Some("x"), width, height);
+        resized.await.unwrap();
+    }
+    assert!(bed.guest.heard().is_empty());
+    bed.pod.start_exec("a", "x").await.unwrap();
+    assert_eq!(bed.guest.heard(), ["exec_process a/x 80x25"]);
+    bed.pod.resize_pty("a", Some("x"), 90, 30).await.unwrap();
+    assert_eq!(
+        bed.guest.heard(),
+        ["resize_pty container_id: \"a\" exec_id: \"x\" width: 90 height: 30"]
     );
 }
 

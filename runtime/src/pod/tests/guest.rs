@@ -266,10 +266,9 @@ agent! {
         pause_container(ContainerRequest) -> Empty;
         resume_container(ContainerRequest) -> Empty;
         stats(ContainerRequest) -> StatsResponse;
-        start_process(ProcessRequest) -> StartProcessResponse;
         remove_process(ProcessRequest) -> Empty;
         resize_pty(ResizePtyRequest) -> Empty;
-        online_cpu_mem(OnlineCpuMemRequest) -> OnlineCpuMemResponse;
+        online_cpu_mem(OnlineCpuMemRequest) -> Empty;
         detach_device(DeviceRequest) -> Empty;
         forget_files(Empty) -> Empty;
     }
@@ -295,7 +294,11 @@ agent! {
         request: api::ExecProcessRequest,
     ) -> ttrpc::Result<api::Empty> {
         let (id, exec) = (&request.container_id, &request.exec_id);
-        self.hear("exec_process", &format!("{id}/{exec}")).await?;
+        let process: oci_spec::runtime::Process = serde_json::from_slice(&request.process).unwrap();
+        let size = process.console_size();
+        let size = size.map(|size| format!(" {}x{}", size.width(), size.height()));
+        let heard = format!("{id}/{exec}{}", size.unwrap_or_default());
+        self.hear("exec_process", &heard).await?;
         self.connect(id, exec, &request.stdio).await;
         self.add(id, exec);
         Ok(api::Empty::default())
