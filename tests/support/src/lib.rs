@@ -29,6 +29,9 @@ pub enum Reason {
     /// The runtime under test is the reference.
     #[error("it tests what only {wanted} has, and RUST_KATA_TEST_RUNTIME={found}")]
     Runtime { wanted: &'static str, found: String },
+    /// The test builds what it runs, and was not started by cargo.
+    #[error("it needs cargo, which builds what it runs")]
+    Cargo,
     /// The machine emulates KVM: the test would take too long and show nothing more.
     #[error("it needs no KVM and takes long where that is emulated")]
     Emulated,
@@ -44,6 +47,8 @@ impl Reason {
                 let code = error.raw_os_error().map(Errno::from_raw);
                 !kvm && code.is_some_and(|code| absent.contains(&code))
             }
+            // The KVM test host has the tests alone.
+            Reason::Cargo => kvm,
             Reason::CgroupV2 | Reason::Hypervisor(_) | Reason::Emulated => true,
             Reason::Root | Reason::Runtime { .. } => false,
         }
