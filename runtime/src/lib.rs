@@ -41,6 +41,7 @@ pub use host::requirements::{Requirement, Verdict, requirements};
 pub use pod::boot::BootProgress;
 pub use pod::recovery::PodLocation;
 pub use pod::{PidInfo, Pod};
+pub use protos::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS};
 pub use runtime::Runtime;
 pub use state::Status;
 pub use state_dir::id::{check_id, new_id};

@@ -204,8 +204,19 @@ fn pods_of_the_build_before_are_listed_inspected_stopped_and_removed() {
     // Its owner is of the previous build, and answers.
     let said = bed.rust_kata(&["exec", "app", "cat", "/data/file"]).ok();
     assert_eq!(said.out(), "of the volume\n");
-    assert!(bed.rust_kata(&["top", "app"]).ok().out().contains("sleep"));
-    bed.rust_kata(&["pod", "stats", "--no-stream", "web"]).ok();
+    bed.rust_kata(&["exec", "-d", "app", "sleep", "1000"]).ok();
+    assert!(
+        bed.rust_kata(&["top", "app"])
+            .ok()
+            .out()
+            .contains("sleep 1000")
+    );
+    bed.rust_kata(&["exec", "app", "/bin/nope"]).exits(127);
+    let stats = ["pod", "stats", "--no-stream", "--format", "json", "web"];
+    let stats: Value = serde_json::from_str(&bed.rust_kata(&stats).ok().out()).expect("JSON");
+    assert!(stats[0]["memory_bytes"].as_u64() > Some(4096), "{stats}");
+    bed.rust_kata(&["container", "pause", "app"]).ok();
+    bed.rust_kata(&["container", "unpause", "app"]).ok();
     bed.rust_kata(&["container", "stop", "app"]).ok();
     let app = inspect(bed, "container", "app");
     assert_eq!(app["state"]["exit_code"], 7, "{app}");
@@ -216,6 +227,24 @@ fn pods_of_the_build_before_are_listed_inspected_stopped_and_removed() {
     bed.rust_kata(&["pod", "start", "web"]).ok();
     let said = bed.rust_kata(&["exec", "app", "cat", "/data/file"]).ok();
     assert_eq!(said.out(), "of the volume\n");
+
+    // Its owner answers clients of the build before.
+    let said = host.before(&["exec", "app", "cat", "/data/file"]).ok();
+    assert_eq!(said.out(), "of the volume\n");
+    host.before(&["exec", "-d", "app", "sleep", "1000"]).ok();
+    assert!(
+        host.before(&["top", "app"])
+            .ok()
+            .out()
+            .contains("sleep 1000")
+    );
+    let stats = ["pod", "stats", "--no-stream", "--format", "json", "web"];
+    let stats: Value = serde_json::from_str(&host.before(&stats).ok().out()).expect("JSON");
+    assert!(stats[0]["memory_bytes"].as_u64() > Some(4096), "{stats}");
+    host.before(&["container", "stop", "--time", "1", "side"])
+        .ok();
+    let side = inspect(bed, "container", "side");
+    assert_eq!(side["state"]["status"], "exited", "{side}");
 
     for pod in ["web", "ended", "never", "lost"] {
         bed.rust_kata(&["pod", "rm", "--force", pod]).ok();

@@ -248,6 +248,31 @@ fn what_is_containerds_to_change_is_refused_with_the_cure() {
         let refused = bed.rust_kata(&["pod", verb, "c"]).exits(125);
         assert!(refused.err().contains(&cure), "{verb}: {refused:?}");
     }
+    // By another client of the shim's socket, and by one of a build with a single service.
+    let management = bed.dir().join("kata/.vm");
+    let mut sockets = leak::tree(&management).into_iter().map(|(path, _)| path);
+    let socket = sockets.find(|path| path.ends_with("manage"));
+    let socket = socket.expect("the shim serves its pod");
+    let client = ttrpc::Client::connect(&format!("unix://{}", socket.display()));
+    let client = client.expect("the shim serves its pod");
+    for service in ["Engine", "Management"] {
+        for method in ["Start", "Shutdown", "Remove", "Mount"] {
+            let request = ttrpc::Request {
+                service: format!("rust_kata.management.v1.{service}"),
+                method: method.to_owned(),
+                ..Default::default()
+            };
+            let Err(ttrpc::Error::RpcStatus(refused)) = client.request(request) else {
+                panic!("{service}/{method} was not refused");
+            };
+            assert_eq!(refused.code(), ttrpc::Code::UNIMPLEMENTED, "{refused}");
+            let said = &refused.message;
+            assert!(
+                said.contains("managed by containerd") && said.contains(&cure),
+                "{said}"
+            );
+        }
+    }
     assert_eq!(scene.status("c").as_deref(), Some("RUNNING"));
 
     // The containers of a killed shim are shown as ended, until containerd has removed them.

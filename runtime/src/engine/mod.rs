@@ -30,6 +30,7 @@ pub mod restart;
 pub mod rootfs;
 pub mod status;
 pub mod time;
+pub mod usage;
 mod users;
 pub mod volume;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! The processes of containers as rows of a table, with the guest's pids.
 
-use protos::agent::Process;
+use runtime::engine::usage::ContainerProcess;
 use serde::Serialize;
 
 pub(crate) const HEADS: [&str; 6] = ["PID", "PPID", "UID", "CPU s", "MiB", "COMMAND"];
@@ -18,7 +18,7 @@ pub(crate) struct ProcessRow {
 }
 
 impl ProcessRow {
-    pub(crate) fn new(container: &str, process: Process) -> Self {
+    pub(crate) fn new(container: &str, process: ContainerProcess) -> Self {
         Self {
             container: container.to_owned(),
             pid: process.pid,

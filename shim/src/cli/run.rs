@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::attach::{Attachment, attach};
+use super::attach::{Client, attach};
 use super::container::create::create;
 use super::container::spec::Options;
 use super::context::Context;
@@ -36,15 +36,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> CliResult<u8> {
         print(&format!("{name}\n"))?;
         return Ok(0);
     }
-    let how = Attachment {
-        container: name.clone(),
+    let client = Client {
         stdin: args.options.interactive,
         tty: args.options.tty,
-        start: true,
         preserved: args.preserve.into_preserved(),
-        ..Attachment::default()
+        ..Client::default()
     };
-    let code = attach(&pod, how).await;
+    let code = attach(&pod, &name, true, client).await;
     if args.options.rm {
         // The owner removes a container that has ended. A container that never started is
         // removed here; a detached one runs and stays.

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use runtime::engine::PodHandle;
-use runtime::engine::foreign::ListedPod;
+use runtime::engine::foreign::{ForeignContainer, ListedPod};
 use runtime::engine::status::Outcome;
 
 use super::context::Context;
 use super::error::{CliResult, report_errors};
-use super::foreign::{self, ForeignContainer};
+use super::foreign;
 use super::output::print;
 use super::progress::with_spinner;
 use crate::error::Error;
@@ -34,7 +34,7 @@ impl Context {
     pub(crate) fn pod(&self, wanted: &str) -> CliResult<PodHandle> {
         match self.any_pod(wanted)? {
             Pod::Managed(pod) => Ok(pod),
-            Pod::Foreign(pod) => Err(pod.refusal(&pod.config.id).into()),
+            Pod::Foreign(pod) => Err(pod.refusal().into()),
         }
     }
 
@@ -54,7 +54,7 @@ impl Context {
     pub(crate) fn container(&self, wanted: &str) -> CliResult<(PodHandle, String)> {
         match self.any_container(wanted)? {
             Container::Managed(pod, name) => Ok((pod, name)),
-            Container::Foreign(foreign) => Err(foreign.refusal()),
+            Container::Foreign(foreign) => Err(foreign.refusal().into()),
         }
     }
 

@@ -20,7 +20,7 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use protobuf::{Message, MessageField};
 use runtime::PodEvent;
-use runtime::engine::foreign::exec::is_foreign_exec;
+use runtime::engine::foreign::owner::is_foreign_exec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;

@@ -20,7 +20,7 @@ use containerd_shim_protos::shim_async::{Task, create_task};
 use protobuf::MessageField;
 use protobuf::well_known_types::empty::Empty;
 use runtime::Pod;
-use runtime::engine::foreign::exec::is_foreign_exec;
+use runtime::engine::foreign::owner::is_foreign_exec;
 use tokio::sync::oneshot;
 use ttrpc::Code;
 use ttrpc::r#async::{Service, TtrpcContext};

@@ -4,177 +4,38 @@
 //! started once the streams are connected, so that nothing it says is missed.
 //! The last one of ours is the exit code, after the last of the output.
 
-use std::future::Future;
 use std::os::unix::net::UnixStream as UnixEnd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use protos::management as api;
 use protos::management::{attach_input, attach_output};
-use runtime::engine::foreign::exec::Execs;
+use runtime::engine::owner::exec::{self, Connected, Starter};
 use runtime::engine::owner::log::Stream;
-use runtime::engine::owner::streams::{Piece, ProcessStreams};
-use runtime::engine::owner::{Owner, Starter};
+use runtime::engine::owner::service::{InitAttach, PodService};
+use runtime::engine::owner::streams::ProcessStreams;
 use runtime::engine::wire;
-use runtime::error::DescriptorError;
-use runtime::{Error, Exit, Result};
+use runtime::{Error, Result};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
-
-use super::preserved;
+use tokio::sync::watch;
 
 type Sender = OwnedWriteHalf;
 type Receiver = OwnedReadHalf;
 
-/// Whose processes clients attach to.
-#[async_trait]
-pub(super) trait Processes: Send + Sync + 'static {
-    /// Connects to a process, which is started if it is to be, with these ends of
-    /// its preserved descriptors.
-    async fn connect(
-        self: Arc<Self>,
-        to: &api::AttachRequest,
-        ends: Vec<UnixEnd>,
-    ) -> Result<Connected>;
-
-    /// Sets the size of a process's pty.
-    async fn resize(&self, to: &api::AttachRequest, size: (u32, u32)) -> Result<()>;
-}
-
-/// A process that a client is attached to.
-pub(super) struct Connected {
-    streams: Arc<ProcessStreams>,
-    /// From now on, or from the first word.
-    output: mpsc::Receiver<Piece>,
-    /// How it ends.
-    exit: Pin<Box<dyn Future<Output = Result<Exit>> + Send>>,
-}
-
-fn exec_of(request: &api::AttachRequest) -> Option<&str> {
-    Some(request.exec.as_str()).filter(|exec| !exec.is_empty())
-}
-
-/// Of the client's terminal, if it has one.
-fn size_of(request: &api::AttachRequest) -> Option<(u32, u32)> {
-    Some((request.width, request.height)).filter(|(width, height)| *width > 0 && *height > 0)
-}
-
-fn starter(request: &api::AttachRequest, ends: Vec<UnixEnd>) -> Starter {
-    Starter {
-        stdin: request.stdin,
-        ends,
-        size: size_of(request),
-    }
-}
-
-/// Gives a process's terminal the size of the client's.
-async fn fit(processes: &impl Processes, to: &api::AttachRequest) {
-    if let Some(size) = size_of(to)
-        && let Err(e) = processes.resize(to, size).await
-    {
-        log::debug!("The terminal of {} keeps its size: {e}", to.container);
-    }
-}
-
-#[async_trait]
-impl Processes for Owner {
-    async fn connect(
-        self: Arc<Self>,
-        to: &api::AttachRequest,
-        ends: Vec<UnixEnd>,
-    ) -> Result<Connected> {
-        let name = to.container.clone();
-        if to.exec.is_empty() {
-            self.attached(&name);
-        }
-        let (streams, output, exit) = match (exec_of(to), to.start) {
-            (Some(exec), true) => {
-                let (streams, output) = self.start_exec(&name, exec, starter(to, ends)).await?;
-                (streams, output, self.watch_end(&name, Some(exec))?)
-            }
-            (None, true) => {
-                let container = [name.clone()];
-                let preserved: Vec<_> = to.preserve_fds.iter().map(preserved).collect();
-                if !(preserved.is_empty() && ends.is_empty()) {
-                    self.pass_fds(&name, &preserved, ends)?;
-                }
-                let built = self.init(&container).await.and_then(one);
-                if let Err(e) = built {
-                    let _ = self.pass_fds(&name, &[], Vec::new());
-                    return Err(e);
-                }
-                // Its terminal is there, and it has not begun.
-                fit(&*self, to).await;
-                let streams = self.streams(&name, None)?;
-                let output = streams.listen();
-                // It may have ended and removed itself before all its output is read.
-                let exit = self.watch_end(&name, None)?;
-                one(self.start(&container, false).await?)?;
-                (streams, output, exit)
-            }
-            (_, false) if !ends.is_empty() => {
-                return Err(DescriptorError::Running { process: name }.into());
-            }
-            (exec, false) => {
-                fit(&*self, to).await;
-                let streams = self.streams(&name, exec)?;
-                let output = streams.listen();
-                (streams, output, self.watch_end(&name, exec)?)
-            }
-        };
-        Ok(Connected {
-            streams,
-            output,
-            exit: Box::pin(exit),
-        })
-    }
-
-    async fn resize(&self, to: &api::AttachRequest, size: (u32, u32)) -> Result<()> {
-        Owner::resize(self, &to.container, exec_of(to), size).await
-    }
-}
-
-#[async_trait]
-impl Processes for Execs {
-    async fn connect(
-        self: Arc<Self>,
-        to: &api::AttachRequest,
-        ends: Vec<UnixEnd>,
-    ) -> Result<Connected> {
-        let (Some(exec), true) = (exec_of(to), to.start) else {
-            return Err(self.refusal(Some(&to.container)));
-        };
-        let exit = self.end_of(exec)?;
-        let (streams, output) = self.start_exec(exec, starter(to, ends)).await?;
-        Ok(Connected {
-            streams,
-            output,
-            exit: Box::pin(async { Ok(exit.await) }),
-        })
-    }
-
-    async fn resize(&self, to: &api::AttachRequest, (width, height): (u32, u32)) -> Result<()> {
-        let (container, exec) = (&to.container, exec_of(to));
-        self.pod().resize_pty(container, exec, width, height).await
-    }
-}
-
 /// Serves attachments, each in a task of its own; `open` tells how many.
-pub(super) async fn listen<P: Processes>(
-    owner: Arc<P>,
+pub(super) async fn listen<P: PodService>(
+    pod: Arc<P>,
     listener: UnixListener,
     open: Arc<watch::Sender<usize>>,
 ) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (owner, open) = (owner.clone(), open.clone());
+                let (pod, open) = (pod.clone(), open.clone());
                 open.send_modify(|open| *open += 1);
                 tokio::spawn(async move {
-                    attend(owner, stream).await;
+                    attend(&pod, stream).await;
                     open.send_modify(|open| *open -= 1);
                 });
             }
@@ -188,11 +49,11 @@ pub(super) async fn listen<P: Processes>(
 }
 
 /// Serves one attachment; what goes wrong is told to the client.
-async fn attend<P: Processes>(owner: Arc<P>, mut stream: UnixStream) {
+async fn attend<P: PodService>(pod: &Arc<P>, mut stream: UnixStream) {
     let first = first(&mut stream).await;
     let (receiver, mut sender) = stream.into_split();
     let served = match first {
-        Ok(Some((request, ends))) => serve(&owner, &request, ends, receiver, &mut sender).await,
+        Ok(Some((kind, ends))) => serve(pod, kind, ends, receiver, &mut sender).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -204,31 +65,125 @@ async fn attend<P: Processes>(owner: Arc<P>, mut stream: UnixStream) {
     }
 }
 
-async fn serve<P: Processes>(
-    owner: &Arc<P>,
-    request: &api::AttachRequest,
+/// The first message, and the descriptors that came along.
+async fn first(stream: &mut UnixStream) -> Result<Option<(attach_input::Kind, Vec<UnixEnd>)>> {
+    match wire::attach::receive_first::<api::AttachInput>(stream).await {
+        Ok(Some((input, fds))) => {
+            // A client of a later build may begin with what is unknown here.
+            let unknown = || Error::Unsupported("this first message of an attachment".into());
+            let kind = input.kind.ok_or_else(unknown)?;
+            Ok(Some((kind, fds.into_iter().map(UnixEnd::from).collect())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A process that a client is attached to, and what the client wants of it.
+struct Attachment {
+    container: String,
+    /// None: the container's init.
+    exec: Option<String>,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+/// Connects to the process that the first message asks for.
+async fn connect<P: PodService>(
+    pod: &Arc<P>,
+    first: attach_input::Kind,
+    ends: Vec<UnixEnd>,
+) -> Result<(Attachment, Connected)> {
+    let given = |id: String| Some(id).filter(|id| !id.is_empty());
+    let size = |width, height| Some((width, height)).filter(|(w, h)| *w > 0 && *h > 0);
+    match first {
+        attach_input::Kind::Exec(request) => {
+            let starter = Starter {
+                stdin: request.stdin,
+                ends,
+                size: size(request.size.width, request.size.height),
+            };
+            let process = request.process.into_option().unwrap_or_default();
+            let (container, process) = wire::exec::of_create(process);
+            let (exec, connected) = exec::run(pod, &container, process, starter).await?;
+            let attachment = Attachment {
+                container,
+                exec: Some(exec),
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+            };
+            Ok((attachment, connected))
+        }
+        attach_input::Kind::Request(request) => {
+            let starter = Starter {
+                stdin: request.stdin,
+                ends,
+                size: size(request.width, request.height),
+            };
+            let attachment = Attachment {
+                exec: given(request.exec),
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                container: request.container,
+            };
+            let container = &attachment.container;
+            let connected = match (&attachment.exec, request.start) {
+                (Some(exec), true) => exec::start(pod, container, exec, starter).await?,
+                (Some(exec), false) => {
+                    return Err(Error::Unsupported(format!(
+                        "attaching to exec {exec}, which runs already"
+                    )));
+                }
+                (None, start) => {
+                    let preserve_fds = wire::exec::of_preserved(&request.preserve_fds);
+                    let how = InitAttach {
+                        start,
+                        preserve_fds,
+                    };
+                    pod.attach(container, how, starter).await?
+                }
+            };
+            Ok((attachment, connected))
+        }
+        _ => Err(Error::requires(
+            "an attachment",
+            "a request as its first message",
+        )),
+    }
+}
+
+async fn serve<P: PodService>(
+    pod: &Arc<P>,
+    first: attach_input::Kind,
     ends: Vec<UnixEnd>,
     receiver: Receiver,
     sender: &mut Sender,
 ) -> Result<()> {
+    let (attachment, connected) = connect(pod, first, ends).await?;
     let Connected {
         streams,
         mut output,
         exit,
-    } = owner.clone().connect(request, ends).await?;
-    send(sender, attach_output::Kind::Attached(api::Empty::new())).await?;
+    } = connected;
+    let attached = api::Attached {
+        exec: attachment.exec.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    send(sender, attach_output::Kind::Attached(attached)).await?;
 
-    let input = read_input(owner.as_ref(), request, &streams, receiver);
+    let input = read_input(&**pod, &attachment, &streams, receiver);
     tokio::pin!(input);
     let mut client_reads = true;
     loop {
         tokio::select! {
             piece = output.recv() => match piece {
                 None => break,
-                Some((Stream::Stdout, data)) if request.stdout => {
+                Some((Stream::Stdout, data)) if attachment.stdout => {
                     send(sender, attach_output::Kind::Stdout(data.to_vec())).await?;
                 }
-                Some((Stream::Stderr, data)) if request.stderr => {
+                Some((Stream::Stderr, data)) if attachment.stderr => {
                     send(sender, attach_output::Kind::Stderr(data.to_vec())).await?;
                 }
                 Some(_) => {}
@@ -245,26 +200,10 @@ async fn serve<P: Processes>(
     send(sender, attach_output::Kind::ExitCode(exit.status)).await
 }
 
-async fn first(stream: &mut UnixStream) -> Result<Option<(api::AttachRequest, Vec<UnixEnd>)>> {
-    let first = wire::attach::receive_first::<api::AttachInput>(stream).await;
-    match first {
-        Ok(Some((input, fds))) => match input.kind {
-            Some(attach_input::Kind::Request(request)) => Ok(Some((
-                request,
-                fds.into_iter().map(UnixEnd::from).collect(),
-            ))),
-            _ => Err(Error::decode("attachment")(
-                "its first message is not a request",
-            )),
-        },
-        _ => Ok(None),
-    }
-}
-
 /// Takes the client's input; true if the client has gone.
-async fn read_input<P: Processes>(
-    owner: &P,
-    request: &api::AttachRequest,
+async fn read_input<P: PodService>(
+    pod: &P,
+    attachment: &Attachment,
     streams: &ProcessStreams,
     mut receiver: Receiver,
 ) -> bool {
@@ -274,11 +213,10 @@ async fn read_input<P: Processes>(
             return true;
         };
         match input.kind {
-            Some(attach_input::Kind::Stdin(data)) if request.stdin => streams.write(&data).await,
-            Some(attach_input::Kind::StdinEnd(_)) if request.stdin => streams.end_input().await,
+            Some(attach_input::Kind::Stdin(data)) if attachment.stdin => streams.write(&data).await,
+            Some(attach_input::Kind::StdinEnd(_)) if attachment.stdin => streams.end_input().await,
             Some(attach_input::Kind::Resize(size)) => {
-                let size = (size.width, size.height);
-                let resized = owner.resize(request, size).await;
+                let resized = resize(pod, attachment, size.width, size.height).await;
                 resized.unwrap_or_else(|e| log::debug!("A resize went wrong: {e}"));
             }
             _ => {}
@@ -286,19 +224,26 @@ async fn read_input<P: Processes>(
     }
 }
 
+async fn resize<P: PodService>(
+    pod: &P,
+    attachment: &Attachment,
+    width: u32,
+    height: u32,
+) -> Result<()> {
+    let vm = pod.vm("resize the terminal of")?;
+    let exec = attachment.exec.as_deref();
+    vm.resize_pty(&attachment.container, exec, width, height)
+        .await
+}
+
 async fn send(sender: &mut Sender, kind: attach_output::Kind) -> Result<()> {
     let message = api::AttachOutput {
         kind: Some(kind),
         ..Default::default()
     };
-    let gone = |source: std::io::Error| Error::System {
-        action: "send to the attached client",
+    let gone = |source| Error::System {
+        action: "write to the attached client",
         source,
     };
     wire::attach::send(sender, &message).await.map_err(gone)
-}
-
-/// The error of an operation on one container.
-fn one(outcome: runtime::engine::status::Outcome) -> Result<()> {
-    outcome.errors.into_values().next().map_or(Ok(()), Err)
 }

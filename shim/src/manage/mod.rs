@@ -2,9 +2,10 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `owner` | by the owner of a pod of the engine: all calls |
+//! | `service` | the service `Management`, by the owner of any pod |
+//! | `owner` | the service `Engine`, by the owner of a pod of the engine |
+//! | `foreign` | the sockets of a foreign pod, and the refusal of `Engine` |
 //! | `attach` | the streams of a process, for either |
-//! | `foreign` | by the shim for a pod of containerd: reading and exec, but no changes |
 //! | `server` | the sockets |
 //! | `own` | `rust-kata own`: the process that owns a pod of the engine |
 
@@ -15,57 +16,27 @@ pub(crate) mod own;
 #[cfg(feature = "cli")]
 pub(crate) mod owner;
 mod server;
+mod service;
 
-use std::future::Future;
-
-use runtime::engine::owner::ExecRequest;
-use runtime::engine::records::record::PreservedFd;
+use runtime::Error;
 use runtime::engine::wire::errors::code_of_error;
-use runtime::{Error, Result};
 
 pub(crate) use crate::manage::foreign::serve_foreign;
 
-/// Does what a client asks for, to its end even if the client goes away.
-async fn answer<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> ttrpc::Result<T> {
-    let done = tokio::spawn(work).await;
-    let done = done.unwrap_or_else(|e| Err(Error::task("an operation on a pod")(e)));
-    done.map_err(status)
-}
-
 /// An error as it travels.
 fn status(error: Error) -> ttrpc::Error {
-    let mut status = ttrpc::get_status(code_of_error(&error), &error);
+    ttrpc::Error::RpcStatus(rpc_status(&error))
+}
+
+fn rpc_status(error: &Error) -> ttrpc::Status {
+    let mut status = ttrpc::get_status(code_of_error(error), error);
     if let Error::Command { exit_code, .. } = error {
         let detail = ttrpc::proto::Any {
             type_url: protos::COMMAND_FAILURE.to_owned(),
-            value: vec![exit_code],
+            value: vec![*exit_code],
             ..Default::default()
         };
         status.details.push(detail);
     }
-    ttrpc::Error::RpcStatus(status)
-}
-
-fn preserved(fd: &protos::management::PreservedFd) -> PreservedFd {
-    PreservedFd {
-        number: fd.number,
-        direction: fd.direction.enum_value_or_default().into(),
-    }
-}
-
-/// A further process, as it is asked for.
-fn exec_request(req: protos::management::CreateExecRequest) -> ExecRequest {
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    ExecRequest {
-        id: req.exec,
-        command: req.command,
-        env: req.env,
-        cwd: given(req.cwd),
-        user: given(req.user),
-        terminal: req.terminal,
-        privileged: req.privileged,
-        preserve_fds: req.preserve_fds.iter().map(preserved).collect(),
-    }
+    status
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::attach;
-use super::owner::Service;
+use super::owner::services;
 use super::server;
 use crate::descriptors;
 use crate::error::{Context, Error, Result};
@@ -98,7 +98,7 @@ fn claim(engine: &Engine, namespace: &str, pod: &str) -> Result<(Arc<Owner>, Lis
 
 async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
-    let mut server = server::start(listener, Service(owner.clone())).await?;
+    let mut server = server::start(listener, services(owner)).await?;
     let open = Arc::new(watch::Sender::new(0));
     let attachments = server::non_blocking(attachments)?;
     let attaching = tokio::spawn(attach::listen(owner.clone(), attachments, open.clone()));

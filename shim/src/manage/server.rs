@@ -1,15 +1,14 @@
 //! The sockets that `management.proto` is served on: for root alone, one for
 //! calls and one, beside it, for attachments.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
 
-use protos::management_ttrpc::{Management, create_management};
-use ttrpc::asynchronous::Server;
+use ttrpc::asynchronous::{Server, Service};
 
 use crate::error::{Context, Error, Result};
 
@@ -38,7 +37,7 @@ pub(super) fn listen(address: &Path) -> Result<UnixListener> {
 /// Serves calls.
 pub(super) async fn start(
     listener: UnixListener,
-    service: impl Management + Send + 'static,
+    services: HashMap<String, Service>,
 ) -> Result<Server> {
     listener.set_nonblocking(true).doing("set up the socket")?;
     // SAFETY: this process owns the descriptor, a listening socket, and gives it away here.
@@ -47,8 +46,7 @@ pub(super) async fn start(
         call: "start of the server",
         source,
     };
-    let service = create_management(Arc::new(service));
-    let mut server = server.map_err(started)?.register_service(service);
+    let mut server = server.map_err(started)?.register_service(services);
     server.start().await.map_err(started)?;
     Ok(server)
 }

@@ -1,7 +1,12 @@
 //! Pods of other managers than the engine, read from their state files, for the engine to list
 //! them.
 
-pub mod exec;
+mod container;
+mod find;
+pub mod owner;
+
+pub use container::ForeignContainer;
+pub use find::{find_container, find_pod};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -96,9 +101,14 @@ impl ListedPod {
         engine::status::PodStatus::of(states, false)
     }
 
+    /// The error for an attempt to change it from here.
+    pub fn refusal(&self) -> Error {
+        refusal(&self.config, "pod", &self.config.id)
+    }
+
     /// The error for an attempt to change a container of it from here.
-    pub fn refusal(&self, container: &str) -> Error {
-        refusal(self.config.managed_by, &self.config.namespace, container)
+    pub fn container_refusal(&self, container: &str) -> Error {
+        refusal(&self.config, "container", container)
     }
 
     /// Its directory.
@@ -147,15 +157,16 @@ pub struct BundleInfo {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The error for an attempt to change a container that another program manages.
-pub(crate) fn refusal(managed_by: ManagedBy, namespace: &str, container: &str) -> Error {
-    let message = match managed_by {
+/// The error for an attempt to change a pod, or a container, that another program manages.
+fn refusal(pod: &PodConfig, what: &str, id: &str) -> Error {
+    let namespace = &pod.namespace;
+    let message = match pod.managed_by {
         ManagedBy::Run => format!(
-            "Container {container:?} is that of a `containerd-shim-rust-kata-v2 run`: it ends when that is sent SIGTERM"
+            "{what} {id:?} is managed by `containerd-shim-rust-kata-v2 run`: it ends when that is sent SIGTERM"
         ),
         _ => format!(
-            "Container {container:?} is containerd's: change it by the client that made it, as with \
-             `ctr -n {namespace} task kill|pause|resume|delete {container}`"
+            "{what} {id:?} is managed by containerd: change it by the client that made it, as with \
+             `ctr -n {namespace} task kill|pause|resume|delete {id}`"
         ),
     };
     Error::Remote {

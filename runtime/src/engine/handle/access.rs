@@ -39,7 +39,7 @@ impl PodHandle {
     ///
     /// # Errors
     /// [`OwnerError::NoAnswer`] if the owner lives and does not answer.
-    pub async fn owner(&self) -> Result<Option<OwnerClient>> {
+    pub(in crate::engine) async fn owner(&self) -> Result<Option<OwnerClient>> {
         Ok(match self.access().await? {
             Access::Owner(owner) => Some(owner),
             Access::Files(_) => None,
@@ -50,7 +50,7 @@ impl PodHandle {
     ///
     /// # Errors
     /// The owner's reason for not serving.
-    pub async fn ensure_owner(&self) -> Result<OwnerClient> {
+    pub(in crate::engine) async fn ensure_owner(&self) -> Result<OwnerClient> {
         for _ in 0..TRIES {
             if let Access::Owner(owner) = self.access().await? {
                 return Ok(owner);
@@ -101,7 +101,7 @@ impl PodHandle {
     ///
     /// # Errors
     /// [`OwnerError::NoAnswer`] if it does not end.
-    pub async fn owner_ended(&self) -> Result<()> {
+    pub(in crate::engine) async fn owner_ended(&self) -> Result<()> {
         let home = self.home.clone();
         let mut waiting =
             tokio::task::spawn_blocking(move || crate::state_dir::lock::wait_for_owner(&home));
@@ -133,7 +133,7 @@ impl PodHandle {
     ///
     /// # Errors
     /// Those of [`PodHandle::owner`] or [`PodHandle::ensure_owner`].
-    pub async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
+    pub(in crate::engine) async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
         let address = attach::address_of(&self.engine.owner_address(&self.home));
         for _ in 0..TRIES {
             if start {

@@ -1,24 +1,31 @@
-//! A client for a pod's owner.
+//! A pod's owner, as other processes call it.
 
 use std::path::Path;
 use std::time::Duration;
 
 use protobuf::Message;
 use protos::management as api;
-use protos::management_ttrpc::ManagementClient;
 use tokio::net::UnixStream;
 use ttrpc::asynchronous::Client;
-use ttrpc::context::{self, Context};
+use ttrpc::{Code, Request};
 
 use crate::engine::wire::errors::remote;
-use crate::error::{OwnerError, Result};
+use crate::error::Result;
 
-/// The deadline of calls that only the owner itself must answer.
+/// The service of all owners, and that of owners of pods of the engine (`management.proto`).
+const MANAGEMENT: &str = "rust_kata.management.v1.Management";
+const ENGINE: &str = "rust_kata.management.v1.Engine";
+
+/// For answers that need nothing but the owner itself.
 const SOON: Duration = Duration::from_secs(10);
+
+/// Without a deadline: calls that may start a VM or wait for a container, for which the
+/// owner keeps its own.
+const PATIENTLY: Duration = Duration::ZERO;
 
 /// A connection to the owner of a pod.
 #[derive(Clone)]
-pub struct OwnerClient(ManagementClient);
+pub struct OwnerClient(Client);
 
 impl std::fmt::Debug for OwnerClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -26,142 +33,214 @@ impl std::fmt::Debug for OwnerClient {
     }
 }
 
-/// Defines one method per call: name, request, response. Calls that may start a VM or wait for
-/// a container have no deadline here: the owner has its own.
+/// Defines one method a call: name, name in the service, request, response, deadline.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $deadline:expr;)*) => {
+    ($service:ident: $($(#[$doc:meta])* $name:ident $method:literal($request:ident) -> $response:ident, $deadline:expr;)*) => {
         impl OwnerClient {
             $($(#[$doc])*
             ///
             /// # Errors
-            /// The owner's; [`crate::Error::OwnerGone`] if the owner ended first.
+            /// The owner's; [`crate::Error::OwnerGone`] if it went first.
             pub async fn $name(&self, request: api::$request) -> Result<api::$response> {
-                self.0.$name($deadline, &request).await.map_err(remote)
+                self.call($service, $method, $deadline, &request).await
             })*
         }
     };
 }
 
-calls! {
-    /// The states of the pod's containers.
-    status(Empty) -> StatusResponse, soon();
-    /// Builds containers.
-    init(ContainersRequest) -> Results, patiently();
-    /// Starts containers.
-    start(ContainersRequest) -> Results, patiently();
-    /// Stops containers.
-    stop(StopRequest) -> Results, patiently();
-    /// Stops and starts containers.
-    restart(StopRequest) -> Results, patiently();
-    /// Freezes containers.
-    pause(ContainersRequest) -> Results, patiently();
-    /// Thaws containers.
-    unpause(ContainersRequest) -> Results, patiently();
+calls! { MANAGEMENT:
+    /// Whether the owner is well.
+    status "Status"(Empty) -> Empty, SOON;
     /// Sends a signal.
-    kill(KillRequest) -> Results, patiently();
-    /// Removes containers.
-    remove(RemoveRequest) -> Results, patiently();
-    /// Takes a new container into the running pod.
-    adopt(ContainerRequest) -> Empty, soon();
-    /// Changes resource limits.
-    update(UpdateRequest) -> Empty, patiently();
-    /// Makes changes one after the other.
-    batch(BatchRequest) -> BatchResponse, patiently();
-    /// Removes the remains of the last run of containers.
-    cleanup(ContainersRequest) -> Results, patiently();
-    /// Compares the records of containers with the guest.
-    sync(ContainersRequest) -> Results, patiently();
-    /// Stops all containers, the VM and the owner.
-    shutdown(StopRequest) -> Results, patiently();
-    /// Waits for a process.
-    wait(ProcessRequest) -> WaitResponse, patiently();
-    /// The resource usage of containers.
-    stats(ContainersRequest) -> StatsResponse, patiently();
+    kill "Kill"(KillRequest) -> Results, PATIENTLY;
+    /// Waits for a container.
+    wait "Wait"(ContainerRequest) -> WaitResponse, PATIENTLY;
+    /// What containers use.
+    stats "Stats"(ContainersRequest) -> StatsResponse, PATIENTLY;
     /// The processes of a container.
-    processes(ContainerRequest) -> ProcessesResponse, patiently();
+    processes "Processes"(ContainerRequest) -> ProcessesResponse, PATIENTLY;
     /// Records a further process.
-    create_exec(CreateExecRequest) -> ProcessRequest, soon();
-    /// Runs a recorded process.
-    start_exec(ProcessRequest) -> Empty, patiently();
+    create_exec "CreateExec"(CreateExecRequest) -> ProcessRequest, SOON;
     /// Removes a recorded process.
-    remove_exec(RemoveExecRequest) -> Empty, patiently();
-    /// Sets the size of a pty.
-    resize(ResizeRequest) -> Empty, patiently();
-    /// Mounts the root file system of a container.
-    mount(MountRequest) -> MountResponse, patiently();
-    /// Undoes one mount of it.
-    unmount(UnmountRequest) -> Empty, patiently();
-    /// Announces that files of containers were changed on the host.
-    files_changed(Empty) -> Empty, patiently();
+    remove_exec "RemoveExec"(RemoveExecRequest) -> Empty, PATIENTLY;
+}
+
+calls! { ENGINE:
+    /// Builds containers.
+    init "Init"(ContainersRequest) -> Results, PATIENTLY;
+    /// Starts containers.
+    start "Start"(ContainersRequest) -> Results, PATIENTLY;
+    /// Stops containers.
+    stop "Stop"(StopRequest) -> Results, PATIENTLY;
+    /// Stops and starts containers.
+    restart "Restart"(StopRequest) -> Results, PATIENTLY;
+    /// Freezes containers.
+    pause "Pause"(ContainersRequest) -> Results, PATIENTLY;
+    /// Thaws containers.
+    unpause "Unpause"(ContainersRequest) -> Results, PATIENTLY;
+    /// Removes containers.
+    remove "Remove"(RemoveRequest) -> Results, PATIENTLY;
+    /// Takes in a container.
+    adopt "Adopt"(ContainerRequest) -> Empty, SOON;
+    /// Changes resource limits.
+    update "Update"(UpdateRequest) -> Empty, PATIENTLY;
+    /// Makes changes one after the other.
+    batch "Batch"(BatchRequest) -> BatchResponse, PATIENTLY;
+    /// Undoes what the last run of containers left.
+    cleanup "Cleanup"(ContainersRequest) -> Results, PATIENTLY;
+    /// Asks the guest how containers stand.
+    sync "Sync"(ContainersRequest) -> Results, PATIENTLY;
+    /// Stops all containers, the VM and the owner.
+    shutdown "Shutdown"(StopRequest) -> Results, PATIENTLY;
+    /// The root file system of a container.
+    mount "Mount"(MountRequest) -> MountResponse, PATIENTLY;
+    /// Ends a use of it.
+    unmount "Unmount"(UnmountRequest) -> Empty, PATIENTLY;
+    /// Files of containers were changed on the host.
+    files_changed "FilesChanged"(Empty) -> Empty, PATIENTLY;
 }
 
 impl OwnerClient {
-    /// Connects; `None` if no process listens.
+    /// Connects; `None` if nobody listens.
     pub async fn connect(address: &Path) -> Option<Self> {
         let stream = UnixStream::connect(address).await.ok()?;
-        Some(Self(ManagementClient::new(Client::new(stream.into()))))
+        Some(Self(Client::new(stream.into())))
     }
 
-    /// The processes of a container, with the guest's pids.
-    ///
-    /// # Errors
-    /// The owner's; [`crate::Error::OwnerGone`] if the owner ended first.
-    pub async fn list_processes(&self, container: &str) -> Result<Vec<protos::agent::Process>> {
-        let request = api::ContainerRequest {
-            container: container.to_owned(),
+    async fn call<R: Message>(
+        &self,
+        service: &str,
+        method: &str,
+        deadline: Duration,
+        request: &impl Message,
+    ) -> Result<R> {
+        let mut answer = self.request(service, method, deadline, request).await;
+        // Builds before the split of the services have all calls in one.
+        if service == ENGINE && answer.as_ref().is_err_and(has_no_engine) {
+            answer = self.request(MANAGEMENT, method, deadline, request).await;
+        }
+        answer.map_err(remote)
+    }
+
+    async fn request<R: Message>(
+        &self,
+        service: &str,
+        method: &str,
+        deadline: Duration,
+        request: &impl Message,
+    ) -> ttrpc::Result<R> {
+        let broken = |e: protobuf::Error| ttrpc::Error::Others(e.to_string());
+        let request = Request {
+            service: service.to_owned(),
+            method: method.to_owned(),
+            timeout_nano: i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX),
+            payload: request.write_to_bytes().map_err(broken)?,
             ..Default::default()
         };
-        let answer = self.processes(request).await?;
-        let listed = protos::agent::ListProcessesResponse::parse_from_bytes(&answer.processes);
-        let listed = listed.map_err(|e| OwnerError::Answer(e.into()))?;
-        Ok(listed.processes)
+        let response = self.0.request(request).await?;
+        R::parse_from_bytes(&response.payload).map_err(broken)
     }
 }
 
-fn soon() -> Context {
-    context::with_duration(SOON)
-}
-
-fn patiently() -> Context {
-    context::with_timeout(0)
+/// Whether this is ttrpc's answer to a call of a service that is not served.
+fn has_no_engine(error: &ttrpc::Error) -> bool {
+    let ttrpc::Error::RpcStatus(status) = error else {
+        return false;
+    };
+    let unknown = status.message.strip_suffix(" service does not exist");
+    status.code() == Code::INVALID_ARGUMENT && unknown == Some(ENGINE)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::Arc;
 
+    use protos::management_ttrpc::{Engine, Management, create_engine, create_management};
     use ttrpc::asynchronous::{Server, Service};
 
     use super::*;
-    use crate::error::{Error, ErrorKind};
+    use crate::error::ErrorKind;
 
-    /// An owner of an earlier build, whose service lacks the method.
+    /// Answers each call with the generated refusal, which names the method.
+    struct Nothing;
+
+    impl Management for Nothing {}
+    impl Engine for Nothing {}
+
+    async fn serve(dir: &Path, services: HashMap<String, Service>) -> (Server, OwnerClient) {
+        let socket = dir.join("owner");
+        let mut server = Server::new()
+            .bind(&format!("unix://{}", socket.display()))
+            .unwrap()
+            .register_service(services);
+        server.start().await.unwrap();
+        let owner = OwnerClient::connect(&socket).await.unwrap();
+        (server, owner)
+    }
+
+    /// An owner of a build in which the service had no method yet.
     #[tokio::test]
     async fn what_an_owner_of_an_earlier_build_does_not_know_is_said_so() {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("owner");
         let service = Service {
             methods: HashMap::new(),
             streams: HashMap::new(),
         };
-        let name = "rust_kata.management.v1.Management".to_owned();
-        let mut server = Server::new()
-            .bind(&format!("unix://{}", socket.display()))
-            .unwrap()
-            .register_service(HashMap::from([(name, service)]));
-        server.start().await.unwrap();
-        let owner = OwnerClient::connect(&socket).await.unwrap();
+        let services = HashMap::from([(MANAGEMENT.to_owned(), service)]);
+        let (mut server, owner) = serve(dir.path(), services).await;
 
         let refused = owner.sync(api::ContainersRequest::new()).await.unwrap_err();
 
         assert_eq!(refused.kind(), ErrorKind::Unimplemented);
+        let said = refused.to_string();
         assert!(
-            matches!(
-                &refused,
-                Error::Owner(OwnerError::EarlierBuild { method }) if method.ends_with("Sync")
-            ),
-            "{refused}"
+            said.contains("earlier build") && said.contains("Sync") && said.contains("stop"),
+            "{said}"
         );
         server.shutdown().await.unwrap();
+    }
+
+    /// Each call reaches an owner with both services, and one of a build that has them in one.
+    #[tokio::test]
+    async fn calls_reach_owners_of_this_build_and_of_earlier_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        for split in [true, false] {
+            let mut services = create_management(Arc::new(Nothing));
+            let engine = create_engine(Arc::new(Nothing));
+            assert!(engine.contains_key(ENGINE) && services.contains_key(MANAGEMENT));
+            for (name, service) in engine {
+                match split {
+                    true => drop(services.insert(name, service)),
+                    false => services
+                        .get_mut(MANAGEMENT)
+                        .unwrap()
+                        .methods
+                        .extend(service.methods),
+                }
+            }
+            let (mut server, owner) = serve(dir.path(), services).await;
+            macro_rules! reaches {
+                ($($name:ident $path:literal)*) => {$(
+                    let refused = owner.$name(Default::default()).await.unwrap_err();
+                    let path = concat!("/rust_kata.management.v1.", $path, " is not supported");
+                    assert_eq!(refused.to_string(), path, "{split}");
+                )*};
+            }
+            reaches! {
+                status "Management/Status" kill "Management/Kill" wait "Management/Wait"
+                stats "Management/Stats" processes "Management/Processes"
+                create_exec "Management/CreateExec"
+                remove_exec "Management/RemoveExec"
+                init "Engine/Init" start "Engine/Start" stop "Engine/Stop"
+                restart "Engine/Restart" pause "Engine/Pause" unpause "Engine/Unpause"
+                remove "Engine/Remove" adopt "Engine/Adopt" update "Engine/Update"
+                batch "Engine/Batch" cleanup "Engine/Cleanup" sync "Engine/Sync"
+                shutdown "Engine/Shutdown" mount "Engine/Mount" unmount "Engine/Unmount"
+                files_changed "Engine/FilesChanged"
+            }
+            server.shutdown().await.unwrap();
+            std::fs::remove_file(dir.path().join("owner")).unwrap();
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! no owner, changes the files (`access.rs`).
 
 pub(crate) mod access;
+pub mod attach;
 pub mod batch;
 pub(crate) mod cleanup;
-pub mod client;
+pub(in crate::engine) mod client;
 pub(crate) mod images;
 pub mod mount;
 pub(crate) mod remove;
@@ -23,8 +24,10 @@ use super::records::paths::DataPaths;
 use super::records::view::PodView;
 use super::status::{Applicability, Operation, Outcome};
 use super::{Engine, add_container};
+use crate::engine::usage::{ContainerProcess, PodUsage};
 use crate::engine::wire::changes::{request, stop_request};
 use crate::engine::wire::errors;
+use crate::engine::wire::usage::{of_processes, of_stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
@@ -250,12 +253,12 @@ impl PodHandle {
     pub async fn wait(&self, container: &str) -> Result<u32> {
         for _ in 0..TRIES {
             if let Some(owner) = self.owner().await? {
-                let process = api::ProcessRequest {
+                let request = api::ContainerRequest {
                     container: container.to_owned(),
                     ..Default::default()
                 };
-                match owner.wait(process).await {
-                    // The container ended, and with it the owner.
+                match owner.wait(request).await {
+                    // It ended with the owner, which had nothing else to do.
                     Err(e) if e.kind() == ErrorKind::Unavailable => {}
                     other => return other.map(|answer| answer.exit_code),
                 }
@@ -279,7 +282,7 @@ impl PodHandle {
     ///
     /// # Errors
     /// [`Error::WrongState`] unless it runs.
-    pub async fn processes(&self, container: &str) -> Result<Vec<protos::agent::Process>> {
+    pub async fn processes(&self, container: &str) -> Result<Vec<ContainerProcess>> {
         let Some(owner) = self.owner().await? else {
             let view = self.view()?;
             return Err(Error::WrongState {
@@ -289,7 +292,22 @@ impl PodHandle {
                 state: view.container(container)?.state.status.to_string(),
             });
         };
-        owner.list_processes(container).await
+        let request = api::ContainerRequest {
+            container: container.to_owned(),
+            ..Default::default()
+        };
+        Ok(of_processes(owner.processes(request).await?))
+    }
+
+    /// What the pod uses now: nothing without an owner.
+    ///
+    /// # Errors
+    /// The owner's.
+    pub async fn usage(&self) -> Result<PodUsage> {
+        match self.owner().await? {
+            Some(owner) => Ok(of_stats(owner.stats(Default::default()).await?)),
+            None => Ok(PodUsage::default()),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Owner {
                 containers,
                 signal,
                 all,
-            } => self.kill(&containers, signal, all).await,
+            } => self.send_signal(&containers, signal, all).await,
             Change::Remove {
                 containers,
                 force,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::{Owner, Tracked};
+use super::{Owner, Tracked, exec};
 use crate::engine::journal;
 use crate::engine::records::definition::ExitPolicy;
 use crate::engine::restart::{RECOVERED, back_off};
@@ -56,7 +56,7 @@ impl Owner {
                 exec: Some(exec),
                 exit,
                 ..
-            } => self.exec_ended(pod, &container, &exec, exit).await,
+            } => exec::ended(&**self, pod, &container, &exec, exit).await,
             PodEvent::Oom { container } => {
                 if let Ok(container) = self.tracked(&container) {
                     self.record_change(&container, |state| state.oom_killed = true);

@@ -1,50 +1,16 @@
-//! Resource usage and processes of containers and their VM.
-
-use std::time::SystemTime;
-
-use protobuf::Message;
-use protos::management as api;
+//! What the containers of a pod of the engine use, and which processes run in them.
 
 use super::Owner;
-use crate::engine::time::nanos;
-use crate::error::{Error, Result};
-use crate::pod::Pod;
-
-/// The resource usage of one container.
-pub(crate) async fn measure(pod: &Pod, name: &str) -> Result<api::ContainerStats> {
-    let stats = pod.stats(name).await?;
-    Ok(api::ContainerStats {
-        container: name.to_owned(),
-        stats: stats
-            .write_to_bytes()
-            .map_err(Error::encode("statistics"))?,
-        read_at: nanos(SystemTime::now()),
-        ..Default::default()
-    })
-}
-
-/// The processes of one container.
-pub(crate) async fn list(pod: &Pod, name: &str) -> Result<api::ProcessesResponse> {
-    let listed = pod.processes(name).await?;
-    Ok(api::ProcessesResponse {
-        processes: listed
-            .write_to_bytes()
-            .map_err(Error::encode("processes"))?,
-        ..Default::default()
-    })
-}
+use crate::engine::usage::{self, ContainerProcess, PodUsage};
+use crate::error::Result;
 
 impl Owner {
-    /// The resource usage of running containers: of `names`, or of all if that is empty.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] for a container in `names` that does not run.
-    pub async fn stats(&self, names: &[String]) -> Result<api::StatsResponse> {
-        let mut response = api::StatsResponse::default();
+    pub(super) async fn measure(&self, names: &[String]) -> Result<PodUsage> {
+        let mut used = PodUsage::default();
         let Some(pod) = self.live() else {
             return match names.first() {
                 Some(name) => Err(self.wrong_state(&*self.tracked(name)?, "measure")),
-                None => Ok(response),
+                None => Ok(used),
             };
         };
         for container in self.chosen(names)? {
@@ -54,24 +20,18 @@ impl Owner {
                 }
                 return Err(self.wrong_state(&container, "measure"));
             }
-            let measured = measure(&pod, container.name()).await?;
-            response.containers.push(measured);
+            used.containers
+                .push(usage::measure(&pod, container.name()).await?);
         }
-        let (memory, cpu) = pod.vm_usage();
-        response.vm_memory = memory;
-        response.vm_cpu_ns = cpu;
-        Ok(response)
+        (used.vm_memory, used.vm_cpu_ns) = pod.vm_usage();
+        Ok(used)
     }
 
-    /// The processes of a container, with the guest's pids.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs.
-    pub async fn processes(&self, name: &str) -> Result<api::ProcessesResponse> {
+    pub(super) async fn list_processes(&self, name: &str) -> Result<Vec<ContainerProcess>> {
         let container = self.tracked(name)?;
         if !container.now().status.is_running() {
             return Err(self.wrong_state(&container, "list the processes of"));
         }
-        list(&*self.live_or("list the processes of")?, name).await
+        usage::list(&*self.live_or("list the processes of")?, name).await
     }
 }

@@ -8,13 +8,13 @@ mod batch;
 mod build;
 mod cleanup;
 mod ending;
-pub(crate) mod exec;
-pub(in crate::engine) mod exec_request;
+pub mod exec;
 mod files;
 pub mod log;
-pub(crate) mod measure;
+mod measure;
 mod operations;
 mod remove;
+pub mod service;
 mod start;
 mod stop;
 pub mod streams;
@@ -25,7 +25,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub use exec_request::{ExecRequest, Starter};
 use tokio::sync::watch;
 
 use self::streams::ProcessStreams;
@@ -218,20 +217,6 @@ impl Owner {
         }
     }
 
-    /// The names and states of all containers. Never waits.
-    pub fn containers(&self) -> BTreeMap<String, ContainerState> {
-        let containers = lock(&self.containers);
-        containers
-            .iter()
-            .map(|(name, c)| (name.clone(), c.now()))
-            .collect()
-    }
-
-    /// The hypervisor and the reason for its choice; empty before the first VM.
-    pub fn hypervisor(&self) -> String {
-        lock(&self.state).hypervisor.clone().unwrap_or_default()
-    }
-
     /// The VM, if it runs.
     pub(crate) fn live(&self) -> Option<Arc<Pod>> {
         let vm = lock(&self.vm);
@@ -262,21 +247,21 @@ impl Owner {
     }
 
     /// Changes a container's state: on disk, then for all watchers.
-    pub(crate) fn change(
+    pub(crate) fn change<T>(
         &self,
         container: &Tracked,
-        change: impl FnOnce(&mut ContainerState),
-    ) -> Result<()> {
+        change: impl FnOnce(&mut ContainerState) -> T,
+    ) -> Result<T> {
         let held = PodLock::exclusive(&self.home)?;
         let mut state = container.now();
-        change(&mut state);
+        let changed = change(&mut state);
         if state == *container.state.borrow() {
-            return Ok(());
+            return Ok(changed);
         }
         let home = self.home.container(container.name())?;
         let written = records::write_container(&home, &state, &held);
         container.state.send_replace(state);
-        written
+        written.map(|()| changed)
     }
 
     /// As [`Owner::change`], for a change that has happened already: a failure to write it

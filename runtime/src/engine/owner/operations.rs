@@ -103,7 +103,12 @@ impl Owner {
     ///
     /// # Errors
     /// [`Error::NotFound`]; errors of single containers are in the outcome.
-    pub async fn kill(&self, names: &[String], signal: u32, all: bool) -> Result<Outcome> {
+    pub(in crate::engine) async fn send_signal(
+        &self,
+        names: &[String],
+        signal: u32,
+        all: bool,
+    ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let fitting = self.fitting(Operation::Kill, names, &mut outcome)?;
         if fitting.is_empty() {

@@ -187,17 +187,17 @@ impl Owner {
         Ok(Outcome::default())
     }
 
-    /// Waits until a container, or a further process of it, has ended; returns at once if it
-    /// has. A container that never ran has not ended.
+    /// Waits until a container has ended; answers at once if it has. One that never ran
+    /// has not.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also if it is removed meanwhile.
-    pub async fn wait(&self, name: &str, exec: Option<&str>) -> Result<crate::Exit> {
-        self.end_of(&self.tracked(name)?, exec).await
+    /// [`Error::NotFound`], also when it is removed meanwhile.
+    pub(super) async fn wait_for(&self, name: &str) -> Result<crate::Exit> {
+        self.end_of(&self.tracked(name)?, None).await
     }
 
-    /// As [`Owner::wait`], for the container that has this name now. The returned future knows
-    /// its end even if the container is removed before it is polled.
+    /// The end of the container that has the name now, or of a further process of it: it
+    /// is known even if that is removed before it is asked for.
     ///
     /// # Errors
     /// [`Error::NotFound`], at once if there is no such container.

@@ -3,6 +3,7 @@
 pub(crate) mod cleanup;
 pub mod definition;
 mod events;
+pub mod exec;
 pub mod hooks;
 pub(crate) mod limits;
 pub mod paths;

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+use super::exec::ExecSession;
 use crate::engine::status::ContainerStatus;
 use crate::state_dir::Stored;
-use crate::stdio::descriptor::Direction;
 
 /// The state of a pod whose removal was begun, with the remedy.
 pub(crate) const REMOVING: &str = "being removed; `pod rm --force` ends what was begun";
@@ -61,47 +61,8 @@ pub struct ContainerState {
     pub execs: BTreeMap<String, ExecSession>,
 }
 
-/// A further process of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecSession {
-    /// Its command.
-    pub command: Vec<String>,
-    /// Whether it has a pty.
-    pub terminal: bool,
-    /// Its environment.
-    pub env: Vec<String>,
-    /// Its user as given; `None`: the container's.
-    pub user: Option<String>,
-    /// Its directory.
-    pub cwd: String,
-    /// Whether it has all capabilities.
-    pub privileged: bool,
-    /// Descriptors that it gets beside its stdio.
-    #[serde(default)]
-    pub preserve_fds: Vec<PreservedFd>,
-    /// Its status.
-    pub status: ContainerStatus,
-    /// Its pid on the host; 0 while it has none.
-    pub pid: u32,
-    /// The time of its creation.
-    pub created: SystemTime,
-    /// Its exit code.
-    pub exit_code: Option<u32>,
-    /// The time of its end.
-    pub finished: Option<SystemTime>,
-}
-
 /// The exit code of a process whose end was not seen: that of SIGKILL.
 pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
-
-/// A descriptor of the client that starts a process, which the process gets, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreservedFd {
-    /// Its number.
-    pub number: u32,
-    /// The direction of its bytes, from the process's view.
-    pub direction: Direction,
-}
 
 impl Stored for PodState {}
 impl Stored for ContainerState {}
@@ -130,6 +91,7 @@ impl ContainerState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exec::ExecRequest;
     use super::*;
 
     #[test]
@@ -154,18 +116,9 @@ mod tests {
 
     fn session(status: ContainerStatus) -> ExecSession {
         ExecSession {
-            command: vec!["true".into()],
-            terminal: false,
-            env: Vec::new(),
-            user: None,
-            cwd: "/".into(),
-            privileged: false,
-            preserve_fds: Vec::new(),
-            status,
             pid: 9,
             created: SystemTime::UNIX_EPOCH,
-            exit_code: None,
-            finished: None,
+            ..ExecSession::new(ExecRequest::default(), status)
         }
     }
 

@@ -1,5 +1,8 @@
-//! Messages between an owner and its callers, beside `management.proto`.
+//! What an owner and its callers send each other: `management.proto`, from and to the
+//! engine's own types.
 
 pub mod attach;
 pub mod changes;
 pub mod errors;
+pub mod exec;
+pub mod usage;

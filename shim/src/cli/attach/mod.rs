@@ -2,182 +2,175 @@
 
 mod detach_keys;
 
-use std::io::{self, IsTerminal, Read, Write, stderr, stdin, stdout};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream as Pair;
-use std::sync::Arc;
+use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
-use protos::management as api;
-use protos::management::{attach_input, attach_output};
 use runtime::engine::PodHandle;
-use runtime::engine::wire;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use runtime::engine::handle::attach::{
+    AttachRequest, Attached, AttachedInput, ClientStreams, ProcessOutput,
+};
+use runtime::engine::records::exec::ExecRequest;
+use tokio::sync::{mpsc, oneshot};
 
 use self::detach_keys::{Detacher, parse_keys};
 use super::arguments::DETACH_KEYS;
 use super::error::CliResult;
-use super::foreign::ForeignContainer;
 use super::preserve::Preserved;
+use super::select::Container;
 use crate::error::Context as _;
 use crate::signals::Signals;
 use crate::terminal::{self, Raw};
 
-/// How many owners may end while we connect, before we give up.
-const TRIES: usize = 20;
-
-/// What to attach to, and how.
+/// What of ours the process is connected to.
 #[derive(Debug)]
-pub(crate) struct Attachment {
-    pub(crate) container: String,
-    /// An exec process; empty: the init.
-    pub(crate) exec: String,
+pub(crate) struct Client {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
     pub(crate) tty: bool,
-    pub(crate) start: bool,
     pub(crate) detach_keys: String,
     /// Our descriptors to pass to the process.
     pub(crate) preserved: Vec<Preserved>,
 }
 
-impl Default for Attachment {
+impl Default for Client {
     fn default() -> Self {
         Self {
-            container: String::new(),
-            exec: String::new(),
             stdin: true,
             stdout: true,
             stderr: true,
             tty: false,
-            start: false,
             detach_keys: DETACH_KEYS.into(),
             preserved: Vec::new(),
         }
     }
 }
 
-/// Attaches until the process ends, and returns its exit code, or until the detach keys
-/// are pressed, and returns 0.
-pub(crate) async fn attach(pod: &PodHandle, mut how: Attachment) -> CliResult<u8> {
-    for _ in 0..TRIES {
-        let Some(stream) = pod.attachment(how.start).await? else {
-            return Err(not_running(&how).into());
-        };
-        if let Some(code) = relay(stream, Some(pod), &mut how).await? {
-            return Ok(code);
+impl Client {
+    fn streams(&self) -> ClientStreams {
+        ClientStreams {
+            stdin: self.stdin,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            size: terminal::size().filter(|_| self.tty),
         }
-        // The owner was about to end, or was killed, and its pod ends with it.
-        pod.owner_ended().await?;
     }
-    Err(gone(&how).into())
 }
 
-/// As [`attach`], for a process in a foreign pod.
-pub(crate) async fn attach_foreign(
-    container: &ForeignContainer,
-    mut how: Attachment,
+/// Attaches to the init of a container, which is started if `start`, until it ends, and
+/// returns its exit code, or until the detach keys are pressed, and returns 0. Signals are
+/// passed on to it.
+pub(crate) async fn attach(
+    pod: &PodHandle,
+    container: &str,
+    start: bool,
+    client: Client,
 ) -> CliResult<u8> {
-    let ended = relay(container.attachment().await?, None, &mut how).await?;
-    Ok(ended.ok_or_else(|| gone(&how))?)
+    let request = AttachRequest {
+        streams: client.streams(),
+        start,
+        preserve_fds: client.preserved.iter().map(Preserved::request).collect(),
+    };
+    let attaching = pod.attach(container, &request);
+    relay(attaching, Some((pod, container)), request.streams, client).await
 }
 
-/// Relays the streams until the process ends; `None` if the owner ends before it has
-/// answered.
-async fn relay(
-    mut stream: UnixStream,
-    pod: Option<&PodHandle>,
-    how: &mut Attachment,
-) -> CliResult<Option<u8>> {
-    let keys = parse_keys(&how.detach_keys)?;
-    let (width, height) = terminal::size().filter(|_| how.tty).unwrap_or_default();
-    let request = api::AttachRequest {
-        preserve_fds: how.preserved.iter().map(Preserved::request).collect(),
-        container: how.container.clone(),
-        exec: how.exec.clone(),
-        stdin: how.stdin,
-        stdout: how.stdout,
-        stderr: how.stderr,
-        start: how.start,
-        width,
-        height,
-        ..Default::default()
-    };
-    let request = input(attach_input::Kind::Request(request));
-    let pairs = how.preserved.iter().map(|_| Pair::pair());
-    let pairs: io::Result<Vec<_>> = pairs.collect();
-    let (near, far): (Vec<_>, Vec<_>) = pairs.doing("make a socket")?.into_iter().unzip();
-    let fds: Vec<_> = far.iter().map(Pair::as_fd).collect();
-    let sent = wire::attach::send_first(&mut stream, &request, &fds).await;
-    if sent.is_err() {
-        return Ok(None);
+/// Runs a process in a container, attached as with [`attach`]. Signals are not passed on.
+pub(crate) async fn exec(
+    container: &Container,
+    request: &ExecRequest,
+    client: Client,
+) -> CliResult<u8> {
+    let streams = client.streams();
+    match container {
+        Container::Managed(pod, name) => {
+            relay(pod.exec(name, request, streams), None, streams, client).await
+        }
+        Container::Foreign(foreign) => {
+            relay(foreign.exec(request, streams), None, streams, client).await
+        }
     }
-    drop(far);
-    let mut near = near.into_iter();
-    let mut written = Vec::new();
-    let (receiver, sender) = stream.into_split();
-    let sender = Arc::new(Mutex::new(sender));
-    let mut output = outputs(receiver);
-    let (left, mut leaving) = mpsc::channel(1);
-    let mut detacher = Some(Detacher::new(if how.tty { keys } else { Vec::new() }));
+}
+
+/// Relays the streams of a process that is being attached to until it ends.
+async fn relay(
+    attaching: impl Future<Output = runtime::Result<Attached>>,
+    signalled: Option<(&PodHandle, &str)>,
+    streams: ClientStreams,
+    client: Client,
+) -> CliResult<u8> {
+    let keys = parse_keys(&client.detach_keys)?;
     let mut signals = Signals::watch()?;
+    tokio::pin!(attaching);
+    let attached = loop {
+        tokio::select! {
+            attached = &mut attaching => break attached?,
+            number = signals.next() => match number {
+                // Its size is compared once we are attached.
+                libc::SIGWINCH => {}
+                libc::SIGHUP => return Ok(128 + number as u8),
+                _ => pass_on(number, signalled).await,
+            },
+        }
+    };
+    let Attached {
+        input,
+        mut output,
+        descriptors,
+        ..
+    } = attached;
     let mut raw = None;
-    let mut attached = false;
+    if client.tty && client.stdin && stdin().is_terminal() {
+        raw = Raw::enter()?;
+    }
+    let served = client.preserved.into_iter().zip(descriptors);
+    let served = served.map(|(preserved, near)| preserved.serve(near));
+    let written = served.collect::<CliResult<Vec<_>>>()?;
+    let now = terminal::size().filter(|_| client.tty);
+    if let Some(size) = now.filter(|now| Some(*now) != streams.size) {
+        resize(&input, size);
+    }
+    let (left, mut leaving) = mpsc::channel(1);
+    // In a task of its own: a process that blocks on its output reads no input.
+    if client.stdin {
+        let detacher = Detacher::new(if client.tty { keys } else { Vec::new() });
+        tokio::spawn(send_stdin(detacher, input.clone(), left.clone()));
+    }
     loop {
         tokio::select! {
-            answer = output.recv() => match answer.and_then(|answer| answer.kind) {
-                None if !attached => return Ok(None),
-                Some(attach_output::Kind::Attached(_)) => {
-                    attached = true;
-                    if how.tty && how.stdin && stdin().is_terminal() {
-                        raw = Raw::enter()?;
-                    }
-                    for (preserved, near) in how.preserved.drain(..).zip(&mut near) {
-                        written.push(preserved.serve(near)?);
-                    }
-                    // In a task of its own: a process that blocks on its output reads no
-                    // input.
-                    if let Some(detacher) = detacher.take().filter(|_| how.stdin) {
-                        tokio::spawn(send_stdin(detacher, sender.clone(), left.clone()));
-                    }
-                }
-                Some(attach_output::Kind::Stdout(data)) => write(stdout(), &data)?,
-                Some(attach_output::Kind::Stderr(data)) => write(stderr(), &data)?,
-                Some(attach_output::Kind::ExitCode(code)) => {
+            piece = output.next() => match piece? {
+                ProcessOutput::Stdout(data) => write(stdout(), &data)?,
+                ProcessOutput::Stderr(data) => write(stderr(), &data)?,
+                ProcessOutput::Exited(code) => {
                     drop(raw);
                     let code = u8::try_from(code).unwrap_or(u8::MAX);
-                    let code = drain_preserved(written, &mut signals).await.unwrap_or(code);
-                    return Ok(Some(code));
+                    return Ok(drain_preserved(written, &mut signals).await.unwrap_or(code));
                 }
-                Some(attach_output::Kind::Failed(failed)) => match wire::errors::error_of(failed) {
-                    Some(runtime::Error::OwnerLeaving) if !attached => return Ok(None),
-                    error => return Err(error.unwrap_or_else(|| gone(how)).into()),
-                },
-                _ => return Err(gone(how).into()),
             },
-            Some(()) = leaving.recv() => return Ok(Some(0)),
+            Some(()) = leaving.recv() => return Ok(0),
             number = signals.next() => match (number, terminal::size()) {
-                (libc::SIGWINCH, Some((width, height))) if how.tty => {
-                    let size = api::ResizeRequest { width, height, ..Default::default() };
-                    let resize = input(attach_input::Kind::Resize(size));
-                    let sender = sender.clone();
-                    tokio::spawn(async move { wire::attach::send(&mut *sender.lock().await, &resize).await });
-                }
+                (libc::SIGWINCH, Some(size)) if client.tty => resize(&input, size),
                 (libc::SIGWINCH, _) => {}
-                // The terminal has gone: the process keeps running.
-                (libc::SIGHUP, _) => return Ok(Some(128 + number as u8)),
-                _ => if let Some(pod) = pod.filter(|_| how.exec.is_empty()) {
-                    let names = [how.container.clone()];
-                    let sent = pod.kill(&names, number as u32, false).await;
-                    if let Err(error) = sent {
-                        log::warn!("Signal {number} was not passed on: {error}");
-                    }
-                }
+                // The terminal has gone: the process goes on.
+                (libc::SIGHUP, _) => return Ok(128 + number as u8),
+                _ => pass_on(number, signalled).await,
             },
         }
     }
+}
+
+/// Passes a signal of ours on to the init of a container.
+async fn pass_on(number: i32, to: Option<(&PodHandle, &str)>) {
+    let Some((pod, container)) = to else { return };
+    let names = [container.to_owned()];
+    if let Err(error) = pod.kill(&names, number as u32, false).await {
+        log::warn!("Signal {number} was not passed on: {error}");
+    }
+}
+
+/// In a task: input that the process does not read may be on its way.
+fn resize(input: &AttachedInput, (width, height): (u32, u32)) {
+    let input = input.clone();
+    tokio::spawn(async move { input.resize(width, height).await });
 }
 
 /// Waits until all output of the process to preserved descriptors is written, or
@@ -199,53 +192,12 @@ async fn drain_preserved(written: Vec<oneshot::Receiver<()>>, signals: &mut Sign
     }
 }
 
-fn input(kind: attach_input::Kind) -> api::AttachInput {
-    api::AttachInput {
-        kind: Some(kind),
-        ..Default::default()
-    }
-}
-
-fn not_running(how: &Attachment) -> runtime::Error {
-    runtime::Error::WrongState {
-        what: "container",
-        id: how.container.clone(),
-        operation: "attach to",
-        state: "not running".into(),
-    }
-}
-
-fn gone(how: &Attachment) -> runtime::Error {
-    runtime::Error::OwnerGone(format!("container {}", how.container))
-}
-
-/// The owner's messages, received in a task: receiving one is not cancel-safe.
-fn outputs(mut receiver: OwnedReadHalf) -> mpsc::Receiver<api::AttachOutput> {
-    let (sender, messages) = mpsc::channel(4);
-    tokio::spawn(async move {
-        while let Ok(Some(message)) = wire::attach::receive(&mut receiver).await {
-            if sender.send(message).await.is_err() {
-                return;
-            }
-        }
-    });
-    messages
-}
-
 /// Sends our stdin up to its end, or until the detach keys are pressed.
-async fn send_stdin(
-    mut detacher: Detacher,
-    to: Arc<Mutex<OwnedWriteHalf>>,
-    left: mpsc::Sender<()>,
-) {
+async fn send_stdin(mut detacher: Detacher, to: AttachedInput, left: mpsc::Sender<()>) {
     let mut pieces = read_stdin();
     while let Some(piece) = pieces.recv().await {
         let (pass, detached) = detacher.filter(&piece);
-        let piece = input(attach_input::Kind::Stdin(pass));
-        if wire::attach::send(&mut *to.lock().await, &piece)
-            .await
-            .is_err()
-        {
+        if to.write(pass).await.is_err() {
             return;
         }
         if detached {
@@ -253,8 +205,7 @@ async fn send_stdin(
             return;
         }
     }
-    let end = input(attach_input::Kind::StdinEnd(api::Empty::new()));
-    let _ = wire::attach::send(&mut *to.lock().await, &end).await;
+    let _ = to.end().await;
 }
 
 /// Our stdin, piece by piece, read in a thread: a read of a terminal cannot be

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::arguments::DetachKeys;
-use crate::cli::attach::{Attachment, attach};
+use crate::cli::attach::{Client, attach};
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::select::OneContainer;
@@ -34,15 +34,14 @@ impl Attach {
     pub(crate) async fn run(self, context: &Context) -> CliResult<u8> {
         let (pod, name) = context.container(&self.which.container)?;
         let tty = pod.view()?.container(&name)?.definition.terminal();
-        let attachment = Attachment {
-            container: name,
+        let client = Client {
             stdin: !self.no_stdin,
             stdout: !self.no_stdout,
             stderr: !self.no_stderr,
             tty,
             detach_keys: self.keys.detach_keys,
-            ..Attachment::default()
+            ..Client::default()
         };
-        attach(&pod, attachment).await
+        attach(&pod, &name, false, client).await
     }
 }

@@ -1,10 +1,10 @@
 //! `rust-kata container exec`.
 
 use clap::Args;
-use protos::management as api;
+use runtime::engine::records::exec::ExecRequest;
 
 use crate::cli::arguments::{DetachKeys, Environment};
-use crate::cli::attach::{Attachment, attach, attach_foreign};
+use crate::cli::attach::{Client, exec};
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::output::print;
@@ -60,50 +60,30 @@ impl Exec {
     pub(crate) async fn run(self, context: &Context) -> CliResult<u8> {
         let preserved = self.preserve.into_preserved();
         let found = context.any_container(&self.which.container)?;
-        let (owner, name) = match &found {
-            Container::Foreign(foreign) => (foreign.owner().await?, foreign.container.clone()),
-            Container::Managed(pod, name) => {
-                let not_running = || runtime::Error::WrongState {
-                    what: "container",
-                    id: name.clone(),
-                    operation: "run a process in",
-                    state: "not running".into(),
-                };
-                let owner = pod.owner().await?.ok_or_else(not_running)?;
-                (owner, name.clone())
-            }
-        };
-        let request = api::CreateExecRequest {
-            container: name.clone(),
+        let request = ExecRequest {
             command: self.command,
-            env: environment(&self.environment.env)?,
-            cwd: self.workdir.unwrap_or_default(),
-            user: self.user.unwrap_or_default(),
             terminal: self.tty,
+            env: environment(&self.environment.env)?,
+            user: self.user,
+            cwd: self.workdir,
             privileged: self.privileged,
             preserve_fds: preserved.iter().map(Preserved::request).collect(),
-            ..Default::default()
         };
-        let created = owner.create_exec(request).await?;
         if self.detach {
-            let exec = created.exec.clone();
-            owner.start_exec(created).await?;
-            print(&format!("{exec}\n"))?;
+            let id = match &found {
+                Container::Managed(pod, name) => pod.exec_detached(name, &request).await?,
+                Container::Foreign(foreign) => foreign.exec_detached(&request).await?,
+            };
+            print(&format!("{id}\n"))?;
             return Ok(0);
         }
-        let attachment = Attachment {
-            container: name,
-            exec: created.exec,
+        let client = Client {
             stdin: self.interactive,
             tty: self.tty,
-            start: true,
             detach_keys: self.keys.detach_keys,
             preserved,
-            ..Attachment::default()
+            ..Client::default()
         };
-        match &found {
-            Container::Managed(pod, _) => attach(pod, attachment).await,
-            Container::Foreign(foreign) => attach_foreign(foreign, attachment).await,
-        }
+        exec(&found, &request, client).await
     }
 }

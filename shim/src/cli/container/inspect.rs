@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::foreign;
 use crate::cli::output::{json, value};
 use crate::cli::select::Containers;
 
@@ -56,7 +57,7 @@ impl Inspect {
             }
         }
         for container in foreign {
-            all.push(container.inspect()?);
+            all.push(foreign::inspect_container(&container)?);
         }
         json(&all)
     }

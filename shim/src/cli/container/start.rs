@@ -7,7 +7,7 @@ use clap::Args;
 use runtime::engine::records::ContainerFiles;
 use runtime::engine::restart::RestartPolicy;
 
-use crate::cli::attach::{Attachment, attach};
+use crate::cli::attach::{Client, attach};
 use crate::cli::context::Context;
 use crate::cli::error::{CliResult, report_errors};
 use crate::cli::filter::Filter;
@@ -117,14 +117,12 @@ impl Start {
             let on: Vec<String> = definition.depends_on.iter().cloned().collect();
             report_errors(pod.start(&on, true).await?)?;
         }
-        let attachment = Attachment {
-            container: name,
+        let client = Client {
             stdin: self.interactive,
             tty: definition.terminal(),
-            start: true,
             preserved: self.preserve.into_preserved(),
-            ..Attachment::default()
+            ..Client::default()
         };
-        attach(&pod, attachment).await
+        attach(&pod, &name, true, client).await
     }
 }

@@ -23,8 +23,7 @@ impl Top {
                 (name, processes)
             }
             Container::Foreign(foreign) => {
-                let owner = foreign.owner().await?;
-                let processes = owner.list_processes(&foreign.container).await?;
+                let processes = foreign.processes().await?;
                 (foreign.container, processes)
             }
         };

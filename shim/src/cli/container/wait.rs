@@ -73,7 +73,7 @@ impl Wait {
                 }
                 Container::Foreign(foreign) if wanted.is_empty() => Some(foreign.wait().await?),
                 Container::Foreign(foreign) => {
-                    return Err(foreign.refusal());
+                    return Err(foreign.refusal().into());
                 }
             };
             // As podman prints it for a container that has not ended.

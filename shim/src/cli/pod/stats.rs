@@ -5,10 +5,8 @@ use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use clap::Args;
-use protobuf::Message;
-use protos::agent::StatsResponse;
-use runtime::engine::handle::client::OwnerClient;
-use runtime::error::OwnerError;
+use runtime::engine::time::nanos;
+use runtime::engine::usage::ContainerUsage;
 use serde::Serialize;
 
 use crate::cli::arguments::OutputFormat;
@@ -165,33 +163,21 @@ impl Pod {
         }
     }
 
-    async fn owner(&self) -> CliResult<Option<OwnerClient>> {
-        Ok(match self {
-            Self::Managed(pod) => pod.owner().await?,
-            Self::Foreign(pod) => foreign::owner(pod).await,
-        })
-    }
-
     async fn measure(&self) -> CliResult<Vec<Row>> {
-        let Some(owner) = self.owner().await? else {
-            return Ok(Vec::new());
+        let used = match self {
+            Self::Managed(pod) => pod.usage().await?,
+            Self::Foreign(pod) => pod.usage().await?,
         };
-        let answer = owner.stats(Default::default()).await?;
-        let now = runtime::engine::time::nanos(std::time::SystemTime::now());
-        let mut rows = Vec::new();
-        for container in &answer.containers {
-            let stats = StatsResponse::parse_from_bytes(&container.stats)
-                .map_err(|e| runtime::Error::from(OwnerError::Answer(e.into())))?;
-            let (name, at) = (&container.container, container.read_at);
-            rows.push(row(self.name(), name, &stats, at));
-        }
-        if answer.vm_memory > 0 {
+        let now = nanos(std::time::SystemTime::now());
+        let containers = used.containers.into_iter();
+        let mut rows: Vec<Row> = containers.map(|used| row(self.name(), used)).collect();
+        if used.vm_memory > 0 {
             rows.push(Row {
                 pod: self.name().into(),
                 container: "(vm)".into(),
                 cpu_percent: 0.0,
-                cpu_ns: answer.vm_cpu_ns,
-                memory_bytes: answer.vm_memory,
+                cpu_ns: used.vm_cpu_ns,
+                memory_bytes: used.vm_memory,
                 memory_limit: None,
                 pids: None,
                 read_bytes: 0,
@@ -203,18 +189,18 @@ impl Pod {
     }
 }
 
-fn row(pod: &str, container: &str, stats: &StatsResponse, at: u64) -> Row {
+fn row(pod: &str, used: ContainerUsage) -> Row {
     Row {
         pod: pod.into(),
-        container: container.into(),
+        container: used.container,
         cpu_percent: 0.0,
-        cpu_ns: stats.cpu.usage_usec * 1000,
-        memory_bytes: stats.memory.usage,
-        memory_limit: Some(stats.memory.limit).filter(|limit| *limit != u64::MAX),
-        pids: Some(stats.pids.current),
-        read_bytes: stats.io.iter().map(|io| io.rbytes).sum(),
-        written_bytes: stats.io.iter().map(|io| io.wbytes).sum(),
-        at,
+        cpu_ns: used.cpu_ns,
+        memory_bytes: used.memory,
+        memory_limit: used.memory_limit,
+        pids: Some(used.pids),
+        read_bytes: used.read,
+        written_bytes: used.written,
+        at: nanos(used.at),
     }
 }
 

@@ -22,9 +22,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::SFlag;
-use protos::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, management as api};
+use runtime::engine::records::exec::PreservedFd;
 use runtime::error::DescriptorError;
-use runtime::{Direction, Error};
+use runtime::{Direction, Error, FIRST_DESCRIPTOR, MAX_DESCRIPTORS};
 use tokio::sync::oneshot;
 
 use super::error::CliResult;
@@ -109,12 +109,11 @@ impl Preserved {
         })
     }
 
-    /// The descriptor, as a message for the owner.
-    pub(crate) fn request(&self) -> api::PreservedFd {
-        api::PreservedFd {
+    /// As it is asked for.
+    pub(crate) fn request(&self) -> PreservedFd {
+        PreservedFd {
             number: self.number,
-            direction: protos::agent::Direction::from(self.direction).into(),
-            ..Default::default()
+            direction: self.direction,
         }
     }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::Engine;
 use crate::engine::journal::Reader;
 use crate::engine::records::definition::{ContainerDefinition, Rootfs};
-use crate::engine::records::record::ExecSession;
+use crate::engine::records::exec::{ExecRequest, ExecSession};
 
 struct Lab {
     root: tempfile::TempDir,
@@ -61,18 +61,9 @@ impl Lab {
 
 fn state(status: ContainerStatus, execs: &[(&str, ContainerStatus)]) -> ContainerState {
     let session = |status| ExecSession {
-        command: vec!["true".into()],
-        terminal: false,
-        env: Vec::new(),
-        user: None,
-        cwd: "/".into(),
-        privileged: false,
-        preserve_fds: Vec::new(),
-        status,
         pid: 9,
         created: SystemTime::UNIX_EPOCH,
-        exit_code: None,
-        finished: None,
+        ..ExecSession::new(ExecRequest::default(), status)
     };
     let execs = execs
         .iter()

@@ -47,8 +47,8 @@ impl Ls {
                 id.clone(),
                 format!("{}{}", session.status, code.unwrap_or_default()),
                 ago(session.created),
-                session.user.clone().unwrap_or_default(),
-                command(&session.command),
+                session.request.user.clone().unwrap_or_default(),
+                command(&session.request.command),
             ]
         });
         let heads = ["SESSION", "STATUS", "CREATED", "USER", "COMMAND"];

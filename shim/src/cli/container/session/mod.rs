@@ -6,7 +6,7 @@ mod ls;
 mod rm;
 
 use clap::{Args, Subcommand};
-use runtime::engine::records::record::ExecSession;
+use runtime::engine::records::exec::ExecSession;
 use serde::Serialize;
 
 use crate::cli::context::Context;
