@@ -1,7 +1,7 @@
 //! Virtio devices, independent of transport and hypervisor.
 //!
-//! A device implements [`Device`]; a [transport](crate::transport) drives it. The device
-//! owns the threads that serve its queues, each of a [kind](crate::jail::ThreadKind) that
+//! A device implements [`Device`]; a [transport](crate::transport) drives it. The device owns
+//! the threads that serve its queues. Each thread has a [kind](crate::jail::ThreadKind) that
 //! the jail confines:
 //!
 //! | queues served by | devices |
@@ -10,9 +10,8 @@
 //! | several threads each (`SharedQueue`) | block, fs |
 //! | one thread for several queues (`Restartable`) | net (a pair), vsock (all) |
 //!
-//! All that a driver puts into a queue comes from a guest that may be hostile: it is
-//! bounded and checked. The most that a guest achieves is that its own queue is no longer
-//! served.
+//! All data that a driver puts into a queue comes from a guest that may be hostile: it is
+//! bounded and checked. A guest can only make the device stop serving its own queue.
 
 pub mod balloon;
 pub mod block;

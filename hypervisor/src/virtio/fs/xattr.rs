@@ -1,6 +1,6 @@
 //! Extended attributes of shared files.
 //!
-//! A file is opened briefly for them: an `O_PATH` descriptor gives no access to them.
+//! A file is opened briefly for them, since an `O_PATH` descriptor gives no access to them.
 //! Links and special files are not opened: they have no attributes.
 
 use std::ffi::CStr;
@@ -13,10 +13,11 @@ use rustix::fs::{fgetxattr, fgetxattr_query, flistxattr};
 /// The longest attribute and list of them (xattr(7)).
 const MAX: u32 = 64 << 10;
 
-/// Attributes that the guest neither sees nor changes: those of the host's overlayfs.
+/// The prefix of attributes that the guest can neither see nor change: the host's overlayfs
+/// uses them.
 const HOST_ONLY: &[u8] = b"trusted.";
 
-/// Refuses attributes that are the host's.
+/// Refuses attributes of the host.
 pub(super) fn for_guest(name: &CStr) -> io::Result<()> {
     if name.to_bytes().starts_with(HOST_ONLY) {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));

@@ -1,4 +1,4 @@
-//! The state of the region's blocks, and the changes allowed.
+//! The state of the region's blocks, and the allowed changes.
 
 use std::io;
 use std::ops::Range;
@@ -13,13 +13,13 @@ const CONFIG_LEN: usize = 56;
 pub(super) enum MemResponse {
     /// Done.
     Ack,
-    /// It would be more than was asked for.
+    /// The size would exceed the requested one.
     Nack,
     /// The device is busy.
     Busy,
-    /// It cannot be.
+    /// The request is not valid.
     Error,
-    /// Done; this is the state of the blocks.
+    /// Done; with the state of the blocks.
     State(BlockState),
 }
 
@@ -35,7 +35,7 @@ pub(super) enum BlockState {
 pub(super) struct Blocks {
     region: MemRegion,
     requested: u64,
-    /// For each block, whether it is plugged: 512 bytes for each GiB.
+    /// Whether each block is plugged: 512 bytes for each GiB.
     plugged: Vec<bool>,
     count: u64,
 }
@@ -63,7 +63,7 @@ impl Blocks {
         })
     }
 
-    /// Sets the size that the guest shall reach.
+    /// Sets the size that the guest should reach.
     pub fn request(&mut self, size: u64) -> Result<(), MemError> {
         let region = self.region;
         if size > region.size || !size.is_multiple_of(region.block_size) {
@@ -101,7 +101,7 @@ impl Blocks {
         config
     }
 
-    /// The blocks that a request names, if they are all in the region.
+    /// The blocks of a request, if all are in the region.
     fn range(&self, addr: u64, blocks: u16) -> Option<Range<usize>> {
         let offset = addr.checked_sub(self.region.addr)?;
         if blocks == 0 || !offset.is_multiple_of(self.region.block_size) {
@@ -130,7 +130,7 @@ impl Blocks {
         MemResponse::Ack
     }
 
-    /// Unplugs blocks (§5.15.6.3) if `discard` gives their memory back.
+    /// Unplugs blocks (§5.15.6.3) if `discard` can return their memory.
     pub fn unplug(
         &mut self,
         addr: u64,
@@ -153,7 +153,7 @@ impl Blocks {
         MemResponse::Ack
     }
 
-    /// Unplugs all (§5.15.6.4), and discards what the guest wrote to unplugged blocks.
+    /// Unplugs all blocks (§5.15.6.4), and discards the guest's data in unplugged blocks.
     pub fn unplug_all(&mut self, discard: impl FnOnce(u64, u64) -> io::Result<()>) -> MemResponse {
         if let Err(err) = discard(self.region.addr, self.region.size) {
             log::error!("Cannot take the guest's memory back: {err}");

@@ -1,4 +1,4 @@
-//! The memory device under a fuzzer.
+//! A fuzz target for the memory device.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const REGION: MemRegion = MemRegion {
     block_size: 0x1000,
 };
 
-/// The memory device: its queue and what the VMM asks of it.
+/// The memory device: its queue and the VMM's requests.
 pub fn mem(bytes: &[u8]) {
     let mut device = Mem::new(REGION).unwrap();
     device.set_config_interrupt(Arc::new(NoInterrupt));

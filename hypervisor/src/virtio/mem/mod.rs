@@ -1,5 +1,4 @@
-//! The memory device (virtio 1.2 §5.15): memory that grows and shrinks while the guest
-//! runs.
+//! The memory device (virtio 1.2 §5.15): memory that grows and shrinks while the guest runs.
 //!
 //! ```text
 //!   the VMM ── MemControl::resize ──▶ requested_size ── config interrupt ──▶ guest
@@ -7,23 +6,21 @@
 //!                                                  └──▶ discard: back to the host
 //! ```
 //!
-//! The whole region is part of guest memory from the start, without pages: plugging
-//! a block is bookkeeping, and unplugging it is bookkeeping and a discard. The
-//! guest's kernel picks the blocks; Linux adds memory in pieces of 128 MiB, so the
-//! region should start at a multiple of that.
+//! The whole region is part of guest memory from the start, without pages: plugging a block
+//! only changes the device's records, and unplugging it also discards its memory. The guest's
+//! kernel chooses the blocks; Linux adds memory in pieces of 128 MiB, so the region should
+//! start at a multiple of that.
 //!
-//! A guest that breaks the rules and touches unplugged blocks gets memory: up to the
-//! whole region, however much of it was requested. It is charged to the pod's cgroup as
-//! all memory of the guest is, and that is the limit to rely on; the region is the
-//! other one. What is written there is lost with the next unplug of the block, and no
-//! other VM has this memory. To take such blocks away (by mappings that come and go)
-//! would cost a change of the memory map with each request, and would not bound more
-//! than the cgroup does.
+//! A guest that breaks the rules and accesses unplugged blocks gets memory: up to the whole
+//! region, whatever size was requested. The pod's cgroup counts it as it counts all memory of
+//! the guest, and is the reliable limit; the region is a second one. The data there is lost
+//! with the next unplug of the block, and no other VM has this memory. Removing such blocks
+//! from the memory map would require a change of the map for each request, and would not limit
+//! more than the cgroup does.
 //!
-//! A feature asks guests not even to read unplugged blocks (`UNPLUGGED_INACCESSIBLE`),
-//! since a read of a hole in a memfd costs a page; one that does not know this feature
-//! (Linux before 5.17) works as well. `ACPI_PXM` is not offered: there is one NUMA
-//! node.
+//! A feature asks guests not to read unplugged blocks (`UNPLUGGED_INACCESSIBLE`), since a read
+//! of a hole in a memfd uses a page; a guest without this feature (Linux before 5.17) works,
+//! too. `ACPI_PXM` is not offered: there is one NUMA node.
 
 mod blocks;
 mod requests;
@@ -48,19 +45,19 @@ const F_UNPLUGGED_INACCESSIBLE: u32 = 1;
 /// Linux has one request in flight.
 const QUEUE_SIZE: u16 = 64;
 
-/// Where memory can be plugged.
+/// The region of memory that can be plugged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemRegion {
     /// The guest address of its start.
     pub addr: u64,
-    /// Its length in bytes: the most that can be plugged.
+    /// Its length in bytes: the limit of plugged memory.
     pub size: u64,
-    /// The unit of plugging: a power of two, and not less than the page size of the
-    /// memory behind it.
+    /// The unit of plugged memory: a power of two, and at least the page size of the memory
+    /// behind it.
     pub block_size: u64,
 }
 
-/// Why a region or a size cannot be had.
+/// The reason why a region or a size is not valid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MemError {
     /// Start and length must be multiples of the block size, a power of two.
@@ -72,9 +69,9 @@ pub enum MemError {
         .region.block_size, .region.size
     )]
     Size {
-        /// What was asked for.
+        /// The requested size.
         size: u64,
-        /// What there is.
+        /// The region.
         region: MemRegion,
     },
 }
@@ -88,7 +85,7 @@ pub struct Mem {
 /// State shared by the device, its thread and its controls.
 struct MemState {
     blocks: Mutex<Blocks>,
-    /// Notified when blocks were plugged or unplugged.
+    /// Notified when blocks have been plugged or unplugged.
     moved: Condvar,
     changed: OnceLock<Arc<dyn Interrupt>>,
 }
@@ -99,12 +96,12 @@ impl MemState {
     }
 }
 
-/// Steers a [`Mem`] that a transport owns.
+/// Controls a [`Mem`] that a transport owns.
 #[derive(Clone)]
 pub struct MemControl(Arc<MemState>);
 
 impl MemControl {
-    /// Asks the guest to plug or unplug memory until it is this much.
+    /// Asks the guest to plug or unplug memory up to this size.
     pub fn resize(&self, size: u64) -> Result<(), MemError> {
         self.0.blocks().request(size)?;
         // The change may end a wait.
@@ -115,18 +112,18 @@ impl MemControl {
         Ok(())
     }
 
-    /// The bytes that were asked for last.
+    /// The last requested size in bytes.
     pub fn requested(&self) -> u64 {
         self.0.blocks().requested_size()
     }
 
-    /// The bytes that are plugged.
+    /// The plugged memory in bytes.
     pub fn plugged(&self) -> u64 {
         self.0.blocks().plugged_size()
     }
 
-    /// Waits until the guest has plugged what was asked for, but not for longer than
-    /// `limit`. Returns the bytes that are plugged then.
+    /// Waits until the guest has plugged the requested memory, for at most `limit`. Returns the
+    /// plugged bytes.
     pub fn wait(&self, limit: Duration) -> u64 {
         let unsettled = |blocks: &mut Blocks| blocks.plugged_size() != blocks.requested_size();
         let waited = self
@@ -151,7 +148,7 @@ impl Mem {
         })
     }
 
-    /// What steers the device once a transport owns it.
+    /// The control of the device after a transport has taken it.
     pub fn control(&self) -> MemControl {
         MemControl(Arc::clone(&self.state))
     }
@@ -197,7 +194,7 @@ impl Device for Mem {
         self.queues.stop(index)
     }
 
-    /// §5.15.5.2: blocks stay as they are.
+    /// §5.15.5.2: blocks keep their state.
     fn reset(&mut self) {}
 }
 

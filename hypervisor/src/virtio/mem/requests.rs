@@ -1,4 +1,4 @@
-//! The guest's requests, as they come off the queue (virtio 1.2 §5.15.6).
+//! The guest's requests in the queue (virtio 1.2 §5.15.6).
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Requests(pub Arc<MemState>);
 
 impl Handler for Requests {
     fn handle(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> u32 {
-        // A request without space for an answer is not carried out.
+        // A request without space for an answer is not executed.
         let Ok(mut answer) = chain.clone().writer(mem) else {
             return 0;
         };
@@ -65,8 +65,7 @@ impl Requests {
     }
 }
 
-/// Type, address and number of blocks: each the start of eight bytes, whose rest is
-/// padding.
+/// Type, address and number of blocks, each at the start of eight bytes; the rest is padding.
 fn fields(request: &[u8; REQUEST_LEN]) -> [u64; 3] {
     let mut fields = [0; 3];
     for (field, bytes) in fields.iter_mut().zip(request.as_chunks().0) {

@@ -1,4 +1,4 @@
-//! The memory device under a scripted driver, on memory whose cost can be seen.
+//! The memory device with a scripted driver, on memory whose usage can be measured.
 
 use std::sync::atomic::Ordering;
 
@@ -68,7 +68,7 @@ impl Driver {
         len
     }
 
-    /// Sends an ordinary request; returns type and state of the answer.
+    /// Sends a normal request; returns type and state of the answer.
     fn request(&mut self, kind: u16, addr: u64, blocks: u16) -> [u16; 2] {
         // Padding is ignored.
         let mut request = [0xaa; 24];
@@ -96,7 +96,7 @@ impl Driver {
         u64::from_le_bytes(bytes)
     }
 
-    /// Bytes of host memory behind the region.
+    /// The host memory that the region uses, in bytes.
     fn cost(&self) -> u64 {
         resident(&self.file) - REGION.addr
     }
@@ -123,7 +123,7 @@ fn blocks_are_plugged_up_to_the_request() {
     assert_eq!(driver.request(PLUG, block(0), 1), NACK);
     assert_eq!(driver.request(PLUG, block(6), 2), ERROR);
     assert_eq!(driver.config(5), 4 * BLOCK);
-    // Less is a wish, not a fact.
+    // A smaller size is a request, which does not change the present size.
     control.resize(BLOCK).unwrap();
     assert_eq!(driver.config(6), BLOCK);
     assert_eq!(driver.config(5), 4 * BLOCK);
@@ -152,7 +152,7 @@ fn unplugged_blocks_go_back_to_the_host() {
     assert_eq!(driver.request(UNPLUG, block(2), 2), ERROR);
     assert_eq!(driver.request(UNPLUG, block(3), 1), ERROR);
     assert_eq!(driver.queue.read(block(2), 1), [1]);
-    // Any may be plugged again.
+    // Each block may be plugged again.
     assert_eq!(driver.request(PLUG, block(4), 1), ACK);
     assert_eq!(driver.request(STATE, block(4), 1), PLUGGED);
 }
@@ -213,7 +213,7 @@ fn requests_that_cannot_be_answered_do_nothing() {
     request[8..16].copy_from_slice(&block(0).to_le_bytes());
     request[16] = 1;
     driver.queue.write(REQUEST, &request);
-    // No answer, one that is too short, one outside memory, one that the device must not write.
+    // No answer; an answer that is too short, outside memory, or not writable for the device.
     let answers = [
         None,
         Some((ANSWER, 9, WRITE, 0)),
@@ -227,7 +227,7 @@ fn requests_that_cannot_be_answered_do_nothing() {
         driver.queue.descriptor(1, answer.unwrap_or_default());
         assert_eq!(driver.send(), 0, "{answer:x?}");
     }
-    // A request that is too short, one outside memory, one that the device must not read.
+    // A request that is too short, outside memory, or not readable for the device.
     let requests = [
         (REQUEST, 23, NEXT, 1),
         (END - 8, 24, NEXT, 1),

@@ -1,4 +1,4 @@
-//! The control queue (virtio 1.2 §5.1.6.5): how many queue pairs the driver uses.
+//! The control queue (virtio 1.2 §5.1.6.5): the number of queue pairs that the driver uses.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use super::tap::Tap;
 use crate::jail::ThreadKind;
 use crate::sync::lock;
 
-/// The taps of an interface and how many of them the driver uses.
+/// The taps of an interface, and the number of them that the driver uses.
 pub(super) struct Taps {
     taps: Vec<Arc<Tap>>,
     pairs: Mutex<u16>,
@@ -33,11 +33,11 @@ impl Taps {
         *lock(&self.pairs) = pairs;
     }
 
-    /// Attaches the queues in use and detaches the others, or the kernel would give
+    /// Attaches the queues in use and detaches the others. Otherwise the kernel would send
     /// frames to queues that are not read.
     pub fn apply(&self) -> std::io::Result<()> {
         let pairs = lock(&self.pairs);
-        // The first is in use always.
+        // The first queue is always in use.
         for (index, tap) in (0u16..).zip(&self.taps).skip(1) {
             tap.attach(index < *pairs)?;
         }
@@ -69,16 +69,16 @@ impl Handler for Control {
 }
 
 impl Control {
-    /// `None` if the command is unknown or wrong.
+    /// `None` if the command is unknown or not valid.
     fn serve(&self, buffers: &Buffers<'_>) -> Option<()> {
-        // Class, command, and a number that only the known command has.
+        // Class, command, and the number of the only known command.
         let mut command = [0; 4];
         let len = buffers.readable.copy_to(&mut command);
         let known = [
             VIRTIO_NET_CTRL_MQ as u8,
             VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET as u8,
         ];
-        // What is written is the acknowledgement, and no more.
+        // The only writable byte is the acknowledgement.
         if buffers.faulty || len < command.len() || command[..2] != known {
             return None;
         }

@@ -1,4 +1,4 @@
-//! The network device under a fuzzer, on a tap in a network namespace of its own.
+//! A fuzz target for the network device, on a tap in a separate network namespace.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::virtio::{Ring, serve_batch};
 
 /// Queues: to the guest, from it, and control.
 const QUEUES: usize = 3;
-/// Batches after which a queue must have come to rest.
+/// The number of batches after which a queue must be idle.
 const BATCHES: usize = 16;
 
 mod ioctl {
@@ -139,7 +139,7 @@ impl Link {
         }
     }
 
-    /// No frames wait, and one queue is used.
+    /// Discards waiting frames, and uses one queue.
     fn clear(&self) {
         self.taps.set_pairs(1);
         self.taps.apply().unwrap();
@@ -152,7 +152,7 @@ impl Link {
         while unsafe { self.first.read(&[place]) }.is_ok() {}
     }
 
-    /// The host sends a frame.
+    /// Sends a frame from the host.
     fn inject(&self, len: usize) {
         let mut frame = vec![0x5a; len.max(14)];
         frame[..6].fill(0xff);
@@ -160,8 +160,8 @@ impl Link {
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         to.sll_family = libc::AF_PACKET as u16;
         to.sll_ifindex = self.index;
-        // SAFETY: reads the frame and the address, whose lengths are passed. A frame
-        // that is longer than the MTU is refused.
+        // SAFETY: reads the frame and the address, with their lengths. A frame longer than the
+        // MTU is refused.
         unsafe {
             libc::sendto(
                 self.host.as_raw_fd(),

@@ -7,9 +7,9 @@
 //!         ── control queue ─────▶ thread net-control: attaches, detaches the tap's queues
 //! ```
 //!
-//! Frames move between the tap and guest memory without a copy in between, with the
-//! header of virtio before them as the guest wrote or reads it: checksums and
-//! segmentation are between the two kernels, and the host's checks what the guest says.
+//! Frames are transferred between the tap and guest memory without an intermediate copy, after
+//! a virtio header that the guest writes or reads: the two kernels agree on checksums and
+//! segmentation by it, and the host's kernel checks the guest's headers.
 
 mod control;
 #[cfg(feature = "fuzzing")]
@@ -50,28 +50,28 @@ use crate::jail::ThreadKind;
 const HEADER_LEN: usize = 12;
 /// §5.1.6.3.1: the longest frame, of 65550 bytes, with its header.
 const MAX_FRAME: usize = HEADER_LEN + 65550;
-/// Bytes around a packet of the MTU's size: Ethernet's header and a VLAN's tag.
+/// The bytes around a packet of the MTU's size: Ethernet's header and a VLAN's tag.
 const AROUND: usize = 14 + 4;
-/// The MTU without the option.
+/// The MTU if the option is not set.
 const USUAL_MTU: u16 = 1500;
 /// §5.1.4: the least MTU allowed.
 const MIN_MTU: u16 = 68;
-/// The same number as QEMU's.
+/// The same number as in QEMU.
 const QUEUE_SIZE: u16 = 256;
 /// Commands come one at a time.
 const CONTROL_SIZE: u16 = 64;
-/// Pairs of queues that a device may have.
+/// The most pairs of queues of a device.
 const MAX_PAIRS: usize = 16;
-/// §5.1.4: the configuration, up to and with the MTU.
+/// §5.1.4: the length of the configuration, including the MTU.
 const CONFIG_LEN: usize = 12;
 
-/// Features by which the guest may get long frames.
+/// Features with which the guest may get long frames.
 const LONG_FRAMES: u64 = 1 << VIRTIO_NET_F_GUEST_TSO4
     | 1 << VIRTIO_NET_F_GUEST_TSO6
     | 1 << VIRTIO_NET_F_GUEST_UFO
     | USO_IN;
 const USO_IN: u64 = 1 << VIRTIO_NET_F_GUEST_USO4 | 1 << VIRTIO_NET_F_GUEST_USO6;
-/// What any kernel's tap can do.
+/// Offloads that any kernel's tap supports.
 const OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
     | 1 << VIRTIO_NET_F_HOST_TSO4
     | 1 << VIRTIO_NET_F_HOST_TSO6
@@ -83,22 +83,22 @@ const OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
     | 1 << VIRTIO_NET_F_GUEST_ECN
     | 1 << VIRTIO_NET_F_GUEST_UFO;
 
-/// What a network device is like.
+/// The options of a network device.
 #[derive(Debug, Clone)]
 pub struct NetOptions {
     /// The guest's address on the link.
     pub mac: [u8; 6],
-    /// The link's MTU, if it is shown to the guest.
+    /// The link's MTU, if the guest should know it.
     pub mtu: Option<u16>,
 }
 
-/// Why a network device cannot be made.
+/// The reason why a network device cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// No tap, or too many.
     #[error("invalid number of taps {0}: expected 1 to 16")]
     Taps(usize),
-    /// It was not opened as this device needs it.
+    /// It was opened without the flags that this device needs.
     #[error(
         "invalid tap: it lacks the flags {missing:#x} (of IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE)"
     )]
@@ -109,18 +109,18 @@ pub enum NetError {
     /// They belong to different interfaces.
     #[error("invalid taps: expected queues of one interface")]
     Mixed,
-    /// It is a group's address.
+    /// It is a multicast address.
     #[error("invalid MAC address {0:02x?}: expected a unicast address")]
     Mac([u8; 6]),
     /// It is less than virtio allows.
     #[error("invalid MTU {0}: expected at least 68")]
     Mtu(u16),
-    /// The system failed.
+    /// A system call failed.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -139,7 +139,7 @@ pub struct Net {
     control: Option<SerialQueue<Control>>,
 }
 
-/// What a queue is for.
+/// The function of a queue.
 enum QueueRole {
     /// One of the two queues of a pair.
     Data(usize, usize),
@@ -147,8 +147,8 @@ enum QueueRole {
 }
 
 impl Net {
-    /// A device on the open queues of one tap interface; each makes a pair of the device's
-    /// queues.
+    /// A device on the open queues of one tap interface; each queue of the tap is a pair of the
+    /// device's queues.
     pub fn new(taps: Vec<File>, options: NetOptions) -> Result<Net, NetError> {
         let NetOptions { mac, mtu } = options;
         let count = taps.len();
@@ -222,8 +222,8 @@ impl Net {
         self.agreed & 1 << feature != 0
     }
 
-    /// §5.1.2: without multi-queue the control queue comes after the first pair,
-    /// independent of the number of pairs.
+    /// §5.1.2: without multi-queue the control queue follows the first pair, whatever the
+    /// number of pairs.
     fn role(&self, index: usize) -> Option<QueueRole> {
         let pairs = match self.has(VIRTIO_NET_F_MQ) {
             true => self.pairs.len(),
@@ -245,14 +245,14 @@ impl Net {
         }
     }
 
-    /// Runs a pair, if one of its queues is started.
+    /// Starts the thread of a pair, if one of its queues is started.
     fn run(&mut self, index: usize, pair: Box<Pair>) -> io::Result<()> {
         if pair.rings.iter().all(Option::is_none) {
             self.pairs[index] = Restartable::Idle(pair);
             return Ok(());
         }
         let (shape, features) = (self.shape(), self.agreed);
-        // What is true of the whole interface is set up by the first pair's thread.
+        // The first pair's thread sets the options of the whole interface.
         let whole = (index == 0).then(|| (Arc::clone(&self.first), Arc::clone(&self.taps)));
         let work = move |pair: &mut Box<Pair>, stop: &EventFd| {
             let setup = whole.map_or(Ok(()), |(first, taps)| {

@@ -21,7 +21,7 @@ const ATTACHED: u64 = 4;
 
 /// Two queues and their tap.
 pub(super) struct Pair {
-    /// To the guest, and from it.
+    /// The queue to the guest, and the queue from it.
     pub rings: [Option<Ring>; 2],
     pub backlog: Backlog,
     tap: Arc<Tap>,
@@ -36,7 +36,7 @@ impl Pair {
         }
     }
 
-    /// Serves until `stop` is readable.
+    /// Serves the queues until `stop` is readable.
     pub fn run(&mut self, stop: &EventFd, shape: Shape) -> io::Result<()> {
         let mut taken = Taken::default();
         let result = self.serve(stop, shape, &mut taken);
@@ -46,8 +46,8 @@ impl Pair {
         result
     }
 
-    /// All events but the stop are edges, so that nothing has to be switched off and on
-    /// while it cannot be acted on: an edge is remembered in `receiving` and `sending`.
+    /// All events except the stop are edges, so that none has to be disabled while it cannot be
+    /// handled: `receiving` and `sending` record the edges.
     fn serve(&mut self, stop: &EventFd, shape: Shape, taken: &mut Taken) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
@@ -62,7 +62,7 @@ impl Pair {
         let mut watched = EpollEvent::new(both, TAP);
         epoll.add(self.tap.file(), watched)?;
 
-        // This points into guest memory while it is used.
+        // It points into guest memory while it is used.
         let mut scratch = IovecScratch::default();
         let (mut receiving, mut sending) = (Receiving::Ready, Sending::Ready);
         let mut events = [EpollEvent::empty(); 5];
@@ -74,7 +74,7 @@ impl Pair {
             if let (Some(ring), Sending::Ready) = (&mut *tx, sending) {
                 sending = send(ring, &self.tap, &mut scratch);
                 if sending == Sending::Full {
-                    // There may be room since: the kernel looks again.
+                    // There may be room now: the kernel checks again.
                     epoll.modify(self.tap.file(), &mut watched)?;
                 }
             }
@@ -104,12 +104,12 @@ impl Pair {
                             sending = Sending::Ready;
                         }
                     }
-                    // A wait on a detached queue is not woken by frames.
+                    // Frames do not wake a wait on a detached queue.
                     ATTACHED => {
                         epoll.delete(self.tap.file())?;
                         epoll.add(self.tap.file(), watched)?;
                     }
-                    // Only what waits for a kick is moved by it.
+                    // A kick only helps a direction that waits for it.
                     RX if receiving == Receiving::Starved => receiving = Receiving::Ready,
                     TX if sending == Sending::Idle => sending = Sending::Ready,
                     _ => {}

@@ -1,9 +1,9 @@
 //! Frames from the tap to the guest.
 //!
-//! A frame is read right into the guest's buffers. How long it is shows only then, so
-//! buffers for the longest one are laid out, and what is not used is there for the next.
-//! A buffer of ours comes after them: should they be too few, the frame waits there until
-//! the guest has given enough, and the tap's queue waits, and drops, behind it.
+//! A frame is read directly into the guest's buffers. Its length is only known then, so buffers
+//! for the longest frame are prepared, and unused ones are kept for the next frame. A buffer of
+//! the device follows them: if the guest's buffers are too few, the frame waits there until the
+//! guest has given enough. Meanwhile the tap's queue fills up, and then drops frames.
 
 use std::io;
 
@@ -15,29 +15,29 @@ use super::super::ring::Chain;
 use super::tap::Tap;
 use super::{HEADER_LEN, MAX_FRAME};
 
-/// Frames received before others get their turn.
+/// The most frames that are received before the other direction gets a turn.
 const BATCH: usize = 64;
-/// Bytes received before the guest is signalled.
+/// The most bytes that are received before the guest is signalled.
 const BATCH_BYTES: usize = 256 << 10;
-/// Where the header has the number of buffers (virtio 1.2 §5.1.6).
+/// The position of the number of buffers in the header (virtio 1.2 §5.1.6).
 const NUM_BUFFERS: usize = 10;
 
-/// What keeps frames from being received.
+/// The reason why no frames are received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receiving {
-    /// Nothing; there may be more, for which no event comes.
+    /// None; there may be more frames, without a further event.
     Ready,
     /// The tap has no frame.
     Empty,
-    /// The guest gives no buffers, or too few for the frame at hand.
+    /// The guest gives no buffers, or too few for the current frame.
     Starved,
 }
 
-/// What is kept of receiving from one time to the next.
+/// The state that is kept between calls.
 pub(super) struct Backlog {
-    /// Where frames go that the guest's buffers have no room for.
+    /// The buffer for frames that do not fit into the guest's buffers.
     spill: Vec<u8>,
-    /// Bytes of a frame in `spill` that waits for buffers.
+    /// The length of a frame in `spill` that waits for buffers.
     waiting: Option<usize>,
 }
 
@@ -49,13 +49,13 @@ impl Backlog {
         }
     }
 
-    /// Forgets a waiting frame.
+    /// Drops a waiting frame.
     pub fn clear(&mut self) {
         self.waiting = None;
     }
 }
 
-/// What the driver wants.
+/// The driver's settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     /// The longest expected frame, with its header.
@@ -64,17 +64,17 @@ pub(super) struct Shape {
     pub mergeable: bool,
 }
 
-/// Buffers taken from the guest, in order: 40 of Linux' own for a frame of 64 KiB, too
-/// many to take and give back for each ACK. [Given back](Taken::undo) at the end.
+/// Buffers taken from the guest, in order. Linux needs 40 for a frame of 64 KiB, too many to
+/// take and return for each ACK. They are [returned](Taken::undo) at the end.
 #[derive(Default)]
 pub(super) struct Taken {
-    /// What they are in.
+    /// The memory of the buffers.
     mem: Option<GuestMemoryLoadGuard<GuestMemoryMmap>>,
     chains: Vec<TakenChain>,
     pieces: Vec<libc::iovec>,
     /// Bytes in all of them.
     len: usize,
-    /// Chains to return, and how much of each is used.
+    /// Chains to return, and the used length of each.
     done: Vec<(u16, u32)>,
 }
 
@@ -84,20 +84,20 @@ struct TakenChain {
     pieces: usize,
 }
 
-/// Why no more buffers were taken.
+/// The reason why no more buffers were taken.
 enum Fill {
-    /// There is what was wanted.
+    /// There are enough.
     Enough,
     /// The guest has given no more.
     NoMore,
-    /// There can be no more.
+    /// The limit is reached.
     Full,
-    /// A chain is not a valid buffer. All that were taken went back.
+    /// A chain is not a valid buffer. All taken buffers were returned.
     Bad,
 }
 
 impl Taken {
-    /// Takes buffers until there are `wanted` bytes, or one for a frame that must be in
+    /// Takes buffers until there are `wanted` bytes, or one buffer for a frame that must be in
     /// one piece.
     fn fill(
         &mut self,
@@ -129,7 +129,7 @@ impl Taken {
                     ring.undo_pop();
                     return Fill::Full;
                 }
-                // The chains before it have to be returned first.
+                // The earlier chains have to be returned first.
                 None => {
                     let chains = self.chains.drain(..).map(|chain| chain.head);
                     for head in chains.chain([head]) {
@@ -144,7 +144,7 @@ impl Taken {
         Fill::Enough
     }
 
-    /// Adds a chain's pieces; its length, if it can be used.
+    /// Adds a chain's pieces; returns its length if the chain is usable.
     fn lay_out(&mut self, mem: &GuestMemoryMmap, chain: Chain<'_>) -> Option<usize> {
         let before = self.pieces.len();
         let mut ended = false;
@@ -162,8 +162,8 @@ impl Taken {
         (ended && len >= HEADER_LEN).then_some(len)
     }
 
-    /// Returns the buffers with a frame of `len` bytes, which they have room for, and
-    /// writes their number into it.
+    /// Returns the buffers with a frame of `len` bytes, and writes their number into the frame.
+    /// They must have room for it.
     fn finish(&mut self, ring: &mut Ring, mem: &GuestMemoryMmap, len: usize) {
         let (mut left, mut pieces) = (len, 0);
         self.done.clear();
@@ -187,7 +187,7 @@ impl Taken {
         ring.complete_all(mem, &self.done);
     }
 
-    /// Puts the buffers back that are in other memory than this.
+    /// Returns buffers that are in other memory than this.
     fn renew(&mut self, ring: &mut Ring, mem: &GuestMemoryLoadGuard<GuestMemoryMmap>) {
         // The region is still the same.
         let same = |held: &GuestMemoryLoadGuard<_>| std::ptr::eq(&**held, &**mem);
@@ -197,7 +197,7 @@ impl Taken {
         }
     }
 
-    /// Puts the buffers that are left back.
+    /// Returns the remaining buffers.
     pub fn undo(&mut self, ring: &mut Ring) {
         for _ in self.chains.drain(..) {
             ring.undo_pop();
@@ -257,15 +257,15 @@ fn read(
         _ if taken.len == 0 => return Err(Receiving::Starved),
         _ => {}
     }
-    // What does not fit lands where it belongs in the whole frame.
+    // The part that does not fit goes to its position in the whole frame.
     let room = taken.len;
     let rest = backlog.spill.get_mut(room..).unwrap_or_default();
     taken.pieces.push(libc::iovec {
         iov_base: rest.as_mut_ptr().cast(),
         iov_len: rest.len(),
     });
-    // SAFETY: the vectors point into guest memory, which `taken` keeps, and the last
-    // one into the spill buffer, which has no other user.
+    // SAFETY: the vectors point into guest memory, which `taken` keeps, and the last one into
+    // the spill buffer, which is not used otherwise.
     let result = unsafe { tap.read(&taken.pieces) };
     taken.pieces.pop();
     match result {
@@ -283,8 +283,8 @@ fn read(
         Ok(_) => Ok(0),
         Err(err) if err.kind() == io::ErrorKind::WouldBlock => Err(Receiving::Empty),
         Err(err) if err.kind() == io::ErrorKind::Interrupted => Ok(0),
-        // The interface is gone, or its queue detached; should it come back, the tap
-        // becomes readable.
+        // The interface has been removed, or its queue detached; after a new attachment, the
+        // tap becomes readable.
         Err(err) => {
             log::debug!("Cannot read from a tap: {err}");
             Err(Receiving::Empty)
@@ -292,7 +292,7 @@ fn read(
     }
 }
 
-/// Gives the guest a frame that waits; returns its length.
+/// Gives a waiting frame to the guest; returns its length.
 fn deliver(
     ring: &mut Ring,
     mem: &GuestMemoryMmap,
@@ -312,7 +312,7 @@ fn deliver(
     match fill {
         Fill::Bad => Ok(0),
         Fill::NoMore => Err(Receiving::Starved),
-        // All that the guest can give is too little.
+        // All buffers that the guest can give are too small.
         Fill::Enough | Fill::Full => {
             backlog.waiting = None;
             Ok(0)

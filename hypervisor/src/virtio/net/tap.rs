@@ -35,9 +35,8 @@ mod ioctl {
     );
 }
 
-/// An open tap queue. Frames come and go with a header of virtio's own format before
-/// them, by which the kernel and the guest leave checksums and segmentation to each
-/// other.
+/// An open tap queue. Each frame has a virtio header, by which the kernel and the guest leave
+/// checksums and segmentation to each other.
 pub(super) struct Tap {
     file: File,
     name: [libc::c_char; libc::IFNAMSIZ],
@@ -47,7 +46,7 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// Checks and prepares an open tap; `many` if it is one of several of its interface.
+    /// Checks and prepares an open tap; `many` if its interface has several.
     pub fn new(file: File, many: bool) -> Result<Tap, NetError> {
         let io = |what| {
             move |err: nix::Error| NetError::Io {
@@ -84,12 +83,12 @@ impl Tap {
         })
     }
 
-    /// To wait for frames and for room.
+    /// The file, for waiting for frames and for room.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Written to when the queue was attached.
+    /// Written to when the queue has been attached.
     pub fn attachment(&self) -> &EventFd {
         &self.attachment
     }
@@ -99,7 +98,7 @@ impl Tap {
         self.name == other.name
     }
 
-    /// Sets the unfinished frames that the guest accepts.
+    /// Sets the offloads for frames that the guest accepts.
     pub fn set_offloads(&self, features: u64) -> io::Result<()> {
         let has = |bit| features & 1u64 << bit != 0;
         let mut flags = 0;
@@ -115,7 +114,7 @@ impl Tap {
                 }
             }
             flags |= libc::TUN_F_CSUM;
-            // The kernel wants both or none.
+            // The kernel requires both or none.
             if has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6) {
                 flags |= libc::TUN_F_USO4 | libc::TUN_F_USO6;
             }
@@ -125,7 +124,7 @@ impl Tap {
         Ok(())
     }
 
-    /// Lets the interface put frames into this queue, or not.
+    /// Attaches or detaches this queue of the interface.
     pub fn attach(&self, on: bool) -> io::Result<()> {
         if self.attached.load(Ordering::Relaxed) == on {
             return Ok(());
@@ -140,7 +139,7 @@ impl Tap {
         unsafe { ioctl::set_queue(self.file.as_raw_fd(), &request) }?;
         self.attached.store(on, Ordering::Relaxed);
         if on {
-            // A counter that is full wakes as well.
+            // A full counter wakes the reader, too.
             let _ = self.attachment.write(1);
         }
         Ok(())
@@ -149,10 +148,10 @@ impl Tap {
     /// Reads a frame with its header.
     ///
     /// # Safety
-    /// The vectors must describe memory that may be written to, by others as well.
+    /// The vectors must describe memory that is writable; others may change it, too.
     pub unsafe fn read(&self, iovecs: &[libc::iovec]) -> io::Result<usize> {
         let count = iovecs.len() as libc::c_int;
-        // SAFETY: as the caller promises. There are few vectors, so their number fits.
+        // SAFETY: the caller guarantees it. There are few vectors, so their number fits.
         let read = unsafe { libc::readv(self.file.as_raw_fd(), iovecs.as_ptr(), count) };
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
     }
@@ -160,10 +159,10 @@ impl Tap {
     /// Writes a frame with its header.
     ///
     /// # Safety
-    /// The vectors must describe memory that may be read; others may change it.
+    /// The vectors must describe readable memory; others may change it.
     pub unsafe fn write(&self, iovecs: &[libc::iovec]) -> io::Result<usize> {
         let count = iovecs.len() as libc::c_int;
-        // SAFETY: as the caller promises. There are few vectors, so their number fits.
+        // SAFETY: the caller guarantees it. There are few vectors, so their number fits.
         let written = unsafe { libc::writev(self.file.as_raw_fd(), iovecs.as_ptr(), count) };
         usize::try_from(written).map_err(|_| io::Error::last_os_error())
     }

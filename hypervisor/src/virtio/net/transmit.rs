@@ -7,15 +7,15 @@ use super::super::buffers::IovecScratch;
 use super::tap::Tap;
 use super::{HEADER_LEN, MAX_FRAME};
 
-/// Frames sent before others get their turn.
+/// The most frames that are sent before the other direction gets a turn.
 const BATCH: usize = 64;
 
-/// What keeps frames from being sent.
+/// The reason why no frames are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
-    /// Nothing; there may be more to send, for which no event comes.
+    /// None; there may be more frames to send, without a further event.
     Ready,
-    /// The guest has sent all; the next frame comes with a kick.
+    /// The guest's frames have all been sent; the next one comes with a kick.
     Idle,
     /// The tap is full.
     Full,
@@ -23,9 +23,8 @@ pub(super) enum Sending {
 
 /// Sends a batch of frames.
 ///
-/// The kernel checks the headers: what they say of checksums and segments only has to
-/// do with the frame behind them. A frame that it does not take is dropped, as a wire
-/// would do.
+/// The kernel checks the headers: their checksum and segmentation fields only concern the frame
+/// itself. A frame that the kernel refuses is dropped, as on a wire.
 pub(super) fn send(ring: &mut Ring, tap: &Tap, scratch: &mut IovecScratch) -> Sending {
     let mem = ring.memory();
     ring.disable_kicks();

@@ -1,4 +1,4 @@
-//! A guest that never forgets costs the host a bounded number of files and descriptors.
+//! A guest that never forgets files costs the host a bounded number of files and descriptors.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::super::table::Limits;
 use super::client::{REQUEST, ROOT, longs, opcode, u64_at};
 use super::*;
 
-/// A client of a share with such limits.
+/// A client of a share with these limits.
 fn limited(files: usize, descriptors: usize, open: usize) -> (Client, Arc<SharedDir>) {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { files, descriptors };
@@ -39,10 +39,10 @@ fn of_files_end_with_an_error_until_some_are_forgotten() {
     assert_eq!(client.lookup(ROOT, "f9"), Err(libc::ENFILE));
     let made = client.create(ROOT, "new", libc::O_RDWR);
     assert_eq!(made, Err(libc::ENFILE));
-    // What it knows it can use.
+    // It can use the files that it knows.
     assert!(client.open(nodes[8], libc::O_RDONLY).is_ok());
     assert!(client.lookup(ROOT, "f0").is_ok());
-    // A list has all names, and attributes of those for which there is room.
+    // A listing has all names, and attributes while there is room for them.
     let dir = client.opendir(ROOT).unwrap();
     let list = longs(&[dir, 0, 64 << 10, 0, 0]);
     let listed = client.call(opcode::READDIRPLUS, ROOT, &list).unwrap();
@@ -131,7 +131,7 @@ fn closed_files_are_followed_through_renames_and_kept_when_unlinked() {
         let handle = client.open(node, libc::O_RDONLY).unwrap();
         assert_eq!(client.read(node, handle, 10).unwrap(), content);
     }
-    // What the host moves away meanwhile is stale, and is never another file.
+    // A file that the host has moved away is stale, and is never confused with another one.
     let lost = client.node(&["f4"]);
     push_out(&mut client);
     let path = |name: &str| client.path().join(name);

@@ -1,4 +1,4 @@
-//! A scripted FUSE client: sends any request, well-formed or not, and returns the answer.
+//! A scripted FUSE client: sends arbitrary requests, valid or not, and returns the answer.
 
 use std::path::{Path, PathBuf};
 
@@ -60,12 +60,12 @@ pub struct Client {
     pub device: Fs,
     pub mem: Memory,
     pub queue: DriverQueue,
-    /// Must not be in any answer.
+    /// Must not occur in any answer.
     pub canary: Option<&'static [u8]>,
 }
 
 impl Client {
-    /// Shares a directory of its own.
+    /// Shares a new directory.
     pub fn new() -> Client {
         let dir = tempfile::tempdir().unwrap();
         let mut client = Client::sharing(dir.path());
@@ -80,7 +80,7 @@ impl Client {
         client
     }
 
-    /// Shares `dir`, and has not said INIT yet.
+    /// Shares `dir`, without INIT yet.
     pub fn silent(dir: &Path) -> Client {
         let mem = memory();
         let queue = DriverQueue::new(&mem, 0);
@@ -106,7 +106,7 @@ impl Client {
             .unwrap();
     }
 
-    /// What is shared.
+    /// The shared directory.
     pub fn path(&self) -> &Path {
         &self.dir
     }
@@ -117,7 +117,7 @@ impl Client {
         self.call(opcode::INIT, ROOT, &init)
     }
 
-    /// Sends a request as root; the body of the answer, or the error number.
+    /// Sends a request as root; returns the body of the answer, or the error number.
     pub fn call(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
         let answer = self.exchange(&request(opcode, node, body));
         assert_eq!(answer[..4], (answer.len() as u32).to_le_bytes());
@@ -132,7 +132,7 @@ impl Client {
         assert!(self.exchange(&request(opcode, node, body)).is_empty());
     }
 
-    /// Sends any bytes; returns the answer, which may be empty.
+    /// Sends arbitrary bytes; returns the answer, which may be empty.
     pub fn exchange(&mut self, request: &[u8]) -> Vec<u8> {
         self.queue.write(IN, request);
         self.queue.write(OUT, &[0; 16]);
@@ -223,7 +223,7 @@ impl Client {
         self.named(opcode::GETXATTR, node, &[4096, 0], &[name])
     }
 
-    /// SETATTR of what the bits in `valid` say, to odd values.
+    /// SETATTR of the fields in `valid`, with unusual values.
     pub fn setattr(&mut self, node: u64, valid: u32) -> Result<Vec<u8>, i32> {
         let mut body = words(&[valid, 0]);
         body.extend(longs(&[0, 3, 0, 1, 1, 1]));

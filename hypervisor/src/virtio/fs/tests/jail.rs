@@ -1,4 +1,4 @@
-//! The share in a process without any of the host's paths, as in the jail.
+//! The share in a process without paths of the host, as in the jail.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,15 +9,15 @@ use std::process::Command;
 use super::client::{Client, ROOT, longs, opcode, request, u64_at, words};
 use crate::virtio::Device;
 
-/// Says to the test that it runs in a process of its own, and what it may use.
+/// Set if the test runs in a separate process; names its directory.
 const PLACE: &str = "RUST_KATA_TEST_PLACE";
 
-/// Capabilities that a jailed thread has not, though an easier way would take them:
+/// Capabilities that a jailed thread does not have, although simpler code would need them:
 /// `CAP_DAC_READ_SEARCH` and `CAP_MKNOD`.
 const MISSING: [libc::c_ulong; 2] = [2, 27];
 
-/// Runs the test of this name again in a process of its own, for changes that concern
-/// all threads. In that process, returns the place for its files.
+/// Runs the test with this name again in a separate process, for changes that affect all
+/// threads. In that process, returns the directory for its files.
 pub fn in_own_process(name: &str) -> Option<PathBuf> {
     own_process(name, &[])
 }
@@ -32,8 +32,8 @@ fn own_process(name: &str, without: &'static [libc::c_ulong]) -> Option<PathBuf>
     command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(PLACE, place.path());
-    // SAFETY: a system call, which is allowed after a fork. What is not in the bounding
-    // set is gone with the exec.
+    // SAFETY: a system call, which is allowed after a fork. The exec drops capabilities that
+    // are not in the bounding set.
     unsafe {
         command.pre_exec(move || {
             for capability in without {
@@ -87,7 +87,7 @@ fn share_needs_no_path_of_the_host() {
     assert_eq!(shared.metadata().unwrap().mode() & 0o7777, 0o777);
 }
 
-/// Each kind of request that needs more than the descriptor of an inode.
+/// Tests each kind of request that needs more than the descriptor of an inode.
 fn works(client: &mut Client) {
     let file = client.node(&["dir", "file"]);
     let handle = client.open(file, libc::O_RDWR).unwrap();
@@ -108,7 +108,7 @@ fn works(client: &mut Client) {
     client
         .write(u64_at(&made, 0), u64_at(&made, 128), b"x")
         .unwrap();
-    // As another user, for whom the thread's credentials change and change back.
+    // As another user; the thread's credentials change and change back.
     let mut theirs = request(opcode::MKDIR, ROOT, &words(&[0o755, 0]));
     theirs.extend(b"theirs\0");
     let len = theirs.len() as u32;

@@ -1,4 +1,4 @@
-//! The device and its threads under a scripted FUSE client.
+//! The device and its threads with a scripted FUSE client.
 
 mod bounds;
 mod client;
@@ -75,7 +75,7 @@ fn symbolic_links_are_not_followed() {
 
     assert!(client.open(link, libc::O_RDONLY).is_err());
     assert!(client.open(link, libc::O_PATH).is_err());
-    // With O_PATH the host would ignore O_CREAT and O_EXCL, and follow.
+    // With O_PATH the host would ignore O_CREAT and O_EXCL, and follow the link.
     let created = client.create(ROOT, "link", libc::O_PATH | libc::O_RDONLY);
     assert!(created.is_err());
 }

@@ -1,4 +1,4 @@
-//! Set-id bits of files that are written in place, as a local file system treats them.
+//! Set-id bits of files that are written in place change as on a local file system.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

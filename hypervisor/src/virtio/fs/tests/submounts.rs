@@ -1,4 +1,4 @@
-//! What the host mounts in the share is a file system of its own for the guest.
+//! Mounts of the host in the share are separate file systems for the guest.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::jail::in_own_process;
 
 const NONE: Option<&str> = None;
 
-/// fuse.h, `FUSE_ATTR_SUBMOUNT`; where an entry has its attributes' flags and inode.
+/// fuse.h, `FUSE_ATTR_SUBMOUNT`; the positions of an entry's attribute flags and inode.
 const SUBMOUNT: u32 = 1;
 const FLAGS: usize = 124;
 const INODE: usize = 40;
@@ -71,7 +71,7 @@ fn listings_are_whole_and_agree_with_attributes() {
     assert_eq!(listed[0].1, own);
     assert_eq!(listed[2].1, file);
 
-    // With attributes: dots have none, so that the guest counts nothing for them.
+    // With attributes: dots have none, so that the guest counts no lookups for them.
     let handle = client.opendir(dir).unwrap();
     let list = longs(&[handle, 0, 32 << 10, 0, 0]);
     let listed = client.call(opcode::READDIRPLUS, dir, &list).unwrap();
@@ -157,7 +157,7 @@ fn a_writable_mount_on_top_of_a_read_only_one_has_the_same_files() {
     client.write(after[2], handle, b"changed").unwrap();
     assert_eq!(fs::read(source.join("dir/file")).unwrap(), b"changed");
     assert!(client.create(after[1], "new", libc::O_RDWR).is_ok());
-    // And back: what was found by the upper mount stays so while the guest knows it.
+    // After the unmount: files found by the upper mount stay valid while the guest knows them.
     umount2(&target, MntFlags::MNT_DETACH).unwrap();
     assert_eq!(client.node(&path[..1]), before[0]);
 }

@@ -1,4 +1,4 @@
-//! Nodes and handles that are stale, forged or of something else.
+//! Nodes and handles that are stale, forged or of another kind.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn of_an_unlinked_file_stay_with_it() {
     assert_eq!(fs::read(&path).unwrap(), b"new");
     let again = guest.open(old, libc::O_RDONLY).unwrap();
     assert_eq!(guest.read(old, again, 100).unwrap(), b"changed");
-    // A link to a removed file would bring it back.
+    // A link to a removed file would restore it.
     let linked = guest.named(opcode::LINK, ROOT, &halves(old), &["back"]);
     assert_eq!(linked, Err(libc::ENOENT));
 }
@@ -86,7 +86,7 @@ fn that_were_never_given_are_refused() {
         }
     }
     assert!(guest.write(file, handle, b"x").is_err());
-    // Marks in a node change nothing but what the guest may cache.
+    // Marks in a node only change the guest's caching.
     assert!(guest.open(file | 1 << 60, libc::O_RDONLY).is_ok());
 
     guest
@@ -150,7 +150,7 @@ fn survive_neither_reset_nor_unmount() {
     }
 }
 
-/// How many descriptors of this process lead into `dir`.
+/// The number of this process's descriptors that lead into `dir`.
 fn open_files(dir: &std::path::Path) -> usize {
     fs::read_dir("/proc/self/fd")
         .unwrap()

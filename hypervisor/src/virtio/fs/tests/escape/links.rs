@@ -1,4 +1,4 @@
-//! Symbolic links: the guest gets their text and never what they point to.
+//! Symbolic links: the guest gets their text, but not the files that they point to.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,7 +20,7 @@ const NAMES: &[&str] = &[
     "dir/deep",
 ];
 
-/// What each link says.
+/// The text of each link.
 fn targets(prison: &Prison) -> Vec<(&'static str, String)> {
     let outside = prison.outside().to_str().unwrap().to_owned();
     let says = [
@@ -92,7 +92,7 @@ fn are_linked_and_renamed_themselves() {
     let another = guest.named(opcode::LINK, ROOT, &halves(secret), &["another"]);
     let another = u64_at(&another.unwrap(), 0);
     assert!(guest.open(another, libc::O_RDWR).is_err());
-    // Into what a link points to, and out of it.
+    // Into the target of a link, and out of it.
     for [from, to] in [[ROOT, directory], [directory, ROOT]] {
         for names in [["file", "new"], ["secret", "stolen"]] {
             let moved = guest.named(opcode::RENAME, from, &halves(to), &names);
@@ -104,7 +104,7 @@ fn are_linked_and_renamed_themselves() {
         let linked = guest.named(opcode::LINK, directory, &halves(secret), &["new"]);
         assert_eq!(linked, Err(libc::ENOTDIR));
     }
-    // Over a link: it is replaced, not followed.
+    // A link with the new name is replaced, not followed.
     guest
         .named(opcode::RENAME, ROOT, &halves(ROOT), &["file", "secret"])
         .unwrap();

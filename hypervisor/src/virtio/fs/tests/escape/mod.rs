@@ -1,14 +1,13 @@
-//! A hostile guest that tries to get out of the share.
+//! A hostile guest that tries to escape from the share.
 //!
 //! ```text
-//!   place/share     what is shared
-//!   place/outside   what must not be reached: the files `secret` and `dir/secret`
+//!   place/share     the shared directory
+//!   place/outside   the protected files `secret` and `dir/secret`
 //! ```
 //!
-//! The witnesses, asked at the end of each test: no answer had the secret, the kernel
-//! saw no open and no change outside (inotify), no descriptor of this process leads
-//! there (`O_PATH` descriptors, which inotify does not report), and attributes and
-//! contents are what they were.
+//! Checks at the end of each test: no answer had the secret; the kernel reported no open and no
+//! change outside (inotify); no descriptor of this process leads there (`O_PATH` descriptors,
+//! which inotify does not report); attributes and contents are unchanged.
 
 mod handles;
 mod links;
@@ -29,7 +28,7 @@ use super::client::{Client, opcode, words};
 
 const SECRET: &str = "what no guest may know";
 
-/// Every open flag that might lead somewhere.
+/// All open flags that might allow an escape.
 const FLAGS: &[i32] = &[
     libc::O_RDONLY,
     libc::O_WRONLY,
@@ -74,7 +73,7 @@ impl Prison {
         fs::write(place.join("outside/dir/secret"), SECRET).unwrap();
     }
 
-    /// Shares what was built.
+    /// Shares the directories.
     fn at(place: &Path) -> Prison {
         let outside = place.join("outside");
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
@@ -140,8 +139,9 @@ fn attributes(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Tries all that would follow a link or open a device behind `node`, which is `name`
-/// in `parent`; what worked. What changes the thing itself is tried, too, and may work.
+/// Tries all operations that would follow a link or open a device behind `node`, which is
+/// `name` in `parent`; returns those that worked. Operations on the file itself are tried, too,
+/// and may work.
 fn assault(guest: &mut Client, parent: u64, name: &str, node: u64) -> Vec<String> {
     let mut worked = Vec::new();
     let mut note = |what: String, result: Result<_, i32>| {
@@ -182,7 +182,7 @@ fn assault(guest: &mut Client, parent: u64, name: &str, node: u64) -> Vec<String
     for xattr in ["user.x", "security.x", "trusted.x", "system.x"] {
         note(xattr.into(), guest.setxattr(node, xattr, "y").map(|_| 0));
     }
-    // Mode, owner and times: of the thing itself.
+    // Mode, owner and times, of the file itself.
     for valid in [1 << 0, 1 << 1 | 1 << 2, 1 << 4 | 1 << 5] {
         let _ = guest.setattr(node, valid);
     }

@@ -1,4 +1,4 @@
-//! What the host mounts below the share is part of it, and no way out of it.
+//! Mounts of the host below the share are part of it, but allow no escape.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use super::super::client::{Client, ROOT, opcode, u64_at};
 use super::super::jail::in_own_process;
 use super::{Prison, assault, halves};
 
-/// From now on, what this thread and those that it starts mount is seen by them alone.
+/// From now on, only this thread and the threads that it starts see its mounts.
 fn own_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -25,7 +25,7 @@ fn bind(from: &Path, to: &Path) {
     mount(Some(from), to, None::<&str>, flags, None::<&str>).unwrap();
 }
 
-/// A process with files outside, and its files below `/proc`.
+/// A process with files outside the share, and its files below `/proc`.
 struct Victim(Child);
 
 impl Victim {
@@ -102,7 +102,7 @@ fn mount_below_is_part_of_the_share() {
     symlink("../secret", volume.join("up")).unwrap();
     bind(&volume, &place.join("share/volume"));
     let mut prison = Prison::at(&place);
-    // Mounted later is as good.
+    // A later mount works, too.
     bind(&volume, &place.join("share/later"));
 
     for name in ["volume", "later"] {
@@ -120,7 +120,7 @@ fn mount_below_is_part_of_the_share() {
             let node = guest.node(&[name, link]);
             assert_eq!(assault(guest, root, link, node), Vec::<String>::new());
         }
-        // A mount ends what can be renamed and linked, and is not removed.
+        // Renames and links do not cross a mount, and it cannot be removed.
         crosses(guest, root, file);
         let removed = guest.named(opcode::RMDIR, ROOT, &[], &[name]);
         assert_eq!(removed, Err(libc::EBUSY));

@@ -1,11 +1,11 @@
-//! Names that are more than a name.
+//! Names that are not plain names.
 
 use std::fs;
 
 use super::super::client::{Client, ROOT, opcode};
 use super::{Prison, halves};
 
-/// All requests with a name, each tried with `name` in `parent`; what worked.
+/// Tries all requests with a name, each with `name` in `parent`; returns those that worked.
 fn tried(guest: &mut Client, parent: u64, name: &str) -> Vec<&'static str> {
     let file = guest.node(&["file"]);
     let [low, high] = halves(parent);
@@ -112,7 +112,7 @@ fn end_where_the_request_ends() {
         (opcode::CREATE, 16),
         (opcode::RENAME2, 16),
     ];
-    // Without an end, without a beginning, with two ends, and no name at all.
+    // No end, no start, two ends, and no name.
     let bodies: [&[u8]; 6] = [b"file", b"\0file\0", b"\0\0", b"\0", b"", b"..\0/\0"];
 
     for (opcode, head) in opcodes {
@@ -122,7 +122,7 @@ fn end_where_the_request_ends() {
             let answer = prison.guest.exchange(&request);
             let failed = answer.is_empty() || answer[4..8] != [0; 4];
             assert!(failed, "{opcode} {body:?}");
-            // The header announces more than there is, and less.
+            // The length in the header is too large or too small.
             for len in [0u32, 40, request.len() as u32 + 1, 1 << 20, u32::MAX] {
                 let lying = [&len.to_le_bytes()[..], &request[4..]].concat();
                 prison.guest.exchange(&lying);

@@ -1,4 +1,4 @@
-//! Requests out of order, with flags and numbers that no kernel sends.
+//! Requests in a wrong order, or with flags and numbers that no kernel sends.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -24,7 +24,7 @@ fn flags_of_open_and_create_are_reduced() {
             let _ = guest.read(file, handle, 100);
             let _ = guest.write(file, handle, b"content");
         }
-        // A directory cannot be used to make a file without a name (O_TMPFILE).
+        // A directory cannot be used for making a file without a name (O_TMPFILE).
         if let Ok(handle) = guest.open(dir, *flags) {
             assert!(guest.write(dir, handle, b"x").is_err(), "{flags:#o}");
         }

@@ -1,4 +1,4 @@
-//! What the guest walks through changes under its feet, thousands of times.
+//! Directories that change while the guest walks through them, thousands of times.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use super::{Prison, SECRET, halves};
 
 const TRIES: usize = 3000;
 
-/// A directory with the names that are outside, and a link to the outside.
+/// A directory with the same names as the files outside, and a link to the outside.
 fn build(prison: &Prison) {
     let share = prison.share();
     fs::create_dir_all(share.join("real/dir")).unwrap();
@@ -21,7 +21,7 @@ fn build(prison: &Prison) {
     symlink(prison.outside(), share.join("link")).unwrap();
 }
 
-/// Runs `swap` again and again in another thread while the guest walks.
+/// Runs `swap` repeatedly in another thread while the guest walks.
 fn race(prison: &mut Prison, mut swap: impl FnMut() + Send) {
     let done = AtomicBool::new(false);
     let mut read = 0;
@@ -40,7 +40,7 @@ fn race(prison: &mut Prison, mut swap: impl FnMut() + Send) {
     assert!(read > 0 && read < TRIES, "{read} of {TRIES} were read");
 }
 
-/// Walks down and tries all operations on the file. True if it was a directory.
+/// Walks down and tries all operations on the file. Returns true if it was a directory.
 fn walk(guest: &mut Client, number: usize) -> bool {
     let dir = u64_at(&guest.lookup(ROOT, "real").unwrap(), 0);
     let name = format!("new{number}");
@@ -60,7 +60,7 @@ fn walk(guest: &mut Client, number: usize) -> bool {
     let _ = guest.named(opcode::LINK, ROOT, &halves(secret), &["stolen"]);
     let handle = guest.open(secret, libc::O_RDWR).unwrap();
     assert_eq!(guest.read(secret, handle, 100).unwrap(), b"decoy");
-    // Descriptors are few.
+    // Closes the handle, since descriptors are limited.
     let close = super::super::client::longs(&[handle, 0, 0]);
     guest.call(opcode::RELEASE, secret, &close).unwrap();
     true

@@ -1,4 +1,4 @@
-//! Device nodes, FIFOs and sockets: the guest sees them, the host opens none.
+//! Device nodes, FIFOs and sockets: the guest sees them, but the host never opens them.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -28,7 +28,7 @@ fn files_of_the_host_are_not_opened() {
     mkfifo(&path("fifo"), Mode::S_IRWXU).unwrap();
     let socket = UnixListener::bind(path("socket")).unwrap();
 
-    // A FIFO that is opened by the host would block a thread of the server forever.
+    // Opening a FIFO on the host would block a thread of the server forever.
     for name in [&zero, &disk, "fifo", "socket"] {
         let node = prison.guest.node(&[name]);
         let worked = assault(&mut prison.guest, ROOT, name, node);
