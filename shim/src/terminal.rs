@@ -85,7 +85,7 @@ fn harmless(text: &str) -> Cow<'_, str> {
     without(text, |c| c.is_control() && c != '\n')
 }
 
-/// As [`harmless`], on one line. No longer and no shorter than it was.
+/// As [`harmless`], on one line. The length does not change.
 #[cfg(feature = "cli")]
 pub(crate) fn harmless_line(text: &str) -> Cow<'_, str> {
     without(text, char::is_control)

@@ -1,8 +1,8 @@
 //! The streams of a process, from and to one client.
 //!
-//! The first message of the client says which process, and whether it is to be
-//! started once the streams are connected, so that nothing it says is missed.
-//! The last one of ours is the exit code, after the last of the output.
+//! The client's first message names the process, and says whether to start it once the streams
+//! are connected, so that no output is missed. The server's last message is the exit code,
+//! after all output.
 
 use std::os::unix::net::UnixStream as UnixEnd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 type Sender = OwnedWriteHalf;
 type Receiver = OwnedReadHalf;
 
-/// Serves attachments, each in a task of its own; `open` tells how many.
+/// Serves attachments, each in a task of its own; `open` counts them.
 pub(super) async fn listen<P: PodService>(
     pod: Arc<P>,
     listener: UnixListener,
@@ -40,7 +40,7 @@ pub(super) async fn listen<P: PodService>(
                 });
             }
             Err(e) => {
-                // Out of descriptors, at the worst: those that end free some.
+                // Most likely there are no free descriptors: other attachments will free some.
                 log::warn!("A client cannot be accepted: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -48,7 +48,7 @@ pub(super) async fn listen<P: PodService>(
     }
 }
 
-/// Serves one attachment; what goes wrong is told to the client.
+/// Serves one attachment; errors are reported to the client.
 async fn attend<P: PodService>(pod: &Arc<P>, mut stream: UnixStream) {
     let first = first(&mut stream).await;
     let (receiver, mut sender) = stream.into_split();
@@ -65,11 +65,11 @@ async fn attend<P: PodService>(pod: &Arc<P>, mut stream: UnixStream) {
     }
 }
 
-/// The first message, and the descriptors that came along.
+/// Reads the first message and its descriptors.
 async fn first(stream: &mut UnixStream) -> Result<Option<(attach_input::Kind, Vec<UnixEnd>)>> {
     match wire::attach::receive_first::<api::AttachInput>(stream).await {
         Ok(Some((input, fds))) => {
-            // A client of a later build may begin with what is unknown here.
+            // A client of a later build may start with an unknown message.
             let unknown = || Error::Unsupported("this first message of an attachment".into());
             let kind = input.kind.ok_or_else(unknown)?;
             Ok(Some((kind, fds.into_iter().map(UnixEnd::from).collect())))
@@ -78,17 +78,17 @@ async fn first(stream: &mut UnixStream) -> Result<Option<(attach_input::Kind, Ve
     }
 }
 
-/// A process that a client is attached to, and what the client wants of it.
+/// A process with an attached client, and the streams of the client.
 struct Attachment {
     container: String,
-    /// None: the container's init.
+    /// `None` for the container's init.
     exec: Option<String>,
     stdin: bool,
     stdout: bool,
     stderr: bool,
 }
 
-/// Connects to the process that the first message asks for.
+/// Connects to the process of the first message.
 async fn connect<P: PodService>(
     pod: &Arc<P>,
     first: attach_input::Kind,
@@ -200,7 +200,7 @@ async fn serve<P: PodService>(
     send(sender, attach_output::Kind::ExitCode(exit.status)).await
 }
 
-/// Takes the client's input; true if the client has gone.
+/// Handles the client's input; returns true if the client has gone.
 async fn read_input<P: PodService>(
     pod: &P,
     attachment: &Attachment,

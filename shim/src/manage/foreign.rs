@@ -1,6 +1,5 @@
-//! The management of a pod that is not the engine's, beside the task API: `rust-kata`
-//! looks into the pod, runs processes in it and sends signals. Changes are its manager's
-//! business.
+//! The management of a pod outside the engine, beside the task API: `rust-kata` can inspect the
+//! pod, run processes in it and send signals; only the pod's manager makes other changes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,8 +16,8 @@ use ttrpc::asynchronous::{self, MethodHandler, TtrpcContext};
 use super::service::Service;
 use super::{attach, rpc_status, server};
 
-/// Serves the clients of a pod that this process owns, until the process ends.
-/// The sockets are in the pod's directory, and go with it.
+/// Serves the clients of a pod that this process owns, until the process ends. The sockets are
+/// in the pod's directory, and are removed with it.
 pub(crate) async fn serve_foreign(pod: &Arc<Pod>, address: &Path) -> crate::error::Result<()> {
     let listener = server::listen(address)?;
     let attachments = server::listen(&wire::attach::address_of(address))?;
@@ -28,14 +27,14 @@ pub(crate) async fn serve_foreign(pod: &Arc<Pod>, address: &Path) -> crate::erro
     let attachments = server::non_blocking(attachments)?;
     tokio::spawn(async move {
         attach::listen(owner, attachments, open).await;
-        // It serves for as long as it is there.
+        // It serves until the end of the pod.
         let _ = server.shutdown().await;
     });
     Ok(())
 }
 
-/// `Management`, and the refusal of each call of `Engine`: also where clients of earlier
-/// builds have these calls, in `Management`.
+/// `Management`, and the refusal of each call of `Engine`, also under the name `Management`,
+/// where clients of earlier builds have these calls.
 fn services(owner: &Arc<ForeignOwner>) -> HashMap<String, asynchronous::Service> {
     let mut services = create_management(Arc::new(Service(owner.clone())));
     let engine = || {
@@ -56,12 +55,12 @@ fn services(owner: &Arc<ForeignOwner>) -> HashMap<String, asynchronous::Service>
     services
 }
 
-/// Names the calls of `Engine`.
+/// Lists the calls of `Engine`.
 struct Methods;
 
 impl Engine for Methods {}
 
-/// The answer to a call that the pod's manager does not leave to others.
+/// The answer to a call that only the pod's manager may make.
 struct Refusal(Arc<ForeignOwner>);
 
 #[async_trait]

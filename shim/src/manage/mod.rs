@@ -1,11 +1,11 @@
-//! `management.proto`, served: what the owner of a pod does for others.
+//! The services of `management.proto`: calls to the owner of a pod.
 //!
-//! | file | |
+//! | file | content |
 //! |---|---|
-//! | `service` | the service `Management`, by the owner of any pod |
-//! | `owner` | the service `Engine`, by the owner of a pod of the engine |
-//! | `foreign` | the sockets of a foreign pod, and the refusal of `Engine` |
-//! | `attach` | the streams of a process, for either |
+//! | `service` | the service `Management`, for the owner of any pod |
+//! | `owner` | the service `Engine`, for the owner of a pod of the engine |
+//! | `foreign` | the sockets of a pod outside the engine, and the refusal of `Engine` |
+//! | `attach` | the streams of a process, for both |
 //! | `server` | the sockets |
 //! | `own` | `rust-kata own`: the process that owns a pod of the engine |
 
@@ -23,7 +23,7 @@ use runtime::engine::wire::errors::code_of_error;
 
 pub(crate) use crate::manage::foreign::serve_foreign;
 
-/// An error as it travels.
+/// Converts an error to a status.
 fn status(error: Error) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(rpc_status(&error))
 }

@@ -1,6 +1,6 @@
-//! `rust-kata own`: the process that owns a pod of the engine, from its first
-//! start until nothing of it runs. Started by the engine, with a pipe as its
-//! stdout on which it says that it serves, or why not.
+//! `rust-kata own`: the process that owns a pod of the engine, from its first start until
+//! nothing of it runs. The engine starts it with a pipe as stdout, on which it reports that it
+//! serves, or why not.
 
 use std::fs;
 use std::io::Write;
@@ -23,13 +23,13 @@ use crate::descriptors;
 use crate::error::{Context, Error, Result};
 use crate::logger;
 
-/// An owner that nobody asks for anything is of no use.
+/// How long an owner without requests keeps running.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// For an orderly end on SIGTERM; systemd gives ten times as much.
+/// The time for an orderly end on SIGTERM; systemd allows ten times as much.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
-/// For the last answers to reach their clients.
+/// The time for the last answers to reach their clients.
 const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Owns the pod until its end.
@@ -55,8 +55,8 @@ pub(crate) fn run(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
         .build()
         .doing("start the runtime's threads")?;
     let served = tokio.block_on(serve(&owner, listeners));
-    // First the path, so that nobody connects to a server that leaves; the
-    // lock, which says that there is an owner, goes last.
+    // The path goes first: clients must not connect to a server that is ending. The lock, which
+    // shows that there is an owner, is released last.
     let sockets = [wire::attach::address_of(&address), address];
     let removed = sockets
         .iter()
@@ -67,8 +67,8 @@ pub(crate) fn run(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
     served.and(removed).and(spent)
 }
 
-/// Removes the pod if it was for a container that has gone by itself, and nobody waited
-/// for that.
+/// Removes the pod if it was made for a container that has ended by itself without a waiting
+/// client.
 fn remove_if_spent(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -76,7 +76,7 @@ fn remove_if_spent(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
         .doing("start a thread")?;
     match engine.pod(namespace, pod) {
         Ok(pod) => Ok(tokio.block_on(pod.remove_if_spent())?),
-        // Its caller has removed it.
+        // The caller has removed it.
         Err(_) => Ok(()),
     }
 }

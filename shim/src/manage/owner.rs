@@ -14,8 +14,8 @@ use ttrpc::asynchronous::{self, TtrpcContext};
 
 use super::service::{Answer, Service, done};
 
-/// Both services, and the calls of `Engine` in `Management` too, for clients of builds
-/// that have one service alone.
+/// Both services. `Management` also has the calls of `Engine`, for clients of builds with one
+/// service.
 pub(super) fn services(owner: &Arc<Owner>) -> HashMap<String, asynchronous::Service> {
     let service = Arc::new(Service(owner.clone()));
     let mut services = create_management(service.clone());

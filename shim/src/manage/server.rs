@@ -1,5 +1,5 @@
-//! The sockets that `management.proto` is served on: for root alone, one for
-//! calls and one, beside it, for attachments.
+//! The sockets of `management.proto`, for root alone: one for calls and, beside it, one for
+//! attachments.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,8 +12,8 @@ use ttrpc::asynchronous::{Server, Service};
 
 use crate::error::{Context, Error, Result};
 
-/// A socket at `address`. The caller is the pod's owner: one that is there is
-/// a dead owner's.
+/// Makes a socket at `address`. The caller is the pod's owner, so an existing one belongs to a
+/// dead owner.
 pub(super) fn listen(address: &Path) -> Result<UnixListener> {
     if let Some(dir) = address.parent() {
         let made = fs::DirBuilder::new()
@@ -51,7 +51,7 @@ pub(super) async fn start(
     Ok(server)
 }
 
-/// A socket for attachments, as tokio has it.
+/// Converts a socket for attachments to tokio's.
 pub(super) fn non_blocking(listener: UnixListener) -> Result<tokio::net::UnixListener> {
     listener.set_nonblocking(true).doing("set up the socket")?;
     tokio::net::UnixListener::from_std(listener).doing("use the socket")

@@ -1,4 +1,4 @@
-//! The service `Management`: what the owner of any pod does for others.
+//! The service `Management`: the calls that the owner of any pod serves.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use super::status;
 /// The answer to a call.
 pub(super) type Answer<T> = ttrpc::Result<T>;
 
-/// A pod, served.
+/// The service of a pod.
 pub(super) struct Service<P>(pub(super) Arc<P>);
 
 impl<P: PodService> Service<P> {
-    /// Does what a client asks for, to its end even if the client goes away.
+    /// Executes a request to its end, even if the client goes away.
     pub(super) async fn answer<T, F>(&self, work: impl FnOnce(Arc<P>) -> F) -> Answer<T>
     where
         T: Send + 'static,
@@ -34,7 +34,7 @@ impl<P: PodService> Service<P> {
     }
 }
 
-/// The answer of a call that has nothing to tell.
+/// The answer of a call without a result.
 pub(super) fn done((): ()) -> api::Empty {
     api::Empty::new()
 }
@@ -45,7 +45,7 @@ impl<P: PodService> Management for Service<P> {
         Ok(api::Empty::new())
     }
 
-    /// It ends with the client: nothing would come of waiting on.
+    /// The wait ends with the client, since it has no other effect.
     async fn wait(
         &self,
         _: &TtrpcContext,
