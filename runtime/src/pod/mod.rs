@@ -16,7 +16,7 @@ pub(crate) mod resize;
 pub(crate) mod share;
 pub(crate) mod stall;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod update;
 pub(crate) mod vm;
 

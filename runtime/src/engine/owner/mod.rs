@@ -18,6 +18,8 @@ pub mod service;
 mod start;
 mod stop;
 pub mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;

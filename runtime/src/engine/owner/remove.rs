@@ -1,5 +1,6 @@
 //! Adding containers to an owned pod, and removing them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Owner, Tracked};
@@ -62,15 +63,18 @@ impl Owner {
             (true, false) => Vec::new(),
             _ => self.chosen(&names)?,
         };
-        let going: Vec<&str> = chosen.iter().map(|c| c.name()).collect();
-        for container in &chosen {
-            let name = container.name();
+        let going: BTreeSet<String> = chosen.iter().map(|c| c.name().to_owned()).collect();
+        // Dependents go first: a container that stays keeps its dependencies.
+        let ordered = graph.order().iter().rev();
+        for name in ordered.filter(|name| going.contains(*name)) {
+            let container = &self.tracked(name)?;
             let dependents = graph.dependents(name);
-            let blocked_by = dependents.iter().find(|d| !going.contains(&d.as_str()));
+            let stays = |d: &&String| !going.contains(*d) || outcome.errors.contains_key(*d);
+            let blocked_by = dependents.iter().find(stays);
             let result = match blocked_by {
                 Some(dependent) => Err(Error::WrongState {
                     what: "container",
-                    id: name.to_owned(),
+                    id: name.clone(),
                     operation: "remove",
                     state: format!("needed by {dependent}"),
                 }),

@@ -55,7 +55,7 @@ pub(crate) struct GuestsVm(Arc<Guest>);
 
 impl Guest {
     /// Starts the guest; returns it with the connection to its agent.
-    pub(super) async fn start(vsock: &Path) -> (Arc<Self>, UnixStream) {
+    pub(crate) async fn start(vsock: &Path) -> (Arc<Self>, UnixStream) {
         let (event, events) = mpsc::unbounded_channel();
         let guest = Arc::new(Self {
             log: Mutex::default(),
@@ -86,7 +86,7 @@ impl Guest {
         (guest, UnixStream::connect(agent).await.unwrap())
     }
 
-    pub(super) fn vm(self: &Arc<Self>) -> GuestsVm {
+    pub(crate) fn vm(self: &Arc<Self>) -> GuestsVm {
         GuestsVm(self.clone())
     }
 
@@ -166,7 +166,7 @@ impl Guest {
     }
 
     /// Waits until a line is recorded.
-    pub(super) async fn has_heard(&self, line: &str) {
+    pub(crate) async fn has_heard(&self, line: &str) {
         let heard = async {
             while !lock(&self.log).iter().any(|heard| heard == line) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -177,16 +177,16 @@ impl Guest {
     }
 
     /// Refuses a call from now on.
-    pub(super) fn refuse(&self, call: &'static str, refusal: Refusal) {
+    pub(crate) fn refuse(&self, call: &'static str, refusal: Refusal) {
         lock(&self.refusals).insert(call, refusal);
     }
 
-    pub(super) fn accept(&self, call: &'static str) {
+    pub(crate) fn accept(&self, call: &'static str) {
         lock(&self.refusals).remove(call);
     }
 
     /// Ends a process.
-    pub(super) fn end(&self, container: &str, exec: &str, exit_status: u32) {
+    pub(crate) fn end(&self, container: &str, exec: &str, exit_status: u32) {
         let answer = api::WaitProcessResponse {
             exit_status,
             ..Default::default()
@@ -194,11 +194,14 @@ impl Guest {
         self.end_with(container, exec, answer);
     }
 
-    pub(super) fn end_with(&self, container: &str, exec: &str, answer: api::WaitProcessResponse) {
+    pub(crate) fn end_with(&self, container: &str, exec: &str, answer: api::WaitProcessResponse) {
         let processes = lock(&self.processes);
         let Some(process) = processes.get(&(container.to_owned(), exec.to_owned())) else {
             return;
         };
+        // Its ends of its streams go with it.
+        let own = format!("{container}/{exec}/");
+        lock(&self.streams).retain(|name, _| !name.starts_with(&own));
         process.send_if_modified(|end| {
             let first = end.is_none();
             end.get_or_insert(answer);
@@ -207,20 +210,21 @@ impl Guest {
     }
 
     /// Takes a stream of a process.
-    pub(super) fn stream(&self, name: &str) -> UnixStream {
+    pub(crate) fn stream(&self, name: &str) -> UnixStream {
         lock(&self.streams).remove(name).expect("it is connected")
     }
 
-    pub(super) fn has_stream(&self, name: &str) -> bool {
+    pub(crate) fn has_stream(&self, name: &str) -> bool {
         lock(&self.streams).contains_key(name)
     }
 
-    pub(super) fn send_event(&self, event: api::Event) {
+    pub(crate) fn send_event(&self, event: api::Event) {
         self.event.send(event).unwrap();
     }
 
     /// Ends the VM, as a crash does.
-    pub(super) fn crash(&self, reason: &str) {
+    pub(crate) fn crash(&self, reason: &str) {
+        lock(&self.streams).clear();
         self.gone.send_replace(Some(VmExit {
             process: Role::Vmm,
             status: ExitStatus::Code(159),
@@ -229,7 +233,7 @@ impl Guest {
     }
 
     /// Closes the agent's connection.
-    pub(super) async fn hang_up(&self) {
+    pub(crate) async fn hang_up(&self) {
         let mut server = self.server.get().unwrap().lock().await;
         server.shutdown().await.unwrap();
     }
@@ -421,6 +425,7 @@ impl Vm for GuestsVm {
 
     async fn kill(&self) {
         let guest = &self.0;
+        lock(&guest.streams).clear();
         let first = guest.gone.send_if_modified(|gone| {
             let first = gone.is_none();
             gone.get_or_insert(VmExit {

@@ -3,7 +3,7 @@
 
 mod create;
 mod exec;
-mod guest;
+pub(crate) mod guest;
 mod life;
 mod vm;
 
@@ -31,7 +31,7 @@ use crate::state_dir::record::{self, ContainerRunState, PodRunState, PodRunStatu
 use crate::stdio::ProcessIo;
 
 /// The deadline for operations that finish without waiting for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pod, its guest, and the directory with all their files.
 pub(crate) struct Bed {
@@ -52,7 +52,10 @@ impl Bed {
         Self::with(Timeouts::default(), |_| ()).await
     }
 
-    async fn with(timeouts: Timeouts, change: impl FnOnce(&mut PodConfig)) -> Result<Self, Reason> {
+    pub(crate) async fn with(
+        timeouts: Timeouts,
+        change: impl FnOnce(&mut PodConfig),
+    ) -> Result<Self, Reason> {
         root()?;
         let root = tempfile::tempdir().unwrap();
         let mut spec = PodConfig {
@@ -103,6 +106,12 @@ impl Bed {
             guest,
             events,
         })
+    }
+
+    /// Takes the receiver of the pod's events.
+    pub(crate) fn take_events(&mut self) -> mpsc::UnboundedReceiver<PodEvent> {
+        let (_, closed) = mpsc::unbounded_channel();
+        std::mem::replace(&mut self.events, closed)
     }
 
     /// Makes a bundle with additions to its spec.
