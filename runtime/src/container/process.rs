@@ -51,9 +51,9 @@ pub(crate) struct Process {
     /// How it ended, from when that is known until it is published in `now`.
     ending: Mutex<Option<Exit>>,
     stdio: Mutex<Option<Stdio>>,
-    /// Of an exec until it is started: what it is to be, and its streams.
+    /// The specification and the streams of an exec session until its start.
     planned: Mutex<Option<(oci_spec::runtime::Process, Pending)>>,
-    /// Of an exec until its start is answered: the size of its terminal, if it was set.
+    /// The terminal size of an exec session, if set, until its start is answered.
     initial_size: Mutex<Option<Option<(u32, u32)>>>,
     pid_proxy: Mutex<Option<PidProxy>>,
 }
@@ -214,29 +214,29 @@ impl Process {
         *lock(&self.stdio) = Some(stdio);
     }
 
-    /// Keeps what an exec is to be, and its streams, until its start.
+    /// Keeps the specification and the streams of an exec session until its start.
     pub(crate) fn plan(&self, process: oci_spec::runtime::Process, pending: Pending) {
         *lock(&self.planned) = Some((process, pending));
     }
 
-    /// Returns what an exec is to be, and its streams, once.
+    /// Takes the specification and the streams of an exec session.
     pub(crate) fn take_plan(&self) -> Option<(oci_spec::runtime::Process, Pending)> {
         lock(&self.planned).take()
     }
 
-    /// Keeps the size of a terminal for the start of its process; false once that is
-    /// answered.
+    /// Keeps the size of a terminal for the start of its process; returns false once the start
+    /// is answered.
     pub(crate) fn keep_size(&self, size: (u32, u32)) -> bool {
         let mut kept = lock(&self.initial_size);
         kept.as_mut().map(|kept| *kept = Some(size)).is_some()
     }
 
-    /// The size that is kept.
+    /// The kept size.
     pub(crate) fn kept_size(&self) -> Option<(u32, u32)> {
         (*lock(&self.initial_size)).flatten()
     }
 
-    /// The size that is kept, which is the last.
+    /// Takes the kept size; later sizes are not kept.
     pub(crate) fn take_size(&self) -> Option<(u32, u32)> {
         lock(&self.initial_size).take().flatten()
     }

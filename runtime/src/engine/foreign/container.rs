@@ -1,4 +1,4 @@
-//! Calls to the owner of a foreign pod: entering, signals, measuring.
+//! Calls to the owner of a foreign pod: exec, signals, usage.
 
 use std::path::Path;
 
@@ -26,10 +26,10 @@ pub struct ForeignContainer {
 }
 
 impl ListedPod {
-    /// What the pod uses now: nothing without an owner.
+    /// The pod's current usage; zero without an owner.
     ///
     /// # Errors
-    /// The owner's.
+    /// The owner's error.
     pub async fn usage(&self) -> Result<PodUsage> {
         match self.client().await {
             Some(owner) => Ok(of_stats(owner.stats(Default::default()).await?)),
@@ -37,7 +37,7 @@ impl ListedPod {
         }
     }
 
-    /// A client of the owner, if that answers.
+    /// A client of the owner, if the owner answers.
     async fn client(&self) -> Option<OwnerClient> {
         self.owner.as_ref()?;
         OwnerClient::connect(&self.management()).await
@@ -45,7 +45,7 @@ impl ListedPod {
 }
 
 impl ForeignContainer {
-    /// The error for what only the pod's manager may do.
+    /// The error for an operation that only the pod's manager may execute.
     pub fn refusal(&self) -> Error {
         self.pod.container_refusal(&self.container)
     }
@@ -57,13 +57,12 @@ impl ForeignContainer {
     pub async fn exec(&self, request: &ExecRequest, streams: ClientStreams) -> Result<Attached> {
         let address = self.pod.management();
         let connect = async || connect(&address_of(&address)).await;
-        // Or it would only be said that there is no socket.
+        // Otherwise the error would only be a missing socket.
         drop(self.client().await?);
         attach::exec(connect, &address, &self.container, request, streams).await
     }
 
-    /// Runs a further process in the container, without anybody attached to it. Returns its
-    /// id.
+    /// Runs a further process in the container, detached. Returns its id.
     ///
     /// # Errors
     /// As [`ForeignContainer::exec`].
@@ -76,7 +75,7 @@ impl ForeignContainer {
     /// Sends a signal to the container: to its init, or with `all` to all of its processes.
     ///
     /// # Errors
-    /// The owner's; what went wrong for the container is in the outcome.
+    /// The owner's error; an error of the container is in the outcome.
     pub async fn kill(&self, signal: u32, all: bool) -> Result<Outcome> {
         let request = api::KillRequest {
             containers: vec![self.container.clone()],
@@ -90,7 +89,7 @@ impl ForeignContainer {
     /// Waits for the container to end. Returns its exit code.
     ///
     /// # Errors
-    /// The owner's.
+    /// The owner's error.
     pub async fn wait(&self) -> Result<u32> {
         let ended = self.pod.containers.get(&self.container);
         let ended = ended.and_then(|files| files.as_ref().ok()?.state.init.exit);
@@ -101,10 +100,10 @@ impl ForeignContainer {
         Ok(waited?.exit_code)
     }
 
-    /// The processes of the container, as the guest numbers them.
+    /// The processes of the container, with their pids in the guest.
     ///
     /// # Errors
-    /// The owner's.
+    /// The owner's error.
     pub async fn processes(&self) -> Result<Vec<ContainerProcess>> {
         let answer = self.client().await?.processes(self.request()).await;
         Ok(of_processes(answer?))

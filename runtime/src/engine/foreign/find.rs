@@ -1,4 +1,4 @@
-//! Finding foreign pods and containers by what people call them.
+//! Finds foreign pods and containers by id or name.
 
 use super::{ForeignContainer, ListedPod, UnreadableForeignPod, foreign};
 use crate::engine::Engine;
@@ -8,8 +8,8 @@ impl Engine {
     /// The pods of other managers, of one namespace or of all.
     ///
     /// # Errors
-    /// [`Error::Io`] if a directory cannot be read; what is wrong with one pod is in its
-    /// place.
+    /// [`Error::Io`] if a directory cannot be read; an error of a single pod takes its place in
+    /// the list.
     pub fn foreign_pods(
         &self,
         namespace: Option<&str>,
@@ -18,11 +18,10 @@ impl Engine {
     }
 }
 
-/// The pod with this id, the beginning of its id, or its name in Kubernetes; `None` if there
-/// is none.
+/// The pod with this id, start of its id, or name in Kubernetes, if any.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] if more than one would do.
+/// [`Error::Ambiguous`] if several pods match.
 pub fn find_pod(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<ListedPod>> {
     let fitting = pods
         .into_iter()
@@ -31,11 +30,10 @@ pub fn find_pod(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<ListedPod>>
     best(fitting.collect(), "pod", wanted, id)
 }
 
-/// The container with this `POD/ID`, id, beginning of its id, or name in Kubernetes; `None`
-/// if there is none.
+/// The container with this `POD/ID`, id, start of its id, or name in Kubernetes, if any.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] if more than one would do.
+/// [`Error::Ambiguous`] if several containers match.
 pub fn find_container(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<ForeignContainer>> {
     let (of_pod, id) = match wanted.split_once('/') {
         Some((pod, id)) => (Some(pod), id),
@@ -50,7 +48,8 @@ pub fn find_container(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<Forei
             let files = files.as_ref().ok();
             let name = || files.and_then(|files| Match::of(&files.bundle_info().name?, id));
             let fit = Match::of(there, id).or_else(name)?;
-            // Kubernetes creates containers of the same name one after the other: the last is meant.
+            // Kubernetes creates containers of the same name one after the other: the last one
+            // counts.
             let age = files.map(|files| (files.status().is_live(), files.record.created));
             Some(((fit, age), there.clone()))
         });
@@ -64,7 +63,7 @@ pub fn find_container(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<Forei
     best(all, "container", wanted, id)
 }
 
-/// How well a name matches the one asked for.
+/// The quality of a match with the requested name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Match {
     Prefix,
@@ -75,7 +74,7 @@ impl Match {
     fn of(id: &str, wanted: &str) -> Option<Self> {
         match id.strip_prefix(wanted) {
             Some("") => Some(Self::Exact),
-            // As docker and podman: an abbreviated id, not any word's beginning.
+            // As with docker and podman: a short id, but not the start of any other word.
             Some(_) if wanted.len() >= 4 && id.len() == 64 => Some(Self::Prefix),
             _ => None,
         }

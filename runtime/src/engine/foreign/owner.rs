@@ -1,6 +1,6 @@
-//! The owner of a pod that the engine does not manage, in containerd's shim or its `run`:
-//! exec, signals, stats and process lists. Nothing else of its containers is changed, and
-//! the manager of the pod gets no events of the processes that are run here.
+//! The owner of a pod that the engine does not manage, in containerd's shim or in `run`: exec,
+//! signals, stats and process lists. It makes no other changes to the containers, and the pod's
+//! manager gets no events of the processes that it runs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ use crate::sync::lock;
 /// The prefix of the exec ids of foreign processes.
 const PREFIX: &str = "rust-kata.";
 
-/// Whether an exec id is of a process that was run from outside the pod's manager.
+/// Whether an exec id belongs to a process that the pod's manager did not start.
 pub fn is_foreign_exec(exec: &str) -> bool {
     exec.starts_with(PREFIX)
 }
@@ -34,15 +34,15 @@ pub fn is_foreign_exec(exec: &str) -> bool {
 #[derive(Debug)]
 pub struct ForeignOwner {
     pod: Arc<Pod>,
-    /// The processes that were run from here, by container. In memory: they end with this
-    /// process.
+    /// The processes that were started here, by container. Kept in memory, since they end with
+    /// this process.
     sessions: watch::Sender<BTreeMap<String, Sessions>>,
-    /// Of those that run, by exec id.
+    /// The streams of running processes, by exec id.
     streams: Mutex<BTreeMap<String, Arc<ProcessStreams>>>,
 }
 
 impl ForeignOwner {
-    /// Of a pod that this process owns.
+    /// The owner of a pod that belongs to this process.
     pub fn new(pod: Arc<Pod>) -> Arc<Self> {
         Arc::new(Self {
             pod,
@@ -154,7 +154,7 @@ fn killed() -> Exit {
 }
 
 impl PodService for ForeignOwner {
-    /// A signal is no more than any process of the container may send.
+    /// A signal has no more effect than one from a process of the container.
     async fn kill(&self, containers: &[String], signal: u32, all: bool) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let there = self.pod.container_ids();

@@ -1,5 +1,4 @@
-//! Attaching to a process in a pod: its input, its output and its end, as a client of the
-//! pod's owner.
+//! A client's attachment to a process in a pod: the process's input, output and end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,22 +20,22 @@ use crate::engine::wire::exec::{to_create, to_preserved};
 use crate::engine::wire::{attach, errors};
 use crate::error::{Context, DescriptorError, Error, ErrorKind, Result};
 
-/// Messages of an owner that wait for their reader.
+/// The most messages of an owner that wait for their reader.
 const QUEUE: usize = 4;
 
-/// The answer of builds up to 79015a4 to a first message that they do not know.
+/// The answer of builds up to 79015a4 to an unknown first message.
 const EARLIER_BUILD: &str = "An attachment begins with its request";
 
 /// The streams that a client has for a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientStreams {
-    /// It gives the process input.
+    /// Whether it sends input.
     pub stdin: bool,
-    /// It takes the output.
+    /// Whether it receives the output.
     pub stdout: bool,
-    /// It takes the error output.
+    /// Whether it receives the error output.
     pub stderr: bool,
-    /// Width and height of its terminal, for a process that has one.
+    /// Width and height of its terminal; for a process with a terminal.
     pub size: Option<(u32, u32)>,
 }
 
@@ -50,25 +49,25 @@ impl ClientStreams {
     };
 }
 
-/// How to attach to the init of a container.
+/// A request to attach to the init of a container.
 #[derive(Debug, Clone, Default)]
 pub struct AttachRequest {
     /// The streams that the client has for it.
     pub streams: ClientStreams,
-    /// Start the container once they are connected.
+    /// Whether to start the container once they are connected.
     pub start: bool,
-    /// The descriptors of the client that it is started with.
+    /// The client's descriptors for the start.
     pub preserve_fds: Vec<PreservedFd>,
 }
 
-/// A process that this program is attached to. Dropped, the process goes on.
+/// An attachment to a process. On drop, the process continues.
 #[derive(Debug)]
 pub struct Attached {
-    /// Its exec id; none for the init of a container.
+    /// Its exec id; `None` for the init of a container.
     pub exec: Option<String>,
-    /// Where its input goes.
+    /// The input of the process.
     pub input: AttachedInput,
-    /// Where its output comes from.
+    /// The output of the process.
     pub output: AttachedOutput,
     /// For each preserved descriptor, in order, the socket that carries its bytes.
     pub descriptors: Vec<Pair>,
@@ -85,19 +84,19 @@ pub struct AttachedOutput {
     container: String,
 }
 
-/// What comes from a process.
+/// A message of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessOutput {
     /// A piece of its output.
     Stdout(Vec<u8>),
     /// A piece of its error output.
     Stderr(Vec<u8>),
-    /// Its exit code, after the last of its output.
+    /// Its exit code, after all of its output.
     Exited(u32),
 }
 
 impl AttachedInput {
-    /// Gives the process input. Waits while it does not read.
+    /// Sends input to the process. Waits while the process does not read.
     ///
     /// # Errors
     /// [`Error::Io`] if the owner is gone.
@@ -131,10 +130,10 @@ impl AttachedInput {
 }
 
 impl AttachedOutput {
-    /// What comes next. May be cancelled without a loss.
+    /// Waits for the next message. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Remote`] if the owner is gone; what it says.
+    /// [`Error::Remote`] if the owner is gone; or the owner's error.
     pub async fn next(&mut self) -> Result<ProcessOutput> {
         let message = self.messages.recv().await;
         match message.and_then(|message| message.kind) {
@@ -153,8 +152,8 @@ impl PodHandle {
     /// Attaches to the init of a container.
     ///
     /// # Errors
-    /// [`Error::WrongState`] if it does not run and is not to be started; what keeps it
-    /// from starting.
+    /// [`Error::WrongState`] if it does not run and the request does not start it; or the error
+    /// of the start.
     pub async fn attach(&self, container: &str, how: &AttachRequest) -> Result<Attached> {
         for _ in 0..TRIES {
             let Some(stream) = self.attachment(how.start).await? else {
@@ -175,7 +174,7 @@ impl PodHandle {
             let request = attach_input::Kind::Request(request);
             match open(stream, request, how.preserve_fds.len(), container).await {
                 Ok(Some(attached)) => return Ok(attached),
-                // It is about to end, or was killed, and its pod ends with it.
+                // The owner is about to end, or was killed, and its pod ends with it.
                 Ok(None) | Err(Error::OwnerLeaving) => self.owner_ended().await?,
                 Err(error) => return Err(error),
             }
@@ -183,11 +182,11 @@ impl PodHandle {
         Err(self.owner_keeps_exiting())
     }
 
-    /// Runs a further process in a container that runs, and attaches to it.
+    /// Runs a further process in a running container, and attaches to it.
     ///
     /// # Errors
-    /// [`Error::WrongState`] unless the container runs; [`Error::Command`] for a command
-    /// that cannot be run; [`Error::Remote`] for an unknown user, or if the owner is gone.
+    /// [`Error::WrongState`] unless the container runs; [`Error::Command`] for a command that
+    /// cannot be run; [`Error::Remote`] for an unknown user, or if the owner is gone.
     pub async fn exec(
         &self,
         container: &str,
@@ -202,8 +201,7 @@ impl PodHandle {
         exec(connect, &address, container, request, streams).await
     }
 
-    /// Runs a further process in a container that runs, without anybody attached to it.
-    /// Returns its id.
+    /// Runs a further process in a running container, detached. Returns its id.
     ///
     /// # Errors
     /// As [`PodHandle::exec`].
@@ -213,12 +211,12 @@ impl PodHandle {
         Ok(attached.await?.exec.unwrap_or_default())
     }
 
-    /// Removes a further process that has ended; with `force` one that runs, which is killed.
+    /// Removes a further process that has ended; with `force` also kills a running one.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; the owner's, for one that runs.
+    /// [`Error::NotFound`]; the owner's error for a running process.
     pub async fn remove_exec(&self, container: &str, exec: &str, force: bool) -> Result<()> {
-        // Only a container in a running VM has any.
+        // Only a container in a running VM can have exec sessions.
         let missing = || Error::not_found("exec", exec);
         let owner = self.owner().await?.ok_or_else(missing)?;
         let request = api::RemoveExecRequest {
@@ -231,7 +229,7 @@ impl PodHandle {
     }
 }
 
-/// Runs a process by the owner at `address`, whose attachments `connect` reaches.
+/// Runs a process by the owner at `address`; `connect` opens its attachments.
 pub(in crate::engine) async fn exec(
     connect: impl AsyncFn() -> Result<UnixStream>,
     address: &Path,
@@ -277,7 +275,7 @@ pub(in crate::engine) async fn exec(
     Ok(attached)
 }
 
-/// Refuses descriptors for a process that nobody is attached to.
+/// Refuses descriptors for a detached process.
 ///
 /// # Errors
 /// [`DescriptorError::NotGiven`].

@@ -12,7 +12,8 @@ use ttrpc::{Code, Request};
 use crate::engine::wire::errors::remote;
 use crate::error::Result;
 
-/// The service of all owners, and that of owners of pods of the engine (`management.proto`).
+/// The service of all owners, and the service of owners of the engine's pods
+/// (`management.proto`).
 const MANAGEMENT: &str = "rust_kata.management.v1.Management";
 const ENGINE: &str = "rust_kata.management.v1.Engine";
 
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// Answers each call with the generated refusal, which names the method.
+    /// Refuses each call with the generated error, which names the method.
     struct Nothing;
 
     impl Management for Nothing {}
@@ -179,7 +180,7 @@ mod tests {
         (server, owner)
     }
 
-    /// An owner of a build in which the service had no method yet.
+    /// An owner of a build whose service did not have the method yet.
     #[tokio::test]
     async fn what_an_owner_of_an_earlier_build_does_not_know_is_said_so() {
         let dir = tempfile::tempdir().unwrap();
@@ -201,7 +202,7 @@ mod tests {
         server.shutdown().await.unwrap();
     }
 
-    /// Each call reaches an owner with both services, and one of a build that has them in one.
+    /// Calls reach owners with two services, and owners of builds with one service.
     #[tokio::test]
     async fn calls_reach_owners_of_this_build_and_of_earlier_ones() {
         let dir = tempfile::tempdir().unwrap();

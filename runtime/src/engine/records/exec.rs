@@ -1,4 +1,4 @@
-//! Further processes of containers: as they are asked for, and as they are on disk.
+//! Further processes of containers: their requests, and their records on disk.
 
 use std::time::SystemTime;
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 use crate::engine::status::ContainerStatus;
 use crate::stdio::descriptor::Direction;
 
-/// A further process, as it is asked for.
+/// The request for a further process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Its command.
     pub command: Vec<String>,
-    /// It has a pty.
+    /// Whether it has a pty.
     pub terminal: bool,
-    /// Variables over those of the container; once it is recorded, all of them.
+    /// Variables in addition to the container's; in a record, all variables.
     pub env: Vec<String>,
-    /// Name or id, and group; none: that of the container.
+    /// Name or id, and group; `None` for the container's user.
     pub user: Option<String>,
-    /// Its directory; none: that of the container.
+    /// Its directory; `None` for the container's directory.
     pub cwd: Option<String>,
-    /// It has all capabilities.
+    /// Whether it has all capabilities.
     pub privileged: bool,
-    /// Descriptors of the client that it is given beside its stdio.
+    /// Descriptors of the client that it gets beside its stdio.
     #[serde(default)]
     pub preserve_fds: Vec<PreservedFd>,
 }
 
 impl ExecRequest {
-    /// Adds what the process has from its container, whose own is `own`.
+    /// Adds the settings that the process inherits from `own`, the container's process.
     pub(crate) fn complete(&mut self, own: &Process) {
         self.env = merged(own.env().as_deref().unwrap_or_default(), &self.env);
         let cwd = || own.cwd().display().to_string();
@@ -40,23 +40,23 @@ impl ExecRequest {
 /// A further process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSession {
-    /// What it was asked to be.
+    /// Its request.
     #[serde(flatten)]
     pub request: ExecRequest,
-    /// Where it stands.
+    /// Its status.
     pub status: ContainerStatus,
-    /// Its pid on the host; 0 while it has none.
+    /// Its pid on the host; 0 without a process.
     pub pid: u32,
-    /// When it was created.
+    /// The time of its creation.
     pub created: SystemTime,
-    /// How it ended.
+    /// Its exit code, if it has ended.
     pub exit_code: Option<u32>,
-    /// When it ended.
+    /// The time of its end, if it has ended.
     pub finished: Option<SystemTime>,
 }
 
 impl ExecSession {
-    /// One that has no process yet.
+    /// A session without a process.
     pub(crate) fn new(request: ExecRequest, status: ContainerStatus) -> Self {
         Self {
             request,
@@ -69,16 +69,16 @@ impl ExecSession {
     }
 }
 
-/// A descriptor of the client that starts a process, which the process has, too.
+/// A descriptor of the client that the started process also gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreservedFd {
     /// Its number.
     pub number: u32,
-    /// Which way its bytes go, as the process sees it.
+    /// The direction of its data, from the view of the process.
     pub direction: Direction,
 }
 
-/// Variables, the later ones instead of earlier ones of the same name.
+/// Merges variables; later ones replace earlier ones of the same name.
 fn merged(first: &[String], second: &[String]) -> Vec<String> {
     let name = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
     let mut merged: Vec<String> = Vec::new();
@@ -104,7 +104,7 @@ mod tests {
         );
     }
 
-    /// A session as builds up to 79015a4 wrote it.
+    /// The format of a session in builds up to 79015a4.
     #[test]
     fn sessions_of_earlier_builds_are_read() {
         let text = r#"{ "command": ["true"], "terminal": false, "env": ["A=b"], "user": null,
