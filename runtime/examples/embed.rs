@@ -52,7 +52,7 @@ fn run(args: &[String]) -> Result<u8> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    tokio.block_on(own_pod(config, &spec, bundle.path(), command))
+    tokio.block_on(own_pod(config, spec, bundle.path(), command))
 }
 
 /// The default configuration, with the programs and the guest of `tree`.
@@ -86,13 +86,13 @@ fn process(words: &[String]) -> Process {
     process
 }
 
-async fn own_pod(config: Config, spec: &Spec, bundle: &Path, command: Vec<String>) -> Result<u8> {
+async fn own_pod(config: Config, spec: Spec, bundle: &Path, command: Vec<String>) -> Result<u8> {
     let runtime = Runtime::new(config)?;
     let id = format!("embed-{}", std::process::id());
-    let pod = PodConfig::from_spec(NAMESPACE, &id, "", spec);
+    let pod = PodConfig::from_spec(NAMESPACE, &id, "", &spec);
     // Boots the VM. This process owns the pod: the VM ends with it.
     let (pod, _events) = runtime.create_pod(pod, None).await?;
-    let code = in_pod(&pod, bundle, command).await;
+    let code = in_pod(&pod, spec, bundle, command).await;
     // Kills what still runs, ends the VM and removes the pod's directory, mounts and cgroups.
     let ended = pod.shutdown().await;
     let code = code?;
@@ -100,9 +100,10 @@ async fn own_pod(config: Config, spec: &Spec, bundle: &Path, command: Vec<String
     Ok(code)
 }
 
-async fn in_pod(pod: &Arc<Pod>, bundle: &Path, command: Vec<String>) -> Result<u8> {
+async fn in_pod(pod: &Arc<Pod>, spec: Spec, bundle: &Path, command: Vec<String>) -> Result<u8> {
     pod.create_container(ContainerConfig {
         id: CONTAINER.to_owned(),
+        spec,
         bundle: bundle.to_owned(),
         rootfs: Vec::new(),
         io: ProcessIo::default(),

@@ -29,9 +29,9 @@ mod stdio;
 mod sync;
 
 pub use config::{CONFIG_ENV, Config, DEFAULT_CONFIG, Loaded, SYSTEM_CONFIG, Timeouts};
+pub use container::bundle::{check_host_paths, load_annotations, load_spec};
 pub use container::config::ContainerConfig;
 pub use container::guest_spec::host_namespaces::check_host_namespaces;
-pub use container::guest_spec::{check_host_paths, load_spec};
 pub use container::process::ProcessState;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Exit, PodEvent};

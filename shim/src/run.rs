@@ -135,6 +135,7 @@ pub fn run(words: impl IntoIterator<Item = String>) -> u8 {
 
 /// One `run`.
 struct Session {
+    spec: Spec,
     bundle: PathBuf,
     id: String,
     terminal: bool,
@@ -176,6 +177,7 @@ impl Session {
             bundle,
             id,
             terminal: wants_terminal(&spec),
+            spec,
             pod,
             config,
             steps,
@@ -244,6 +246,7 @@ impl Session {
     async fn create_container(&self, pod: &Arc<Pod>, io: ProcessIo) -> Result<Option<Raw>> {
         pod.create_container(ContainerConfig {
             id: self.id.clone(),
+            spec: self.spec.clone(),
             bundle: self.bundle.clone(),
             rootfs: Vec::new(),
             io,

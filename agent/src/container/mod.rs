@@ -19,11 +19,13 @@ use std::sync::{Arc, Mutex};
 use oci_spec::runtime::{Hook, LinuxResources};
 use protos::agent;
 
+use crate::blocking::blocking;
 use crate::cgroup::Cgroup;
 use crate::cgroup::oom::{Events, OomWatch};
 use crate::container::process::Process;
 use crate::error::{Context, Error, Result};
 use crate::launch::helper::{self, LAUNCH_FILE, PROCESS_FILE, Request, SPEC_FILE};
+use crate::launch::mount_point;
 use crate::launch::spawn::Spawner;
 use crate::launch::spec::{self, Inherited, Plan};
 use crate::stdio::Connections;
@@ -118,8 +120,14 @@ impl Container {
         bundle: &Path,
     ) -> Result<Arc<Container>> {
         let (poststart, poststop) = helper::late_hooks(&plan.spec);
-        write_json(bundle, SPEC_FILE, &plan.spec)?;
         write_json(bundle, LAUNCH_FILE, &plan.launch)?;
+        let (spec, folder) = (plan.spec, bundle.to_owned());
+        blocking("make the mount points", move || {
+            mount_point::prepare(&spec).what("make the mount points")?;
+            // libcontainer takes a spec only as a file.
+            write_json(&folder, SPEC_FILE, &spec)
+        })
+        .await?;
         for (key, value) in &plan.net_sysctls {
             let path = Path::new("/proc/sys").join(key.replace('.', "/"));
             fs::write(&path, value).path(path)?;

@@ -28,7 +28,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Kind;
 use crate::launch::faults::{self, Fault, Faults};
-use crate::launch::mount_point;
 use crate::launch::spec::Launch;
 use crate::launch::workload::Workload;
 
@@ -123,9 +122,6 @@ fn serve(request: &Request, faults: &Faults) -> Result<(i32, Option<OwnedFd>), F
             terminal,
         } => {
             let workload = workload(folder, faults, true)?;
-            let spec = fs::read(folder.join(SPEC_FILE)).map_err(internal)?;
-            let spec: Spec = serde_json::from_slice(&spec).map_err(internal)?;
-            mount_point::prepare(&spec).map_err(internal)?;
             let console = ConsoleSocket::listen(folder, *terminal)?;
             let container = builder(id, state, workload, &console)?
                 .as_init(folder)

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use oci_spec::runtime::Spec;
+
 use crate::host::mount::Mount;
 use crate::stdio::ProcessIo;
 
@@ -10,7 +12,9 @@ use crate::stdio::ProcessIo;
 pub struct ContainerConfig {
     /// Its id.
     pub id: String,
-    /// Its OCI bundle, with `config.json`.
+    /// Its OCI spec, as of [`load_spec`](crate::load_spec): `config.json` is not read again.
+    pub spec: Spec,
+    /// Its OCI bundle: relative paths of the spec begin in it, and hooks run in it.
     pub bundle: PathBuf,
     /// The mounts that make its rootfs; empty: `root.path` of the spec.
     pub rootfs: Vec<Mount>,

@@ -1,5 +1,6 @@
 //! One container of a pod, as the pod's owner holds it. Its operations are in `pod`.
 
+pub(crate) mod bundle;
 pub(crate) mod config;
 pub mod cri;
 pub(crate) mod guest_spec;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::container::config::ContainerConfig;
 use crate::container::cri::Dialect;
@@ -51,12 +52,8 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(
-        config: &ContainerConfig,
-        spec: &Spec,
-        pod: RunPaths,
-        events: Events,
-    ) -> Self {
+    pub(crate) fn new(config: &ContainerConfig, pod: RunPaths, events: Events) -> Self {
+        let spec = &config.spec;
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let namespaces = linux.and_then(|l| l.namespaces().as_ref());

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
 use protos::{GUEST_SHARE, agent as api};
 
 use crate::agent;
 use crate::container::Container;
+use crate::container::bundle;
 use crate::container::config::ContainerConfig;
 use crate::container::cri::Dialect;
 use crate::container::guest_spec::host_namespaces::check_host_namespaces;
@@ -41,7 +41,7 @@ impl Pod {
     /// init's pid on the host.
     ///
     /// # Errors
-    /// Errors of the bundle, naming the field; the agent's errors. The container is then
+    /// Errors of the spec and the bundle, naming the field; the agent's errors. The container is then
     /// removed completely.
     pub async fn create_container(self: &Arc<Self>, config: ContainerConfig) -> Result<u32> {
         self.detached(|pod| async move {
@@ -54,12 +54,12 @@ impl Pod {
     async fn create_locked(self: &Arc<Self>, mut config: ContainerConfig) -> Result<u32> {
         check_id("container id", &config.id)?;
         self.guest.check()?;
-        let spec = guest_spec::load_spec(&config.bundle)?;
-        check_host_namespaces(&spec, config.sandbox)?;
-        guest_spec::check_host_paths(&spec, &config.bundle, !config.rootfs.is_empty())?;
+        let spec = &config.spec;
+        bundle::check_spec(spec, &config.bundle)?;
+        check_host_namespaces(spec, config.sandbox)?;
+        bundle::check_host_paths(spec, &config.bundle, !config.rootfs.is_empty())?;
         let container = Arc::new(Container::new(
             &config,
-            &spec,
             self.dir.clone(),
             self.events.clone(),
         ));
@@ -74,7 +74,7 @@ impl Pod {
             containers.insert(config.id.clone(), container.clone());
         }
         let io = std::mem::take(&mut config.io);
-        match self.build(&container, &config, &spec, io).await {
+        match self.build(&container, &config, io).await {
             Ok(pid) => Ok(pid),
             Err(e) => {
                 self.unbuild(&container).await;
@@ -87,10 +87,9 @@ impl Pod {
         self: &Arc<Self>,
         container: &Arc<Container>,
         config: &ContainerConfig,
-        spec: &Spec,
         io: ProcessIo,
     ) -> Result<u32> {
-        let id = &config.id;
+        let (id, spec) = (&config.id, &config.spec);
         let annotations = spec.annotations().as_ref();
         let placement = Placement {
             id,
@@ -114,7 +113,7 @@ impl Pod {
         let (name, rootfs, directory, sources) = (
             id.clone(),
             config.rootfs.clone(),
-            guest_spec::root_directory(spec, &config.bundle),
+            bundle::root_directory(spec, &config.bundle),
             guest.sources,
         );
         let below = tokio::task::spawn_blocking(move || {

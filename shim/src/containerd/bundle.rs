@@ -1,10 +1,8 @@
 //! The files of a bundle that this shim reads and writes.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
 use runtime::Result;
 use runtime::error::Context;
 
@@ -27,11 +25,6 @@ const CONFIG: &str = "rust-kata-config";
 
 /// The text of the configuration, if the client gave it.
 const CONFIG_BODY: &str = "rust-kata-config.toml";
-
-/// The annotations of a spec.
-pub fn annotations(spec: &Spec) -> HashMap<String, String> {
-    spec.annotations().clone().unwrap_or_default()
-}
 
 /// Writes a small file atomically: readers never see half of it.
 pub fn write(bundle: &Path, name: &str, text: impl AsRef<[u8]>) -> Result<()> {

@@ -98,9 +98,9 @@ impl Deletion {
             Config::default()
         });
         // A bundle that cannot be read is of a task that was never created: it counts as alone.
-        let group = runtime::load_spec(&bundle)
+        let group = runtime::load_annotations(&bundle)
             .ok()
-            .and_then(|spec| Group::of(&files::annotations(&spec)).ok())
+            .and_then(|annotations| Group::of(&annotations).ok())
             .unwrap_or(Group::Alone);
         Ok(Self {
             runtime: Runtime::new(config)?,

@@ -1,6 +1,7 @@
 //! The one pod of a serving shim: the first Create makes it, and a Shutdown without containers
 //! ends it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -153,7 +154,7 @@ impl PodOwner {
     async fn create_inner(&self, request: CreateTaskRequest, io: ProcessIo) -> Result<u32> {
         let dir = PathBuf::from(&request.bundle);
         let spec = runtime::load_spec(&dir)?;
-        let group = Group::of(&bundle::annotations(&spec))?;
+        let group = Group::of(spec.annotations().as_ref().unwrap_or(&HashMap::new()))?;
         if group.pod(&request.id) != self.settings.pod {
             let expected = format!("{:?}, the pod of this shim", self.settings.pod);
             return Err(Error::invalid("pod", group.pod(&request.id), expected));
@@ -172,6 +173,7 @@ impl PodOwner {
         };
         let config = ContainerConfig {
             id: request.id,
+            spec,
             bundle: dir.clone(),
             rootfs: request.rootfs.iter().map(proto::mount).collect(),
             io,

@@ -13,7 +13,6 @@ use ttrpc::r#async::Server;
 use crate::containerd::address::Address;
 use crate::containerd::bundle as files;
 use crate::containerd::flags::Flags;
-use crate::containerd::group::Group;
 use crate::containerd::owner::{PodOwner, Settings};
 use crate::containerd::publisher::{TTRPC_ADDRESS, Target};
 use crate::containerd::task::TaskService;
@@ -39,9 +38,8 @@ pub fn run(flags: &Flags) -> Result<()> {
     logger::to_fifo(&bundle, &flags.namespace, &flags.id, flags.debug);
     stand_behind_containerd();
     descriptors::allow_all();
-    let spec = runtime::load_spec(&bundle)?;
-    let group = Group::of(&files::annotations(&spec))?;
-    let pod = group.pod(&flags.id).to_owned();
+    // `start` has a server only for a pod's first container, whose id is the pod's.
+    let pod = flags.id.clone();
     let address = files::address(&bundle, &flags.address, &flags.namespace, &pod);
     let config = files::recorded_config_path(&bundle);
     let owner = PodOwner::new(Settings {

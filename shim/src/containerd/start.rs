@@ -32,9 +32,8 @@ pub fn run(mut flags: Flags) -> Result<()> {
         }
     }
     let bundle = std::env::current_dir().doing("find the working directory")?;
-    let spec = runtime::load_spec(&bundle)?;
-    let group = Group::of(&files::annotations(&spec))?;
-    runtime::check_host_namespaces(&spec, !matches!(group, Group::Member(_)))?;
+    // Create reads and checks the rest of the spec.
+    let group = Group::of(&runtime::load_annotations(&bundle)?)?;
     let bootstrap = Bootstrap::read(&flags)?;
     bootstrap.complete(&mut flags);
     let given = bootstrap.configuration()?;

@@ -5,7 +5,6 @@ pub(crate) mod host_namespaces;
 pub(crate) mod propagation;
 mod shm;
 
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -14,7 +13,7 @@ use oci_spec::runtime::{
 use protos::agent::Storage;
 use protos::{GUEST_NAMESPACES, GUEST_SHARE};
 
-use crate::error::{Error, Result, SpecError};
+use crate::error::{Result, SpecError};
 use crate::host::mount::Mount;
 
 /// The position of a container in its pod.
@@ -42,70 +41,6 @@ pub struct Translated {
     pub sources: Vec<(usize, Mount)>,
     /// The mounts that the guest makes itself, for all containers of the pod.
     pub storages: Vec<Storage>,
-}
-
-/// Reads and checks `config.json` of a bundle.
-///
-/// # Errors
-/// [`Error::Spec`] naming the file and what is wrong.
-pub fn load_spec(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
-    let read = |source| SpecError::Read {
-        path: path.clone(),
-        source,
-    };
-    let parse = |source| SpecError::Parse {
-        path: path.clone(),
-        source,
-    };
-    let missing = |field| SpecError::Missing {
-        path: path.clone(),
-        field,
-    };
-    let text = std::fs::read(&path).map_err(read)?;
-    let spec: Spec = serde_json::from_slice(&text).map_err(parse)?;
-    let process = spec.process().as_ref().ok_or(missing("process"))?;
-    if process.args().as_ref().is_none_or(|a| a.is_empty()) {
-        return Err(missing("process.args").into());
-    }
-    if !process.cwd().is_absolute() {
-        let cwd = process.cwd().clone();
-        return Err(SpecError::RelativeCwd { path, cwd }.into());
-    }
-    if spec.root().is_none() {
-        return Err(missing("root").into());
-    }
-    Ok(spec)
-}
-
-/// The host directory that `root.path` names.
-pub fn root_directory(spec: &Spec, bundle: &Path) -> PathBuf {
-    let path = spec
-        .root()
-        .as_ref()
-        .map(|r| r.path().clone())
-        .unwrap_or_default();
-    bundle.join(path)
-}
-
-/// Checks, before a VM is started, that the paths of the host in the spec exist.
-///
-/// # Errors
-/// [`Error::InvalidPath`] naming the path.
-pub fn check_host_paths(spec: &Spec, bundle: &Path, has_rootfs_mounts: bool) -> Result<()> {
-    let root = root_directory(spec, bundle);
-    if !has_rootfs_mounts && !root.is_dir() {
-        let error = io::ErrorKind::NotADirectory;
-        return Err(Error::invalid_path("root.path", root)(error));
-    }
-    for mount in spec.mounts().iter().flatten().filter(|m| is_bind(m)) {
-        let source = bundle.join(mount.source().clone().unwrap_or_default());
-        if let Err(e) = std::fs::metadata(&source) {
-            let what = format!("source of the mount on {}", mount.destination().display());
-            return Err(Error::invalid_path(what, source)(e));
-        }
-    }
-    Ok(())
 }
 
 /// Translates a spec for the guest.

@@ -1,6 +1,7 @@
 //! Tests: specs and their translations for the guest.
 
 use super::*;
+use crate::error::Error;
 
 fn spec(json: serde_json::Value) -> Spec {
     serde_json::from_value(json).unwrap()
@@ -121,70 +122,5 @@ fn what_cannot_be_joined_is_refused_by_name() {
             assert_eq!(path, Path::new("/proc/1/ns/mnt"));
         }
         other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn a_bundle_is_checked_before_anything_starts() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("config.json");
-    let failure = |text: &str| {
-        std::fs::write(&path, text).unwrap();
-        match load_spec(dir.path()).unwrap_err() {
-            Error::Spec(error) => error,
-            other => panic!("{other:?}"),
-        }
-    };
-    let none = load_spec(&dir.path().join("none")).unwrap_err();
-    assert!(
-        matches!(
-            &none,
-            Error::Spec(SpecError::Read { path, .. }) if path.ends_with("none/config.json")
-        ),
-        "{none}"
-    );
-    assert!(matches!(
-        failure(r#"{"ociVersion": "1.0.2", "root"#),
-        SpecError::Parse { .. }
-    ));
-    assert!(matches!(
-        failure(r#"{"ociVersion": "1.0.2"}"#),
-        SpecError::Missing {
-            field: "process",
-            ..
-        }
-    ));
-    let process = |args: &str, cwd: &str| {
-        let user = r#"{"uid":0,"gid":0}"#;
-        format!(r#"{{"ociVersion":"1","process":{{"args":{args},"cwd":"{cwd}","user":{user}}}}}"#)
-    };
-    assert!(matches!(
-        failure(&process("[]", "/")),
-        SpecError::Missing {
-            field: "process.args",
-            ..
-        }
-    ));
-    assert!(matches!(
-        failure(&process(r#"["sh"]"#, "etc")),
-        SpecError::RelativeCwd { cwd, .. } if cwd == Path::new("etc")
-    ));
-    assert!(matches!(
-        failure(&process(r#"["sh"]"#, "/")),
-        SpecError::Missing { field: "root", .. }
-    ));
-
-    let given = spec(serde_json::json!({
-        "ociVersion": "1.0.2", "root": {"path": "rootfs"},
-        "mounts": [{"destination": "/x", "type": "bind", "source": "/no/such"}]
-    }));
-    for (has_rootfs_mounts, bad) in [
-        (false, dir.path().join("rootfs")),
-        (true, "/no/such".into()),
-    ] {
-        match check_host_paths(&given, dir.path(), has_rootfs_mounts).unwrap_err() {
-            Error::InvalidPath { path, .. } => assert_eq!(path, bad),
-            other => panic!("{other:?}"),
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::container::guest_spec::load_spec;
+use crate::container::bundle::load_spec;
 use crate::engine::journal::Event;
 use crate::engine::owner::exec::{self, Connected, ExecHost, Sessions, Starter, Template};
 use crate::engine::owner::service::{InitAttach, PodService};

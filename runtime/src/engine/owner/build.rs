@@ -8,6 +8,7 @@ use std::sync::Arc;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Mount, Spec};
 
 use super::{Owner, Tracked};
+use crate::container::bundle;
 use crate::container::config::ContainerConfig;
 use crate::engine::owner::log::LogWriter;
 use crate::engine::owner::streams::ProcessStreams;
@@ -34,9 +35,9 @@ impl Owner {
         let volumes = self.volumes(container, &home).await?;
         let root = Root::of(&definition.rootfs, &home)?;
         let spec = self.spec(container, &root, volumes)?;
-        let path = bundle.join("config.json");
-        let text = serde_json::to_vec_pretty(&spec).map_err(Error::encode("the OCI spec"))?;
-        fs::write(&path, text).on("write", &path)?;
+        if spec.hooks().is_some() {
+            write_config(&bundle, &spec)?;
+        }
 
         let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
         let stdin = definition.stdin_open;
@@ -51,6 +52,7 @@ impl Owner {
         let created = pod
             .create_container(ContainerConfig {
                 id: name.to_owned(),
+                spec,
                 bundle,
                 rootfs: root.mounts,
                 io,
@@ -168,6 +170,14 @@ impl Owner {
             namespace(Type::Cgroup, false),
         ]
     }
+}
+
+/// Writes the spec into the bundle for hooks, which look it up there (OCI runtime
+/// specification, "State": `bundle`). Nothing else reads it.
+fn write_config(bundle: &Path, spec: &Spec) -> Result<()> {
+    let path = bundle.join(bundle::CONFIG);
+    let text = serde_json::to_vec_pretty(spec).map_err(Error::encode("the OCI spec"))?;
+    fs::write(&path, text).on("write", &path)
 }
 
 /// The directories of a container's root file system, uppermost first.

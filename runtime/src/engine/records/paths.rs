@@ -3,7 +3,7 @@
 //! ```text
 //! <data_root>/pods/<namespace>/<pod>/  lock owner config.json state.json
 //!     containers/<name>/               config.json state.json
-//!                                      bundle/config.json    the OCI spec of the last start
+//!                                      bundle/               of the last start
 //!                                      upper/ work/ rootfs/  of an image's container
 //!                                      log log.1             its output
 //!                                      artifacts/

@@ -91,8 +91,11 @@ async fn what_the_host_cannot_do_does_not_get_to_the_guest() {
     let mut no_root = bed.config("b");
     fs::remove_dir(no_root.bundle.join("rootfs")).unwrap();
     no_root.sandbox = true;
+    let mut no_process = bed.config("a");
+    no_process.spec.set_process(None);
     for (config, kind) in [
         (bad_id, ErrorKind::InvalidArgument),
+        (no_process, ErrorKind::InvalidArgument),
         (no_bundle, ErrorKind::InvalidArgument),
         (no_root, ErrorKind::InvalidArgument),
     ] {
@@ -134,7 +137,7 @@ async fn sources_of_mounts_are_in_the_share_and_go_with_the_container() {
         "destination": "/data", "type": "bind", "source": source, "options": ["rbind"]
     }]});
     let mut config = bed.config("a");
-    config.bundle = bed.bundle("a", mounts);
+    config.spec = spec(mounts);
     bed.pod.create_container(config).await.unwrap();
     fs::write(source.join("file"), "text").unwrap();
     let shared = bed.pod.dir.shared();
@@ -159,12 +162,9 @@ async fn a_source_that_is_not_there_takes_the_container_back() {
     let absent = bed.root.path().join("absent");
     symlink("/nonexistent", &absent).unwrap();
     let mut config = bed.config("a");
-    config.bundle = bed.bundle(
-        "a",
-        json!({"mounts": [{
-            "destination": "/data", "type": "bind", "source": absent, "options": ["rbind"]
-        }]}),
-    );
+    config.spec = spec(json!({"mounts": [{
+        "destination": "/data", "type": "bind", "source": absent, "options": ["rbind"]
+    }]}));
     bed.pod.create_container(config).await.unwrap_err();
     let heard = bed.guest.heard();
     assert!(
@@ -180,7 +180,7 @@ async fn hooks_that_fail_take_the_container_back() {
     let bed = require!(Bed::new().await);
     let mut config = bed.config("a");
     let failing = json!({"hooks": {"createRuntime": [{"path": "/bin/false"}]}});
-    config.bundle = bed.bundle("a", failing);
+    config.spec = spec(failing);
     bed.pod.create_container(config).await.unwrap_err();
     let heard = bed.guest.heard();
     assert_eq!(

@@ -210,7 +210,7 @@ async fn what_a_process_wrote_is_read_before_its_end_is_told() {
 async fn an_init_in_the_pods_pid_namespace_takes_its_others_along() {
     let mut bed = require!(Bed::new().await);
     let mut config = bed.config("a");
-    config.bundle = bed.bundle("a", json!({"linux": {"namespaces": namespaces(&[])}}));
+    config.spec = spec(json!({"linux": {"namespaces": namespaces(&[])}}));
     bed.pod.create_container(config).await.unwrap();
     bed.pod.start("a").await.unwrap();
     bed.event().await;
@@ -326,7 +326,7 @@ async fn memory_pressure_is_told_of_once_and_before_the_end() {
     let mut bed = require!(Bed::new().await);
     let mut config = bed.config("a");
     let cri_o = json!({"annotations": {"io.kubernetes.cri-o.ContainerType": "container"}});
-    config.bundle = bed.bundle("a", cri_o);
+    config.spec = spec(cri_o);
     let told = config.bundle.join("oom");
     bed.pod.create_container(config).await.unwrap();
     bed.pod.start("a").await.unwrap();

@@ -8,10 +8,10 @@ mod life;
 mod vm;
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci_spec::runtime::Spec;
 use serde_json::json;
 use test_support::{Reason, require, root};
 use tokio::sync::mpsc;
@@ -114,26 +114,14 @@ impl Bed {
         std::mem::replace(&mut self.events, closed)
     }
 
-    /// Makes a bundle with additions to its spec.
-    fn bundle(&self, name: &str, more: serde_json::Value) -> PathBuf {
-        let bundle = self.root.path().join("bundles").join(name);
-        fs::create_dir_all(bundle.join("rootfs")).unwrap();
-        let mut spec = json!({
-            "ociVersion": "1.0.2",
-            "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
-            "root": {"path": "rootfs"},
-            "linux": {"namespaces": namespaces(&["pid"])}
-        });
-        let spec_fields = spec.as_object_mut().unwrap();
-        spec_fields.extend(more.as_object().unwrap().clone());
-        fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
-        bundle
-    }
-
+    /// A container with a bundle that holds its root file system, and no `config.json`.
     fn config(&self, id: &str) -> ContainerConfig {
+        let bundle = self.root.path().join("bundles").join(id);
+        fs::create_dir_all(bundle.join("rootfs")).unwrap();
         ContainerConfig {
             id: id.to_owned(),
-            bundle: self.bundle(id, json!({})),
+            spec: spec(json!({})),
+            bundle,
             rootfs: Vec::new(),
             io: ProcessIo::default(),
             sandbox: id == "sandbox",
@@ -199,6 +187,19 @@ impl Bed {
             assert!(!path.exists(), "{} is left", path.display());
         }
     }
+}
+
+/// A spec with additions.
+fn spec(more: serde_json::Value) -> Spec {
+    let mut spec = json!({
+        "ociVersion": "1.0.2",
+        "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "root": {"path": "rootfs"},
+        "linux": {"namespaces": namespaces(&["pid"])}
+    });
+    let fields = spec.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    serde_json::from_value(spec).unwrap()
 }
 
 /// The namespaces of a container: those that each container has, and `further` ones.
