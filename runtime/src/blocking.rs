@@ -2,6 +2,8 @@
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::error::{Error, Result};
+
 /// Runs work that may wait for a disk, or for a lock that another process holds. The calling
 /// task waits; other tasks of the worker go on, so a pod's owner still answers while its state
 /// files are slow.
@@ -15,14 +17,38 @@ pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs work on a thread of its own: work that takes long, that must not be in the way of
+/// the task's other futures, or that goes on when the caller does not. `task` names it, in the
+/// gerund.
+///
+/// # Errors
+/// [`Error::TaskFailed`] if it panics.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    task: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(Error::task(task))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use fs2::FileExt;
 
+    use super::on_thread;
+    use crate::error::Error;
     use crate::state_dir::lock::{self, Guarded, PodLock};
     use crate::state_dir::paths::RunPaths;
+
+    #[tokio::test]
+    async fn work_that_panics_is_an_error_that_names_it() {
+        assert_eq!(on_thread("counting", || 7).await.unwrap(), 7);
+        let error = on_thread::<()>("counting", || panic!("no numbers")).await;
+        let failed = matches!(&error, Err(Error::TaskFailed { task, .. }) if *task == "counting");
+        assert!(failed, "{error:?}");
+    }
 
     /// This process was stopped while it held the pod's lock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

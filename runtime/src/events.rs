@@ -8,11 +8,16 @@ use tokio::sync::mpsc;
 /// How a process ended, on the host's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Exit {
-    /// The exit code, or 128 + the signal. With a lost VM it is 137. An unknown exit code is
+    /// The exit code, or 128 + the signal. With a lost VM it is [`Exit::KILLED`]. An unknown exit code is
     /// never 0.
     pub status: u32,
     /// The time at which the host learnt of it.
     pub at: SystemTime,
+}
+
+impl Exit {
+    /// The status of a process that SIGKILL ended, and of one whose end nobody saw.
+    pub const KILLED: u32 = 128 + libc::SIGKILL as u32;
 }
 
 /// One event of a pod. `exec` is `None` for the container's init.

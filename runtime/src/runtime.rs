@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::blocking::blocking;
+use crate::blocking::on_thread;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::events::{Exit, PodEvent};
@@ -168,8 +169,7 @@ impl Runtime {
             namespace.to_owned(),
             pod.to_owned(),
         );
-        tokio::task::spawn_blocking(move || recovery::reap(&root, &namespace, &pod, force))
-            .await
-            .map_err(Error::task("removing a pod"))?
+        let reap = move || recovery::reap(&root, &namespace, &pod, force);
+        on_thread("removing a pod", reap).await?
     }
 }

@@ -16,6 +16,7 @@ pub mod capabilities;
 #[cfg(test)]
 mod damage;
 pub mod files;
+pub mod find;
 pub mod foreign;
 pub mod graph;
 pub mod handle;
@@ -46,6 +47,7 @@ pub use names::{TRIES as NAME_TRIES, name_for, new_name};
 
 use self::journal::{Event, Journal};
 use crate::config::Config;
+use crate::engine::find::{is_id, only_one};
 use crate::engine::records::definition::{ContainerDefinition, PodDefinition};
 use crate::engine::records::paths::DataPaths;
 use crate::engine::records::record::PodState;
@@ -202,7 +204,8 @@ impl Engine {
             named
         };
         let describe = |home: &DataPaths| format!("{}/{}", home.namespace(), home.name());
-        let home = only_one(found, "pod", wanted, describe)?;
+        let home = only_one(found, "pod", wanted, describe)?
+            .ok_or_else(|| Error::not_found("pod", wanted))?;
         Ok(PodHandle::new(self, home))
     }
 
@@ -244,7 +247,8 @@ impl Engine {
         }
         let found = if by_name.is_empty() { by_id } else { by_name };
         let describe = |(home, name): &(DataPaths, String)| format!("{}/{name}", home.name());
-        let (home, name) = only_one(found, "container", wanted, describe)?;
+        let (home, name) = only_one(found, "container", wanted, describe)?
+            .ok_or_else(|| Error::not_found("container", wanted))?;
         Ok((PodHandle::new(self, home), name))
     }
 
@@ -288,11 +292,10 @@ impl Engine {
     pub fn owner_address(&self, home: &DataPaths) -> PathBuf {
         use sha2::{Digest, Sha256};
         let digest = Sha256::digest(home.path().as_os_str().as_encoded_bytes());
-        let name: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.config.root.join(".owners").join(name)
+        self.config
+            .root
+            .join(".owners")
+            .join(hex::encode(&digest[..8]))
     }
 }
 
@@ -351,28 +354,6 @@ fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, U
         }
     }
     found
-}
-
-/// Whether this may be the beginning of an id.
-fn is_id(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_hexdigit())
-}
-
-fn only_one<T>(
-    mut found: Vec<T>,
-    what: &'static str,
-    wanted: &str,
-    describe: impl Fn(&T) -> String,
-) -> Result<T> {
-    match found.len() {
-        0 => Err(Error::not_found(what, wanted)),
-        1 => Ok(found.remove(0)),
-        _ => Err(Error::Ambiguous {
-            what,
-            id: wanted.to_owned(),
-            matches: found.iter().map(describe).collect(),
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub enum Error {
         state: String,
     },
     /// A name or the beginning of an id matches several objects.
-    #[error("{what} {id:?} is ambiguous: {}", matches.join(", "))]
+    #[error("{what} {id:?} is ambiguous: give one of {}", matches.join(", "))]
     Ambiguous {
         /// "pod", "container" or "image".
         what: &'static str,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use protos::{GUEST_SHARE, agent as api};
 
 use crate::agent;
+use crate::blocking::on_thread;
 use crate::container::Container;
 use crate::container::bundle;
 use crate::container::config::ContainerConfig;
@@ -116,15 +117,14 @@ impl Pod {
             bundle::root_directory(spec, &config.bundle),
             guest.sources,
         );
-        let below = tokio::task::spawn_blocking(move || {
+        let mount = move || {
             share.attach_rootfs(&name, &rootfs, &directory)?;
             sources
                 .iter()
                 .try_for_each(|(n, mount)| share.attach_source(&name, *n, mount))?;
             share.below(&name)
-        })
-        .await
-        .map_err(Error::task("mounting for a container"))??;
+        };
+        let below = on_thread("mounting for a container", mount).await??;
 
         if !disks.is_empty() {
             self.disks
@@ -189,7 +189,7 @@ impl Pod {
     /// Removes the host's side of a container.
     pub(crate) async fn forget(&self, id: &str) -> Result<()> {
         let (share, pod_dir, name) = (self.share.clone(), self.dir.clone(), id.to_owned());
-        tokio::task::spawn_blocking(move || {
+        let remove = move || {
             share.detach(&name)?;
             let _lock = PodLock::exclusive(&pod_dir)?;
             let dir = pod_dir.container(&name);
@@ -197,9 +197,8 @@ impl Pod {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).on("remove", &dir),
                 _ => Ok(()),
             }
-        })
-        .await
-        .map_err(Error::task("removing a container"))?
+        };
+        on_thread("removing a container", remove).await?
     }
 
     pub(crate) async fn remove_from_guest(&self, id: &str) -> Result<()> {

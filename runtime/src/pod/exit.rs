@@ -13,15 +13,13 @@ use std::time::Duration;
 use protos::agent as api;
 
 use crate::agent;
+use crate::blocking::on_thread;
 use crate::container::Container;
 use crate::container::pid_proxy::{PidProxy, Signals};
 use crate::container::process::Process;
-use crate::error::{Error, Result};
-use crate::events::PodEvent;
+use crate::error::Result;
+use crate::events::{Exit, PodEvent};
 use crate::pod::Pod;
-
-/// The exit code of a process that was lost with its VM: that of SIGKILL.
-const LOST: u32 = 128 + libc::SIGKILL as u32;
 
 /// How long the output may take to arrive that the agent says it has sent. The guest may claim
 /// too much.
@@ -62,7 +60,7 @@ impl Pod {
             Err(e) => {
                 // An unknown end is never reported as a success.
                 log::warn!("Container {id}: its end is not known: {e}");
-                LOST
+                Exit::KILLED
             }
         };
         process.start_answered().await;
@@ -162,9 +160,7 @@ impl Pod {
         let (pid_proxy, signals) = PidProxy::start(&name, self.spec.netns.as_deref()).await?;
         let (cgroup, pid) = (self.cgroup.clone(), pid_proxy.pid());
         // The kernel may wait for all processors first.
-        tokio::task::spawn_blocking(move || cgroup.add(pid))
-            .await
-            .map_err(Error::task("moving a pid proxy"))?;
+        on_thread("moving a pid proxy", move || cgroup.add(pid)).await?;
         process.set_pid_proxy(pid_proxy);
         Ok(signals)
     }

@@ -245,10 +245,7 @@ fn source_name(mount: &Mount) -> Result<String> {
         hash.update(option);
         hash.update([0]);
     }
-    Ok(hash.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hex::encode(&hash.finalize()[..8]))
 }
 
 /// Removes a tree of empty directories, empty files and links, the mount points. Other files

@@ -21,7 +21,7 @@ pub fn check_id(what: &'static str, id: &str) -> Result<()> {
 pub fn new_id() -> String {
     let mut bytes = [0u8; 32];
     rand::rng().fill(&mut bytes[..]);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 #[cfg(test)]

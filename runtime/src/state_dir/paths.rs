@@ -83,11 +83,8 @@ impl RunPaths {
         hash.update(&self.namespace);
         hash.update([0]);
         hash.update(&self.pod);
-        let hex: String = hash.finalize()[..8]
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        self.root.join(".vm").join(hex)
+        let name = hex::encode(&hash.finalize()[..8]);
+        self.root.join(".vm").join(name)
     }
 
     /// The socket on which the owner serves `management.proto`, for pods outside the engine.

@@ -29,8 +29,7 @@ impl Address {
     pub fn of(dir: &Path, containerd: &str, namespace: &str, pod: &str) -> Self {
         let key = Path::new(containerd).join(namespace).join(pod);
         let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
-        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(dir.join(name))
+        Self(dir.join(hex::encode(digest)))
     }
 
     /// Parses the `unix://` form.
@@ -122,7 +121,7 @@ mod tests {
         let dir = Path::new(SOCKET_DIR);
         let address = Address::of(dir, "/run/containerd/containerd.sock", "default", "x1");
         let digest = Sha256::digest(b"/run/containerd/containerd.sock/default/x1");
-        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = hex::encode(digest);
         assert_eq!(
             address.to_string(),
             format!("unix:///run/containerd/s/{hex}")

@@ -41,9 +41,6 @@ const REMOVE: Duration = Duration::from_millis(1300);
 /// How long it may take to end.
 const LEAVE: Duration = Duration::from_millis(1000);
 
-/// The exit code if it is not known: that of SIGKILL.
-const UNKNOWN_EXIT: u32 = 128 + libc::SIGKILL as u32;
-
 /// Runs the action.
 pub fn run(flags: &Flags) -> Result<()> {
     for (flag, value) in [("namespace", &flags.namespace), ("id", &flags.id)] {
@@ -229,7 +226,7 @@ impl Deletion {
 /// Builds the answer to containerd. An unknown exit code is never 0.
 fn response(pid: u32, exit: Option<Exit>) -> DeleteResponse {
     let exit = exit.unwrap_or(Exit {
-        status: UNKNOWN_EXIT,
+        status: Exit::KILLED,
         at: SystemTime::now(),
     });
     DeleteResponse {

@@ -2,6 +2,7 @@
 
 use super::{ForeignContainer, ListedPod, UnreadableForeignPod, foreign};
 use crate::engine::Engine;
+use crate::engine::find::only_one;
 use crate::error::{Error, Result};
 
 impl Engine {
@@ -95,14 +96,8 @@ fn best<T>(
 ) -> Result<Option<T>> {
     let best = all.iter().map(|(fit, _)| *fit).max();
     all.retain(|(fit, _)| best == Some(*fit));
-    if all.len() > 1 {
-        return Err(Error::Ambiguous {
-            what,
-            id: wanted.to_owned(),
-            matches: all.iter().map(|(_, found)| id(found)).collect(),
-        });
-    }
-    Ok(all.pop().map(|(_, found)| found))
+    let best = all.into_iter().map(|(_, found)| found).collect();
+    only_one(best, what, wanted, id)
 }
 
 #[cfg(test)]

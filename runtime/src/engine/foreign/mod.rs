@@ -187,7 +187,7 @@ fn read_container(dir: &Path, owned: bool) -> Result<ListedContainer> {
             status: Status::Stopped,
             pid: 0,
             exit: Some(Exit {
-                status: 128 + libc::SIGKILL as u32,
+                status: Exit::KILLED,
                 at: container.record.created,
             }),
         };

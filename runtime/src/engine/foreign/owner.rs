@@ -148,7 +148,7 @@ impl ExecHost for ForeignOwner {
 /// The end of a process whose container was removed.
 fn killed() -> Exit {
     Exit {
-        status: 128 + libc::SIGKILL as u32,
+        status: Exit::KILLED,
         at: SystemTime::now(),
     }
 }

@@ -2,6 +2,7 @@
 //! exits; or without an owner to its files, under the pod's lock.
 
 use std::io::ErrorKind::{ConnectionRefused, NotFound};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
@@ -9,6 +10,7 @@ use tokio::net::UnixStream;
 use super::PodHandle;
 use super::client::OwnerClient;
 use super::spawn::start_owner;
+use crate::blocking::on_thread;
 use crate::engine::records;
 use crate::engine::wire::attach;
 use crate::error::{Context, Error, OwnerError, Result};
@@ -57,9 +59,7 @@ impl PodHandle {
             }
             let engine = self.engine.clone();
             let home = self.home.clone();
-            tokio::task::spawn_blocking(move || start_owner(&engine, &home))
-                .await
-                .map_err(Error::task("starting an owner"))??;
+            on_thread("starting an owner", move || start_owner(&engine, &home)).await??;
         }
         Err(self.owner_keeps_exiting())
     }
@@ -103,14 +103,12 @@ impl PodHandle {
     /// [`OwnerError::NoAnswer`] if it does not end.
     pub(in crate::engine) async fn owner_ended(&self) -> Result<()> {
         let home = self.home.clone();
-        let mut waiting =
-            tokio::task::spawn_blocking(move || crate::state_dir::lock::wait_for_owner(&home));
+        let wait = move || crate::state_dir::lock::wait_for_owner(&home);
+        let mut waiting = pin!(on_thread("waiting for an owner", wait));
         let end = Instant::now() + LEAVING;
         while Instant::now() < end {
-            match tokio::time::timeout(NEXT, &mut waiting).await {
-                Ok(Ok(left)) => return left,
-                Ok(Err(e)) => return Err(Error::task("waiting for an owner")(e)),
-                Err(_) => {}
+            if let Ok(left) = tokio::time::timeout(NEXT, &mut waiting).await {
+                return left?;
             }
             // On a busy machine the lock may have passed to another owner meanwhile, which is
             // not ending.
@@ -175,13 +173,11 @@ impl PodHandle {
     /// holder that keeps the lock for long was stopped.
     pub(in crate::engine) async fn locked(&self) -> Result<PodLock> {
         let home = self.home.clone();
-        let mut waiting = tokio::task::spawn_blocking(move || PodLock::exclusive(&home));
+        let take = move || PodLock::exclusive(&home);
+        let mut waiting = pin!(on_thread("waiting for a lock", take));
         loop {
-            match tokio::time::timeout(STOPPED, &mut waiting).await {
-                Ok(Ok(locked)) => return locked.map_err(|e| records::explain(&self.home, e)),
-                Ok(Err(e)) => return Err(Error::task("waiting for a lock")(e)),
-                // The lock has passed to another holder.
-                Err(_) => {}
+            if let Ok(locked) = tokio::time::timeout(STOPPED, &mut waiting).await {
+                return locked?.map_err(|e| records::explain(&self.home, e));
             }
             if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.home)? {
                 let pod = self.name().to_owned();

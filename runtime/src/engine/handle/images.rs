@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::blocking::on_thread;
 use crate::engine::image::ImageError;
 use crate::engine::image::names_for;
 use crate::engine::image::{ImageView, Images, StoreLock};
@@ -76,10 +77,8 @@ impl Engine {
         let images = self.images()?;
         loop {
             let (engine, images, wanted) = (self.clone(), images.clone(), wanted.to_owned());
-            let tried =
-                tokio::task::spawn_blocking(move || images.remove_unused(&engine, &wanted, force));
-            let tried = tried.await.map_err(Error::task("removing an image"))?;
-            match tried {
+            let remove = move || images.remove_unused(&engine, &wanted, force);
+            match on_thread("removing an image", remove).await? {
                 Ok(removed) => {
                     removed.append_events(&self.images()?);
                     return Ok(removed);

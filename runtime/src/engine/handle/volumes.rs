@@ -5,6 +5,7 @@ use std::fs;
 use fs2::FileExt;
 
 use super::PodHandle;
+use crate::blocking::on_thread;
 use crate::engine::Engine;
 use crate::engine::records as files;
 use crate::engine::records::definition::ContainerDefinition;
@@ -68,8 +69,8 @@ impl Engine {
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
         loop {
             let (engine, wanted) = (self.clone(), name.to_owned());
-            let tried = tokio::task::spawn_blocking(move || engine.try_remove_volume(&wanted));
-            let tried = tried.await.map_err(Error::task("removing a volume"))??;
+            let remove = move || engine.try_remove_volume(&wanted);
+            let tried = on_thread("removing a volume", remove).await??;
             if tried.is_empty() {
                 return Ok(());
             }

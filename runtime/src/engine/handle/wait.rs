@@ -6,9 +6,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::PodHandle;
+use crate::blocking::on_thread;
 use crate::engine::records::record::ContainerState;
 use crate::engine::status::ContainerStatus;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
 impl PodHandle {
     /// Waits until a container is in one of these states, and returns its state then. Checks
@@ -24,9 +25,8 @@ impl PodHandle {
         interval: Duration,
     ) -> Result<ContainerState> {
         let (pod, name, wanted) = (self.clone(), container.to_owned(), wanted.to_vec());
-        tokio::task::spawn_blocking(move || pod.wait_blocking(&name, &wanted, interval))
-            .await
-            .map_err(Error::task("waiting for a container"))?
+        let wait = move || pod.wait_blocking(&name, &wanted, interval);
+        on_thread("waiting for a container", wait).await?
     }
 
     fn wait_blocking(

@@ -32,8 +32,8 @@ impl Hasher {
 
     fn finish(self) -> String {
         match self {
-            Self::Sha256(hash) => format!("sha256:{}", hex(&hash.finalize())),
-            Self::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())),
+            Self::Sha256(hash) => format!("sha256:{}", hex::encode(hash.finalize())),
+            Self::Sha512(hash) => format!("sha512:{}", hex::encode(hash.finalize())),
         }
     }
 }
@@ -84,7 +84,7 @@ impl<R: Read> Read for Hashed<R> {
 
 /// The SHA-256 digest of bytes in memory.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// Checks bytes in memory.
@@ -116,10 +116,6 @@ pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
         chain.push(id);
     }
     chain
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use oci_spec::distribution::Reference;
 use super::record::{BadImage, ImageView};
 use super::reference::ImageSource;
 use super::store::{Images, StoreLock, plain};
+use crate::engine::find::only_one;
 use crate::error::{Error, Result};
 
 impl Images {
@@ -40,21 +41,14 @@ impl Images {
         }
         let id = plain(wanted);
         let hex = id.len() >= 3 && id.chars().all(|c| c.is_ascii_hexdigit());
-        let mut found = images.into_iter().filter(|view| {
+        let found = images.into_iter().filter(|view| {
             let of = |digest: &str| plain(digest).starts_with(id);
             hex && (of(&view.image.id) || of(&view.image.digest))
         });
-        match (found.next(), found.next()) {
-            (Some(image), None) => Ok(image),
-            (Some(one), Some(other)) => {
-                let all = [one, other].into_iter().chain(found);
-                Err(Error::Ambiguous {
-                    what: "image",
-                    id: wanted.to_owned(),
-                    matches: all.map(|view| view.image.id).collect(),
-                })
-            }
-            (None, _) => match bad.into_iter().find(|bad| hex && bad.id.starts_with(id)) {
+        let describe = |view: &ImageView| view.image.id.clone();
+        match only_one(found.collect(), "image", wanted, describe)? {
+            Some(image) => Ok(image),
+            None => match bad.into_iter().find(|bad| hex && bad.id.starts_with(id)) {
                 Some(bad) => Err(bad.error),
                 None => Err(Error::not_found("image", wanted)),
             },

@@ -17,7 +17,8 @@ use super::record::{Image, ImageView, Layer, Lease};
 use super::reference::ImageSource;
 use super::registry::{Puller, RegistryOptions};
 use super::store::{Images, Staging};
-use crate::error::{Context, Error, Result};
+use crate::blocking::on_thread;
+use crate::error::{Context, Result};
 
 /// An image that stays in the store while this lives, even if it is removed.
 #[derive(Debug)]
@@ -147,8 +148,7 @@ fn lease_of(image: &Image) -> Lease {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(Error::task("importing an image"))?
+    on_thread("importing an image", work).await?
 }
 
 /// An image that is being imported.

@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use fs2::FileExt;
 use sha2::{Digest as _, Sha256};
 
-use super::digest::hex;
 use super::record::{BadImage, Image, ImageView, Layer, Lease, Name};
 use crate::engine::journal::{Event, Journal, Kind};
 use crate::engine::records as files;
@@ -94,7 +93,7 @@ impl Images {
     }
 
     fn name_file(&self, name: &str) -> PathBuf {
-        let hash = hex(&Sha256::digest(name));
+        let hash = hex::encode(Sha256::digest(name));
         self.names().join(format!("{}.json", &hash[..32]))
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Mount, Spec};
 
 use super::{Owner, Tracked};
+use crate::blocking::on_thread;
 use crate::container::bundle;
 use crate::container::config::ContainerConfig;
 use crate::engine::owner::log::LogWriter;
@@ -107,10 +108,8 @@ impl Owner {
             None => (0, 0),
             Some(user) => users::look_up(&root_layers(&self.home, &definition)?, user)?.ids(),
         };
-        let made = tokio::task::spawn_blocking(move || {
-            volume::mounts(&volumes, &definition, &home, &state, owner)
-        });
-        made.await.map_err(Error::task("filling volumes"))?
+        let mount = move || volume::mounts(&volumes, &definition, &home, &state, owner);
+        on_thread("filling volumes", mount).await?
     }
 
     /// The spec for the VM: the definition's, adapted to the pod.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exec::ExecSession;
 use crate::engine::status::ContainerStatus;
+use crate::events::Exit;
 use crate::state_dir::Stored;
 
 /// The state of a pod whose removal was begun, with the remedy.
@@ -61,8 +62,6 @@ pub struct ContainerState {
     pub execs: BTreeMap<String, ExecSession>,
 }
 
-/// The exit code of a process whose end was not seen: that of SIGKILL.
-pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 impl Stored for PodState {}
 impl Stored for ContainerState {}
@@ -80,7 +79,7 @@ impl ContainerState {
             after.status = ContainerStatus::Configured;
         } else if self.status.is_live() {
             after.status = ContainerStatus::Exited;
-            after.exit_code = Some(KILLED);
+            after.exit_code = Some(Exit::KILLED);
             after.finished = Some(SystemTime::now());
             after.problem = Some(why.to_owned());
         }

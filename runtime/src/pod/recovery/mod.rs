@@ -21,9 +21,6 @@ use crate::state_dir::lock::{self, Guarded, OwnerLock, OwnerProcess, PodLock};
 use crate::state_dir::paths::RunPaths;
 use crate::state_dir::record::{self, ContainerRecord, ContainerRunState, PodRunState};
 
-/// The exit code of a process that was lost with its VM: that of SIGKILL.
-const LOST: u32 = 128 + libc::SIGKILL as u32;
-
 /// A container or pod that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLocation {
@@ -186,7 +183,7 @@ fn remove_dir(path: &Path) -> Result<()> {
 /// How the containers of a dead pod ended, as far as it is recorded.
 fn exits(dir: &RunPaths) -> HashMap<String, Exit> {
     let lost = Exit {
-        status: LOST,
+        status: Exit::KILLED,
         at: SystemTime::now(),
     };
     let ids = record::container_ids(dir).unwrap_or_default();

@@ -100,7 +100,7 @@ fn a_pod_with_any_damaged_file_is_found_and_removed() {
             let exits = reap(root, "ns", "bad", false).unwrap();
             let code = exits["a"].status;
             // Only its own state tells how it ended; the exit code is never an invented 0.
-            assert!(code == 3 || at == 4 && code == LOST, "{code}");
+            assert!(code == 3 || at == 4 && code == Exit::KILLED, "{code}");
             assert!(lab.left().is_empty(), "{:?}", lab.left());
         }
         for what in 0..4 {

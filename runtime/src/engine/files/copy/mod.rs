@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use self::place::{Place, below_mounts, bound, open_root};
+use crate::blocking::on_thread;
 pub use crate::engine::archive::LeftOut;
 use crate::engine::archive::{Packer, Side, TransferError, extract, transfer};
 use crate::engine::handle::PodHandle;
@@ -139,8 +140,7 @@ fn between(from: &Place, to: &Place, keep_owner: bool) -> Result<LeftOut> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(Error::task("copying files"))?
+    on_thread("copying files", work).await?
 }
 
 /// The leased root file systems of a copy.

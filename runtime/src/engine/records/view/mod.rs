@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use super::definition::PodDefinition;
 use super::paths::DataPaths;
-use super::record::{self, ContainerState, PodState};
+use super::record::{ContainerState, PodState};
 use crate::engine::graph::Graph;
 use crate::engine::journal::Event;
 use crate::engine::records;
 use crate::engine::records::ContainerFiles;
 use crate::engine::status::{ContainerStatus, PodStatus};
 use crate::error::{Error, Result};
+use crate::events::Exit;
 use crate::state_dir::dir::Dir;
 use crate::state_dir::lock::{self, OwnerLock, OwnerProcess, PodLock};
 
@@ -231,7 +232,7 @@ impl PodView {
             let event = |what| Event::container(&self.definition, &files.definition, what);
             for exec in lost.execs {
                 let died = event("exec_died").with("exec", exec);
-                journal.append_or_warn(died.with("exit_code", record::KILLED));
+                journal.append_or_warn(died.with("exit_code", Exit::KILLED));
             }
             if let Some(code) = state.exit_code.filter(|_| lost.ran) {
                 journal.append_or_warn(event("died").with("exit_code", code));
