@@ -9,7 +9,7 @@
 //! | names | names that were replaced by the field's own ([`names`]) are not defined again |
 //! | texts | the text of an error begins in lower case and has no full stop ([`texts`]) |
 //! | types | two modules do not define visible types of one name ([`twins`]) |
-//! | length | a file has at most [`MAX_LINES`] lines; test modules in files of their own do not count |
+//! | length | a file has at most [`MAX_LINES`] lines, and half of the product's files have at most [`MAX_MEDIAN`]; test modules in files of their own do not count |
 //! | configuration | `docs/configuration.md` matches the comments of `runtime/config.toml`; `--write` generates it |
 //! | idiom | a module with children is `x/mod.rs`, one without is `x.rs` |
 
@@ -40,6 +40,12 @@ const ROOTS: [&str; 7] = [
 
 /// The largest number of lines of a file.
 const MAX_LINES: usize = 450;
+
+/// The largest median of the lines of the product's files.
+const MAX_MEDIAN: usize = 160;
+
+/// The crates of the product, other than generated code and this program.
+const PRODUCT: [&str; 4] = ["hypervisor/", "runtime/", "shim/", "agent/"];
 
 /// The layers of the runtime, lowest first: a module does not import from a later line. Within
 /// a line any order is allowed, but no circle. Modules that are not listed may import all, and
@@ -84,12 +90,15 @@ pub enum Error {
 }
 
 fn main() -> ExitCode {
-    let (mut files, mut problems) = (0, Vec::new());
+    let (mut files, mut problems, mut lengths) = (0, Vec::new(), Vec::new());
     for root in ROOTS {
         match Crate::read(Path::new(""), Path::new(root)) {
             Ok(tree) => {
                 files += tree.files.len();
                 problems.extend(check(&tree, root));
+                if PRODUCT.iter().any(|name| root.starts_with(name)) {
+                    lengths.extend(tree.files.iter().map(|file| file.text.lines().count()));
+                }
             }
             Err(error) => problems.push(error.to_string()),
         }
@@ -98,11 +107,26 @@ fn main() -> ExitCode {
     if let Err(problem) = check_configuration(write) {
         problems.push(problem);
     }
+    let median = median(&mut lengths);
+    if median > MAX_MEDIAN {
+        problems.push(format!(
+            "half of the files have more than {median} lines, {MAX_MEDIAN} are allowed: split some"
+        ));
+    }
     for problem in &problems {
         eprintln!("structure: {problem}");
     }
-    println!("structure: {files} files, {} problems", problems.len());
+    println!(
+        "structure: {files} files, median length {median} lines, {} problems",
+        problems.len()
+    );
     ExitCode::from(u8::from(!problems.is_empty()))
+}
+
+/// The median of some lengths; 0 of none.
+fn median(lengths: &mut [usize]) -> usize {
+    lengths.sort_unstable();
+    lengths.get(lengths.len() / 2).copied().unwrap_or(0)
 }
 
 fn check_configuration(write: bool) -> Result<(), String> {
@@ -203,6 +227,13 @@ mod tests {
 
     fn problems(files: &[(&str, &str)]) -> Vec<String> {
         check(&crate_of(files).1, "runtime/src/lib.rs")
+    }
+
+    #[test]
+    fn a_median_has_as_many_above_as_below() {
+        assert_eq!(median(&mut []), 0);
+        assert_eq!(median(&mut [9, 1, 5]), 5);
+        assert_eq!(median(&mut [400, 1, 1, 2, 400]), 2);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! The bed's containerd only receives the events, so their order can be read from
 //! [`crate::events`] here, too.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod bundle;
+mod stdio;
+
+use std::path::Path;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{
@@ -16,7 +16,6 @@ use containerd_shim_protos::api::{
     StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest,
     WaitRequest, WaitResponse,
 };
-use nix::sys::stat::Mode;
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
 use serde_json::Value;
@@ -24,10 +23,9 @@ pub use ttrpc::Code;
 use ttrpc::proto::Request;
 
 use crate::bed::Bed;
-use crate::capture::Capture;
 use crate::dist;
-use crate::run::{Input, Output, run};
-use crate::spec::Spec;
+pub use bundle::{Bundle, binary};
+pub use stdio::{Stdio, fifo};
 
 /// The service of containerd 1.6.
 const SERVICE: &str = "containerd.task.v2.Task";
@@ -49,151 +47,6 @@ pub struct Refused {
 
 /// The result of a call.
 pub type Answer<T> = Result<T, Refused>;
-
-/// The shim binary of a runtime, by containerd's rule for runtime names.
-pub fn binary(runtime: &str) -> PathBuf {
-    let mut parts = runtime.rsplit('.');
-    let (version, name) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
-    let file = format!("containerd-shim-{name}-{version}");
-    let ours = dist::binary(&file);
-    if ours.exists() { ours } else { file.into() }
-}
-
-/// A bundle folder as containerd lays it out.
-pub struct Bundle {
-    /// The container's id.
-    pub id: String,
-    /// Its path.
-    pub path: PathBuf,
-    /// The log of its shim.
-    pub log: Capture,
-}
-
-impl Bundle {
-    /// Makes a bundle. `config` is the content of its `config.json`, if it has one.
-    pub fn new(bed: &Bed, id: &str, config: Option<&str>) -> Self {
-        bed.note(id);
-        // As with containerd, its folder has the id as its name.
-        let path = bed.fresh("bundles").join(id);
-        fs::create_dir_all(&path).expect("the bed is ours");
-        let log = fifo(&path, "log");
-        // The shim waits for a reader of its log.
-        let log = Capture::of(
-            File::options()
-                .read(true)
-                .write(true)
-                .open(log)
-                .expect("our fifo"),
-        );
-        if let Some(config) = config {
-            fs::write(path.join("config.json"), config).expect("the bed is ours");
-        }
-        Self {
-            id: id.to_owned(),
-            path,
-            log,
-        }
-    }
-
-    /// A bundle with a spec, in the cgroup that the bed checks.
-    pub fn of(bed: &Bed, id: &str, spec: &Spec) -> Self {
-        let group = format!("/{}/{id}", bed.namespace());
-        let spec = spec
-            .clone()
-            .set("/linux/cgroupsPath", serde_json::json!(group));
-        Self::new(bed, id, Some(&spec.0.to_string()))
-    }
-
-    /// The shim's command line for this bundle, without its action.
-    pub fn shim(&self, bed: &Bed, runtime: &str) -> Command {
-        let mut command = Command::new(binary(runtime));
-        command
-            .current_dir(&self.path)
-            .envs(bed.environment())
-            .env("TTRPC_ADDRESS", bed.dir().join("containerd.sock.ttrpc"))
-            .args(["-namespace", bed.namespace(), "-address"])
-            .arg(bed.socket())
-            .args(["-publish-binary", "/usr/bin/containerd", "-id", &self.id]);
-        command
-    }
-
-    /// `shim … start`.
-    #[track_caller]
-    pub fn start(&self, bed: &Bed, runtime: &str) -> Output {
-        let mut command = self.shim(bed, runtime);
-        command.arg("start");
-        run(command, Input::Null, dist::patience(20.0))
-    }
-
-    /// `shim … delete`.
-    #[track_caller]
-    pub fn delete(&self, bed: &Bed, runtime: &str) -> Output {
-        let mut command = self.shim(bed, runtime);
-        command.arg("-bundle").arg(&self.path).arg("delete");
-        run(command, Input::Null, dist::patience(20.0))
-    }
-}
-
-/// Makes a FIFO.
-pub fn fifo(folder: &Path, name: &str) -> PathBuf {
-    let path = folder.join(name);
-    nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
-    path
-}
-
-/// The reading end of a FIFO. The first read opens it, which waits for a writer.
-struct Late(PathBuf, Option<File>);
-
-impl Read for Late {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.1.is_none() {
-            self.1 = Some(File::open(&self.0)?);
-        }
-        self.1.as_mut().map_or(Ok(0), |file| file.read(buffer))
-    }
-}
-
-/// The stdio of a process: one FIFO per stream.
-pub struct Stdio {
-    /// The FIFO of its input.
-    pub stdin: PathBuf,
-    /// The FIFO of its output.
-    pub stdout: PathBuf,
-    /// The FIFO of its errors.
-    pub stderr: PathBuf,
-    /// Its output so far.
-    pub out: Capture,
-    /// Its errors so far.
-    pub err: Capture,
-}
-
-impl Stdio {
-    /// Makes the FIFOs.
-    pub fn new(bed: &Bed) -> Self {
-        let folder = bed.fresh("stdio");
-        fs::create_dir(&folder).expect("the bed is ours");
-        let [stdin, stdout, stderr] = ["in", "out", "err"].map(|name| fifo(&folder, name));
-        let out = Capture::of(Late(stdout.clone(), None));
-        let err = Capture::of(Late(stderr.clone(), None));
-        Self {
-            stdin,
-            stdout,
-            stderr,
-            out,
-            err,
-        }
-    }
-
-    /// The writing end of its input. The other end may not be open yet.
-    pub fn writer(&self) -> File {
-        let options = &mut File::options();
-        let file = options.read(true).write(true).open(&self.stdin);
-        file.expect("our fifo")
-    }
-}
 
 /// A connection to a shim.
 pub struct Shim {
