@@ -92,8 +92,8 @@ fn pods_images_and_volumes_are_read_and_removed() {
                 files.unwrap_or_else(|e| panic!("{name}: {container}: {e}"));
             }
             seen[0] += 1;
-            let home = &view.home;
-            let pod = engine.pod(home.namespace(), home.name()).unwrap();
+            let paths = &view.paths;
+            let pod = engine.pod(paths.namespace(), paths.name()).unwrap();
             block(pod.remove(true, None)).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
         assert!(engine.pods(None).unwrap().is_empty(), "{name}");

@@ -101,7 +101,7 @@ impl Lab {
         let mut good = 0;
         for pod in self.engine.pods(None).unwrap() {
             match pod {
-                Ok(view) if view.home.name() == "good" => {
+                Ok(view) if view.paths.name() == "good" => {
                     good += 1;
                     assert!(view.containers.values().all(Result::is_ok));
                 }
@@ -110,7 +110,7 @@ impl Lab {
                     problem = containers.filter_map(Result::err).next();
                 }
                 Err(unreadable) => {
-                    assert_eq!(unreadable.home.name(), "bad");
+                    assert_eq!(unreadable.paths.name(), "bad");
                     problem = Some(unreadable.error);
                 }
             }
@@ -147,7 +147,7 @@ fn names(problem: Option<Error>, file: &Path, what: &Damage) {
 fn any_damage_to_a_pod_is_named_and_cured() {
     let lab = Lab::new();
     let bad = lab.make("bad");
-    for file in [bad.home().config(), bad.home().state()] {
+    for file in [bad.paths().config(), bad.paths().state()] {
         let whole = fs::read(&file).unwrap();
         let cuts = (0..whole.len()).map(|n| Damage::Text(whole[..n].to_vec()));
         for cut in cuts {
@@ -156,7 +156,7 @@ fn any_damage_to_a_pod_is_named_and_cured() {
         }
         fs::write(&file, &whole).unwrap();
         assert!(lab.problem().is_none());
-        let elsewhere = lab.engine.pod("local", "good").unwrap().home().config();
+        let elsewhere = lab.engine.pod("local", "good").unwrap().paths().config();
         for damage in Damage::kinds(&whole, &elsewhere) {
             damage.apply(&file);
             names(lab.problem(), &file, &damage);
@@ -173,9 +173,9 @@ fn any_damage_to_a_pod_is_named_and_cured() {
 fn any_damage_to_a_container_is_named_and_cured() {
     let lab = Lab::new();
     let bad = lab.make("bad");
-    let home = bad.home().container("a").unwrap();
+    let paths = bad.paths().container("a").unwrap();
     let remove = |force| block(bad.remove_containers(&["a".into()], force, None)).unwrap();
-    for file in [home.config(), home.state()] {
+    for file in [paths.config(), paths.state()] {
         let whole = fs::read(&file).unwrap();
         let cuts = (0..whole.len()).map(|n| Damage::Text(whole[..n].to_vec()));
         for cut in cuts {
@@ -183,14 +183,14 @@ fn any_damage_to_a_container_is_named_and_cured() {
             names(lab.problem(), &file, &cut);
         }
         fs::write(&file, &whole).unwrap();
-        let elsewhere = bad.home().container("b").unwrap().config();
+        let elsewhere = bad.paths().container("b").unwrap().config();
         for damage in Damage::kinds(&whole, &elsewhere) {
             damage.apply(&file);
             names(lab.problem(), &file, &damage);
             assert!(bad.view().unwrap().container("b").is_ok());
             names(remove(false).errors.remove("a"), &file, &damage);
             assert!(remove(true).errors.is_empty(), "{damage:?}");
-            let left = fs::read_dir(bad.home().containers()).unwrap().count();
+            let left = fs::read_dir(bad.paths().containers()).unwrap().count();
             assert_eq!(left, 1, "{damage:?} leaves nothing");
             let root = Rootfs::Directory("/".into());
             let again = ContainerDefinition::new("a", root, Spec::default());
@@ -204,11 +204,11 @@ fn a_file_of_another_pod_or_container_is_not_taken_for_ones_own() {
     let lab = Lab::new();
     let bad = lab.make("bad");
     let good = lab.engine.pod("local", "good").unwrap();
-    let a = bad.home().container("a").unwrap().config();
-    fs::copy(bad.home().container("b").unwrap().config(), &a).unwrap();
+    let a = bad.paths().container("a").unwrap().config();
+    fs::copy(bad.paths().container("b").unwrap().config(), &a).unwrap();
     names(lab.problem(), &a, &Damage::Link("b".into()));
-    let file = bad.home().config();
-    fs::copy(good.home().config(), &file).unwrap();
+    let file = bad.paths().config();
+    fs::copy(good.paths().config(), &file).unwrap();
     names(lab.problem(), &file, &Damage::Link("good".into()));
 }
 
@@ -223,7 +223,7 @@ fn damaged_locks_and_directories_are_named_and_cured() {
     ] {
         for file in ["lock", "owner"] {
             let bad = lab.make("bad");
-            let path = bad.home().path().join(file);
+            let path = bad.paths().path().join(file);
             damage.apply(&path);
             if file == "lock" || !matches!(damage, Damage::Gone) {
                 names(lab.problem(), &path, &damage);
@@ -234,16 +234,16 @@ fn damaged_locks_and_directories_are_named_and_cured() {
     }
     for what in [Damage::Text(b"x".to_vec()), Damage::Fifo] {
         let bad = lab.make("bad");
-        what.apply(&bad.home().containers());
-        names(lab.problem(), &bad.home().containers(), &what);
+        what.apply(&bad.paths().containers());
+        names(lab.problem(), &bad.paths().containers(), &what);
         block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{what:?}: {e}"));
         assert_eq!(lab.pods(), 1, "{what:?} leaves nothing");
         let bad = lab.make("bad");
-        what.apply(bad.home().path());
-        names(lab.problem(), bad.home().path(), &what);
+        what.apply(bad.paths().path());
+        names(lab.problem(), bad.paths().path(), &what);
         block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{what:?}: {e}"));
         let bad = lab.make("bad");
-        let a = bad.home().containers().join("a");
+        let a = bad.paths().containers().join("a");
         what.apply(&a);
         names(lab.problem(), &a, &what);
         block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{what:?}: {e}"));
@@ -256,7 +256,7 @@ fn what_an_owner_wrote_of_itself_may_be_damaged() {
     let lab = Lab::new();
     let bad = lab.make("bad");
     for text in ["", "{", "\0\0\0\0", "{\"pid\": \"x\"}"] {
-        fs::write(bad.home().owner(), text).unwrap();
+        fs::write(bad.paths().owner(), text).unwrap();
         let view = bad.view().unwrap();
         assert_eq!(view.owner, None, "nobody holds the lock");
     }

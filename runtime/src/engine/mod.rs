@@ -76,7 +76,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub struct UnreadablePod {
     /// Its paths.
-    pub home: DataPaths,
+    pub paths: DataPaths,
     /// The error.
     pub error: Error,
 }
@@ -136,16 +136,16 @@ impl Engine {
         namespace: Option<&str>,
         seen: impl Fn(PodView) -> T + Sync,
     ) -> Result<Vec<Result<T, UnreadablePod>>> {
-        let homes = self::records::homes(&self.config.data_root, namespace)?;
-        if homes.len() <= ALONE {
-            return Ok(read(&homes, &seen));
+        let pods = self::records::pod_paths(&self.config.data_root, namespace)?;
+        if pods.len() <= ALONE {
+            return Ok(read(&pods, &seen));
         }
         // Most of the work is system calls: each CPU gets a thread with its share of the pods.
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
-        let share = homes.len().div_ceil(cpus).max(ALONE);
+        let share = pods.len().div_ceil(cpus).max(ALONE);
         let seen = &seen;
         thread::scope(|scope| {
-            let parts: Vec<_> = homes
+            let parts: Vec<_> = pods
                 .chunks(share)
                 .map(|part| scope.spawn(move || read(part, seen)))
                 .collect();
@@ -164,10 +164,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Io`] if the directory of pods cannot be read.
     pub fn pod_names(&self, namespace: Option<&str>) -> Result<Vec<PodHandle>> {
-        let homes = self::records::homes(&self.config.data_root, namespace)?;
-        Ok(homes
+        let pods = self::records::pod_paths(&self.config.data_root, namespace)?;
+        Ok(pods
             .into_iter()
-            .map(|home| PodHandle::new(self, home))
+            .map(|paths| PodHandle::new(self, paths))
             .collect())
     }
 
@@ -176,11 +176,11 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::InvalidValue`] for a bad name.
     pub fn pod(&self, namespace: &str, name: &str) -> Result<PodHandle> {
-        let home = DataPaths::new(&self.config.data_root, namespace, name)?;
-        if !home.path().is_dir() {
+        let paths = DataPaths::new(&self.config.data_root, namespace, name)?;
+        if !paths.path().is_dir() {
             return Err(Error::not_found("pod", name));
         }
-        Ok(PodHandle::new(self, home))
+        Ok(PodHandle::new(self, paths))
     }
 
     /// Finds a pod by its name, its id or the beginning of its id, in one namespace or in all.
@@ -188,25 +188,25 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Ambiguous`] if several match.
     pub fn find_pod(&self, namespace: Option<&str>, wanted: &str) -> Result<PodHandle> {
-        let homes = self::records::homes(&self.config.data_root, namespace)?;
-        let named: Vec<DataPaths> = homes
+        let pods = self::records::pod_paths(&self.config.data_root, namespace)?;
+        let named: Vec<DataPaths> = pods
             .iter()
-            .filter(|home| home.name() == wanted)
+            .filter(|paths| paths.name() == wanted)
             .cloned()
             .collect();
         let found = if named.is_empty() && is_id(wanted) {
-            let by_id = |home: &DataPaths| {
-                let view = PodView::read(home);
+            let by_id = |paths: &DataPaths| {
+                let view = PodView::read(paths);
                 view.is_ok_and(|view| view.definition.id.starts_with(wanted))
             };
-            homes.into_iter().filter(by_id).collect()
+            pods.into_iter().filter(by_id).collect()
         } else {
             named
         };
-        let describe = |home: &DataPaths| format!("{}/{}", home.namespace(), home.name());
-        let home = only_one(found, "pod", wanted, describe)?
+        let describe = |paths: &DataPaths| format!("{}/{}", paths.namespace(), paths.name());
+        let paths = only_one(found, "pod", wanted, describe)?
             .ok_or_else(|| Error::not_found("pod", wanted))?;
-        Ok(PodHandle::new(self, home))
+        Ok(PodHandle::new(self, paths))
     }
 
     /// Finds a container by `POD/NAME`, its name, its id or the beginning of its id.
@@ -228,13 +228,13 @@ impl Engine {
         }
         let mut by_name = Vec::new();
         let mut by_id = Vec::new();
-        for home in self::records::homes(&self.config.data_root, namespace)? {
-            let names = self::records::names_in(&home.containers())?;
+        for paths in self::records::pod_paths(&self.config.data_root, namespace)? {
+            let names = self::records::names_in(&paths.containers())?;
             if names.iter().any(|name| name == wanted) {
-                by_name.push((home.clone(), wanted.to_owned()));
+                by_name.push((paths.clone(), wanted.to_owned()));
             }
             if is_id(wanted)
-                && let Ok(view) = PodView::read(&home)
+                && let Ok(view) = PodView::read(&paths)
             {
                 let ours = view.containers.iter();
                 let fits = ours.filter(|(_, files)| {
@@ -242,14 +242,14 @@ impl Engine {
                         .as_ref()
                         .is_ok_and(|f| f.definition.id.starts_with(wanted))
                 });
-                by_id.extend(fits.map(|(name, _)| (home.clone(), name.clone())));
+                by_id.extend(fits.map(|(name, _)| (paths.clone(), name.clone())));
             }
         }
         let found = if by_name.is_empty() { by_id } else { by_name };
-        let describe = |(home, name): &(DataPaths, String)| format!("{}/{name}", home.name());
-        let (home, name) = only_one(found, "container", wanted, describe)?
+        let describe = |(paths, name): &(DataPaths, String)| format!("{}/{name}", paths.name());
+        let (paths, name) = only_one(found, "container", wanted, describe)?
             .ok_or_else(|| Error::not_found("container", wanted))?;
-        Ok((PodHandle::new(self, home), name))
+        Ok((PodHandle::new(self, paths), name))
     }
 
     /// Creates a pod. An empty name stands for a generated one.
@@ -264,7 +264,7 @@ impl Engine {
                 definition.name = names::name_for(turn);
             }
             definition.check()?;
-            let home = DataPaths::new(
+            let paths = DataPaths::new(
                 &self.config.data_root,
                 &definition.namespace,
                 &definition.name,
@@ -274,13 +274,14 @@ impl Engine {
                 infra: definition.infra.then(|| definition.id.clone()),
                 ..PodState::default()
             };
-            match self::records::create_pod(&home, &definition, &state) {
+            match self::records::create_pod(&paths, &definition, &state) {
                 Err(Error::AlreadyExists { .. }) if generated => {}
                 other => {
                     other?;
-                    home.journal()
+                    paths
+                        .journal()
                         .append_or_warn(Event::pod(&definition, "create"));
-                    return Ok(PodHandle::new(self, home));
+                    return Ok(PodHandle::new(self, paths));
                 }
             }
         }
@@ -289,9 +290,9 @@ impl Engine {
 
     /// The socket of a pod's owner. Its name is a hash: names of pods might not fit into the
     /// 108 bytes of a socket address.
-    pub fn owner_address(&self, home: &DataPaths) -> PathBuf {
+    pub fn owner_address(&self, paths: &DataPaths) -> PathBuf {
         use sha2::{Digest, Sha256};
-        let digest = Sha256::digest(home.path().as_os_str().as_encoded_bytes());
+        let digest = Sha256::digest(paths.path().as_os_str().as_encoded_bytes());
         self.config
             .root
             .join(".owners")
@@ -301,24 +302,24 @@ impl Engine {
 
 /// Adds a container to a pod's directory. The caller holds the pod's lock.
 pub(crate) fn add_container(
-    home: &DataPaths,
+    paths: &DataPaths,
     definition: &ContainerDefinition,
     held: &PodLock,
 ) -> Result<()> {
     definition.check()?;
     // The files of its containers are not read: there may be many, and others wait for the
     // lock.
-    let (pod, state) = self::records::read_own(home)?;
+    let (pod, state) = self::records::read_own(paths)?;
     if state.removing {
         return Err(Error::WrongState {
             what: "pod",
-            id: home.name().to_owned(),
+            id: paths.name().to_owned(),
             operation: "create a container in",
             state: self::records::record::REMOVING.into(),
         });
     }
     for on in &definition.depends_on {
-        if !home.container(on)?.path().is_dir() {
+        if !paths.container(on)?.path().is_dir() {
             return Err(DependencyError::Missing {
                 container: definition.name.clone(),
                 on: on.clone(),
@@ -326,28 +327,28 @@ pub(crate) fn add_container(
             .into());
         }
     }
-    self::records::create_container(home, definition, held)?;
+    self::records::create_container(paths, definition, held)?;
     let created = Event::container(&pod, definition, "create");
-    home.journal().append_or_warn(created);
+    paths.journal().append_or_warn(created);
     Ok(())
 }
 
 /// Reads the given pods one after the other. A pod that is removed meanwhile is left out.
-fn read<T>(homes: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, UnreadablePod>> {
-    let mut found = Vec::with_capacity(homes.len());
-    for homes in homes.chunk_by(|a, b| a.namespace() == b.namespace()) {
-        let parent = homes[0].path().parent();
+fn read<T>(pods: &[DataPaths], seen: &impl Fn(PodView) -> T) -> Vec<Result<T, UnreadablePod>> {
+    let mut found = Vec::with_capacity(pods.len());
+    for pods in pods.chunk_by(|a, b| a.namespace() == b.namespace()) {
+        let parent = pods[0].path().parent();
         let parent = parent.and_then(|parent| Dir::open(parent.to_owned()).ok());
-        for home in homes {
+        for paths in pods {
             let read = match &parent {
-                Some(parent) => PodView::read_in(parent, home),
-                None => PodView::read(home),
+                Some(parent) => PodView::read_in(parent, paths),
+                None => PodView::read(paths),
             };
             found.extend(match read {
                 Err(Error::NotFound { .. }) => None,
                 Err(error) => {
-                    let home = home.clone();
-                    Some(Err(UnreadablePod { home, error }))
+                    let paths = paths.clone();
+                    Some(Err(UnreadablePod { paths, error }))
                 }
                 Ok(view) => Some(Ok(seen(view))),
             });

@@ -246,15 +246,15 @@ async fn perform(engine: &Engine, act: &Act) -> Went {
 
 /// Leaves the files of a container as a killed owner does.
 fn die(pod: &PodHandle, container: &str, status: ContainerStatus) {
-    let home = pod.home().container(container).unwrap();
-    if home.path().is_dir() {
-        let held = PodLock::exclusive(pod.home()).unwrap();
+    let paths = pod.paths().container(container).unwrap();
+    if paths.path().is_dir() {
+        let held = PodLock::exclusive(pod.paths()).unwrap();
         let state = ContainerState {
             status,
             pid: 7,
             ..ContainerState::default()
         };
-        records::write_container(&home, &state, &held).unwrap();
+        records::write_container(&paths, &state, &held).unwrap();
     }
 }
 
@@ -278,12 +278,12 @@ fn check(engine: &Engine, model: &Model) {
                 };
                 (name.clone(), container)
             });
-            (view.home.name().to_owned(), containers.collect())
+            (view.paths.name().to_owned(), containers.collect())
         })
         .collect();
     assert_eq!(&seen, model);
     for view in views {
-        let of = &model[view.home.name()];
+        let of = &model[view.paths.name()];
         let exited = of.values().filter(|c| c.exited).count();
         let status = match (exited, of.len()) {
             (0, _) => PodStatus::Created,

@@ -34,7 +34,7 @@ pub(crate) struct Root {
 
 impl Root {
     /// The root of a container; makes its writable directories.
-    pub(crate) fn of(rootfs: &Rootfs, home: &ContainerPaths) -> Result<Self> {
+    pub(crate) fn of(rootfs: &Rootfs, paths: &ContainerPaths) -> Result<Self> {
         match rootfs {
             Rootfs::Directory(path) => Ok(Self {
                 directory: path.clone(),
@@ -42,10 +42,10 @@ impl Root {
             }),
             Rootfs::Image { layers, .. } => Ok(Self {
                 directory: "rootfs".into(),
-                mounts: vec![if is_mount_point(&home.rootfs())? {
-                    bind(&home.rootfs())
+                mounts: vec![if is_mount_point(&paths.rootfs())? {
+                    bind(&paths.rootfs())
                 } else {
-                    overlay(layers, home)?
+                    overlay(layers, paths)?
                 }],
             }),
         }
@@ -73,16 +73,16 @@ impl RootfsLease {
     ///
     /// # Errors
     /// [`Error::Io`] if the container's directory is gone.
-    pub fn begin(home: &ContainerPaths) -> Result<Self> {
-        let path = home.lease_lock();
+    pub fn begin(paths: &ContainerPaths) -> Result<Self> {
+        let path = paths.lease_lock();
         let file = File::options().create(true).append(true).open(&path);
         let file = file.on("open", &path)?;
         FileExt::lock_shared(&file).on("lock", &path)?;
         Ok(Self { _lock: file })
     }
 
-    fn is_held(home: &ContainerPaths) -> Result<bool> {
-        let path = home.lease_lock();
+    fn is_held(paths: &ContainerPaths) -> Result<bool> {
+        let path = paths.lease_lock();
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file.on("open", &path)?,
@@ -103,7 +103,7 @@ impl RootfsLease {
 /// [`ImageError::LayerGone`]; [`Error::Mount`] if the kernel refuses.
 pub fn hold(
     definition: &ContainerDefinition,
-    home: &ContainerPaths,
+    paths: &ContainerPaths,
     live: Option<&Path>,
     user: RootfsUser,
     state: &mut ContainerState,
@@ -111,14 +111,14 @@ pub fn hold(
     let path = match &definition.rootfs {
         Rootfs::Directory(path) => path.clone(),
         Rootfs::Image { layers, .. } => {
-            let target = home.rootfs();
+            let target = paths.rootfs();
             if !is_mount_point(&target)? {
                 // The mounts were lost at a reboot of the host.
                 state.mounts = 0;
                 fs::create_dir_all(&target).on("create", &target)?;
                 let mut mount = match live {
                     Some(live) => bind(live),
-                    None => overlay(layers, home)?,
+                    None => overlay(layers, paths)?,
                 };
                 // The host does not need an image's device nodes and set-user-id programs.
                 mount.options.extend(["nodev", "nosuid"].map(str::to_owned));
@@ -139,7 +139,7 @@ pub fn hold(
 /// # Errors
 /// [`Error::Busy`] if a process on the host uses files in it, without `force`.
 pub fn release(
-    home: &ContainerPaths,
+    paths: &ContainerPaths,
     user: RootfsUser,
     force: bool,
     state: &mut ContainerState,
@@ -151,9 +151,9 @@ pub fn release(
         RootfsUser::Lease => state.mounts,
     };
     if force {
-        unmount_below(&home.rootfs())?;
-    } else if left == 0 && !RootfsLease::is_held(home)? && is_mount_point(&home.rootfs())? {
-        unmount_unused(&home.rootfs())?;
+        unmount_below(&paths.rootfs())?;
+    } else if left == 0 && !RootfsLease::is_held(paths)? && is_mount_point(&paths.rootfs())? {
+        unmount_unused(&paths.rootfs())?;
     }
     state.mounts = left;
     Ok(used)
@@ -162,7 +162,7 @@ pub fn release(
 /// A container's root file system, mounted on the host until this is dropped. Only for a
 /// container that is not in a VM.
 pub(in crate::engine) struct TemporaryMount<'a> {
-    home: &'a ContainerPaths,
+    paths: &'a ContainerPaths,
     path: PathBuf,
     /// Whether it was mounted for this use.
     mounted: bool,
@@ -177,28 +177,28 @@ impl TemporaryMount<'_> {
 /// Mounts a container's root file system on the host temporarily, uncounted.
 pub(in crate::engine) fn mount_temporarily<'a>(
     definition: &ContainerDefinition,
-    home: &'a ContainerPaths,
+    paths: &'a ContainerPaths,
     state: &ContainerState,
 ) -> Result<TemporaryMount<'a>> {
-    let before = is_mount_point(&home.rootfs())?;
+    let before = is_mount_point(&paths.rootfs())?;
     let path = hold(
         definition,
-        home,
+        paths,
         None,
         RootfsUser::Lease,
         &mut state.clone(),
     )?;
     Ok(TemporaryMount {
-        home,
+        paths,
         path,
-        mounted: !before && is_mount_point(&home.rootfs())?,
+        mounted: !before && is_mount_point(&paths.rootfs())?,
     })
 }
 
 impl Drop for TemporaryMount<'_> {
     fn drop(&mut self) {
         if self.mounted
-            && let Err(e) = unmount_below(&self.home.rootfs())
+            && let Err(e) = unmount_below(&self.paths.rootfs())
         {
             // The removal of the container unmounts everything in its directory.
             log::warn!("{e}");
@@ -216,12 +216,12 @@ fn bind(source: &Path) -> Mount {
 }
 
 /// The overlay of an image's layers and a container's own directory.
-fn overlay(layers: &[PathBuf], home: &ContainerPaths) -> Result<Mount> {
+fn overlay(layers: &[PathBuf], paths: &ContainerPaths) -> Result<Mount> {
     if let Some(missing) = layers.iter().find(|layer| !layer.is_dir()) {
         let layer = missing.clone();
         return Err(ImageError::LayerGone { layer }.into());
     }
-    let (upper, work) = (home.upper(), home.work());
+    let (upper, work) = (paths.upper(), paths.work());
     fs::create_dir_all(&work).on("create", &work)?;
     if !upper.is_dir() {
         create_upper(&upper, layers.last())?;
@@ -290,20 +290,23 @@ mod tests {
             id: "sha256:x".into(),
             layers: layers.to_vec(),
         };
-        let home = DataPaths::new(dir, "local", "web").unwrap();
-        let home = home.container("c").unwrap();
-        fs::create_dir_all(home.path()).unwrap();
-        (ContainerDefinition::new("c", rootfs, Spec::default()), home)
+        let paths = DataPaths::new(dir, "local", "web").unwrap();
+        let paths = paths.container("c").unwrap();
+        fs::create_dir_all(paths.path()).unwrap();
+        (
+            ContainerDefinition::new("c", rootfs, Spec::default()),
+            paths,
+        )
     }
 
     #[test]
     fn the_last_user_takes_the_mount_away() {
         let dir = tempfile::tempdir().unwrap();
-        let (definition, home) = container(dir.path());
+        let (definition, paths) = container(dir.path());
         let mut state = ContainerState::default();
-        let path = hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
+        let path = hold(&definition, &paths, None, RootfsUser::Mount, &mut state).unwrap();
         assert_eq!(
-            hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap(),
+            hold(&definition, &paths, None, RootfsUser::Mount, &mut state).unwrap(),
             path
         );
         assert_eq!(state.mounts, 2);
@@ -312,48 +315,48 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
         fs::write(path.join("file"), "mine").unwrap();
 
-        assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
+        assert!(release(&paths, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(path.join("file").exists());
-        assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
+        assert!(release(&paths, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(!path.join("file").exists());
-        assert!(!release(&home, RootfsUser::Mount, false, &mut state).unwrap());
-        assert_eq!(fs::read(home.upper().join("file")).unwrap(), b"mine");
+        assert!(!release(&paths, RootfsUser::Mount, false, &mut state).unwrap());
+        assert_eq!(fs::read(paths.upper().join("file")).unwrap(), b"mine");
     }
 
     #[test]
     fn a_lease_keeps_the_mount_only_while_it_lives() {
         let dir = tempfile::tempdir().unwrap();
-        let (definition, home) = container(dir.path());
+        let (definition, paths) = container(dir.path());
         let mut state = ContainerState::default();
-        let lease = RootfsLease::begin(&home).unwrap();
-        let path = hold(&definition, &home, None, RootfsUser::Lease, &mut state).unwrap();
+        let lease = RootfsLease::begin(&paths).unwrap();
+        let path = hold(&definition, &paths, None, RootfsUser::Lease, &mut state).unwrap();
         assert_eq!(state.mounts, 0);
-        hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
+        hold(&definition, &paths, None, RootfsUser::Mount, &mut state).unwrap();
 
         // The user's mount ends first, then the lease, as if its process was killed.
-        assert!(release(&home, RootfsUser::Mount, false, &mut state).unwrap());
+        assert!(release(&paths, RootfsUser::Mount, false, &mut state).unwrap());
         assert!(path.join("file").exists());
         drop(lease);
-        assert!(!release(&home, RootfsUser::Lease, false, &mut state).unwrap());
+        assert!(!release(&paths, RootfsUser::Lease, false, &mut state).unwrap());
         assert!(!path.join("file").exists());
     }
 
     #[test]
     fn what_is_in_use_is_unmounted_by_force_only() {
         let dir = tempfile::tempdir().unwrap();
-        let (definition, home) = container(dir.path());
+        let (definition, paths) = container(dir.path());
         let mut state = ContainerState::default();
-        let path = hold(&definition, &home, None, RootfsUser::Mount, &mut state).unwrap();
+        let path = hold(&definition, &paths, None, RootfsUser::Mount, &mut state).unwrap();
         let open = File::open(path.join("file")).unwrap();
 
-        let refused = release(&home, RootfsUser::Mount, false, &mut state).unwrap_err();
+        let refused = release(&paths, RootfsUser::Mount, false, &mut state).unwrap_err();
 
         assert!(
             matches!(&refused, Error::Busy { path: busy } if *busy == path),
             "{refused}"
         );
         assert_eq!(state.mounts, 1);
-        assert!(release(&home, RootfsUser::Mount, true, &mut state).unwrap());
+        assert!(release(&paths, RootfsUser::Mount, true, &mut state).unwrap());
         assert!(!is_mount_point(&path).unwrap());
         drop(open);
     }
@@ -361,25 +364,32 @@ mod tests {
     #[test]
     fn there_is_one_overlay_for_the_vm_and_the_host() {
         let dir = tempfile::tempdir().unwrap();
-        let (definition, home) = container(dir.path());
+        let (definition, paths) = container(dir.path());
         let mut state = ContainerState::default();
         let vm = dir.path().join("vm");
         fs::create_dir(&vm).unwrap();
-        let root = Root::of(&definition.rootfs, &home).unwrap();
+        let root = Root::of(&definition.rootfs, &paths).unwrap();
         root.mounts[0].attach(&vm).unwrap();
 
-        let path = hold(&definition, &home, Some(&vm), RootfsUser::Mount, &mut state).unwrap();
+        let path = hold(
+            &definition,
+            &paths,
+            Some(&vm),
+            RootfsUser::Mount,
+            &mut state,
+        )
+        .unwrap();
         let device = |path: &Path| fs::metadata(path).unwrap().dev();
         assert_eq!(device(&path), device(&vm));
         // The other way round, if it is started again meanwhile.
         unmount_below(&vm).unwrap();
-        let root = Root::of(&definition.rootfs, &home).unwrap();
+        let root = Root::of(&definition.rootfs, &paths).unwrap();
         assert_eq!(root.mounts[0].kind, "bind");
         root.mounts[0].attach(&vm).unwrap();
         assert_eq!(device(&path), device(&vm));
 
         unmount_below(&vm).unwrap();
-        release(&home, RootfsUser::Mount, true, &mut state).unwrap();
+        release(&paths, RootfsUser::Mount, true, &mut state).unwrap();
         assert_eq!(
             (mounts_below(dir.path()).unwrap().len(), state.mounts),
             (0, 0)

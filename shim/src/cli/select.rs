@@ -159,7 +159,7 @@ impl Containers {
             let (pod, name) = context.container(wanted)?;
             match pods
                 .iter_mut()
-                .find(|(there, _)| there.home() == pod.home())
+                .find(|(there, _)| there.paths() == pod.paths())
             {
                 Some((_, names)) if names.contains(&name) => {}
                 Some((_, names)) => names.push(name),

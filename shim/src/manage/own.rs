@@ -43,9 +43,9 @@ pub(crate) fn run(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
             return Err(error);
         }
     };
-    let address = engine.owner_address(owner.home());
+    let address = engine.owner_address(owner.paths());
     logger::to_file(
-        &owner.home().path().join("owner.log"),
+        &owner.paths().path().join("owner.log"),
         engine.config().debug,
     );
     descriptors::allow_all();
@@ -85,15 +85,15 @@ fn remove_if_spent(engine: &Engine, namespace: &str, pod: &str) -> Result<()> {
 type Listeners = [UnixListener; 2];
 
 fn claim(engine: &Engine, namespace: &str, pod: &str) -> Result<(Arc<Owner>, Listeners)> {
-    let home = DataPaths::new(&engine.config().data_root, namespace, pod)?;
-    let address = engine.owner_address(&home);
+    let paths = DataPaths::new(&engine.config().data_root, namespace, pod)?;
+    let address = engine.owner_address(&paths);
     let listen = || {
         Ok::<_, Error>([
             server::listen(&address)?,
             server::listen(&wire::attach::address_of(&address))?,
         ])
     };
-    Owner::claim(engine, &home, &address, listen)
+    Owner::claim(engine, &paths, &address, listen)
 }
 
 async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result<()> {

@@ -84,6 +84,6 @@ impl PodHandle {
 
     fn artifacts(&self, container: &str) -> Result<std::path::PathBuf> {
         self.view()?.container(container)?;
-        Ok(self.home.container(container)?.artifacts())
+        Ok(self.paths.container(container)?.artifacts())
     }
 }

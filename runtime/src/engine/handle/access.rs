@@ -58,8 +58,8 @@ impl PodHandle {
                 return Ok(owner);
             }
             let engine = self.engine.clone();
-            let home = self.home.clone();
-            on_thread("starting an owner", move || start_owner(&engine, &home)).await??;
+            let paths = self.paths.clone();
+            on_thread("starting an owner", move || start_owner(&engine, &paths)).await??;
         }
         Err(self.owner_keeps_exiting())
     }
@@ -101,9 +101,15 @@ impl PodHandle {
     ///
     /// # Errors
     /// [`OwnerError::NoAnswer`] if it does not end.
+<<<<<<< HEAD
     pub(in crate::engine) async fn owner_ended(&self) -> Result<()> {
-        let home = self.home.clone();
-        let wait = move || crate::state_dir::lock::wait_for_owner(&home);
+        let paths = self.paths.clone();
+        let wait = move || crate::state_dir::lock::wait_for_owner(&paths);
+=======
+    pub async fn owner_ended(&self) -> Result<()> {
+        let paths = self.paths.clone();
+        let wait = move || crate::state_dir::lock::wait_for_owner(&paths);
+>>>>>>> baf6ab5 (Call paths paths)
         let mut waiting = pin!(on_thread("waiting for an owner", wait));
         let end = Instant::now() + LEAVING;
         while Instant::now() < end {
@@ -112,7 +118,7 @@ impl PodHandle {
             }
             // On a busy machine the lock may have passed to another owner meanwhile, which is
             // not ending.
-            let address = self.engine.owner_address(&self.home);
+            let address = self.engine.owner_address(&self.paths);
             if OwnerClient::connect(&address).await.is_some() {
                 return Ok(());
             }
@@ -131,8 +137,13 @@ impl PodHandle {
     ///
     /// # Errors
     /// Those of [`PodHandle::owner`] or [`PodHandle::ensure_owner`].
+<<<<<<< HEAD
     pub(in crate::engine) async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
-        let address = attach::address_of(&self.engine.owner_address(&self.home));
+        let address = attach::address_of(&self.engine.owner_address(&self.paths));
+=======
+    pub async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
+        let address = attach::address_of(&self.engine.owner_address(&self.paths));
+>>>>>>> baf6ab5 (Call paths paths)
         for _ in 0..TRIES {
             if start {
                 self.ensure_owner().await?;
@@ -152,10 +163,10 @@ impl PodHandle {
 
     /// The current way to change the pod.
     pub(in crate::engine) async fn access(&self) -> Result<Access> {
-        let address = self.engine.owner_address(&self.home);
+        let address = self.engine.owner_address(&self.paths);
         for _ in 0..TRIES {
             let held = self.locked().await?;
-            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
+            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.paths)?.is_none() {
                 return Ok(Access::Files(held));
             }
             drop(held);
@@ -172,14 +183,14 @@ impl PodHandle {
     /// Takes the pod's lock, for changes of files. Other holders only work on files, so a
     /// holder that keeps the lock for long was stopped.
     pub(in crate::engine) async fn locked(&self) -> Result<PodLock> {
-        let home = self.home.clone();
-        let take = move || PodLock::exclusive(&home);
+        let paths = self.paths.clone();
+        let take = move || PodLock::exclusive(&paths);
         let mut waiting = pin!(on_thread("waiting for a lock", take));
         loop {
             if let Ok(locked) = tokio::time::timeout(STOPPED, &mut waiting).await {
-                return locked?.map_err(|e| records::explain(&self.home, e));
+                return locked?.map_err(|e| records::explain(&self.paths, e));
             }
-            if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.home)? {
+            if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.paths)? {
                 let pod = self.name().to_owned();
                 return Err(OwnerError::Stopped { pod, pid }.into());
             }
@@ -204,9 +215,9 @@ mod tests {
         let engine = Engine::below(dir.path());
         let pod = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
         // The lock passes from holder to holder while the waiter does not run.
-        let lock = File::create(pod.home().owner()).unwrap();
+        let lock = File::create(pod.paths().owner()).unwrap();
         lock.lock_exclusive().unwrap();
-        let address = engine.owner_address(pod.home());
+        let address = engine.owner_address(pod.paths());
         std::fs::create_dir_all(address.parent().unwrap()).unwrap();
         let _next = UnixListener::bind(&address).unwrap();
 

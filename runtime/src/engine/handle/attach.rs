@@ -197,7 +197,7 @@ impl PodHandle {
             let stream = self.attachment(false).await?;
             stream.ok_or_else(|| not_running(container, "run a process in"))
         };
-        let address = self.engine.owner_address(&self.home);
+        let address = self.engine.owner_address(&self.paths);
         exec(connect, &address, container, request, streams).await
     }
 

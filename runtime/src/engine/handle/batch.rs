@@ -48,7 +48,7 @@ impl PodHandle {
             Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => {
                 let mut view =
-                    crate::engine::records::view::PodView::read_locked(&self.home, &held)?;
+                    crate::engine::records::view::PodView::read_locked(&self.paths, &held)?;
                 let changed = view.lost_containers();
                 view.record_losses(&held)?;
                 let chosen = view.chosen(containers)?.into_iter();

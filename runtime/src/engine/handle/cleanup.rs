@@ -22,16 +22,16 @@ impl PodHandle {
             Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
-        let mut view = PodView::read_locked(&self.home, &held)?;
+        let mut view = PodView::read_locked(&self.paths, &held)?;
         view.record_losses(&held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
             let cleaned =
-                may_clean(&name, &files.state).and_then(|()| clean(&self.home.container(&name)?));
+                may_clean(&name, &files.state).and_then(|()| clean(&self.paths.container(&name)?));
             if cleaned.is_ok() {
                 let event = Event::container(&view.definition, &files.definition, "cleanup");
-                self.home.journal().append_or_warn(event);
+                self.paths.journal().append_or_warn(event);
             }
             outcome.add(&name, cleaned);
         }

@@ -35,25 +35,25 @@ use crate::state_dir::lock::PodLock;
 #[derive(Debug, Clone)]
 pub struct PodHandle {
     pub(super) engine: Engine,
-    pub(super) home: DataPaths,
+    pub(super) paths: DataPaths,
 }
 
 impl PodHandle {
-    pub(crate) fn new(engine: &Engine, home: DataPaths) -> Self {
+    pub(crate) fn new(engine: &Engine, paths: DataPaths) -> Self {
         Self {
             engine: engine.clone(),
-            home,
+            paths,
         }
     }
 
     /// The pod's name.
     pub fn name(&self) -> &str {
-        self.home.name()
+        self.paths.name()
     }
 
     /// The paths of its files.
-    pub fn home(&self) -> &DataPaths {
-        &self.home
+    pub fn paths(&self) -> &DataPaths {
+        &self.paths
     }
 
     /// Reads the pod's current state. Never waits for its VM. If its owner has died, records
@@ -62,7 +62,7 @@ impl PodHandle {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn view(&self) -> Result<PodView> {
-        PodView::read_and_record(&self.home)
+        PodView::read_and_record(&self.paths)
     }
 
     /// Creates a container in the pod.
@@ -76,8 +76,8 @@ impl PodHandle {
             let held = self.locked().await?;
             // No other lock is taken under this one.
             let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
-            add_container(&self.home, definition, &held)?;
-            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.home)?.is_none() {
+            add_container(&self.paths, definition, &held)?;
+            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.paths)?.is_none() {
                 // An owner that starts later finds it.
                 return Ok(());
             }
@@ -146,7 +146,7 @@ impl PodHandle {
             Err(held) => held,
         };
         // Nothing runs. Restart policies must not start a container again.
-        let mut view = PodView::read_locked(&self.home, &held)?;
+        let mut view = PodView::read_locked(&self.paths, &held)?;
         view.record_losses(&held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
@@ -154,7 +154,7 @@ impl PodHandle {
             let mut state = files.state.clone();
             if !state.stopped_by_user && state.exit_code.is_some() {
                 state.stopped_by_user = true;
-                records::write_container(&self.home.container(&name)?, &state, &held)?;
+                records::write_container(&self.paths.container(&name)?, &state, &held)?;
             }
             outcome.ignored.push(name);
         }
@@ -225,7 +225,7 @@ impl PodHandle {
         asked: &[String],
         held: &PodLock,
     ) -> Result<Outcome> {
-        let view = PodView::read_locked(&self.home, held)?;
+        let view = PodView::read_locked(&self.paths, held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(asked)? {
             let status = view.container(&name)?.state.status;

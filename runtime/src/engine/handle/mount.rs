@@ -55,7 +55,7 @@ impl PodHandle {
     pub async fn lease_rootfs(&self, container: &str) -> Result<LeasedRootfs> {
         // This check comes first: the lock's file must not be made for an unknown container.
         self.view()?.container(container)?;
-        let lease = RootfsLease::begin(&self.home.container(container)?)?;
+        let lease = RootfsLease::begin(&self.paths.container(container)?)?;
         Ok(LeasedRootfs {
             path: self.hold(container, RootfsUser::Lease).await?,
             container: container.to_owned(),
@@ -100,8 +100,8 @@ impl PodHandle {
         };
         self.with_files(container, &held, |view, state| {
             let files = view.container(container)?;
-            let home = self.home.container(container)?;
-            rootfs::hold(&files.definition, &home, None, user, state)
+            let paths = self.paths.container(container)?;
+            rootfs::hold(&files.definition, &paths, None, user, state)
         })
     }
 
@@ -120,7 +120,7 @@ impl PodHandle {
             Err(held) => held,
         };
         let used = self.with_files(container, &held, |_, state| {
-            rootfs::release(&self.home.container(container)?, user, force, state)
+            rootfs::release(&self.paths.container(container)?, user, force, state)
         })?;
         not_mounted(container, used || user == RootfsUser::Lease)
     }
@@ -132,13 +132,13 @@ impl PodHandle {
         held: &PodLock,
         change: impl FnOnce(&PodView, &mut crate::engine::records::record::ContainerState) -> Result<T>,
     ) -> Result<T> {
-        let mut view = PodView::read_locked(&self.home, held)?;
+        let mut view = PodView::read_locked(&self.paths, held)?;
         view.record_losses(held)?;
         let before = &view.container(container)?.state;
         let mut state = before.clone();
         let result = change(&view, &mut state)?;
         if state != *before {
-            records::write_container(&self.home.container(container)?, &state, held)?;
+            records::write_container(&self.paths.container(container)?, &state, held)?;
         }
         Ok(result)
     }

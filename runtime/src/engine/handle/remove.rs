@@ -48,7 +48,7 @@ impl PodHandle {
             Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
-        let view = PodView::read_locked(&self.home, &held)?;
+        let view = PodView::read_locked(&self.paths, &held)?;
         let graph = view.graph()?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
@@ -64,7 +64,7 @@ impl PodHandle {
                     state: format!("needed by {dependent}"),
                 }),
                 (None, Err(e)) if !force => Err(e),
-                (None, _) => remove::container(&self.home, &name, &held),
+                (None, _) => remove::container(&self.paths, &name, &held),
             };
             outcome.add(&name, result);
         }
@@ -84,9 +84,9 @@ impl PodHandle {
             check_empty(self.name(), self.view()?.containers.len())?;
         }
         if force {
-            let there = fs::symlink_metadata(self.home.path());
+            let there = fs::symlink_metadata(self.paths.path());
             if there.is_ok_and(|data| !data.is_dir()) {
-                return staging::remove(self.home.path(), self.home.staging_dir());
+                return staging::remove(self.paths.path(), self.paths.staging_dir());
             }
             self.mend_locks()?;
         }
@@ -95,7 +95,7 @@ impl PodHandle {
             match self.access().await {
                 Ok(Access::Files(held)) => {
                     if !force {
-                        let containers = records::names_in(&self.home.containers())?;
+                        let containers = records::names_in(&self.paths.containers())?;
                         check_empty(self.name(), containers.len())?;
                     }
                     let removed = self.remove_files(&held);
@@ -156,8 +156,8 @@ impl PodHandle {
 
     /// A pod without its lock files could not be removed.
     fn mend_locks(&self) -> Result<()> {
-        lock::clear(&self.home)?;
-        match lock::create(&self.home) {
+        lock::clear(&self.paths)?;
+        match lock::create(&self.paths) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Err(Error::not_found("pod", self.name()))
             }
@@ -168,20 +168,20 @@ impl PodHandle {
     fn remove_files(&self, held: &PodLock) -> Result<()> {
         // Intent: from here on the pod accepts no new container, and another removal continues
         // this one.
-        let mut view = PodView::read_locked(&self.home, held);
+        let mut view = PodView::read_locked(&self.paths, held);
         if let Ok(view) = &mut view {
             view.state.removing = true;
             view.state.infra = None;
-            records::write_pod(&self.home, &view.state, held)?;
+            records::write_pod(&self.paths, &view.state, held)?;
         }
         self.reap_vm()?;
         self.remove_sockets()?;
-        remove::pod(&self.home, held)
+        remove::pod(&self.paths, held)
     }
 
     /// Removes the sockets of a killed owner; nothing else removes them.
     fn remove_sockets(&self) -> Result<()> {
-        let address = self.engine.owner_address(&self.home);
+        let address = self.engine.owner_address(&self.paths);
         for path in [attach::address_of(&address), address] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -196,8 +196,8 @@ impl PodHandle {
     /// Removes what a killed owner left of its VM. A living pod of the same name belongs to
     /// another manager, since this pod has no owner.
     fn reap_vm(&self) -> Result<()> {
-        let (root, namespace) = (&self.engine.config.root, self.home.namespace());
-        match crate::pod::recovery::reap(root, namespace, self.home.name(), false) {
+        let (root, namespace) = (&self.engine.config.root, self.paths.namespace());
+        match crate::pod::recovery::reap(root, namespace, self.paths.name(), false) {
             Ok(_) | Err(Error::WrongState { .. }) => Ok(()),
             Err(e) => Err(e),
         }
@@ -205,7 +205,7 @@ impl PodHandle {
 
     /// Kills the owner. Returns whether there was one.
     fn kill_owner(&self) -> Result<bool> {
-        let Some(mut owner) = lock::OwnerLock::holder_unlocked(&self.home)? else {
+        let Some(mut owner) = lock::OwnerLock::holder_unlocked(&self.paths)? else {
             return Ok(false);
         };
         if owner.pid == 0 {
@@ -219,7 +219,7 @@ impl PodHandle {
     /// The process that listens on the owner's socket.
     fn listener(&self, owner: lock::OwnerProcess) -> Result<lock::OwnerProcess> {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-        let address = self.engine.owner_address(&self.home);
+        let address = self.engine.owner_address(&self.paths);
         let Ok(stream) = std::os::unix::net::UnixStream::connect(&address) else {
             return Ok(owner);
         };

@@ -14,7 +14,7 @@ pub const OWN: &str = "own";
 
 /// Starts `rust-kata own` for a pod, in a session of its own. It inherits only one pipe, on
 /// which it reports that it serves or why it does not.
-pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Result<()> {
+pub(in crate::engine) fn start_owner(engine: &Engine, paths: &DataPaths) -> Result<()> {
     let program = engine.config.owner_program()?;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).on("make", "a pipe")?;
     let mut command = Command::new(&program);
@@ -22,7 +22,7 @@ pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Resul
         command.arg("--config").arg(file);
     }
     command
-        .args([OWN, home.namespace(), home.name()])
+        .args([OWN, paths.namespace(), paths.name()])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::from(writer))
@@ -54,7 +54,7 @@ pub(in crate::engine) fn start_owner(engine: &Engine, home: &DataPaths) -> Resul
     }
     Err(match said.trim() {
         "" => OwnerError::Exited {
-            pod: home.name().to_owned(),
+            pod: paths.name().to_owned(),
             status,
         }
         .into(),

@@ -24,14 +24,14 @@ impl PodHandle {
             Ok(_) => return Ok(()),
             Err(held) => held,
         };
-        let view = PodView::read_locked(&self.home, &held)?;
+        let view = PodView::read_locked(&self.paths, &held)?;
         let files = view.container(container)?;
         let mut state = files.state.clone();
         put_over(state.limits.get_or_insert_default(), resources);
-        let home = self.home.container(container)?;
-        records::write_container(&home, &state, &held)?;
+        let paths = self.paths.container(container)?;
+        records::write_container(&paths, &state, &held)?;
         let event = Event::container(&view.definition, &files.definition, "update");
-        self.home.journal().append_or_warn(event);
+        self.paths.journal().append_or_warn(event);
         Ok(())
     }
 }

@@ -15,22 +15,22 @@ impl Engine {
     pub(in crate::engine) fn definitions(&self) -> Result<Definitions> {
         let (mut found, mut bad) = (Vec::new(), Vec::new());
         for pod in self.pod_names(None)? {
-            let containers = pod.home().containers();
+            let containers = pod.paths().containers();
             let names = records::names_in(&containers)?;
             if names.is_empty() {
                 continue;
             }
-            let held = match records::hold(pod.home()) {
+            let held = match records::hold(pod.paths()) {
                 Ok(held) => held,
                 // The pod was removed meanwhile.
-                Err(_) if !pod.home().path().exists() => continue,
+                Err(_) if !pod.paths().path().exists() => continue,
                 Err(e) => {
                     bad.push(e);
                     continue;
                 }
             };
             for name in names {
-                match records::read_definition(pod.home(), &held, &name) {
+                match records::read_definition(pod.paths(), &held, &name) {
                     Ok(definition) => found.push((pod.clone(), definition)),
                     // The container was removed meanwhile.
                     Err(_) if !containers.join(&name).exists() => {}

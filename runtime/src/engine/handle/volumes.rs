@@ -43,9 +43,9 @@ impl Engine {
             }));
         }
         for (pod, container) in &containers {
-            let home = pod.home().container(&container.name)?;
+            let paths = pod.paths().container(&container.name)?;
             for used in container.volumes.iter().filter(|used| used.anonymous) {
-                let dir = VolumeDir::of_container(home.path(), &used.name)?;
+                let dir = VolumeDir::of_container(paths.path(), &used.name)?;
                 // The volume is made when its container is first built.
                 let volume = dir.read().unwrap_or_else(|_| Volume {
                     created: container.created,

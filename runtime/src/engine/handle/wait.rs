@@ -36,8 +36,8 @@ impl PodHandle {
         interval: Duration,
     ) -> Result<ContainerState> {
         self.view()?.container(name)?;
-        let home = self.home.container(name)?;
-        let dir = home.path();
+        let paths = self.paths.container(name)?;
+        let dir = paths.path();
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).on("watch", dir)?;
         let changes = WatchFlags::MOVED_TO | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF;
         inotify::add_watch(&watch, dir, changes).on("watch", dir)?;

@@ -30,17 +30,17 @@ impl Owner {
     pub(super) async fn build(&self, pod: &Arc<Pod>, container: &Arc<Tracked>) -> Result<()> {
         let definition = &container.definition;
         let name = container.name();
-        let home = self.home.container(name)?;
-        let bundle = home.bundle();
+        let paths = self.paths.container(name)?;
+        let bundle = paths.bundle();
         private::make(&bundle)?;
-        let volumes = self.volumes(container, &home).await?;
-        let root = Root::of(&definition.rootfs, &home)?;
+        let volumes = self.volumes(container, &paths).await?;
+        let root = Root::of(&definition.rootfs, &paths)?;
         let spec = self.spec(container, &root, volumes)?;
         if spec.hooks().is_some() {
             write_config(&bundle, &spec)?;
         }
 
-        let log = LogWriter::open(&home.log(), definition.log_size_max).on("open", home.log())?;
+        let log = LogWriter::open(&paths.log(), definition.log_size_max).on("open", paths.log())?;
         let stdin = definition.stdin_open;
         let (mut io, streams) = ProcessStreams::new(definition.terminal(), stdin, Some(log));
         io.descriptors = std::mem::take(&mut *lock(&container.passed_fds));
@@ -100,15 +100,15 @@ impl Owner {
     }
 
     /// The mounts of its volumes. New volumes are filled.
-    async fn volumes(&self, container: &Tracked, home: &ContainerPaths) -> Result<Vec<Mount>> {
+    async fn volumes(&self, container: &Tracked, paths: &ContainerPaths) -> Result<Vec<Mount>> {
         let volumes = self.engine.volumes();
-        let (definition, home) = (container.definition.clone(), home.clone());
+        let (definition, paths) = (container.definition.clone(), paths.clone());
         let state = container.now();
         let owner = match &definition.user {
             None => (0, 0),
-            Some(user) => users::look_up(&root_layers(&self.home, &definition)?, user)?.ids(),
+            Some(user) => users::look_up(&root_layers(&self.paths, &definition)?, user)?.ids(),
         };
-        let mount = move || volume::mounts(&volumes, &definition, &home, &state, owner);
+        let mount = move || volume::mounts(&volumes, &definition, &paths, &state, owner);
         on_thread("filling volumes", mount).await?
     }
 
@@ -133,7 +133,7 @@ impl Owner {
         mounts.sort_by_key(|mount| mount.destination().components().count());
         spec.set_mounts(Some(mounts));
         if let Some(user) = &definition.user {
-            let found = users::look_up(&root_layers(&self.home, definition)?, user)?;
+            let found = users::look_up(&root_layers(&self.paths, definition)?, user)?;
             if let Some(process) = spec.process_mut() {
                 users::apply(process, &found);
             }
@@ -181,13 +181,13 @@ fn write_config(bundle: &Path, spec: &Spec) -> Result<()> {
 
 /// The directories of a container's root file system, uppermost first.
 pub(super) fn root_layers(
-    home: &DataPaths,
+    paths: &DataPaths,
     definition: &ContainerDefinition,
 ) -> Result<Vec<PathBuf>> {
     match &definition.rootfs {
         Rootfs::Directory(path) => Ok(vec![path.clone()]),
         Rootfs::Image { layers, .. } => {
-            let mut stack = vec![home.container(&definition.name)?.upper()];
+            let mut stack = vec![paths.container(&definition.name)?.upper()];
             stack.extend(layers.iter().rev().cloned());
             Ok(stack)
         }

@@ -25,7 +25,7 @@ impl Owner {
                     let stopped = self.stop_locked(&name, Some(0)).await?;
                     stopped.errors.into_values().next().map_or(Ok(()), Err)?;
                 }
-                clean(&self.home().container(container.name())?)
+                clean(&self.paths().container(container.name())?)
             };
             let cleaned = cleaned.await;
             if cleaned.is_ok() {

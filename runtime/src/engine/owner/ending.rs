@@ -236,7 +236,7 @@ impl Owner {
     pub(super) async fn end_vm(&self, reason: &str) {
         let pod = lock(&self.vm).take();
         if let Some(pod) = pod {
-            ::log::info!("Pod {}: the VM ends: {reason}", self.home.name());
+            ::log::info!("Pod {}: the VM ends: {reason}", self.paths.name());
             // Checked before the shutdown is requested: the VM may have ended by itself.
             let lost = pod.guest.lost();
             if let Err(e) = pod.shutdown().await {
@@ -271,7 +271,7 @@ impl Owner {
         let changed = self.change_pod(|state| state.problem = Some(reason.clone()));
         changed.unwrap_or_else(|e| ::log::error!("{e}"));
         let died = journal::Event::pod(&self.definition, "died");
-        self.home
+        self.paths
             .journal()
             .append_or_warn(died.with("reason", reason));
     }
@@ -287,7 +287,7 @@ impl Owner {
             hooks,
             &self.definition.id,
             status,
-            self.home.path(),
+            self.paths.path(),
             labels,
         )
         .await

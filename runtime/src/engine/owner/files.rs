@@ -16,12 +16,12 @@ impl Owner {
         // The container must not be built or removed at the same time.
         let _op = self.op.lock().await;
         let container = self.tracked(name)?;
-        let home = self.home.container(name)?;
+        let paths = self.paths.container(name)?;
         let live = container.now().status.is_live();
         let live = self.live().filter(|_| live).map(|pod| pod.rootfs(name));
         let mut path = Ok(PathBuf::new());
         self.change(&container, |state| {
-            path = rootfs::hold(&container.definition, &home, live.as_deref(), user, state);
+            path = rootfs::hold(&container.definition, &paths, live.as_deref(), user, state);
         })?;
         path
     }
@@ -33,10 +33,10 @@ impl Owner {
     pub async fn unmount(&self, name: &str, user: RootfsUser, force: bool) -> Result<()> {
         let _op = self.op.lock().await;
         let container = self.tracked(name)?;
-        let home = self.home.container(name)?;
+        let paths = self.paths.container(name)?;
         let mut used = Ok(false);
         self.change(&container, |state| {
-            used = rootfs::release(&home, user, force, state);
+            used = rootfs::release(&paths, user, force, state);
         })?;
         not_mounted(name, used? || user == RootfsUser::Lease)
     }

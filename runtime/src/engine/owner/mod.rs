@@ -48,7 +48,7 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub struct Owner {
     engine: Engine,
-    home: DataPaths,
+    paths: DataPaths,
     definition: PodDefinition,
     state: Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Tracked>>>,
@@ -115,23 +115,23 @@ impl Owner {
     /// `listen`.
     pub fn claim<L, E: From<Error>>(
         engine: &Engine,
-        home: &DataPaths,
+        paths: &DataPaths,
         address: &Path,
         listen: impl FnOnce() -> Result<L, E>,
     ) -> Result<(Arc<Self>, L), E> {
-        let held = PodLock::exclusive(home)?;
-        let mut view = PodView::read_locked(home, &held)?;
+        let held = PodLock::exclusive(paths)?;
+        let mut view = PodView::read_locked(paths, &held)?;
         if view.owner.is_some() {
             return Err(Error::AlreadyExists {
                 what: "owner of pod",
-                id: home.name().to_owned(),
+                id: paths.name().to_owned(),
             }
             .into());
         }
         if view.state.removing {
             return Err(Error::WrongState {
                 what: "pod",
-                id: home.name().to_owned(),
+                id: paths.name().to_owned(),
                 operation: "start",
                 state: record::REMOVING.into(),
             }
@@ -149,8 +149,8 @@ impl Owner {
         let mut state = view.state.clone();
         state.boot = records::boot_id()?;
         state.problem = None;
-        records::write_pod(home, &state, &held)?;
-        let lock = OwnerLock::take_locked(home, &owner, &held)?;
+        records::write_pod(paths, &state, &held)?;
+        let lock = OwnerLock::take_locked(paths, &owner, &held)?;
         let mut containers = BTreeMap::new();
         for (name, files) in view.containers {
             match files {
@@ -163,7 +163,7 @@ impl Owner {
         }
         let owner = Arc::new(Self {
             engine: engine.clone(),
-            home: home.clone(),
+            paths: paths.clone(),
             definition: view.definition,
             state: Mutex::new(state),
             containers: Mutex::new(containers),
@@ -179,8 +179,8 @@ impl Owner {
     }
 
     /// Where the pod is.
-    pub fn home(&self) -> &DataPaths {
-        &self.home
+    pub fn paths(&self) -> &DataPaths {
+        &self.paths
     }
 
     /// Resolves when no VM was requested for `limit`. From then on none is started.
@@ -228,7 +228,7 @@ impl Owner {
     pub(crate) fn live_or(&self, operation: &'static str) -> Result<Arc<Pod>> {
         self.live().ok_or_else(|| Error::WrongState {
             what: "pod",
-            id: self.home.name().to_owned(),
+            id: self.paths.name().to_owned(),
             operation,
             state: "without a running VM".into(),
         })
@@ -252,16 +252,22 @@ impl Owner {
     pub(crate) fn change<T>(
         &self,
         container: &Tracked,
+<<<<<<< HEAD
         change: impl FnOnce(&mut ContainerState) -> T,
     ) -> Result<T> {
-        let held = PodLock::exclusive(&self.home)?;
+        let held = PodLock::exclusive(&self.paths)?;
+=======
+        change: impl FnOnce(&mut ContainerState),
+    ) -> Result<()> {
+        let held = PodLock::exclusive(&self.paths)?;
+>>>>>>> baf6ab5 (Call paths paths)
         let mut state = container.now();
         let changed = change(&mut state);
         if state == *container.state.borrow() {
             return Ok(changed);
         }
-        let home = self.home.container(container.name())?;
-        let written = records::write_container(&home, &state, &held);
+        let paths = self.paths.container(container.name())?;
+        let written = records::write_container(&paths, &state, &held);
         container.state.send_replace(state);
         written.map(|()| changed)
     }
@@ -281,7 +287,7 @@ impl Owner {
     /// Appends an event of the pod to the journal.
     pub(crate) fn append_event(&self, action: &str) {
         let event = Event::pod(&self.definition, action);
-        self.home.journal().append_or_warn(event);
+        self.paths.journal().append_or_warn(event);
     }
 
     /// Appends an event of a container to the journal.
@@ -291,7 +297,7 @@ impl Owner {
         event: impl FnOnce(Event) -> Event,
     ) {
         let about = Event::container(&self.definition, &container.definition, "");
-        self.home.journal().append_or_warn(event(about));
+        self.paths.journal().append_or_warn(event(about));
     }
 
     /// Appends the start of a container to the journal, once for each start.
@@ -325,10 +331,10 @@ impl Owner {
 
     /// Changes the pod's state, on disk first.
     pub(crate) fn change_pod(&self, change: impl FnOnce(&mut PodState)) -> Result<()> {
-        let held = PodLock::exclusive(&self.home)?;
+        let held = PodLock::exclusive(&self.paths)?;
         let mut state = lock(&self.state).clone();
         change(&mut state);
-        records::write_pod(&self.home, &state, &held)?;
+        records::write_pod(&self.paths, &state, &held)?;
         *lock(&self.state) = state;
         Ok(())
     }

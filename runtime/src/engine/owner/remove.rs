@@ -17,7 +17,7 @@ impl Owner {
     /// # Errors
     /// [`Error::NotFound`]; errors of its files.
     pub fn adopt(&self, name: &str) -> Result<()> {
-        let view = PodView::read(&self.home)?;
+        let view = PodView::read(&self.paths)?;
         let files = view.container(name)?;
         let mut containers = lock(&self.containers);
         containers
@@ -56,8 +56,8 @@ impl Owner {
             .cloned()
             .partition(|name| force && self.is_unread(name));
         for name in &unread {
-            let held = PodLock::exclusive(&self.home)?;
-            outcome.add(name, remove::container(&self.home, name, &held));
+            let held = PodLock::exclusive(&self.paths)?;
+            outcome.add(name, remove::container(&self.paths, name, &held));
         }
         let chosen = match (names.is_empty(), unread.is_empty()) {
             (true, false) => Vec::new(),
@@ -88,8 +88,9 @@ impl Owner {
     /// Whether the container is in the pod's directory and could not be read when this process
     /// became the pod's owner.
     fn is_unread(&self, name: &str) -> bool {
-        let home = self.home.container(name);
-        self.tracked(name).is_err() && home.is_ok_and(|home| home.path().symlink_metadata().is_ok())
+        let paths = self.paths.container(name);
+        self.tracked(name).is_err()
+            && paths.is_ok_and(|paths| paths.path().symlink_metadata().is_ok())
     }
 
     async fn remove_one(
@@ -121,8 +122,8 @@ impl Owner {
     }
 
     fn forget(&self, container: &Arc<Tracked>) -> Result<()> {
-        let held = PodLock::exclusive(&self.home)?;
-        remove::container(&self.home, container.name(), &held)?;
+        let held = PodLock::exclusive(&self.paths)?;
+        remove::container(&self.paths, container.name(), &held)?;
         lock(&self.containers).remove(container.name());
         // Wakes waiting calls, which see that it is gone.
         container.state.send_modify(|_| {});

@@ -182,7 +182,7 @@ impl Owner {
     pub async fn stop_empty_pod(self: &Arc<Self>) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let count = lock(&self.containers).len();
-        remove::check_empty(self.home.name(), count)?;
+        remove::check_empty(self.paths.name(), count)?;
         self.end("the pod is removed").await;
         Ok(Outcome::default())
     }

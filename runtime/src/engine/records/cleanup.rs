@@ -28,9 +28,9 @@ pub(crate) fn may_clean(name: &str, state: &ContainerState) -> Result<()> {
 }
 
 /// Unmounts everything below, and removes the bundle of the last start.
-pub(crate) fn clean(home: &ContainerPaths) -> Result<()> {
-    unmount_below(home.path())?;
-    let bundle = home.bundle();
+pub(crate) fn clean(paths: &ContainerPaths) -> Result<()> {
+    unmount_below(paths.path())?;
+    let bundle = paths.bundle();
     match std::fs::remove_dir_all(&bundle) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).on("remove", &bundle),
         _ => Ok(()),

@@ -54,15 +54,15 @@ pub struct PodFiles {
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub(crate) fn hold(home: &DataPaths) -> Result<Dir> {
-    Dir::open(home.path().to_owned()).map_err(|e| explain(home, e))
+pub(crate) fn hold(paths: &DataPaths) -> Result<Dir> {
+    Dir::open(paths.path().to_owned()).map_err(|e| explain(paths, e))
 }
 
 /// Reads all files of a pod.
-pub(crate) fn read_pod(home: &DataPaths, held: &Dir) -> Result<PodFiles> {
+pub(crate) fn read_pod(paths: &DataPaths, held: &Dir) -> Result<PodFiles> {
     let mut containers = BTreeMap::new();
-    for name in held.names("containers").map_err(|e| explain(home, e))? {
-        let files = read_container(home, held, &name);
+    for name in held.names("containers").map_err(|e| explain(paths, e))? {
+        let files = read_container(paths, held, &name);
         if files.is_err() && held.stat(&format!("containers/{name}"))?.is_none() {
             // The container was removed meanwhile.
             continue;
@@ -70,24 +70,26 @@ pub(crate) fn read_pod(home: &DataPaths, held: &Dir) -> Result<PodFiles> {
         containers.insert(name, files);
     }
     Ok(PodFiles {
-        definition: read_pod_definition(home, held),
-        state: read(held, "state.json", || cure(home)),
+        definition: read_pod_definition(paths, held),
+        state: read(held, "state.json", || cure(paths)),
         containers,
     })
 }
 
 /// Reads the pod's own files, without its containers.
-pub(super) fn read_own(home: &DataPaths) -> Result<(PodDefinition, PodState)> {
-    let held = hold(home)?;
+pub(super) fn read_own(paths: &DataPaths) -> Result<(PodDefinition, PodState)> {
+    let held = hold(paths)?;
     Ok((
-        read_pod_definition(home, &held)?,
-        read(&held, "state.json", || cure(home))?,
+        read_pod_definition(paths, &held)?,
+        read(&held, "state.json", || cure(paths))?,
     ))
 }
 
-fn read_pod_definition(home: &DataPaths, held: &Dir) -> Result<PodDefinition> {
-    let definition: PodDefinition = read(held, "config.json", || cure(home))?;
-    is_of(&home.config(), &definition.name, home.name(), || cure(home))?;
+fn read_pod_definition(paths: &DataPaths, held: &Dir) -> Result<PodDefinition> {
+    let definition: PodDefinition = read(held, "config.json", || cure(paths))?;
+    is_of(&paths.config(), &definition.name, paths.name(), || {
+        cure(paths)
+    })?;
     Ok(definition)
 }
 
@@ -123,22 +125,22 @@ fn container_cure(pod: &DataPaths, name: &str) -> String {
 
 /// The error for a pod that could not be read. A directory without a lock is reported as
 /// damaged, not as a pod that is gone.
-pub(super) fn explain(home: &DataPaths, error: Error) -> Error {
+pub(super) fn explain(paths: &DataPaths, error: Error) -> Error {
     let explained = match error {
-        Error::NotFound { .. } if home.path().is_dir() && !home.lock().exists() => {
-            Error::bad_file(home.lock(), "it is missing")
+        Error::NotFound { .. } if paths.path().is_dir() && !paths.lock().exists() => {
+            Error::bad_file(paths.lock(), "it is missing")
         }
         Error::Io { path, source, .. } => Error::bad_file(path, source),
         other => other,
     };
-    explained.or_cure(|| cure(home))
+    explained.or_cure(|| cure(paths))
 }
 
 /// The remedy for a pod's bad file, for its error.
-pub(super) fn cure(home: &DataPaths) -> String {
+pub(super) fn cure(paths: &DataPaths) -> String {
     format!(
         "remove the pod with `rust-kata pod rm --force {}`",
-        home.name()
+        paths.name()
     )
 }
 
@@ -160,13 +162,13 @@ fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Res
 }
 
 /// Reads a pod's definition.
-pub(crate) fn pod_definition_of(home: &DataPaths) -> Result<PodDefinition> {
-    state_dir::read(&home.config())
+pub(crate) fn pod_definition_of(paths: &DataPaths) -> Result<PodDefinition> {
+    state_dir::read(&paths.config())
 }
 
 /// Reads a container's definition.
-pub(crate) fn definition_of(home: &ContainerPaths) -> Result<ContainerDefinition> {
-    state_dir::read(&home.config())
+pub(crate) fn definition_of(paths: &ContainerPaths) -> Result<ContainerDefinition> {
+    state_dir::read(&paths.config())
 }
 
 /// Creates a pod's directory atomically.
@@ -174,13 +176,13 @@ pub(crate) fn definition_of(home: &ContainerPaths) -> Result<ContainerDefinition
 /// # Errors
 /// [`Error::AlreadyExists`] if the name is taken.
 pub(crate) fn create_pod(
-    home: &DataPaths,
+    paths: &DataPaths,
     definition: &PodDefinition,
     state: &PodState,
 ) -> Result<()> {
-    private::make(staging::parent(home.path())?)?;
-    staging::sweep(home.staging_dir());
-    staging::place(home.path(), home.staging_dir(), |dir| {
+    private::make(staging::parent(paths.path())?)?;
+    staging::sweep(paths.staging_dir());
+    staging::place(paths.path(), paths.staging_dir(), |dir| {
         let containers = dir.join("containers");
         private::make(&containers)?;
         let lock = dir.join("lock");
@@ -188,7 +190,7 @@ pub(crate) fn create_pod(
         state_dir::write_new(&dir.join("config.json"), definition)?;
         state_dir::write_new(&dir.join("state.json"), state)
     })
-    .map_err(|e| taken(e, "pod", home.name()))
+    .map_err(|e| taken(e, "pod", paths.name()))
 }
 
 /// Creates a container's directory in its pod atomically. The caller holds the pod's lock.
@@ -200,9 +202,9 @@ pub(crate) fn create_container(
     definition: &ContainerDefinition,
     _held: &PodLock,
 ) -> Result<()> {
-    let home = pod.container(&definition.name)?;
+    let paths = pod.container(&definition.name)?;
     staging::sweep(pod.path());
-    staging::place(home.path(), pod.path(), |dir| {
+    staging::place(paths.path(), pod.path(), |dir| {
         state_dir::write_new(&dir.join("config.json"), definition)?;
         state_dir::write_new(&dir.join("state.json"), &ContainerState::default())
     })
@@ -210,33 +212,33 @@ pub(crate) fn create_container(
 }
 
 /// Writes a pod's state. The caller holds its lock.
-pub(crate) fn write_pod(home: &DataPaths, state: &PodState, _held: &PodLock) -> Result<()> {
-    state_dir::write(&home.state(), state)
+pub(crate) fn write_pod(paths: &DataPaths, state: &PodState, _held: &PodLock) -> Result<()> {
+    state_dir::write(&paths.state(), state)
 }
 
 /// Writes a container's state. The caller holds its pod's lock.
 pub(crate) fn write_container(
-    home: &ContainerPaths,
+    paths: &ContainerPaths,
     state: &ContainerState,
     _held: &PodLock,
 ) -> Result<()> {
-    state_dir::write(&home.state(), state)
+    state_dir::write(&paths.state(), state)
 }
 
 /// The paths of all pods, of one namespace or of all.
-pub(crate) fn homes(data_root: &Path, namespace: Option<&str>) -> Result<Vec<DataPaths>> {
+pub(crate) fn pod_paths(data_root: &Path, namespace: Option<&str>) -> Result<Vec<DataPaths>> {
     let namespaces = match namespace {
         Some(one) => vec![one.to_owned()],
         None => names_in(&paths::pods(data_root))?,
     };
-    let mut homes = Vec::new();
+    let mut pods = Vec::new();
     for namespace in namespaces {
         for name in names_in(&paths::pods(data_root).join(&namespace))? {
             // A directory with an invalid name is not a pod.
-            homes.extend(DataPaths::new(data_root, &namespace, &name));
+            pods.extend(DataPaths::new(data_root, &namespace, &name));
         }
     }
-    Ok(homes)
+    Ok(pods)
 }
 
 /// The id of the host's present boot.
@@ -259,17 +261,17 @@ mod tests {
     use oci_spec::runtime::Spec;
 
     fn pod(root: &Path) -> DataPaths {
-        let home = DataPaths::new(root, "local", "web").unwrap();
+        let paths = DataPaths::new(root, "local", "web").unwrap();
         let definition = PodDefinition::new("local", "web");
-        create_pod(&home, &definition, &PodState::default()).unwrap();
-        home
+        create_pod(&paths, &definition, &PodState::default()).unwrap();
+        paths
     }
 
-    fn container(home: &DataPaths, name: &str) -> Result<()> {
-        let lock = PodLock::exclusive(home).unwrap();
+    fn container(paths: &DataPaths, name: &str) -> Result<()> {
+        let lock = PodLock::exclusive(paths).unwrap();
         let root = Rootfs::Directory("/".into());
         create_container(
-            home,
+            paths,
             &ContainerDefinition::new(name, root, Spec::default()),
             &lock,
         )
@@ -278,22 +280,22 @@ mod tests {
     #[test]
     fn what_was_created_is_read() {
         let root = tempfile::tempdir().unwrap();
-        let home = pod(root.path());
-        container(&home, "a").unwrap();
-        let files = read_pod(&home, &hold(&home).unwrap()).unwrap();
+        let paths = pod(root.path());
+        container(&paths, "a").unwrap();
+        let files = read_pod(&paths, &hold(&paths).unwrap()).unwrap();
         assert_eq!(files.definition.unwrap().name, "web");
         let a = files.containers["a"].as_ref().unwrap();
         assert_eq!(a.state, ContainerState::default());
-        assert_eq!(homes(root.path(), None).unwrap(), vec![home.clone()]);
-        assert!(homes(root.path(), Some("other")).unwrap().is_empty());
+        assert_eq!(pod_paths(root.path(), None).unwrap(), vec![paths.clone()]);
+        assert!(pod_paths(root.path(), Some("other")).unwrap().is_empty());
     }
 
     #[test]
     fn names_are_taken_once() {
         let root = tempfile::tempdir().unwrap();
-        let home = pod(root.path());
+        let paths = pod(root.path());
         let again = create_pod(
-            &home,
+            &paths,
             &PodDefinition::new("local", "web"),
             &PodState::default(),
         );
@@ -301,8 +303,8 @@ mod tests {
             again,
             Err(Error::AlreadyExists { what: "pod", .. })
         ));
-        container(&home, "a").unwrap();
-        let again = container(&home, "a");
+        container(&paths, "a").unwrap();
+        let again = container(&paths, "a");
         assert!(matches!(
             again,
             Err(Error::AlreadyExists {
@@ -311,7 +313,7 @@ mod tests {
             })
         ));
         // Nothing half made is left.
-        let [there, beside] = [home.containers(), root.path().to_owned()]
+        let [there, beside] = [paths.containers(), root.path().to_owned()]
             .map(|dir| fs::read_dir(dir).unwrap().count());
         assert_eq!((there, beside), (1, 1));
     }
@@ -319,32 +321,32 @@ mod tests {
     #[test]
     fn a_bad_file_is_an_error_in_its_place() {
         let root = tempfile::tempdir().unwrap();
-        let home = pod(root.path());
-        container(&home, "a").unwrap();
-        container(&home, "b").unwrap();
-        fs::write(home.container("a").unwrap().state(), "").unwrap();
-        let files = read_pod(&home, &hold(&home).unwrap()).unwrap();
+        let paths = pod(root.path());
+        container(&paths, "a").unwrap();
+        container(&paths, "b").unwrap();
+        fs::write(paths.container("a").unwrap().state(), "").unwrap();
+        let files = read_pod(&paths, &hold(&paths).unwrap()).unwrap();
         assert!(files.containers["a"].is_err() && files.containers["b"].is_ok());
     }
 
     #[test]
     fn removal_is_at_once_and_may_be_repeated() {
         let root = tempfile::tempdir().unwrap();
-        let home = pod(root.path());
-        staging::remove(home.path(), home.staging_dir()).unwrap();
-        assert!(homes(root.path(), None).unwrap().is_empty());
-        staging::remove(home.path(), home.staging_dir()).unwrap();
+        let paths = pod(root.path());
+        staging::remove(paths.path(), paths.staging_dir()).unwrap();
+        assert!(pod_paths(root.path(), None).unwrap().is_empty());
+        staging::remove(paths.path(), paths.staging_dir()).unwrap();
     }
 
     #[test]
     fn who_reads_a_pod_that_goes_sees_all_of_it_or_nothing() {
         let root = tempfile::tempdir().unwrap();
         for (gone, seen) in [(false, Some(2)), (true, None)] {
-            let home = pod(root.path());
-            container(&home, "a").unwrap();
-            container(&home, "b").unwrap();
-            let read = lock::read_consistent(&home, &lock::hold(&home).unwrap(), |held, _| {
-                let hidden = staging::hide(home.path(), home.staging_dir())?;
+            let paths = pod(root.path());
+            container(&paths, "a").unwrap();
+            container(&paths, "b").unwrap();
+            let read = lock::read_consistent(&paths, &lock::hold(&paths).unwrap(), |held, _| {
+                let hidden = staging::hide(paths.path(), paths.staging_dir())?;
                 if gone {
                     staging::clear(&hidden.join("containers/b")).unwrap();
                     // The lock is removed first, before `b`.
@@ -352,7 +354,7 @@ mod tests {
                 }
                 // Another pod of this name is not mistaken for it.
                 pod(root.path());
-                read_pod(&home, held)
+                read_pod(&paths, held)
             });
             let found = match read {
                 Ok(files) => Some(files.containers.len()),
@@ -360,7 +362,7 @@ mod tests {
                 Err(e) => panic!("{e}"),
             };
             assert_eq!(found, seen);
-            staging::remove(home.path(), home.staging_dir()).unwrap();
+            staging::remove(paths.path(), paths.staging_dir()).unwrap();
         }
     }
 }

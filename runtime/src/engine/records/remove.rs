@@ -23,11 +23,11 @@ pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
 
 /// Removes a container's directory. The caller holds the pod's lock.
 pub(crate) fn container(pod: &DataPaths, name: &str, _held: &PodLock) -> Result<()> {
-    let home = pod.container(name)?;
-    let definition = records::definition_of(&home);
+    let paths = pod.container(name)?;
+    let definition = records::definition_of(&paths);
     let of = records::pod_definition_of(pod);
-    unmount_below(home.path())?;
-    staging::remove(home.path(), pod.path())?;
+    unmount_below(paths.path())?;
+    staging::remove(paths.path(), pod.path())?;
     pod.journal().append_or_warn(match (of, definition) {
         (Ok(pod), Ok(definition)) => Event::container(&pod, &definition, "remove"),
         // A container with damaged files has only its name.
@@ -42,28 +42,28 @@ pub(crate) fn container(pod: &DataPaths, name: &str, _held: &PodLock) -> Result<
 
 /// Removes a pod's directory, its containers first. The caller holds the pod's lock; the pod
 /// has no owner.
-pub(crate) fn pod(home: &DataPaths, held: &PodLock) -> Result<()> {
+pub(crate) fn pod(paths: &DataPaths, held: &PodLock) -> Result<()> {
     let mut first = None;
-    let names = records::names_in(&home.containers()).unwrap_or_else(|e| {
+    let names = records::names_in(&paths.containers()).unwrap_or_else(|e| {
         log::warn!("{e}");
         Vec::new()
     });
     for name in names {
-        if let Err(e) = container(home, &name, held) {
+        if let Err(e) = container(paths, &name, held) {
             log::warn!("Container {name}: {e}");
             first.get_or_insert(e);
         }
     }
     // The pod is removed even if removing a container failed.
-    let definition = records::pod_definition_of(home);
-    unmount_below(home.path())?;
-    staging::remove(home.path(), home.staging_dir())?;
-    home.journal().append_or_warn(match definition {
+    let definition = records::pod_definition_of(paths);
+    unmount_below(paths.path())?;
+    staging::remove(paths.path(), paths.staging_dir())?;
+    paths.journal().append_or_warn(match definition {
         Ok(definition) => Event::pod(&definition, "remove"),
         Err(_) => Event {
-            namespace: home.namespace().to_owned(),
-            pod: home.name().to_owned(),
-            ..Event::new(Kind::Pod, "remove", home.name(), "")
+            namespace: paths.namespace().to_owned(),
+            pod: paths.name().to_owned(),
+            ..Event::new(Kind::Pod, "remove", paths.name(), "")
         },
     });
     first.map_or(Ok(()), Err)

@@ -31,16 +31,16 @@ use crate::state_dir::staging;
 pub(in crate::engine) fn mounts(
     volumes: &Volumes,
     definition: &ContainerDefinition,
-    home: &ContainerPaths,
+    paths: &ContainerPaths,
     state: &ContainerState,
     owner: (u32, u32),
 ) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     for used in &definition.volumes {
         let dir = if used.anonymous {
-            let dir = VolumeDir::of_container(home.path(), &used.name)?;
+            let dir = VolumeDir::of_container(paths.path(), &used.name)?;
             if !dir.path().is_dir() {
-                let parent = dir.path().parent().unwrap_or(home.path());
+                let parent = dir.path().parent().unwrap_or(paths.path());
                 fs::create_dir_all(parent).on("create", parent)?;
                 dir.create(&Volume::new(&used.name))?;
             }
@@ -52,7 +52,7 @@ pub(in crate::engine) fn mounts(
             return Err(Error::not_found("volume", &used.name));
         }
         if used.copy {
-            let root = || rootfs::mount_temporarily(definition, home, state);
+            let root = || rootfs::mount_temporarily(definition, paths, state);
             fill(&dir, &used.target, owner, root)?;
         }
         let mut options = vec!["rbind".to_owned(), "rprivate".to_owned()];
@@ -78,11 +78,11 @@ pub(in crate::engine) fn mounts(
 pub(in crate::engine) fn places(
     volumes: &Volumes,
     definition: &ContainerDefinition,
-    home: &ContainerPaths,
+    paths: &ContainerPaths,
 ) -> Result<Vec<(PathBuf, PathBuf)>> {
     let place = |used: &VolumeUse| {
         let dir = match used.anonymous {
-            true => VolumeDir::of_container(home.path(), &used.name)?,
+            true => VolumeDir::of_container(paths.path(), &used.name)?,
             false => volumes.dir(&used.name)?,
         };
         Ok((used.target.clone(), dir.data()))
@@ -176,7 +176,7 @@ mod tests {
         dir: tempfile::TempDir,
         volumes: Volumes,
         definition: ContainerDefinition,
-        home: ContainerPaths,
+        paths: ContainerPaths,
     }
 
     fn scene() -> Scene {
@@ -185,9 +185,9 @@ mod tests {
         fs::create_dir_all(root.join("data/sub")).unwrap();
         fs::write(root.join("data/file"), "of the image").unwrap();
         fs::set_permissions(root.join("data"), fs::Permissions::from_mode(0o1770)).unwrap();
-        let home = DataPaths::new(dir.path(), "local", "p").unwrap();
-        let home = home.container("c").unwrap();
-        fs::create_dir_all(home.path()).unwrap();
+        let paths = DataPaths::new(dir.path(), "local", "p").unwrap();
+        let paths = paths.container("c").unwrap();
+        fs::create_dir_all(paths.path()).unwrap();
         let mut definition =
             ContainerDefinition::new("c", Rootfs::Directory(root), Spec::default());
         let used = |name: &str, anonymous, target: &str| VolumeUse {
@@ -204,14 +204,14 @@ mod tests {
             dir,
             volumes,
             definition,
-            home,
+            paths,
         }
     }
 
     impl Scene {
         fn build(&self) -> Result<Vec<Mount>> {
             let state = ContainerState::default();
-            mounts(&self.volumes, &self.definition, &self.home, &state, (7, 8))
+            mounts(&self.volumes, &self.definition, &self.paths, &state, (7, 8))
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(fs::read(data.join("file")).unwrap(), b"of the image");
         assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o1770);
         // The image has no directory for it: it belongs to the user.
-        let own = fs::metadata(scene.home.path().join("volumes/a/_data")).unwrap();
+        let own = fs::metadata(scene.paths.path().join("volumes/a/_data")).unwrap();
         assert_eq!((own.uid(), own.gid()), (7, 8));
         // A file that is removed later stays removed.
         fs::remove_file(data.join("file")).unwrap();

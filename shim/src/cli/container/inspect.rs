@@ -42,14 +42,14 @@ impl Inspect {
             let view = pod.view()?;
             for name in names {
                 let files = view.container(&name)?;
-                let home = view.home.container(&name)?;
+                let paths = view.paths.container(&name)?;
                 let inspected = Inspected {
                     pod: &view.definition.name,
                     namespace: &view.definition.namespace,
                     managed_by: ManagedBy::RustKata.to_string(),
                     status: files.state.status.to_string(),
-                    path: home.path().display().to_string(),
-                    log: home.log().display().to_string(),
+                    path: paths.path().display().to_string(),
+                    log: paths.log().display().to_string(),
                     definition: &files.definition,
                     state: &files.state,
                 };

@@ -27,7 +27,7 @@ pub(crate) struct Logs {
 impl Logs {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let (pod, name) = context.container(&self.which.container)?;
-        let path = pod.home().container(&name)?.log();
+        let path = pod.paths().container(&name)?.log();
         let since = self.options.since.map(runtime::engine::time::rfc3339);
         let mut lines = Vec::new();
         let mut reader = LogReader::default();

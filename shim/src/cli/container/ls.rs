@@ -77,7 +77,7 @@ impl Ls {
                 }
             };
             match &only {
-                Some(Pod::Managed(pod)) if *pod.home() == view.home => {}
+                Some(Pod::Managed(pod)) if *pod.paths() == view.paths => {}
                 None => {}
                 _ => continue,
             }

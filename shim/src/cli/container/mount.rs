@@ -54,9 +54,9 @@ pub(crate) fn mounted(context: &Context) -> CliResult<Vec<(String, String, u32, 
             }
             let path = match &files.definition.rootfs {
                 Rootfs::Directory(path) => path.clone(),
-                Rootfs::Image { .. } => view.home.container(name)?.rootfs(),
+                Rootfs::Image { .. } => view.paths.container(name)?.rootfs(),
             };
-            let pod = view.home.name().to_owned();
+            let pod = view.paths.name().to_owned();
             mounted.push((pod, name.clone(), files.state.mounts, path));
         }
     }

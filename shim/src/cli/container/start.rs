@@ -100,7 +100,7 @@ impl Start {
                         && filter.matches(|key, value| matches(files, key, value))
                 };
                 if files.as_ref().is_ok_and(matching) {
-                    found.push(format!("{}/{name}", view.home.name()));
+                    found.push(format!("{}/{name}", view.paths.name()));
                 }
             }
         }

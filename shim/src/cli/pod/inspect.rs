@@ -71,7 +71,7 @@ impl Inspect {
                 managed_by: ManagedBy::RustKata.to_string(),
                 owner_pid: view.owner.as_ref().map(|owner| owner.pid),
                 infra_running: view.infra_runs(),
-                path: view.home.path().display().to_string(),
+                path: view.paths.path().display().to_string(),
                 definition: &view.definition,
                 state: &view.state,
                 containers: containers.collect(),

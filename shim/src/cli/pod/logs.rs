@@ -50,7 +50,7 @@ struct LogSource {
 impl LogSource {
     /// Starts with the older of the two files.
     fn open(pod: &PodHandle, container: &str) -> CliResult<Self> {
-        let path = pod.home().container(container)?.log();
+        let path = pod.paths().container(container)?.log();
         Ok(Self {
             container: container.to_owned(),
             reader: LogReader::open(&older(&path))?,
@@ -111,7 +111,7 @@ impl Logs {
             });
             for name in &names {
                 if !sources.contains_key(name) {
-                    watch.add(pod.home().container(name)?.path())?;
+                    watch.add(pod.paths().container(name)?.path())?;
                     sources.insert(name.clone(), LogSource::open(&pod, name)?);
                 }
             }

@@ -65,8 +65,8 @@ impl Ls {
                 code = OWN_ERROR;
                 Row {
                     id: String::new(),
-                    name: bad.home.name().into(),
-                    namespace: bad.home.namespace().into(),
+                    name: bad.paths.name().into(),
+                    namespace: bad.paths.namespace().into(),
                     status: "Error".into(),
                     created: None,
                     containers: 0,

@@ -158,8 +158,8 @@ impl Leases {
             } => (pod, container, path),
         };
         let definition = pod.view()?.container(&container)?.definition.clone();
-        let home = pod.home().container(&container)?;
-        let volumes = volume::places(&pod.engine.volumes(), &definition, &home)?;
+        let paths = pod.paths().container(&container)?;
+        let volumes = volume::places(&pod.engine.volumes(), &definition, &paths)?;
         let volumes = volumes.into_iter();
         let mut places: Vec<_> = volumes
             .map(|(place, source)| (place, source, Side::Container))

@@ -329,7 +329,7 @@ impl ExecHost for Owner {
         Ok(Template {
             process: definition.spec.process().clone().unwrap_or_default(),
             user: definition.user.clone(),
-            layers: root_layers(&self.home, definition)?,
+            layers: root_layers(&self.paths, definition)?,
         })
     }
 

@@ -28,7 +28,7 @@ const REBOOTED: &str = "the host was started again";
 #[derive(Debug)]
 pub struct PodView {
     /// Its paths.
-    pub home: DataPaths,
+    pub paths: DataPaths,
     /// Its definition.
     pub definition: PodDefinition,
     /// Its state.
@@ -57,35 +57,35 @@ impl PodView {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`] if the pod's own files cannot be read.
-    pub fn read(home: &DataPaths) -> Result<Self> {
-        Self::read_held(home, lock::hold(home))
+    pub fn read(paths: &DataPaths) -> Result<Self> {
+        Self::read_held(paths, lock::hold(paths))
     }
 
     /// As [`PodView::read`], for reading many pods: `parent` is the open directory of theirs,
     /// so that the kernel does not resolve its path for each.
-    pub(crate) fn read_in(parent: &Dir, home: &DataPaths) -> Result<Self> {
-        Self::read_held(home, lock::hold_in(parent, home.name(), home))
+    pub(crate) fn read_in(parent: &Dir, paths: &DataPaths) -> Result<Self> {
+        Self::read_held(paths, lock::hold_in(parent, paths.name(), paths))
     }
 
-    fn read_held(home: &DataPaths, held: Result<Dir>) -> Result<Self> {
+    fn read_held(paths: &DataPaths, held: Result<Dir>) -> Result<Self> {
         held.and_then(|held| {
-            lock::read_consistent(home, &held, |held, owner| Self::of(home, held, owner))
+            lock::read_consistent(paths, &held, |held, owner| Self::of(paths, held, owner))
         })
-        .map_err(|e| records::explain(home, e))
+        .map_err(|e| records::explain(paths, e))
     }
 
     /// As [`PodView::read`], but also records the losses if the pod's owner has died and
     /// nothing has recorded them yet.
-    pub(crate) fn read_and_record(home: &DataPaths) -> Result<Self> {
-        let view = Self::read(home)?;
+    pub(crate) fn read_and_record(paths: &DataPaths) -> Result<Self> {
+        let view = Self::read(paths)?;
         if view.is_recorded() {
             return Ok(view);
         }
         // If another process holds the lock, it records the same or more.
-        if let Ok(Some(held)) = PodLock::try_exclusive(home) {
-            let mut view = Self::read_locked(home, &held)?;
+        if let Ok(Some(held)) = PodLock::try_exclusive(paths) {
+            let mut view = Self::read_locked(paths, &held)?;
             if let Err(e) = view.record_losses(&held) {
-                ::log::warn!("Pod {}: {e}", home.name());
+                ::log::warn!("Pod {}: {e}", paths.name());
             }
             return Ok(view);
         }
@@ -102,15 +102,15 @@ impl PodView {
     }
 
     /// As [`PodView::read`], under the pod's lock: the view stays current.
-    pub(crate) fn read_locked(home: &DataPaths, _held: &PodLock) -> Result<Self> {
-        let owner = OwnerLock::holder_unlocked(home).map_err(|e| records::explain(home, e))?;
-        Self::of(home, &records::hold(home)?, owner)
+    pub(crate) fn read_locked(paths: &DataPaths, _held: &PodLock) -> Result<Self> {
+        let owner = OwnerLock::holder_unlocked(paths).map_err(|e| records::explain(paths, e))?;
+        Self::of(paths, &records::hold(paths)?, owner)
     }
 
-    fn of(home: &DataPaths, held: &Dir, owner: Option<OwnerProcess>) -> Result<Self> {
-        let files = records::read_pod(home, held)?;
+    fn of(paths: &DataPaths, held: &Dir, owner: Option<OwnerProcess>) -> Result<Self> {
+        let files = records::read_pod(paths, held)?;
         let mut view = Self {
-            home: home.clone(),
+            paths: paths.clone(),
             definition: files.definition?,
             state: files.state?,
             containers: files.containers,
@@ -171,7 +171,7 @@ impl PodView {
         match self.containers.get(name) {
             None => Err(Error::not_found("container", name)),
             Some(Ok(files)) => Ok(files),
-            Some(Err(e)) => Err(Error::bad_file(self.home.containers().join(name), e)),
+            Some(Err(e)) => Err(Error::bad_file(self.paths.containers().join(name), e)),
         }
     }
 
@@ -224,11 +224,11 @@ impl PodView {
     /// Writes the consequences of the owner's death to the state files and the journal. The
     /// caller holds the pod's lock exclusively.
     pub(crate) fn record_losses(&mut self, lock: &PodLock) -> Result<()> {
-        let journal = self.home.journal();
+        let journal = self.paths.journal();
         for (name, lost) in std::mem::take(&mut self.changed) {
             let files = self.container(&name)?;
             let state: &ContainerState = &files.state;
-            records::write_container(&self.home.container(&name)?, state, lock)?;
+            records::write_container(&self.paths.container(&name)?, state, lock)?;
             let event = |what| Event::container(&self.definition, &files.definition, what);
             for exec in lost.execs {
                 let died = event("exec_died").with("exec", exec);
@@ -240,7 +240,7 @@ impl PodView {
         }
         if self.owner.is_none() && self.state.started {
             self.state.started = false;
-            records::write_pod(&self.home, &self.state, lock)?;
+            records::write_pod(&self.paths, &self.state, lock)?;
             journal.append_or_warn(
                 Event::pod(&self.definition, "died").with("reason", self.why_lost()?),
             );

@@ -12,7 +12,7 @@ use crate::engine::records::exec::{ExecRequest, ExecSession};
 
 struct Lab {
     root: tempfile::TempDir,
-    home: DataPaths,
+    paths: DataPaths,
 }
 
 impl Lab {
@@ -22,32 +22,32 @@ impl Lab {
         let pod = engine
             .create_pod(PodDefinition::new("local", "web"))
             .unwrap();
-        let home = pod.home().clone();
-        Self { root, home }
+        let paths = pod.paths().clone();
+        Self { root, paths }
     }
 
     fn add(&self, name: &str, on: &[&str], state: ContainerState) {
-        let held = PodLock::exclusive(&self.home).unwrap();
+        let held = PodLock::exclusive(&self.paths).unwrap();
         let root = Rootfs::Directory("/".into());
         let mut definition = ContainerDefinition::new(name, root, Spec::default());
         definition.depends_on = on.iter().map(|name| (*name).to_owned()).collect();
-        records::create_container(&self.home, &definition, &held).unwrap();
-        let home = self.home.container(name).unwrap();
-        records::write_container(&home, &state, &held).unwrap();
+        records::create_container(&self.paths, &definition, &held).unwrap();
+        let paths = self.paths.container(name).unwrap();
+        records::write_container(&paths, &state, &held).unwrap();
     }
 
     /// Writes the pod's files as an owner does, with this boot id.
     fn started(&self, boot: &str) {
-        let held = PodLock::exclusive(&self.home).unwrap();
-        let mut state = PodView::read_locked(&self.home, &held).unwrap().state;
+        let held = PodLock::exclusive(&self.paths).unwrap();
+        let mut state = PodView::read_locked(&self.paths, &held).unwrap().state;
         state.started = true;
         state.boot = boot.to_owned();
-        records::write_pod(&self.home, &state, &held).unwrap();
+        records::write_pod(&self.paths, &state, &held).unwrap();
     }
 
     /// The journal's events, without those of the pod's creation.
     fn journal(&self) -> Vec<String> {
-        let mut reader = Reader::open(&self.home.journal()).unwrap();
+        let mut reader = Reader::open(&self.paths.journal()).unwrap();
         let events = reader.events().unwrap().into_iter();
         let events = events.filter(|event| event.action != "create");
         let line = |event: Event| {
@@ -95,7 +95,7 @@ fn what_a_dead_owner_lost_is_shown_by_each_reader_and_recorded_by_one() {
     lab.started(&records::boot_id().unwrap());
 
     for _ in 0..2 {
-        let view = PodView::read(&lab.home).unwrap();
+        let view = PodView::read(&lab.paths).unwrap();
         assert_eq!(view.lost_containers(), ["over", "ran", "waited"]);
         let ran = &view.container("ran").unwrap().state;
         assert_eq!((ran.status, ran.exit_code), (Exited, Some(137)));
@@ -103,7 +103,7 @@ fn what_a_dead_owner_lost_is_shown_by_each_reader_and_recorded_by_one() {
         assert!(lab.journal().is_empty(), "to look changes nothing");
     }
     for _ in 0..2 {
-        let view = PodView::read_and_record(&lab.home).unwrap();
+        let view = PodView::read_and_record(&lab.paths).unwrap();
         assert!(view.lost_containers().is_empty() && !view.state.started);
         assert_eq!(
             lab.journal(),
@@ -116,7 +116,7 @@ fn what_a_dead_owner_lost_is_shown_by_each_reader_and_recorded_by_one() {
         );
     }
     let statuses = ["ran", "waited", "over", "never"].map(|name| {
-        let view = PodView::read(&lab.home).unwrap();
+        let view = PodView::read(&lab.paths).unwrap();
         view.container(name).unwrap().state.status
     });
     assert_eq!(statuses, [Exited, Configured, Exited, Configured]);
@@ -128,7 +128,7 @@ fn a_reboot_is_the_reason_if_there_was_one() {
         let lab = Lab::new();
         lab.add("a", &[], state(ContainerStatus::Paused, &[]));
         lab.started(boot);
-        let view = PodView::read_and_record(&lab.home).unwrap();
+        let view = PodView::read_and_record(&lab.paths).unwrap();
         let a = &view.container("a").unwrap().state;
         assert_eq!(a.problem.as_deref(), Some(why));
         assert_eq!(
@@ -144,10 +144,10 @@ fn nothing_of_a_pod_with_an_owner_is_lost() {
     let lab = Lab::new();
     lab.add("a", &[], state(ContainerStatus::Running, &[]));
     lab.started("another");
-    let owned = OwnerLock::take(&lab.home, &owner()).unwrap();
+    let owned = OwnerLock::take(&lab.paths, &owner()).unwrap();
     for view in [
-        PodView::read(&lab.home),
-        PodView::read_and_record(&lab.home),
+        PodView::read(&lab.paths),
+        PodView::read_and_record(&lab.paths),
     ] {
         let view = view.unwrap();
         assert_eq!(view.owner, Some(owner()));
@@ -157,16 +157,16 @@ fn nothing_of_a_pod_with_an_owner_is_lost() {
     }
     assert!(lab.journal().is_empty());
     drop(owned);
-    assert!(!PodView::read(&lab.home).unwrap().infra_runs());
+    assert!(!PodView::read(&lab.paths).unwrap().infra_runs());
 }
 
 #[test]
 fn the_infra_container_runs_with_an_owner_once_it_was_started() {
     let lab = Lab::new();
-    let owned = OwnerLock::take(&lab.home, &owner()).unwrap();
-    assert!(!PodView::read(&lab.home).unwrap().infra_runs());
+    let owned = OwnerLock::take(&lab.paths, &owner()).unwrap();
+    assert!(!PodView::read(&lab.paths).unwrap().infra_runs());
     lab.started("");
-    let mut view = PodView::read(&lab.home).unwrap();
+    let mut view = PodView::read(&lab.paths).unwrap();
     assert!(view.infra_runs());
     view.definition.infra = false;
     assert!(!view.infra_runs());
@@ -178,12 +178,12 @@ fn a_lock_that_another_holds_is_not_waited_for_to_record() {
     let lab = Lab::new();
     lab.add("a", &[], state(ContainerStatus::Running, &[]));
     lab.started("");
-    let held = PodLock::shared(&lab.home).unwrap();
-    let view = PodView::read_and_record(&lab.home).unwrap();
+    let held = PodLock::shared(&lab.paths).unwrap();
+    let view = PodView::read_and_record(&lab.paths).unwrap();
     assert_eq!(view.lost_containers(), ["a"]);
     assert!(lab.journal().is_empty());
     drop(held);
-    PodView::read_and_record(&lab.home).unwrap();
+    PodView::read_and_record(&lab.paths).unwrap();
     assert_eq!(lab.journal().len(), 2);
 }
 
@@ -194,8 +194,8 @@ fn containers_are_chosen_by_name_or_all_of_them() {
     lab.add("b", &[], state(Exited, &[]));
     lab.add("a", &["b"], state(Configured, &[]));
     lab.add("bad", &[], state(Configured, &[]));
-    std::fs::write(lab.home.container("bad").unwrap().state(), "").unwrap();
-    let view = PodView::read(&lab.home).unwrap();
+    std::fs::write(lab.paths.container("bad").unwrap().state(), "").unwrap();
+    let view = PodView::read(&lab.paths).unwrap();
     let chosen = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         view.chosen(&names)
@@ -219,7 +219,7 @@ fn containers_are_chosen_by_name_or_all_of_them() {
         Err(Error::NotFound { .. })
     ));
     match view.container("bad") {
-        Err(Error::BadFile { path, .. }) => assert_eq!(path, lab.home.containers().join("bad")),
+        Err(Error::BadFile { path, .. }) => assert_eq!(path, lab.paths.containers().join("bad")),
         other => panic!("{other:?}"),
     }
 }
