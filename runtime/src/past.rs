@@ -21,10 +21,10 @@ impl Left {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let mut all = Vec::new();
         for build in entries(&fixtures) {
-            for front_door in entries(&build) {
+            for manager in entries(&build) {
                 let root = tempfile::tempdir().unwrap();
-                copy(&front_door, root.path());
-                let name = front_door.strip_prefix(&fixtures).unwrap();
+                copy(&manager, root.path());
+                let name = manager.strip_prefix(&fixtures).unwrap();
                 all.push(Self {
                     name: name.display().to_string(),
                     root,
@@ -102,7 +102,7 @@ fn pods_images_and_volumes_are_read_and_removed() {
 }
 
 #[test]
-fn pods_of_other_front_doors_are_read_and_reaped() {
+fn pods_of_other_managers_are_read_and_reaped() {
     let mut seen = 0;
     for left in Left::all() {
         let (name, run) = (&left.name, left.run());

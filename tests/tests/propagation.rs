@@ -86,7 +86,7 @@ fn so_does_one_that_failed_or_was_lost() {
 }
 
 #[test]
-fn the_other_front_doors_leave_them_too() {
+fn run_and_rust_kata_leave_them_too() {
     require!(subject_is_ours());
     let bed = Bed::new();
     let tree = Tree::new(&bed);
