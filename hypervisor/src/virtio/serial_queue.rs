@@ -13,7 +13,7 @@ use crate::event::EventFd;
 use crate::jail::ThreadKind;
 
 use super::ring::Chain;
-use super::{Ring, Worker};
+use super::{Ring, Worker, worker};
 
 /// Serves the chains of a queue.
 pub(crate) trait Handler: Send + 'static {
@@ -73,12 +73,8 @@ impl<H: Handler> QueueThread<H> {
                 true => EpollTimeout::ZERO,
                 false => EpollTimeout::NONE,
             };
-            let count = match epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => 0,
-                Err(err) => return Err(err.into()),
-            };
-            if events[..count].iter().any(|event| event.data() == STOP) {
+            let events = worker::wait(&epoll, &mut events, timeout)?;
+            if events.iter().any(|event| event.data() == STOP) {
                 return Ok(());
             }
         }

@@ -15,7 +15,7 @@ use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
 use super::ring::Chain;
-use super::{Ring, Worker};
+use super::{Ring, Worker, worker};
 use crate::event::EventFd;
 use crate::jail::ThreadKind;
 use crate::sync::{lock, recover};
@@ -143,12 +143,8 @@ impl SharedRing {
         let mut events = [EpollEvent::empty(); 2];
         loop {
             work();
-            let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(err) => return Err(err.into()),
-            };
-            if events[..count].iter().any(|event| event.data() == STOP) {
+            let events = worker::wait(&epoll, &mut events, EpollTimeout::NONE)?;
+            if events.iter().any(|event| event.data() == STOP) {
                 return Ok(());
             }
         }

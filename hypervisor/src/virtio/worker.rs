@@ -4,8 +4,24 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
+
 use crate::event::EventFd;
 use crate::jail::{self, ThreadKind};
+
+/// Waits for events for at most `timeout`. A signal ends the wait without events.
+pub(crate) fn wait<'e>(
+    epoll: &Epoll,
+    events: &'e mut [EpollEvent],
+    timeout: EpollTimeout,
+) -> io::Result<&'e [EpollEvent]> {
+    match epoll.wait(events, timeout) {
+        Ok(count) => Ok(&events[..count]),
+        Err(Errno::EINTR) => Ok(&[]),
+        Err(err) => Err(err.into()),
+    }
+}
 
 /// A running thread with a stop event. Dropping it stops and joins the thread.
 pub(crate) struct Worker<T> {

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// The status of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +102,16 @@ impl Operation {
             (Pause | Unpause, _) => Invalid,
             (Kill, Running | Stopping | Paused) => Applies,
             (Kill, _) => Invalid,
+        }
+    }
+
+    /// The error for a container in a state in which the operation is invalid.
+    pub(crate) fn refusal(self, container: &str, status: ContainerStatus) -> Error {
+        Error::WrongState {
+            what: "container",
+            id: container.to_owned(),
+            operation: self.name(),
+            state: status.to_string(),
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::super::Ring;
 use super::super::buffers::IovecScratch;
+use super::super::{Ring, worker};
 use super::receive::{Backlog, Receiving, Shape, Taken, receive};
 use super::tap::Tap;
 use super::transmit::{Sending, send};
@@ -84,12 +84,7 @@ impl Pair {
                 true => EpollTimeout::ZERO,
                 false => EpollTimeout::NONE,
             };
-            let count = match epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => 0,
-                Err(err) => return Err(err.into()),
-            };
-            for event in &events[..count] {
+            for event in worker::wait(&epoll, &mut events, timeout)? {
                 let frames = !event
                     .events()
                     .intersection(!EpollFlags::EPOLLOUT)

@@ -3,7 +3,7 @@
 use super::{ForeignContainer, ListedPod, UnreadableForeignPod, foreign};
 use crate::engine::Engine;
 use crate::engine::find::only_one;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 impl Engine {
     /// The pods of other managers, of one namespace or of all.
@@ -129,6 +129,9 @@ mod tests {
         let Err(refused) = find(&[(whole, "5a"), (part, "6b"), (whole, "7c")]) else {
             panic!("one of two pods of this name was taken");
         };
-        assert_eq!(refused.to_string(), "pod \"web-0\" is ambiguous: 5a, 7c");
+        assert_eq!(
+            refused.to_string(),
+            "pod \"web-0\" is ambiguous: give one of 5a, 7c"
+        );
     }
 }

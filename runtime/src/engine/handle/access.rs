@@ -101,15 +101,9 @@ impl PodHandle {
     ///
     /// # Errors
     /// [`OwnerError::NoAnswer`] if it does not end.
-<<<<<<< HEAD
     pub(in crate::engine) async fn owner_ended(&self) -> Result<()> {
         let paths = self.paths.clone();
         let wait = move || crate::state_dir::lock::wait_for_owner(&paths);
-=======
-    pub async fn owner_ended(&self) -> Result<()> {
-        let paths = self.paths.clone();
-        let wait = move || crate::state_dir::lock::wait_for_owner(&paths);
->>>>>>> baf6ab5 (Call paths paths)
         let mut waiting = pin!(on_thread("waiting for an owner", wait));
         let end = Instant::now() + LEAVING;
         while Instant::now() < end {
@@ -137,13 +131,8 @@ impl PodHandle {
     ///
     /// # Errors
     /// Those of [`PodHandle::owner`] or [`PodHandle::ensure_owner`].
-<<<<<<< HEAD
     pub(in crate::engine) async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
         let address = attach::address_of(&self.engine.owner_address(&self.paths));
-=======
-    pub async fn attachment(&self, start: bool) -> Result<Option<UnixStream>> {
-        let address = attach::address_of(&self.engine.owner_address(&self.paths));
->>>>>>> baf6ab5 (Call paths paths)
         for _ in 0..TRIES {
             if start {
                 self.ensure_owner().await?;

@@ -22,8 +22,7 @@ impl PodHandle {
             Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
-        let mut view = PodView::read_locked(&self.paths, &held)?;
-        view.record_losses(&held)?;
+        let view = PodView::read_for_change(&self.paths, &held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;

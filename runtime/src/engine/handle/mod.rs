@@ -146,8 +146,7 @@ impl PodHandle {
             Err(held) => held,
         };
         // Nothing runs. Restart policies must not start a container again.
-        let mut view = PodView::read_locked(&self.paths, &held)?;
-        view.record_losses(&held)?;
+        let view = PodView::read_for_change(&self.paths, &held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
@@ -234,12 +233,7 @@ impl PodHandle {
                 outcome.ignored.push(name);
                 continue;
             }
-            let error = Error::WrongState {
-                what: "container",
-                id: name.clone(),
-                operation: operation.name(),
-                state: status.to_string(),
-            };
+            let error = operation.refusal(&name, status);
             outcome.errors.insert(name, error);
         }
         Ok(outcome)

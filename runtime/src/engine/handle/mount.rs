@@ -132,8 +132,7 @@ impl PodHandle {
         held: &PodLock,
         change: impl FnOnce(&PodView, &mut crate::engine::records::record::ContainerState) -> Result<T>,
     ) -> Result<T> {
-        let mut view = PodView::read_locked(&self.paths, held)?;
-        view.record_losses(held)?;
+        let view = PodView::read_for_change(&self.paths, held)?;
         let before = &view.container(container)?.state;
         let mut state = before.clone();
         let result = change(&view, &mut state)?;

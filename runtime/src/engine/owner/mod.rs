@@ -252,15 +252,9 @@ impl Owner {
     pub(crate) fn change<T>(
         &self,
         container: &Tracked,
-<<<<<<< HEAD
         change: impl FnOnce(&mut ContainerState) -> T,
     ) -> Result<T> {
         let held = PodLock::exclusive(&self.paths)?;
-=======
-        change: impl FnOnce(&mut ContainerState),
-    ) -> Result<()> {
-        let held = PodLock::exclusive(&self.paths)?;
->>>>>>> baf6ab5 (Call paths paths)
         let mut state = container.now();
         let changed = change(&mut state);
         if state == *container.state.borrow() {

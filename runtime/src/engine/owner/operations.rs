@@ -30,12 +30,7 @@ impl Owner {
                 Applicability::NoOp => outcome.ignored.push(name),
                 Applicability::Invalid if asked.is_empty() => outcome.ignored.push(name),
                 Applicability::Invalid => {
-                    let error = Error::WrongState {
-                        what: "container",
-                        id: name.clone(),
-                        operation: operation.name(),
-                        state: status.to_string(),
-                    };
+                    let error = operation.refusal(&name, status);
                     outcome.errors.insert(name, error);
                 }
             }

@@ -62,7 +62,6 @@ pub struct ContainerState {
     pub execs: BTreeMap<String, ExecSession>,
 }
 
-
 impl Stored for PodState {}
 impl Stored for ContainerState {}
 

@@ -10,6 +10,7 @@ use super::muxer::{Muxer, token};
 use super::rx_buffers::RxBuffers;
 use super::slices::{Access, Slices};
 use crate::event::EventFd;
+use crate::virtio::worker;
 
 /// Queue indices (virtio 1.2 §5.10.2).
 pub(crate) const RX: usize = 0;
@@ -70,12 +71,7 @@ impl Engine {
     /// Waits for events for at most `timeout`, handles them, and moves packets.
     fn turn(&mut self, timeout: EpollTimeout) -> io::Result<Turn> {
         let mut events = [EpollEvent::empty(); 64];
-        let count = match self.muxer.epoll().wait(&mut events, timeout) {
-            Ok(count) => count,
-            Err(nix::errno::Errno::EINTR) => 0,
-            Err(err) => return Err(err.into()),
-        };
-        for event in &events[..count] {
+        for event in worker::wait(self.muxer.epoll(), &mut events, timeout)? {
             match event.data() {
                 STOP => return Ok(Turn::Stop),
                 KICK_RX | KICK_TX => {}

@@ -15,10 +15,10 @@ fn signal(container: &str, signal: u32) -> String {
 async fn a_pod_is_claimed_once_and_not_while_it_is_removed() {
     let lab = require!(Lab::new(&["a"]).await);
     let engine = Engine::below(lab.bed.root.path());
-    let claim = |home| Owner::claim(&engine, home, Path::new("/x"), || Ok::<_, Error>(()));
-    let taken = claim(lab.owner.home()).unwrap_err();
+    let claim = |paths| Owner::claim(&engine, paths, Path::new("/x"), || Ok::<_, Error>(()));
+    let taken = claim(lab.owner.paths()).unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
-    let held = crate::state_dir::lock::OwnerLock::holder(lab.owner.home()).unwrap();
+    let held = crate::state_dir::lock::OwnerLock::holder(lab.owner.paths()).unwrap();
     let holder = held.unwrap();
     assert_eq!(
         (holder.pid, &*holder.address),
@@ -32,10 +32,10 @@ async fn a_pod_is_claimed_once_and_not_while_it_is_removed() {
         removing: true,
         ..PodState::default()
     };
-    let held = PodLock::exclusive(other.home()).unwrap();
-    records::write_pod(other.home(), &state, &held).unwrap();
+    let held = PodLock::exclusive(other.paths()).unwrap();
+    records::write_pod(other.paths(), &state, &held).unwrap();
     drop(held);
-    let removing = claim(other.home()).unwrap_err();
+    let removing = claim(other.paths()).unwrap_err();
     assert_eq!(removing.kind(), ErrorKind::FailedPrecondition);
 }
 
@@ -75,7 +75,7 @@ async fn containers_start_after_those_that_they_depend_on() {
         parts(outcome),
         (names(&["zoo"]), names(&["db", "web"]), vec![])
     );
-    let view = PodView::read(lab.owner.home()).unwrap();
+    let view = PodView::read(lab.owner.paths()).unwrap();
     assert!(view.state.started && view.infra_runs());
 }
 
@@ -291,7 +291,7 @@ async fn containers_are_removed_when_they_have_ended_or_by_force() {
     lab.guest.accept("signal_process");
     assert_eq!(remove(&["db", "web"], true).await.0, names(&["web", "db"]));
     for name in ["c", "db", "web"] {
-        assert!(!lab.owner.home().container(name).unwrap().path().exists());
+        assert!(!lab.owner.paths().container(name).unwrap().path().exists());
         assert_eq!(
             lab.owner.tracked(name).unwrap_err().kind(),
             ErrorKind::NotFound
@@ -315,7 +315,7 @@ async fn limits_are_changed_in_the_vm_and_kept_for_later_starts() {
     lab.start().await;
     let spec = fs::read_to_string(
         lab.owner
-            .home()
+            .paths()
             .container("a")
             .unwrap()
             .bundle()

@@ -94,7 +94,7 @@ async fn one_that_is_to_go_at_its_end_goes() {
     lab.guest.end("a", "", 0);
     lab.until("it is removed", |lab| lab.owner.tracked("a").is_err())
         .await;
-    assert!(!lab.owner.home().container("a").unwrap().path().exists());
+    assert!(!lab.owner.paths().container("a").unwrap().path().exists());
     assert_eq!(lab.journal().last().unwrap(), "a remove");
 }
 
@@ -119,7 +119,7 @@ async fn the_vm_goes_with_the_last_container_unless_an_infra_container_keeps_it(
         lab.guest.end("b", "", 0);
         lab.has_ended().await;
         assert!(lab.owner.live().is_none());
-        let view = PodView::read(lab.owner.home()).unwrap();
+        let view = PodView::read(lab.owner.paths()).unwrap();
         assert!(!view.state.started && view.state.problem.is_none());
         assert_eq!(lab.journal().last().unwrap(), "web stop");
         assert!(matches!(
@@ -141,7 +141,7 @@ async fn a_vm_that_is_lost_takes_all_along_and_is_told_with_its_reason() {
         (a.status, a.exit_code),
         (ContainerStatus::Exited, Some(137))
     );
-    let view = PodView::read(lab.owner.home()).unwrap();
+    let view = PodView::read(lab.owner.paths()).unwrap();
     let problem = view.state.problem.unwrap();
     assert!(problem.contains("it was taken over"), "{problem}");
     let mut journal = lab.journal()[before..].to_vec();
@@ -176,7 +176,7 @@ async fn a_pod_that_is_stopped_has_no_vm_and_no_owner() {
             .asked()
             .ends_with(&["destroy_pod".to_owned(), "kill the VM".to_owned()])
     );
-    assert!(!PodView::read(lab.owner.home()).unwrap().state.started);
+    assert!(!PodView::read(lab.owner.paths()).unwrap().state.started);
 
     let lab = require!(Lab::new(&[]).await);
     lab.owner.stop_empty_pod().await.unwrap();

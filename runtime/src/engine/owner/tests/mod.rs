@@ -70,7 +70,7 @@ impl Lab {
             pod.create_container(&definition).await.unwrap();
         }
         let address = Path::new("/nowhere");
-        let claimed = Owner::claim(&engine, pod.home(), address, || Ok::<_, Error>(()));
+        let claimed = Owner::claim(&engine, pod.paths(), address, || Ok::<_, Error>(()));
         let (owner, ()) = claimed.unwrap();
         tokio::spawn(owner.clone().listen(bed.pod.clone(), bed.take_events()));
         *lock(&owner.vm) = Some(bed.pod.clone());
@@ -92,8 +92,8 @@ impl Lab {
 
     /// The state on disk is the one that the owner has.
     fn is_saved(&self, name: &str) {
-        let home = self.owner.home().container(name).unwrap();
-        let saved: ContainerState = crate::state_dir::read(&home.state()).unwrap();
+        let paths = self.owner.paths().container(name).unwrap();
+        let saved: ContainerState = crate::state_dir::read(&paths.state()).unwrap();
         assert_eq!(saved, self.now(name));
     }
 
@@ -122,7 +122,7 @@ impl Lab {
 
     /// The journal's lines but for the creation: `name action attributes`.
     fn journal(&self) -> Vec<String> {
-        let mut reader = Reader::open(&self.owner.home().journal()).unwrap();
+        let mut reader = Reader::open(&self.owner.paths().journal()).unwrap();
         let events = reader.events().unwrap().into_iter();
         let line = |event: Event| {
             let more = event.attributes.iter();

@@ -107,6 +107,13 @@ impl PodView {
         Self::of(paths, &records::hold(paths)?, owner)
     }
 
+    /// As [`PodView::read_locked`], with the losses recorded: for changes of files.
+    pub(crate) fn read_for_change(paths: &DataPaths, held: &PodLock) -> Result<Self> {
+        let mut view = Self::read_locked(paths, held)?;
+        view.record_losses(held)?;
+        Ok(view)
+    }
+
     fn of(paths: &DataPaths, held: &Dir, owner: Option<OwnerProcess>) -> Result<Self> {
         let files = records::read_pod(paths, held)?;
         let mut view = Self {
