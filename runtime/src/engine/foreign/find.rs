@@ -9,7 +9,7 @@ impl Engine {
     /// The pods of other managers, of one namespace or of all.
     ///
     /// # Errors
-    /// [`Error::Io`] if a directory cannot be read; an error of a single pod takes its place in
+    /// [`crate::Error::Io`] if a directory cannot be read; an error of a single pod takes its place in
     /// the list.
     pub fn foreign_pods(
         &self,
@@ -22,7 +22,7 @@ impl Engine {
 /// The pod with this id, start of its id, or name in Kubernetes, if any.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] if several pods match.
+/// [`crate::Error::Ambiguous`] if several pods match.
 pub fn find_pod(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<ListedPod>> {
     let fitting = pods
         .into_iter()
@@ -34,7 +34,7 @@ pub fn find_pod(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<ListedPod>>
 /// The container with this `POD/ID`, id, start of its id, or name in Kubernetes, if any.
 ///
 /// # Errors
-/// [`Error::Ambiguous`] if several containers match.
+/// [`crate::Error::Ambiguous`] if several containers match.
 pub fn find_container(pods: Vec<ListedPod>, wanted: &str) -> Result<Option<ForeignContainer>> {
     let (of_pod, id) = match wanted.split_once('/') {
         Some((pod, id)) => (Some(pod), id),

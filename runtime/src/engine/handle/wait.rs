@@ -17,7 +17,7 @@ impl PodHandle {
     /// nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also if it is removed meanwhile.
+    /// [`crate::Error::NotFound`], also if it is removed meanwhile.
     pub async fn wait_for(
         &self,
         container: &str,

@@ -113,7 +113,7 @@ impl Images {
     /// Holds an image of the store.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`crate::Error::NotFound`].
     pub fn hold(&self, wanted: &str) -> Result<HeldImage> {
         let staging = self.stage()?;
         let held = self.exclusive()?;
