@@ -166,6 +166,11 @@ fuzz: setup-build
 bench-kvm: build
 	@RUST_KATA_DIST=$(CURDIR)/$(DIST) tests/kvm-host/bench
 
+## make mutants        measure how many small faults the unit tests catch (CRATE=name, FILES=globs, SAMPLE=100, SEED=1)
+.PHONY: mutants
+mutants: setup-build
+	@CRATE='$(CRATE)' FILES='$(FILES)' SAMPLE='$(SAMPLE)' SEED='$(SEED)' tests/mutants/run
+
 ## make lint           check formatting, clippy, layout and rustdoc
 .PHONY: lint
 lint: setup-build
