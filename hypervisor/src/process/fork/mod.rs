@@ -64,23 +64,24 @@ impl Fork {
     /// Starts it in the calling thread; it dies when that thread ends.
     pub fn start(self) -> io::Result<Forked> {
         if !self.namespaces {
-            return self.attempt(0);
+            return self.attempt(0).map_err(|failure| failure.error);
         }
         match self.attempt(NAMESPACES | libc::CLONE_NEWUSER) {
-            Err(err) if nix::unistd::geteuid().is_root() && no_user_namespaces(&err) => {
-                let mut forked = self.attempt(NAMESPACES)?;
-                forked.weaker = Some(err);
+            Err(failure) if nix::unistd::geteuid().is_root() && no_user_namespaces(&failure) => {
+                let mut forked = self.attempt(NAMESPACES).map_err(|failure| failure.error)?;
+                forked.weaker = Some(failure.error);
                 Ok(forked)
             }
-            result => result,
+            result => result.map_err(|failure| failure.error),
         }
     }
 
-    fn attempt(&self, flags: libc::c_int) -> io::Result<Forked> {
+    fn attempt(&self, flags: libc::c_int) -> Result<Forked, Failure> {
         let argv = pointers(&self.args);
         let envp = pointers(&self.env);
         let inherited: Vec<RawFd> = self.fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let owner = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        let owner =
+            pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
         let (go, mut send_go) = io::pipe()?;
         let (mut failed, send_failed) = io::pipe()?;
         let child = Child {
@@ -121,8 +122,12 @@ impl Fork {
         }
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
 
-        let Some((pid, pidfd)) = cloned? else {
-            return Err(io::Error::other("clone3 returned twice"));
+        let cloned = cloned.map_err(|error| Failure {
+            error,
+            at: Stage::Clone,
+        })?;
+        let Some((pid, pidfd)) = cloned else {
+            return Err(io::Error::other("clone3 returned twice").into());
         };
         drop((go, send_failed));
         let forked = Forked {
@@ -130,7 +135,8 @@ impl Fork {
             pidfd,
             weaker: None,
         };
-        let started = release(&forked, flags, &mut send_go).and_then(|()| outcome(&mut failed));
+        let started = release(&forked, flags, &mut send_go)
+            .and_then(|()| outcome(&mut failed).map_err(Failure::from));
         drop(send_go);
         match started {
             Ok(()) => Ok(forked),
@@ -152,32 +158,79 @@ impl Forked {
     }
 }
 
-/// Whether this is the error of a host that does not allow user namespaces (clone(2),
-/// user_namespaces(7)).
-fn no_user_namespaces(err: &io::Error) -> bool {
-    matches!(
-        err.raw_os_error(),
-        Some(libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOSPC | libc::EUSERS)
-    )
+/// How far a start had come when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There is no child.
+    Clone,
+    /// The child was to be given its ids.
+    Ids,
+    /// Anything before, between and after.
+    Other,
+}
+
+/// A start that failed.
+#[derive(Debug)]
+struct Failure {
+    error: io::Error,
+    at: Stage,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure {
+            error,
+            at: Stage::Other,
+        }
+    }
+}
+
+impl From<nix::Error> for Failure {
+    fn from(errno: nix::Error) -> Failure {
+        io::Error::from(errno).into()
+    }
+}
+
+/// Whether a host that allows no user namespaces fails like this. Anything else is no reason
+/// to do without one.
+fn no_user_namespaces(failure: &Failure) -> bool {
+    let Some(errno) = failure.error.raw_os_error() else {
+        return false;
+    };
+    match failure.at {
+        // clone(2): not built in; forbidden or within a chroot; too many or too deep, since
+        // Linux 4.9 and before.
+        Stage::Clone => [libc::EINVAL, libc::EPERM, libc::ENOSPC, libc::EUSERS].contains(&errno),
+        // user_namespaces(7): this process's own namespace has not all ids.
+        Stage::Ids => errno == libc::EPERM,
+        Stage::Other => false,
+    }
 }
 
 /// Sends the child its ids and lets it continue.
-fn release(forked: &Forked, flags: libc::c_int, go: &mut impl Write) -> io::Result<()> {
+fn release(forked: &Forked, flags: libc::c_int, go: &mut impl Write) -> Result<(), Failure> {
     if flags & libc::CLONE_NEWUSER != 0 {
-        let proc = PathBuf::from(format!("/proc/{}", forked.pid.as_raw_nonzero()));
-        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        if uid.is_root() {
-            // Every id is mapped to itself, so the files of a share keep their owners.
-            fs::write(proc.join("uid_map"), "0 0 4294967295")?;
-            fs::write(proc.join("gid_map"), "0 0 4294967295")?;
-        } else {
-            // user_namespaces(7) lets other users map only themselves.
-            fs::write(proc.join("setgroups"), "deny")?;
-            fs::write(proc.join("uid_map"), format!("0 {uid} 1"))?;
-            fs::write(proc.join("gid_map"), format!("0 {gid} 1"))?;
-        }
+        give_ids(forked.pid).map_err(|error| Failure {
+            error,
+            at: Stage::Ids,
+        })?;
     }
-    go.write_all(&[1])
+    Ok(go.write_all(&[1])?)
+}
+
+/// Fills in the maps of the child's user namespace.
+fn give_ids(pid: Pid) -> io::Result<()> {
+    let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if uid.is_root() {
+        // Every id is mapped to itself, so the files of a share keep their owners.
+        fs::write(proc.join("uid_map"), "0 0 4294967295")?;
+        return fs::write(proc.join("gid_map"), "0 0 4294967295");
+    }
+    // user_namespaces(7) lets other users map only themselves.
+    fs::write(proc.join("setgroups"), "deny")?;
+    fs::write(proc.join("uid_map"), format!("0 {uid} 1"))?;
+    fs::write(proc.join("gid_map"), format!("0 {gid} 1"))
 }
 
 /// Waits until the program runs, or a step has failed.
@@ -361,3 +414,6 @@ pub(super) fn environment() -> io::Result<Vec<CString>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
