@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::Path;
 
 use caps::{CapSet, CapsHashSet};
@@ -99,6 +99,10 @@ impl Workload {
 
     /// The environment in the spec's order; the last of repeated values counts.
     fn environment(&self) -> Vec<(String, String)> {
+        self.environment_with(|| read_passwd(Path::new("/etc/passwd")))
+    }
+
+    fn environment_with(&self, passwd: impl FnOnce() -> String) -> Vec<(String, String)> {
         let process = &self.launch.process;
         let mut environment: Vec<(String, String)> = Vec::new();
         for entry in process.env().iter().flatten() {
@@ -116,8 +120,7 @@ impl Workload {
             .any(|(key, value)| key == "HOME" && !value.is_empty());
         if !has_home {
             environment.retain(|(key, _)| key != "HOME");
-            let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-            environment.push(("HOME".into(), home(&passwd, process.user().uid())));
+            environment.push(("HOME".into(), home(&passwd(), process.user().uid())));
         }
         environment
     }
@@ -283,6 +286,28 @@ fn make_folder(path: &Path) -> io::Result<()> {
     chown(path, Some(0), Some(0))
 }
 
+/// The most that is read of a passwd file: some ten thousand users.
+const MAX_PASSWD: u64 = 1 << 20;
+
+/// The container's passwd file, which the image may have made anything: only a file is read, and
+/// of a long one the beginning.
+fn read_passwd(path: &Path) -> String {
+    let mut text = Vec::new();
+    // A FIFO would wait for a writer.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = fs::File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path);
+    if let Ok(file) = opened
+        && file.metadata().is_ok_and(|meta| meta.is_file())
+    {
+        // What cannot be read is as if it were not there.
+        let _ = file.take(MAX_PASSWD).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The home of a user in the container's passwd file.
 fn home(passwd: &str, uid: u32) -> String {
     passwd
@@ -359,6 +384,56 @@ mod tests {
         assert_eq!(home(passwd, 7), "/home/me");
         assert_eq!(home(passwd, 8), "/");
         assert_eq!(home("", 0), "/");
+    }
+
+    #[test]
+    fn a_passwd_file_of_a_hostile_image_is_waited_for_and_read_without_end_by_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("zero")).unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        let long = fs::File::create(path("long")).unwrap();
+        long.set_len(1 << 40).unwrap();
+        fs::write(path("latin"), b"me:x:7:7:J\xf6rg:/home/me:/bin/sh\n").unwrap();
+
+        let (sender, read) = std::sync::mpsc::channel();
+        let paths = ["fifo", "zero", "folder", "nothing", "long", "latin"].map(path);
+        std::thread::spawn(move || sender.send(paths.map(|path| read_passwd(&path))));
+        let read = read.recv_timeout(std::time::Duration::from_secs(20));
+        let [fifo, zero, folder, nothing, long, latin] = read.expect("it waits");
+
+        assert_eq!([fifo, zero, folder, nothing], [""; 4]);
+        assert_eq!(long.len() as u64, MAX_PASSWD);
+        assert_eq!(home(&long, 0), "/");
+        assert_eq!(home(&latin, 7), "/home/me");
+    }
+
+    fn environment(env: &[&str], uid: u32) -> Vec<String> {
+        let process = serde_json::json!({
+            "user": { "uid": uid, "gid": 0 }, "cwd": "/", "args": ["x"], "env": env,
+        });
+        let launch = Launch {
+            process: serde_json::from_value(process).unwrap(),
+            seccomp: None,
+            make_cwd: false,
+            descriptors: Vec::new(),
+        };
+        let (faults, _collected) = crate::launch::faults::collect().unwrap();
+        let workload = Workload::new(launch, faults, true);
+        let passwd = || "me:x:7:7::/home/me:/bin/sh\n".to_owned();
+        let found = workload.environment_with(passwd).into_iter();
+        found.map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    #[test]
+    fn the_environment_is_the_specs_and_has_a_home() {
+        let given = ["B=1", "A=x=y", "broken", "=z", "B=2", "C="];
+        let expected = ["B=2", "A=x=y", "C=", "HOME=/home/me"];
+        assert_eq!(environment(&given, 7), expected);
+        assert_eq!(environment(&["HOME=/h", "A=1"], 7), ["HOME=/h", "A=1"]);
+        assert_eq!(environment(&["HOME=", "A=1"], 7), ["A=1", "HOME=/home/me"]);
+        assert_eq!(environment(&[], 8), ["HOME=/"]);
     }
 
     #[test]
