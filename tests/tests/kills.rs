@@ -235,7 +235,11 @@ fn kills_at_random_leave_what_can_be_used_and_removed() {
         killed: BTreeMap::new(),
     };
     let mut next = 0;
-    loop {
+    for shot in 0.. {
+        assert!(
+            shot < 100 + 20 * kills,
+            "most commands end before they are killed"
+        );
         let killed: usize = range.killed.values().sum();
         if killed >= next {
             range.clear();

@@ -3,6 +3,7 @@
 //! boot id and an empty `/run`.
 
 use std::process::Command;
+use std::time::Instant;
 
 use harness::bed::Bed;
 use harness::dist::{CLI, binary, patience, subject_is_ours};
@@ -47,8 +48,10 @@ impl Host {
 
     /// Ends all processes, empties `/run`, and changes the boot id.
     fn boot(&mut self) {
+        let deadline = Instant::now() + patience(30.0);
         loop {
             let running = self.bed.processes();
+            assert!(Instant::now() < deadline, "they go on: {running:?}");
             for process in &running {
                 process::signal(process.pid, Signal::SIGKILL);
             }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -211,6 +211,7 @@ impl Shared {
 
     fn kill_all(&self) {
         let marker = self.marker.to_str().expect("an ASCII path");
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let mut alive = process::marked(marker);
             // The processes of the harness are not part of the test.
@@ -218,6 +219,7 @@ impl Shared {
             if alive.is_empty() {
                 return;
             }
+            assert!(Instant::now() < deadline, "they go on: {alive:?}");
             for process in &alive {
                 process::signal(process.pid, Signal::SIGKILL);
             }
