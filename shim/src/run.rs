@@ -409,8 +409,11 @@ mod tests {
         .unwrap();
         assert_eq!(args.memory, Some(64));
         assert_eq!(args.hypervisor, Some(HypervisorKind::Qemu));
-        assert!(Args::try_parse_from(["run"]).is_err());
-        assert!(Args::try_parse_from(["run", "--bundle", "b", "--vcpus", "x"]).is_err());
+        use clap::error::ErrorKind;
+        let refused = |words: &[&str]| Args::try_parse_from(words).err().unwrap().kind();
+        assert_eq!(refused(&["run"]), ErrorKind::MissingRequiredArgument);
+        let number = refused(&["run", "--bundle", "b", "--vcpus", "x"]);
+        assert_eq!(number, ErrorKind::ValueValidation);
     }
 
     #[test]

@@ -269,6 +269,7 @@ fn attach(cgroup: &File, program: &OwnedFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::{Reason, require, root};
 
     /// Runs a program as the kernel does.
     fn run(program: &[Instruction], kind: i32, major: i32, minor: i32, access: i32) -> bool {
@@ -348,5 +349,91 @@ mod tests {
         assert!(!run(&program, BPF_DEVCG_DEV_CHAR, 10, 1, ALL));
         // No instruction follows the rule that always matches.
         assert_eq!(program.last().map(|i| i.code), Some(EXIT));
+    }
+
+    #[test]
+    fn rules_are_read_field_by_field() {
+        let read = |json: &str| {
+            let json = serde_json::from_str::<LinuxDeviceCgroup>(json).unwrap();
+            rule(&json).map(|r| (r.allow, r.kind, r.major, r.minor, r.access))
+        };
+        let (block, char_) = (Some(1), Some(2));
+        for (json, expected) in [
+            (
+                r#"{"allow":true,"type":"c","major":1,"minor":3,"access":"r"}"#,
+                (true, char_, Some(1), Some(3), 2),
+            ),
+            (
+                r#"{"allow":false,"type":"u","major":0,"minor":0,"access":"w"}"#,
+                (false, char_, Some(0), Some(0), 4),
+            ),
+            (
+                r#"{"allow":true,"type":"b","major":-1,"minor":7,"access":"m"}"#,
+                (true, block, None, Some(7), 1),
+            ),
+            (
+                r#"{"allow":true,"type":"b","access":""}"#,
+                (true, block, None, None, 7),
+            ),
+            (r#"{"allow":true,"type":"b"}"#, (true, block, None, None, 7)),
+            (
+                r#"{"allow":true,"type":"a","major":1,"minor":3,"access":"r"}"#,
+                (true, None, None, None, 7),
+            ),
+            (r#"{"allow":false}"#, (false, None, None, None, 7)),
+        ] {
+            assert_eq!(read(json).unwrap(), expected, "{json}");
+        }
+        for (bad, why) in [
+            (r#"{"allow":true,"access":"rx"}"#, "\"x\""),
+            (r#"{"allow":true,"type":"p"}"#, "a, b, c or u"),
+        ] {
+            let said = read(bad).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
+        }
+    }
+
+    #[test]
+    fn programs_are_instruction_by_instruction_as_the_kernel_defines_them() {
+        let deny = rules(r#"[{"allow":false,"type":"b","major":8,"minor":1,"access":"w"}]"#);
+        let found: Vec<_> = compile(deny.iter())
+            .iter()
+            .map(|i| (i.code, i.registers, i.offset, i.immediate))
+            .collect();
+        let expected = [
+            (0x61, 0x12, 0, 0),      // r2 = *(u32 *)(r1 + 0)
+            (0x57, 0x02, 0, 0xffff), // r2 &= 0xffff
+            (0x61, 0x13, 0, 0),      // r3 = *(u32 *)(r1 + 0)
+            (0x77, 0x03, 0, 16),     // r3 >>= 16
+            (0x61, 0x14, 4, 0),      // r4 = *(u32 *)(r1 + 4)
+            (0x61, 0x15, 8, 0),      // r5 = *(u32 *)(r1 + 8)
+            (0x55, 0x02, 7, 1),      // if r2 != 1 goto the next rule
+            (0x55, 0x04, 6, 8),
+            (0x55, 0x05, 5, 1),
+            (0xbf, 0x31, 0, 0), // r1 = r3
+            (0x57, 0x01, 0, 4), // r1 &= 4
+            (0x15, 0x01, 2, 0), // if r1 == 0 goto the next rule
+            (0xb7, 0x00, 0, 0), // r0 = 0
+            (0x95, 0x00, 0, 0), // exit
+            (0xb7, 0x00, 0, 0),
+            (0x95, 0x00, 0, 0),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_kernel_takes_the_program() {
+        require!(root());
+        let rules = rules(r#"[{"allow":false,"type":"b","major":8,"minor":1,"access":"w"}]"#);
+        match load(&compile(rules.iter().chain(ALWAYS))) {
+            // A kernel without BPF for cgroups.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+                require!(Err::<(), _>(Reason::SystemCall("bpf(2) for cgroups")));
+            }
+            loaded => drop(loaded.unwrap()),
+        }
+        // It is the kernel that looks: a program without an end is refused.
+        let endless = [op(SET, ANSWER, 0, 0, 0)];
+        assert!(load(&endless).is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)));
     }
 }

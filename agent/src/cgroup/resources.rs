@@ -243,8 +243,10 @@ mod tests {
         assert_eq!(swap_max(&memory(100, 150)).unwrap().unwrap(), "50");
         assert_eq!(swap_max(&memory(100, -1)).unwrap().unwrap(), "max");
         assert_eq!(swap_max(&memory(-1, -1)).unwrap().unwrap(), "max");
-        assert!(swap_max(&memory(100, 50)).is_err());
-        assert!(swap_max(&memory(0, 50)).is_err());
+        let less = swap_max(&memory(100, 50)).unwrap_err().to_string();
+        assert!(less.contains("at least the memory limit 100"), "{less}");
+        let alone = swap_max(&memory(0, 50)).unwrap_err().to_string();
+        assert!(alone.contains("requires a memory limit"), "{alone}");
     }
 
     #[test]
@@ -254,5 +256,172 @@ mod tests {
         assert_eq!(pids_max(20), "20");
         assert_eq!(io_weight(10), 1);
         assert_eq!(io_weight(1000), 10_000);
+    }
+
+    /// What is written for the resources of a spec, file by file; all of them are there before,
+    /// `cpu.max` with this.
+    fn applied(
+        resources: serde_json::Value,
+        files: &[(&str, &str)],
+    ) -> Result<Vec<(String, String)>> {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        let cgroup = Cgroup {
+            path: folder.path().to_owned(),
+        };
+        cgroup.apply(&serde_json::from_value(resources).unwrap())?;
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text)
+        });
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        Ok(files)
+    }
+
+    #[test]
+    fn each_limit_is_written_to_its_file() {
+        let resources = serde_json::json!({
+            "memory": { "limit": 100, "swap": 150, "reservation": 60 },
+            "cpu": {
+                "shares": 1024, "quota": 5000, "period": 10000, "burst": 7, "idle": 1,
+                "cpus": "0-1", "mems": "0",
+            },
+            "pids": { "limit": 20 },
+            "blockIO": { "weight": 500 },
+            "hugepageLimits": [{ "pageSize": "2MB", "limit": 4096 }],
+            "unified": { "memory.high": "90" },
+        });
+        let files = [("memory.swap.max", "max"), ("cpu.max", "max 100000")];
+        let expected = [
+            ("cpu.idle", "1"),
+            ("cpu.max", "5000 10000"),
+            ("cpu.max.burst", "7"),
+            ("cpu.weight", "100"),
+            ("cpuset.cpus", "0-1"),
+            ("cpuset.mems", "0"),
+            ("hugetlb.2MB.max", "4096"),
+            ("io.weight", "default 4950"),
+            ("memory.high", "90"),
+            ("memory.low", "60"),
+            ("memory.max", "100"),
+            ("memory.swap.max", "50"),
+            ("pids.max", "20"),
+        ];
+        let expected = expected.map(|(file, text)| (file.to_owned(), text.to_owned()));
+        assert_eq!(applied(resources, &files).unwrap(), expected);
+    }
+
+    #[test]
+    fn limits_of_devices_are_written_with_their_numbers() {
+        for (limit, file, text) in [
+            (
+                r#"{"weightDevice":[{"major":8,"minor":1,"weight":100}]}"#,
+                "io.weight",
+                "8:1 910",
+            ),
+            (
+                r#"{"throttleReadBpsDevice":[{"major":8,"minor":2,"rate":3}]}"#,
+                "io.max",
+                "8:2 rbps=3",
+            ),
+            (
+                r#"{"throttleWriteBpsDevice":[{"major":8,"minor":2,"rate":3}]}"#,
+                "io.max",
+                "8:2 wbps=3",
+            ),
+            (
+                r#"{"throttleReadIOPSDevice":[{"major":8,"minor":2,"rate":3}]}"#,
+                "io.max",
+                "8:2 riops=3",
+            ),
+            (
+                r#"{"throttleWriteIOPSDevice":[{"major":8,"minor":2,"rate":0}]}"#,
+                "io.max",
+                "8:2 wiops=max",
+            ),
+        ] {
+            let limit: serde_json::Value = serde_json::from_str(limit).unwrap();
+            let written = applied(serde_json::json!({ "blockIO": limit }), &[]).unwrap();
+            assert_eq!(written, [(file.to_owned(), text.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_is_zero_or_not_there_is_left_alone() {
+        let resources = serde_json::json!({
+            "memory": { "limit": 0, "swap": 0, "reservation": 0 },
+            "cpu": { "shares": 0, "cpus": "", "mems": "", "realtimeRuntime": 0, "realtimePeriod": 0 },
+            "blockIO": { "weight": 0 },
+        });
+        assert_eq!(applied(resources, &[]).unwrap(), []);
+        // A kernel without swap accounting.
+        let resources = serde_json::json!({ "memory": { "limit": -1, "swap": -1 } });
+        let written = applied(resources, &[]).unwrap();
+        assert_eq!(written, [("memory.max".to_owned(), "max".to_owned())]);
+        let resources = serde_json::json!({ "cpu": { "period": 50000 } });
+        let written = applied(resources, &[("cpu.max", "20000 100000")]).unwrap();
+        assert_eq!(written, [("cpu.max".to_owned(), "20000 50000".to_owned())]);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_by_name() {
+        let refused = |resources| applied(resources, &[("memory.current", "4096")]).unwrap_err();
+        for bad in ["../x", "notafile"] {
+            let error = refused(serde_json::json!({ "unified": { bad: "1" } }));
+            assert!(error.to_string().contains(bad), "{error}");
+        }
+        for key in ["realtimeRuntime", "realtimePeriod"] {
+            let error = refused(serde_json::json!({ "cpu": { key: 1 } }));
+            assert!(matches!(error, Error::Unsupported(_)), "{error}");
+        }
+        let memory =
+            |limit| serde_json::json!({ "memory": { "limit": limit, "checkBeforeUpdate": true } });
+        let error = refused(memory(4095));
+        assert!(matches!(&error, Error::InvalidValue { value, .. } if value == "4095"));
+        applied(memory(4096), &[("memory.current", "4096")]).unwrap();
+    }
+
+    #[test]
+    fn a_limit_of_swap_takes_one_of_memory_into_account() {
+        let memory = |json| serde_json::from_str::<LinuxMemory>(json).unwrap();
+        for (json, max) in [
+            ("{}", None),
+            (r#"{"limit":100}"#, None),
+            (r#"{"limit":100,"swap":0}"#, None),
+            (r#"{"limit":-1}"#, Some("max")),
+            (r#"{"limit":-1,"swap":0}"#, Some("max")),
+            (r#"{"limit":-1,"swap":5}"#, Some("max")),
+            (r#"{"limit":100,"swap":100}"#, Some("0")),
+            (r#"{"swap":-1}"#, Some("max")),
+        ] {
+            assert_eq!(swap_max(&memory(json)).unwrap().as_deref(), max, "{json}");
+        }
+        for bad in [r#"{"swap":5}"#, r#"{"limit":100,"swap":99}"#] {
+            assert!(
+                matches!(
+                    swap_max(&memory(bad)),
+                    Err(Error::InvalidValue { .. } | Error::Requires { .. })
+                ),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn conversions_at_their_bounds() {
+        assert_eq!(
+            [weight(1), weight(3), weight(262_143)],
+            [Some(1), Some(2), Some(10_000)]
+        );
+        assert_eq!([weight(512), weight(2048)], [Some(59), Some(174)]);
+        assert_eq!([amount(-1), amount(0), amount(1)], ["max", "0", "1"]);
+        assert_eq!([pids_max(1), pids_max(i64::MIN)], ["1", "max"]);
+        assert_eq!([io_weight(0), io_weight(11), io_weight(500)], [1, 11, 4950]);
+        assert_eq!(cpu_max("20000 50000", Some(0), Some(0)), "20000 50000");
+        assert_eq!(cpu_max("max", None, None), "max 100000");
     }
 }

@@ -114,4 +114,73 @@ mod tests {
         assert_eq!((io[0].rbytes, io[0].wbytes), (1, 2));
         assert_eq!((io[0].rios, io[0].wios), (3, 4));
     }
+
+    #[test]
+    fn statistics_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let cpu = "usage_usec 1\nuser_usec 2\nsystem_usec 3\nnr_periods 4\nnr_throttled 5\n\
+                   throttled_usec 6\n";
+        for (file, text) in [
+            ("cpu.stat", cpu),
+            ("memory.current", "10\n"),
+            ("memory.peak", "11\n"),
+            ("memory.max", "12\n"),
+            ("memory.swap.current", "13\n"),
+            ("memory.swap.max", "max\n"),
+            ("memory.stat", "anon 14\nfile 15\n"),
+            ("memory.events", "oom_kill 16\n"),
+            ("pids.current", "17\n"),
+            ("pids.max", "18\n"),
+            (
+                "io.stat",
+                "19:20 rbytes=21 wbytes=22 rios=23 wios=24 dbytes=25 dios=26\n",
+            ),
+        ] {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        let cgroup = Cgroup {
+            path: folder.path().to_owned(),
+        };
+        let expected = StatsResponse {
+            cpu: MessageField::some(CpuStats {
+                usage_usec: 1,
+                user_usec: 2,
+                system_usec: 3,
+                nr_periods: 4,
+                nr_throttled: 5,
+                throttled_usec: 6,
+                ..Default::default()
+            }),
+            memory: MessageField::some(MemoryStats {
+                usage: 10,
+                max_usage: 11,
+                limit: 12,
+                swap_usage: 13,
+                swap_limit: u64::MAX,
+                stat: [("anon".into(), 14), ("file".into(), 15)].into(),
+                events: [("oom_kill".into(), 16)].into(),
+                ..Default::default()
+            }),
+            pids: MessageField::some(PidsStats {
+                current: 17,
+                limit: 18,
+                ..Default::default()
+            }),
+            io: vec![IoStats {
+                major: 19,
+                minor: 20,
+                rbytes: 21,
+                wbytes: 22,
+                rios: 23,
+                wios: 24,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(cgroup.stats(), expected);
+
+        // Read later than the peak, the usage may be more.
+        std::fs::write(folder.path().join("memory.current"), "99\n").unwrap();
+        assert_eq!(cgroup.stats().memory.max_usage, 99);
+    }
 }

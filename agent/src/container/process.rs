@@ -276,6 +276,13 @@ mod tests {
         drop(begun);
         assert_eq!(process.asked_size(), Some((132, 50)));
         process.fail();
-        assert!(process.resize(80, 24).is_err());
+        let refused = process.resize(80, 24);
+        assert!(matches!(
+            refused,
+            Err(Error::State {
+                state: "without a terminal",
+                ..
+            })
+        ));
     }
 }

@@ -11,9 +11,17 @@ use nix::errno::Errno;
 
 /// Writes the mark, if the command line asks for it.
 pub fn write() -> io::Result<()> {
-    match std::env::var(protos::BOOT_MARK_WORD) {
-        Ok(value) => write_port(port(&value)?, protos::BOOT_MARK_VALUE),
-        Err(_) => Ok(()),
+    let word = std::env::var(protos::BOOT_MARK_WORD).ok();
+    write_where_asked(word.as_deref(), write_port)
+}
+
+fn write_where_asked(
+    word: Option<&str>,
+    write: impl FnOnce(u16, u8) -> io::Result<()>,
+) -> io::Result<()> {
+    match word {
+        Some(value) => write(port(value)?, protos::BOOT_MARK_VALUE),
+        None => Ok(()),
     }
 }
 
@@ -52,6 +60,10 @@ fn permit(port: u16, on: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    use test_support::{Reason, require, root};
 
     #[test]
     fn port_is_hexadecimal() {
@@ -63,8 +75,77 @@ mod tests {
         }
     }
 
+    /// What is written for a word of the command line.
+    fn written(word: Option<&str>) -> io::Result<Vec<(u16, u8)>> {
+        let mut written = Vec::new();
+        write_where_asked(word, |port, value| {
+            written.push((port, value));
+            Ok(())
+        })?;
+        Ok(written)
+    }
+
     #[test]
-    fn no_wish_no_mark() {
-        write().unwrap();
+    fn the_mark_is_written_to_the_port_asked_for_and_to_no_other() {
+        let mark = (protos::BOOT_MARK_PORT, protos::BOOT_MARK_VALUE);
+        assert_eq!(written(Some("0x3f0")).unwrap(), [mark]);
+        assert_eq!(written(None).unwrap(), []);
+        let refused = written(Some("0x")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let failed = write_where_asked(Some("80"), |_, _| Err(io::ErrorKind::Other.into()));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::Other);
+    }
+
+    /// The signal that ends a process which writes a byte to the port after `before`.
+    fn signal_of_a_write(before: impl FnOnce() -> io::Result<()>) -> Option<Signal> {
+        // SAFETY: the child makes system calls and writes to a port, nothing else.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                if before().is_err() {
+                    std::process::abort();
+                }
+                // SAFETY: touches neither memory nor flags.
+                unsafe {
+                    std::arch::asm!(
+                        "out dx, al",
+                        in("dx") DIAGNOSTICS,
+                        in("al") 0u8,
+                        options(nomem, nostack, preserves_flags)
+                    );
+                    libc::_exit(0);
+                }
+            }
+            ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+                WaitStatus::Signaled(_, signal, _) => Some(signal),
+                _ => None,
+            },
+        }
+    }
+
+    /// Power-on diagnostics: a write there has no effect.
+    const DIAGNOSTICS: u16 = 0x80;
+
+    /// Kernels may be built without.
+    fn ports() -> Result<(), Reason> {
+        match permit(DIAGNOSTICS, false) {
+            Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
+                Err(Reason::SystemCall("ioperm(2)"))
+            }
+            permitted => {
+                permitted.unwrap();
+                Ok(())
+            }
+        }
+    }
+
+    #[test]
+    fn the_right_to_the_port_is_given_back() {
+        require!(root());
+        require!(ports());
+        let _children = crate::guest::reaper::children();
+        let permitted = || permit(DIAGNOSTICS, true);
+        assert_eq!(signal_of_a_write(permitted), None);
+        let mark = || write_port(DIAGNOSTICS, protos::BOOT_MARK_VALUE);
+        assert_eq!(signal_of_a_write(mark), Some(Signal::SIGSEGV));
     }
 }

@@ -108,7 +108,8 @@ mod tests {
         );
         assert_eq!(failure("/etc", "/bin"), "exec: \"/etc\": is a directory");
         // The first two entries of the path are not directories.
-        assert!(find("sh", &environment("/etc/passwd:/no:/bin")).is_ok());
+        let beyond = find("sh", &environment("/etc/passwd:/no:/bin"));
+        assert!(beyond.is_ok_and(|found| found.as_bytes() == b"/bin/sh"));
         // These errors do not mean that the program does not exist.
         for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
             assert!(!is_elsewhere(errno));

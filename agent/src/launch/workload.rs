@@ -399,7 +399,7 @@ mod tests {
 
         let (sender, read) = std::sync::mpsc::channel();
         let paths = ["fifo", "zero", "folder", "nothing", "long", "latin"].map(path);
-        std::thread::spawn(move || sender.send(paths.map(|path| read_passwd(&path))));
+        std::thread::spawn(move || drop(sender.send(paths.map(|path| read_passwd(&path)))));
         let read = read.recv_timeout(std::time::Duration::from_secs(20));
         let [fifo, zero, folder, nothing, long, latin] = read.expect("it waits");
 

@@ -51,6 +51,13 @@ impl Zygote {
         }
     }
 
+    /// One that nobody serves: for tests that start nothing.
+    #[cfg(test)]
+    pub fn none() -> Zygote {
+        let socket = std::os::unix::net::UnixStream::pair().unwrap().0.into();
+        Zygote { socket }
+    }
+
     /// Forks a helper that serves the other end of `control`.
     pub fn fork_helper(&self, control: OwnedFd) -> io::Result<()> {
         send_with_fds(self.socket.as_raw_fd(), b"f", &[control.as_raw_fd()])

@@ -360,3 +360,6 @@ impl agent_ttrpc::Agent for Service {
         Ok(self.pod.environment.events.next().await)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ enum StreamSlot {
 }
 
 impl Arrivals {
-    fn new(deadline: Duration) -> Arc<Arrivals> {
+    pub(crate) fn new(deadline: Duration) -> Arc<Arrivals> {
         Arc::new(Arrivals {
             slots: Mutex::default(),
             deadline,

@@ -168,3 +168,80 @@ fn read_prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<libc::c_i
     }
     Ok(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use test_support::{require, root};
+
+    /// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP of capabilities(7).
+    const KEPT: u64 = 0x8000_00db;
+    const CAP_SYS_ADMIN: libc::c_ulong = 21;
+
+    /// The sets of the calling thread: inheritable, permitted, effective, bounding, ambient
+    /// (proc(5)).
+    fn sets() -> [u64; 5] {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|name| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            u64::from_str_radix(line[name.len()..].trim(), 16).unwrap()
+        })
+    }
+
+    /// Capabilities belong to threads.
+    fn in_a_thread<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+        std::thread::spawn(what).join().unwrap()
+    }
+
+    #[test]
+    fn the_spawner_keeps_what_the_file_server_needs() {
+        require!(root());
+        let (sets, bits) = in_a_thread(|| {
+            keep_for_spawner().unwrap();
+            let bits = read_prctl(libc::PR_GET_SECUREBITS, 0).unwrap();
+            (sets(), bits)
+        });
+
+        assert_eq!(sets, [0, KEPT, KEPT, KEPT, 0]);
+        // linux/securebits.h: all of them locked, and all but KEEP_CAPS set.
+        assert_eq!(bits, 0b1110_1111);
+    }
+
+    #[test]
+    fn a_bounding_set_that_was_reduced_before_is_reduced_further() {
+        require!(root());
+        let (before, after) = in_a_thread(|| {
+            for capability in [CAP_SYS_ADMIN, CAP_SETFCAP.into()] {
+                prctl(libc::PR_CAPBSET_DROP, capability).unwrap();
+            }
+            let before = sets();
+            keep_for_spawner().unwrap();
+            (before, sets())
+        });
+
+        assert_eq!(before[3] & 1 << CAP_SYS_ADMIN, 0);
+        let rest = KEPT & !(1 << CAP_SETFCAP);
+        assert_eq!(after, [0, KEPT, KEPT, rest, 0]);
+    }
+
+    #[test]
+    fn what_is_not_there_to_be_kept_is_an_error() {
+        require!(root());
+        let failed = in_a_thread(|| {
+            set(KEPT & !1 | 1 << 8).unwrap();
+            keep_for_spawner()
+        });
+        let said = failed.unwrap_err().to_string();
+        assert!(said.contains("reduce the capabilities"), "{said}");
+    }
+
+    #[test]
+    fn other_threads_keep_nothing() {
+        require!(root());
+        let [inheritable, permitted, effective, ..] = in_a_thread(|| {
+            drop_all().unwrap();
+            sets()
+        });
+        assert_eq!([inheritable, permitted, effective], [0; 3]);
+    }
+}

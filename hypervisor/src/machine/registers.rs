@@ -164,6 +164,7 @@ fn write_tables(mem: &GuestMemoryMmap) -> Result<(), vm_memory::GuestMemoryError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::require;
 
     #[test]
     fn descriptors_are_those_of_the_boot_protocol() {
@@ -188,5 +189,89 @@ mod tests {
             assert!(layout::PAGE_DIRECTORIES + 4 * 0x1000 <= layout::CMDLINE);
             assert!(layout::IDT + 8 <= layout::ZERO_PAGE);
         }
+    }
+
+    #[test]
+    fn segments_are_cached_as_their_descriptors_say() {
+        let cached = |segment: kvm_segment| {
+            let bits = [segment.type_, segment.s, segment.dpl, segment.present];
+            let more = [segment.avl, segment.l, segment.db, segment.g];
+            (segment.base, segment.limit, segment.selector, bits, more)
+        };
+        // Type, S, DPL, P; AVL, L, D/B, G (Intel SDM 3A §3.4.5).
+        let code = (0, 0xffff_ffff, 8, [11, 1, 0, 1], [0, 1, 0, 1]);
+        assert_eq!(cached(segment(1, CODE64)), code);
+        let data = (0, 0xffff_ffff, 16, [3, 1, 0, 1], [0, 0, 1, 1]);
+        assert_eq!(cached(segment(2, DATA)), data);
+        let task = (0, 0xffff_ffff, 24, [11, 0, 0, 1], [0, 0, 0, 1]);
+        assert_eq!(cached(segment(3, TSS)), task);
+        let user = (0, 0xffff_ffff, 32, [2, 1, 3, 1], [1, 0, 1, 0]);
+        assert_eq!(cached(segment(4, 0x50f2)), user);
+        assert_eq!(gdt()[3], 0x008f_8b00_0000_ffff);
+    }
+
+    #[test]
+    fn the_first_four_gibibytes_are_mapped_to_themselves() {
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+        let read = |at: u64| mem.read_obj::<u64>(GuestAddress(at)).unwrap();
+
+        write_tables(&mem).unwrap();
+
+        assert_eq!(read(layout::IDT), 0);
+        for (index, entry) in (0..).zip(gdt()) {
+            assert_eq!(read(layout::GDT + index * 8), entry);
+        }
+        // The walk of Intel SDM 3A, figure 4-9: 9, 9 and 9 bits; 2 MiB pages.
+        let entry = |table: u64, address: u64, shift: u32| {
+            let entry = read(table + (address >> shift & 0x1ff) * 8);
+            assert_eq!(entry & 0b11, 0b11, "present and writable");
+            entry
+        };
+        for address in (0..4u64 << 30).step_by(2 << 20) {
+            let directories = entry(layout::PML4, address, 39) & !0xfff;
+            let directory = entry(directories, address, 30) & !0xfff;
+            let page = entry(directory, address, 21);
+            assert_eq!(page, address | 0x83, "a large page");
+        }
+    }
+
+    #[test]
+    fn a_vcpu_has_what_it_was_given() {
+        let kvm = super::super::kvm::open(require!(test_support::kvm())).unwrap();
+        let vm = super::super::kvm::create_vm(&kvm).unwrap();
+        let vcpu = vm.create_vcpu(0).unwrap();
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+
+        common(&vcpu).unwrap();
+        boot(&vcpu, &mem, 0x12_3456).unwrap();
+
+        let regs = vcpu.get_regs().unwrap();
+        let found = (regs.rip, regs.rsi, regs.rflags, regs.rsp);
+        assert_eq!(found, (0x12_3456, layout::ZERO_PAGE, 2, 0));
+        let sregs = vcpu.get_sregs().unwrap();
+        assert_eq!((sregs.gdt.base, sregs.gdt.limit), (layout::GDT, 31));
+        assert_eq!((sregs.idt.base, sregs.idt.limit), (layout::IDT, 7));
+        let selectors = [
+            sregs.cs, sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss, sregs.tr,
+        ];
+        assert_eq!(selectors.map(|s| s.selector), [8, 16, 16, 16, 16, 16, 24]);
+        assert_eq!(sregs.cr3, layout::PML4);
+        // PE, ET, PG; PAE; LME, LMA.
+        assert_eq!(sregs.cr0 & 0x8000_0011, 0x8000_0011);
+        assert_eq!(sregs.cr4 & 0x20, 0x20);
+        assert_eq!(sregs.efer & 0x500, 0x500);
+        // KVM_GET_FPU does not tell MXCSR.
+        assert_eq!(vcpu.get_fpu().unwrap().fcw, 0x37f);
+        let lapic = vcpu.get_lapic().unwrap();
+        let lvt1 = [0, 1, 2, 3].map(|byte| lapic.regs[0x360 + byte] as u8);
+        assert_eq!(u32::from_le_bytes(lvt1) & 0x700, 0x400, "NMI");
+        let wanted = [MSR_IA32_MISC_ENABLE, MSR_MTRR_DEF_TYPE].map(|index| kvm_msr_entry {
+            index,
+            ..Default::default()
+        });
+        let mut msrs = Msrs::from_entries(&wanted).unwrap();
+        assert_eq!(vcpu.get_msrs(&mut msrs).unwrap(), 2);
+        let [misc, mtrr] = [0, 1].map(|at| msrs.as_slice()[at].data);
+        assert_eq!((misc & 1, mtrr & 0xcff), (1, 0x806));
     }
 }

@@ -61,6 +61,7 @@ fn thread(path: &Path) -> Option<ThreadState> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_waiting_thread_is_distinguished_from_a_running_one() {
@@ -71,16 +72,21 @@ mod tests {
             let all = threads(std::process::id()).unwrap();
             all.into_iter().find(|thread| thread.name == name)
         };
+        let deadline = Instant::now() + Duration::from_secs(20);
         while find("waits").is_none_or(|thread| thread.state != 'S') {
+            assert!(Instant::now() < deadline, "it does not wait");
             std::thread::yield_now();
         }
         let me = fs::read_to_string("/proc/thread-self/comm").unwrap();
         let me = || find(me.trim_end()).unwrap();
         assert_eq!(me().state, 'R');
         // The kernel updates it at its ticks, and when another thread runs.
-        while me().cpu_ns == 0 {}
+        while me().cpu_ns == 0 {
+            assert!(Instant::now() < deadline, "no time is counted");
+        }
         drop(end);
         assert!(waiting.join().unwrap());
-        assert!(threads(u32::MAX).is_err());
+        let gone = threads(u32::MAX).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 }

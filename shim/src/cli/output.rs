@@ -21,6 +21,10 @@ pub(crate) enum Format {
 /// Prints rows under their heads, each column as wide as its widest cell. Control characters in
 /// a cell, such as in a process name from the guest, do not reach the terminal.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
+    print(&aligned(heads, rows))
+}
+
+fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells
@@ -41,7 +45,7 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> CliResult<()> {
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
-    print(&text)
+    text
 }
 
 /// Prints a value as JSON.
@@ -155,5 +159,77 @@ mod tests {
             shown(&["sh", &"ä".repeat(40)]),
             format!("sh {}…", "ä".repeat(37))
         );
+    }
+
+    #[test]
+    fn sizes_at_the_edges_of_units_and_digits() {
+        for (bytes, shown) in [
+            (1, "1 B"),
+            (9_994, "9.99 kB"),
+            (10_000, "10.0 kB"),
+            (99_900, "99.9 kB"),
+            (100_000, "100 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (7_000_000_000_000, "7.00 TB"),
+            (8_000_000_000_000_000, "8.00 PB"),
+            (u64::MAX, "18447 PB"),
+        ] {
+            assert_eq!(size(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let row = |cells: &[&str]| cells.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
+        let rows = [row(&["ä", "long cell", "x"]), row(&["12345", "", ""])];
+        assert_eq!(
+            aligned(&["ID", "NAME", "LAST"], &rows),
+            "ID     NAME       LAST\nä      long cell  x\n12345\n"
+        );
+        assert_eq!(aligned(&["ID", "NAME"], &[]), "ID  NAME\n");
+        // What steers a terminal is shown, not done.
+        assert!(!aligned(&["ID"], &[row(&["a\x1b[2Jb"])]).contains('\x1b'));
+    }
+
+    #[test]
+    fn times_ago_are_told_in_their_largest_unit() {
+        let told = |seconds: u64| {
+            // Half a second more: the clock goes on.
+            let since = std::time::Duration::from_millis(seconds * 1000 + 500);
+            ago(std::time::SystemTime::now() - since)
+        };
+        for (seconds, shown) in [
+            (0, "0 seconds ago"),
+            (1, "1 second ago"),
+            (58, "58 seconds ago"),
+            (60, "1 minute ago"),
+            (3598, "59 minutes ago"),
+            (3600, "1 hour ago"),
+            (86_398, "23 hours ago"),
+            (86_400, "1 day ago"),
+            (864_000, "10 days ago"),
+        ] {
+            assert_eq!(told(seconds), shown);
+        }
+        let future = std::time::SystemTime::now() + std::time::Duration::from_secs(100);
+        assert_eq!(ago(future), "0 seconds ago");
+    }
+
+    #[test]
+    fn only_points_in_time_are_written_anew() {
+        let found = value(&serde_json::json!({
+            "at": { "secs_since_epoch": 1, "nanos_since_epoch": 5 },
+            "list": [{ "at": { "secs_since_epoch": 0, "nanos_since_epoch": 0 } }, 7],
+            "more": { "secs_since_epoch": 1, "nanos_since_epoch": 5, "x": 1 },
+            "half": { "secs_since_epoch": 1 },
+        }));
+        let expected = serde_json::json!({
+            "at": "1970-01-01T00:00:01.000000005Z",
+            "list": [{ "at": "1970-01-01T00:00:00.000000000Z" }, 7],
+            "more": { "secs_since_epoch": 1, "nanos_since_epoch": 5, "x": 1 },
+            "half": { "secs_since_epoch": 1 },
+        });
+        assert_eq!(found.unwrap(), expected);
     }
 }

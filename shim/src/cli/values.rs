@@ -106,12 +106,35 @@ mod tests {
         assert_eq!(bytes("512m").unwrap(), 512 << 20);
         assert_eq!(bytes("7").unwrap(), 7);
         assert_eq!(bytes("2G").unwrap(), 2 << 30);
+        for (text, number) in [
+            ("3b", 3),
+            ("3k", 3 << 10),
+            ("3KiB", 3 << 10),
+            ("3kb", 3 << 10),
+        ] {
+            assert_eq!(bytes(text).unwrap(), number, "{text}");
+        }
+        for (text, number) in [
+            ("3mb", 3 << 20),
+            ("3mib", 3 << 20),
+            ("3gb", 3 << 30),
+            (" 3GiB ", 3 << 30),
+        ] {
+            assert_eq!(bytes(text).unwrap(), number, "{text}");
+        }
         for bad in ["", "m", "-1", "1x", "0", "99999999999999g"] {
-            assert!(bytes(bad).is_err(), "{bad}");
+            let said = bytes(bad).unwrap_err().to_string();
+            assert_eq!(
+                said,
+                format!("invalid size {bad:?}: expected NUMBER[k|m|g]")
+            );
         }
         assert_eq!(signal("TERM"), Ok(15));
         assert_eq!(signal("sigkill"), Ok(9));
         assert_eq!(signal("34"), Ok(34));
-        assert!(signal("0").is_err() && signal("NOPE").is_err());
+        assert_eq!(signal("64"), Ok(64));
+        for bad in ["0", "65", "NOPE", ""] {
+            assert!(signal(bad).unwrap_err().contains("from 1 to 64"), "{bad}");
+        }
     }
 }

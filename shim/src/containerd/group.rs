@@ -80,17 +80,28 @@ mod tests {
         }
     }
 
+    fn refusal(pairs: &[(&str, &str)]) -> String {
+        group(pairs).unwrap_err().to_string()
+    }
+
     #[test]
     fn contradictions_are_errors() {
         for dialect in [CONTAINERD, CRI_O] {
-            assert!(group(&[(dialect.container_type, "container")]).is_err());
-            assert!(group(&[(dialect.container_type, "podlet")]).is_err());
+            let (kind, id) = (dialect.container_type, dialect.sandbox_id);
+            for member in [&[(kind, "container")][..], &[(kind, "container"), (id, "")]] {
+                assert!(refusal(member).contains(id));
+            }
+            assert!(
+                refusal(&[(kind, "podlet")]).contains("\"podlet\": expected sandbox or container")
+            );
+            assert_eq!(group(&[(kind, "")]).unwrap(), Group::Alone);
+            assert_eq!(group(&[(id, "s")]).unwrap(), Group::Alone);
         }
         // The dialects have different names for the sandbox's id.
         let mixed = [
             (CRI_O.container_type, "container"),
             (CONTAINERD.sandbox_id, "s"),
         ];
-        assert!(group(&mixed).is_err());
+        assert!(refusal(&mixed).contains(CRI_O.sandbox_id));
     }
 }

@@ -91,7 +91,35 @@ mod tests {
     }
 
     #[test]
+    fn other_types_and_fields_are_ignored() {
+        // A path in field 2, as ours would be.
+        for other in [
+            "",
+            "runtimeoptions.v1.Options2",
+            "x.runtimeoptions.v1.Options",
+            "t/x",
+        ] {
+            let given = configuration(&any(other, b"\x12\x02/c")).unwrap();
+            assert_eq!(given, None, "{other}");
+        }
+        // 4: a number, 5: a group with 1: "a", 15: fixed; around 2: "/c".
+        let value = b"\x20\x07\x2b\x0a\x01a\x2c\x12\x02/c\x7d\x01\x02\x03\x04";
+        let given = configuration(&any(TYPE, value)).unwrap();
+        assert_eq!(given, Some(Given::Path("/c".into())));
+    }
+
+    #[test]
     fn broken_bytes_are_an_error() {
-        assert!(configuration(&any(TYPE, b"\x12\x7f/c")).is_err());
+        // Longer than they are, in a field that is read and in one that is not; no end of a
+        // group; no UTF-8.
+        for bad in [
+            &b"\x12\x7f/c"[..],
+            b"\x0a\x7f",
+            b"\x2b\x0a\x01a",
+            b"\x12\x01\xff",
+        ] {
+            let error = configuration(&any(TYPE, bad)).unwrap_err();
+            assert!(!error.to_string().is_empty(), "{bad:?}");
+        }
     }
 }

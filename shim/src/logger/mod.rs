@@ -272,4 +272,65 @@ mod tests {
         fifo.read_exact(&mut first).unwrap();
         assert_eq!(&first, b"x");
     }
+
+    #[test]
+    fn dates_around_leap_days_and_the_ends_of_eras() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (364, (1970, 12, 31)),
+            (789, (1972, 2, 29)),
+            (790, (1972, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (11_017, (2000, 3, 1)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+            (157_113, (2400, 2, 29)),
+            (157_114, (2400, 3, 1)),
+            (-719_468, (0, 3, 1)),
+            (-719_469, (0, 2, 29)),
+        ] {
+            assert_eq!(civil(days), date, "{days}");
+        }
+        // As `date -u -d @N` has it.
+        let at = |seconds, nanos| rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos));
+        assert_eq!(at(1_700_000_000, 7), "2023-11-14T22:13:20.000000007Z");
+        assert_eq!(at(86_399, 999_999_999), "1970-01-01T23:59:59.999999999Z");
+    }
+
+    #[test]
+    fn levels_have_the_names_that_containerd_knows() {
+        for (level, name) in [
+            (Level::Error, "level=error "),
+            (Level::Warn, "level=warning "),
+            (Level::Info, "level=info "),
+            (Level::Debug, "level=debug "),
+            (Level::Trace, "level=debug "),
+        ] {
+            let line = logfmt(UNIX_EPOCH, level, "x", "");
+            assert!(line.contains(name), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_just_fits_is_whole() {
+        let frame = logfmt(UNIX_EPOCH, Level::Info, "", " id=\"x\"").len();
+        let whole = "x".repeat(LINE_MAX - frame);
+        let line = logfmt(UNIX_EPOCH, Level::Info, &whole, " id=\"x\"");
+        assert_eq!(line.len(), LINE_MAX);
+        assert!(line.contains(&format!("{whole}\" id")));
+        let line = logfmt(UNIX_EPOCH, Level::Info, &format!("{whole}x"), " id=\"x\"");
+        assert!(line.ends_with("xx...\" id=\"x\"\n") && line.len() <= LINE_MAX);
+    }
+
+    #[test]
+    fn what_was_left_out_is_counted() {
+        let told = |left_out| {
+            let record = Record::builder().args(format_args!("said")).build();
+            message(&record, left_out)
+        };
+        assert_eq!(told(0), "said");
+        assert_eq!(told(3), "said (3 more like this were left out)");
+    }
 }

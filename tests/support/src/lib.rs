@@ -23,6 +23,9 @@ pub enum Reason {
     /// There is no writable mount of cgroup v2.
     #[error("it needs cgroup v2")]
     CgroupV2,
+    /// The kernel was built without a system call.
+    #[error("it needs {0}")]
+    SystemCall(&'static str),
     /// Pods run with another hypervisor than the test needs.
     #[error("it needs RUST_KATA_TEST_HYPERVISOR={0}")]
     Hypervisor(&'static str),
@@ -49,7 +52,9 @@ impl Reason {
             }
             // The KVM test host has the tests alone.
             Reason::Cargo => kvm,
-            Reason::CgroupV2 | Reason::Hypervisor(_) | Reason::Emulated => true,
+            Reason::CgroupV2 | Reason::SystemCall(_) | Reason::Hypervisor(_) | Reason::Emulated => {
+                true
+            }
             Reason::Root | Reason::Runtime { .. } => false,
         }
     }
@@ -185,6 +190,7 @@ mod tests {
             (kvm(Errno::ENXIO), true),
             (kvm(Errno::EACCES), false),
             (Reason::CgroupV2, true),
+            (Reason::SystemCall("ioperm(2)"), true),
             (Reason::Hypervisor("qemu"), true),
             (Reason::Emulated, true),
             (Reason::Root, false),

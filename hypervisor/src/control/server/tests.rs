@@ -325,5 +325,6 @@ fn order_and_count_are_checked() {
 fn stream_socket_is_no_control_channel() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
 
-    assert!(Server::new(ours.into(), Recorder::default()).is_err());
+    let refused = Server::new(ours.into(), Recorder::default()).err().unwrap();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
 }

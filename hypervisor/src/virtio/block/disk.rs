@@ -243,7 +243,9 @@ impl Disk {
     }
 }
 
-fn is_unsupported(err: &io::Error) -> bool {
+/// Whether the storage cannot do at all what it was asked for: fallocate(2) and preadv2(2) fail
+/// with ENOSYS and EOPNOTSUPP, ioctl(2) with ENOTTY.
+pub(super) fn is_unsupported(err: &io::Error) -> bool {
     matches!(
         err.raw_os_error(),
         Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY)

@@ -64,3 +64,49 @@ pub(super) fn opened(node: Node, flags: u32) -> OpenOptions {
     }
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bit by bit, with the numbers of x86-64 (asm-generic/fcntl.h).
+    #[test]
+    fn a_guest_opens_with_flags_that_concern_the_file_alone() {
+        for bit in 0..32 {
+            let flag = 1 << bit;
+            let (open, io) = match flag {
+                // ACCMODE; APPEND, NONBLOCK, DSYNC, DIRECT, DIRECTORY, NOFOLLOW, NOATIME,
+                // __O_SYNC. A host of 64 bits has no LARGEFILE.
+                0o1 | 0o2 => (true, true),
+                0o2000 | 0o4000 | 0o10_000 | 0o40_000 => (true, true),
+                0o200_000 | 0o400_000 | 0o1_000_000 | 0o4_000_000 => (true, true),
+                // EXCL, TRUNC
+                0o200 | 0o1000 => (true, false),
+                // Above all CREAT, NOCTTY, FASYNC, CLOEXEC, PATH and TMPFILE.
+                _ => (false, false),
+            };
+            assert_eq!(open_flags(flag) == flag, open, "{flag:#o}");
+            assert_eq!(io_flags(flag) == flag, io, "{flag:#o}");
+            assert_eq!(open_flags(flag) & !flag, 0);
+        }
+    }
+
+    /// FUSE_INIT flags (linux/fuse.h), of which these and no others.
+    #[test]
+    fn options_offered_are_these() {
+        let offered: [u64; 11] = [
+            1 << 0,  // ASYNC_READ
+            1 << 3,  // ATOMIC_O_TRUNC
+            1 << 5,  // BIG_WRITES
+            1 << 12, // AUTO_INVAL_DATA
+            1 << 13, // DO_READDIRPLUS
+            1 << 14, // READDIRPLUS_AUTO
+            1 << 15, // ASYNC_DIO
+            1 << 18, // PARALLEL_DIROPS
+            1 << 22, // MAX_PAGES
+            1 << 27, // SUBMOUNTS
+            1 << 28, // HANDLE_KILLPRIV_V2
+        ];
+        assert_eq!(OPTIONS.bits(), offered.iter().sum::<u64>());
+    }
+}

@@ -67,7 +67,11 @@ mod tests {
         assert_eq!(parse_keys("ctrl-p,ctrl-q").unwrap(), [16, 17]);
         assert_eq!(parse_keys("a,b").unwrap(), *b"ab");
         assert!(parse_keys("").unwrap().is_empty());
-        assert!(parse_keys("ctrl-").is_err() && parse_keys("alt-x").is_err());
+        assert_eq!(parse_keys("ctrl-@,ctrl-[,ctrl-_").unwrap(), [0, 27, 31]);
+        for bad in ["ctrl-", "alt-x", "ctrl-A", "ctrl-1", "ab"] {
+            let said = parse_keys(bad).unwrap_err().to_string();
+            assert!(said.contains(&format!("{bad:?}")), "{said}");
+        }
     }
 
     #[test]

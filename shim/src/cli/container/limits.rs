@@ -69,3 +69,68 @@ impl Limits {
         resources.build().map_err(spec_error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        limits
+    }
+
+    fn refusal(change: impl FnOnce(&mut Limits)) -> String {
+        limits(change).resources().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_alone_is_a_limit() {
+        assert!(Limits::default().is_empty());
+        assert!(!limits(|l| l.memory = Some("1m".into())).is_empty());
+        assert!(!limits(|l| l.cpus = Some(1.0)).is_empty());
+        assert!(!limits(|l| l.cpu_shares = Some(2)).is_empty());
+        assert!(!limits(|l| l.pids_limit = Some(1)).is_empty());
+    }
+
+    #[test]
+    fn only_what_is_given_is_in_the_resources() {
+        let none = Limits::default().resources().unwrap();
+        assert!(none.memory().is_none() && none.cpu().is_none() && none.pids().is_none());
+
+        let memory = limits(|l| l.memory = Some("64m".into()))
+            .resources()
+            .unwrap();
+        assert_eq!(memory.memory().unwrap().limit(), Some(64 << 20));
+        assert!(memory.cpu().is_none() && memory.pids().is_none());
+        let cpus = limits(|l| l.cpus = Some(1.5)).resources().unwrap();
+        let cpu = cpus.cpu().as_ref().unwrap();
+        assert_eq!((cpu.quota(), cpu.period()), (Some(150_000), Some(100_000)));
+        assert_eq!(cpu.shares(), None);
+        let shares = limits(|l| l.cpu_shares = Some(512)).resources().unwrap();
+        let cpu = shares.cpu().as_ref().unwrap();
+        assert_eq!((cpu.quota(), cpu.shares()), (None, Some(512)));
+        let pids = limits(|l| l.pids_limit = Some(-1)).resources().unwrap();
+        assert_eq!(pids.pids().unwrap().limit(), -1);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_with_the_bounds() {
+        // The kernel's own bounds (Documentation/admin-guide/cgroup-v1, cpu.shares).
+        for shares in [2, 262_144] {
+            limits(|l| l.cpu_shares = Some(shares)).resources().unwrap();
+        }
+        for shares in [0, 1, 262_145, u64::MAX] {
+            let said = refusal(|l| l.cpu_shares = Some(shares));
+            assert!(said.contains("expected 2 to 262144"), "{shares}: {said}");
+        }
+        for cpus in [0.01, 512.0] {
+            limits(|l| l.cpus = Some(cpus)).resources().unwrap();
+        }
+        for cpus in [0.0, 0.009, 512.1, -1.0, f64::NAN, f64::INFINITY] {
+            let said = refusal(|l| l.cpus = Some(cpus));
+            assert!(said.contains("expected 0.01 to 512"), "{cpus}: {said}");
+        }
+        assert!(refusal(|l| l.memory = Some("0".into())).contains("invalid size"));
+    }
+}

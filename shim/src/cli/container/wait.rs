@@ -92,6 +92,14 @@ mod tests {
     fn intervals_are_times_or_milliseconds() {
         assert_eq!(interval("250").unwrap(), Duration::from_millis(250));
         assert_eq!(interval("2s").unwrap(), Duration::from_secs(2));
-        assert!(interval("0").is_err() && interval("soon").is_err());
+        for (bad, why) in [
+            ("0", "more than zero"),
+            ("0s", "more than zero"),
+            ("soon", "expected number"),
+            ("", "empty"),
+        ] {
+            let said = interval(bad).unwrap_err();
+            assert!(said.contains(why), "{bad}: {said}");
+        }
     }
 }

@@ -223,8 +223,16 @@ mod tests {
         let made = hook("/bin/sh -c true", 5).unwrap();
         assert_eq!(made.args().as_deref().unwrap(), ["/bin/sh", "-c", "true"]);
         assert_eq!(made.timeout(), Some(5));
-        for bad in ["", "sh", "/nonexistent/program"] {
-            assert!(hook(bad, 5).is_err(), "{bad}");
+        assert_eq!(hook("/bin/sh", 0).unwrap().timeout(), Some(1));
+        let no_program = "expected the absolute path of a program first";
+        for (bad, why) in [
+            ("", no_program),
+            ("sh", no_program),
+            ("/nonexistent/program", "/nonexistent/program: No such file"),
+            ("/tmp", "/tmp: is a directory"),
+        ] {
+            let said = hook(bad, 5).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
         }
     }
 }

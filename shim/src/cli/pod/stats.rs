@@ -207,3 +207,45 @@ fn row(pod: &str, used: ContainerUsage) -> Row {
 fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_same_container_since_its_measurement_before() {
+        let at = |pod: &str, container: &str, cpu_ns, at| Row {
+            pod: pod.into(),
+            container: container.into(),
+            cpu_percent: 0.0,
+            cpu_ns,
+            memory_bytes: 1,
+            memory_limit: None,
+            pids: None,
+            read_bytes: 0,
+            written_bytes: 0,
+            at,
+        };
+        let before = [at("p", "a", 1_000, 10_000), at("p", "b", 5_000, 20_000)];
+        let mut now = [
+            at("p", "a", 3_500, 20_000),
+            at("p", "b", 35_000, 40_000),
+            at("q", "a", 7_000, 20_000),
+            at("p", "new", 7_000, 20_000),
+        ];
+        rate(&mut now, &before);
+        let rates = now.map(|row| row.cpu_percent);
+        assert_eq!(rates, [25.0, 150.0, 0.0, 0.0]);
+
+        // A clock or a counter that goes back is no negative rate.
+        let mut back = [at("p", "a", 500, 5_000), at("p", "b", 5_001, 20_000)];
+        rate(&mut back, &before);
+        assert_eq!(back.map(|row| row.cpu_percent), [0.0, 100.0]);
+    }
+
+    #[test]
+    fn memory_is_told_in_mebibytes() {
+        let told = [mib(0), mib(1 << 20), mib(3 << 19)];
+        assert_eq!(told, ["0.0 MiB", "1.0 MiB", "1.5 MiB"]);
+    }
+}

@@ -163,7 +163,12 @@ fn notify_kicks_its_queue() {
         fixture.put(registers::QUEUE_NOTIFY, index);
     }
 
-    assert!(fixture.mmio.kicks()[0].read().is_err(), "it is not ready");
+    let unread = fixture.mmio.kicks()[0].read().unwrap_err();
+    assert_eq!(
+        unread.kind(),
+        std::io::ErrorKind::WouldBlock,
+        "it is not ready"
+    );
     let shared = fixture.shared.lock().unwrap();
     assert_eq!(shared.kicks[1].as_ref().unwrap().read().unwrap(), 1);
 }

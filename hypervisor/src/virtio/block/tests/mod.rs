@@ -11,6 +11,7 @@ use super::*;
 use crate::jail::{self, ThreadKind};
 use crate::virtio::testing::{DriverQueue, END, INDIRECT, NEXT, SIZE, WRITE, memory};
 
+mod constants;
 mod device;
 mod hostile;
 mod slow;

@@ -17,10 +17,13 @@ const V1_NO_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
 /// Converts the numbers to metrics of the host's cgroup version.
 pub fn of(stats: &StatsResponse) -> protobuf::Result<Any> {
-    if host_is_unified() {
-        any(&unified(stats))
-    } else {
-        any(&legacy(stats))
+    of_version(stats, host_is_unified())
+}
+
+fn of_version(stats: &StatsResponse, is_unified: bool) -> protobuf::Result<Any> {
+    match is_unified {
+        true => any(&unified(stats)),
+        false => any(&legacy(stats)),
     }
 }
 
@@ -258,71 +261,4 @@ fn unified_memory(memory: &MemoryStats) -> v2::MemoryStat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use runtime::agent::{CpuStats, IoStats, PidsStats};
-
-    fn stats() -> StatsResponse {
-        let mut memory = MemoryStats {
-            usage: 4096,
-            limit: u64::MAX,
-            swap_limit: u64::MAX,
-            ..Default::default()
-        };
-        memory.stat.insert("anon".into(), 1024);
-        memory.events.insert("oom_kill".into(), 2);
-        StatsResponse {
-            cpu: some(CpuStats {
-                usage_usec: 5,
-                ..Default::default()
-            }),
-            memory: some(memory),
-            pids: some(PidsStats {
-                current: 3,
-                limit: u64::MAX,
-                ..Default::default()
-            }),
-            io: vec![IoStats {
-                major: 8,
-                rbytes: 512,
-                ..Default::default()
-            }],
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn legacy_numbers() {
-        let m = legacy(&stats());
-        assert_eq!(m.cpu.usage.total, 5000);
-        assert_eq!((m.pids.current, m.pids.limit), (3, 0));
-        assert_eq!(m.memory.usage.usage, 4096);
-        assert_eq!(m.memory.usage.limit, V1_NO_LIMIT);
-        assert_eq!(m.memory.swap.limit, V1_NO_LIMIT);
-        assert_eq!((m.memory.rss, m.memory.total_rss), (1024, 1024));
-        assert_eq!(m.memory_oom_control.oom_kill, 2);
-        let read = &m.blkio.io_service_bytes_recursive[0];
-        assert_eq!((read.op.as_str(), read.major, read.value), ("Read", 8, 512));
-    }
-
-    #[test]
-    fn every_submessage_is_there_even_for_an_empty_answer() {
-        let m = legacy(&StatsResponse::default());
-        assert!(m.pids.is_some() && m.cpu.usage.is_some() && m.cpu.throttling.is_some());
-        assert!(m.memory.usage.is_some() && m.memory.swap.is_some());
-        assert!(m.memory.kernel.is_some() && m.memory.kernel_tcp.is_some());
-        assert!(m.blkio.is_some() && m.rdma.is_some() && m.cgroup_stats.is_some());
-        let m = unified(&StatsResponse::default());
-        assert!(m.pids.is_some() && m.cpu.is_some() && m.memory.is_some());
-        assert!(m.rdma.is_some() && m.io.is_some() && m.memory_events.is_some());
-    }
-
-    #[test]
-    fn unified_numbers() {
-        let m = unified(&stats());
-        assert_eq!(m.cpu.usage_usec, 5);
-        assert_eq!(m.memory.usage_limit, u64::MAX);
-        assert_eq!(m.memory_events.oom_kill, 2);
-        assert_eq!(m.io.usage[0].rbytes, 512);
-    }
-}
+mod tests;
