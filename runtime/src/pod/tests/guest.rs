@@ -46,6 +46,8 @@ pub(crate) struct Guest {
     event: mpsc::UnboundedSender<api::Event>,
     /// The plugged memory that the guest reports; `None` is the requested amount.
     pub(crate) plugs: Mutex<Option<u32>>,
+    /// The spec of the last container.
+    pub(crate) spec: Mutex<Option<oci_spec::runtime::Spec>>,
     gone: watch::Sender<Option<VmExit>>,
     server: OnceLock<tokio::sync::Mutex<Server>>,
 }
@@ -66,6 +68,7 @@ impl Guest {
             events: tokio::sync::Mutex::new(events),
             event,
             plugs: Mutex::default(),
+            spec: Mutex::default(),
             gone: watch::Sender::new(None),
             server: OnceLock::new(),
         });
@@ -284,6 +287,7 @@ agent! {
     ) -> ttrpc::Result<api::CreateContainerResponse> {
         let id = &request.container_id;
         self.hear("create_container", id).await?;
+        *lock(&self.spec) = Some(serde_json::from_slice(&request.spec).unwrap());
         self.connect(id, "", &request.stdio).await;
         self.add(id, "");
         Ok(api::CreateContainerResponse {

@@ -150,11 +150,15 @@ async fn pauses_and_signals_go_to_those_that_they_fit() {
     );
     lab.guest.heard();
 
-    let outcome = lab.owner.kill(&names(&["a"]), 10, false).await.unwrap();
+    let outcome = lab
+        .owner
+        .send_signal(&names(&["a"]), 10, false)
+        .await
+        .unwrap();
     assert_eq!(parts(outcome), (names(&["a"]), vec![], vec![]));
     assert_eq!(lab.guest.heard(), [signal("a", 10)]);
     assert!(lab.now("a").stopped_by_user && !lab.now("b").stopped_by_user);
-    let outcome = lab.owner.kill(&[], 12, true).await.unwrap();
+    let outcome = lab.owner.send_signal(&[], 12, true).await.unwrap();
     assert_eq!(parts(outcome), (names(&["a", "b"]), vec![], vec![]));
     let mut heard = lab.guest.heard();
     heard.sort();
@@ -313,15 +317,10 @@ async fn limits_are_changed_in_the_vm_and_kept_for_later_starts() {
     assert_eq!(lab.now("a").limits.as_ref(), Some(&shares));
     lab.is_saved("a");
     lab.start().await;
-    let spec = fs::read_to_string(
-        lab.owner
-            .paths()
-            .container("a")
-            .unwrap()
-            .bundle()
-            .join("config.json"),
-    );
-    assert!(spec.unwrap().contains("\"shares\": 100"));
+    let spec = lock(&lab.guest.spec).clone().unwrap();
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+    assert_eq!(cpu.and_then(|cpu| cpu.shares()), Some(100));
 
     lab.guest
         .refuse("update_container", Refusal::Error(Code::INTERNAL));

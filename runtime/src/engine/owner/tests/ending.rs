@@ -28,9 +28,9 @@ async fn an_end_is_recorded_and_told_of() {
     })
     .await;
     lab.is_saved("a");
-    assert_eq!(lab.owner.wait("a", None).await.unwrap(), exit);
+    assert_eq!(lab.owner.wait_for("a").await.unwrap(), exit);
     lab.has_not_ended();
-    let missing = lab.owner.wait("none", None).await.unwrap_err();
+    let missing = lab.owner.wait_for("none").await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     // One that is removed is not waited for.
     let waiting = lab.owner.watch_end("b", None).unwrap();

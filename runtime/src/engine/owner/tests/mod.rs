@@ -117,7 +117,7 @@ impl Lab {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, waits).await;
-        waited.unwrap_or_else(|_| panic!("{what}: {:?}", self.owner.containers()));
+        waited.unwrap_or_else(|_| panic!("{what}: {:?}", *lock(&self.owner.containers)));
     }
 
     /// The journal's lines but for the creation: `name action attributes`.
