@@ -3,7 +3,7 @@
 //!
 //! `tests/support/ignored` counts these lines. With `RUST_KATA_TEST_STRICT` set, as in
 //! `.ci/run`, only reasons that the caller cannot change are accepted
-//! ([`Reason::is_expected`]); any other reason fails the test.
+//! (`Reason::is_expected`); any other reason fails the test.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
