@@ -156,6 +156,9 @@ impl Pod {
 
         let pid = container.init.pid();
         container.hooks.created(id, pid, &config.bundle).await?;
+        // A container of a VM that has ended meanwhile was not created: its caller would have to
+        // remove it.
+        self.guest.check()?;
         container.init.step(Step::Built, "create")?;
         container.save()?;
         self.events.emit(PodEvent::Created {

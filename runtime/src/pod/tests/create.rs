@@ -191,6 +191,28 @@ async fn hooks_that_fail_take_the_container_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_vm_ends_during_its_hooks_is_taken_back() {
+    let bed = require!(Bed::new().await);
+    let gate = bed.root.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut config = bed.config("a");
+    let script = format!("read line < {}", gate.display());
+    let waits = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    config.spec = spec(json!({"hooks": {"createRuntime": [waits]}}));
+    let pod = bed.pod.clone();
+    let creating = tokio::spawn(async move { pod.create_container(config).await });
+    // The file is open as soon as the hook reads it.
+    let opening = tokio::task::spawn_blocking(move || fs::File::create(gate));
+    let mut gate = timeout(PATIENCE, opening).await.unwrap().unwrap().unwrap();
+    bed.guest.crash("gone");
+    bed.pod.guest.gone().await;
+    std::io::Write::write_all(&mut gate, b"\n").unwrap();
+    let failed = creating.await.unwrap().unwrap_err();
+    assert!(matches!(failed, Error::VmGone { .. }), "{failed:?}");
+    bed.has_no_traces_of("a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_end_cannot_be_opened_is_told_so() {
     let bed = require!(Bed::new().await);
     let mut config = bed.config("a");
