@@ -96,7 +96,7 @@ fn files_are_read_and_written_and_nothing_else_is_open() {
     fs::write(&from, "from the caller").expect("the bed is ours");
     let before = open(owner(&bed)).len();
 
-    // As another user, who may reopen them by their paths.
+    // Another user may reopen the streams by their paths.
     let script = "cat /dev/fd/3 >&4; echo ' and back' > /dev/fd/4; ls /proc/$$/fd; exit 7";
     let flags = ["--user", "1000:2000", "--preserve-fds", "2"];
     let command = exec(&bed, &flags, script, vec![read(&from), write(&to)]);

@@ -5,8 +5,8 @@
 //! create ─▶ configured ─ start ─▶ running ─▶ exited, until it makes room for another
 //!    run ───────────────────────────▲
 //! ```
-//! [`ExecHost`] is what differs between the two: where sessions are kept, and who is told
-//! of them.
+//! [`ExecHost`] is what differs between the two: where sessions are kept, and the receiver
+//! of their events.
 
 mod sessions;
 mod start;
