@@ -114,5 +114,39 @@ mod tests {
         for errno in [Errno::EIO, Errno::ENOTCONN, Errno::ESTALE] {
             assert!(!is_elsewhere(errno));
         }
+        use Errno::{EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+        for errno in [EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR] {
+            assert!(is_elsewhere(errno));
+        }
+    }
+
+    #[test]
+    fn each_failure_of_a_lookup_has_its_kind() {
+        let path = environment("/nowhere:/bin");
+        let kind = |name: &str| find(name, &path).unwrap_err().kind;
+        assert_eq!(kind("no-such"), Kind::NoSuchCommand);
+        assert_eq!(kind("/no/such"), Kind::NoSuchCommand);
+        assert_eq!(kind("a\0b"), Kind::Internal);
+        for there in ["/etc/passwd", "/etc", "/etc/passwd/x"] {
+            assert_eq!(kind(there), Kind::NotExecutable, "{there}");
+        }
+        assert_eq!(find("sh", &[]).unwrap_err().kind, Kind::NoSuchCommand);
+    }
+
+    #[test]
+    fn an_empty_part_of_the_path_is_the_working_directory() {
+        let found = find("src/main.rs/..", &environment("")).unwrap_err();
+        assert_eq!(found.kind, Kind::NotExecutable);
+        let here = std::env::current_dir().unwrap();
+        let name = format!("test-of-path-{}", std::process::id());
+        let program = here.join(&name);
+        fs::write(&program, "").unwrap();
+        let found = find(&name, &environment("/nowhere:")).unwrap_err().kind;
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&program, permissions).unwrap();
+        let executable = find(&name, &environment("/nowhere:"));
+        fs::remove_file(&program).unwrap();
+        assert_eq!(found, Kind::NoSuchCommand);
+        assert_eq!(executable.unwrap().to_str().unwrap(), format!("./{name}"));
     }
 }

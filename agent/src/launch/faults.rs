@@ -217,4 +217,70 @@ mod tests {
             }
         );
     }
+
+    /// A pipe of which the tracing subscriber knows nothing.
+    fn quiet() -> (Faults, Collected) {
+        let (read, write) = stream::pipe().unwrap();
+        Stream::set_nonblocking(&write).unwrap();
+        Stream::set_nonblocking(&read).unwrap();
+        let faults = Faults {
+            pipe: Arc::new(write),
+        };
+        (faults, Collected { pipe: read.into() })
+    }
+
+    #[test]
+    fn a_repeated_trace_is_told_once_and_no_more_than_two() {
+        let (faults, collected) = quiet();
+        for trace in ["inner", "inner", "middle", "outer"] {
+            faults.write(&Line::Trace(trace.into()));
+        }
+        let fault = collected.explain(Fault::invalid("failed"));
+        assert_eq!(fault, Fault::invalid("failed: inner (middle)"));
+        let (_, nothing) = quiet();
+        assert_eq!(
+            nothing.explain(Fault::invalid("failed")),
+            Fault::invalid("failed")
+        );
+    }
+
+    #[test]
+    fn a_fault_fits_in_one_piece_of_a_pipe() {
+        let (faults, collected) = quiet();
+        faults.report(Fault::invalid("x".repeat(1 << 20)));
+        let told = collected.explain(Fault::invalid("outer")).message;
+        assert_eq!(told, format!("{}...", "x".repeat(LINE / 2)));
+
+        let (faults, collected) = quiet();
+        tracing::subscriber::with_default(Tracer(faults), || {
+            tracing::error!("{}", "y".repeat(1 << 20));
+            tracing::warn!("not an error");
+            tracing::error!("plain");
+        });
+        let told = collected.explain(Fault::invalid("outer")).message;
+        assert_eq!(told, format!("outer: {}... (plain)", "y".repeat(LINE / 2)));
+
+        // More than the pipe holds is lost, and nobody waits.
+        let (faults, collected) = quiet();
+        for n in 0..2000 {
+            faults.write(&Line::Trace(format!("{n}{}", "z".repeat(1000))));
+        }
+        let told = collected.explain(Fault::invalid("outer")).message;
+        assert!(told.starts_with("outer: 0zzz"), "{}", &told[..20]);
+    }
+
+    #[test]
+    fn faults_are_errors_of_their_kind() {
+        let internal = Fault::internal("read it", "broken");
+        let expected = Fault {
+            kind: Kind::Internal,
+            message: "read it: broken".into(),
+        };
+        assert_eq!(internal, expected);
+        let error = Error::from(Fault::invalid("no"));
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (Kind::InvalidArgument, "no".into())
+        );
+    }
 }

@@ -7,5 +7,7 @@ pub(crate) mod mount_point;
 pub(crate) mod seccomp;
 pub(crate) mod spawn;
 pub(crate) mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod workload;
 pub(crate) mod zygote;

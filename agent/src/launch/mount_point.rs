@@ -235,4 +235,167 @@ mod tests {
         assert!(dangling("/var/link/x", &[]));
         assert!(!dangling("/var/link/x", &["var".into()]));
     }
+
+    fn spec(root: &Path, mounts: serde_json::Value) -> Spec {
+        let json = serde_json::json!({
+            "ociVersion": "1.0.2", "root": { "path": root }, "mounts": mounts,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn each_mount_gets_what_its_source_is() {
+        let (dir, _fd) = root();
+        let root = dir.path().join("root");
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for name in ["file", "folder", "proc", "under"] {
+            symlink(format!("/made/{name}"), root.join(name)).unwrap();
+        }
+        let spec = spec(
+            &root,
+            serde_json::json!([
+                { "destination": "/file", "type": "bind", "source": file },
+                { "destination": "/folder", "type": "bind", "source": dir.path() },
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/plain", "type": "tmpfs", "source": "tmpfs" },
+                { "destination": "/proc/1/under", "type": "tmpfs", "source": "tmpfs" },
+            ]),
+        );
+
+        prepare(&spec).unwrap();
+
+        assert!(root.join("made/file").is_file());
+        assert!(root.join("made/folder").is_dir() && root.join("made/proc").is_dir());
+        // libcontainer makes these, below the mount of the other.
+        assert!(!root.join("plain").exists());
+        assert_eq!(fs::read_dir(root.join("made/proc")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_mount_point_that_cannot_be_made_is_named() {
+        let (dir, _fd) = root();
+        let root = dir.path().join("root");
+        symlink("again", root.join("again")).unwrap();
+        let mounts = serde_json::json!([{ "destination": "/again", "type": "tmpfs" }]);
+        let problem = prepare(&spec(&root, mounts)).unwrap_err().to_string();
+        assert!(problem.starts_with("the mount point /again: "), "{problem}");
+        let nothing = serde_json::json!([]);
+        let no_root = prepare(&spec(&dir.path().join("no"), nothing.clone())).unwrap_err();
+        assert_eq!(no_root.raw_os_error(), Some(libc::ENOENT));
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let no_folder = prepare(&spec(&file, nothing)).unwrap_err();
+        assert_eq!(no_folder.raw_os_error(), Some(libc::ENOTDIR));
+        let mut rootless = Spec::default();
+        rootless.set_root(None);
+        prepare(&rootless).unwrap();
+    }
+
+    #[test]
+    fn only_a_bind_mount_of_a_file_is_one_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let missing = dir.path().join("missing");
+        for (typ, options, source, expected) in [
+            (Some("bind"), None, &file, true),
+            (None, Some(["ro", "bind"]), &file, true),
+            (Some("none"), Some(["rbind", "ro"]), &file, true),
+            (Some("none"), Some(["ro", "nodev"]), &file, false),
+            (Some("tmpfs"), None, &file, false),
+            (Some("bind"), None, &dir.path().to_owned(), false),
+            (Some("bind"), None, &missing, false),
+        ] {
+            let json = serde_json::json!({
+                "destination": "/d", "type": typ, "source": source, "options": options,
+            });
+            let mount: Mount = serde_json::from_value(json).unwrap();
+            assert_eq!(is_file(&mount), expected, "{mount:?}");
+        }
+    }
+
+    #[test]
+    fn as_many_links_are_followed_as_by_the_kernel() {
+        let (dir, fd) = root();
+        let at = |n: usize| dir.path().join(format!("root/{n}"));
+        // The link n leads over n links to a file.
+        fs::write(at(0), "").unwrap();
+        for n in 1..=41 {
+            symlink((n - 1).to_string(), at(n)).unwrap();
+        }
+        for n in [0, 1, 40] {
+            let place = follow(&fd, Path::new(&n.to_string()), &[]).unwrap();
+            let expected = MountPoint {
+                path: "0".into(),
+                dangling: false,
+            };
+            assert_eq!(place, expected, "{n}");
+            fs::metadata(at(n)).unwrap();
+        }
+        let beyond = follow(&fd, Path::new("41"), &[]).unwrap_err();
+        assert_eq!(beyond.raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(
+            fs::metadata(at(41)).unwrap_err().raw_os_error(),
+            Some(libc::ELOOP)
+        );
+        // A destination whose parts are missing, without a link.
+        assert!(!follow(&fd, Path::new("none/at/all"), &[]).unwrap().dangling);
+    }
+
+    #[test]
+    fn links_stay_in_the_root_and_above_it_is_the_root() {
+        let (dir, fd) = root();
+        let at = |name: &str| dir.path().join("root").join(name);
+        fs::create_dir(at("var/lib")).unwrap();
+        symlink("../../../outside", at("var/lib/up")).unwrap();
+        symlink("/var/./lib/../other", at("absolute")).unwrap();
+        for (place, path) in [
+            ("/var/lib/up/x", "outside/x"),
+            ("/absolute", "var/other"),
+            ("var//lib/./../plain", "var/plain"),
+            ("/", ""),
+        ] {
+            assert_eq!(
+                follow(&fd, Path::new(place), &[]).unwrap().path,
+                Path::new(path)
+            );
+        }
+        let covered = [PathBuf::from("var/lib")];
+        let at_a_mount = follow(&fd, Path::new("/var/lib"), &covered).unwrap();
+        assert_eq!(
+            (at_a_mount.path.as_path(), at_a_mount.dangling),
+            (Path::new("var/lib"), false)
+        );
+        let below = follow(&fd, Path::new("/var/lib/up/x"), &covered).unwrap();
+        assert_eq!(
+            (below.path.as_path(), below.dangling),
+            (Path::new("var/lib/up/x"), false)
+        );
+    }
+
+    #[test]
+    fn what_is_made_is_roots_and_nothing_that_is_there_changes() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let (dir, fd) = root();
+        let at = |name: &str| dir.path().join("root").join(name);
+        fs::write(at("var/there"), "kept").unwrap();
+        make(&fd, Path::new("var/there"), true).unwrap();
+        assert_eq!(fs::read_to_string(at("var/there")).unwrap(), "kept");
+        make(&fd, Path::new("a/b/file"), true).unwrap();
+        make(&fd, Path::new("a/c"), false).unwrap();
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode();
+        assert_eq!(mode("a/b/file"), 0o100_644);
+        assert_eq!([mode("a"), mode("a/b"), mode("a/c")], [0o040_755; 3]);
+        let below_a_file = make(&fd, Path::new("var/there/x"), false).unwrap_err();
+        assert_eq!(below_a_file.raw_os_error(), Some(libc::ENOTDIR));
+        // A FIFO is not waited for, and a link in the place of the file is not followed.
+        nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        make(&fd, Path::new("fifo"), true).unwrap();
+        symlink("/var/target", at("link")).unwrap();
+        let link = make(&fd, Path::new("link"), true).unwrap_err();
+        assert_eq!(link.raw_os_error(), Some(libc::ELOOP));
+        assert!(!at("var/target").exists());
+    }
 }

@@ -207,6 +207,8 @@ fn architecture(arch: Arch) -> ScmpArch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::testing::{forked_well, say};
+    use test_support::{require, root};
 
     fn profile(json: &str) -> LinuxSeccomp {
         serde_json::from_str(json).unwrap()
@@ -235,5 +237,130 @@ mod tests {
             Filter::compile(&notify),
             Err(Error::Unsupported(_))
         ));
+    }
+
+    /// The error numbers of closing these descriptors, which are not open, under a profile.
+    fn closing(json: &str, descriptors: &[u64]) -> Vec<String> {
+        let filter = Filter::compile(&profile(json)).unwrap();
+        let said = forked_well(|| {
+            filter.load().unwrap();
+            for descriptor in descriptors {
+                // SAFETY: the descriptor is not open.
+                let result = unsafe { libc::syscall(libc::SYS_close, *descriptor) };
+                let code = io::Error::last_os_error().raw_os_error();
+                say(&format!("{} ", if result < 0 { code.unwrap() } else { 0 }));
+            }
+        });
+        said.split_whitespace().map(String::from).collect()
+    }
+
+    /// An error number that close(2) does not have, and the one that it has here.
+    const FILTERED: &str = "77";
+    const BAD: &str = "9";
+
+    #[test]
+    fn each_operator_compares_as_the_kernel_does() {
+        require!(root());
+        for (op, expected) in [
+            ("NE", [FILTERED, BAD, FILTERED]),
+            ("LT", [FILTERED, BAD, BAD]),
+            ("LE", [FILTERED, FILTERED, BAD]),
+            ("EQ", [BAD, FILTERED, BAD]),
+            ("GE", [BAD, FILTERED, FILTERED]),
+            ("GT", [BAD, BAD, FILTERED]),
+        ] {
+            let profile = format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                    {{"names":["close"],"action":"SCMP_ACT_ERRNO","errnoRet":77,
+                      "args":[{{"index":0,"value":2000,"op":"SCMP_CMP_{op}"}}]}}]}}"#
+            );
+            assert_eq!(closing(&profile, &[1999, 2000, 2001]), expected, "{op}");
+        }
+        // The bits of the mask alone are compared.
+        let masked = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["close"],"action":"SCMP_ACT_ERRNO","errnoRet":77,
+             "args":[{"index":0,"value":3,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}]}]}"#;
+        let expected = [BAD, FILTERED, BAD, BAD, FILTERED];
+        assert_eq!(closing(masked, &[2000, 2001, 2002, 2003, 2005]), expected);
+    }
+
+    #[test]
+    fn conditions_on_one_argument_are_alternatives_and_others_are_combined() {
+        require!(root());
+        let rule = |args: &str| {
+            format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":["close","no_such_call"],
+                    "action":"SCMP_ACT_ERRNO","errnoRet":77,"args":[{args}]}}]}}"#
+            )
+        };
+        let equal = |index: u32, value: u32| {
+            format!(r#"{{"index":{index},"value":{value},"op":"SCMP_CMP_EQ"}}"#)
+        };
+        let one = rule(&format!("{},{}", equal(0, 2000), equal(0, 2002)));
+        let alternatives = closing(&one, &[2000, 2001, 2002]);
+        assert_eq!(alternatives, [FILTERED, BAD, FILTERED]);
+        // The second argument of close(2) is whatever the register holds.
+        let below = r#"{"index":1,"value":0,"op":"SCMP_CMP_LT"}"#;
+        let both = rule(&format!("{},{below}", equal(0, 2000)));
+        assert_eq!(closing(&both, &[2000]), [BAD]);
+        assert_eq!(closing(&rule(""), &[2000]), [FILTERED]);
+    }
+
+    #[test]
+    fn a_rule_without_an_errno_refuses_and_one_like_the_default_is_dropped() {
+        require!(root());
+        let refused = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["close"],"action":"SCMP_ACT_ERRNO"},
+            {"names":["close"],"action":"SCMP_ACT_ALLOW","args":[
+             {"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
+        assert_eq!(closing(refused, &[2000]), ["1"]);
+    }
+
+    #[test]
+    fn flags_are_those_of_the_kernel() {
+        for (named, bits) in [
+            (r#"[]"#, 0),
+            (r#"["SECCOMP_FILTER_FLAG_LOG"]"#, 2),
+            (r#"["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#, 4),
+            (r#"["SECCOMP_FILTER_FLAG_TSYNC"]"#, 0),
+            (r#"["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]"#, 0),
+            (
+                r#"["SECCOMP_FILTER_FLAG_LOG","SECCOMP_FILTER_FLAG_LOG"]"#,
+                2,
+            ),
+            (
+                r#"["SECCOMP_FILTER_FLAG_LOG","SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#,
+                6,
+            ),
+        ] {
+            let json = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","flags":{named}}}"#);
+            assert_eq!(flags(&profile(&json)), bits, "{named}");
+        }
+    }
+
+    #[test]
+    fn actions_are_those_of_the_profile() {
+        use LinuxSeccompAction::*;
+        for (given, errno, expected) in [
+            (ScmpActKill, None, ScmpAction::KillThread),
+            (ScmpActKillThread, None, ScmpAction::KillThread),
+            (ScmpActKillProcess, None, ScmpAction::KillProcess),
+            (ScmpActTrap, None, ScmpAction::Trap),
+            (ScmpActErrno, None, ScmpAction::Errno(libc::EPERM)),
+            (ScmpActErrno, Some(38), ScmpAction::Errno(38)),
+            (ScmpActTrace, Some(5), ScmpAction::Trace(5)),
+            (ScmpActLog, None, ScmpAction::Log),
+            (ScmpActAllow, None, ScmpAction::Allow),
+        ] {
+            assert_eq!(action(given, errno).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_filter_that_the_kernel_refuses_is_an_error() {
+        let program = Vec::new();
+        let flags = 0;
+        let refused = Filter { program, flags }.load().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
     }
 }

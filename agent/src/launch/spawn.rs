@@ -138,3 +138,176 @@ fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::launch::faults::Fault;
+    use crate::launch::helper::Done;
+
+    /// A spawner whose requests for helpers end here.
+    fn spawner() -> (Spawner, OwnedFd) {
+        let (zygote, requests) = Zygote::played();
+        let reaper = Arc::new(Reaper::default());
+        (Spawner { zygote, reaper }, requests)
+    }
+
+    fn request(verb: &str) -> Request {
+        let (id, folder) = (String::from("c"), "/f".into());
+        let (state, terminal) = ("/s".into(), false);
+        match verb {
+            "create" => Request::Create {
+                id,
+                folder,
+                state,
+                terminal,
+            },
+            _ => Request::Hooks {
+                id,
+                state,
+                hooks: Vec::new(),
+            },
+        }
+    }
+
+    /// What a helper was sent: the verb, the numbers of the descriptors, their inodes, and
+    /// whether it was released in the end.
+    type Sent = (&'static str, Vec<RawFd>, Vec<u64>, bool);
+
+    /// Plays one helper, which gives this answer with this descriptor.
+    fn helper(
+        requests: OwnedFd,
+        answer: Option<Answer>,
+        master: Option<OwnedFd>,
+    ) -> JoinHandle<Sent> {
+        std::thread::spawn(move || {
+            let (n, mut fds) = receive_with_fds(requests.as_raw_fd(), &mut [0; 8]).unwrap();
+            assert_eq!((n, fds.len()), (1, 1));
+            let control = fds.pop().unwrap();
+            let mut buffer = vec![0; MESSAGE];
+            let (n, fds) = receive_with_fds(control.as_raw_fd(), &mut buffer).unwrap();
+            let (request, numbers): (Request, Vec<RawFd>) =
+                serde_json::from_slice(&buffer[..n]).unwrap();
+            let inodes = fds
+                .into_iter()
+                .map(|fd| File::from(fd).metadata().unwrap().ino());
+            let inodes = inodes.collect();
+            let Some(answer) = answer else {
+                return (request.verb(), numbers, inodes, false);
+            };
+            let json = serde_json::to_vec(&answer).unwrap();
+            let master: Vec<RawFd> = master.iter().map(AsRawFd::as_raw_fd).collect();
+            send_with_fds(control.as_raw_fd(), &json, &master).unwrap();
+            let (n, _) = receive_with_fds(control.as_raw_fd(), &mut buffer).unwrap();
+            (request.verb(), numbers, inodes, &buffer[..n] == b"k")
+        })
+    }
+
+    fn inode(path: &Path) -> u64 {
+        std::fs::metadata(path).unwrap().ino()
+    }
+
+    fn child() -> Child {
+        Command::new("/bin/cat")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    #[allow(clippy::await_holding_lock)] // the test has a thread of its own
+    async fn a_process_is_started_with_its_descriptors_and_watched_before_its_helper_ends() {
+        let _children = crate::guest::reaper::children();
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            let file = File::create(&path).unwrap();
+            (inode(&path), OwnedFd::from(file))
+        };
+        let ((stdout, one), (third, three), (high, thousand)) =
+            (file("1"), file("3"), file("1000"));
+        let ends = Ends {
+            stdio: [None, Some(one), None],
+            descriptors: vec![(3, three), (1000, thousand)],
+        };
+        let mut child = child();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let pid = child.id() as i32;
+        let (spawner, requests) = spawner();
+        let helper = helper(requests, Some(Ok(Done { pid })), Some(theirs.into()));
+
+        let started = spawner.start(&request("create"), ends).await.unwrap();
+
+        let null = inode(Path::new("/dev/null"));
+        let expected = (
+            "create",
+            vec![0, 1, 2, 3, 1000],
+            vec![null, stdout, null, third, high],
+            true,
+        );
+        assert_eq!(helper.join().unwrap(), expected);
+        assert_eq!(started.pid, pid);
+        let of =
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", started.pidfd.as_raw_fd()));
+        assert!(of.unwrap().contains(&format!("Pid:\t{pid}\n")));
+        UnixStream::from(started.master.unwrap())
+            .write_all(b"!")
+            .unwrap();
+        ours.read_exact(&mut [0]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_request_without_a_process_waits_for_the_answer() {
+        let (spawner, requests) = spawner();
+        let helper = helper(requests, Some(Ok(Done { pid: 0 })), None);
+        spawner.run(&request("hooks")).await.unwrap();
+        let (verb, numbers, _, released) = helper.join().unwrap();
+        assert_eq!((verb, numbers, released), ("hooks", vec![0, 1, 2], true));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_a_helper_reports_and_its_death_are_errors() {
+        let fault = Fault {
+            kind: Kind::NoSuchCommand,
+            message: "no".into(),
+        };
+        let (spawner, requests) = spawner();
+        let failing = helper(requests, Some(Err(fault)), None);
+        let failed = spawner.start(&request("create"), Ends::default()).await;
+        let failed = failed.err().unwrap();
+        assert!(
+            matches!(&failed, Error::Fault { kind: Kind::NoSuchCommand, message } if message == "no"),
+            "{failed:?}"
+        );
+        assert!(!failing.join().unwrap().3, "it ends with its socket");
+
+        let (spawner, requests) = self::spawner();
+        let dying = helper(requests, None, None);
+        let died = spawner.run(&request("hooks")).await.unwrap_err();
+        assert!(matches!(died, Error::HelperDied("hooks")), "{died:?}");
+        dying.join().unwrap();
+
+        let (spawner, requests) = self::spawner();
+        drop(requests);
+        let nobody = spawner.run(&request("hooks")).await.unwrap_err();
+        assert!(matches!(&nobody, Error::Io { what, .. } if what == "start the hooks helper"));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_has_no_pidfd() {
+        let own = pidfd_open(std::process::id() as i32).unwrap();
+        assert!(own.as_raw_fd() > 2);
+        let bad = pidfd_open(-1).unwrap_err();
+        assert_eq!(bad.raw_os_error(), Some(libc::EINVAL));
+    }
+}

@@ -54,8 +54,16 @@ impl Zygote {
     /// One that nobody serves: for tests that start nothing.
     #[cfg(test)]
     pub fn none() -> Zygote {
-        let socket = std::os::unix::net::UnixStream::pair().unwrap().0.into();
-        Zygote { socket }
+        Zygote::played().0
+    }
+
+    /// One that a test serves at the other end.
+    #[cfg(test)]
+    pub fn played() -> (Zygote, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
+        let (socket, other) = pair.unwrap();
+        (Zygote { socket }, other)
     }
 
     /// Forks a helper that serves the other end of `control`.
@@ -115,5 +123,52 @@ fn fork_one(control: OwnedFd, requests: &OwnedFd) {
         }
         // The agent notices that its socket is closed.
         Err(e) => log::error!("zygote: fork: {e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::WaitStatus;
+
+    use super::*;
+    use crate::launch::helper::{Answer, MESSAGE, Request};
+    use crate::launch::testing::forked;
+
+    /// Has a helper forked; returns what it answers to a request that it cannot fulfil.
+    fn answer_of_a_helper(zygote: &Zygote) -> Answer {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
+        let (ours, theirs) = pair.unwrap();
+        zygote.fork_helper(theirs).unwrap();
+        let request = Request::Hooks {
+            id: "c".into(),
+            state: "/no/such".into(),
+            hooks: Vec::new(),
+        };
+        let json = serde_json::to_vec(&(request, Vec::<RawFd>::new())).unwrap();
+        send_with_fds(ours.as_raw_fd(), &json, &[]).unwrap();
+        let mut buffer = vec![0; MESSAGE];
+        let (n, _) = receive_with_fds(ours.as_raw_fd(), &mut buffer).unwrap();
+        serde_json::from_slice(&buffer[..n]).unwrap()
+    }
+
+    #[test]
+    fn helpers_are_forked_until_the_agent_ends() {
+        let (zygote, requests) = Zygote::played();
+        let agent = zygote.socket.as_raw_fd();
+        let answers = std::thread::spawn(move || {
+            // A request without a socket does no harm.
+            send_with_fds(zygote.socket.as_raw_fd(), b"f", &[]).unwrap();
+            [answer_of_a_helper(&zygote), answer_of_a_helper(&zygote)]
+        });
+        let (end, said) = forked(|| {
+            // SAFETY: the copy of the agent's end, which this process does not use.
+            unsafe { libc::close(agent) };
+            serve(requests.try_clone().unwrap())
+        });
+        assert!(matches!(end, WaitStatus::Exited(_, 0)), "{end:?}: {said}");
+        for answer in answers.join().unwrap() {
+            assert!(answer.unwrap_err().message.contains("No such file"));
+        }
     }
 }

@@ -360,3 +360,6 @@ pub fn late_hooks(spec: &Spec) -> (Vec<Hook>, Vec<Hook>) {
         hooks.poststop().clone().unwrap_or_default(),
     )
 }
+
+#[cfg(test)]
+mod tests;
