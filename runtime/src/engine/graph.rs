@@ -2,47 +2,66 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{DependencyError, Error, Result};
+use crate::error::{DependencyError, Result};
 
-/// The dependencies of the containers of one pod, without cycles.
+/// The dependencies of the containers of one pod. A missing dependency, and a circle, keep the
+/// containers concerned from starting ([`Graph::check`]), and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     depends_on: BTreeMap<String, BTreeSet<String>>,
-    /// All containers, each after its dependencies.
+    /// All containers, each after its dependencies; last, those in and behind circles.
     order: Vec<String>,
+    /// The containers in and behind circles.
+    unplaced: BTreeSet<String>,
 }
 
 impl Graph {
     /// Builds the graph from the dependencies of each container.
-    ///
-    /// # Errors
-    /// [`Error::Dependency`] for an unknown dependency, and for a cycle, naming its containers in
-    /// order.
-    pub fn new(depends_on: BTreeMap<String, BTreeSet<String>>) -> Result<Self> {
-        for (name, dependencies) in &depends_on {
-            if let Some(missing) = dependencies.iter().find(|d| !depends_on.contains_key(*d)) {
-                return Err(DependencyError::Missing {
-                    container: name.clone(),
-                    on: missing.clone(),
-                }
-                .into());
-            }
-        }
+    pub fn new(depends_on: BTreeMap<String, BTreeSet<String>>) -> Self {
         let mut order: Vec<String> = Vec::with_capacity(depends_on.len());
         let mut placed = BTreeSet::new();
-        while order.len() < depends_on.len() {
+        loop {
+            let is_placed = |on: &String| placed.contains(on) || !depends_on.contains_key(on);
             let ready: Vec<String> = depends_on
                 .iter()
-                .filter(|(name, on)| !placed.contains(*name) && on.is_subset(&placed))
+                .filter(|(name, on)| !placed.contains(*name) && on.iter().all(is_placed))
                 .map(|(name, _)| name.clone())
                 .collect();
             if ready.is_empty() {
-                return Err(cycle(&depends_on, &placed));
+                break;
             }
             placed.extend(ready.iter().cloned());
             order.extend(ready);
         }
-        Ok(Self { depends_on, order })
+        let unplaced: BTreeSet<String> = depends_on
+            .keys()
+            .filter(|name| !placed.contains(*name))
+            .cloned()
+            .collect();
+        order.extend(unplaced.iter().cloned());
+        Self {
+            depends_on,
+            order,
+            unplaced,
+        }
+    }
+
+    /// Checks that a container has all its dependencies, and none that waits for it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Dependency`] for a missing dependency, and for a circle, naming its
+    /// containers in order.
+    pub fn check(&self, name: &str) -> Result<()> {
+        let missing = |on: &&str| !self.depends_on.contains_key(*on);
+        if let Some(on) = self.dependencies(name).find(missing) {
+            let container = name.to_owned();
+            let on = on.to_owned();
+            return Err(DependencyError::Missing { container, on }.into());
+        }
+        match self.unplaced.get(name) {
+            Some(name) => Err(self.circle(name).into()),
+            None => Ok(()),
+        }
     }
 
     /// All containers, each after its dependencies.
@@ -63,6 +82,40 @@ impl Graph {
         chosen.cloned().collect()
     }
 
+    /// The given containers, each before its dependencies: the order for stopping and removing.
+    pub fn dependents_first<'a>(
+        &'a self,
+        wanted: &BTreeSet<String>,
+    ) -> impl Iterator<Item = &'a String> {
+        let order = self.order.iter().rev();
+        order.filter(move |name| wanted.contains(*name))
+    }
+
+    /// Those of the given containers that one depends on that stays, directly or through others,
+    /// each with a dependent that stays.
+    pub fn needed(&self, going: &BTreeSet<String>) -> BTreeMap<String, String> {
+        let mut needed = BTreeMap::new();
+        for name in self.dependents_first(going) {
+            let stays = |d: &String| !going.contains(d) || needed.contains_key(d);
+            if let Some(dependent) = self.dependents(name).into_iter().find(stays) {
+                needed.insert(name.clone(), dependent);
+            }
+        }
+        needed
+    }
+
+    /// Splits the given containers into those that no other one of them depends on directly, and
+    /// the others: what may stop first, and what has to wait. Never empty in front, even if they
+    /// depend on each other in a circle.
+    pub fn split_free(&self, names: &BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
+        let is_free = |name: &String| !self.dependents(name).iter().any(|d| names.contains(d));
+        let (now, later): (BTreeSet<_>, BTreeSet<_>) = names.iter().cloned().partition(is_free);
+        match now.is_empty() {
+            true => (later, now),
+            false => (now, later),
+        }
+    }
+
     /// The direct dependencies of a container.
     pub fn dependencies(&self, name: &str) -> impl Iterator<Item = &str> {
         let on = self.depends_on.get(name).into_iter().flatten();
@@ -74,35 +127,38 @@ impl Graph {
         let on = self.depends_on.iter().filter(|(_, on)| on.contains(name));
         on.map(|(dependent, _)| dependent.clone()).collect()
     }
-}
 
-/// Finds one cycle among the containers that could not be placed.
-fn cycle(depends_on: &BTreeMap<String, BTreeSet<String>>, placed: &BTreeSet<String>) -> Error {
-    let next = |name: &String| depends_on[name].iter().find(|d| !placed.contains(*d));
-    let mut path: Vec<&String> = Vec::new();
-    let mut at = depends_on.keys().find(|name| !placed.contains(*name));
-    while let Some(name) = at {
-        if let Some(start) = path.iter().position(|seen| *seen == name) {
-            path = path.split_off(start);
+    /// The circle that a container that could not be placed is in, or leads to.
+    fn circle(&self, name: &str) -> DependencyError {
+        let next = |name: &str| {
+            let mut on = self.dependencies(name);
+            on.find(|on| self.unplaced.contains(*on))
+        };
+        let mut path: Vec<&str> = Vec::new();
+        let mut at = Some(name);
+        while let Some(name) = at {
+            let seen = path.iter().position(|seen| *seen == name);
             path.push(name);
-            break;
+            if let Some(start) = seen {
+                path.drain(..start);
+                break;
+            }
+            at = next(name);
         }
-        path.push(name);
-        at = next(name);
+        DependencyError::Circle {
+            path: path.into_iter().map(str::to_owned).collect(),
+            no_start: self.unplaced.len() == self.order.len(),
+        }
     }
-    DependencyError::Circle {
-        path: path.into_iter().cloned().collect(),
-        no_start: placed.is_empty(),
-    }
-    .into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use proptest::prelude::*;
 
-    fn graph(edges: &[(&str, &[&str])]) -> Result<Graph> {
+    fn graph(edges: &[(&str, &[&str])]) -> Graph {
         let set = |names: &&[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         Graph::new(
             edges
@@ -119,17 +175,28 @@ mod tests {
             ("db", &["net"]),
             ("cache", &[]),
             ("net", &[]),
-        ])
-        .unwrap();
+        ]);
         assert_eq!(g.order(), ["cache", "net", "db", "web"]);
         assert_eq!(g.with_dependencies(["db"]), ["net", "db"]);
         assert_eq!(g.dependents("net"), ["db"]);
-        assert!(graph(&[]).unwrap().order().is_empty());
+        assert!(graph(&[]).order().is_empty());
+    }
+
+    fn circle_of(graph: &Graph, name: &str) -> (Vec<String>, bool) {
+        match graph.check(name).unwrap_err() {
+            Error::Dependency(DependencyError::Circle { path, no_start }) => (path, no_start),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn missing_dependencies_and_circles_are_named() {
-        let missing = graph(&[("web", &["db"])]).unwrap_err();
+    fn a_missing_dependency_concerns_only_its_dependents() {
+        let g = graph(&[("app", &["web"]), ("web", &["cache", "db"]), ("cache", &[])]);
+        assert_eq!(g.order(), ["cache", "web", "app"]);
+        for fine in ["cache", "app"] {
+            g.check(fine).unwrap();
+        }
+        let missing = g.check("web").unwrap_err();
         assert!(
             matches!(
                 &missing,
@@ -138,15 +205,73 @@ mod tests {
             ),
             "{missing}"
         );
-        let circle = |containers: &[(&str, &[&str])]| match graph(containers).unwrap_err() {
-            Error::Dependency(DependencyError::Circle { path, no_start }) => (path, no_start),
-            other => panic!("{other:?}"),
+        assert_eq!(g.with_dependencies(["app"]), ["cache", "web", "app"]);
+        assert_eq!(g.dependents("db"), ["web"]);
+    }
+
+    #[test]
+    fn circles_are_named_and_concern_only_what_is_in_and_behind_them() {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let all = graph(&[("a", &["b"]), ("b", &["a"])]);
+        assert_eq!(circle_of(&all, "a"), (names(&["a", "b", "a"]), true));
+        assert_eq!(circle_of(&all, "b"), (names(&["b", "a", "b"]), true));
+        assert_eq!(all.order(), ["a", "b"]);
+        let some = graph(&[("a", &["y"]), ("x", &[]), ("y", &["x", "z"]), ("z", &["y"])]);
+        some.check("x").unwrap();
+        assert_eq!(circle_of(&some, "a"), (names(&["y", "z", "y"]), false));
+        assert_eq!(some.order(), ["x", "a", "y", "z"]);
+        let own = graph(&[("a", &["a"])]);
+        assert_eq!(circle_of(&own, "a"), (names(&["a", "a"]), true));
+    }
+
+    #[test]
+    fn dependents_come_first_when_things_go() {
+        let g = graph(&[("a", &["b"]), ("b", &["c"]), ("c", &[]), ("d", &[])]);
+        let wanted = ["b", "c", "d", "x"].map(str::to_owned).into();
+        let order: Vec<_> = g.dependents_first(&wanted).collect();
+        assert_eq!(order, ["b", "d", "c"]);
+    }
+
+    #[test]
+    fn what_others_need_waits_for_them() {
+        let g = graph(&[
+            ("a", &["b"]),
+            ("b", &["c"]),
+            ("c", &[]),
+            ("x", &["y"]),
+            ("y", &["x"]),
+        ]);
+        let split = |names: &[&str]| {
+            let (now, later) = g.split_free(&names.iter().map(|n| (*n).to_owned()).collect());
+            [now, later].map(|names| Vec::from_iter(names).join(""))
         };
-        let found = circle(&[("a", &["b"]), ("b", &["a"])]);
-        assert_eq!(found, (["a", "b", "a"].map(str::to_owned).into(), true));
-        let found = circle(&[("x", &[]), ("y", &["x", "z"]), ("z", &["y"])]);
-        assert_eq!(found, (["y", "z", "y"].map(str::to_owned).into(), false));
-        assert!(graph(&[("a", &["a"])]).is_err());
+        assert_eq!(split(&["a", "b", "c"]), ["a", "bc"]);
+        assert_eq!(split(&["a", "c"]), ["ac", ""]);
+        assert_eq!(split(&["b", "c"]), ["b", "c"]);
+        assert_eq!(split(&["x", "y"]), ["xy", ""]);
+        assert_eq!(split(&[]), ["", ""]);
+    }
+
+    #[test]
+    fn what_is_needed_by_one_that_stays_is_told_with_it() {
+        let g = graph(&[
+            ("app", &["web"]),
+            ("web", &["db"]),
+            ("db", &["net", "gone"]),
+            ("net", &[]),
+            ("log", &["net"]),
+        ]);
+        let needed = |going: &[&str]| {
+            let going = going.iter().map(|n| (*n).to_owned()).collect();
+            let needed = g.needed(&going).into_iter();
+            needed
+                .map(|(on, by)| format!("{on}<{by}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(needed(&["app", "log"]), [""; 0]);
+        assert_eq!(needed(&["db", "net", "log"]), ["db<web", "net<db"]);
+        assert_eq!(needed(&["app", "web", "db", "net"]), ["net<log"]);
+        assert_eq!(needed(&["app", "web", "db", "net", "log"]), [""; 0]);
     }
 
     proptest! {
@@ -162,16 +287,15 @@ mod tests {
                 circle |= a <= b;
                 depends_on.get_mut(&a.to_string()).unwrap().insert(b.to_string());
             }
-            match Graph::new(depends_on.clone()) {
-                Err(_) => prop_assert!(circle),
-                Ok(g) => {
-                    prop_assert_eq!(g.order().len(), 12);
-                    let place = |n: &String| g.order().iter().position(|o| o == n).unwrap();
-                    for (name, on) in &depends_on {
-                        for d in on {
-                            prop_assert!(place(d) < place(name));
-                        }
-                    }
+            let g = Graph::new(depends_on.clone());
+            prop_assert_eq!(g.order().len(), 12);
+            let place = |n: &String| g.order().iter().position(|o| o == n).unwrap();
+            for (name, on) in &depends_on {
+                match g.check(name) {
+                    Err(_) => prop_assert!(circle),
+                    Ok(()) => for d in on {
+                        prop_assert!(place(d) < place(name));
+                    },
                 }
             }
         }
@@ -186,8 +310,7 @@ mod tests {
             ("d", &[]),
             ("e", &["d"]),
             ("f", &[]),
-        ])
-        .unwrap();
+        ]);
         let chosen = |wanted: &[&'static str]| g.with_dependencies(wanted.iter().copied());
         assert_eq!(chosen(&["a"]), ["d", "b", "c", "a"]);
         assert_eq!(chosen(&["e", "f"]), ["d", "f", "e"]);
@@ -208,7 +331,7 @@ mod tests {
             ("d", &["b"]),
             ("z", &[]),
         ];
-        let said = graph(&edges).unwrap_err().to_string();
+        let said = graph(&edges).check("a").unwrap_err().to_string();
         assert!(said.ends_with(" b → c → d → b"), "{said}");
     }
 }

@@ -274,7 +274,15 @@ impl Engine {
                 infra: definition.infra.then(|| definition.id.clone()),
                 ..PodState::default()
             };
-            match self::records::create_pod(&paths, &definition, &state) {
+            let mut created = self::records::create_pod(&paths, &definition, &state);
+            if matches!(created, Err(Error::AlreadyExists { .. }))
+                && PodHandle::new(self, paths.clone())
+                    .remove_spent()
+                    .unwrap_or(false)
+            {
+                created = self::records::create_pod(&paths, &definition, &state);
+            }
+            match created {
                 Err(Error::AlreadyExists { .. }) if generated => {}
                 other => {
                     other?;

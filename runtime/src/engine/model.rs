@@ -291,7 +291,10 @@ fn check(engine: &Engine, model: &Model) {
             _ => PodStatus::Stopped,
         };
         assert_eq!(view.status(), status);
-        view.graph().unwrap();
+        let graph = view.graph();
+        for name in view.containers.keys() {
+            graph.check(name).unwrap();
+        }
     }
 }
 

@@ -15,7 +15,8 @@ pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
-    /// After a failure; at most as often as the number says, if there is one.
+    /// After a failure; at most as often as the number says, if there is one. 0 is no limit, as
+    /// with podman.
     OnFailure(Option<u32>),
     /// After every end.
     Always,
@@ -32,7 +33,10 @@ impl RestartPolicy {
         }
         match self {
             Self::No => false,
-            Self::OnFailure(most) => exit_code != 0 && most.is_none_or(|most| restarts < most),
+            Self::OnFailure(most) => {
+                let most = most.filter(|most| *most > 0);
+                exit_code != 0 && most.is_none_or(|most| restarts < most)
+            }
             Self::Always | Self::UnlessStopped => true,
         }
     }
@@ -48,7 +52,7 @@ impl RestartPolicy {
     }
 }
 
-/// The pause before a restart. It doubles each time, so that a container that fails at once
+/// The pause before a restart, after so many restarts in a row. It doubles each time, so that a container that fails at once
 /// does not keep the host busy.
 pub fn back_off(restarts: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(100);
@@ -59,7 +63,7 @@ pub fn back_off(restarts: u32) -> Duration {
 }
 
 /// A container that has run for this long has recovered: the pauses start from the shortest
-/// again.
+/// again. Its restarts still count, as with podman.
 pub const RECOVERED: Duration = Duration::from_secs(10);
 
 impl FromStr for RestartPolicy {
@@ -163,7 +167,7 @@ mod tests {
         for (policy, failed, succeeded, on_boot, on_boot_if_stopped) in [
             (No, [false; 4], false, false, false),
             (OnFailure(None), [true; 4], false, false, false),
-            (OnFailure(Some(0)), [false; 4], false, false, false),
+            (OnFailure(Some(0)), [true; 4], false, false, false),
             (
                 OnFailure(Some(2)),
                 [true, true, false, false],

@@ -105,6 +105,15 @@ impl Operation {
         }
     }
 
+    /// Whether an operation on a whole pod applies to a container in this state: as with libpod
+    /// (`Pod.StopWithTimeout`, `Pod.Kill`), paused ones are ignored.
+    pub fn applicability_in_pod(self, status: ContainerStatus) -> Applicability {
+        match (self, status) {
+            (Self::Stop | Self::Kill, ContainerStatus::Paused) => Applicability::NoOp,
+            _ => self.applicability(status),
+        }
+    }
+
     /// The error for a container in a state in which the operation is invalid.
     pub(crate) fn refusal(self, container: &str, status: ContainerStatus) -> Error {
         Error::WrongState {

@@ -40,7 +40,7 @@ pub enum StateDirProblem {
 #[derive(Debug, thiserror::Error)]
 pub enum DependencyError {
     /// A container depends on one that is not in its pod.
-    #[error("container {container} depends on {on}, which is not in its pod")]
+    #[error("container {container} depends on {on}, which is not in its pod: create {on} first")]
     Missing {
         /// The container.
         container: String,

@@ -1,6 +1,7 @@
 //! `rust-kata run`: creates a container, attaches to it and starts it.
 
 use clap::Args as ClapArgs;
+use runtime::engine::PodHandle;
 
 use super::attach::{Client, attach};
 use super::container::create::create;
@@ -32,7 +33,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> CliResult<u8> {
     let (pod, name) = create(context, args.pod.as_deref(), &args.options).await?;
     if args.detach {
         let started = pod.start(std::slice::from_ref(&name), true).await;
-        report_errors(started?)?;
+        let started = started.map_err(Into::into).and_then(report_errors);
+        if started.is_err() && args.options.rm {
+            remove(&pod, &name).await?;
+        }
+        started?;
         print(&format!("{name}\n"))?;
         return Ok(0);
     }
@@ -44,13 +49,17 @@ pub(crate) async fn run(context: &Context, args: Args) -> CliResult<u8> {
     };
     let code = attach(&pod, &name, true, client).await;
     if args.options.rm {
-        // The owner removes a container that has ended. A container that never started is
-        // removed here; a detached one runs and stays.
-        let names = std::slice::from_ref(&name);
-        if let Err(error) = pod.remove_containers(names, false, None).await {
-            log::debug!("Container {name}: {error}");
-        }
-        pod.remove_if_spent().await?;
+        remove(&pod, &name).await?;
     }
     code
+}
+
+/// Removes a container that never started, and the pod that was made for it. The owner removes
+/// a container that has ended; a detached one runs and stays.
+async fn remove(pod: &PodHandle, name: &str) -> CliResult<()> {
+    let names = [name.to_owned()];
+    if let Err(error) = pod.remove_containers(&names, false, None).await {
+        log::debug!("Container {name}: {error}");
+    }
+    Ok(pod.remove_if_spent().await?)
 }

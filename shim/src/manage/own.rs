@@ -109,7 +109,7 @@ async fn serve(owner: &Arc<Owner>, [listener, attachments]: Listeners) -> Result
         _ = terminate.recv() => {
             log::info!("SIGTERM: ending the pod");
             let seconds = Some(SHUTDOWN.as_secs() as u32 / 2);
-            if timeout(SHUTDOWN, owner.stop_pod(seconds)).await.is_err() {
+            if timeout(SHUTDOWN, owner.stop_pod(seconds, false)).await.is_err() {
                 log::error!("The pod did not end within {} s", SHUTDOWN.as_secs());
             }
         }

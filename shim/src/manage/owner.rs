@@ -110,7 +110,7 @@ impl Engine for Service<Owner> {
         self.answer(|owner| async move {
             let stopped = match req.if_empty {
                 true => owner.stop_empty_pod().await,
-                false => owner.stop_pod(req.timeout).await,
+                false => owner.stop_pod(req.timeout, req.keep_paused).await,
             };
             stopped.map(to_results)
         })

@@ -57,12 +57,20 @@ impl PodHandle {
     }
 
     /// Reads the pod's current state. Never waits for its VM. If its owner has died, records
-    /// that its containers have ended.
+    /// that its containers have ended, and removes what was to be removed at its end.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn view(&self) -> Result<PodView> {
-        PodView::read_and_record(&self.paths)
+        let view = PodView::read(&self.paths)?;
+        if view.is_recorded() {
+            return Ok(view);
+        }
+        let view = PodView::read_and_record(&self.paths)?;
+        if view.is_spent() && self.remove_spent()? {
+            return Err(Error::not_found("pod", self.name()));
+        }
+        Ok(view)
     }
 
     /// Creates a container in the pod.
@@ -137,7 +145,13 @@ impl PodHandle {
         let stopped = self.ask(async |owner| {
             let request = stop_request(containers, seconds);
             match containers {
-                [] => owner.shutdown(request).await,
+                [] => {
+                    let request = api::StopRequest {
+                        keep_paused: true,
+                        ..request
+                    };
+                    owner.shutdown(request).await
+                }
                 _ => owner.stop(request).await,
             }
         });

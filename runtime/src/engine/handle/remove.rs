@@ -1,5 +1,6 @@
 //! Removing containers and pods: first the running parts, then the files.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -10,7 +11,7 @@ use super::client::OwnerClient;
 use super::ignore_in_use_or_gone;
 use crate::engine::handle::PodHandle;
 use crate::engine::records;
-use crate::engine::records::remove::{self, check_empty};
+use crate::engine::records::remove::{self, check_empty, needed_by};
 use crate::engine::records::view::PodView;
 use crate::engine::status::Outcome;
 use crate::engine::wire::attach;
@@ -49,24 +50,21 @@ impl PodHandle {
             Err(held) => held,
         };
         let view = PodView::read_locked(&self.paths, &held)?;
-        let graph = view.graph()?;
+        let graph = view.graph();
         let mut outcome = Outcome::default();
-        for name in view.chosen(containers)? {
-            let dependents = graph.dependents(&name);
-            let blocked_by = dependents.iter().find(|d| !containers.contains(d));
-            // `force` also removes a container that cannot be read.
-            let readable = view.container(&name).map(drop);
-            let result = match (blocked_by, readable) {
-                (Some(dependent), _) => Err(Error::WrongState {
-                    what: "container",
-                    id: name.clone(),
-                    operation: "remove",
-                    state: format!("needed by {dependent}"),
-                }),
-                (None, Err(e)) if !force => Err(e),
-                (None, _) => remove::container(&self.paths, &name, &held),
+        let going: BTreeSet<String> = view.chosen(containers)?.into_iter().collect();
+        let needed = graph.needed(&going);
+        for name in graph.dependents_first(&going) {
+            let dependents = graph.dependents(name);
+            let failed = dependents.iter().find(|d| outcome.errors.contains_key(*d));
+            let result = match (view.container(name), needed.get(name).or(failed)) {
+                // Nothing can be done with it, so that it may go even if others depend on it.
+                (Err(_), _) if force => remove::container(&self.paths, name, &held),
+                (Err(error), _) => Err(error),
+                (Ok(_), Some(dependent)) => Err(needed_by(name, dependent)),
+                (Ok(_), None) => remove::container(&self.paths, name, &held),
             };
-            outcome.add(&name, result);
+            outcome.add(name, result);
         }
         Ok(outcome)
     }
@@ -154,6 +152,18 @@ impl PodHandle {
         ignore_in_use_or_gone(self.remove(false, None).await)
     }
 
+    /// Removes the files of a pod that `run` made for a container which has gone, if it has no
+    /// owner. Returns whether it did.
+    pub(in crate::engine) fn remove_spent(&self) -> Result<bool> {
+        let held = PodLock::exclusive(&self.paths)?;
+        let mut view = PodView::read_locked(&self.paths, &held)?;
+        view.record_losses(&held)?;
+        if !view.is_spent() {
+            return Ok(false);
+        }
+        self.remove_files(&held).map(|()| true)
+    }
+
     /// A pod without its lock files could not be removed.
     fn mend_locks(&self) -> Result<()> {
         lock::clear(&self.paths)?;
@@ -238,4 +248,90 @@ async fn is_well(owner: &OwnerClient) -> bool {
     let asked = tokio::time::timeout(WELL, owner.status(api::Empty::default()));
     // An owner that has ended meanwhile need not be killed.
     asked.await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
+    use crate::engine::records::record::ContainerState;
+    use crate::engine::status::ContainerStatus;
+
+    /// A container of a pod whose owner was killed; `--rm` in its name has the option's meaning.
+    async fn add(pod: &PodHandle, name: &str, on: &[&str], status: ContainerStatus) {
+        let root = Rootfs::Directory("/".into());
+        let mut definition = ContainerDefinition::new(name, root, Default::default());
+        definition.remove_at_exit = name.ends_with("--rm");
+        definition.depends_on = on.iter().map(|on| (*on).to_owned()).collect();
+        pod.create_container(&definition).await.unwrap();
+        let state = ContainerState {
+            status,
+            ..ContainerState::default()
+        };
+        let held = PodLock::exclusive(pod.paths()).unwrap();
+        let paths = pod.paths().container(name).unwrap();
+        records::write_container(&paths, &state, &held).unwrap();
+    }
+
+    fn pod(engine: &Engine, name: &str, single: bool) -> Result<PodHandle> {
+        let mut definition = PodDefinition::new("local", name);
+        definition.single = single;
+        engine.create_pod(definition)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_killed_owner_was_to_remove_is_removed() {
+        use ContainerStatus::*;
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::below(dir.path());
+        let several = pod(&engine, "several", false).unwrap();
+        for (name, on, status) in [
+            ("ended--rm", &[][..], Exited),
+            ("ran--rm", &[], Running),
+            ("made--rm", &[], Configured),
+            ("needed--rm", &[], Running),
+            ("needs", &["needed--rm"], Running),
+            ("ran", &[], Running),
+        ] {
+            add(&several, name, on, status).await;
+        }
+        let left = several.view().unwrap().containers;
+        let left: Vec<_> = left.keys().map(String::as_str).collect();
+        assert_eq!(left, ["made--rm", "needed--rm", "needs", "ran"]);
+        let there = records::names_in(&several.paths().containers()).unwrap();
+        assert_eq!(there.len(), 4, "{there:?}");
+
+        for (single, goes) in [(true, true), (false, false)] {
+            let name = format!("alone-{single}");
+            let alone = pod(&engine, &name, single).unwrap();
+            add(&alone, "x--rm", &[], Running).await;
+            match alone.view() {
+                Err(Error::NotFound { .. }) => assert!(goes),
+                other => assert!(!goes && other.unwrap().containers.is_empty()),
+            }
+            assert_eq!(alone.paths().path().exists(), !goes);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_name_of_a_spent_pod_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::below(dir.path());
+        let taken = |pod| matches!(pod, Err(Error::AlreadyExists { .. }));
+        for (single, container, is_free) in [
+            (true, None, true),
+            (true, Some("x--rm"), true),
+            (true, Some("x"), false),
+            (false, None, false),
+            (false, Some("x--rm"), false),
+        ] {
+            let name = format!("p-{single}-{}", container.unwrap_or_default());
+            let first = pod(&engine, &name, single).unwrap();
+            if let Some(container) = container {
+                add(&first, container, &[], ContainerStatus::Exited).await;
+            }
+            assert_eq!(taken(pod(&engine, &name, true)), !is_free, "{name}");
+        }
+    }
 }

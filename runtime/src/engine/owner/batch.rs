@@ -3,6 +3,7 @@
 use protos::management as api;
 
 use super::Owner;
+use super::stop::Locking;
 use crate::engine::status::{Operation, Outcome};
 use crate::engine::wire::changes::{Change, to_change};
 use crate::engine::wire::errors;
@@ -17,6 +18,7 @@ impl Owner {
         self: &std::sync::Arc<Self>,
         operations: Vec<api::Operation>,
     ) -> Result<api::BatchResponse> {
+        let _batch = self.batch.write().await;
         let _op = self.op.lock().await;
         self.ensure_not_leaving()?;
         let mut response = api::BatchResponse::default();
@@ -48,11 +50,17 @@ impl Owner {
             Change::Stop {
                 containers,
                 seconds,
-            } => self.stop_locked(&containers, seconds).await,
+            } => {
+                self.stop_containers(&containers, seconds, Locking::Held)
+                    .await
+            }
             Change::Restart {
                 containers,
                 seconds,
-            } => self.restart_locked(&containers, seconds).await,
+            } => {
+                self.restart_containers(&containers, seconds, Locking::Held)
+                    .await
+            }
             Change::Pause(names) => self.freeze_locked(Operation::Pause, &names).await,
             Change::Unpause(names) => self.freeze_locked(Operation::Unpause, &names).await,
             Change::Kill {
@@ -64,7 +72,10 @@ impl Owner {
                 containers,
                 force,
                 seconds,
-            } => self.remove_locked(&containers, force, seconds).await,
+            } => {
+                self.remove_containers(&containers, force, seconds, Locking::Held)
+                    .await
+            }
             Change::Update {
                 container,
                 resources,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Owner;
+use super::stop::Locking;
 use crate::engine::records::cleanup::{clean, may_clean};
 use crate::engine::status::{ContainerStatus, Outcome};
 use crate::error::Result;
@@ -22,7 +23,7 @@ impl Owner {
                 may_clean(container.name(), &container.now())?;
                 if container.now().status == ContainerStatus::Initialized {
                     let name = [container.name().to_owned()];
-                    let stopped = self.stop_locked(&name, Some(0)).await?;
+                    let stopped = self.stop_containers(&name, Some(0), Locking::Held).await?;
                     stopped.errors.into_values().next().map_or(Ok(()), Err)?;
                 }
                 clean(&self.paths().container(container.name())?)

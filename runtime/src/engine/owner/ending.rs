@@ -143,10 +143,10 @@ impl Owner {
             state.status = ContainerStatus::Exited;
             state.exit_code = Some(exit.status);
             state.finished = Some(exit.at);
-            if ran.is_some_and(|ran| ran >= RECOVERED) {
-                state.restarts = 0;
-            }
         });
+        if ran.is_some_and(|ran| ran >= RECOVERED) {
+            container.in_a_row.store(0, Ordering::Relaxed);
+        }
         self.record_end(&container, exit.status);
         if again {
             tokio::spawn(self.clone().restart_later(container));
@@ -166,8 +166,8 @@ impl Owner {
     /// Boxed, since it may boot a VM, whose listener calls this.
     fn restart_later(self: Arc<Self>, container: Arc<Tracked>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let restarts = container.now().restarts;
-            tokio::time::sleep(back_off(restarts)).await;
+            let before = container.in_a_row.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(back_off(before)).await;
             let result = self.restart_by_policy(&container).await;
             self.pending.send_modify(|pending| *pending -= 1);
             if let Err(e) = result {
@@ -206,10 +206,8 @@ impl Owner {
     }
 
     pub(in crate::engine) async fn end_if_unused_locked(&self) {
-        let live = lock(&self.containers)
-            .values()
-            .any(|container| container.now().status.is_live());
-        if live || *self.pending.borrow() > 0 {
+        let used = !self.in_vm().is_empty() || *self.pending.borrow() > 0;
+        if used || *self.ended.borrow() {
             return;
         }
         let started = lock(&self.state).started;

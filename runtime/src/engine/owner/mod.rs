@@ -1,8 +1,8 @@
 //! The owner of a started pod: one process that holds its VM, its containers' streams and its
 //! `owner` lock, and executes the requests of others.
 //!
-//! Operations that change the pod run one after the other (`op`). Signals, waits, streams and
-//! state queries never wait for them. Changes are recorded before they are reported.
+//! Operations that change the pod run one after the other (`op`), but for the time in which one
+//! waits for a process to end. Signals, waits, streams and state queries never wait for them. Changes are recorded before they are reported.
 
 mod batch;
 mod build;
@@ -14,16 +14,19 @@ pub mod log;
 mod measure;
 mod operations;
 mod remove;
+mod restart;
 pub mod service;
+mod shutdown;
 mod start;
 mod stop;
 pub mod streams;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,7 +61,10 @@ pub struct Owner {
     vm_reported: AtomicBool,
     /// Whether a VM has run whose post-stop hooks have not.
     stop_hooks_due: tokio::sync::Mutex<bool>,
+    /// Held by each operation that changes the pod, but not while it waits for a process.
     pub(super) op: tokio::sync::Mutex<()>,
+    /// Held by a batch for writing, so that no signal gets in between, which takes no `op`.
+    batch: tokio::sync::RwLock<()>,
     /// The number of pending restarts; they keep the pod up.
     pending: watch::Sender<usize>,
     /// Whether there is nothing left to own.
@@ -82,6 +88,8 @@ pub(crate) struct Tracked {
     /// Whether the journal has its start, and not its end. Locked while either is appended, so
     /// that consequences of an end are appended after it.
     start_recorded: Mutex<bool>,
+    /// The number of restarts by its policy since it last ran well, or a user started it.
+    pub(crate) in_a_row: AtomicU32,
 }
 
 impl Tracked {
@@ -93,6 +101,7 @@ impl Tracked {
             execs: Mutex::default(),
             passed_fds: Mutex::default(),
             start_recorded: Mutex::new(false),
+            in_a_row: AtomicU32::new(0),
         })
     }
 
@@ -171,6 +180,7 @@ impl Owner {
             vm_reported: AtomicBool::new(false),
             stop_hooks_due: tokio::sync::Mutex::default(),
             op: tokio::sync::Mutex::default(),
+            batch: tokio::sync::RwLock::default(),
             pending: watch::Sender::new(0),
             ended: watch::Sender::new(false),
             _lock: lock,

@@ -10,6 +10,7 @@ use super::{Owner, Tracked};
 use crate::engine::records::limits::put_over;
 use crate::engine::status::{Applicability, Operation, Outcome};
 use crate::error::{Error, Result};
+use crate::pod::Pod;
 use crate::state::Status;
 
 impl Owner {
@@ -25,7 +26,11 @@ impl Owner {
         for container in self.chosen(asked)? {
             let status = container.now().status;
             let name = container.name().to_owned();
-            match operation.applicability(status) {
+            let applicability = match asked.is_empty() {
+                true => operation.applicability_in_pod(status),
+                false => operation.applicability(status),
+            };
+            match applicability {
                 Applicability::Applies => fitting.push(container),
                 Applicability::NoOp => outcome.ignored.push(name),
                 Applicability::Invalid if asked.is_empty() => outcome.ignored.push(name),
@@ -93,31 +98,33 @@ impl Owner {
         Ok(outcome)
     }
 
-    /// Sends a signal to running containers. The restart policy does not start a container
-    /// again that a user has killed.
+    /// Sends a signal to running containers, and waits for the end of those that SIGKILL ends.
+    /// The restart policy does not start a container again that a user has killed. If none is
+    /// named, paused ones are ignored.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; errors of single containers are in the outcome.
+    /// [`Error::NotFound`]; [`Error::InvalidValue`] for a number that is not a signal's; errors
+    /// of single containers are in the outcome.
     pub(in crate::engine) async fn send_signal(
         &self,
         names: &[String],
         signal: u32,
         all: bool,
     ) -> Result<Outcome> {
+        if !(1..=libc::SIGRTMAX() as u32).contains(&signal) {
+            return Err(Error::invalid("signal", signal, "1 to 64"));
+        }
         let mut outcome = Outcome::default();
         let fitting = self.fitting(Operation::Kill, names, &mut outcome)?;
         if fitting.is_empty() {
             return Ok(outcome);
         }
         let pod = self.live_or("kill")?;
-        let sent = join_all(fitting.iter().map(|container| async {
-            self.change(container, |state| state.stopped_by_user = true)?;
-            // Reported before its consequences.
-            self.append_container_event(container, |event| {
-                event.action("kill").with("signal", signal)
-            });
-            pod.kill(container.name(), None, signal, all).await
-        }));
+        let sent = join_all(
+            fitting
+                .iter()
+                .map(|container| async { self.kill_one(&pod, container, signal, all).await }),
+        );
         for (container, result) in fitting.iter().zip(sent.await) {
             outcome.add(container.name(), result);
         }
@@ -125,6 +132,33 @@ impl Owner {
             self.append_event("kill");
         }
         Ok(outcome)
+    }
+
+    async fn kill_one(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Tracked,
+        signal: u32,
+        all: bool,
+    ) -> Result<()> {
+        let before = container.now();
+        // Even if the disk is full.
+        self.record_change(container, |state| state.stopped_by_user = true);
+        // Reported before its consequences.
+        self.append_container_event(container, |event| {
+            event.action("kill").with("signal", signal)
+        });
+        let sent = pod.kill(container.name(), None, signal, all).await;
+        if sent.is_err() {
+            self.record_change(container, |state| {
+                state.stopped_by_user &= before.stopped_by_user || state.started != before.started;
+            });
+        }
+        sent?;
+        match signal == libc::SIGKILL as u32 {
+            true => self.killed(container, before.started, "kill").await,
+            false => Ok(()),
+        }
     }
 
     /// Changes limits of a container: at once if it is in the VM, and for every later start.
@@ -198,6 +232,19 @@ impl Owner {
 }
 
 impl Outcome {
+    /// Adds another outcome of the same operation.
+    pub fn add_all(&mut self, other: Self) {
+        self.done.extend(other.done);
+        self.ignored.extend(other.ignored);
+        self.errors.extend(other.errors);
+        // What an earlier round has done needs no change in a later one.
+        self.done.sort();
+        self.done.dedup();
+        self.ignored.sort();
+        self.ignored.dedup();
+        self.ignored.retain(|name| !self.done.contains(name));
+    }
+
     /// Adds the result for one container.
     pub fn add(&mut self, name: &str, result: Result<()>) {
         match result {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::stop::Locking;
 use super::{Owner, Tracked};
-use crate::engine::records::remove;
+use crate::engine::records::remove::{self, needed_by};
 use crate::engine::records::view::PodView;
 use crate::engine::status::Outcome;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::state_dir::lock::PodLock;
 use crate::sync::lock;
 
@@ -37,25 +38,28 @@ impl Owner {
         force: bool,
         seconds: Option<u32>,
     ) -> Result<Outcome> {
+        let outcome = self
+            .remove_containers(names, force, seconds, Locking::Steps)
+            .await;
         let _op = self.op.lock().await;
-        let outcome = self.remove_locked(names, force, seconds).await;
         self.end_if_unused_locked().await;
         outcome
     }
 
-    pub(in crate::engine) async fn remove_locked(
+    pub(in crate::engine) async fn remove_containers(
         self: &Arc<Self>,
         names: &[String],
         force: bool,
         seconds: Option<u32>,
+        locking: Locking,
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let graph = self.graph()?;
         let (unread, names): (Vec<String>, Vec<String>) = names
             .iter()
             .cloned()
             .partition(|name| force && self.is_unread(name));
         for name in &unread {
+            // Nothing can be done with it, so that it may go even if others depend on it.
             let held = PodLock::exclusive(&self.paths)?;
             outcome.add(name, remove::container(&self.paths, name, &held));
         }
@@ -64,21 +68,42 @@ impl Owner {
             _ => self.chosen(&names)?,
         };
         let going: BTreeSet<String> = chosen.iter().map(|c| c.name().to_owned()).collect();
-        // Dependents go first: a container that stays keeps its dependencies.
-        let ordered = graph.order().iter().rev();
-        for name in ordered.filter(|name| going.contains(*name)) {
-            let container = &self.tracked(name)?;
+        let graph = self.graph();
+        let needed = graph.needed(&going);
+        let is_live = |c: &&Arc<Tracked>| c.now().status.is_live();
+        let live = chosen.iter().filter(is_live).map(|c| c.name().to_owned());
+        let mut left: BTreeSet<String> = live.filter(|n| !needed.contains_key(n)).collect();
+        while force && !left.is_empty() {
+            let (now, later) = graph.split_free(&left);
+            let now: Vec<String> = now.into_iter().collect();
+            let stopped = self.stop_containers(&now, seconds, locking).await?;
+            outcome.errors.extend(stopped.errors);
+            // One that is not stopped keeps what it needs.
+            let fails = |n: &String| {
+                graph
+                    .dependents(n)
+                    .iter()
+                    .any(|d| outcome.errors.contains_key(d))
+            };
+            left = later.into_iter().filter(|n| !fails(n)).collect();
+        }
+        // A container that stays keeps its dependencies.
+        for name in graph.dependents_first(&going) {
+            if outcome.errors.contains_key(name) {
+                continue;
+            }
             let dependents = graph.dependents(name);
-            let stays = |d: &&String| !going.contains(*d) || outcome.errors.contains_key(*d);
-            let blocked_by = dependents.iter().find(stays);
-            let result = match blocked_by {
-                Some(dependent) => Err(Error::WrongState {
-                    what: "container",
-                    id: name.clone(),
-                    operation: "remove",
-                    state: format!("needed by {dependent}"),
-                }),
-                None => self.remove_one(container, force, seconds).await,
+            let failed = dependents.iter().find(|d| outcome.errors.contains_key(*d));
+            let result = match needed.get(name).or(failed) {
+                Some(dependent) => Err(needed_by(name, dependent)),
+                None => {
+                    let _op = self.step(locking).await;
+                    match chosen.iter().find(|c| c.name() == name) {
+                        Some(container) if self.has(container) => self.remove_one(container),
+                        // It was removed meanwhile.
+                        _ => Ok(()),
+                    }
+                }
             };
             outcome.add(name, result);
         }
@@ -87,35 +112,47 @@ impl Owner {
 
     /// Whether the container is in the pod's directory and could not be read when this process
     /// became the pod's owner.
-    fn is_unread(&self, name: &str) -> bool {
+    pub(super) fn is_unread(&self, name: &str) -> bool {
         let paths = self.paths.container(name);
         self.tracked(name).is_err()
             && paths.is_ok_and(|paths| paths.path().symlink_metadata().is_ok())
     }
 
-    async fn remove_one(
-        self: &Arc<Self>,
-        container: &Arc<Tracked>,
-        force: bool,
-        seconds: Option<u32>,
-    ) -> Result<()> {
+    fn remove_one(&self, container: &Arc<Tracked>) -> Result<()> {
         if container.now().status.is_live() {
-            if !force {
-                return Err(self.wrong_state(container, "remove"));
-            }
-            let name = [container.name().to_owned()];
-            let mut stopped = self.stop_locked(&name, seconds).await?;
-            if let Some(error) = stopped.errors.remove(container.name()) {
-                return Err(error);
-            }
+            return Err(self.wrong_state(container, "remove"));
         }
         self.forget(container)
     }
 
-    /// Removes a container that was created with the option to remove it at its end.
+    /// Removes a container that was created with the option to remove it at its end. It stays
+    /// while others depend on it.
     pub(super) async fn remove_ended(self: &Arc<Self>, container: &Arc<Tracked>) -> Result<()> {
         let _op = self.op.lock().await;
+        self.remove_ended_locked(container)
+    }
+
+    /// Removes a container that could not be started, if it was to be removed at its end.
+    pub(super) fn remove_failed(&self, name: &str) {
+        let container = self.tracked(name).ok();
+        let Some(container) = container.filter(|c| c.definition.remove_at_exit) else {
+            return;
+        };
+        if let Err(e) = self.remove_ended_locked(&container) {
+            ::log::error!("Container {name} is not removed: {e}");
+        }
+    }
+
+    fn remove_ended_locked(&self, container: &Arc<Tracked>) -> Result<()> {
         if container.now().status.is_live() || !self.has(container) {
+            return Ok(());
+        }
+        let dependents = self.graph().dependents(container.name());
+        if let Some(dependent) = dependents.first() {
+            ::log::info!(
+                "Container {} stays: {dependent} depends on it",
+                container.name()
+            );
             return Ok(());
         }
         self.forget(container)

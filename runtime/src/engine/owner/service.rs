@@ -70,6 +70,7 @@ pub struct InitAttach {
 
 impl PodService for Owner {
     async fn kill(&self, containers: &[String], signal: u32, all: bool) -> Result<Outcome> {
+        let _between_batches = self.batch.read().await;
         self.send_signal(containers, signal, all).await
     }
 
@@ -106,6 +107,9 @@ impl PodService for Owner {
         }
         if let Err(e) = self.init(&container).await.and_then(one) {
             let _ = self.pass_fds(name, &[], Vec::new());
+            let _op = self.op.lock().await;
+            self.remove_failed(name);
+            self.end_if_unused_locked().await;
             return Err(e);
         }
         // Its terminal is there, and it has not begun.

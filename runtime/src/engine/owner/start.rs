@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::{Owner, Tracked};
+use crate::engine::graph::Graph;
 use crate::engine::records::definition::SharedNamespace;
+use crate::engine::records::view::PodView;
 use crate::engine::status::{Applicability, ContainerStatus, Operation, Outcome};
 use crate::error::{Error, Result};
 use crate::pod::Pod;
@@ -58,7 +60,7 @@ impl Owner {
         dependencies: bool,
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let graph = self.graph()?;
+        let graph = self.graph();
         let asked: Vec<String> = match (names.is_empty(), dependencies) {
             (true, _) => graph.order().to_vec(),
             (false, true) => graph.with_dependencies(names.iter().map(String::as_str)),
@@ -68,7 +70,15 @@ impl Owner {
                 graph.order().iter().filter(chosen).cloned().collect()
             }
         };
-        let pod = self.boot().await?;
+        let pod = match self.boot().await {
+            Ok(pod) => pod,
+            Err(error) => {
+                for name in &asked {
+                    self.remove_failed(name);
+                }
+                return Err(error);
+            }
+        };
         self.change_pod(|state| state.started = true)?;
         for name in asked {
             let container = self.tracked(&name)?;
@@ -87,22 +97,46 @@ impl Owner {
                     continue;
                 }
             }
-            let missing = graph.dependencies(&name).find(|on| {
-                let state = self.tracked(on).map(|c| c.now().status);
-                !matches!(state, Ok(ContainerStatus::Running))
-            });
-            let result = match missing {
-                Some(missing) => Err(Error::WrongState {
-                    what: "container",
-                    id: name.clone(),
-                    operation: "start",
-                    state: format!("dependent on {missing}, which does not run"),
-                }),
-                None => self.start_one(&pod, &container, 0).await,
+            let result = match self.check_startable(&graph, &name, &[]) {
+                Ok(()) => self.start_one(&pod, &container, 0).await,
+                Err(error) => Err(error),
             };
+            if result.is_err() {
+                self.remove_failed(&name);
+            }
             outcome.add(&name, result);
         }
         Ok(outcome)
+    }
+
+    /// Checks that all dependencies of a container run, or are among those that are started
+    /// before it.
+    pub(super) fn check_startable(
+        &self,
+        graph: &Graph,
+        name: &str,
+        before: &[String],
+    ) -> Result<()> {
+        for on in graph.dependencies(name) {
+            if self.is_unread(on) {
+                // The error names the file, and the remedy.
+                PodView::read(&self.paths)?.container(on)?;
+            }
+        }
+        graph.check(name)?;
+        let runs = |on: &str| {
+            let status = self.tracked(on).map(|c| c.now().status);
+            matches!(status, Ok(ContainerStatus::Running)) || before.iter().any(|b| b == on)
+        };
+        match graph.dependencies(name).find(|on| !runs(on)) {
+            Some(on) => Err(Error::WrongState {
+                what: "container",
+                id: name.to_owned(),
+                operation: "start",
+                state: format!("dependent on {on}, which does not run"),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Starts one container that is not running; builds it first if needed. `restarts` counts
@@ -128,6 +162,9 @@ impl Owner {
                 state.stopped_by_user = false;
                 state.restarts = restarts;
             })?;
+            if restarts == 0 {
+                container.in_a_row.store(0, Ordering::Relaxed);
+            }
             pod.start(container.name()).await
         };
         match started.await {
@@ -224,10 +261,10 @@ impl Owner {
         }
     }
 
-    pub(super) fn graph(&self) -> Result<crate::engine::graph::Graph> {
+    pub(super) fn graph(&self) -> Graph {
         let containers = lock(&self.containers);
         let edges = containers.iter();
-        crate::engine::graph::Graph::new(
+        Graph::new(
             edges
                 .map(|(name, c)| (name.clone(), c.definition.depends_on.clone()))
                 .collect(),

@@ -21,6 +21,16 @@ pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
     })
 }
 
+/// The error for removing a container that one depends on that stays.
+pub(crate) fn needed_by(name: &str, dependent: &str) -> Error {
+    Error::WrongState {
+        what: "container",
+        id: name.to_owned(),
+        operation: "remove",
+        state: format!("needed by {dependent}"),
+    }
+}
+
 /// Removes a container's directory. The caller holds the pod's lock.
 pub(crate) fn container(pod: &DataPaths, name: &str, _held: &PodLock) -> Result<()> {
     let paths = pod.container(name)?;

@@ -167,7 +167,7 @@ async fn a_pod_that_is_stopped_has_no_vm_and_no_owner() {
     let full = lab.owner.stop_empty_pod().await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::FailedPrecondition);
     lab.has_not_ended();
-    let outcome = lab.owner.stop_pod(Some(0)).await.unwrap();
+    let outcome = lab.owner.stop_pod(Some(0), false).await.unwrap();
     assert_eq!(parts(outcome).0, names(&["a"]));
     lab.has_ended().await;
     assert_eq!(lab.journal().last().unwrap(), "web stop");

@@ -1,8 +1,10 @@
 //! Owners of pods whose VM and agent are played by the tests (`pod::tests`).
 
 mod change;
+mod dependencies;
 mod ending;
 mod exec;
+mod waiting;
 
 use std::fs;
 use std::path::Path;

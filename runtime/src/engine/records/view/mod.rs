@@ -11,7 +11,7 @@ use super::record::{ContainerState, PodState};
 use crate::engine::graph::Graph;
 use crate::engine::journal::Event;
 use crate::engine::records;
-use crate::engine::records::ContainerFiles;
+use crate::engine::records::{ContainerFiles, remove};
 use crate::engine::status::{ContainerStatus, PodStatus};
 use crate::error::{Error, Result};
 use crate::events::Exit;
@@ -40,6 +40,8 @@ pub struct PodView {
     /// Containers whose state differs from their files because their owner has died, and which
     /// of their processes ended with it.
     changed: BTreeMap<String, Lost>,
+    /// Containers that were to be removed at their end, and whose owner has died before.
+    spent: Vec<String>,
 }
 
 /// The processes of a container that ran when its owner died.
@@ -97,8 +99,11 @@ impl PodView {
         self.changed.keys().cloned().collect()
     }
 
-    fn is_recorded(&self) -> bool {
-        self.changed.is_empty() && (self.owner.is_some() || !self.state.started)
+    /// Whether the files say what the view says.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.changed.is_empty()
+            && self.spent.is_empty()
+            && (self.owner.is_some() || !self.state.started)
     }
 
     /// As [`PodView::read`], under the pod's lock: the view stays current.
@@ -123,6 +128,7 @@ impl PodView {
             containers: files.containers,
             owner,
             changed: BTreeMap::new(),
+            spent: Vec::new(),
         };
         if view.owner.is_none() {
             view.without_owner()?;
@@ -150,7 +156,24 @@ impl PodView {
                 self.changed.insert(name.clone(), lost);
             }
         }
+        self.spent = self.spent_containers();
         Ok(())
+    }
+
+    fn spent_containers(&self) -> Vec<String> {
+        let graph = self.graph();
+        let is_spent = |(name, files): &(&String, &Result<ContainerFiles>)| {
+            files.as_ref().is_ok_and(|files| {
+                files.definition.remove_at_exit && files.state.status == ContainerStatus::Exited
+            }) && graph.dependents(name).is_empty()
+        };
+        let containers = self.containers.iter().filter(is_spent);
+        containers.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether `run` made the pod for a container, which has gone.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.owner.is_none() && self.definition.single && self.containers.is_empty()
     }
 
     fn why_lost(&self) -> Result<&'static str> {
@@ -201,10 +224,7 @@ impl PodView {
 
     /// The dependencies of its containers. A container whose files cannot be read counts as one
     /// without dependencies.
-    ///
-    /// # Errors
-    /// As [`Graph::new`].
-    pub fn graph(&self) -> Result<Graph> {
+    pub fn graph(&self) -> Graph {
         let depends_on = |files: &Result<ContainerFiles>| {
             let files = files.as_ref().ok();
             files
@@ -228,8 +248,9 @@ impl PodView {
             .collect()
     }
 
-    /// Writes the consequences of the owner's death to the state files and the journal. The
-    /// caller holds the pod's lock exclusively.
+    /// Writes the consequences of the owner's death to the state files and the journal, and
+    /// removes the containers that were to be removed at their end. The caller holds the pod's
+    /// lock exclusively.
     pub(crate) fn record_losses(&mut self, lock: &PodLock) -> Result<()> {
         let journal = self.paths.journal();
         for (name, lost) in std::mem::take(&mut self.changed) {
@@ -244,6 +265,10 @@ impl PodView {
             if let Some(code) = state.exit_code.filter(|_| lost.ran) {
                 journal.append_or_warn(event("died").with("exit_code", code));
             }
+        }
+        for name in std::mem::take(&mut self.spent) {
+            remove::container(&self.paths, &name, lock)?;
+            self.containers.remove(&name);
         }
         if self.owner.is_none() && self.state.started {
             self.state.started = false;

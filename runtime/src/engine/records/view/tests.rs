@@ -206,7 +206,7 @@ fn containers_are_chosen_by_name_or_all_of_them() {
         Err(Error::NotFound { what, id }) => assert_eq!((what, &*id), ("container", "none")),
         other => panic!("{other:?}"),
     }
-    assert_eq!(view.graph().unwrap().order(), ["b", "bad", "a"]);
+    assert_eq!(view.graph().order(), ["b", "bad", "a"]);
     assert_eq!(view.in_state(|status| status == Exited), ["b"]);
     assert_eq!(
         view.in_state(|_| true),
