@@ -245,4 +245,73 @@ mod tests {
         let broken: Result<()> = Err(io::Error::from_raw_os_error(libc::EIO)).what("read");
         assert_eq!(broken.unwrap_err().kind(), Kind::Internal);
     }
+
+    fn file(code: i32) -> Error {
+        Err::<(), _>(io::Error::from_raw_os_error(code))
+            .path("/x")
+            .unwrap_err()
+    }
+
+    #[test]
+    fn each_error_has_its_status() {
+        use Code::*;
+        let fault = |kind| Error::Fault {
+            kind,
+            message: "x".into(),
+        };
+        let source = || io::Error::from(io::ErrorKind::Other);
+        for (error, code) in [
+            (Error::NoContainer("c".into()), NOT_FOUND),
+            (Error::ContainerExists("c".into()), ALREADY_EXISTS),
+            (Error::invalid("field", 7, "8"), INVALID_ARGUMENT),
+            (Error::Missing("args"), INVALID_ARGUMENT),
+            (
+                Error::OomKilled(Box::new(Error::NoTerminal)),
+                INVALID_ARGUMENT,
+            ),
+            (Error::Unsupported("x".into()), UNIMPLEMENTED),
+            (fault(Kind::FailedPrecondition), FAILED_PRECONDITION),
+            (fault(Kind::NoSuchCommand), INVALID_ARGUMENT),
+            (fault(Kind::NotExecutable), INVALID_ARGUMENT),
+            (fault(Kind::DeadlineExceeded), DEADLINE_EXCEEDED),
+            (Error::HelperDied("exec"), INTERNAL),
+            (Error::NoTerminal, INTERNAL),
+            (Error::Panicked("x"), INTERNAL),
+            (Error::Dial(source()), INTERNAL),
+            (file(libc::EINVAL), INVALID_ARGUMENT),
+            (file(libc::ERANGE), INVALID_ARGUMENT),
+            (file(libc::EDOM), INVALID_ARGUMENT),
+            (file(libc::ENOENT), INTERNAL),
+        ] {
+            let text = error.to_string();
+            let ttrpc::Error::RpcStatus(status) = error.into() else {
+                panic!("no status");
+            };
+            assert_eq!(status.code.enum_value(), Ok(code), "{text}");
+            assert_eq!(status.message, text);
+        }
+    }
+
+    #[test]
+    fn a_command_that_cannot_run_has_its_code_in_the_details() {
+        for (kind, details) in [
+            (Kind::NoSuchCommand, Some(127)),
+            (Kind::NotExecutable, Some(126)),
+            (Kind::InvalidArgument, None),
+        ] {
+            let message = "x".into();
+            let ttrpc::Error::RpcStatus(status) = Error::Fault { kind, message }.into() else {
+                panic!("no status");
+            };
+            let found = status
+                .details
+                .iter()
+                .map(|any| (any.type_url.as_str(), &any.value[..]));
+            let expected = details.map(|code| vec![code]);
+            let expected = expected
+                .iter()
+                .map(|code| (protos::COMMAND_FAILURE, &code[..]));
+            assert!(found.eq(expected), "{kind:?}");
+        }
+    }
 }

@@ -83,4 +83,58 @@ mod tests {
         assert_eq!(level("rust_kata.logs=debug"), LevelFilter::Warn);
         assert_eq!(level(""), LevelFilter::Warn);
     }
+
+    #[test]
+    fn only_what_the_level_permits_is_enabled() {
+        let enabled = |level| CONSOLE.enabled(&Metadata::builder().level(level).build());
+        let levels = [
+            log::Level::Error,
+            log::Level::Warn,
+            log::Level::Info,
+            log::Level::Debug,
+        ];
+        for (max, expected) in [
+            (LevelFilter::Off, [false; 4]),
+            (LevelFilter::Warn, [true, true, false, false]),
+            (LevelFilter::Info, [true, true, true, false]),
+        ] {
+            let found = crate::launch::testing::forked_well(|| {
+                log::set_max_level(max);
+                crate::launch::testing::say(&format!("{:?}", levels.map(enabled)));
+            });
+            assert_eq!(found, format!("{expected:?}"), "{max}");
+        }
+    }
+
+    #[test]
+    fn lines_go_to_the_console_at_the_level_of_the_command_line() {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+
+        test_support::require!(test_support::root());
+        let console = tempfile::NamedTempFile::new().unwrap();
+        crate::launch::testing::forked_well(|| {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(none, "/", none, private, none).unwrap();
+            mount(
+                Some(console.path()),
+                "/dev/console",
+                none,
+                MsFlags::MS_BIND,
+                none,
+            )
+            .unwrap();
+            start("quiet rust_kata.log=info");
+            log::debug!("not this");
+            log::info!("this {}", 1);
+            log::error!("and this");
+        });
+        let lines = std::fs::read_to_string(console.path()).unwrap();
+        assert_eq!(
+            lines,
+            "rust-kata-agent INFO: this 1\nrust-kata-agent ERROR: and this\n"
+        );
+    }
 }

@@ -117,3 +117,22 @@ fn serve(zygote: Zygote) -> anyhow::Result<()> {
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pid_1_is_the_agent() {
+        test_support::require!(test_support::root());
+        let code = launch::testing::forked_well(|| {
+            // Whatever it does, it may not do it to this machine.
+            let nobody = nix::unistd::Uid::from_raw(65_534);
+            nix::unistd::setresuid(nobody, nobody, nobody).unwrap();
+            let code = format!("{:?}", main());
+            assert_eq!(code, format!("{:?}", ExitCode::FAILURE));
+            launch::testing::say("returned");
+        });
+        assert!(code.ends_with("returned"), "{code}");
+    }
+}

@@ -8,3 +8,26 @@ pub fn truncate(text: &mut String, max: usize) {
         text.push_str("...");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters_where_it_is_too_long() {
+        for (text, max, cut) in [
+            ("abc", 2, "ab..."),
+            ("abc", 3, "abc"),
+            ("abc", 4, "abc"),
+            ("", 0, ""),
+            ("a", 0, "..."),
+            ("aü", 2, "a..."),
+            ("üü", 2, "ü..."),
+            ("ü", 1, "..."),
+        ] {
+            let mut cut_text = text.to_owned();
+            truncate(&mut cut_text, max);
+            assert_eq!(cut_text, cut, "{text} {max}");
+        }
+    }
+}

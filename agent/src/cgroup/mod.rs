@@ -278,6 +278,7 @@ impl EventsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::Reason;
 
     #[test]
     fn paths_stay_below_the_root() {
@@ -299,5 +300,132 @@ mod tests {
         let events = parse_flat("low 0\noom 1\noom_kill 3\n");
         assert_eq!(events["oom_kill"], 3);
         assert_eq!(events.len(), 3);
+    }
+
+    #[test]
+    fn a_path_is_given_to_libcontainer_below_the_root() {
+        for path in ["/pod/container", "pod/./container"] {
+            let cgroup = Cgroup::new(Path::new(path)).unwrap();
+            assert_eq!(cgroup.below_root(), Path::new("/pod/container"));
+        }
+    }
+
+    #[test]
+    fn processes_are_found_below_and_what_is_gone_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::within(folder.path());
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("cgroup.procs", "1\n22\n");
+        write("below/cgroup.procs", "333\n");
+        write("gone/deep/cgroup.procs", "4\n");
+        let mut found = cgroup.processes().unwrap();
+        found.sort_unstable();
+        assert_eq!(found, [1, 4, 22, 333]);
+
+        fs::create_dir_all(folder.path().join("bad/cgroup.procs")).unwrap();
+        let unreadable = cgroup.processes().unwrap_err();
+        assert!(
+            matches!(&unreadable, Error::File { path, .. } if path.ends_with("bad/cgroup.procs"))
+        );
+    }
+
+    #[test]
+    fn a_threaded_cgroup_has_no_processes_of_its_own() {
+        use nix::sys::stat::{Mode, SFlag, mknod};
+
+        test_support::require!(test_support::root());
+        let folder = tempfile::tempdir().unwrap();
+        // The device has no driver: ENODEV.
+        let device = libc::makedev(10, 250);
+        let procs = folder.path().join("cgroup.procs");
+        mknod(&procs, SFlag::S_IFCHR, Mode::S_IRWXU, device).unwrap();
+        fs::create_dir(folder.path().join("below")).unwrap();
+        fs::write(folder.path().join("below/cgroup.procs"), "5\n").unwrap();
+        assert_eq!(Cgroup::within(folder.path()).processes().unwrap(), [5]);
+    }
+
+    #[test]
+    fn a_signal_misses_only_what_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::within(folder.path());
+        let procs = |pid: u32| fs::write(folder.path().join("cgroup.procs"), pid.to_string());
+        // More than the kernel's largest pid.
+        procs(1 << 29).unwrap();
+        cgroup.signal(libc::SIGTERM).unwrap();
+        procs(std::process::id()).unwrap();
+        let invalid = cgroup.signal(999).unwrap_err();
+        assert!(matches!(&invalid, Error::Io { source, .. }
+            if source.raw_os_error() == Some(libc::EINVAL)));
+        cgroup.signal(libc::SIGKILL).unwrap();
+        let killed = fs::read_to_string(folder.path().join("cgroup.kill"));
+        assert_eq!(killed.unwrap(), "1");
+    }
+
+    #[test]
+    fn every_controller_is_enabled_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = enable_controllers(folder.path()).unwrap_err();
+        assert!(
+            matches!(&missing, Error::File { path, .. } if path.ends_with("cgroup.controllers"))
+        );
+        fs::write(folder.path().join("cgroup.controllers"), "cpu memory\n").unwrap();
+        enable_controllers(folder.path()).unwrap();
+        let control = folder.path().join("cgroup.subtree_control");
+        assert_eq!(fs::read_to_string(&control).unwrap(), "+memory");
+        // One that cannot be enabled does not matter.
+        fs::remove_file(&control).unwrap();
+        fs::create_dir(&control).unwrap();
+        enable_controllers(folder.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_removed_and_has_no_kills() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = Cgroup::within(&folder.path().join("none"));
+        none.remove().await.unwrap();
+        assert_eq!(none.oom_kills(), 0);
+        fs::write(folder.path().join("memory.events"), "oom 9\noom_kill 3\n").unwrap();
+        let cgroup = Cgroup::within(folder.path());
+        assert_eq!(cgroup.oom_kills(), 3);
+        // It has no cgroup.kill that can be written.
+        fs::create_dir(folder.path().join("cgroup.kill")).unwrap();
+        assert!(cgroup.remove().await.is_err());
+        assert!(folder.path().exists());
+    }
+
+    #[test]
+    fn a_cgroup_is_made_with_its_ancestors_and_removed_with_its_parent() {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+
+        test_support::require!(test_support::root());
+        let inside = || {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(none, "/", none, private, none).unwrap();
+            let v2 = Some("cgroup2");
+            mount(none, ROOT, v2, MsFlags::empty(), none).map_err(|_| Reason::CgroupV2)?;
+            let name = format!("rust-kata-create-{}", std::process::id());
+            let cgroup = Cgroup::new(&Path::new(&name).join("c")).unwrap();
+            for _ in 0..2 {
+                cgroup.create().unwrap();
+            }
+            assert!(cgroup.processes().unwrap().is_empty());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(cgroup.remove()).unwrap();
+            assert!(!Path::new(ROOT).join(&name).exists());
+
+            let of_two_lines = Cgroup::new(Path::new("a\nb")).unwrap();
+            assert!(of_two_lines.create().is_err());
+            Ok(())
+        };
+        test_support::require!(std::thread::scope(|scope| scope.spawn(inside).join()).unwrap());
     }
 }

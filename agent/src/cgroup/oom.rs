@@ -148,4 +148,25 @@ mod tests {
         let more = events.receiver.lock().await.try_recv();
         assert!(matches!(more, Err(TryRecvError::Empty)), "{more:?}");
     }
+
+    #[tokio::test]
+    async fn events_beyond_the_limit_are_lost() {
+        let events = Events::new();
+        for n in 0..=KEPT {
+            events.push_oom(&n.to_string());
+        }
+        for n in 0..KEPT {
+            assert_eq!(events.next().await.oom().container_id, n.to_string());
+        }
+        let more = events.receiver.lock().await.try_recv();
+        assert!(matches!(more, Err(TryRecvError::Empty)), "{more:?}");
+    }
+
+    #[tokio::test]
+    async fn a_watch_needs_the_file_of_the_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = Arc::new(Events::new());
+        let cgroup = Cgroup::within(folder.path());
+        assert!(OomWatch::start("c", &cgroup, &events).is_err());
+    }
 }

@@ -148,4 +148,13 @@ mod tests {
         let mark = || write_port(DIAGNOSTICS, protos::BOOT_MARK_VALUE);
         assert_eq!(signal_of_a_write(mark), Some(Signal::SIGSEGV));
     }
+
+    #[test]
+    fn the_word_of_the_environment_is_read() {
+        crate::launch::testing::forked_well(|| {
+            // SAFETY: this process has one thread.
+            unsafe { std::env::set_var(protos::BOOT_MARK_WORD, "no port") };
+            assert_eq!(write().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        });
+    }
 }

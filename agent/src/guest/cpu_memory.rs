@@ -259,4 +259,37 @@ mod tests {
         set_policy(none.path());
         assert_eq!(fs::read_dir(none.path()).unwrap().count(), 0);
     }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_what_is_not_there_is_not() {
+        let none = tempfile::tempdir().unwrap();
+        resize(&none, 0).unwrap();
+        assert!(matches!(resize(&none, 1), Err(Error::InvalidValue { .. })));
+        let path_of = |sys: &TempDir| match resize(sys, 0) {
+            Err(Error::File { path, .. }) => path.strip_prefix(sys.path()).unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        for file in [MEMORY, CPUS] {
+            let sys = sys(&[(file, "not a directory")]);
+            assert_eq!(path_of(&sys), Path::new(file));
+        }
+        let sys = sys(&[("devices/system/memory/memory7/state/x", "a directory")]);
+        assert_eq!(
+            path_of(&sys),
+            Path::new("devices/system/memory/memory7/state")
+        );
+    }
+
+    #[test]
+    fn names_with_a_number_are_sorted_by_it() {
+        let sys = tempfile::tempdir().unwrap();
+        for name in ["cpu10", "cpu9", "cpu", "cpufreq", "cpu-1", "xcpu1", "cpu0"] {
+            fs::create_dir(sys.path().join(name)).unwrap();
+        }
+        let found = numbered(sys.path(), "cpu").unwrap();
+        assert_eq!(
+            found,
+            ["cpu0", "cpu9", "cpu10"].map(|name| sys.path().join(name))
+        );
+    }
 }

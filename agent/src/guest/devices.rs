@@ -263,4 +263,75 @@ mod tests {
         let error = made_of(&device).unwrap_err().to_string();
         assert!(error.contains("vda/dev"), "{error}");
     }
+
+    /// A file that cannot be opened: its device has no driver.
+    fn driverless(path: &Path) {
+        use nix::sys::stat::{Mode, SFlag, mknod};
+        let _ = fs::remove_file(path);
+        // The misc device 250 (Documentation/admin-guide/devices.txt) is not assigned.
+        mknod(path, SFlag::S_IFCHR, Mode::S_IRWXU, libc::makedev(10, 250)).unwrap();
+        let error = fs::write(path, "").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn only_a_device_without_a_driver_is_released_already() {
+        test_support::require!(test_support::root());
+        let sys = sys();
+        let unbind = sys.path().join(DRIVER).join("unbind");
+        driverless(&unbind);
+        detach(sys.path(), 5).unwrap();
+        fs::remove_file(&unbind).unwrap();
+        fs::create_dir(&unbind).unwrap();
+        let refused = detach(sys.path(), 5).unwrap_err();
+        assert!(
+            matches!(&refused, Error::File { path, .. } if *path == unbind),
+            "{refused}"
+        );
+        let unknown = detach(sys.path(), 6).unwrap_err();
+        assert!(matches!(unknown, Error::Unsupported(_)), "{unknown}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(
+            entries(&folder.path().join("none")).unwrap(),
+            [] as [PathBuf; 0]
+        );
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(entries(&file), Err(Error::File { path, .. }) if path == file));
+        assert_eq!(entries(folder.path()).unwrap(), [file]);
+    }
+
+    #[test]
+    fn events_of_the_kernel_are_waited_for_and_taken_together() {
+        test_support::require!(test_support::root());
+        let in_a_network_of_its_own = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let events = kernel_events().unwrap();
+            let now = Instant::now();
+            assert!(!happened(&events, now).unwrap());
+            let soon = now + Duration::from_millis(50);
+            assert!(!happened(&events, soon).unwrap());
+            // poll(2) takes whole milliseconds.
+            assert!(Instant::now() + Duration::from_millis(1) >= soon);
+            // An interface comes with several events.
+            let tap = fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/net/tun");
+            // SAFETY: all zeroes is a valid request, and it lives through the call.
+            unsafe {
+                let mut request: libc::ifreq = std::mem::zeroed();
+                request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+                let tap = tap.unwrap();
+                assert_eq!(libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, &request), 0);
+            }
+            assert!(happened(&events, now + Duration::from_secs(20)).unwrap());
+            while happened(&events, Instant::now()).unwrap() {}
+        };
+        std::thread::scope(|scope| scope.spawn(in_a_network_of_its_own).join()).unwrap();
+    }
 }

@@ -107,10 +107,7 @@ pub fn set_up() -> Result<()> {
         mount_one(mount)?;
     }
     for (to, link) in LINKS {
-        match symlink(to, link) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).path(*link)?,
-            _ => {}
-        }
+        link_one(to, Path::new(link))?;
     }
     let cmdline = fs::read_to_string("/proc/cmdline").path("/proc/cmdline")?;
     logging::start(&cmdline);
@@ -155,6 +152,13 @@ fn mount_one(m: &Mount) -> Result<()> {
         .what(format!("mount {} on {}", m.fstype, m.target))
 }
 
+fn link_one(to: &str, link: &Path) -> Result<()> {
+    match symlink(to, link) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.path(link),
+    }
+}
+
 fn loopback_up() -> io::Result<()> {
     let socket = socket(
         AddressFamily::Inet,
@@ -173,5 +177,122 @@ fn loopback_up() -> io::Result<()> {
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+    use test_support::{require, root};
+
+    use super::*;
+
+    /// Runs `work` where the root is an empty directory, in a mount and a network namespace.
+    fn in_an_empty_root(work: impl FnOnce() + Send) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let inside = || {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
+            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(none, "/", none, private, none).unwrap();
+            mount(none, &path, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            nix::unistd::chroot(&path).unwrap();
+            nix::unistd::chdir("/").unwrap();
+            work();
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap();
+    }
+
+    /// The mounts of this thread: the mount point, the options and the type.
+    fn mounts() -> Vec<(String, String, String)> {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let dash = words.iter().position(|word| *word == "-").unwrap();
+            [words[4], words[5], words[dash + 1]]
+                .map(String::from)
+                .into()
+        };
+        table.lines().map(line).collect()
+    }
+
+    #[test]
+    fn mounts_are_made_as_the_table_says() {
+        require!(root());
+        in_an_empty_root(|| {
+            // The others are the machine's own, whatever the namespace.
+            let ours = |mount: &&Mount| !["devtmpfs", "cgroup2", "sysfs"].contains(&mount.fstype);
+            let ours: Vec<&Mount> = MOUNTS.iter().filter(ours).collect();
+            for mount in &ours {
+                mount_one(mount).unwrap();
+            }
+            let mounts = mounts();
+            for mount in ours {
+                let found = mounts.iter().find(|(point, ..)| point == mount.target);
+                let (_, options, fstype) = found.unwrap_or_else(|| panic!("{}", mount.target));
+                assert_eq!(fstype, mount.fstype);
+                for (flag, option) in [
+                    (MsFlags::MS_NOSUID, "nosuid"),
+                    (MsFlags::MS_NODEV, "nodev"),
+                    (MsFlags::MS_NOEXEC, "noexec"),
+                ] {
+                    let set = options.split(',').any(|o| o == option);
+                    assert_eq!(set, mount.flags.contains(flag), "{} {option}", mount.target);
+                }
+            }
+            let unknown = entry("x", "/x", "no-such-type", QUIET, None);
+            let refused = mount_one(&unknown).unwrap_err().to_string();
+            assert!(
+                refused.starts_with("mount no-such-type on /x: "),
+                "{refused}"
+            );
+        });
+    }
+
+    #[test]
+    fn a_container_can_leave_the_new_root() {
+        require!(root());
+        in_an_empty_root(|| {
+            fs::create_dir("/proc").unwrap();
+            fs::write("/file", "kept").unwrap();
+            leave_initramfs_root().unwrap();
+            assert_eq!(fs::read_to_string("/file").unwrap(), "kept");
+            assert!(Path::new("/.root").is_dir());
+            mount_one(&MOUNTS[0]).unwrap();
+            let roots = mounts().into_iter().filter(|(point, ..)| point == "/");
+            assert_eq!(roots.count(), 1, "the old one is beneath");
+            fs::create_dir("/new").unwrap();
+            let none = None::<&str>;
+            mount(Some("/new"), "/new", none, MsFlags::MS_BIND, none).unwrap();
+            nix::unistd::chdir("/new").unwrap();
+            nix::unistd::pivot_root(".", ".").unwrap();
+        });
+    }
+
+    #[test]
+    fn links_that_are_there_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("fd");
+        for to in ["/proc/self/fd", "/elsewhere"] {
+            link_one(to, &link).unwrap();
+        }
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("/proc/self/fd"));
+        let nowhere = folder.path().join("none/fd");
+        assert!(link_one("/proc/self/fd", &nowhere).is_err());
+    }
+
+    #[test]
+    fn the_loopback_interface_comes_up() {
+        require!(root());
+        in_an_empty_root(|| {
+            let connected = || {
+                let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+                std::net::TcpStream::connect(server.local_addr()?)
+            };
+            assert!(connected().is_err());
+            loopback_up().unwrap();
+            connected().unwrap();
+        });
     }
 }

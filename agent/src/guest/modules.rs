@@ -79,4 +79,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         load(folder.path(), BOOT).unwrap();
     }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_an_error_and_a_bad_module_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(BOOT)).unwrap();
+        let unreadable = load(folder.path(), BOOT).unwrap_err();
+        assert_eq!(unreadable.raw_os_error(), Some(libc::EISDIR));
+        fs::write(folder.path().join("bad.ko"), "no module").unwrap();
+        assert!(load_one(&folder.path().join("bad.ko")).is_err());
+        assert!(load_one(&folder.path().join("none.ko")).is_err());
+        fs::write(folder.path().join("list"), "bad.ko\nnone.ko\n").unwrap();
+        load(folder.path(), "list").unwrap();
+    }
 }

@@ -77,4 +77,35 @@ mod tests {
         assert!(!seen.iter().any(|line| line.contains("kthreadd")));
         assert!(processes(Path::new("/nowhere")).is_empty());
     }
+
+    #[test]
+    fn kernel_threads_are_left_out_and_the_rest_is_in_order() {
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, stat) in [
+            (1, "1 (init) S 0 1"),
+            (2, "2 (kthreadd) S 0 0"),
+            (3, "3 (kworker) I 2 0"),
+            (10, "10 (a) (b) R 22 1"),
+            (9, "9 (sh) D 1 1"),
+            (11, "nonsense"),
+        ] {
+            let folder = proc.path().join(pid.to_string());
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("stat"), stat).unwrap();
+            fs::write(folder.join("wchan"), "do_wait").unwrap();
+        }
+        fs::write(proc.path().join("9/syscall"), "61 0x1 0x2").unwrap();
+        fs::create_dir(proc.path().join("self")).unwrap();
+        let expected = [
+            "1 init S, in do_wait, call -",
+            "9 sh D, in do_wait, call 61",
+            "10 a) (b R, in do_wait, call -",
+        ];
+        assert_eq!(processes(proc.path()), expected);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_passed_on() {
+        assert_eq!(watch("create", async { 7 }).await, 7);
+    }
 }

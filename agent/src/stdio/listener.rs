@@ -97,6 +97,12 @@ impl Arrivals {
         }
     }
 
+    /// Keeps a stream that was opened, for tests.
+    #[cfg(test)]
+    pub(crate) async fn keep(self: Arc<Self>, token: u64, stream: Stream) {
+        self.deliver(token, stream).await;
+    }
+
     async fn deliver(&self, token: u64, stream: Stream) {
         {
             let mut slots = self.lock();
@@ -200,6 +206,32 @@ mod tests {
 
         let (stream, _host) = connection();
         arrivals.deliver(TOKEN, stream).await;
+        assert!(arrivals.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_token_must_come_whole_and_in_time() {
+        let arrivals = Arrivals::new(Duration::from_millis(20));
+        for sent in [&b""[..], b"1234567"] {
+            let (guest, mut host) = std::os::unix::net::UnixStream::pair().unwrap();
+            host.write_all(sent).unwrap();
+            // It waits no longer than the deadline, and keeps nothing.
+            arrivals.clone().read_token(guest.into()).await;
+            assert!(arrivals.lock().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_waits_for_its_call_longer_than_a_call_for_its_stream() {
+        let deadline = Duration::from_millis(200);
+        let arrivals = Arrivals::new(deadline);
+        let (stream, _host) = connection();
+        let started = std::time::Instant::now();
+        let kept = tokio::spawn(arrivals.clone().keep(TOKEN, stream));
+        tokio::time::sleep(deadline + deadline / 2).await;
+        assert!(started.elapsed() >= 2 * deadline || arrivals.lock().contains_key(&TOKEN));
+        kept.await.unwrap();
+        assert!(started.elapsed() >= 2 * deadline);
         assert!(arrivals.lock().is_empty());
     }
 }

@@ -204,7 +204,9 @@ async fn drain(output: Option<&Output>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::stdio::stream::connection;
@@ -248,5 +250,123 @@ mod tests {
         host.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"prompt");
         assert!(stdio.resize(80, 25).unwrap());
+    }
+
+    /// A connection whose stdout and stderr lead to these.
+    fn outputs() -> (Connections, UnixStream, UnixStream) {
+        let ((stdout, out), (stderr, err)) = (connection(), connection());
+        let connections = Connections {
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            ..Default::default()
+        };
+        (connections, out, err)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn each_output_goes_to_its_stream_and_is_counted() {
+        let (connections, mut out, mut err) = outputs();
+        let (ends, stdio) = connections.pipes().unwrap();
+        let [None, Some(stdout), Some(stderr)] = ends else {
+            panic!("stdout and stderr");
+        };
+        File::from(stdout).write_all(b"out").unwrap();
+        File::from(stderr).write_all(b"error").unwrap();
+        let written = stdio.drain().await;
+        assert_eq!((written.stdout, written.stderr), (3, 5));
+        assert!(written.descriptors.is_empty());
+        let mut texts = [String::new(), String::new()];
+        let texts = tokio::task::spawn_blocking(move || {
+            out.read_to_string(&mut texts[0]).unwrap();
+            err.read_to_string(&mut texts[1]).unwrap();
+            texts
+        });
+        assert_eq!(texts.await.unwrap(), ["out", "error"]);
+        assert!(!stdio.resize(80, 24).unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_stop_ends_all_streams_though_their_other_ends_are_open() {
+        let (connections, mut out, mut err) = outputs();
+        let (stdin, _host) = connection();
+        let connections = Connections {
+            stdin: Some(stdin),
+            ..connections
+        };
+        let (ends, stdio) = connections.pipes().unwrap();
+        let stdin = ends[0].as_ref().unwrap().try_clone().unwrap();
+        stdio.stop();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut stdin = File::from(stdin);
+            [&mut out as &mut dyn Read, &mut err, &mut stdin]
+                .map(|from| from.read(&mut [0]).unwrap())
+        });
+        assert_eq!(read.await.unwrap(), [0; 3]);
+        drop(ends);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_terminal_has_input_a_size_and_outlives_the_end_of_its_input() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let (stdin, mut host) = connection();
+        let connections = Connections {
+            stdin: Some(stdin),
+            ..Default::default()
+        };
+        let stdio = connections.terminal(pty.master).unwrap();
+        assert!(stdio.resize(132, 50).unwrap());
+        let mut size = Winsize {
+            ws_row: 0,
+            ws_col: 0,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        // SAFETY: the terminal is open and the size lives through the call.
+        unsafe { libc::ioctl(pty.slave.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
+        assert_eq!((size.ws_col, size.ws_row), (132, 50));
+        host.write_all(b"line\n").unwrap();
+        drop(host);
+        let mut slave = File::from(pty.slave);
+        let mut text = [0; 5];
+        let text = tokio::task::spawn_blocking(move || {
+            slave.read_exact(&mut text).unwrap();
+            slave.write_all(b"still there").unwrap();
+            text
+        });
+        assert_eq!(&text.await.unwrap(), b"line\n");
+        let no_terminal = File::open("/dev/null").unwrap();
+        let refused = resize(&no_terminal, 1, 1).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOTTY));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn all_streams_that_a_request_names_are_taken() {
+        let arrivals = Arrivals::new(std::time::Duration::from_secs(20));
+        let mut wanted = agent::Stdio {
+            stdin: 1,
+            stdout: 2,
+            ..Default::default()
+        };
+        wanted.descriptors.push(agent::Descriptor {
+            number: 5,
+            token: 3,
+            ..Default::default()
+        });
+        let mut hosts = Vec::new();
+        for token in 1..=3 {
+            let (stream, host) = connection();
+            tokio::spawn(arrivals.clone().keep(token, stream));
+            hosts.push(host);
+        }
+        let mut taken = Connections::take(&arrivals, &wanted).await.unwrap();
+        assert!(taken.stdin.is_some() && taken.stdout.is_some() && taken.stderr.is_none());
+        let (numbered, served) = taken.descriptors().unwrap();
+        let numbers: Vec<u32> = numbered.iter().map(|(number, _)| *number).collect();
+        assert_eq!((numbers, served.len()), (vec![5], 1));
+        let stdio = taken.pipes().unwrap().1.with(served);
+        assert_eq!(stdio.drain().await.descriptors, [0]);
+        wanted.descriptors[0].number = 1;
+        let refused = Connections::take(&arrivals, &wanted).await.err().unwrap();
+        assert!(matches!(refused, crate::error::Error::InvalidValue { .. }));
     }
 }

@@ -174,4 +174,71 @@ mod tests {
         assert_eq!(read.read(&mut buffer).await.unwrap(), 3);
         assert_eq!(read.pending().unwrap(), 2);
     }
+
+    #[tokio::test]
+    async fn exactly_as_much_is_read_as_wanted() {
+        let (read, write) = pipe().unwrap();
+        let (read, write) = (Stream::new(read).unwrap(), Stream::new(write).unwrap());
+        let mut buffer = [0; 4];
+        let none = read.try_read(&mut buffer).unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+        write.write_all(b"123456").await.unwrap();
+        read.readable().await.unwrap();
+        assert_eq!(read.try_read(&mut buffer).unwrap(), 4);
+        assert_eq!(&buffer, b"1234");
+        drop(write);
+        let mut rest = [0; 3];
+        let early = read.read_exact(&mut rest).await.unwrap_err();
+        assert_eq!(
+            (early.kind(), &rest[..2]),
+            (io::ErrorKind::UnexpectedEof, &b"56"[..])
+        );
+        assert_eq!(read.try_read(&mut buffer).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_shut_one_way() {
+        let (stream, mut host) = connection();
+        stream.write_all(b"x").await.unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut host, &mut text).unwrap();
+        assert_eq!(text, "x");
+        std::io::Write::write_all(&mut host, b"y").unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        let (pipe, _write) = pipe().unwrap();
+        let no_socket = Stream::new(pipe).unwrap().shutdown(Shutdown::Read);
+        assert_eq!(no_socket.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+    }
+
+    #[test]
+    fn files_keep_their_flags_and_pipes_are_large() {
+        let file = tempfile::tempfile().unwrap();
+        let get =
+            |fd: &dyn AsFd| OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap());
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).unwrap();
+        for _ in 0..2 {
+            Stream::set_nonblocking(&file).unwrap();
+            assert!(get(&file).contains(OFlag::O_APPEND | OFlag::O_NONBLOCK));
+        }
+        let (read, write) = pipe().unwrap();
+        assert!(!get(&read).contains(OFlag::O_NONBLOCK));
+        let default = 65_536;
+        assert!(fcntl(&write, FcntlArg::F_GETPIPE_SZ).unwrap() >= default);
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(fcntl(&write, FcntlArg::F_GETPIPE_SZ).unwrap(), 1 << 20);
+        }
+    }
+
+    #[test]
+    fn copies_have_numbers_that_processes_do_not_use() {
+        let file = tempfile::tempfile().unwrap();
+        let low = duplicate(&file).unwrap();
+        assert!(low.as_raw_fd() >= 3);
+        let high = duplicate_high(&file).unwrap();
+        assert!(high.as_raw_fd() > HIGHEST_DESCRIPTOR as RawFd);
+        assert!(high.as_raw_fd() < 2 * HIGHEST_DESCRIPTOR as RawFd);
+        let flags = fcntl(&high, FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags, libc::FD_CLOEXEC);
+    }
 }
