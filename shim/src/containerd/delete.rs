@@ -115,12 +115,18 @@ impl Deletion {
     }
 
     async fn run(&self) -> Result<DeleteResponse> {
+        // First the socket of a shim that has died: the rest may fail, or take too long.
+        self.free_address();
         let response = self.remove().await?;
         runtime::unmount_below(&self.bundle.join("rootfs"))?;
+        self.free_address();
+        Ok(response)
+    }
+
+    fn free_address(&self) {
         if !self.member {
             self.address.remove_if_dead();
         }
-        Ok(response)
     }
 
     async fn remove(&self) -> Result<DeleteResponse> {
@@ -251,5 +257,34 @@ mod tests {
             at: SystemTime::UNIX_EPOCH,
         };
         assert_eq!(response(9, Some(exit)).exit_status, 3);
+    }
+
+    /// A removal that fails, or takes too long, leaves no socket of a dead shim.
+    #[tokio::test]
+    async fn the_socket_of_a_dead_shim_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let root = dir.path().join("root");
+        let config = Config {
+            root: root.clone(),
+            ..Config::default()
+        };
+        let mut deletion = Deletion {
+            runtime: Runtime::new(config).unwrap(),
+            namespace: "n".into(),
+            id: "c".into(),
+            bundle: dir.path().to_owned(),
+            member: true,
+            address: Address::parse(&format!("unix://{}", socket.display())),
+        };
+        // It is no directory, so that no pod can be looked for.
+        std::fs::write(root.join("n"), "").unwrap();
+
+        deletion.run().await.unwrap_err();
+        assert!(socket.exists(), "the other containers of its pod need it");
+        deletion.member = false;
+        deletion.run().await.unwrap_err();
+        assert!(!socket.exists());
     }
 }
