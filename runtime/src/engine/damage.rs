@@ -146,7 +146,7 @@ fn names(problem: Option<Error>, file: &Path, what: &Damage) {
 #[test]
 fn any_damage_to_a_pod_is_named_and_cured() {
     let lab = Lab::new();
-    let bad = lab.make("bad");
+    let mut bad = lab.make("bad");
     for file in [bad.paths().config(), bad.paths().state()] {
         let whole = fs::read(&file).unwrap();
         let cuts = (0..whole.len()).map(|n| Damage::Text(whole[..n].to_vec()));
@@ -164,7 +164,7 @@ fn any_damage_to_a_pod_is_named_and_cured() {
             names(refused.err(), &file, &damage);
             block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{damage:?}: {e}"));
             assert_eq!(lab.pods(), 1, "{damage:?} leaves nothing");
-            lab.make("bad");
+            bad = lab.make("bad");
         }
     }
 }

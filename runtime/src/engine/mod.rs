@@ -402,4 +402,35 @@ mod tests {
         let given = engine.create_pod(PodDefinition::new(NAMESPACE, made.name()));
         assert!(matches!(given, Err(Error::AlreadyExists { .. })));
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_handle_of_a_removed_pod_does_not_reach_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::below(dir.path());
+        let first = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
+        let found = engine.pod("local", "p").unwrap();
+        first.remove(false, None).await.unwrap();
+        let gone = first.view().unwrap_err();
+        assert!(matches!(gone, Error::NotFound { .. }), "{gone:?}");
+        let second = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
+
+        let is_removed = |error: Error| {
+            assert_eq!(error.kind(), crate::error::ErrorKind::NotFound);
+            matches!(error, Error::Removed { what: "pod", name, .. } if name == "p")
+        };
+        let root = super::records::definition::Rootfs::Directory("/".into());
+        let container = ContainerDefinition::new("c", root, Default::default());
+        for old in [&first, &found] {
+            assert!(is_removed(old.view().unwrap_err()));
+            assert!(is_removed(old.start(&[], true).await.unwrap_err()));
+            assert!(is_removed(old.stop(&[], None).await.unwrap_err()));
+            assert!(is_removed(
+                old.create_container(&container).await.unwrap_err()
+            ));
+            assert!(is_removed(old.remove(true, None).await.unwrap_err()));
+            assert!(is_removed(old.remove(false, None).await.unwrap_err()));
+        }
+        assert!(second.view().unwrap().containers.is_empty());
+        second.remove(false, None).await.unwrap();
+    }
 }

@@ -48,6 +48,16 @@ pub enum Error {
         /// The id asked for.
         id: String,
     },
+    /// The object was removed, and another one has its name.
+    #[error("{what} {name:?} was removed (id {id}); there is another one of this name")]
+    Removed {
+        /// "pod".
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The id of the removed one.
+        id: String,
+    },
     /// The id is in use.
     #[error("{what} {id:?} already exists")]
     AlreadyExists {
@@ -340,7 +350,7 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::Removed { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongState { .. } | Self::Busy { .. } | Self::Propagates { .. } => {
                 ErrorKind::FailedPrecondition

@@ -56,7 +56,7 @@ impl ForeignContainer {
     /// As [`crate::engine::PodHandle::exec`].
     pub async fn exec(&self, request: &ExecRequest, streams: ClientStreams) -> Result<Attached> {
         let address = self.pod.management();
-        let connect = async || connect(&address_of(&address)).await;
+        let connect = || async { connect(&address_of(&address)).await };
         // Otherwise the error would only be a missing socket.
         drop(self.client().await?);
         attach::exec(connect, &address, &self.container, request, streams).await

@@ -66,14 +66,14 @@ impl PodHandle {
 
     /// Sends a request to the owner, again if the owner ends meanwhile: the request must be
     /// safe to repeat. Without an owner, returns the lock under which the files may be changed.
-    pub(in crate::engine) async fn ask<T>(
+    pub(in crate::engine) async fn ask<T, F: Future<Output = Result<T>>>(
         &self,
-        call: impl AsyncFn(&OwnerClient) -> Result<T>,
+        call: impl Fn(OwnerClient) -> F,
     ) -> Result<std::result::Result<T, PodLock>> {
         for _ in 0..TRIES {
             match self.access().await? {
                 Access::Files(held) => return Ok(Err(held)),
-                Access::Owner(owner) => match call(&owner).await {
+                Access::Owner(owner) => match call(owner).await {
                     Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
                     other => return other.map(Ok),
                 },
@@ -83,13 +83,13 @@ impl PodHandle {
     }
 
     /// As [`PodHandle::ask`], but starts an owner if there is none.
-    pub(in crate::engine) async fn command<T>(
+    pub(in crate::engine) async fn command<T, F: Future<Output = Result<T>>>(
         &self,
-        call: impl AsyncFn(&OwnerClient) -> Result<T>,
+        call: impl Fn(OwnerClient) -> F,
     ) -> Result<T> {
         for _ in 0..TRIES {
             let owner = self.ensure_owner().await?;
-            match call(&owner).await {
+            match call(owner).await {
                 Err(Error::OwnerGone(_) | Error::OwnerLeaving) => self.owner_ended().await?,
                 other => return other,
             }
@@ -177,7 +177,12 @@ impl PodHandle {
         let mut waiting = pin!(on_thread("waiting for a lock", take));
         loop {
             if let Ok(locked) = tokio::time::timeout(STOPPED, &mut waiting).await {
-                return locked?.map_err(|e| records::explain(&self.paths, e));
+                let held = locked?.map_err(|e| records::explain(&self.paths, e))?;
+                // A damaged pod is removed by its name.
+                if let Some(id) = records::id_of(&self.paths) {
+                    self.check_same(&id)?;
+                }
+                return Ok(held);
             }
             if let Some(pid) = crate::state_dir::lock::stopped_holder(&self.paths)? {
                 let pod = self.name().to_owned();

@@ -193,7 +193,7 @@ impl PodHandle {
         request: &ExecRequest,
         streams: ClientStreams,
     ) -> Result<Attached> {
-        let connect = async || {
+        let connect = || async {
             let stream = self.attachment(false).await?;
             stream.ok_or_else(|| not_running(container, "run a process in"))
         };
@@ -230,8 +230,8 @@ impl PodHandle {
 }
 
 /// Runs a process by the owner at `address`; `connect` opens its attachments.
-pub(in crate::engine) async fn exec(
-    connect: impl AsyncFn() -> Result<UnixStream>,
+pub(in crate::engine) async fn exec<F: Future<Output = Result<UnixStream>>>(
+    connect: impl Fn() -> F,
     address: &Path,
     container: &str,
     request: &ExecRequest,

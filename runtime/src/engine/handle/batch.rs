@@ -43,7 +43,7 @@ impl PodHandle {
     /// # Errors
     /// [`Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn sync(&self, containers: &[String]) -> Result<Outcome> {
-        let synced = self.ask(async |owner| owner.sync(request(containers, false)).await);
+        let synced = self.ask(|owner| owner.sync(request(containers, false)));
         match synced.await? {
             Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => {

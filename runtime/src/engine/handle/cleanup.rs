@@ -17,7 +17,7 @@ impl PodHandle {
     /// # Errors
     /// [`crate::Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn cleanup(&self, containers: &[String]) -> Result<Outcome> {
-        let cleaned = self.ask(async |owner| owner.cleanup(request(containers, false)).await);
+        let cleaned = self.ask(|owner| owner.cleanup(request(containers, false)));
         let held = match cleaned.await? {
             Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,

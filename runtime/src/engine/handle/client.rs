@@ -42,8 +42,12 @@ macro_rules! calls {
             ///
             /// # Errors
             /// The owner's; [`crate::Error::OwnerGone`] if it went first.
-            pub async fn $name(&self, request: api::$request) -> Result<api::$response> {
-                self.call($service, $method, $deadline, &request).await
+            pub fn $name(
+                &self,
+                request: api::$request,
+            ) -> impl Future<Output = Result<api::$response>> + Send + use<> {
+                let owner = self.clone();
+                async move { owner.call($service, $method, $deadline, &request).await }
             })*
         }
     };

@@ -15,6 +15,8 @@ pub(crate) mod uses;
 pub(crate) mod volumes;
 pub(crate) mod wait;
 
+use std::sync::Arc;
+
 use protos::management as api;
 
 use self::access::TRIES;
@@ -31,18 +33,38 @@ use crate::engine::wire::usage::{of_processes, of_stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
-/// A pod of the engine. Cheap to clone.
+/// A pod of the engine. Cheap to clone. Once the pod is removed all calls fail, also if there
+/// is another pod of its name.
 #[derive(Debug, Clone)]
 pub struct PodHandle {
     pub(super) engine: Engine,
     pub(super) paths: DataPaths,
+    /// The pod's id; `None` if it could not be read.
+    id: Option<Arc<str>>,
 }
 
 impl PodHandle {
     pub(crate) fn new(engine: &Engine, paths: DataPaths) -> Self {
+        let id = records::id_of(&paths).map(Arc::from);
         Self {
             engine: engine.clone(),
             paths,
+            id,
+        }
+    }
+
+    /// Checks that the pod of this name is still the one that the handle was made for.
+    ///
+    /// # Errors
+    /// [`Error::Removed`].
+    pub(in crate::engine) fn check_same(&self, id: &str) -> Result<()> {
+        match self.id.as_deref() {
+            Some(ours) if ours != id => Err(Error::Removed {
+                what: "pod",
+                name: self.name().to_owned(),
+                id: ours.to_owned(),
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -63,6 +85,7 @@ impl PodHandle {
     /// [`Error::NotFound`]; [`Error::BadFile`].
     pub fn view(&self) -> Result<PodView> {
         let view = PodView::read(&self.paths)?;
+        self.check_same(&view.definition.id)?;
         if view.is_recorded() {
             return Ok(view);
         }
@@ -90,12 +113,12 @@ impl PodHandle {
                 return Ok(());
             }
         }
-        let adopted = self.ask(async |owner| {
+        let adopted = self.ask(|owner| {
             let container = api::ContainerRequest {
                 container: name.clone(),
                 ..Default::default()
             };
-            owner.adopt(container).await
+            owner.adopt(container)
         });
         adopted.await.map(drop)
     }
@@ -105,7 +128,7 @@ impl PodHandle {
     /// # Errors
     /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn init(&self, containers: &[String]) -> Result<Outcome> {
-        let built = self.command(async |owner| owner.init(request(containers, false)).await);
+        let built = self.command(|owner| owner.init(request(containers, false)));
         built.await.map(errors::to_outcome)
     }
 
@@ -123,8 +146,7 @@ impl PodHandle {
         {
             view.container(name)?;
         }
-        let started =
-            self.command(async |owner| owner.start(request(containers, dependencies)).await);
+        let started = self.command(|owner| owner.start(request(containers, dependencies)));
         let mut outcome = started.await.map(errors::to_outcome)?;
         // The owner does not know of a container that cannot be read.
         for (name, files) in self.view()?.containers {
@@ -142,17 +164,18 @@ impl PodHandle {
     /// # Errors
     /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn stop(&self, containers: &[String], seconds: Option<u32>) -> Result<Outcome> {
-        let stopped = self.ask(async |owner| {
-            let request = stop_request(containers, seconds);
-            match containers {
-                [] => {
-                    let request = api::StopRequest {
-                        keep_paused: true,
-                        ..request
-                    };
-                    owner.shutdown(request).await
+        let request = api::StopRequest {
+            keep_paused: containers.is_empty(),
+            ..stop_request(containers, seconds)
+        };
+        let stopped = self.ask(|owner| {
+            let request = request.clone();
+            let whole_pod = containers.is_empty();
+            async move {
+                match whole_pod {
+                    true => owner.shutdown(request).await,
+                    false => owner.stop(request).await,
                 }
-                _ => owner.stop(request).await,
             }
         });
         let held = match stopped.await? {
@@ -180,8 +203,7 @@ impl PodHandle {
     /// As [`PodHandle::stop`] and [`PodHandle::start`].
     pub async fn restart(&self, containers: &[String], seconds: Option<u32>) -> Result<Outcome> {
         self.view()?.chosen(containers)?;
-        let restarted =
-            self.command(async |owner| owner.restart(stop_request(containers, seconds)).await);
+        let restarted = self.command(|owner| owner.restart(stop_request(containers, seconds)));
         restarted.await.map(errors::to_outcome)
     }
 
@@ -190,7 +212,7 @@ impl PodHandle {
     /// # Errors
     /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn pause(&self, containers: &[String]) -> Result<Outcome> {
-        let paused = self.ask(async |owner| owner.pause(request(containers, false)).await);
+        let paused = self.ask(|owner| owner.pause(request(containers, false)));
         match paused.await? {
             Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => self.nothing_to(Operation::Pause, containers, &held),
@@ -202,7 +224,7 @@ impl PodHandle {
     /// # Errors
     /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn unpause(&self, containers: &[String]) -> Result<Outcome> {
-        let unpaused = self.ask(async |owner| owner.unpause(request(containers, false)).await);
+        let unpaused = self.ask(|owner| owner.unpause(request(containers, false)));
         match unpaused.await? {
             Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => self.nothing_to(Operation::Unpause, containers, &held),
@@ -215,14 +237,14 @@ impl PodHandle {
     /// # Errors
     /// An error that concerns all of them; errors of single containers are in the outcome.
     pub async fn kill(&self, containers: &[String], signal: u32, all: bool) -> Result<Outcome> {
-        let killed = self.ask(async |owner| {
+        let killed = self.ask(|owner| {
             let request = api::KillRequest {
                 containers: containers.to_vec(),
                 signal,
                 all,
                 ..Default::default()
             };
-            owner.kill(request).await
+            owner.kill(request)
         });
         match killed.await? {
             Ok(results) => Ok(errors::to_outcome(results)),
@@ -332,4 +354,38 @@ fn ignore_in_use_or_gone(result: Result<()>) -> Result<()> {
         }
         other => other,
     }
+}
+
+/// Compiles only if any task of a runtime with several threads may await these.
+#[cfg(test)]
+#[expect(dead_code, reason = "it is compiled, and not run")]
+fn futures_are_send(pod: &PodHandle, container: &ContainerDefinition, names: &[String]) {
+    use std::time::Duration;
+
+    fn is_send(_: impl Send) {}
+    is_send(pod.create_container(container));
+    is_send(pod.init(names));
+    is_send(pod.start(names, true));
+    is_send(pod.stop(names, None));
+    is_send(pod.restart(names, None));
+    is_send(pod.pause(names));
+    is_send(pod.unpause(names));
+    is_send(pod.kill(names, 15, false));
+    is_send(pod.wait("c"));
+    is_send(pod.wait_for("c", &[], Duration::ZERO));
+    is_send(pod.processes("c"));
+    is_send(pod.usage());
+    is_send(pod.update("c", &Default::default()));
+    is_send(pod.batch(&[]));
+    is_send(pod.sync(names));
+    is_send(pod.cleanup(names));
+    is_send(pod.mount("c"));
+    is_send(pod.unmount("c", false));
+    is_send(pod.files_changed());
+    is_send(pod.remove_containers(names, true, None));
+    is_send(pod.remove(true, None));
+    is_send(pod.remove_if_spent());
+    is_send(pod.attach("c", &Default::default()));
+    is_send(pod.exec("c", &Default::default(), Default::default()));
+    is_send(pod.exec_detached("c", &Default::default()));
 }

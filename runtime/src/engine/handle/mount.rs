@@ -81,18 +81,18 @@ impl PodHandle {
     /// # Errors
     /// The agent's.
     pub async fn files_changed(&self) -> Result<()> {
-        let answered = self.ask(async |owner| owner.files_changed(api::Empty::new()).await);
+        let answered = self.ask(|owner| owner.files_changed(api::Empty::new()));
         answered.await.map(drop)
     }
 
     async fn hold(&self, container: &str, user: RootfsUser) -> Result<PathBuf> {
-        let asked = self.ask(async |owner| {
+        let asked = self.ask(|owner| {
             let request = api::MountRequest {
                 container: container.to_owned(),
                 visitor: user == RootfsUser::Lease,
                 ..Default::default()
             };
-            owner.mount(request).await
+            owner.mount(request)
         });
         let held = match asked.await? {
             Ok(answer) => return Ok(answer.path.into()),
@@ -106,14 +106,14 @@ impl PodHandle {
     }
 
     async fn release(&self, container: &str, user: RootfsUser, force: bool) -> Result<()> {
-        let asked = self.ask(async |owner| {
+        let asked = self.ask(|owner| {
             let request = api::UnmountRequest {
                 container: container.to_owned(),
                 visitor: user == RootfsUser::Lease,
                 force,
                 ..Default::default()
             };
-            owner.unmount(request).await
+            owner.unmount(request)
         });
         let held = match asked.await? {
             Ok(_) => return Ok(()),

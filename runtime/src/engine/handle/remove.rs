@@ -36,14 +36,14 @@ impl PodHandle {
         force: bool,
         seconds: Option<u32>,
     ) -> Result<Outcome> {
-        let removed = self.ask(async |owner| {
+        let removed = self.ask(|owner| {
             let request = api::RemoveRequest {
                 containers: containers.to_vec(),
                 force,
                 timeout: seconds,
                 ..Default::default()
             };
-            owner.remove(request).await
+            owner.remove(request)
         });
         let held = match removed.await? {
             Ok(results) => return Ok(errors::to_outcome(results)),
@@ -157,6 +157,7 @@ impl PodHandle {
     pub(in crate::engine) fn remove_spent(&self) -> Result<bool> {
         let held = PodLock::exclusive(&self.paths)?;
         let mut view = PodView::read_locked(&self.paths, &held)?;
+        self.check_same(&view.definition.id)?;
         view.record_losses(&held)?;
         if !view.is_spent() {
             return Ok(false);

@@ -19,7 +19,7 @@ impl PodHandle {
     /// [`crate::Error::NotFound`]; the guest's.
     pub async fn update(&self, container: &str, resources: &LinuxResources) -> Result<()> {
         let request = update_request(container, resources)?;
-        let updated = self.ask(async |owner| owner.update(request.clone()).await);
+        let updated = self.ask(|owner| owner.update(request.clone()));
         let held = match updated.await? {
             Ok(_) => return Ok(()),
             Err(held) => held,

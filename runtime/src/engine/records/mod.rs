@@ -161,6 +161,12 @@ fn is_of(path: &Path, named: &str, name: &str, cure: impl Fn() -> String) -> Res
     Err(Error::bad_file(path, problem).or_cure(cure))
 }
 
+/// The id of a pod; `None` if its definition cannot be read, or is of another pod.
+pub(crate) fn id_of(paths: &DataPaths) -> Option<String> {
+    let definition = read_pod_definition(paths, &hold(paths).ok()?);
+    definition.ok().map(|definition| definition.id)
+}
+
 /// Reads a pod's definition.
 pub(crate) fn pod_definition_of(paths: &DataPaths) -> Result<PodDefinition> {
     state_dir::read(&paths.config())
