@@ -244,4 +244,31 @@ mod tests {
         });
         assert_eq!([inheritable, permitted, effective], [0; 3]);
     }
+
+    #[test]
+    fn the_limit_of_open_files_is_the_systems() {
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"));
+        let soft = line.unwrap().split_whitespace().next().unwrap();
+        assert_eq!(max_open_files().to_string(), soft);
+    }
+
+    #[test]
+    fn a_file_server_outside_of_a_jail_keeps_its_capabilities_as_another_user() {
+        require!(root());
+        let (bits, before, after) = in_a_thread(|| {
+            keep_capabilities_across_users();
+            let before = sets();
+            // SAFETY: takes numbers only; changes this thread alone.
+            let set = unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) };
+            assert_eq!(set, 0);
+            let bits = read_prctl(libc::PR_GET_SECUREBITS, 0).unwrap();
+            (bits, before, sets())
+        });
+        // linux/securebits.h: NO_SETUID_FIXUP, not locked.
+        assert_eq!(bits, 1 << 2);
+        assert_eq!(after, before);
+    }
 }

@@ -216,4 +216,83 @@ mod tests {
         assert!(fs::metadata(&path).unwrap().len() <= MAX_LOG);
         assert!(fs::metadata(dir.path().join("log.1")).unwrap().len() <= MAX_LOG);
     }
+
+    /// The bounds in numbers: 256 KiB at once, a burst of 1 MiB, then 256 KiB a second.
+    #[test]
+    fn what_is_beyond_the_burst_is_paid_with_time() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut pace = Pace::default();
+        assert_eq!(pace.after(1 << 20, start), ms(0));
+        assert_eq!(pace.after(256 << 10, start), ms(1000));
+        assert_eq!(pace.after(64 << 10, start), ms(1250));
+        assert_eq!(pace.after(0, start + ms(1000)), ms(250));
+        assert_eq!(pace.after(0, start + ms(1125)), ms(125));
+        // Idle time is not saved up beyond the burst.
+        assert_eq!(pace.after(0, start + ms(60_000)), ms(0));
+        assert_eq!(pace.after(1 << 20, start + ms(60_000)), ms(0));
+        assert_eq!(pace.after(128 << 10, start + ms(60_000)), ms(500));
+    }
+
+    #[test]
+    fn parts_of_a_millisecond_count_together() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        pace.after((1 << 20) + (256 << 10), start);
+        for half in 1..=2000u32 {
+            pace.after(0, start + half * Duration::from_micros(500));
+        }
+        let left = pace.after(0, start + Duration::from_secs(1));
+        assert!(left < Duration::from_millis(5), "{left:?}");
+    }
+
+    #[test]
+    fn a_log_is_full_up_to_the_byte_before_the_next_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let old = dir.path().join("log.1");
+        let mut log = BoundedLog {
+            file: File::create(&path).unwrap(),
+            path: path.clone(),
+            written: 0,
+        };
+        let len = |path: &Path| fs::metadata(path).map(|meta| meta.len()).ok();
+
+        log.append(&vec![b'a'; (256 << 10) - 1]).unwrap();
+        log.append(b"b").unwrap();
+        assert_eq!((len(&path), len(&old)), (Some(256 << 10), None));
+        log.append(b"cd").unwrap();
+        assert_eq!((len(&path), len(&old)), (Some(2), Some(256 << 10)));
+        log.append(b"e").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"cde");
+        log.append(&vec![b'f'; 256 << 10]).unwrap();
+        assert_eq!((len(&path), len(&old)), (Some(256 << 10), Some(3)));
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_are_cleaned_and_found_by_their_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "one cause\r\ntwo\n\n  three cause \n\x1b[2Jfour\n \nfive\nsix";
+        let tail = || {
+            let (socket, tail) = BoundedLog::start(dir.path().join("log")).unwrap();
+            StdStream::from(socket).write_all(text.as_bytes()).unwrap();
+            tail
+        };
+
+        let last = tail().last_lines().await;
+        assert_eq!(last, "three cause; \\u{1b}[2Jfour; five; six");
+        let found = tail().line_with("cause").await;
+        assert_eq!(found.as_deref(), Some("three cause"));
+        assert_eq!(tail().line_with("seven").await, None);
+        assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), text);
+    }
+
+    #[tokio::test]
+    async fn only_the_end_of_a_long_line_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, tail) = BoundedLog::start(dir.path().join("log")).unwrap();
+        let line = format!("begin{}end", "x".repeat(4096 - 4));
+        StdStream::from(socket).write_all(line.as_bytes()).unwrap();
+        assert_eq!(tail.last_lines().await, line[line.len() - 4096..]);
+    }
 }

@@ -184,4 +184,47 @@ mod tests {
             .unwrap();
         }
     }
+
+    #[test]
+    fn start_time_is_that_of_the_kernel() {
+        // Field 22; the name, in field 2, has no space here.
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let field = stat.split(' ').nth(21).unwrap();
+        let started = start_time(std::process::id()).unwrap();
+        assert_eq!(started.to_string(), field);
+        let gone = start_time(u32::MAX).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn usage_is_in_bytes_and_nanoseconds() {
+        // It keeps the end of a pipe in memory.
+        let mut child = Command::new("tail")
+            .args(["-c", "33554432"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, &vec![1; 32 << 20]).unwrap();
+        let now = usage(child.id()).unwrap();
+        drop(input);
+        child.wait().unwrap();
+
+        // A part may be in the pipe still.
+        let whole = (30 << 20)..(48 << 20);
+        assert!(whole.contains(&now.memory), "{now:?}");
+        let plausible = 1_000_000..60_000_000_000;
+        assert!(plausible.contains(&now.cpu_ns), "{now:?}");
+        let gone = usage(u32::MAX).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn an_end_that_does_not_come_is_an_error() {
+        let pid = Pid::from_raw(std::process::id() as i32).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let late = wait_gone(&pidfd, Instant::now()).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -33,3 +33,44 @@ fn args(spec: &ValidSpec, control: &OwnedFd) -> Vec<OsString> {
         level.into(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::fixture;
+    use std::fs::File;
+
+    #[test]
+    fn the_vmm_is_told_its_socket_and_directories_and_how_much_to_log() {
+        let (_tmp, spec) = fixture();
+        for (debug, level) in [(false, "warn"), (true, "debug")] {
+            let mut spec = spec.clone();
+            (spec.debug, spec.cgroup) = (debug, Some("/sys/fs/cgroup/pod".into()));
+            spec.vsock_uds = spec.dir.join("shared/vsock");
+            let spec = spec.validate().unwrap();
+            let control: OwnedFd = File::open("/dev/null").unwrap().into();
+            let fd = control.as_raw_fd();
+
+            let launch = launch(&spec, control);
+
+            let share = spec.share.dir.to_str().unwrap();
+            let number = fd.to_string();
+            let expected = [
+                ["--control-fd", &number],
+                ["--share", share],
+                // The vsock's socket is in the shared directory, which is as good as any other.
+                ["--sockets", share],
+                ["--log", level],
+            ];
+            assert_eq!(launch.args, expected.concat());
+            assert_eq!(
+                (launch.role, &launch.program),
+                (Role::Vmm, &spec.vmm_binary)
+            );
+            assert_eq!(launch.log, spec.dir.join("vmm.log"));
+            assert!(matches!(launch.namespaces, Namespaces::Own));
+            assert_eq!(launch.cgroup, spec.cgroup);
+            assert_eq!(launch.fds[0].as_raw_fd(), fd);
+        }
+    }
+}

@@ -236,3 +236,51 @@ fn rare_rules_are_justified_and_none_is_listed_twice() {
         }
     }
 }
+
+/// Number by number (linux/sched.h, linux/fs.h, linux/falloc.h): a flag too many would let a
+/// thread make more than a thread.
+#[test]
+fn conditions_are_these_numbers() {
+    let conditions = |kind, call: libc::c_long| -> Vec<_> {
+        let found = rules(kind).filter(|rule| rule.call == call);
+        found.map(|rule| format!("{:?}", rule.args)).collect()
+    };
+    let is = |index: u8, value: u64| format!("{:?}", [Arg::Is(index, value)]);
+    // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID.
+    let clone = conditions(ThreadKind::Spawner, libc::SYS_clone);
+    assert_eq!(clone, [is(0, 0x3d_0f00)]);
+    // KEEP_SIZE, PUNCH_HOLE.
+    let punch = conditions(ThreadKind::Simple, libc::SYS_fallocate);
+    assert_eq!(punch, [is(1, 3)]);
+    let socket = conditions(ThreadKind::Vsock, libc::SYS_socket);
+    assert_eq!(socket, [is(0, 1)]);
+}
+
+#[test]
+fn rules_have_the_names_of_their_calls() {
+    for kind in ThreadKind::ALL {
+        for rule in rules(kind) {
+            assert_eq!(rule.name(), names::name(rule.call));
+        }
+    }
+    let mmap = rules(ThreadKind::Main).find(|rule| rule.call == libc::SYS_mmap);
+    assert_eq!(mmap.unwrap().name(), "mmap");
+}
+
+#[test]
+fn an_argument_fits_by_its_lower_half() {
+    let is = Arg::Is(1, 7);
+    assert!(is.fits(&[0, 7]) && is.fits(&[9, 1 << 32 | 7, 9]));
+    assert!(!is.fits(&[7, 0]) && !is.fits(&[0, 8]) && !is.fits(&[7]));
+    let without = Arg::Without(0, 6);
+    assert!(without.fits(&[0]) && without.fits(&[1]) && without.fits(&[6 << 32 | 8]));
+    assert!(
+        !without.fits(&[2]) && !without.fits(&[4]) && !without.fits(&[7]) && !without.fits(&[])
+    );
+}
+
+#[test]
+fn the_exit_code_is_that_of_a_shell_for_the_signal() {
+    // SIGSYS is 31 on x86-64.
+    assert_eq!(EXIT_CODE, 159);
+}
