@@ -240,4 +240,64 @@ mod tests {
 
         write(&mem, MAX_VCPUS).unwrap();
     }
+
+    /// Offsets of ACPI 6.4 table 5.9.
+    #[test]
+    fn the_fixed_description_is_that_of_reduced_hardware() {
+        let fadt = bytes(&fadt(0x1234_5678));
+        assert_eq!(u64_at(&fadt, 140), 0x1234_5678, "X_DSDT");
+        // IAPC_BOOT_ARCH: bit 2, no VGA; bit 5, no CMOS clock.
+        assert_eq!(fadt[109..111], [0x24, 0]);
+        // HW_REDUCED_ACPI, RESET_REG_SUP, WBINVD.
+        assert_eq!(fadt[112..116], (1u32 << 20 | 1 << 10 | 1).to_le_bytes());
+        // A byte in the space of ports: space, width, offset, access, address.
+        let port = |low| [1, 8, 0, 1, low, 6, 0, 0, 0, 0, 0, 0];
+        assert_eq!(fadt[116..128], port(2), "RESET_REG");
+        assert_eq!(fadt[128], 1, "RESET_VALUE");
+        assert_eq!(fadt[244..256], port(0), "SLEEP_CONTROL_REG");
+        assert_eq!(fadt[256..268], port(1), "SLEEP_STATUS_REG");
+    }
+
+    /// ACPI 6.4 §5.2.12: type, length; ids and flags.
+    #[test]
+    fn processors_and_the_interrupt_controller_are_listed() {
+        let madt = bytes(&madt(2));
+        assert_eq!(madt[36..40], 0xfee0_0000u32.to_le_bytes());
+        let local = |id| [0, 8, id, id, 1, 0, 0, 0];
+        assert_eq!(madt[44..52], local(0));
+        assert_eq!(madt[52..60], local(1));
+        assert_eq!(madt[60..], [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_devices_are_those_of_the_machine() {
+        let dsdt = bytes(&dsdt(2));
+        let count = |name: &[u8]| dsdt.windows(name.len()).filter(|it| *it == name).count();
+        assert_eq!(count(b"LNRO0005"), 19);
+        assert_eq!(count(b"ACPI0007"), 2);
+        let names = [&b"C000"[..], b"C001", b"V000", b"V012", b"COM1", b"_S5_"];
+        assert_eq!(names.map(count), [1; 6]);
+        assert_eq!([count(b"C002"), count(b"V013")], [0; 2]);
+        // The addresses and lines of the first and the last slot.
+        for (address, line) in [(0xd000_0000u32, 5u8), (0xd001_2000, 23)] {
+            let memory = [&[0x86, 9, 0, 1][..], &address.to_le_bytes(), &[0, 16, 0, 0]].concat();
+            let interrupt = [0x89, 6, 0, 3, 1, line, 0, 0, 0];
+            assert_eq!(count(&[&memory[..], &interrupt].concat()), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn tables_are_aligned_and_end_before_the_kernel() {
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x20_0000)]).unwrap();
+        let mut writer = TableWriter {
+            mem: &mem,
+            next: 0xe_0001,
+        };
+        assert_eq!(writer.put(&[1; 17]).unwrap(), 0xe_0010);
+        assert_eq!(writer.put(&[1; 16]).unwrap(), 0xe_0030);
+        writer.next = 0x10_0000 - 32;
+        assert_eq!(writer.put(&[1; 32]).unwrap(), 0x10_0000 - 32);
+        let full = writer.put(&[1]).unwrap_err();
+        assert!(matches!(full, MachineError::Memory { .. }), "{full}");
+    }
 }

@@ -225,4 +225,58 @@ mod tests {
         assert!(first.is_some());
         assert_eq!(bus.boot_mark(), first);
     }
+
+    #[test]
+    fn each_slot_has_its_page_and_the_serial_port_eight_registers() {
+        let (bus, _) = bus();
+        let device = Box::new(crate::virtio::rng::Rng::new());
+        let mem = crate::virtio::testing::memory();
+        let device = Mmio::new(device, mem, EventFd::new().unwrap()).unwrap();
+        *bus.slots().nth(2).unwrap() = Some(device);
+        let read = |address| {
+            let mut data = [0xee; 4];
+            bus.read(address, &mut data);
+            u32::from_le_bytes(data)
+        };
+        // virtio 1.2 §4.2.2: DeviceID at 8, Status at 0x70.
+        let ids = [1, 2, 3].map(|slot| read(layout::slot_address(slot) + 8));
+        assert_eq!(ids, [0, 4, 0]);
+        bus.write(layout::slot_address(2) + 0x70, &[1, 0, 0, 0])
+            .unwrap();
+        let states = [1, 2, 3].map(|slot| read(layout::slot_address(slot) + 0x70));
+        assert_eq!(states, [0, 1, 0]);
+        assert_eq!(bus.slots().count(), 19);
+
+        // The last register is memory for a byte.
+        bus.write_port(0x3ff, &[0x5a]);
+        let ports = [0x3f7, 0x3ff, 0x400].map(|port| {
+            let mut data = [0];
+            bus.read_port(port, &mut data);
+            data[0]
+        });
+        assert_eq!(ports, [0xff, 0x5a, 0xff]);
+        let mut both = [0xff; 2];
+        bus.read_port(layout::SLEEP_STATUS, &mut both[..1]);
+        bus.read_port(layout::I8042_COMMAND, &mut both[1..]);
+        assert_eq!(both, [0, 0]);
+    }
+
+    #[test]
+    fn other_values_at_the_ports_of_the_end_are_no_end() {
+        let (bus, ending) = bus();
+        for (port, data) in [
+            (layout::SLEEP_CONTROL, &[0x34, 0][..]),
+            (layout::SLEEP_CONTROL, &[0x14]),
+            (layout::SLEEP_CONTROL, &[0x30]),
+            (layout::RESET, &[2]),
+            (layout::RESET, &[1, 0]),
+            (layout::I8042_COMMAND, &[0xfd]),
+            (layout::SLEEP_STATUS, &[0x34]),
+            (layout::BOOT_MARK, &[1, 1]),
+        ] {
+            bus.write_port(port, data);
+        }
+        assert_eq!(ending.taken(), None);
+        assert_eq!(bus.boot_mark(), None);
+    }
 }

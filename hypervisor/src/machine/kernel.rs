@@ -224,4 +224,55 @@ mod tests {
 
         assert!(matches!(refused, MachineError::Cmdline(_)), "{refused}");
     }
+
+    /// Field by field (zero-page.rst, boot.rst "Details of Header Fields").
+    #[test]
+    fn the_zero_page_says_what_the_kernel_must_know() {
+        let params = zero_page(128 * MIB, 77);
+        let hdr = params.hdr;
+        let (flag, magic, version) = (hdr.boot_flag, hdr.header, hdr.version);
+        assert_eq!((flag, magic, version), (0xaa55, 0x5372_6448, 0x20f));
+        assert_eq!((hdr.type_of_loader, hdr.loadflags), (0xff, 1));
+        let (pointer, size) = (hdr.cmd_line_ptr, hdr.cmdline_size);
+        assert_eq!((pointer, size), (0x2_0000, 77));
+        let rsdp = params.acpi_rsdp_addr;
+        assert_eq!(rsdp, 0xe_0000);
+        let map = params.e820_table.map(|e| (e.addr, e.size, e.type_));
+        assert_eq!(params.e820_entries, 2);
+        let usable = [(0, 0x9_fc00, 1), (MIB, 127 * MIB, 1), (0, 0, 0)];
+        assert_eq!(map[..3], usable);
+    }
+
+    #[test]
+    fn an_initrd_fits_up_to_the_byte_at_the_end_of_low_memory() {
+        let (kernel_end, mem) = (MIB + 4096, memory(4 * MIB));
+        let place = |len: u64, end| load_initrd(&mem, 4 * MIB, end, file(&vec![7; len as usize]));
+        let whole = 3 * MIB - 4096;
+
+        let range = place(whole, kernel_end).unwrap();
+        assert_eq!((range.start, range.len), (kernel_end, whole));
+        assert_eq!(read(&mem, 4 * MIB - 1, 1), [7]);
+        let range = place(4097, kernel_end).unwrap();
+        assert_eq!((range.start, range.len), (4 * MIB - 8192, 4097));
+        for (len, end) in [(whole + 1, kernel_end), (whole, kernel_end + 1), (0, 0)] {
+            let refused = place(len, end).unwrap_err();
+            assert!(matches!(refused, MachineError::Initrd { .. }), "{refused}");
+        }
+        // More than all memory.
+        let refused = place(4 * MIB + 1, 0).unwrap_err();
+        assert!(matches!(refused, MachineError::Initrd { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_command_line_has_room_for_its_end() {
+        let mem = memory(4 * MIB);
+        let longest = "x".repeat(2047);
+        write_cmdline(&mem, &longest).unwrap();
+        let written = read(&mem, layout::CMDLINE, 2048);
+        assert_eq!(written, [longest.as_bytes(), b"\0"].concat());
+        for (bad, len) in [("x".repeat(2048), 2048), ("a\0b".into(), 3)] {
+            let refused = write_cmdline(&mem, &bad).unwrap_err();
+            assert!(matches!(refused, MachineError::Cmdline(n) if n == len));
+        }
+    }
 }

@@ -102,3 +102,17 @@ pub const fn slot_address(index: usize) -> u64 {
 pub const fn slot_gsi(index: usize) -> u32 {
     SLOT_GSI + index as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_apart_in_memory_and_in_interrupts() {
+        let slots = [0, 1, SLOT_COUNT - 1].map(|slot| (slot_address(slot), slot_gsi(slot)));
+        let expected = [(0xd000_0000, 5), (0xd000_1000, 6), (0xd001_2000, 23)];
+        assert_eq!(slots, expected);
+        // The I/O APIC has 24 lines.
+        assert_eq!(SLOT_GSI as usize + SLOT_COUNT, super::super::io_apic::LINES);
+    }
+}

@@ -164,6 +164,7 @@ fn write_tables(mem: &GuestMemoryMmap) -> Result<(), vm_memory::GuestMemoryError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::require;
 
     #[test]
     fn descriptors_are_those_of_the_boot_protocol() {
@@ -232,5 +233,48 @@ mod tests {
             let page = entry(directory, address, 21);
             assert_eq!(page, address | 0x83, "a large page");
         }
+    }
+
+    #[test]
+    fn a_vcpu_has_what_it_was_given() {
+        let kvm = super::super::kvm::open(require!(test_support::kvm())).unwrap();
+        let vm = super::super::kvm::create_vm(&kvm).unwrap();
+        let vcpu = vm.create_vcpu(0).unwrap();
+        // KVM refuses EFER.LMA to a vCPU that has no long mode.
+        let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
+        vcpu.set_cpuid2(&cpuid.unwrap()).unwrap();
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+
+        common(&vcpu).unwrap();
+        boot(&vcpu, &mem, 0x12_3456).unwrap();
+
+        let regs = vcpu.get_regs().unwrap();
+        let found = (regs.rip, regs.rsi, regs.rflags, regs.rsp);
+        assert_eq!(found, (0x12_3456, layout::ZERO_PAGE, 2, 0));
+        let sregs = vcpu.get_sregs().unwrap();
+        assert_eq!((sregs.gdt.base, sregs.gdt.limit), (layout::GDT, 31));
+        assert_eq!((sregs.idt.base, sregs.idt.limit), (layout::IDT, 7));
+        let selectors = [
+            sregs.cs, sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss, sregs.tr,
+        ];
+        assert_eq!(selectors.map(|s| s.selector), [8, 16, 16, 16, 16, 16, 24]);
+        assert_eq!(sregs.cr3, layout::PML4);
+        // PE, ET, PG; PAE; LME, LMA.
+        assert_eq!(sregs.cr0 & 0x8000_0011, 0x8000_0011);
+        assert_eq!(sregs.cr4 & 0x20, 0x20);
+        assert_eq!(sregs.efer & 0x500, 0x500);
+        // KVM_GET_FPU does not tell MXCSR.
+        assert_eq!(vcpu.get_fpu().unwrap().fcw, 0x37f);
+        let lapic = vcpu.get_lapic().unwrap();
+        let lvt1 = [0, 1, 2, 3].map(|byte| lapic.regs[0x360 + byte] as u8);
+        assert_eq!(u32::from_le_bytes(lvt1) & 0x700, 0x400, "NMI");
+        let wanted = [MSR_IA32_MISC_ENABLE, MSR_MTRR_DEF_TYPE].map(|index| kvm_msr_entry {
+            index,
+            ..Default::default()
+        });
+        let mut msrs = Msrs::from_entries(&wanted).unwrap();
+        assert_eq!(vcpu.get_msrs(&mut msrs).unwrap(), 2);
+        let [misc, mtrr] = [0, 1].map(|at| msrs.as_slice()[at].data);
+        assert_eq!((misc & 1, mtrr & 0xcff), (1, 0x806));
     }
 }

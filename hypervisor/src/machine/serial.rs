@@ -131,4 +131,36 @@ mod tests {
 
         assert_ne!(serial.read(5) & 0x20, 0, "the transmitter is ready");
     }
+
+    #[test]
+    fn a_line_without_an_end_is_sent_in_pieces_of_256_bytes() {
+        let (mut serial, mut owner) = serial();
+        owner.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 1024];
+
+        (0..255).for_each(|_| serial.write(0, b'x'));
+        let early = owner.read(&mut buffer).unwrap_err();
+        assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
+        serial.write(0, b'y');
+        assert_eq!(owner.read(&mut buffer).unwrap(), 256);
+        assert_eq!(buffer[254..256], *b"xy");
+        serial.write(0, b'\n');
+        assert_eq!(owner.read(&mut buffer).unwrap(), 1);
+    }
+
+    /// 16550A: bit 1 of the interrupt enable register asks for an interrupt once the
+    /// transmitter is empty, which it always is.
+    #[test]
+    fn the_transmitter_interrupts_if_the_guest_wants_that() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let irq = EventFd::new().unwrap();
+        let mut serial = Serial::new(irq.try_clone().unwrap(), ours.into());
+
+        serial.write(0, b'x');
+        assert_eq!(irq.read().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        serial.write(1, 2);
+        assert_eq!(serial.read(1), 2);
+        serial.write(0, b'x');
+        assert!(irq.read().is_ok());
+    }
 }

@@ -59,6 +59,11 @@ impl Guest {
     /// A machine that will run `code` in 64-bit mode; without KVM `None`, after `require!` has
     /// reported it.
     pub fn new(code: &[u8], vcpus: u32) -> Option<Guest> {
+        Guest::with(code, vcpus, 0)
+    }
+
+    /// The same, with memory that can be plugged.
+    pub fn with(code: &[u8], vcpus: u32, hotplug_mib: u32) -> Option<Guest> {
         let kvm = require!(kvm());
         let (console, theirs) = UnixStream::pair().unwrap();
         let config = MachineConfig {
@@ -66,6 +71,7 @@ impl Guest {
             max_vcpus: vcpus,
             memory: MemoryConfig {
                 mib: 4,
+                hotplug_mib,
                 shared: true,
                 ..Default::default()
             },

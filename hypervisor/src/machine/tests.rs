@@ -190,7 +190,13 @@ fn kernel_starts_with_its_command_line_and_powers_off() {
     guest.machine.run();
 
     assert_eq!(guest.end(), GuestExit::PowerOff);
-    assert!(guest.machine.boot_mark().is_some());
+    assert!(
+        guest
+            .machine
+            .boot_mark()
+            .is_some_and(|mark| !mark.is_zero())
+    );
+    assert_eq!(guest.machine.hotplug_region(), None);
     assert_eq!(guest.output(), "hello");
 }
 
@@ -391,6 +397,17 @@ fn wrong_numbers_of_vcpus_are_refused() {
 
         assert!(matches!(refused, MachineError::Vcpus { .. }));
     }
+}
+
+#[test]
+fn memory_to_plug_is_part_of_the_machine() {
+    let Some(guest) = Guest::with(code!(guest_hello), 1, 128) else {
+        return;
+    };
+    assert_eq!(guest.machine.hotplug_region(), Some((4 << 30, 128 << 20)));
+    let mem = guest.machine.memory();
+    let last = GuestAddress((4 << 30) + (128 << 20) - 8);
+    mem.memory().write_obj(7u64, last).unwrap();
 }
 
 #[test]

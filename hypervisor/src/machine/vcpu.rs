@@ -306,3 +306,98 @@ fn install_handler() {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use test_support::require;
+
+    fn gate() -> Arc<Gate> {
+        Arc::new(Gate {
+            state: Mutex::new(GateState {
+                wanted: Wanted::Pause,
+                parked: 0,
+            }),
+            changed: Condvar::new(),
+        })
+    }
+
+    fn want(gate: &Gate, wanted: Wanted) {
+        gate.lock().wanted = wanted;
+        gate.changed.notify_all();
+    }
+
+    fn wait_parked(gate: &Gate, count: usize) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while gate.lock().parked != count {
+            assert!(Instant::now() < end, "{} are parked", gate.lock().parked);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_vcpu_parks_until_it_may_run_or_must_end() {
+        for (wanted, runs) in [(Wanted::Run, true), (Wanted::Stop, false)] {
+            let gate = gate();
+            let parks = || {
+                let gate = Arc::clone(&gate);
+                std::thread::spawn(move || gate.park_while_paused())
+            };
+            let vcpus = [parks(), parks()];
+            wait_parked(&gate, 2);
+            want(&gate, wanted);
+            assert_eq!(vcpus.map(|vcpu| vcpu.join().unwrap()), [runs; 2]);
+            assert_eq!(gate.lock().parked, 0);
+            // Without a pause it does not park.
+            assert_eq!(gate.park_while_paused(), runs);
+        }
+    }
+
+    #[test]
+    fn a_vcpu_that_failed_is_parked_until_the_end() {
+        let gate = gate();
+        let failed = Arc::clone(&gate);
+        let failed = std::thread::spawn(move || failed.park_for_good());
+        wait_parked(&gate, 1);
+        want(&gate, Wanted::Run);
+        want(&gate, Wanted::Pause);
+        // A vCPU that passes the gate shows that the other one had its turn.
+        let other = Arc::clone(&gate);
+        let other = std::thread::spawn(move || other.park_while_paused());
+        wait_parked(&gate, 2);
+        want(&gate, Wanted::Run);
+        assert!(other.join().unwrap());
+        assert!(!failed.is_finished());
+        want(&gate, Wanted::Stop);
+        failed.join().unwrap();
+        assert_eq!(gate.lock().parked, 1);
+    }
+
+    /// linux/kvm.h, KVM_SYSTEM_EVENT_*.
+    #[test]
+    fn events_of_the_system_end_the_guest() {
+        let exits = [1, 2, 3, 4, 0].map(system_event);
+        let other = GuestExit::TripleFault;
+        let expected = [
+            GuestExit::PowerOff,
+            GuestExit::Reset,
+            other.clone(),
+            other.clone(),
+            other,
+        ];
+        assert_eq!(exits, expected);
+    }
+
+    #[test]
+    fn an_internal_error_tells_its_kind_and_place() {
+        let kvm = super::super::kvm::open(require!(test_support::kvm())).unwrap();
+        let vm = super::super::kvm::create_vm(&kvm).unwrap();
+        let mut vcpu = vm.create_vcpu(0).unwrap();
+        let mut regs = vcpu.get_regs().unwrap();
+        regs.rip = 0xabcd;
+        vcpu.set_regs(&regs).unwrap();
+        vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror = 3;
+        let told = internal_error(&mut vcpu);
+        assert_eq!(told, "KVM's internal error 3 with the guest at 0xabcd");
+    }
+}

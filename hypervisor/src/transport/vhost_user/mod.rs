@@ -236,7 +236,7 @@ impl Backend {
             .iter()
             .find_map(|region| {
                 let offset = user.checked_sub(region.user)?;
-                (offset < region.size).then_some(region.guest + offset)
+                (offset < region.size).then(|| region.guest + offset)
             })
             .ok_or(Error::InvalidParam)
     }

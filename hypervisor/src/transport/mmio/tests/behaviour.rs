@@ -253,3 +253,149 @@ fn no_access_does_harm() {
     fixture.offer(VERSION_1);
     assert!(fixture.accepted());
 }
+
+/// The guest can fill neither the log nor a counter.
+#[test]
+fn warnings_end_after_a_few() {
+    let mut fixture = Fixture::new();
+    for _ in 0..100 {
+        fixture.put(0xfe, 0);
+    }
+    assert_eq!(fixture.mmio.warnings, 16);
+}
+
+#[test]
+fn drivers_that_keep_to_the_rules_are_not_warned_of() {
+    let mut fixture = Fixture::started();
+    fixture.put(registers::QUEUE_NOTIFY, 1);
+    fixture.put(registers::QUEUE_RESET, 1);
+    fixture.put(registers::INTERRUPT_ACK, 3);
+    fixture.put(registers::CONFIG, 7);
+    fixture.put(registers::STATUS, 0);
+    // Linux releases a device so.
+    for queue in 0..2 {
+        fixture.put(registers::QUEUE_SEL, queue);
+        fixture.put(registers::QUEUE_READY, 0);
+    }
+    assert_eq!(fixture.mmio.warnings, 0);
+}
+
+#[test]
+fn each_breach_of_the_rules_is_warned_of_once() {
+    type Breach = fn(&mut Fixture);
+    let breaches: [Breach; 12] = [
+        |fixture| fixture.put(registers::QUEUE_READY, 1),
+        |fixture| fixture.put(registers::QUEUE_NUM, 0),
+        |fixture| fixture.put(registers::QUEUE_RESET, 1),
+        |fixture| fixture.put(registers::DRIVER_FEATURES, 0),
+        |fixture| fixture.put(registers::CONFIG, 0),
+        |fixture| fixture.put(registers::QUEUE_NOTIFY, 0),
+        |fixture| fixture.put(registers::QUEUE_NOTIFY, 2),
+        |fixture| fixture.put(registers::STATUS, 2),
+        |fixture| fixture.put(registers::MAGIC_VALUE, 0),
+        |fixture| fixture.mmio.read(registers::STATUS, &mut [0; 2]),
+        |fixture| fixture.mmio.write(registers::STATUS, &[0; 2]),
+        |fixture| {
+            fixture.put(registers::STATUS, 3);
+            fixture.put(registers::DRIVER_FEATURES_SEL, 4);
+            fixture.put(registers::DRIVER_FEATURES, 0);
+        },
+    ];
+    for (number, breach) in breaches.into_iter().enumerate() {
+        let mut fixture = Fixture::new();
+        fixture.put(registers::STATUS, 1);
+        breach(&mut fixture);
+        assert_eq!(fixture.mmio.warnings, 1, "{number}");
+    }
+}
+
+#[test]
+fn features_are_taken_word_by_word_and_only_between_driver_and_features_ok() {
+    let mut fixture = Fixture::new();
+    let put = |fixture: &mut Fixture, select, value| {
+        fixture.put(registers::DRIVER_FEATURES_SEL, select);
+        fixture.put(registers::DRIVER_FEATURES, value);
+    };
+    put(&mut fixture, 0, 1);
+    assert_eq!(fixture.mmio.driver_features, 0, "too early");
+    fixture.put(registers::STATUS, 1);
+    put(&mut fixture, 0, 1);
+    assert_eq!(fixture.mmio.driver_features, 0, "too early");
+    fixture.put(registers::STATUS, 3);
+    for (select, value) in [
+        (0, 0xaaaa),
+        (1, 0xbbbb),
+        (2, 0xcccc),
+        (3, 0xdddd),
+        (0, 0x1111),
+    ] {
+        put(&mut fixture, select, value);
+    }
+    let words = 0xdddd << 96 | 0xcccc << 64 | 0xbbbb << 32 | 0x1111;
+    assert_eq!(fixture.mmio.driver_features, words);
+    put(&mut fixture, 2, 0);
+    put(&mut fixture, 3, 0);
+    put(&mut fixture, 0, EVENT_IDX as u32);
+    put(&mut fixture, 1, 1);
+    fixture.put(registers::STATUS, 11);
+    assert!(fixture.accepted());
+    put(&mut fixture, 0, 0);
+    assert_eq!(fixture.mmio.driver_features, 1 << 32 | 1 << 29, "too late");
+}
+
+#[test]
+fn statuses_that_a_driver_may_set_are_these() {
+    for before in [0, 1, 3, 11, 15] {
+        for value in 1..=u32::from(u8::MAX) {
+            let mut fixture = Fixture::new();
+            for step in [1, 3] {
+                if step <= before {
+                    fixture.put(registers::STATUS, step);
+                }
+            }
+            if before > 3 {
+                fixture.offer(VERSION_1);
+                fixture.put(registers::STATUS, before);
+            } else {
+                fixture.mmio.driver_features = VERSION_1.into();
+            }
+            assert_eq!(fixture.mmio.status(), before);
+
+            fixture.put(registers::STATUS, value);
+
+            // §2.1: no bit is cleared but by a reset, each step includes those before it, and
+            // NEEDS_RESET (64), which the driver may write back, is the device's.
+            let steps = value & 15;
+            let known = value & 0b0011_0000 == 0 && [0, 1, 3, 11, 15].contains(&steps);
+            let kept = known && before & !value == 0;
+            let expected = if kept { value & !64 } else { before };
+            assert_eq!(
+                fixture.mmio.status(),
+                expected,
+                "{value:#x} after {before:#x}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_generation_counts_changes_even_beyond_the_largest_number() {
+    let mut fixture = Fixture::new();
+    fixture.mmio.generation = u32::MAX;
+    fixture.shared.lock().unwrap().config[0] = 1;
+    assert_eq!(fixture.get(registers::CONFIG_GENERATION), 0);
+    assert_eq!(fixture.get(registers::CONFIG_GENERATION), 0);
+}
+
+#[test]
+fn an_empty_slot_has_the_numbers_of_a_slot_and_no_device() {
+    let words = [0, 4, 8, 12, 16, 0x70, 0x100].map(|offset| {
+        let mut word = [0xee; 4];
+        read_empty(offset, &mut word);
+        u32::from_le_bytes(word)
+    });
+    assert_eq!(words, [0x7472_6976, 2, 0, 0x5441_4b52, 0, 0, 0]);
+    let mut part = [0xee; 2];
+    read_empty(0, &mut part);
+    assert_eq!(part, [0; 2]);
+}

@@ -172,3 +172,55 @@ fn notify_kicks_its_queue() {
     let shared = fixture.shared.lock().unwrap();
     assert_eq!(shared.kicks[1].as_ref().unwrap().read().unwrap(), 1);
 }
+
+#[test]
+fn addresses_are_set_by_halves_in_any_order() {
+    let mut queue = QueueRegisters::new(64);
+    for (offset, value) in [
+        (registers::QUEUE_DESC_HIGH, 1),
+        (registers::QUEUE_DESC_LOW, 0x1000),
+        (registers::QUEUE_DRIVER_LOW, 0x2000),
+        (registers::QUEUE_DRIVER_HIGH, 2),
+        (registers::QUEUE_DEVICE_HIGH, 0xffff_ffff),
+        (registers::QUEUE_DEVICE_LOW, 0xffff_ffff),
+        (registers::QUEUE_DEVICE_HIGH, 3),
+        (registers::QUEUE_DEVICE_LOW, 0x3000),
+        (registers::QUEUE_NUM, 16),
+        // No register of the queue.
+        (registers::QUEUE_DEVICE_HIGH + 4, 7),
+    ] {
+        queue.write(offset, value);
+    }
+    for event_idx in [false, true] {
+        let ring = queue.queue(event_idx).unwrap();
+        let rings = (ring.desc_table(), ring.avail_ring(), ring.used_ring());
+        assert_eq!(rings, (0x1_0000_1000, 0x2_0000_2000, 0x3_0000_3000));
+        assert_eq!((ring.size(), ring.ready()), (16, true));
+        assert_eq!(ring.event_idx_enabled(), event_idx);
+    }
+    queue.write(registers::QUEUE_NUM, 64);
+    assert!(queue.queue(false).is_ok());
+    for size in [0, 128, 65536 + 16] {
+        queue.write(registers::QUEUE_NUM, size);
+        assert!(queue.queue(false).is_err(), "{size}");
+    }
+}
+
+#[test]
+fn a_device_runs_all_queues_that_wait() {
+    let mut fixture = Fixture::with_features(VERSION_1 | EVENT_IDX);
+    fixture.set_up(0, 16);
+    fixture.set_up(1, 32);
+    fixture.put(registers::STATUS, 15);
+    let sizes: Vec<_> = fixture
+        .events()
+        .into_iter()
+        .map(|event| match event {
+            Event::Start { index, size, .. } => (index, size),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [(0, 16), (1, 32)]);
+    fixture.mmio.pause();
+    assert_eq!(fixture.events(), [Event::Stop(0), Event::Stop(1)]);
+}

@@ -1,5 +1,7 @@
 //! The transport with a front end that uses the vhost crate.
 
+mod requests;
+
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -34,6 +36,7 @@ enum Event {
     },
     Stop(usize),
     Reset,
+    Write(usize, Vec<u8>),
 }
 
 impl Device for Probe {
@@ -51,6 +54,11 @@ impl Device for Probe {
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
         data.fill(offset as u8);
+    }
+
+    fn write_config(&mut self, offset: usize, data: &[u8]) {
+        let written = Event::Write(offset, data.to_vec());
+        self.events.send(written).unwrap();
     }
 
     fn start_queue(
