@@ -158,3 +158,6 @@ fn build(
     }
     Ok((machine, plugging))
 }
+
+#[cfg(test)]
+mod tests;
