@@ -60,6 +60,7 @@ mod tests {
         .unwrap();
 
         assert_eq!(choice.vmm.name(), "qemu");
+        assert!(!choice.vmm.can_resize() && !choice.vmm.can_attach());
         assert!(choice.reason.contains("TCG"));
         assert!(choice.reason.contains("no device"));
     }
@@ -70,6 +71,7 @@ mod tests {
             let choice = choose(kind, KvmSupport::Hardware("vmx")).unwrap();
 
             assert_eq!(choice.vmm.name(), "kvm");
+            assert!(choice.vmm.can_resize() && choice.vmm.can_attach());
             assert!(choice.reason.contains("vmx"));
         }
     }

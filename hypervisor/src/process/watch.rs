@@ -76,11 +76,6 @@ impl Process {
             reason: "its watcher is gone".into(),
         })
     }
-
-    /// The end of the process, if it has ended.
-    pub fn exit(&self) -> Option<VmExit> {
-        self.exit.borrow().clone()
-    }
 }
 
 impl Drop for Process {

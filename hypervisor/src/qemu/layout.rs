@@ -126,7 +126,7 @@ fn read<const N: usize>(file: &File, place: u64) -> io::Result<[u8; N]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::VmSpec;
     use crate::spec::fixture;
@@ -134,7 +134,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// An ELF64 file with one segment for each pair of address and size, and a note in front.
-    fn elf(segments: &[(u64, u64)]) -> Vec<u8> {
+    pub fn elf(segments: &[(u64, u64)]) -> Vec<u8> {
         let mut bytes = vec![0; 64];
         bytes[..5].copy_from_slice(b"\x7fELF\x02");
         bytes[0x12] = 62;

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 
 use crate::Error;
-use crate::control::{Client, DeviceConfig};
+use crate::control::{Client, ControlError, DeviceConfig};
 use crate::fixed::open_read_only;
 use crate::jail;
 use crate::machine::{MachineConfig, MemoryConfig};
 use crate::process::vmm;
-use crate::process::{BoundedLog, Process, Tail};
+use crate::process::{BoundedLog, LAST_WORDS, Process, Tail};
 use crate::spec::ValidSpec;
 use crate::vm::{Extra, GUEST_CID, Vm};
 use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
@@ -54,8 +55,13 @@ impl KvmVm {
             exit = process.exited() => Err(Error::Exited(exit)),
         };
         if let Err(err) = built {
-            // The end of the process explains more than the broken socket.
-            let exit = process.exit();
+            // The end of the process explains more than the broken socket, which may be
+            // noticed first.
+            let limit = match &err {
+                Error::Control(ControlError::Closed | ControlError::Socket(_)) => LAST_WORDS,
+                _ => Duration::ZERO,
+            };
+            let exit = timeout(limit, process.exited()).await.ok();
             process.kill();
             process.exited().await;
             return Err(exit.map_or(err, Error::Exited));
@@ -239,24 +245,4 @@ fn devices(spec: &ValidSpec) -> Vec<DeviceConfig> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::fixture;
-
-    #[test]
-    fn machine_is_what_the_spec_says() {
-        let (_tmp, mut spec) = fixture();
-        (spec.vcpus, spec.max_vcpus, spec.hotplug_mib) = (1, 4, 256);
-        let spec = spec.validate().unwrap();
-
-        let machine = machine(&spec);
-
-        assert_eq!((machine.vcpus, machine.max_vcpus), (1, 4));
-        assert_eq!((machine.memory.mib, machine.memory.hotplug_mib), (128, 256));
-        let words: Vec<_> = machine.cmdline.split(' ').collect();
-        for word in ["maxcpus=1", "console=ttyS0", "rust_kata.log=info", "quiet"] {
-            assert!(words.contains(&word), "{word}");
-        }
-        assert!(devices(&spec).contains(&DeviceConfig::Mem));
-    }
-}
+mod tests;

@@ -18,14 +18,11 @@ use crate::Error;
 use crate::control::{Client, DeviceConfig};
 use crate::jail;
 use crate::process::vmm;
-use crate::process::{BoundedLog, Launch, Namespaces, Process, Tail};
+use crate::process::{BoundedLog, LAST_WORDS, Launch, Namespaces, Process, Tail};
 use crate::spec::{HypervisorKind, ValidSpec};
 use crate::sync::lock;
 use crate::vm::{Extra, GUEST_CID, Vm};
 use crate::vm_process::{ExitStatus, Role, VmExit, VmProcess};
-
-/// The longest time between the end of a process's sockets and the report of its own end.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A VM; see the module.
 pub(super) struct QemuVm {
@@ -269,3 +266,6 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = UnixStream::pair()?;
     Ok((one.into(), other.into()))
 }
+
+#[cfg(test)]
+mod tests;
