@@ -200,3 +200,107 @@ impl KnownPlaces {
         self.swept = self.mounts.len() + self.by_name.len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory, or another file, of this device, reached through this mount.
+    fn seen(device: u64, inode: u64, mount: u64, kind: u32) -> FileStat {
+        // SAFETY: plain numbers; zero is valid.
+        let mut stat: fuse_backend_rs::abi::fuse_abi::stat64 = unsafe { std::mem::zeroed() };
+        (stat.st_dev, stat.st_ino, stat.st_mode) = (device, inode, kind);
+        FileStat { stat, mount }
+    }
+
+    const DIR: u32 = libc::S_IFDIR;
+    const FILE: u32 = libc::S_IFREG;
+
+    #[test]
+    fn a_mount_or_another_device_is_a_place_and_all_else_is_not() {
+        let root = seen(1, 2, 10, DIR);
+        let (places, found) = Places::new(&root);
+        let (above, by) = (found.place, found.mount);
+        let dir = FileKey::new(&root, &above);
+        let find = |it: &FileStat| places.find(&above, dir, by, c"name", it);
+        for (device, mount, kind, crossed) in [
+            (1, 10, DIR, false),
+            (1, 10, FILE, false),
+            // A subvolume of btrfs is a directory; a file with such a number is overlayfs's.
+            (3, 10, DIR, true),
+            (3, 10, FILE, false),
+            (1, 11, DIR, true),
+            (1, 11, FILE, true),
+            (3, 11, DIR, true),
+        ] {
+            let found = find(&seen(device, 7, mount, kind));
+            assert_eq!(found.crossed, crossed, "{device} {mount} {kind:#o}");
+            assert_eq!(Arc::ptr_eq(&found.place, &above), !crossed);
+            assert!(found.mount.is(mount) && !found.mount.is(mount + 1));
+        }
+    }
+
+    #[test]
+    fn a_place_stays_the_same_for_later_mounts_on_it() {
+        let root = seen(1, 2, 10, DIR);
+        let (places, found) = Places::new(&root);
+        let (above, by) = (found.place, found.mount);
+        let dir = FileKey::new(&root, &above);
+        let find = |name, mount| places.find(&above, dir, by, name, &seen(4, 7, mount, DIR));
+        let (first, second) = (find(c"a", 11), find(c"a", 12));
+        let other = find(c"b", 13);
+        assert!(Arc::ptr_eq(&first.place, &second.place));
+        assert!(!Arc::ptr_eq(&first.place, &other.place));
+        assert!(second.mount.is_later_than(first.mount) && first.mount.is_later_than(by));
+        assert!(!first.mount.is_later_than(second.mount));
+        assert!(!first.mount.is_later_than(first.mount));
+        // It is found again, and is still the earlier one.
+        assert_eq!(find(c"a", 11).mount, first.mount);
+        let key = |it: &Found| FileKey::new(&seen(4, 7, 11, DIR), &it.place);
+        assert_eq!(key(&first), key(&second));
+        assert_ne!(key(&first), key(&other));
+    }
+
+    #[test]
+    fn numbers_of_other_devices_in_a_place_are_moved_out_of_the_way() {
+        let place = Place {
+            number: 1,
+            device: 5,
+        };
+        assert_eq!(place.number_of(5, 0x1234), 0x1234);
+        let [one, two] = [6, 7].map(|device| place.number_of(device, 0x1234));
+        assert!(one != two && one != 0x1234 && two != 0x1234);
+        // The lowest bits stay: files of one device keep apart.
+        assert_eq!((one & 0xff, two & 0xff), (0x34, 0x34));
+        let next = place.number_of(6, 0x1235);
+        assert_eq!(next ^ one, 1);
+    }
+
+    #[test]
+    fn places_that_the_guest_forgot_are_swept() {
+        let root = seen(1, 2, 10, DIR);
+        let (places, found) = Places::new(&root);
+        let dir = FileKey::new(&root, &found.place);
+        let mut kept = Vec::new();
+        for number in 0..1000u64 {
+            let name = CString::new(number.to_string()).unwrap();
+            let it = seen(4, 7, 100 + number, DIR);
+            let new = places.find(&found.place, dir, found.mount, &name, &it);
+            if number < 10 {
+                kept.push(new);
+            }
+        }
+        let inner = places.inner();
+        let entries = inner.by_name.len() + inner.mounts.len();
+        // Two entries for each kept place, one for the root's mount; at most as many again.
+        assert!((21..=2 * 21 + SWEEP + 2).contains(&entries), "{entries}");
+        drop(inner);
+        for (number, before) in kept.iter().enumerate() {
+            let name = CString::new(number.to_string()).unwrap();
+            let it = seen(4, 7, 100 + number as u64, DIR);
+            let again = places.find(&found.place, dir, found.mount, &name, &it);
+            assert!(Arc::ptr_eq(&again.place, &before.place));
+            assert_eq!(again.mount, before.mount);
+        }
+    }
+}

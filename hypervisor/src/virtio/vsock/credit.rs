@@ -92,3 +92,97 @@ impl Credit {
             .saturating_sub((self.sent - self.peer_forwarded).0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(buf_alloc: u32, fwd_cnt: u32) -> Header {
+        Header {
+            buf_alloc,
+            fwd_cnt,
+            ..Header::default()
+        }
+    }
+
+    #[test]
+    fn the_guest_has_256_kibibytes_and_gets_back_what_was_forwarded() {
+        // The counters wrap around.
+        for start in [0, u32::MAX - 1000] {
+            let start = Wrapping(start);
+            let mut credit = Credit {
+                received: start,
+                forwarded: start,
+                announced: start,
+                ..Credit::default()
+            };
+            let window = 256 << 10;
+            assert!(!credit.receive(window + 1));
+            assert!(credit.receive(0) && credit.receive(100) && credit.receive(window - 100));
+            assert!(credit.receive(0) && !credit.receive(1) && !credit.receive(usize::MAX));
+            credit.forwarded(10);
+            assert!(!credit.receive(11) && credit.receive(10) && !credit.receive(1));
+            credit.forwarded_all();
+            assert!(!credit.receive(window + 1) && credit.receive(window));
+        }
+    }
+
+    #[test]
+    fn credit_is_announced_by_halves_of_the_window() {
+        let mut credit = Credit::default();
+        assert!(credit.receive(256 << 10));
+        credit.forwarded((128 << 10) - 1);
+        credit.announce_if_due();
+        assert!(!credit.announce);
+        credit.forwarded(1);
+        credit.announce_if_due();
+        assert!(credit.announce);
+        assert_eq!(credit.announced(), 128 << 10);
+        assert!(!credit.announce);
+        credit.forwarded(1);
+        credit.announce_if_due();
+        assert!(!credit.announce, "it was announced already");
+        assert_eq!(credit.announced(), (128 << 10) + 1);
+    }
+
+    #[test]
+    fn the_host_sends_as_much_as_the_guest_has_space_for() {
+        let mut credit = Credit::default();
+        assert_eq!(credit.available(), 0);
+        credit.update(&header(100, 0));
+        assert_eq!(credit.available(), 100);
+        credit.sent(40);
+        assert_eq!((credit.available(), credit.request), (60, false));
+        credit.sent(60);
+        assert_eq!((credit.available(), credit.request), (0, true));
+        // It is asked once, until it has space again.
+        credit.request = false;
+        credit.update(&header(100, 0));
+        credit.sent(0);
+        assert!(!credit.request);
+        credit.update(&header(100, 30));
+        assert_eq!(credit.available(), 30);
+        credit.sent(30);
+        assert!(credit.request);
+        // Less space than is in flight, and a claim to have read what was not sent.
+        credit.update(&header(50, 30));
+        assert_eq!(credit.available(), 0);
+        credit.update(&header(100, 131));
+        assert_eq!(credit.available(), 0);
+    }
+
+    #[test]
+    fn the_hosts_counter_wraps_around() {
+        let end = Wrapping(u32::MAX - 9);
+        let mut credit = Credit {
+            sent: end,
+            peer_forwarded: end,
+            ..Credit::default()
+        };
+        credit.update(&header(100, end.0));
+        credit.sent(30);
+        assert_eq!(credit.available(), 70);
+        credit.update(&header(100, 20));
+        assert_eq!(credit.available(), 100);
+    }
+}

@@ -111,4 +111,25 @@ mod tests {
         assert_eq!(Header::decode(&header.encode()), header);
         assert_eq!(header.encode()[28..32], [1, 0, 5, 0]);
     }
+
+    /// virtio 1.2 §5.10.6, byte by byte.
+    #[test]
+    fn fields_are_where_the_specification_has_them() {
+        let bytes: [u8; HEADER_LEN] = std::array::from_fn(|at| at as u8 + 1);
+        let header = Header {
+            src_cid: 0x0807_0605_0403_0201,
+            dst_cid: 0x100f_0e0d_0c0b_0a09,
+            src_port: 0x1413_1211,
+            dst_port: 0x1817_1615,
+            len: 0x1c1b_1a19,
+            kind: 0x1e1d,
+            op: 0x201f,
+            flags: 0x2423_2221,
+            buf_alloc: 0x2827_2625,
+            fwd_cnt: 0x2c2b_2a29,
+        };
+        assert_eq!(Header::decode(&bytes), header);
+        assert_eq!(header.encode(), bytes);
+        assert_eq!(shutdown::BOTH, 3);
+    }
 }

@@ -132,3 +132,74 @@ fn dial(path: &Path) -> io::Result<UnixStream> {
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::io::Write;
+
+    fn ready(fd: BorrowedFd<'_>, limit: u16) -> bool {
+        let fd = PollFd::new(fd, PollFlags::POLLIN);
+        poll(&mut [fd], PollTimeout::from(limit)).unwrap() > 0
+    }
+
+    #[test]
+    fn a_socket_that_was_left_over_is_replaced_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vsock");
+        drop(HostSockets::listen(&path).unwrap());
+        assert!(path.exists());
+        let host = HostSockets::listen(&path).unwrap();
+        let nobody = host.accept().unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+        let mut program = UnixStream::connect(&path).unwrap();
+        assert!(ready(host.listener(), 10_000));
+        let stream = host.accept().unwrap();
+        // Neither waits for the other.
+        let empty = io::Read::read(&mut &stream, &mut [0; 8]).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        program.write_all(b"x").unwrap();
+        assert_eq!(io::Read::read(&mut &stream, &mut [0; 8]).unwrap(), 1);
+
+        let failed = HostSockets::listen(dir.path()).err().unwrap();
+        assert_ne!(failed.kind(), io::ErrorKind::AddrInUse);
+        assert!(dir.path().is_dir());
+        let failed = HostSockets::listen(&dir.path().join("none/vsock"));
+        assert_eq!(failed.err().unwrap().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_port_is_a_listener_a_busy_one_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = HostSockets::listen(&dir.path().join("vsock")).unwrap();
+        assert!(matches!(host.dial(7), Dial::Refused));
+        let listener = UnixListener::bind(dir.path().join("vsock_7")).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let Dial::Connected(stream) = host.dial(7) else {
+            panic!("it listens");
+        };
+        let empty = io::Read::read(&mut &stream, &mut [0; 8]).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        assert!(matches!(host.dial(7), Dial::Busy));
+        assert!(matches!(host.dial(70), Dial::Refused));
+        drop(listener);
+        assert!(matches!(host.dial(7), Dial::Refused));
+    }
+
+    #[test]
+    fn a_busy_port_is_tried_again_soon_but_not_forever() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = HostSockets::listen(&dir.path().join("vsock")).unwrap();
+        assert!(!ready(host.timer(), 20));
+        host.arm_timer();
+        assert!(ready(host.timer(), 10_000));
+
+        let redial = Redial::new(Header::default());
+        let left = redial.deadline - Instant::now();
+        assert!((Duration::from_secs(4)..=Duration::from_secs(5)).contains(&left));
+        let mut redial = redial.still_in_time().unwrap();
+        redial.deadline = Instant::now();
+        assert!(redial.still_in_time().is_none());
+    }
+}

@@ -89,7 +89,7 @@ impl<'m> Slices<'m> {
         Some(first)
     }
 
-    fn push(&mut self, piece: VolatileSlice<'m>) {
+    pub(super) fn push(&mut self, piece: VolatileSlice<'m>) {
         self.len += piece.len();
         self.pieces.push(piece);
     }
@@ -191,5 +191,202 @@ impl<'m> Slices<'m> {
                 iov_len: piece.len(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::Ring;
+    use crate::virtio::testing::{DriverQueue, END, NEXT, WRITE, memory};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use vm_memory::{GuestAddress, GuestAddressSpace};
+
+    const DATA: u64 = 1 << 20;
+
+    /// Calls `look` with the slices of these lengths, which hold `abc…`.
+    fn with<T>(lens: &[usize], look: impl FnOnce(Slices<'_>) -> T) -> T {
+        let mem = memory();
+        let mem = mem.memory();
+        let mut slices = Slices::with_capacity(lens.len());
+        let mut letters = b'a'..=b'z';
+        for (place, len) in (DATA..).step_by(4096).zip(lens) {
+            let slice = mem.get_slice(GuestAddress(place), *len).unwrap();
+            let bytes: Vec<_> = letters.by_ref().take(*len).collect();
+            slice.copy_from(&bytes[..]);
+            slices.push(slice);
+        }
+        look(slices)
+    }
+
+    /// The text, and the number of pieces.
+    fn text(slices: &Slices<'_>) -> (String, usize) {
+        let mut bytes = vec![0; slices.len() + 8];
+        let count = slices.copy_to(&mut bytes);
+        assert_eq!(count, slices.len());
+        bytes.truncate(count);
+        (String::from_utf8(bytes).unwrap(), slices.pieces.len())
+    }
+
+    #[test]
+    fn bytes_are_left_out_at_both_ends() {
+        let lens = [2, 3, 1];
+        for (count, rest, pieces) in [
+            (0, "abcdef", 3),
+            (1, "bcdef", 3),
+            (2, "cdef", 2),
+            (3, "def", 2),
+            (5, "f", 1),
+            (6, "", 0),
+            (9, "", 0),
+        ] {
+            with(&lens, |mut slices| {
+                slices.advance(count);
+                assert_eq!(text(&slices), (rest.into(), pieces), "{count}");
+            });
+        }
+        for (count, rest, pieces) in [
+            (0, "", 0),
+            (1, "a", 1),
+            (2, "ab", 1),
+            (3, "abc", 2),
+            (5, "abcde", 2),
+            (6, "abcdef", 3),
+            (9, "abcdef", 3),
+        ] {
+            with(&lens, |mut slices| {
+                slices.truncate(count);
+                assert_eq!(text(&slices), (rest.into(), pieces), "{count}");
+            });
+        }
+    }
+
+    #[test]
+    fn bytes_are_copied_in_order_as_far_as_there_are_any() {
+        with(&[2, 3], |slices| {
+            assert_eq!(slices.copy_from(b"12"), 2);
+            assert_eq!(text(&slices).0, "12cde");
+            assert_eq!(slices.copy_from(b"7890"), 4);
+            assert_eq!(text(&slices).0, "7890e");
+            assert_eq!(slices.copy_from(b"uvwxyz"), 5);
+            assert_eq!(text(&slices).0, "uvwxy");
+        });
+    }
+
+    #[test]
+    fn a_socket_takes_and_gives_what_it_can_at_once() {
+        let (one, other) = UnixStream::pair().unwrap();
+        with(&[2, 3], |mut slices| {
+            let empty = slices.receive(one.as_fd()).unwrap_err();
+            assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(slices.send(one.as_fd()).unwrap(), 5);
+            slices.advance(1);
+            assert_eq!(slices.send(one.as_fd()).unwrap(), 4);
+            assert_eq!(slices.receive(other.as_fd()).unwrap(), 4);
+            assert_eq!(text(&slices).0, "abcd");
+            assert_eq!(slices.receive(other.as_fd()).unwrap(), 4);
+            assert_eq!(text(&slices).0, "ebcd");
+            assert_eq!(slices.receive(other.as_fd()).unwrap(), 1);
+        });
+        drop(other);
+        with(&[1], |slices| {
+            // The end of the stream; and no signal for a write after it.
+            assert_eq!(slices.receive(one.as_fd()).unwrap(), 0);
+            let broken = slices.send(one.as_fd()).unwrap_err();
+            assert_eq!(broken.kind(), io::ErrorKind::BrokenPipe);
+        });
+    }
+
+    #[test]
+    fn a_full_socket_holds_nothing_up() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let mem = memory();
+        let mem = mem.memory();
+        let mut slices = Slices::with_capacity(1);
+        slices.push(mem.get_slice(GuestAddress(DATA), 4 << 20).unwrap());
+        let first = slices.send(one.as_fd()).unwrap();
+        assert!(first > 0 && first < 4 << 20);
+        let full = loop {
+            match slices.send(one.as_fd()) {
+                Ok(_) => {}
+                Err(err) => break err,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// Appends the chain of these descriptors; returns the head's text and the rest's.
+    fn append(
+        descs: &[(u64, u32)],
+        access: Access,
+        write: bool,
+        head: usize,
+    ) -> Option<(String, String)> {
+        let mem = memory();
+        let mut driver = DriverQueue::new(&mem, 0);
+        driver.write(DATA, b"abcdefghijklmnopqrstuvwxyz");
+        for (index, (address, len)) in (0u16..).zip(descs) {
+            let last = usize::from(index) + 1 == descs.len();
+            let flags = if last { 0 } else { NEXT } | if write { WRITE } else { 0 };
+            driver.descriptor(index, (*address, *len, flags, index + 1));
+        }
+        driver.offer(0);
+        let (kick, calls) = (driver.kick_event(), driver.calls.clone());
+        let mut ring = Ring::new(0, driver.queue(), mem, kick, calls).unwrap();
+        let mem = ring.memory();
+        let chain = ring.pop(&mem).unwrap();
+        let mut slices = Slices::with_capacity(0);
+        slices.push(mem.get_slice(GuestAddress(DATA + 25), 1).unwrap());
+        let first = slices.append(&mem, chain, access, head);
+        if first.is_none() {
+            assert_eq!(text(&slices), ("z".into(), 1), "something was left behind");
+        }
+        Some((text(&first?).0, text(&slices).0))
+    }
+
+    #[test]
+    fn a_head_is_cut_off_wherever_the_descriptors_end() {
+        let read = |descs: &[(u64, u32)], head| append(descs, Access::Read, false, head);
+        let some = |head: &str, rest: &str| Some((head.to_owned(), rest.to_owned()));
+        let two = [(DATA, 4), (DATA + 8, 4)];
+        assert_eq!(read(&two, 0), some("", "zabcdijkl"));
+        assert_eq!(read(&two, 3), some("abc", "zdijkl"));
+        assert_eq!(read(&two, 4), some("abcd", "zijkl"));
+        assert_eq!(read(&two, 5), some("abcdi", "zjkl"));
+        assert_eq!(read(&two, 8), some("abcdijkl", "z"));
+        assert_eq!(read(&two, 9), some("abcdijkl", "z"));
+        // Empty descriptors, and the end of memory.
+        let gap = [(DATA, 1), (u64::MAX, 0), (DATA + 2, 1)];
+        assert_eq!(read(&gap, 1), some("a", "zc"));
+        assert_eq!(read(&[(DATA, 4), (END - 2, 3)], 1), None);
+        assert_eq!(append(&two, Access::Write, true, 1), some("a", "zbcdijkl"));
+        assert_eq!(append(&two, Access::Write, false, 1), None);
+        assert_eq!(append(&two, Access::Read, true, 1), None);
+    }
+
+    #[test]
+    fn a_packet_has_at_most_64_pieces() {
+        let pieces = [(DATA, 1); 64];
+        let (head, rest) = append(&pieces, Access::Read, false, 1).unwrap();
+        assert_eq!((head.len(), rest.len()), (1, 64));
+        // The boundary of two regions would cut a piece; an indirect table has more entries.
+        let mem = memory();
+        let mut driver = DriverQueue::new(&mem, 0);
+        let table = 2 << 20;
+        for index in 0..65 {
+            let next = if index < 64 { NEXT } else { 0 };
+            driver.descriptor_at(table, index, (DATA, 1, next, index + 1));
+        }
+        let indirect = (table, 65 * 16, crate::virtio::testing::INDIRECT, 0);
+        driver.descriptor(0, indirect);
+        driver.offer(0);
+        let (kick, calls) = (driver.kick_event(), driver.calls.clone());
+        let mut ring = Ring::new(0, driver.queue(), mem, kick, calls).unwrap();
+        let mem = ring.memory();
+        let chain = ring.pop(&mem).unwrap();
+        let mut slices = Slices::with_capacity(0);
+        assert!(slices.append(&mem, chain, Access::Read, 1).is_none());
+        assert_eq!(slices.len(), 0);
     }
 }

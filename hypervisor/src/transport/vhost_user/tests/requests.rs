@@ -44,7 +44,7 @@ fn describe(backend: &mut Backend, index: u32) {
     backend.set_vring_num(index, 256).unwrap();
     backend.set_vring_base(index, 5).unwrap();
     addresses(backend, index, USER, USER + 0x8000, USER + 0x4000).unwrap();
-    let kick = File::from(OwnedFd::from(eventfd()));
+    let kick = File::from(eventfd());
     backend.set_vring_kick(index as u8, Some(kick)).unwrap();
 }
 
@@ -136,7 +136,7 @@ fn without_the_protocol_features_no_queue_has_to_be_enabled() {
 fn a_queue_without_a_size_or_a_kick_does_not_run() {
     let (mut backend, receiver) = with_memory();
     addresses(&mut backend, 0, USER, USER + 0x8000, USER + 0x4000).unwrap();
-    let kick = File::from(OwnedFd::from(eventfd()));
+    let kick = File::from(eventfd());
     backend.set_vring_kick(0, Some(kick)).unwrap();
     assert_eq!(events(&receiver), [], "no size");
     backend.set_vring_kick(0, None).unwrap();

@@ -143,3 +143,55 @@ fn closed_files_are_followed_through_renames_and_kept_when_unlinked() {
         Ok(handle) => assert_eq!(client.read(lost, handle, 10).unwrap(), b"4"),
     }
 }
+
+/// Requests that are served at the same time may each have made room for one file.
+#[test]
+fn of_descriptors_leave_room_for_requests_at_the_same_time() {
+    let (client, share) = limited(100, 3, 10);
+    make_files(&client, 20);
+    let root = share.table.get(ROOT).unwrap();
+    let above = share.table.hold(&root).unwrap();
+    let mut known = 1;
+    let full = loop {
+        let name = std::ffi::CString::new(format!("f{known}")).unwrap();
+        let file = super::super::host::hold(&above.file, &name).unwrap();
+        let seen = super::super::host::stat(&file).unwrap();
+        let new = super::super::table::New {
+            seen: &seen,
+            place: Arc::clone(&root.place),
+            crossed: false,
+            held: super::super::table::Held {
+                file,
+                mount: above.mount,
+            },
+            parent: ROOT,
+            name: &name,
+        };
+        match share.table.add_lookup(new) {
+            Ok(_) => known += 1,
+            Err(err) => break err,
+        }
+    };
+    assert_eq!(full.raw_os_error(), Some(libc::ENFILE));
+    // Three descriptors, and one for each of eight requests.
+    assert_eq!((known, share.table.counts()), (11, (11, 11)));
+}
+
+#[test]
+fn a_file_is_forgotten_with_its_last_lookup() {
+    let (mut client, share) = limited(100, 100, 10);
+    make_files(&client, 1);
+    let node = client.node(&["f0"]);
+    assert_eq!(client.node(&["f0"]), node);
+    assert_eq!(share.table.counts(), (2, 2));
+    client.send_only(opcode::FORGET, node, &longs(&[1]));
+    assert_eq!(share.table.counts(), (2, 2));
+    client.send_only(opcode::FORGET, node, &longs(&[1]));
+    assert_eq!(share.table.counts(), (1, 1));
+    assert_eq!(client.open(node, libc::O_RDONLY), Err(libc::EBADF));
+    // The root is never forgotten.
+    client.send_only(opcode::FORGET, ROOT, &longs(&[u64::MAX]));
+    assert_eq!(share.table.counts(), (1, 1));
+    // Nor is it in the way of a new number.
+    assert_ne!(client.node(&["f0"]), node);
+}

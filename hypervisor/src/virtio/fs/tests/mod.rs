@@ -1,9 +1,11 @@
 //! The device and its threads with a scripted FUSE client.
 
+mod attributes;
 mod bounds;
 mod client;
 mod escape;
 mod jail;
+mod operations;
 mod set_id;
 mod submounts;
 

@@ -420,3 +420,6 @@ fn discard_input(stream: &UnixStream) {
             .map(|(len, _)| len)
     {}
 }
+
+#[cfg(test)]
+mod tests;
