@@ -265,4 +265,98 @@ mod tests {
         let nowhere = |driver: &DriverQueue| driver.descriptor(0, (DATA, 2, NEXT, 999));
         assert!(gather(nowhere, |b| b.is_none()));
     }
+
+    /// Two readable pieces, `ab` and `cdef`.
+    fn two<T>(look: impl Fn(Span<'_>) -> T) -> T {
+        let lay = |driver: &DriverQueue| {
+            driver.write(DATA, b"ab");
+            driver.write(DATA + 64, b"cdef");
+            driver.descriptor(0, (DATA, 2, NEXT, 1));
+            driver.descriptor(1, (DATA + 64, 4, 0, 0));
+        };
+        gather(lay, |buffers| look(buffers.unwrap().readable))
+    }
+
+    fn text(span: &Span<'_>) -> (String, usize) {
+        let mut bytes = [b'.'; 16];
+        let len = span.copy_to(&mut bytes);
+        assert_eq!(len, span.len());
+        assert!(bytes[len..].iter().all(|byte| *byte == b'.'));
+        let text = String::from_utf8(bytes[..len].to_vec()).unwrap();
+        (text, span.iovecs().len())
+    }
+
+    #[test]
+    fn bytes_are_skipped_across_pieces() {
+        for (count, rest, pieces) in [
+            (0, "abcdef", 2),
+            (1, "bcdef", 2),
+            (2, "cdef", 1),
+            (3, "def", 1),
+            (5, "f", 1),
+            (6, "", 0),
+            (7, "", 0),
+        ] {
+            two(|mut span| {
+                span.advance(count);
+                assert_eq!(text(&span), (rest.into(), pieces), "{count}");
+            });
+        }
+    }
+
+    #[test]
+    fn the_last_bytes_are_split_off_one_by_one() {
+        two(|mut span| {
+            for (rest, pieces) in [("abcde", 2), ("abcd", 2), ("abc", 2), ("ab", 1), ("a", 1)] {
+                assert!(span.split_last().is_some());
+                assert_eq!(text(&span), (rest.into(), pieces));
+            }
+            span.split_last().unwrap().set(b'!');
+            assert_eq!(text(&span), (String::new(), 0));
+            assert!(span.split_last().is_none());
+        });
+    }
+
+    #[test]
+    fn bytes_are_copied_in_as_far_as_there_are_any() {
+        two(|span| {
+            assert_eq!(span.copy_from(b"1"), 1);
+            assert_eq!(text(&span).0, "1bcdef");
+            assert_eq!(span.copy_from(b"234"), 3);
+            assert_eq!(text(&span).0, "234def");
+            assert_eq!(span.copy_from(b"56789xyz"), 6);
+            assert_eq!(text(&span).0, "56789x");
+        });
+    }
+
+    #[test]
+    fn a_direction_has_at_most_512_pieces() {
+        use crate::virtio::testing::INDIRECT;
+        for (count, faulty) in [(512, false), (513, true)] {
+            let lay = |driver: &DriverQueue| {
+                let table = DATA + 0x10_0000;
+                for index in 0..count {
+                    let next = if index + 1 < count { NEXT } else { 0 };
+                    driver.descriptor_at(table, index, (DATA, 1, next, index + 1));
+                }
+                driver.descriptor(0, (table, u32::from(count) * 16, INDIRECT, 0));
+            };
+            gather(lay, |buffers| {
+                let buffers = buffers.unwrap();
+                assert_eq!(buffers.faulty, faulty);
+                let len = if faulty { 0 } else { 512 };
+                assert_eq!((buffers.readable.len(), buffers.writable.len()), (len, 0));
+            });
+        }
+        // Empty descriptors are no pieces.
+        let empty = |driver: &DriverQueue| {
+            driver.descriptor(0, (u64::MAX, 0, NEXT, 1));
+            driver.descriptor(1, (DATA, 3, 0, 0));
+        };
+        gather(empty, |buffers| {
+            let buffers = buffers.unwrap();
+            assert!(!buffers.faulty);
+            assert_eq!(buffers.readable.iovecs().len(), 1);
+        });
+    }
 }

@@ -127,3 +127,67 @@ pub trait Device: Send {
     /// stopped before.
     fn reset(&mut self);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::DeviceKind::*;
+
+    #[test]
+    fn kinds_have_the_numbers_of_the_specification() {
+        let kinds = [Net, Block, Rng, Balloon, Vsock, Mem, Fs];
+        let found = kinds.map(|kind| (kind as u32, kind.name()));
+        let expected = [
+            (1, "net"),
+            (2, "block"),
+            (4, "rng"),
+            (5, "balloon"),
+            (19, "vsock"),
+            (24, "mem"),
+            (26, "fs"),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn devices_have_these_features_and_queues() {
+        use super::Device;
+        use crate::virtio::{balloon, fs, mem, rng, vsock};
+        let dir = tempfile::tempdir().unwrap();
+        let region = mem::MemRegion {
+            addr: 0,
+            size: 2 << 20,
+            block_size: 2 << 20,
+        };
+        // INDIRECT_DESC, EVENT_IDX, VERSION_1.
+        let ring = 1 << 28 | 1 << 29 | 1 << 32;
+        let devices: [(Box<dyn Device>, u64, &[u16], super::DeviceKind); 5] = [
+            (Box::new(rng::Rng::new()), 0, &[64], Rng),
+            // DEFLATE_ON_OOM, REPORTING.
+            (
+                Box::new(balloon::Balloon::new()),
+                1 << 2 | 1 << 5,
+                &[128; 5],
+                Balloon,
+            ),
+            // UNPLUGGED_INACCESSIBLE.
+            (Box::new(mem::Mem::new(region).unwrap()), 1 << 1, &[64], Mem),
+            (
+                Box::new(vsock::Vsock::new(3, &dir.path().join("v")).unwrap()),
+                0,
+                &[128; 3],
+                Vsock,
+            ),
+            (
+                Box::new(fs::Fs::new("t", dir.path(), 10).unwrap()),
+                0,
+                &[1024; 2],
+                Fs,
+            ),
+        ];
+        for (device, own, sizes, kind) in devices {
+            assert_eq!(device.kind(), kind);
+            assert_eq!(device.features(), ring | own, "{kind:?}");
+            assert_eq!(device.queue_sizes(), sizes, "{kind:?}");
+        }
+    }
+}

@@ -278,4 +278,95 @@ mod tests {
             assert_eq!(driver.calls.count.load(Ordering::SeqCst), wanted, "{more}");
         }
     }
+
+    /// A ring without event indices, with four taken chains.
+    fn flagged() -> (DriverQueue, Ring) {
+        let mem = memory();
+        let mut driver = DriverQueue::new(&mem, 0);
+        (0..4).for_each(|head| driver.offer(head));
+        let (kick, calls) = (driver.kick_event(), driver.calls.clone());
+        let mut ring = Ring::new(0, driver.queue(), mem, kick, calls).unwrap();
+        let mem = ring.memory();
+        (0..4).for_each(|_| drop(ring.pop(&mem).unwrap()));
+        (driver, ring)
+    }
+
+    #[test]
+    fn without_event_indices_flags_decide_on_interrupts_and_kicks() {
+        let (driver, mut ring) = flagged();
+        let mem = ring.memory();
+        let calls = || driver.calls.count.load(Ordering::SeqCst);
+        ring.complete(&mem, 0, 1);
+        ring.notify();
+        assert_eq!(calls(), 1);
+        // Nothing was returned since.
+        ring.notify();
+        assert_eq!(calls(), 1);
+        // VRING_AVAIL_F_NO_INTERRUPT is 1; other bits have no meaning.
+        for (flags, wanted) in [(1, 1), (0xffff, 1), (0xfffe, 2)] {
+            driver.set_avail_flags(flags);
+            ring.complete(&mem, 1, 1);
+            ring.notify();
+            assert_eq!(calls(), wanted, "{flags:#x}");
+        }
+        ring.disable_kicks();
+        assert!(!driver.wants_kick(false));
+        assert!(!ring.enable_kicks());
+        assert!(driver.wants_kick(false));
+    }
+
+    #[test]
+    fn chains_that_came_meanwhile_are_reported() {
+        let (mut driver, mut ring) = flagged();
+        let mem = ring.memory();
+        assert!(ring.pop(&mem).is_none());
+        driver.offer(9);
+        assert!(ring.enable_kicks());
+        assert_eq!(ring.pop(&mem).unwrap().head_index(), 9);
+        assert!(!ring.enable_kicks());
+        ring.undo_pop();
+        assert_eq!(ring.pop(&mem).unwrap().head_index(), 9);
+        assert_eq!(ring.size(), usize::from(SIZE));
+        assert_eq!(ring.into_queue().next_avail(), 5);
+    }
+
+    #[test]
+    fn a_broken_ring_is_reported_once_and_gives_no_more() {
+        type Breach = fn(&mut DriverQueue);
+        let breaches: [Breach; 3] = [
+            |driver| driver.offer(SIZE),
+            |driver| driver.offer(u16::MAX),
+            |driver| driver.set_avail_index(4 + SIZE + 1),
+        ];
+        for breach in breaches {
+            let (mut driver, mut ring) = flagged();
+            let mem = ring.memory();
+            breach(&mut driver);
+            for _ in 0..3 {
+                assert!(ring.pop(&mem).is_none());
+                assert!(!ring.enable_kicks());
+            }
+            let failures = driver.calls.failures.load(Ordering::SeqCst);
+            assert_eq!((failures, ring.broken), (1, true));
+        }
+        // A head of the table is none.
+        let (mut driver, mut ring) = flagged();
+        driver.offer(SIZE - 1);
+        let mem = ring.memory();
+        assert_eq!(ring.pop(&mem).unwrap().head_index(), SIZE - 1);
+    }
+
+    #[test]
+    fn rings_outside_memory_are_refused() {
+        let mem = memory();
+        let driver = DriverQueue::new(&mem, 0);
+        let mut queue = driver.queue();
+        let end = crate::virtio::testing::END;
+        queue.try_set_used_ring_address(GuestAddress(end)).unwrap();
+        let (kick, calls) = (driver.kick_event(), driver.calls.clone());
+        let refused = Ring::new(7, queue, mem, kick, calls).err().unwrap();
+        assert!(matches!(refused, DeviceError::BadQueue(7)));
+        // virtio 1.2 §6: INDIRECT_DESC, EVENT_IDX, VERSION_1.
+        assert_eq!(RING_FEATURES, 1 << 28 | 1 << 29 | 1 << 32);
+    }
 }

@@ -102,3 +102,71 @@ impl<T> Drop for Worker<T> {
         self.join();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::epoll::{EpollCreateFlags, EpollFlags};
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    /// Waits for the stop, and tells that it came.
+    fn waits(stop: &EventFd, ended: &Sender<()>) {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, 7);
+        epoll.add(stop, event).unwrap();
+        let mut events = [EpollEvent::empty(); 4];
+        let found = wait(&epoll, &mut events, EpollTimeout::from(20_000u16)).unwrap();
+        assert_eq!(found.iter().map(EpollEvent::data).collect::<Vec<_>>(), [7]);
+        let _ = ended.send(());
+    }
+
+    #[test]
+    fn a_worker_ends_when_it_is_stopped_or_dropped() {
+        for dropped in [false, true] {
+            let (sender, ended) = channel();
+            let worker = Worker::spawn(ThreadKind::Simple, "test", move |stop| {
+                waits(stop, &sender);
+                5
+            });
+            let worker = worker.unwrap();
+            match dropped {
+                true => drop(worker),
+                false => assert_eq!(worker.stop(), Some(5)),
+            }
+            // It was joined: the message is there.
+            assert_eq!(ended.try_recv(), Ok(()));
+        }
+        let lost = Worker::spawn(ThreadKind::Simple, "test", |_| panic!("as a test wants it"));
+        assert!(lost.map(Worker::<()>::stop).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_thread_works_on_comes_back_from_it() {
+        let mut slot = Restartable::Idle(vec![1]);
+        let state = slot.stop().unwrap();
+        // Until it is started again there is nothing.
+        assert_eq!(slot.stop(), None);
+        for number in [2, 3] {
+            let state = match number {
+                2 => state.clone(),
+                _ => slot.stop().unwrap(),
+            };
+            let (sender, _ended) = channel();
+            let work = move |state: &mut Vec<i32>, stop: &EventFd| {
+                state.push(number);
+                waits(stop, &sender);
+            };
+            slot.start(ThreadKind::Simple, "test", state, work).unwrap();
+        }
+        assert_eq!(slot.stop(), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_wait_ends_after_its_time_without_events() {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let mut events = [EpollEvent::empty(); 4];
+        let limit = EpollTimeout::try_from(Duration::from_millis(1)).unwrap();
+        assert!(wait(&epoll, &mut events, limit).unwrap().is_empty());
+    }
+}

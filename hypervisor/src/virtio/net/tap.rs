@@ -100,27 +100,9 @@ impl Tap {
 
     /// Sets the offloads for frames that the guest accepts.
     pub fn set_offloads(&self, features: u64) -> io::Result<()> {
-        let has = |bit| features & 1u64 << bit != 0;
-        let mut flags = 0;
-        if has(VIRTIO_NET_F_GUEST_CSUM) {
-            for (bit, flag) in [
-                (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
-                (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
-                (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
-                (VIRTIO_NET_F_GUEST_UFO, libc::TUN_F_UFO),
-            ] {
-                if has(bit) {
-                    flags |= flag;
-                }
-            }
-            flags |= libc::TUN_F_CSUM;
-            // The kernel requires both or none.
-            if has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6) {
-                flags |= libc::TUN_F_USO4 | libc::TUN_F_USO6;
-            }
-        }
+        let flags = offloads(features) as libc::c_int;
         // SAFETY: takes an integer.
-        unsafe { ioctl::set_offload(self.file.as_raw_fd(), flags as libc::c_int) }?;
+        unsafe { ioctl::set_offload(self.file.as_raw_fd(), flags) }?;
         Ok(())
     }
 
@@ -174,4 +156,57 @@ fn interface(file: &File) -> nix::Result<libc::ifreq> {
     // SAFETY: writes a request through a valid reference.
     unsafe { ioctl::interface(file.as_raw_fd(), &mut request) }?;
     Ok(request)
+}
+
+/// The flags of TUNSETOFFLOAD for the features that a driver acknowledged.
+fn offloads(features: u64) -> libc::c_uint {
+    let has = |bit| features & 1u64 << bit != 0;
+    // Segmentation needs checksums.
+    if !has(VIRTIO_NET_F_GUEST_CSUM) {
+        return 0;
+    }
+    let mut flags = libc::TUN_F_CSUM;
+    for (bit, flag) in [
+        (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
+        (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
+        (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
+        (VIRTIO_NET_F_GUEST_UFO, libc::TUN_F_UFO),
+    ] {
+        if has(bit) {
+            flags |= flag;
+        }
+    }
+    // The kernel requires both or none.
+    if has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6) {
+        flags |= libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bits of virtio 1.2 §5.1.3 and of linux/if_tun.h.
+    #[test]
+    fn offloads_are_those_that_the_guest_takes() {
+        let (csum, uso4, uso6) = (1 << 1, 1 << 54, 1 << 55);
+        for (features, flags) in [
+            (0, 0),
+            (csum, 1),
+            (csum | 1 << 7, 1 | 2),
+            (csum | 1 << 8, 1 | 4),
+            (csum | 1 << 9, 1 | 8),
+            (csum | 1 << 10, 1 | 16),
+            (csum | uso4, 1),
+            (csum | uso6, 1),
+            (csum | uso4 | uso6, 1 | 0x20 | 0x40),
+            // Without checksums, none; other features have none.
+            (!csum, 0),
+            (!(1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | uso4 | uso6), 1),
+            (u64::MAX, 0x7f),
+        ] {
+            assert_eq!(offloads(features), flags, "{features:#x}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_OK,
 };
 
+mod constants;
 pub(crate) mod hostile;
 pub(crate) mod link;
 mod stress;
