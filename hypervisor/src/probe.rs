@@ -141,4 +141,35 @@ mod tests {
 
         assert!(matches!(host.probe(), KvmSupport::Unusable(reason) if reason.contains("neither")));
     }
+
+    #[test]
+    fn either_vendors_flag_is_hardware() {
+        let dir = tempfile::tempdir().unwrap();
+        for (flags, flag) in [("a vmx b", "vmx"), ("svm", "svm")] {
+            let host = host(dir.path(), flags);
+            std::fs::write(&host.device, "").unwrap();
+            assert_eq!(host.probe(), KvmSupport::Hardware(flag));
+        }
+        let mut none = host(dir.path(), "vmx");
+        none.cpuinfo = dir.path().join("nothing");
+        assert!(matches!(none.probe(), KvmSupport::Unusable(why) if why.contains("neither")));
+        let mut old = host(dir.path(), "vmx");
+        old.api_version = |_| Some(11);
+        assert!(matches!(old.probe(), KvmSupport::Unusable(why) if why.contains("API")));
+    }
+
+    #[test]
+    fn the_reason_is_that_of_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = host(dir.path(), "vmx");
+        host.device = dir.path().into();
+        assert!(matches!(host.probe(), KvmSupport::Unusable(why) if why.contains("be used")));
+        assert_eq!(api_version(dir.path()), None);
+        assert_eq!(api_version(Path::new("/nonexistent/kvm")), None);
+        let real = Path::new("/dev/kvm");
+        if let Ok(kvm) = test_support::kvm() {
+            drop(kvm);
+            assert_eq!(api_version(real), Some(12));
+        }
+    }
 }

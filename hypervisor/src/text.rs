@@ -61,4 +61,28 @@ mod tests {
         let long = one_line(&"\x1b".repeat(4 << 20), 4096);
         assert!(long.len() < 4200, "{}", long.len());
     }
+
+    #[test]
+    fn exactly_these_characters_are_escaped() {
+        let escaped = |c: char| one_line(&c.to_string(), 99) != c.to_string();
+        let found: Vec<u32> = (0..0x3000)
+            .filter(|code| char::from_u32(*code).is_some_and(escaped))
+            .collect();
+        // Cc; Bidi_Control; the separators of lines and paragraphs.
+        let mut expected: Vec<u32> = (0..0x20).chain(0x7f..0xa0).collect();
+        expected.push(0x61c);
+        expected.extend([0x200e, 0x200f]);
+        expected.extend(0x2028..=0x202e);
+        expected.extend(0x2066..=0x2069);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn text_is_cut_after_the_last_byte_that_fits() {
+        assert_eq!(one_line("12345", 5), "12345");
+        assert_eq!(one_line("123456", 5), "12345… (1 bytes more)");
+        assert_eq!(lines("a\nb\nc", 3), "a\nb… (2 bytes more)");
+        assert_eq!(one_line("", 0), "");
+        assert_eq!(one_line("x", 0), "… (1 bytes more)");
+    }
 }

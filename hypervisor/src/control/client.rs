@@ -149,6 +149,12 @@ impl Client {
         }
     }
 
+    /// The number of requests whose answers were not read.
+    #[cfg(test)]
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
     async fn done(
         &mut self,
         request: Request,

@@ -13,6 +13,9 @@ use super::ControlError;
 pub const MAX_MESSAGE: usize = 64 << 10;
 /// The most descriptors in one packet.
 pub const MAX_FDS: usize = 32;
+/// The most that Linux passes (net/scm.h, `SCM_MAX_FD`). With space for all of them, those of a
+/// packet with too many are closed as well.
+const SCM_MAX_FD: usize = 253;
 
 /// Sends `message` with `fds`.
 pub(super) fn send<T: Serialize>(
@@ -44,7 +47,7 @@ pub(super) fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> Result<(T, Vec<OwnedFd>), ControlError> {
     let mut bytes = vec![0; MAX_MESSAGE];
-    let mut ancillary = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let mut ancillary = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
     let mut data = [IoSliceMut::new(&mut bytes)];
     let received = recvmsg::<()>(
         socket.as_raw_fd(),
@@ -55,7 +58,8 @@ pub(super) fn receive<T: DeserializeOwned>(
     .map_err(io::Error::from)?;
     // Take ownership of the descriptors first, so that no early return leaks them.
     let mut fds = Vec::new();
-    for message in received.cmsgs().map_err(io::Error::from)? {
+    // The error is a part that is missing, such as descriptors for which there was no number.
+    for message in received.cmsgs().map_err(|_| ControlError::Truncated)? {
         if let ControlMessageOwned::ScmRights(raw) = message {
             // SAFETY: the kernel has just made these descriptors for us.
             fds.extend(
@@ -65,12 +69,81 @@ pub(super) fn receive<T: DeserializeOwned>(
         }
     }
     let len = received.bytes;
-    let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
-    if received.flags.intersects(cut) {
+    if received.flags.contains(MsgFlags::MSG_TRUNC) || fds.len() > MAX_FDS {
         return Err(ControlError::Truncated);
     }
     if len == 0 {
         return Err(ControlError::Closed);
     }
     Ok((serde_json::from_slice(&bytes[..len])?, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_at_most_64_kibibytes_and_32_descriptors() {
+        let (ours, theirs) = pair();
+        // JSON adds two quotes.
+        let longest = "x".repeat((64 << 10) - 2);
+        send(ours.as_fd(), &longest, &[]).unwrap();
+        let (text, fds) = receive::<String>(theirs.as_fd()).unwrap();
+        assert!(text == longest && fds.is_empty());
+        let long = send(ours.as_fd(), &format!("{longest}x"), &[]).unwrap_err();
+        assert!(matches!(long, ControlError::TooLong(65537)));
+
+        let file = File::open("/dev/null").unwrap();
+        let many = vec![file.as_fd(); 33];
+        send(ours.as_fd(), &1, &many[..32]).unwrap();
+        let (number, fds) = receive::<u32>(theirs.as_fd()).unwrap();
+        assert_eq!((number, fds.len()), (1, 32));
+        // They are not passed on to programs.
+        for fd in &fds {
+            let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD);
+            assert_eq!(flags, Ok(libc::FD_CLOEXEC));
+        }
+        let full = send(ours.as_fd(), &1, &many).unwrap_err();
+        assert!(matches!(full, ControlError::TooLong(1)));
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_apart() {
+        let (ours, theirs) = pair();
+        let none = receive::<u32>(theirs.as_fd()).unwrap_err();
+        let ControlError::Socket(err) = none else {
+            panic!("{none:?}");
+        };
+        assert_eq!(err.kind(), io::ErrorKind::WouldBlock);
+        send(ours.as_fd(), &"text", &[]).unwrap();
+        let other = receive::<u32>(theirs.as_fd()).unwrap_err();
+        assert!(matches!(other, ControlError::Json(_)), "{other:?}");
+        // More descriptors than a packet may have, sent past the check: none is left open.
+        let (end, passed) = pair();
+        for count in [33, 253] {
+            let raw = vec![passed.as_raw_fd(); count];
+            let rights = [ControlMessage::ScmRights(&raw)];
+            let data = [IoSlice::new(b"1")];
+            sendmsg::<()>(ours.as_raw_fd(), &data, &rights, MsgFlags::empty(), None).unwrap();
+            let cut = receive::<u32>(theirs.as_fd()).unwrap_err();
+            assert!(matches!(cut, ControlError::Truncated), "{cut:?}");
+        }
+        drop(passed);
+        let closed = receive::<u32>(end.as_fd()).unwrap_err();
+        assert!(matches!(closed, ControlError::Closed), "{closed:?}");
+        drop(ours);
+        let closed = receive::<u32>(theirs.as_fd()).unwrap_err();
+        assert!(matches!(closed, ControlError::Closed), "{closed:?}");
+        // No signal for a write to a closed channel.
+        let broken = send(theirs.as_fd(), &1, &[]).unwrap_err();
+        assert!(matches!(broken, ControlError::Socket(_)), "{broken:?}");
+    }
 }

@@ -227,4 +227,80 @@ mod tests {
         let refused = serde_json::from_str::<Request>(text).unwrap_err();
         assert!(refused.to_string().contains("unknown field `extra`"));
     }
+
+    #[test]
+    fn devices_have_these_descriptors_and_some_can_come_later() {
+        let net = |queues| DeviceConfig::Net {
+            queues,
+            mac: [2; 6],
+            mtu: None,
+        };
+        let path = PathBuf::from;
+        for (device, files, later) in [
+            (net(0), 0, true),
+            (net(1), 1, true),
+            (net(16), 16, true),
+            (
+                DeviceConfig::Block {
+                    read_only: true,
+                    id: "d".into(),
+                },
+                1,
+                true,
+            ),
+            (
+                DeviceConfig::Vsock {
+                    cid: 3,
+                    uds: path("/v"),
+                },
+                0,
+                false,
+            ),
+            (
+                DeviceConfig::Fs {
+                    tag: "t".into(),
+                    dir: path("/d"),
+                    files: 9,
+                },
+                0,
+                false,
+            ),
+            (DeviceConfig::Rng, 0, false),
+            (DeviceConfig::Balloon, 0, false),
+            (DeviceConfig::Mem, 0, false),
+        ] {
+            let found = (device.files(), device.may_come_later());
+            assert_eq!(found, (files, later), "{device:?}");
+        }
+    }
+
+    /// The name on the wire is that of the variant, in another case.
+    #[test]
+    fn requests_have_names_for_errors() {
+        let machine = Box::new(MachineConfig {
+            vcpus: 1,
+            max_vcpus: 1,
+            memory: Default::default(),
+            cmdline: String::new(),
+        });
+        let devices = Vec::new();
+        for request in [
+            Request::Hello { version: 1 },
+            Request::Serve { devices: vec![] },
+            Request::Build { machine, devices },
+            Request::Run,
+            Request::Pause,
+            Request::PlugMemory { mib: 1 },
+            Request::Attach {
+                device: DeviceConfig::Rng,
+            },
+            Request::Detach { slot: 1 },
+            Request::Status,
+            Request::Stop,
+        ] {
+            let json = serde_json::to_value(&request).unwrap();
+            let wire = json["request"].as_str().unwrap().replace('_', "");
+            assert_eq!(request.name().to_lowercase(), wire);
+        }
+    }
 }

@@ -160,7 +160,8 @@ mod tests {
         };
         // INDIRECT_DESC, EVENT_IDX, VERSION_1.
         let ring = 1 << 28 | 1 << 29 | 1 << 32;
-        let devices: [(Box<dyn Device>, u64, &[u16], super::DeviceKind); 5] = [
+        type Expected = (Box<dyn Device>, u64, &'static [u16], super::DeviceKind);
+        let devices: [Expected; 5] = [
             (Box::new(rng::Rng::new()), 0, &[64], Rng),
             // DEFLATE_ON_OOM, REPORTING.
             (

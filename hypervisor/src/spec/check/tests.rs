@@ -331,3 +331,33 @@ fn programs_are_found_by_path_or_in_the_path() {
     let usable = !matches!(probe::probe(), KvmSupport::Unusable(_));
     assert_eq!(needs_qemu(HypervisorKind::Auto), !usable);
 }
+
+#[test]
+fn hypervisors_are_known_by_their_names() {
+    for kind in [
+        HypervisorKind::Auto,
+        HypervisorKind::Kvm,
+        HypervisorKind::Qemu,
+    ] {
+        assert_eq!(kind.to_string().parse::<HypervisorKind>().unwrap(), kind);
+    }
+    for name in ["", "KVM", "xen", "auto "] {
+        let refused = name.parse::<HypervisorKind>().unwrap_err();
+        assert!(matches!(refused, SpecError::Hypervisor(it) if it == name));
+    }
+}
+
+#[test]
+fn a_valid_spec_knows_its_places_and_sizes() {
+    let (_tmp, mut spec) = fixture();
+    (spec.memory_mib, spec.debug) = (64, true);
+    spec.cmdline = vec!["last".into(), "words".into()];
+    let dir = spec.dir.clone();
+    let valid = spec.validate().unwrap();
+    assert_eq!(valid.memory_bytes(), 0x400_0000);
+    assert_eq!(valid.sockets(), dir);
+    assert_eq!(valid.file("x"), dir.canonicalize().unwrap().join("x"));
+    let line = valid.kernel_command_line(vec!["first".into()]);
+    let own = "console=ttyS0 panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1";
+    assert_eq!(line, format!("{own} first last words"));
+}

@@ -1,5 +1,7 @@
 //! Client and server over a real socket pair.
 
+mod answers;
+
 use super::*;
 use crate::control::Client;
 use crate::control::DeviceStatus;
