@@ -24,6 +24,7 @@ use super::records;
 use super::records::definition::ContainerDefinition;
 use super::records::paths::DataPaths;
 use super::records::view::PodView;
+use super::restart::RestartPolicy;
 use super::status::{Applicability, Operation, Outcome};
 use super::{Engine, add_container};
 use crate::engine::usage::{ContainerProcess, PodUsage};
@@ -182,13 +183,18 @@ impl PodHandle {
             Ok(results) => return Ok(errors::to_outcome(results)),
             Err(held) => held,
         };
-        // Nothing runs. Restart policies must not start a container again.
-        let view = PodView::read_for_change(&self.paths, &held)?;
+        // Nothing runs, which may not be recorded yet if the disk is full.
+        let mut view = PodView::read_locked(&self.paths, &held)?;
+        if let Err(e) = view.record_losses(&held) {
+            log::warn!("Pod {}: {e}", self.name());
+        }
+        // Restart policies must not start a container again.
         let mut outcome = Outcome::default();
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
             let mut state = files.state.clone();
-            if !state.stopped_by_user && state.exit_code.is_some() {
+            let has_policy = files.definition.restart != RestartPolicy::No;
+            if has_policy && !state.stopped_by_user && state.exit_code.is_some() {
                 state.stopped_by_user = true;
                 records::write_container(&self.paths.container(&name)?, &state, &held)?;
             }

@@ -183,7 +183,19 @@ impl PodHandle {
         if let Ok(view) = &mut view {
             view.state.removing = true;
             view.state.infra = None;
-            records::write_pod(&self.paths, &view.state, held)?;
+            let mut written = records::write_pod(&self.paths, &view.state, held);
+            if written.as_ref().is_err_and(is_full) {
+                // The logs go in any case, and they are what fills disks.
+                for name in view.containers.keys() {
+                    remove::empty_logs(&self.paths.container(name)?);
+                }
+                written = records::write_pod(&self.paths, &view.state, held);
+            }
+            match written {
+                // A removal never needs space.
+                Err(e) if is_full(&e) => log::warn!("{e}"),
+                other => other?,
+            }
         }
         self.reap_vm()?;
         self.remove_sockets()?;
@@ -242,6 +254,15 @@ impl PodHandle {
             ..owner
         })
     }
+}
+
+/// Whether the disk, or the user's part of it, is full.
+fn is_full(error: &Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let Error::Io { source, .. } = error else {
+        return false;
+    };
+    matches!(source.kind(), StorageFull | QuotaExceeded)
 }
 
 /// Whether an owner answers at all; stopping a pod may take long.

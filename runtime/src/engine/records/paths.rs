@@ -160,6 +160,11 @@ impl ContainerPaths {
         self.0.join("log")
     }
 
+    /// Both halves of its output.
+    pub(crate) fn logs(&self) -> [PathBuf; 2] {
+        [self.log(), self.0.join("log.1")]
+    }
+
     /// Files that a user keeps with it.
     pub fn artifacts(&self) -> PathBuf {
         self.0.join("artifacts")

@@ -1,6 +1,6 @@
 //! Removing the directories of containers and pods.
 
-use super::paths::DataPaths;
+use super::paths::{ContainerPaths, DataPaths};
 use crate::engine::journal::{Event, Kind};
 use crate::engine::records;
 use crate::error::{Error, Result};
@@ -28,6 +28,21 @@ pub(crate) fn needed_by(name: &str, dependent: &str) -> Error {
         id: name.to_owned(),
         operation: "remove",
         state: format!("needed by {dependent}"),
+    }
+}
+
+/// Empties the logs of a container, which is about to be removed.
+pub(crate) fn empty_logs(paths: &ContainerPaths) {
+    for log in paths.logs() {
+        let opened = std::fs::File::options()
+            .write(true)
+            .truncate(true)
+            .open(&log);
+        if let Err(e) = opened
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("{}: {e}", log.display());
+        }
     }
 }
 
