@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -83,6 +83,9 @@ fn owner() {
         assert_eq!(fs::read_to_string(path(file)).unwrap(), "content");
     }
     assert!(path("volume/to/file").exists(), "the share is the guest's");
+    // Modes are the guest's: the jail has no umask.
+    let new = fs::metadata(path("volume/new")).unwrap();
+    assert_eq!(new.permissions().mode() & 0o7777, 0o666);
 }
 
 /// The targets of this process's descriptors.
@@ -127,6 +130,9 @@ fn taken_over() {
                 "{path}: {refused}"
             );
         }
+        mounts_are_restricted();
+        // Read before, since the system call is forbidden here.
+        assert_ne!(max_open_files(), 0);
         let volume = Path::new("/share/volume");
         create(&volume.join("new")).unwrap();
         rename(&volume.join("from/file"), &volume.join("to/file"))
@@ -135,6 +141,23 @@ fn taken_over() {
     eprintln!("all was tried");
     // Without the normal end of the test, which the filter does not allow.
     std::process::exit(0);
+}
+
+/// Flags of statvfs(3): read-only, no set-id bits, no devices, no programs.
+fn mounts_are_restricted() {
+    for (path, flags) in [
+        ("/", 0b1111),
+        ("/share", 0b1111),
+        ("/share/volume", 0b1110),
+        ("/vsock", 0b1110),
+        ("/proc/self/fd", 0b1111),
+    ] {
+        let flags_of_open = rustix::fs::OFlags::PATH;
+        let mode = rustix::fs::Mode::empty();
+        let file = rustix::fs::openat(rustix::fs::CWD, path, flags_of_open, mode);
+        let found = rustix::fs::fstatvfs(file.unwrap()).unwrap().f_flag;
+        assert_eq!(found.bits() & 0b1111, flags, "{path}");
+    }
 }
 
 /// Tries to reopen a read-only file in each way that could change it.
@@ -167,4 +190,33 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
         to,
         none,
     )?)
+}
+
+#[test]
+fn a_process_of_the_host_is_not_confined() {
+    let jail = Jail {
+        share: "/nonexistent/share".into(),
+        sockets: "/nonexistent/sockets".into(),
+    };
+    let refused = jail.enter().unwrap_err();
+    assert!(matches!(refused, JailError::NoNamespaces), "{refused}");
+}
+
+#[test]
+fn sockets_are_named_in_the_jail_as_outside() {
+    for (path, inside) in [("/run/vm/sockets/vsock", "/vsock/vsock"), ("v", "/vsock/v")] {
+        assert_eq!(socket(Path::new(path)), Path::new(inside));
+    }
+}
+
+#[test]
+fn work_in_a_thread_gives_its_result_or_the_loss_of_it() {
+    let kind = ThreadKind::Simple;
+    assert_eq!(run(kind, "test", || Ok(7)).unwrap(), 7);
+    let failed = run::<()>(kind, "test", || Err(io::ErrorKind::NotFound.into()));
+    assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+    let lost = run::<()>(kind, "named", || panic!("as a test wants it"));
+    assert!(lost.unwrap_err().to_string().contains("named"));
+    let name = || Ok(std::thread::current().name().map(str::to_owned));
+    assert_eq!(run(kind, "named", name).unwrap().as_deref(), Some("named"));
 }

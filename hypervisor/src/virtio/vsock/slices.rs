@@ -289,7 +289,7 @@ mod tests {
             assert_eq!(text(&slices).0, "ebcd");
             assert_eq!(slices.receive(other.as_fd()).unwrap(), 1);
         });
-        drop(other);
+        other.shutdown(std::net::Shutdown::Both).unwrap();
         with(&[1], |slices| {
             // The end of the stream; and no signal for a write after it.
             assert_eq!(slices.receive(one.as_fd()).unwrap(), 0);

@@ -210,7 +210,7 @@ fn a_host_that_is_gone_when_the_guest_accepts_is_a_violation() {
         mem: memory(),
         got: 0,
     };
-    drop(host);
+    host.shutdown(std::net::Shutdown::Both).unwrap();
     assert_eq!(rig.packet(op::RESPONSE, 0, &[]), Err(Violation));
 }
 

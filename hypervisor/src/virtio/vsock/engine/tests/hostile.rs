@@ -278,3 +278,98 @@ fn bad_handshakes_are_closed() {
         assert_eq!(guest.engine.muxer.connection_count(), 0);
     }
 }
+
+#[test]
+fn host_programs_wait_while_there_are_too_many() {
+    let mut guest = Guest::new();
+    let mut programs = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        programs.push(guest.connect());
+        guest.work();
+    }
+    assert_eq!(guest.engine.muxer.connection_count(), MAX_CONNECTIONS);
+    let mut late = guest.connect();
+    late.write_all(b"CONNECT 7\n").unwrap();
+    guest.expect_nothing();
+    assert_eq!(guest.engine.muxer.connection_count(), MAX_CONNECTIONS);
+    // Nor can the guest have more.
+    let _listener = guest.listen(1024);
+    guest.send_to(op::REQUEST, 1024, 0, &[]);
+    guest.expect(op::RST);
+
+    // Not dropped: another test may fork, and so have a copy for a while.
+    let last = programs.last().unwrap();
+    last.shutdown(std::net::Shutdown::Both).unwrap();
+
+    let (request, _) = guest.expect(op::REQUEST);
+    assert_eq!(request.dst_port, 7);
+}
+
+#[test]
+fn a_packet_has_at_most_a_mebibyte() {
+    let mut guest = Guest::new();
+    let _host = guest.open(1024);
+    let header = Header {
+        src_cid: CID,
+        dst_cid: HOST_CID,
+        src_port: GUEST_PORT,
+        dst_port: 1024,
+        kind: TYPE_STREAM,
+        op: op::RW,
+        ..Header::default()
+    };
+    for (len, op) in [((1 << 20) + 1, None), (1 << 20, Some(op::RST))] {
+        let header = Header { len, ..header };
+        guest.tx.write(TX_BUFFERS, &header.encode());
+        let whole = HEADER_LEN as u32 + len;
+        guest.tx.descriptor(0, (TX_BUFFERS, whole, 0, 0));
+        guest.tx.offer(0);
+        // The longest that is taken exceeds the credit.
+        match op {
+            None => guest.expect_nothing(),
+            Some(op) => drop(guest.expect(op)),
+        }
+    }
+}
+
+#[test]
+fn a_reset_ends_all_connections_and_forgets_what_was_to_be_said() {
+    let mut guest = Guest::starved();
+    let mut host = guest.connect();
+    host.write_all(b"CONNECT 7\n").unwrap();
+    let busy = guest.listen(1024);
+    rustix::net::listen(&busy, 0).unwrap();
+    let _waiting = UnixStream::connect(guest.path(1024)).unwrap();
+    guest.send_to(op::REQUEST, 1024, 0, &[]);
+    guest.send_to(op::RW, 9, 0, &[]);
+    assert!(guest.engine.muxer.has_packet());
+    assert_eq!(guest.engine.muxer.connection_count(), 1);
+
+    guest.engine.muxer.reset();
+
+    assert!(!guest.engine.muxer.has_packet());
+    assert_eq!(guest.engine.muxer.connection_count(), 0);
+    assert_eq!(host.read(&mut [0; 8]).unwrap(), 0);
+    guest.give_buffers(8);
+    guest.rx.kick();
+    busy.accept().unwrap();
+    let turn = guest.engine.turn(EpollTimeout::from(50u16)).unwrap();
+    assert_eq!(turn, Turn::Wait);
+    guest.expect_nothing();
+}
+
+#[test]
+fn a_request_that_was_withdrawn_is_not_tried_again() {
+    let mut guest = Guest::new();
+    let busy = guest.listen(1024);
+    rustix::net::listen(&busy, 0).unwrap();
+    let _waiting = UnixStream::connect(guest.path(1024)).unwrap();
+    guest.send_to(op::REQUEST, 1024, 0, &[]);
+    guest.send_to(op::RST, 1024, 0, &[]);
+    busy.accept().unwrap();
+    guest.engine.turn(EpollTimeout::from(50u16)).unwrap();
+    guest.expect_nothing();
+    busy.set_nonblocking(true).unwrap();
+    let none = busy.accept().unwrap_err();
+    assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock);
+}
