@@ -204,3 +204,8 @@ fn read_now(stream: &mut UnixStream) -> Vec<u8> {
     stream.set_nonblocking(false).unwrap();
     all
 }
+
+/// Closes a host's end at once: a process that another test forks may have a copy of it.
+fn close(host: UnixStream) {
+    host.shutdown(std::net::Shutdown::Both).unwrap();
+}

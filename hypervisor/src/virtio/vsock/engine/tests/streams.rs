@@ -85,7 +85,7 @@ fn host_that_gives_up_before_the_answer_resets() {
     host.write_all(b"CONNECT 7000\n").unwrap();
     let (request, _) = guest.expect(op::REQUEST);
 
-    drop(host);
+    close(host);
 
     let (reset, _) = guest.expect(op::RST);
     assert_eq!(reset.src_port, request.src_port);
@@ -101,7 +101,7 @@ fn guest_may_stop_sending_and_still_receive() {
     let mut question = String::new();
     host.read_to_string(&mut question).unwrap();
     host.write_all(b"answer").unwrap();
-    drop(host);
+    close(host);
 
     assert_eq!(question, "question");
     assert_eq!(guest.take_data(), b"answer");
@@ -122,7 +122,7 @@ fn host_may_stop_sending_and_still_receive() {
     guest.send_to(op::RW, 1024, 0, b"answer");
     assert_eq!(read_now(&mut host), b"answer");
 
-    drop(host);
+    close(host);
     let (end, _) = guest.expect(op::SHUTDOWN);
     assert_eq!(end.flags, shutdown::BOTH);
 }
@@ -173,7 +173,7 @@ fn all_data_arrives_before_the_hosts_close() {
     let mut host = guest.open(1024);
     let data = pattern(150_000);
     host.write_all(&data).unwrap();
-    drop(host);
+    close(host);
 
     let received = guest.take_data();
 
