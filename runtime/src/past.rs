@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::Engine;
 use crate::engine::foreign;
+use crate::engine::{Engine, RemoveOptions};
 use crate::pod::recovery;
 
 /// The files of one build: `run` and `data` are those below `/run/rust-kata` and
@@ -94,7 +94,9 @@ fn pods_images_and_volumes_are_read_and_removed() {
             seen[0] += 1;
             let paths = &view.paths;
             let pod = engine.pod(paths.namespace(), paths.name()).unwrap();
-            block(pod.remove(true, None)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let removed = block(pod.remove(RemoveOptions::FORCE));
+            let outcome = removed.unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(outcome.errors.is_empty(), "{name}: {outcome:?}");
         }
         assert!(engine.pods(None).unwrap().is_empty(), "{name}");
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use super::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
-use super::{Engine, PodHandle};
+use super::{Engine, PodHandle, RemoveOptions};
 use crate::error::{Error, Result};
 use crate::state_dir::lock::Guarded;
 
@@ -135,6 +135,13 @@ fn block<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[track_caller]
+fn remove_by_force(pod: &PodHandle, what: &str) {
+    let removed = block(pod.remove(RemoveOptions::FORCE));
+    let outcome = removed.unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(outcome.errors.is_empty(), "{what}: {outcome:?}");
+}
+
+#[track_caller]
 fn names(problem: Option<Error>, file: &Path, what: &Damage) {
     let problem = problem.unwrap_or_else(|| panic!("{what:?} of {} is fine", file.display()));
     let said = problem.to_string();
@@ -160,9 +167,9 @@ fn any_damage_to_a_pod_is_named_and_cured() {
         for damage in Damage::kinds(&whole, &elsewhere) {
             damage.apply(&file);
             names(lab.problem(), &file, &damage);
-            let refused = block(bad.remove(false, None));
+            let refused = block(bad.remove(RemoveOptions::default()));
             names(refused.err(), &file, &damage);
-            block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{damage:?}: {e}"));
+            remove_by_force(&bad, &format!("{damage:?}"));
             assert_eq!(lab.pods(), 1, "{damage:?} leaves nothing");
             bad = lab.make("bad");
         }
@@ -228,7 +235,7 @@ fn damaged_locks_and_directories_are_named_and_cured() {
             if file == "lock" || !matches!(damage, Damage::Gone) {
                 names(lab.problem(), &path, &damage);
             }
-            block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{damage:?} {file}: {e}"));
+            remove_by_force(&bad, &format!("{damage:?} {file}"));
             assert_eq!(lab.pods(), 1, "{damage:?} of {file} leaves nothing");
         }
     }
@@ -236,17 +243,17 @@ fn damaged_locks_and_directories_are_named_and_cured() {
         let bad = lab.make("bad");
         what.apply(&bad.paths().containers());
         names(lab.problem(), &bad.paths().containers(), &what);
-        block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{what:?}: {e}"));
+        remove_by_force(&bad, &format!("{what:?}"));
         assert_eq!(lab.pods(), 1, "{what:?} leaves nothing");
         let bad = lab.make("bad");
         what.apply(bad.paths().path());
         names(lab.problem(), bad.paths().path(), &what);
-        block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{what:?}: {e}"));
+        remove_by_force(&bad, &format!("{what:?}"));
         let bad = lab.make("bad");
         let a = bad.paths().containers().join("a");
         what.apply(&a);
         names(lab.problem(), &a, &what);
-        block(bad.remove(true, None)).unwrap_or_else(|e| panic!("{what:?}: {e}"));
+        remove_by_force(&bad, &format!("{what:?}"));
         assert_eq!(lab.pods(), 1, "{what:?} leaves nothing");
     }
 }

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::thread;
 
 pub use self::handle::PodHandle;
+pub use self::handle::remove::RemoveOptions;
 pub use self::handle::spawn::OWN;
 pub use names::{TRIES as NAME_TRIES, name_for, new_name};
 
@@ -409,7 +410,8 @@ mod tests {
         let engine = Engine::below(dir.path());
         let first = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
         let found = engine.pod("local", "p").unwrap();
-        first.remove(false, None).await.unwrap();
+        let removed = first.remove(RemoveOptions::default()).await.unwrap();
+        assert!(removed.errors.is_empty());
         let gone = first.view().unwrap_err();
         assert!(matches!(gone, Error::NotFound { .. }), "{gone:?}");
         let second = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
@@ -427,10 +429,15 @@ mod tests {
             assert!(is_removed(
                 old.create_container(&container).await.unwrap_err()
             ));
-            assert!(is_removed(old.remove(true, None).await.unwrap_err()));
-            assert!(is_removed(old.remove(false, None).await.unwrap_err()));
+            assert!(is_removed(
+                old.remove(RemoveOptions::FORCE).await.unwrap_err()
+            ));
+            assert!(is_removed(
+                old.remove(RemoveOptions::default()).await.unwrap_err()
+            ));
         }
         assert!(second.view().unwrap().containers.is_empty());
-        second.remove(false, None).await.unwrap();
+        let removed = second.remove(RemoveOptions::default()).await.unwrap();
+        assert!(removed.errors.is_empty());
     }
 }

@@ -11,17 +11,30 @@ use super::records;
 use super::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use super::records::record::ContainerState;
 use super::status::{Applicability, ContainerStatus, Operation, Outcome, PodStatus};
-use super::{Engine, PodHandle};
+use super::{Engine, PodHandle, RemoveOptions};
 use crate::error::{ErrorKind, Result};
 use crate::state_dir::lock::PodLock;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// The ways to remove a pod.
+fn ways() -> Vec<RemoveOptions> {
+    let with_containers = RemoveOptions {
+        containers: true,
+        ..RemoveOptions::default()
+    };
+    vec![
+        RemoveOptions::default(),
+        with_containers,
+        RemoveOptions::FORCE,
+    ]
+}
+
 /// An operation. Numbers are indices of names.
 #[derive(Debug, Clone)]
 enum Act {
     Create(usize),
-    Remove(usize, bool),
+    Remove(usize, RemoveOptions),
     Add(usize, usize, Vec<usize>),
     Take(usize, Vec<usize>, bool),
     /// The owner is killed with a container in this state.
@@ -58,7 +71,7 @@ fn acts() -> impl Strategy<Value = Act> {
     let signals = vec![Operation::Pause, Operation::Unpause, Operation::Kill];
     prop_oneof![
         3 => pod.clone().prop_map(Act::Create),
-        1 => (pod.clone(), any::<bool>()).prop_map(|(p, f)| Act::Remove(p, f)),
+        1 => (pod.clone(), proptest::sample::select(ways())).prop_map(|(p, h)| Act::Remove(p, h)),
         6 => (pod.clone(), 0..NAMES.len(), some()).prop_map(|(p, c, on)| Act::Add(p, c, on)),
         3 => (pod.clone(), some(), any::<bool>()).prop_map(|(p, c, f)| Act::Take(p, c, f)),
         3 => (pod.clone(), 0..NAMES.len(), live).prop_map(|(p, c, s)| Act::Die(p, c, s)),
@@ -102,8 +115,8 @@ fn expect(model: &mut Model, act: &Act) -> Went {
     };
     match act {
         Act::Create(_) => unreachable!("done above"),
-        Act::Remove(_, force) => {
-            if !force && !containers.is_empty() {
+        Act::Remove(_, how) => {
+            if *how == RemoveOptions::default() && !containers.is_empty() {
                 return Went::Whole(Some(FailedPrecondition));
             }
             model.remove(NAMES[*pod]);
@@ -130,18 +143,25 @@ fn expect(model: &mut Model, act: &Act) -> Went {
                 Ok(chosen) => chosen,
                 Err(went) => return went,
             };
-            let before = containers.clone();
-            let mut each = BTreeMap::new();
-            for name in chosen.clone() {
-                let remains = before
-                    .iter()
-                    .any(|(other, c)| c.on.contains(&name) && !names(asked).contains(other));
-                if !remains {
-                    containers.remove(&name);
+            // A container stays if one depends on it that stays.
+            let mut going: BTreeSet<String> = chosen.iter().cloned().collect();
+            loop {
+                let stays = |name: &String| {
+                    let mut all = containers.iter();
+                    all.any(|(other, c)| c.on.contains(name) && !going.contains(other))
+                };
+                let staying: Vec<_> = going.iter().filter(|n| stays(n)).cloned().collect();
+                if staying.is_empty() {
+                    break;
                 }
-                each.insert(name, remains.then_some(FailedPrecondition));
+                going.retain(|name| !staying.contains(name));
             }
-            Went::Each(each)
+            containers.retain(|name, _| !going.contains(name));
+            let result = |name: String| {
+                let refused = (!going.contains(&name)).then_some(FailedPrecondition);
+                (name, refused)
+            };
+            Went::Each(chosen.into_iter().map(result).collect())
         }
         Act::Die(_, container, status) => {
             if let Some(container) = containers.get_mut(NAMES[*container])
@@ -205,8 +225,10 @@ async fn perform(engine: &Engine, act: &Act) -> Went {
             let definition = PodDefinition::new("local", NAMES[*pod]);
             whole(engine.create_pod(definition).map(drop))
         }
-        Act::Remove(pod, force) => match find(pod) {
-            Ok(pod) => whole(pod.remove(*force, None).await),
+        Act::Remove(pod, how) => match find(pod) {
+            Ok(pod) => whole(pod.remove(*how).await.map(|outcome| {
+                assert!(outcome.errors.is_empty(), "{outcome:?}");
+            })),
             Err(e) => whole(Err(e)),
         },
         Act::Add(pod, container, on) => {

@@ -198,6 +198,7 @@ impl fmt::Display for PodStatus {
 
 /// The result of an operation, container by container.
 #[derive(Debug, Default)]
+#[must_use = "it may hold errors of single containers"]
 pub struct Outcome {
     /// The containers for which it was done.
     pub done: Vec<String>,

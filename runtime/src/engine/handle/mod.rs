@@ -8,7 +8,7 @@ pub(crate) mod cleanup;
 pub(in crate::engine) mod client;
 pub(crate) mod images;
 pub mod mount;
-pub(crate) mod remove;
+pub mod remove;
 pub(crate) mod spawn;
 pub(crate) mod update;
 pub(crate) mod uses;
@@ -193,10 +193,16 @@ impl PodHandle {
         for name in view.chosen(containers)? {
             let files = view.container(&name)?;
             let mut state = files.state.clone();
-            let has_policy = files.definition.restart != RestartPolicy::No;
-            if has_policy && !state.stopped_by_user && state.exit_code.is_some() {
+            if !state.stopped_by_user && state.exit_code.is_some() {
                 state.stopped_by_user = true;
-                records::write_container(&self.paths.container(&name)?, &state, &held)?;
+                let paths = self.paths.container(&name)?;
+                match records::write_container(&paths, &state, &held) {
+                    // The disk may be full, and no policy depends on it.
+                    Err(e) if files.definition.restart == RestartPolicy::No => {
+                        log::warn!("Container {name}: {e}");
+                    }
+                    written => written?,
+                }
             }
             outcome.ignored.push(name);
         }
@@ -368,6 +374,8 @@ fn ignore_in_use_or_gone(result: Result<()>) -> Result<()> {
 fn futures_are_send(pod: &PodHandle, container: &ContainerDefinition, names: &[String]) {
     use std::time::Duration;
 
+    use self::remove::RemoveOptions;
+
     fn is_send(_: impl Send) {}
     is_send(pod.create_container(container));
     is_send(pod.init(names));
@@ -389,7 +397,7 @@ fn futures_are_send(pod: &PodHandle, container: &ContainerDefinition, names: &[S
     is_send(pod.unmount("c", false));
     is_send(pod.files_changed());
     is_send(pod.remove_containers(names, true, None));
-    is_send(pod.remove(true, None));
+    is_send(pod.remove(RemoveOptions::default()));
     is_send(pod.remove_if_spent());
     is_send(pod.attach("c", &Default::default()));
     is_send(pod.exec("c", &Default::default(), Default::default()));

@@ -11,9 +11,9 @@ use super::client::OwnerClient;
 use super::ignore_in_use_or_gone;
 use crate::engine::handle::PodHandle;
 use crate::engine::records;
-use crate::engine::records::remove::{self, check_empty, needed_by};
+use crate::engine::records::remove::{self, check_empty, needed_by, still_running};
 use crate::engine::records::view::PodView;
-use crate::engine::status::Outcome;
+use crate::engine::status::{ContainerStatus, Outcome};
 use crate::engine::wire::attach;
 use crate::engine::wire::changes::stop_request;
 use crate::engine::wire::errors;
@@ -24,6 +24,28 @@ use crate::state_dir::staging;
 /// How long an owner may take to answer a call without work. The call itself has a longer
 /// deadline.
 const WELL: Duration = Duration::from_secs(9);
+
+/// How a pod is removed, as by libpod's `RemovePod`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// Whether to remove its containers, too, unless one of them runs or is paused. Without
+    /// this and `force`, a pod with containers is refused.
+    pub containers: bool,
+    /// Whether to stop and remove all its containers, to kill an owner that does not answer, and
+    /// to remove a pod whose files cannot be read.
+    pub force: bool,
+    /// With `force`: the stop time in place of each container's own; 0: kill at once.
+    pub seconds: Option<u32>,
+}
+
+impl RemoveOptions {
+    /// By force, in each container's own time.
+    pub const FORCE: Self = Self {
+        containers: true,
+        force: true,
+        seconds: None,
+    };
+}
 
 impl PodHandle {
     /// Removes containers from the pod; running ones only with `force`.
@@ -69,25 +91,60 @@ impl PodHandle {
         Ok(outcome)
     }
 
-    /// Removes the pod. A pod with containers is refused, unless `force`, which stops and
-    /// removes them. `force` also kills an owner that does not answer, and removes a pod whose
-    /// files cannot be read.
+    /// Removes the pod. The outcome names its containers; if one of them could not be removed,
+    /// the others are removed nevertheless, and the pod stays.
     ///
     /// # Errors
-    /// [`Error::WrongState`] for a pod with containers; otherwise the first error on the way,
-    /// even if the pod is gone.
-    pub async fn remove(&self, force: bool, seconds: Option<u32>) -> Result<()> {
-        if !force {
+    /// [`Error::WrongState`] for a pod with containers, unless the options say what happens to
+    /// them; otherwise the first error on the way, even if the pod is gone.
+    pub async fn remove(&self, how: RemoveOptions) -> Result<Outcome> {
+        if how.force {
+            return self.remove_by_force(how.seconds).await;
+        }
+        let view = self.view()?;
+        if !how.containers {
             // Checked now for an early answer, and again under the lock.
-            check_empty(self.name(), self.view()?.containers.len())?;
+            check_empty(self.name(), view.containers.len())?;
         }
-        if force {
-            let there = fs::symlink_metadata(self.paths.path());
-            if there.is_ok_and(|data| !data.is_dir()) {
-                return staging::remove(self.paths.path(), self.paths.staging_dir());
-            }
-            self.mend_locks()?;
+        let mut outcome = Outcome::default();
+        // All are looked at before one is removed.
+        for name in view.in_state(ContainerStatus::is_running) {
+            let state = view.container(&name)?.state.status;
+            let running = still_running(&name, state);
+            outcome.errors.insert(name, running);
         }
+        let all: Vec<String> = view.containers.into_keys().collect();
+        if outcome.errors.is_empty() && !all.is_empty() {
+            outcome = self.remove_containers(&all, false, None).await?;
+        }
+        if !outcome.errors.is_empty() {
+            return Ok(outcome);
+        }
+        match self.remove_itself(false, None).await {
+            // A pod that `run` made goes with its last container.
+            Err(e) if e.kind() == ErrorKind::NotFound && !all.is_empty() => {}
+            other => other?,
+        }
+        Ok(outcome)
+    }
+
+    async fn remove_by_force(&self, seconds: Option<u32>) -> Result<Outcome> {
+        let there = fs::symlink_metadata(self.paths.path());
+        if there.is_ok_and(|data| !data.is_dir()) {
+            staging::remove(self.paths.path(), self.paths.staging_dir())?;
+            return Ok(Outcome::default());
+        }
+        self.mend_locks()?;
+        let containers = records::names_in(&self.paths.containers()).unwrap_or_default();
+        self.remove_itself(true, seconds).await?;
+        Ok(Outcome {
+            done: containers,
+            ..Outcome::default()
+        })
+    }
+
+    /// Removes the pod, with its containers by `force`.
+    async fn remove_itself(&self, force: bool, seconds: Option<u32>) -> Result<()> {
         let mut first = None;
         for _ in 0..TRIES {
             match self.access().await {
@@ -149,7 +206,7 @@ impl PodHandle {
             return Ok(());
         }
         // The pod has containers again, or was removed meanwhile.
-        ignore_in_use_or_gone(self.remove(false, None).await)
+        ignore_in_use_or_gone(self.remove(RemoveOptions::default()).await.map(drop))
     }
 
     /// Removes the files of a pod that `run` made for a container which has gone, if it has no

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::stop::Locking;
 use super::{Owner, Tracked};
-use crate::engine::records::remove::{self, needed_by};
+use crate::engine::records::remove::{self, needed_by, still_running};
 use crate::engine::records::view::PodView;
-use crate::engine::status::Outcome;
+use crate::engine::status::{ContainerStatus, Outcome};
 use crate::error::Result;
 use crate::state_dir::lock::PodLock;
 use crate::sync::lock;
@@ -70,10 +70,14 @@ impl Owner {
         let going: BTreeSet<String> = chosen.iter().map(|c| c.name().to_owned()).collect();
         let graph = self.graph();
         let needed = graph.needed(&going);
-        let is_live = |c: &&Arc<Tracked>| c.now().status.is_live();
+        // One that waits for its start has run nothing.
+        let is_live = |c: &&Arc<Tracked>| match c.now().status {
+            ContainerStatus::Initialized => true,
+            status => force && status.is_live(),
+        };
         let live = chosen.iter().filter(is_live).map(|c| c.name().to_owned());
         let mut left: BTreeSet<String> = live.filter(|n| !needed.contains_key(n)).collect();
-        while force && !left.is_empty() {
+        while !left.is_empty() {
             let (now, later) = graph.split_free(&left);
             let now: Vec<String> = now.into_iter().collect();
             let stopped = self.stop_containers(&now, seconds, locking).await?;
@@ -119,8 +123,9 @@ impl Owner {
     }
 
     fn remove_one(&self, container: &Arc<Tracked>) -> Result<()> {
-        if container.now().status.is_live() {
-            return Err(self.wrong_state(container, "remove"));
+        let status = container.now().status;
+        if status.is_live() {
+            return Err(still_running(container.name(), status));
         }
         self.forget(container)
     }

@@ -3,6 +3,7 @@
 use super::paths::{ContainerPaths, DataPaths};
 use crate::engine::journal::{Event, Kind};
 use crate::engine::records;
+use crate::engine::status::ContainerStatus;
 use crate::error::{Error, Result};
 use crate::host::mount::unmount_below;
 use crate::state_dir::lock::PodLock;
@@ -19,6 +20,16 @@ pub(crate) fn check_empty(pod: &str, containers: usize) -> Result<()> {
         operation: "remove",
         state: format!("in use by {containers} container(s): remove them first, or use --force"),
     })
+}
+
+/// The error for removing a container in a state in which it runs.
+pub(crate) fn still_running(name: &str, status: ContainerStatus) -> Error {
+    Error::WrongState {
+        what: "container",
+        id: name.to_owned(),
+        operation: "remove",
+        state: format!("{status}: stop it first, or use --force"),
+    }
 }
 
 /// The error for removing a container that one depends on that stays.

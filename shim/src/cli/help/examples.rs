@@ -157,7 +157,7 @@ rust-kata pod stop --time 0 web",
         "pod rm",
         "\
 rust-kata pod rm web
-Remove the pod with its containers, running or not, also if its files are damaged:
+Also if containers run or files are damaged:
 rust-kata pod rm --force web",
     ),
     (

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Unpause(unpause::Unpause),
     /// Send a signal to the containers of pods
     Kill(kill::Kill),
-    /// Remove pods
+    /// Remove pods and their containers
     Rm(rm::Rm),
     /// List pods
     #[command(visible_alias = "ps", alias = "list")]

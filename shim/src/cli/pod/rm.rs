@@ -1,10 +1,11 @@
 //! `rust-kata pod rm`.
 
 use clap::Args;
+use runtime::engine::RemoveOptions;
 
 use crate::cli::arguments::StopTimeout;
 use crate::cli::context::Context;
-use crate::cli::error::CliResult;
+use crate::cli::error::{CliResult, report_errors};
 use crate::cli::select::Pods;
 
 /// Arguments of `pod rm`.
@@ -13,7 +14,7 @@ pub(crate) struct Rm {
     #[command(flatten)]
     which: Pods,
 
-    /// Stop and remove its containers, also of a pod whose files are damaged
+    /// Stop its containers first, and remove a pod whose files are damaged
     #[arg(long, short)]
     force: bool,
 
@@ -25,8 +26,12 @@ impl Rm {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
             .each(context, "Removing", async |pod| {
-                pod.remove(self.force, self.timeout.time).await?;
-                Ok(Vec::new())
+                let how = RemoveOptions {
+                    containers: true,
+                    force: self.force,
+                    seconds: self.timeout.time,
+                };
+                report_errors(pod.remove(how).await?)
             })
             .await
     }

@@ -1,5 +1,10 @@
 //! Owners of pods whose VM and agent are played by the tests (`pod::tests`).
 
+#![allow(
+    unused_must_use,
+    reason = "where an outcome is not looked at, the states are"
+)]
+
 mod change;
 mod dependencies;
 mod ending;
