@@ -28,7 +28,9 @@ pub(crate) mod state_dir;
 mod stdio;
 mod sync;
 
-pub use config::{CONFIG_ENV, Config, DEFAULT_CONFIG, Loaded, SYSTEM_CONFIG, Timeouts};
+pub use config::{
+    CONFIG_ENV, CgroupManager, Config, DEFAULT_CONFIG, Loaded, SYSTEM_CONFIG, Timeouts,
+};
 pub use container::bundle::{check_host_paths, load_annotations, load_spec};
 pub use container::config::ContainerConfig;
 pub use container::guest_spec::host_namespaces::check_host_namespaces;

@@ -197,9 +197,28 @@ fn a_pods_cgroup_has_its_limits_and_goes_with_its_vm() {
     assert_eq!(read("cgroup.procs"), None);
     bed.rust_kata(&["pod", "rm", "--force", "web"]).ok();
 
+    // Without a parent it is not in the cgroup of the caller either.
+    pod(&bed, "plain", &[], &[("d", &[], SLEEP)]);
+    let plain = inspect(&bed, "pod", "plain");
+    let id = plain["id"].as_str().expect("an id");
+    assert_eq!(plain["cgroup_path"], format!("/rust-kata/{id}"));
+    bed.rust_kata(&["pod", "start", "plain"]).ok();
+    let vmm = bed.named(VMM)[0].pid.to_string();
+    let files = cgroup_files("rust-kata", id, "cgroup.procs");
+    assert!(!files.is_empty());
+    for file in &files {
+        let processes = std::fs::read_to_string(file).expect("read");
+        let here = processes.lines().any(|pid| pid == vmm);
+        assert!(here, "{}: {processes}", file.display());
+    }
+    bed.rust_kata(&["pod", "rm", "--force", "--time", "0", "plain"])
+        .ok();
+    assert!(files.iter().all(|file| !file.exists()));
+
     for bad in [
         &["--cgroup-parent", "relative"][..],
         &["--cgroup-parent", "/a/b.slice"],
+        &["--cgroup-parent", "web.slice"],
         &["--cgroup-parent", "a--b.slice"],
         &["--cpu-shares", "1"],
         &["--cpuset-cpus", "x"],

@@ -4,7 +4,7 @@
 mod load;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hypervisor::HypervisorKind;
@@ -32,6 +32,8 @@ pub struct Config {
     pub data_root: PathBuf,
     /// The hypervisor of the VMs.
     pub hypervisor: HypervisorKind,
+    /// How the cgroups of `rust-kata`'s pods are named.
+    pub cgroup_manager: CgroupManager,
     /// The guest kernel, ELF with a PVH entry.
     pub kernel: PathBuf,
     /// The guest's initrd.
@@ -58,6 +60,36 @@ pub struct Config {
     pub debug: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
+}
+
+/// How the host's cgroups are named and nested, as podman's `cgroup_manager`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupManager {
+    /// By paths below the root of the hierarchy.
+    #[default]
+    Cgroupfs,
+    /// By the slices of systemd, in which each pod is a scope.
+    Systemd,
+}
+
+impl CgroupManager {
+    /// The parent of the cgroups of pods that name none.
+    pub fn default_parent(self) -> &'static Path {
+        Path::new(match self {
+            Self::Cgroupfs => "/rust-kata",
+            Self::Systemd => "machine.slice",
+        })
+    }
+}
+
+impl std::fmt::Display for CgroupManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        })
+    }
 }
 
 /// Deadlines, in whole seconds in the file.
@@ -104,6 +136,7 @@ impl Default for Config {
             root: "/run/rust-kata".into(),
             data_root: "/var/lib/rust-kata".into(),
             hypervisor: HypervisorKind::Auto,
+            cgroup_manager: CgroupManager::default(),
             kernel: "vmlinux".into(),
             initrd: "initrd.img".into(),
             kernel_args: Vec::new(),

@@ -265,6 +265,7 @@ impl Engine {
                 definition.name = names::name_for(turn);
             }
             definition.check()?;
+            definition.check_cgroup_manager(self.config.cgroup_manager)?;
             let paths = DataPaths::new(
                 &self.config.data_root,
                 &definition.namespace,

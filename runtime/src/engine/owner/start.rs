@@ -250,7 +250,7 @@ impl Owner {
                     .clone()
                     .unwrap_or(definition.name.clone()),
             ),
-            cgroups_path: definition.cgroup_path(),
+            cgroups_path: Some(definition.cgroup_path(self.engine.config().cgroup_manager)),
             cpu_limits: resources.cpu_limits(),
             labels: sizes.into_iter().flatten().collect::<HashMap<_, _>>(),
             memory_limit: resources.memory,

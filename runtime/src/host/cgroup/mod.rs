@@ -203,7 +203,7 @@ fn wait_until_empty(dir: &Path) {
 
 /// An OCI `cgroupsPath` relative to the mount point of a hierarchy: a cgroupfs path, or
 /// systemd's `slice:prefix:name`.
-fn relative_path(path: &Path) -> Option<PathBuf> {
+pub(crate) fn relative_path(path: &Path) -> Option<PathBuf> {
     if let [slice, prefix, name] = path.to_str()?.split(':').collect::<Vec<_>>()[..] {
         let scope = if prefix.is_empty() {
             name.to_owned()
@@ -225,6 +225,10 @@ fn relative_path(path: &Path) -> Option<PathBuf> {
 /// systemd.slice(5): `a-b.slice` is inside `a.slice`.
 fn slice_path(slice: &str) -> PathBuf {
     let name = slice.trim_end_matches(".slice");
+    if name == "-" {
+        // The root slice.
+        return PathBuf::new();
+    }
     let ends = name
         .match_indices('-')
         .map(|(at, _)| at)

@@ -27,6 +27,7 @@ struct Inspected<'a> {
     owner_pid: Option<u32>,
     infra_running: bool,
     path: String,
+    cgroup_path: String,
     #[serde(flatten)]
     definition: &'a PodDefinition,
     state: &'a runtime::engine::records::record::PodState,
@@ -66,12 +67,15 @@ impl Inspect {
                         Err(error) => format!("error: {error}"),
                     },
                 });
+            let manager = context.engine.config().cgroup_manager;
+            let cgroup = view.definition.cgroup_on_host(manager);
             let inspected = Inspected {
                 status: view.status().to_string(),
                 managed_by: ManagedBy::RustKata.to_string(),
                 owner_pid: view.owner.as_ref().map(|owner| owner.pid),
                 infra_running: view.infra_runs(),
                 path: view.paths.path().display().to_string(),
+                cgroup_path: cgroup.display().to_string(),
                 definition: &view.definition,
                 state: &view.state,
                 containers: containers.collect(),

@@ -2,15 +2,16 @@
 //! through stops, crashes and reboots.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+use crate::config::CgroupManager;
 use crate::engine::restart::RestartPolicy;
 use crate::error::{Error, Result};
-use crate::host::cgroup::{CpuLimits, is_cpu_list};
+use crate::host::cgroup::{CpuLimits, is_cpu_list, relative_path};
 use crate::state_dir::Stored;
 use crate::state_dir::id::check_id;
 
@@ -165,17 +166,40 @@ impl PodDefinition {
         }
     }
 
-    /// Its cgroup, as in an OCI spec; `None` if no setting needs one.
-    pub fn cgroup_path(&self) -> Option<PathBuf> {
-        let limited = !self.resources.cpu_limits().is_empty();
-        match &self.cgroup_parent {
-            // systemd's form: `slice:prefix:name`.
-            Some(slice) if is_slice(slice) => {
-                Some(format!("{}:rust-kata:{}", slice.display(), self.id).into())
-            }
-            Some(parent) => Some(parent.join(&self.id)),
-            None => limited.then(|| format!("/rust-kata-{}", self.id).into()),
+    /// Its cgroup, as in an OCI spec: `parent/id` for cgroupfs, `slice:rust-kata:id` for systemd.
+    pub fn cgroup_path(&self, manager: CgroupManager) -> PathBuf {
+        let parent = self.cgroup_parent.as_deref();
+        let parent = parent.unwrap_or(manager.default_parent());
+        match is_slice(parent) {
+            true => format!("{}:rust-kata:{}", parent.display(), self.id).into(),
+            false => parent.join(&self.id),
         }
+    }
+
+    /// The path of its cgroup below the root of a hierarchy, while its VM runs.
+    pub fn cgroup_on_host(&self, manager: CgroupManager) -> PathBuf {
+        let relative = relative_path(&self.cgroup_path(manager)).unwrap_or_default();
+        Path::new("/").join(relative)
+    }
+
+    /// Checks that the parent of its cgroup is one of this manager.
+    ///
+    /// # Errors
+    /// [`Error::InvalidValue`] for a slice with cgroupfs, or a path with systemd.
+    pub fn check_cgroup_manager(&self, manager: CgroupManager) -> Result<()> {
+        let Some(parent) = &self.cgroup_parent else {
+            return Ok(());
+        };
+        let expected = match (manager, is_slice(parent)) {
+            (CgroupManager::Cgroupfs, true) => {
+                "a path, since cgroup_manager is cgroupfs in the configuration"
+            }
+            (CgroupManager::Systemd, false) => {
+                "a slice such as web.slice, since cgroup_manager is systemd in the configuration"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid("cgroup parent", parent.display(), expected))
     }
 
     /// Checks the definition by itself.
@@ -351,12 +375,12 @@ fn check_hostname(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_slice(parent: &std::path::Path) -> bool {
+fn is_slice(parent: &Path) -> bool {
     parent.extension().is_some_and(|end| end == "slice")
 }
 
 /// A path for cgroupfs, or a slice for systemd: `/pods/web`, `web.slice`.
-fn check_cgroup_parent(parent: &std::path::Path) -> Result<()> {
+fn check_cgroup_parent(parent: &Path) -> Result<()> {
     let text = parent.to_string_lossy();
     let bad = |expected: &'static str| Err(Error::invalid("cgroup parent", &text, expected));
     if text.ends_with(".slice") {

@@ -41,14 +41,55 @@ fn bad_definitions_are_refused_by_field() {
 fn a_pods_cgroup_is_named_as_its_parent_wants_it() {
     let mut pod = PodDefinition::new("local", "web");
     pod.id = "1".into();
-    let of = |pod: &PodDefinition| pod.cgroup_path().map(|p| p.display().to_string());
-    assert_eq!(of(&pod), None);
-    pod.resources.cpu_shares = Some(2);
-    assert_eq!(of(&pod).as_deref(), Some("/rust-kata-1"));
+    use CgroupManager::{Cgroupfs, Systemd};
+    let of = |pod: &PodDefinition, manager| {
+        let paths = [pod.cgroup_path(manager), pod.cgroup_on_host(manager)];
+        paths.map(|path| path.display().to_string())
+    };
+    let default = pod.clone();
+    assert_eq!(of(&default, Cgroupfs), ["/rust-kata/1"; 2]);
+    assert_eq!(
+        of(&default, Systemd),
+        [
+            "machine.slice:rust-kata:1",
+            "/machine.slice/rust-kata-1.scope"
+        ]
+    );
     pod.cgroup_parent = Some("/pods/x".into());
-    assert_eq!(of(&pod).as_deref(), Some("/pods/x/1"));
+    assert_eq!(of(&pod, Cgroupfs), ["/pods/x/1"; 2]);
     pod.cgroup_parent = Some("a-b.slice".into());
-    assert_eq!(of(&pod).as_deref(), Some("a-b.slice:rust-kata:1"));
+    assert_eq!(
+        of(&pod, Systemd),
+        [
+            "a-b.slice:rust-kata:1",
+            "/a.slice/a-b.slice/rust-kata-1.scope"
+        ]
+    );
+    pod.cgroup_parent = Some("-.slice".into());
+    assert_eq!(of(&pod, Systemd)[1], "/rust-kata-1.scope");
+}
+
+#[test]
+fn a_parent_that_is_not_of_the_cgroup_manager_is_refused_by_name() {
+    use CgroupManager::{Cgroupfs, Systemd};
+    let mut pod = PodDefinition::new("local", "web");
+    for (parent, manager, is_fine) in [
+        (None, Cgroupfs, true),
+        (None, Systemd, true),
+        (Some("/pods"), Cgroupfs, true),
+        (Some("/pods"), Systemd, false),
+        (Some("web.slice"), Cgroupfs, false),
+        (Some("web.slice"), Systemd, true),
+    ] {
+        pod.cgroup_parent = parent.map(Into::into);
+        match (pod.check_cgroup_manager(manager), parent) {
+            (Ok(()), _) => assert!(is_fine, "{parent:?}"),
+            (Err(Error::InvalidValue { value, .. }), Some(parent)) => {
+                assert!(!is_fine && value == parent, "{parent}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
