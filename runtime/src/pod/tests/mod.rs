@@ -5,6 +5,7 @@ mod create;
 mod exec;
 pub(crate) mod guest;
 mod life;
+mod run;
 mod vm;
 
 use std::fs;

@@ -1,12 +1,15 @@
-//! A fake guest: this process plays the VM, its agent, and the far ends of streams.
+//! A fake guest: this process plays the VM (`vm`), its agent (`agent`), and the far ends of
+//! streams.
+
+mod agent;
+mod vm;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use hypervisor::{ExitStatus, Extra, Role, Vm, VmExit, VmProcess};
+use hypervisor::{ExitStatus, Role, VmExit};
 use protos::agent as api;
 use protos::agent_ttrpc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -14,7 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use ttrpc::Code;
-use ttrpc::r#async::{Server, TtrpcContext};
+use ttrpc::r#async::Server;
 
 use super::PATIENCE;
 use crate::sync::lock;
@@ -239,214 +242,5 @@ impl Guest {
     pub(crate) async fn hang_up(&self) {
         let mut server = self.server.get().unwrap().lock().await;
         server.shutdown().await.unwrap();
-    }
-}
-
-/// Implements the agent: calls that are only recorded, and calls with their own code.
-macro_rules! agent {
-    ({ $($call:ident($request:ident) -> $answer:ident;)* } $($own:tt)*) => {
-        #[async_trait]
-        impl agent_ttrpc::Agent for Guest {
-            $(async fn $call(
-                &self,
-                _: &TtrpcContext,
-                request: api::$request,
-            ) -> ttrpc::Result<api::$answer> {
-                self.hear(stringify!($call), &about(&request)).await?;
-                Ok(api::$answer::default())
-            })*
-            $($own)*
-        }
-    };
-}
-
-/// The fields of a request, as one line of text.
-fn about(request: &impl protobuf::MessageFull) -> String {
-    protobuf::text_format::print_to_string(request)
-}
-
-agent! {
-    {
-        destroy_pod(Empty) -> Empty;
-        start_container(ContainerRequest) -> Empty;
-        remove_container(ContainerRequest) -> Empty;
-        pause_container(ContainerRequest) -> Empty;
-        resume_container(ContainerRequest) -> Empty;
-        stats(ContainerRequest) -> StatsResponse;
-        remove_process(ProcessRequest) -> Empty;
-        resize_pty(ResizePtyRequest) -> Empty;
-        online_cpu_mem(OnlineCpuMemRequest) -> Empty;
-        detach_device(DeviceRequest) -> Empty;
-        forget_files(Empty) -> Empty;
-    }
-
-    async fn create_container(
-        &self,
-        _: &TtrpcContext,
-        request: api::CreateContainerRequest,
-    ) -> ttrpc::Result<api::CreateContainerResponse> {
-        let id = &request.container_id;
-        self.hear("create_container", id).await?;
-        *lock(&self.spec) = Some(serde_json::from_slice(&request.spec).unwrap());
-        self.connect(id, "", &request.stdio).await;
-        self.add(id, "");
-        Ok(api::CreateContainerResponse {
-            pid: 42,
-            ..Default::default()
-        })
-    }
-
-    async fn exec_process(
-        &self,
-        _: &TtrpcContext,
-        request: api::ExecProcessRequest,
-    ) -> ttrpc::Result<api::Empty> {
-        let (id, exec) = (&request.container_id, &request.exec_id);
-        let process: oci_spec::runtime::Process = serde_json::from_slice(&request.process).unwrap();
-        let size = process.console_size();
-        let size = size.map(|size| format!(" {}x{}", size.width(), size.height()));
-        let heard = format!("{id}/{exec}{}", size.unwrap_or_default());
-        self.hear("exec_process", &heard).await?;
-        self.connect(id, exec, &request.stdio).await;
-        self.add(id, exec);
-        Ok(api::Empty::default())
-    }
-
-    async fn signal_process(
-        &self,
-        _: &TtrpcContext,
-        request: api::SignalProcessRequest,
-    ) -> ttrpc::Result<api::Empty> {
-        self.hear("signal_process", &about(&request)).await?;
-        if request.signal == libc::SIGKILL as u32 {
-            self.end(&request.container_id, &request.exec_id, 137);
-        }
-        Ok(api::Empty::default())
-    }
-
-    async fn wait_process(
-        &self,
-        _: &TtrpcContext,
-        request: api::ProcessRequest,
-    ) -> ttrpc::Result<api::WaitProcessResponse> {
-        let id = (request.container_id, request.exec_id);
-        let process = lock(&self.processes)
-            .get(&id)
-            .map(|process| process.subscribe());
-        let Some(mut process) = process else {
-            let status = ttrpc::get_status(Code::NOT_FOUND, "no such process");
-            return Err(ttrpc::Error::RpcStatus(status));
-        };
-        let end = process.wait_for(Option::is_some).await.unwrap();
-        Ok(end.clone().unwrap())
-    }
-
-    async fn update_container(
-        &self,
-        _: &TtrpcContext,
-        request: api::UpdateContainerRequest,
-    ) -> ttrpc::Result<api::Empty> {
-        let resources = String::from_utf8(request.resources).unwrap();
-        self.hear("update_container", &resources).await?;
-        Ok(api::Empty::default())
-    }
-
-    async fn list_processes(
-        &self,
-        _: &TtrpcContext,
-        request: api::ContainerRequest,
-    ) -> ttrpc::Result<api::ListProcessesResponse> {
-        self.hear("list_processes", &request.container_id).await?;
-        let process = api::Process {
-            pid: 7,
-            command: "sh\u{1b}[2J\n-c".into(),
-            ..Default::default()
-        };
-        Ok(api::ListProcessesResponse {
-            processes: vec![process],
-            ..Default::default()
-        })
-    }
-
-    async fn attach_device(
-        &self,
-        _: &TtrpcContext,
-        request: api::DeviceRequest,
-    ) -> ttrpc::Result<api::AttachDeviceResponse> {
-        self.hear("attach_device", &about(&request)).await?;
-        Ok(api::AttachDeviceResponse {
-            name: "vda".into(),
-            major: 254,
-            minor: 0,
-            ..Default::default()
-        })
-    }
-
-    async fn next_event(&self, _: &TtrpcContext, _: api::Empty) -> ttrpc::Result<api::Event> {
-        match self.events.lock().await.recv().await {
-            Some(event) => Ok(event),
-            None => std::future::pending().await,
-        }
-    }
-}
-
-#[async_trait]
-impl Vm for GuestsVm {
-    fn processes(&self) -> Vec<VmProcess> {
-        Vec::new()
-    }
-
-    async fn boot(&self) -> Result<(), hypervisor::Error> {
-        Ok(())
-    }
-
-    async fn pause(&self) -> Result<(), hypervisor::Error> {
-        Ok(())
-    }
-
-    async fn resume(&self) -> Result<(), hypervisor::Error> {
-        Ok(())
-    }
-
-    async fn plug_memory(&self, mib: u32) -> Result<u32, hypervisor::Error> {
-        self.0.write_down(format!("plug_memory {mib}"));
-        Ok(lock(&self.0.plugs).unwrap_or(mib))
-    }
-
-    async fn attach(&self, _: Extra) -> Result<u32, hypervisor::Error> {
-        self.0.write_down("attach".into());
-        Ok(5)
-    }
-
-    async fn detach(&self, slot: u32) -> Result<(), hypervisor::Error> {
-        self.0.write_down(format!("detach {slot}"));
-        Ok(())
-    }
-
-    async fn boot_mark(&self) -> Result<Option<Duration>, hypervisor::Error> {
-        Ok(None)
-    }
-
-    async fn kill(&self) {
-        let guest = &self.0;
-        lock(&guest.streams).clear();
-        let first = guest.gone.send_if_modified(|gone| {
-            let first = gone.is_none();
-            gone.get_or_insert(VmExit {
-                process: Role::Vmm,
-                status: ExitStatus::Signal(libc::SIGKILL),
-                reason: String::new(),
-            });
-            first
-        });
-        if first {
-            guest.write_down("kill the VM".into());
-        }
-    }
-
-    async fn wait(&self) -> VmExit {
-        let mut gone = self.0.gone.subscribe();
-        let gone = gone.wait_for(Option::is_some).await.unwrap();
-        gone.clone().unwrap()
     }
 }
