@@ -1,16 +1,16 @@
 //! Booting a pod's VM, until its agent has set up the pod.
 
-use std::fs;
+mod request;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hypervisor::text::one_line;
-use hypervisor::{Share, VmSpec};
-use protos::agent as api;
-use protos::{AGENT_PORT, GUEST_SHARE, SHARE_TAG};
+use protos::AGENT_PORT;
 use tokio::net::UnixListener;
 
+use self::request::{HostSize, create_pod_request, vm_spec};
 use crate::agent::Agent;
 use crate::blocking::blocking;
 use crate::config::Config;
@@ -73,7 +73,7 @@ pub(crate) async fn boot(
     // This listens before the guest boots: the agent's call shows that it is ready.
     let agent_port = listen(dir, AGENT_PORT)?;
 
-    let mut vm_spec = vm_spec(config, spec, dir);
+    let mut vm_spec = vm_spec(config, spec, dir, HostSize::read());
     vm_spec.cgroup = cgroup.birthplace().map(Path::to_owned);
     let vm_spec = vm_spec.validate()?;
     let choice = hypervisor::select(&vm_spec)?;
@@ -149,74 +149,39 @@ fn listen(dir: &RunPaths, port: u32) -> Result<UnixListener> {
     UnixListener::bind(&path).on("listen on", &path)
 }
 
-fn vm_spec(config: &Config, spec: &PodConfig, dir: &RunPaths) -> VmSpec {
-    const MIB: u64 = 1 << 20;
-    let limit = spec.memory_limit.unwrap_or(0).div_ceil(MIB);
-    let host = host_memory_mib();
-    // A limit above the host's memory has no effect, and is not refused.
-    let memory_mib = u64::from(config.memory_mib) + if limit < host { limit } else { 0 };
-    let memory_mib = u32::try_from(memory_mib).unwrap_or(u32::MAX);
-    let host_cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let vcpus = config.vcpus.max(spec.cpus.unwrap_or(0).min(host_cpus));
-    VmSpec {
-        id: spec.id.clone(),
-        dir: dir.vm(),
-        kernel: config.kernel.clone(),
-        initrd: config.initrd.clone(),
-        cmdline: config.kernel_args.clone(),
-        vcpus,
-        max_vcpus: vcpus.max(config.max_vcpus),
-        memory_mib,
-        // Linux plugs memory in blocks of 128 MiB.
-        hotplug_mib: config.max_memory_mib.saturating_sub(memory_mib) / 128 * 128,
-        hugepages: config.hugepages,
-        netns: spec.netns.clone(),
-        cgroup: None,
-        share: Share {
-            tag: SHARE_TAG.to_owned(),
-            dir: dir.shared(),
-            files: config.max_shared_files,
-        },
-        vsock_uds: dir.vsock(),
-        hypervisor: config.hypervisor,
-        vmm_binary: config.vmm.clone().unwrap_or_else(|| "rust-kata-vmm".into()),
-        qemu_binary: config.qemu.clone(),
-        debug: config.debug,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_the_agent_is_named_in_milliseconds_if_it_is_known() {
+        let mark = Duration::from_micros(1_234_567);
+        assert_eq!(
+            guest_ready(Some(mark)),
+            "guest ready (its agent ran 1234 ms after the VMM's start)"
+        );
+        assert_eq!(guest_ready(None), "guest ready");
     }
-}
 
-/// `MemTotal` of proc(5), in MiB.
-fn host_memory_mib() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|t| t.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
-fn create_pod_request(spec: &PodConfig) -> api::CreatePodRequest {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    api::CreatePodRequest {
-        pod_id: spec.id.clone(),
-        hostname: spec.hostname.clone().unwrap_or_else(host_name),
-        storages: vec![api::Storage {
-            fstype: "virtiofs".into(),
-            source: SHARE_TAG.into(),
-            target: GUEST_SHARE.into(),
-            options: Vec::new(),
-            ..Default::default()
-        }],
-        sysctls: spec.sysctls.clone(),
-        realtime_ns: now.as_nanos() as u64,
-        share_pid: spec.share_pid,
-        ..Default::default()
+    /// The agent calls at the port's own socket, which rust-kata-vmm looks for by this name.
+    #[tokio::test]
+    async fn the_port_of_the_agent_is_part_of_its_sockets_name() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RunPaths::new(root.path(), "ns", "p").unwrap();
+        let missing = listen(&dir, AGENT_PORT).unwrap_err();
+        assert!(
+            matches!(
+                missing,
+                Error::Io {
+                    action: "listen on",
+                    ..
+                }
+            ),
+            "{missing:?}"
+        );
+        std::fs::create_dir_all(dir.sockets()).unwrap();
+        let _port = listen(&dir, AGENT_PORT).unwrap();
+        let socket = format!("{}_1024", dir.vsock().display());
+        tokio::net::UnixStream::connect(&socket).await.unwrap();
     }
-}
-
-/// The host's name, which a new UTS namespace starts with (uts_namespaces(7)); empty if it is
-/// unknown.
-fn host_name() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    name.into_string().unwrap_or_default()
 }
