@@ -180,4 +180,85 @@ mod tests {
         assert!(sizes.iter().all(|size| *size <= 4096), "{sizes:?}");
         assert!(lines(&path).last().unwrap().ends_with("line 999"));
     }
+
+    /// Writes a line that takes this many bytes of the log.
+    fn write(log: &mut LogWriter, bytes: usize) {
+        const FRAME: usize = "1970-01-01T00:00:00.000000000Z stdout F \n".len();
+        let line = format!("{}\n", "x".repeat(bytes - FRAME));
+        log.write(Stream::Stdout, line.as_bytes(), SystemTime::UNIX_EPOCH)
+            .unwrap();
+    }
+
+    /// The sizes of the newer and the older half.
+    fn sizes(path: &Path) -> (u64, Option<u64>) {
+        let size = |path: &Path| fs::metadata(path).map(|data| data.len());
+        (size(path).unwrap(), size(&older(path)).ok())
+    }
+
+    #[test]
+    fn a_half_is_full_to_the_byte_before_it_is_replaced() {
+        for (size_max, half) in [(0, 4096), (8192, 4096), (8193, 4096), (16384, 8192)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let mut log = LogWriter::open(&path, size_max).unwrap();
+            write(&mut log, half - 100);
+            write(&mut log, 100);
+            assert_eq!(sizes(&path), (half as u64, None), "{size_max}");
+            write(&mut log, 60);
+            assert_eq!(sizes(&path), (60, Some(half as u64)), "{size_max}");
+            write(&mut log, half - 59);
+            assert_eq!(sizes(&path), (half as u64 - 59, Some(60)), "{size_max}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_longer_than_a_half_is_kept_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = LogWriter::open(&path, 8192).unwrap();
+        write(&mut log, 5000);
+        assert_eq!(sizes(&path), (5000, None));
+        write(&mut log, 60);
+        assert_eq!(sizes(&path), (60, Some(5000)));
+    }
+
+    #[test]
+    fn a_log_that_is_opened_again_goes_on_where_it_was() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let open = || LogWriter::open(&path, 8192).unwrap();
+        write(&mut open(), 4000);
+        write(&mut open(), 96);
+        assert_eq!(sizes(&path), (4096, None));
+        write(&mut open(), 60);
+        assert_eq!(sizes(&path), (60, Some(4096)));
+        assert_eq!(older(&path), dir.path().join("log.1"));
+        for half in [&path, &older(&path)] {
+            let mode = fs::metadata(half).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "output may be secret");
+        }
+    }
+
+    #[test]
+    fn a_line_has_all_its_parts_or_is_none() {
+        let line = |stream, whole, text: &'static str| LogLine {
+            time: "T",
+            stream,
+            whole,
+            text: text.as_bytes(),
+        };
+        for (text, expected) in [
+            ("T stdout F a b", Some(line(Stream::Stdout, true, "a b"))),
+            ("T stderr P ", Some(line(Stream::Stderr, false, ""))),
+            ("T stderr P", None),
+            ("T stdout X a", None),
+            ("T stdin F a", None),
+            ("T", None),
+            ("", None),
+        ] {
+            assert_eq!(LogLine::parse(text.as_bytes()), expected, "{text:?}");
+        }
+        assert_eq!(LogLine::parse(b"\xff stdout F a"), None);
+    }
 }

@@ -170,3 +170,68 @@ impl ContainerPaths {
         self.0.join("artifacts")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    /// The layout on disk: pods of earlier builds are found in it.
+    #[test]
+    fn each_file_of_a_pod_has_its_place() {
+        let pod = DataPaths::new(Path::new("/data"), "local", "web").unwrap();
+        assert_eq!((pod.namespace(), pod.name()), ("local", "web"));
+        assert_eq!(Guarded::pod(&pod), "web");
+        assert_eq!(pod.staging_dir(), Path::new("/data"));
+        assert_eq!(pod.path(), pods(Path::new("/data")).join("local/web"));
+        assert_eq!(pod.journal(), Journal::of(Path::new("/data")));
+        let web = Path::new("/data/pods/local/web");
+        for (path, expected) in [
+            (pod.path().to_owned(), ""),
+            (pod.dir(), ""),
+            (pod.lock(), "lock"),
+            (pod.owner(), "owner"),
+            (pod.config(), "config.json"),
+            (pod.state(), "state.json"),
+            (pod.containers(), "containers"),
+        ] {
+            assert_eq!(path, web.join(expected));
+        }
+        let container = pod.container("db").unwrap();
+        let db = web.join("containers/db");
+        for (path, expected) in [
+            (container.path().to_owned(), ""),
+            (container.config(), "config.json"),
+            (container.state(), "state.json"),
+            (container.bundle(), "bundle"),
+            (container.upper(), "upper"),
+            (container.work(), "work"),
+            (container.rootfs(), "rootfs"),
+            (container.lease_lock(), "visitors"),
+            (container.log(), "log"),
+            (container.artifacts(), "artifacts"),
+        ] {
+            assert_eq!(path, db.join(expected));
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        let refused = |result: Result<PathBuf>, what: &str| match result {
+            Err(Error::InvalidValue { field, .. }) => assert_eq!(field, what),
+            other => panic!("{other:?}"),
+        };
+        let of = |namespace: &str, name: &str| {
+            let paths = DataPaths::new(Path::new("/data"), namespace, name);
+            paths.map(|paths| paths.path().to_owned())
+        };
+        refused(of("..", "web"), "namespace");
+        refused(of("local", "a/b"), "pod name");
+        let pod = DataPaths::new(Path::new("/data"), "local", "web").unwrap();
+        let container = pod.container("../db");
+        refused(
+            container.map(|paths| paths.path().to_owned()),
+            "container name",
+        );
+    }
+}
