@@ -34,6 +34,8 @@ mod reference;
 #[cfg(feature = "pull")]
 mod registry;
 mod store;
+#[cfg(all(test, feature = "pull"))]
+mod tests;
 
 pub(super) use crate::engine::archive::unpack::Attributes;
 pub use crate::engine::handle::images::Removed;
