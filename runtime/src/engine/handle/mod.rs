@@ -10,6 +10,8 @@ pub(crate) mod images;
 pub mod mount;
 pub mod remove;
 pub(crate) mod spawn;
+#[cfg(test)]
+pub(in crate::engine) mod tests;
 pub(crate) mod update;
 pub(crate) mod uses;
 pub(crate) mod volumes;
@@ -25,7 +27,7 @@ use super::records::definition::ContainerDefinition;
 use super::records::paths::DataPaths;
 use super::records::view::PodView;
 use super::restart::RestartPolicy;
-use super::status::{Applicability, Operation, Outcome};
+use super::status::{Operation, Outcome};
 use super::{Engine, add_container};
 use crate::engine::usage::{ContainerProcess, PodUsage};
 use crate::engine::wire::changes::{request, stop_request};
@@ -275,12 +277,11 @@ impl PodHandle {
         let view = PodView::read_locked(&self.paths, held)?;
         let mut outcome = Outcome::default();
         for name in view.chosen(asked)? {
-            let status = view.container(&name)?.state.status;
-            let no_op = operation.applicability(status) == Applicability::NoOp;
-            if no_op || asked.is_empty() {
+            if asked.is_empty() {
                 outcome.ignored.push(name);
                 continue;
             }
+            let status = view.container(&name)?.state.status;
             let error = operation.refusal(&name, status);
             outcome.errors.insert(name, error);
         }

@@ -156,7 +156,7 @@ impl PodHandle {
                     let removed = self.remove_files(&held);
                     return first.map_or(removed, Err);
                 }
-                Ok(Access::Owner(owner)) if force && !is_well(&owner).await => {
+                Ok(Access::Owner(owner)) if force && !is_well(&owner, WELL).await => {
                     self.kill_owner()?;
                 }
                 Ok(Access::Owner(owner)) => {
@@ -284,7 +284,7 @@ impl PodHandle {
     }
 
     /// Kills the owner. Returns whether there was one.
-    fn kill_owner(&self) -> Result<bool> {
+    pub(super) fn kill_owner(&self) -> Result<bool> {
         let Some(mut owner) = lock::OwnerLock::holder_unlocked(&self.paths)? else {
             return Ok(false);
         };
@@ -323,8 +323,8 @@ fn is_full(error: &Error) -> bool {
 }
 
 /// Whether an owner answers at all; stopping a pod may take long.
-async fn is_well(owner: &OwnerClient) -> bool {
-    let asked = tokio::time::timeout(WELL, owner.status(api::Empty::default()));
+pub(super) async fn is_well(owner: &OwnerClient, within: Duration) -> bool {
+    let asked = tokio::time::timeout(within, owner.status(api::Empty::default()));
     // An owner that has ended meanwhile need not be killed.
     asked.await.is_ok()
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::engine::Engine;
@@ -15,9 +16,13 @@ pub const OWN: &str = "own";
 /// Starts `rust-kata own` for a pod, in a session of its own. It inherits only one pipe, on
 /// which it reports that it serves or why it does not.
 pub(in crate::engine) fn start_owner(engine: &Engine, paths: &DataPaths) -> Result<()> {
-    let program = engine.config.owner_program()?;
+    start_owner_by(&engine.config.owner_program()?, engine, paths)
+}
+
+/// As [`start_owner`], by this program.
+pub(super) fn start_owner_by(program: &Path, engine: &Engine, paths: &DataPaths) -> Result<()> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).on("make", "a pipe")?;
-    let mut command = Command::new(&program);
+    let mut command = Command::new(program);
     if let Some(file) = engine.config_file() {
         command.arg("--config").arg(file);
     }
@@ -35,19 +40,19 @@ pub(in crate::engine) fn start_owner(engine: &Engine, paths: &DataPaths) -> Resu
             keep_stdio_alone()
         });
     }
-    let mut child = command.spawn().on("start", &program)?;
+    let mut child = command.spawn().on("start", program)?;
     // This drops our copy of the pipe's writing end, which would keep the pipe open.
     drop(command);
     let mut said = String::new();
     File::from(reader)
         .read_to_string(&mut said)
-        .on("read what is said by", &program)?;
+        .on("read what is said by", program)?;
     if said.trim() == "ready" {
         // The owner outlives this process; until then it must not become a zombie.
         std::thread::spawn(move || child.wait());
         return Ok(());
     }
-    let status = child.wait().on("wait for", &program)?;
+    let status = child.wait().on("wait for", program)?;
     // Another owner was first and serves the pod.
     if said.starts_with("owned") {
         return Ok(());

@@ -4,7 +4,7 @@
 use crate::engine::records;
 use crate::engine::records::definition::ContainerDefinition;
 use crate::engine::{Engine, PodHandle};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Containers, and the errors of those that cannot be read.
 type Definitions = (Vec<(PodHandle, ContainerDefinition)>, Vec<Error>);
@@ -57,10 +57,14 @@ impl PodHandle {
     /// Removes a container, and its pod if that was made for it and has no container left.
     pub(in crate::engine) async fn remove_with_own(&self, container: &str) -> Result<()> {
         let names = [container.to_owned()];
-        let removed = self.remove_containers(&names, true, None).await;
-        match removed?.errors.into_values().next() {
-            None | Some(Error::NotFound { .. }) => self.remove_if_spent().await,
-            Some(e) => Err(e),
+        let removed = match self.remove_containers(&names, true, None).await {
+            Ok(outcome) => outcome.errors.into_values().next().map_or(Ok(()), Err),
+            Err(e) => Err(e),
+        };
+        match removed {
+            // Another process may have removed it first.
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => self.remove_if_spent().await,
         }
     }
 }
