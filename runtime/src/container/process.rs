@@ -251,3 +251,108 @@ impl Process {
         drop(stdio);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    use crate::stdio::Endpoint;
+
+    fn process(exec: Option<&str>) -> Process {
+        let io = ProcessIo {
+            stdin: Endpoint::Path("/in".into()),
+            stdout: Endpoint::Path("/out".into()),
+            stderr: Endpoint::None,
+            terminal: true,
+            descriptors: Vec::new(),
+        };
+        Process::new("c", exec, &io)
+    }
+
+    #[test]
+    fn its_state_is_what_it_was_made_of_and_how_it_stands() {
+        let new = process(Some("x"));
+        let state = ProcessState {
+            id: "c".into(),
+            exec: Some("x".into()),
+            bundle: "/bundle".into(),
+            pid: 0,
+            status: Status::Creating,
+            exit: None,
+            terminal: true,
+            stdin: "/in".into(),
+            stdout: "/out".into(),
+            stderr: "".into(),
+        };
+        assert_eq!(new.state("/bundle".into()), state);
+        assert!(new.terminal() && new.exec() == Some("x"));
+        assert!(!Process::new("c", None, &ProcessIo::default()).terminal());
+        assert_eq!(process(None).exec(), None);
+    }
+
+    #[test]
+    fn a_step_that_its_state_does_not_allow_is_an_error_that_names_it() {
+        for (exec, expected) in [(None, ("container", "c")), (Some("x"), ("exec", "x"))] {
+            let process = process(exec);
+            process.step(Step::Built, "create").unwrap();
+            assert_eq!(process.status(), Status::Created);
+            match process.step(Step::Pause, "pause").unwrap_err() {
+                Error::WrongState {
+                    what,
+                    id,
+                    operation,
+                    state,
+                } => {
+                    assert_eq!((what, &*id), expected);
+                    assert_eq!((operation, &*state), ("pause", "created"));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(process.status(), Status::Created);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_end_counts_and_is_saved_before_it_is_published() {
+        let process = process(None);
+        let first = process.decide_end(3);
+        assert_eq!(first.status, 3);
+        assert_eq!(process.decide_end(4), first);
+        let record = process.record();
+        assert_eq!((record.status, record.exit), (Status::Stopped, Some(first)));
+        assert_eq!(process.now().exit, None);
+        let mut published = None;
+        process.end(5, |exit| published = Some(exit));
+        assert_eq!(published, Some(first));
+        assert_eq!((process.status(), process.now()), (Status::Stopped, record));
+        assert_eq!(process.ended().await.unwrap(), first);
+    }
+
+    #[tokio::test]
+    async fn a_start_is_waited_for_until_it_is_answered() {
+        let process = process(None);
+        process.start_answered().await;
+        process.step(Step::Built, "create").unwrap();
+        process.step(Step::Start, "start").unwrap();
+        let short = Duration::from_millis(5);
+        let waiting = tokio::time::timeout(short, process.start_answered());
+        assert!(waiting.await.is_err());
+        process.step(Step::Started, "start").unwrap();
+        process.start_answered().await;
+    }
+
+    #[test]
+    fn the_size_of_a_terminal_is_kept_until_its_start_is_answered() {
+        let exec = process(Some("x"));
+        assert_eq!(exec.kept_size(), None);
+        assert!(exec.keep_size((5, 6)) && exec.keep_size((7, 8)));
+        assert_eq!(exec.kept_size(), Some((7, 8)));
+        assert_eq!(exec.take_size(), Some((7, 8)));
+        assert!(!exec.keep_size((9, 9)));
+        assert_eq!((exec.kept_size(), exec.take_size()), (None, None));
+        // An init has no size before its start: it is in its specification.
+        assert!(!process(None).keep_size((5, 6)));
+    }
+}

@@ -126,4 +126,37 @@ mod tests {
         let lower = vec!["/x/".to_owned() + &"y".repeat(200); 30].join(":");
         assert_eq!(shorten(&format!("lowerdir={lower}")), None);
     }
+
+    #[test]
+    fn options_that_fill_a_page_are_too_long_for_an_overlay_alone() {
+        for (length, is_long) in [(4095, false), (4096, true)] {
+            let data = "x".repeat(length);
+            assert_eq!(is_too_long("overlay", &data), is_long, "{length}");
+            assert!(!is_too_long("tmpfs", &data));
+        }
+    }
+
+    #[test]
+    fn layers_are_named_relative_to_their_common_directory() {
+        for (data, dir, expected) in [
+            ("lowerdir=/a/b/1:/a/b/2", "/a/b", "lowerdir=1:2"),
+            (
+                "ro,lowerdir=/a/b/1:/a/c,x=/y",
+                "/a",
+                "ro,lowerdir=b/1:c,x=/y",
+            ),
+            ("lowerdir=/a:/b/c", "/", "lowerdir=a:b/c"),
+            // The directory of one layer is the one above it.
+            ("lowerdir=/a/b", "/a", "lowerdir=b"),
+        ] {
+            let expected = (PathBuf::from(dir), expected.to_owned());
+            assert_eq!(shorten(data), Some(expected), "{data}");
+        }
+        for data in ["", "upperdir=/a", "lowerdir=a:b"] {
+            assert_eq!(shorten(data), None, "{data}");
+        }
+        let fits = |length: usize| shorten(&format!("lowerdir=/a/{}", "x".repeat(length)));
+        assert!(fits(4095 - "lowerdir=".len()).is_some());
+        assert!(fits(4096 - "lowerdir=".len()).is_none());
+    }
 }

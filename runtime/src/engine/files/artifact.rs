@@ -87,3 +87,64 @@ impl PodHandle {
         Ok(self.paths.container(container)?.artifacts())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::engine::Engine;
+    use crate::engine::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
+
+    #[tokio::test]
+    async fn artifacts_are_kept_whole_and_removed_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = Engine::below(root.path());
+        let pod = engine.create_pod(PodDefinition::new("local", "web"));
+        let pod = pod.unwrap();
+        let rootfs = Rootfs::Directory("/".into());
+        let definition = ContainerDefinition::new("c", rootfs, Default::default());
+        pod.create_container(&definition).await.unwrap();
+        assert!(pod.artifact_names("c").unwrap().is_empty());
+        let add = |name: &str, text: &str| pod.add_artifact("c", name, &mut text.as_bytes());
+        add("b", "three").unwrap();
+        add("a", "").unwrap();
+        let sizes = [("a".to_owned(), 0), ("b".to_owned(), 5)];
+        assert_eq!(pod.artifact_names("c").unwrap(), sizes);
+        let read = |name: &str| io::read_to_string(pod.artifact("c", name)?).on("read", name);
+        assert_eq!(read("b").unwrap(), "three");
+        match add("b", "other").unwrap_err() {
+            Error::AlreadyExists {
+                what: "artifact",
+                id,
+            } => assert_eq!(id, "b"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(read("b").unwrap(), "three");
+        pod.remove_artifact("c", "b").unwrap();
+        assert_eq!(pod.artifact_names("c").unwrap(), sizes[..1]);
+        for missing in [
+            read("b").unwrap_err(),
+            pod.remove_artifact("c", "b").unwrap_err(),
+        ] {
+            assert!(
+                matches!(&missing, Error::NotFound { what: "artifact", id } if id == "b"),
+                "{missing:?}"
+            );
+        }
+        for bad in [add("../x", "").unwrap_err(), read("../x").unwrap_err()] {
+            assert!(matches!(bad, Error::InvalidValue { .. }), "{bad:?}");
+        }
+        for missing in [
+            pod.artifact_names("none").unwrap_err(),
+            pod.add_artifact("none", "a", &mut io::empty()).unwrap_err(),
+        ] {
+            assert!(matches!(
+                missing,
+                Error::NotFound {
+                    what: "container",
+                    ..
+                }
+            ));
+        }
+    }
+}

@@ -4,6 +4,8 @@
 mod container;
 mod find;
 pub mod owner;
+#[cfg(test)]
+mod tests;
 
 pub use container::ForeignContainer;
 pub use find::{find_container, find_pod};
@@ -241,88 +243,4 @@ pub fn foreign(
         }
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::SystemTime;
-
-    fn pod(root: &Path, name: &str, managed_by: ManagedBy) -> RunPaths {
-        let dir = RunPaths::new(root, "default", name).unwrap();
-        let container = dir.container("c");
-        std::fs::create_dir_all(&container).unwrap();
-        crate::state_dir::lock::create(&dir).unwrap();
-        let config = PodConfig {
-            namespace: "default".into(),
-            id: name.into(),
-            managed_by,
-            ..PodConfig::default()
-        };
-        state_dir::write(&dir.config(), &config).unwrap();
-        let state = PodRunState {
-            status: PodRunStatus::Running,
-            hypervisor: "qemu".into(),
-            processes: Vec::new(),
-            reason: None,
-            cgroups: Vec::new(),
-        };
-        state_dir::write(&dir.state(), &state).unwrap();
-        let record = ContainerRecord {
-            id: "c".into(),
-            bundle: "/bundle".into(),
-            sandbox: true,
-            created: SystemTime::now(),
-        };
-        state_dir::write(&container.join("config.json"), &record).unwrap();
-        let running = ContainerRunState {
-            init: ProcessRecord {
-                status: Status::Running,
-                pid: 7,
-                exit: None,
-            },
-            guest_pid: 3,
-            execs: BTreeMap::new(),
-        };
-        state_dir::write(&container.join("state.json"), &running).unwrap();
-        dir
-    }
-
-    #[test]
-    fn those_of_others_are_listed_and_the_engines_own_are_not() {
-        let root = tempfile::tempdir().unwrap();
-        let dir = pod(root.path(), "theirs", ManagedBy::Containerd);
-        pod(root.path(), "ours", ManagedBy::RustKata);
-        let broken = pod(root.path(), "broken", ManagedBy::Containerd);
-        std::fs::write(broken.state(), "").unwrap();
-        let owner = OwnerProcess {
-            pid: std::process::id(),
-            start_time: 1,
-            address: String::new(),
-        };
-        let _owned = lock::OwnerLock::take(&dir, &owner).unwrap();
-
-        let found = foreign(root.path(), None).unwrap();
-
-        let [Err(broken), Ok(theirs)] = &found[..] else {
-            panic!("{found:?}");
-        };
-        assert_eq!(
-            (broken.pod.as_str(), theirs.config.id.as_str()),
-            ("broken", "theirs")
-        );
-        let init = theirs.containers["c"].as_ref().unwrap().state.init;
-        assert_eq!((init.status, init.pid), (Status::Running, 7));
-        assert!(foreign(root.path(), Some("other")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn what_a_dead_owner_left_has_ended_with_137() {
-        let root = tempfile::tempdir().unwrap();
-        pod(root.path(), "theirs", ManagedBy::Containerd);
-        let listed = ListedPod::read(root.path(), "default", "theirs").unwrap();
-        let init = listed.containers["c"].as_ref().unwrap().state.init;
-        assert_eq!(init.status, Status::Stopped);
-        assert_eq!(init.exit.map(|exit| exit.status), Some(137));
-    }
 }

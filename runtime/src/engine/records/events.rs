@@ -24,3 +24,41 @@ impl Event {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeMap;
+
+    use crate::engine::records::definition::Rootfs;
+
+    #[test]
+    fn an_event_names_its_object_and_its_pod_with_the_labels() {
+        let label = |value: &str| BTreeMap::from([("a".to_owned(), value.to_owned())]);
+        let mut pod = PodDefinition::new("ns", "web");
+        pod.labels = label("pod").into_iter().collect();
+        let root = Rootfs::Directory("/".into());
+        let mut container = ContainerDefinition::new("db", root, Default::default());
+        container.labels = label("container").into_iter().collect();
+        let expected = |kind, name: &str, id: &str, labels| Event {
+            time: String::new(),
+            kind,
+            action: "start".into(),
+            namespace: "ns".into(),
+            pod: "web".into(),
+            name: name.into(),
+            id: id.into(),
+            attributes: BTreeMap::new(),
+            labels,
+        };
+        assert_eq!(
+            Event::pod(&pod, "start"),
+            expected(Kind::Pod, "web", &pod.id, label("pod"))
+        );
+        assert_eq!(
+            Event::container(&pod, &container, "start"),
+            expected(Kind::Container, "db", &container.id, label("container"))
+        );
+    }
+}

@@ -341,4 +341,102 @@ mod tests {
 
         assert_eq!(fs::read_to_string(dir.join("cgroup.procs")).unwrap(), "42");
     }
+
+    #[test]
+    fn paths_of_systemd_are_slices_within_each_other() {
+        let of = |path: &str| relative_path(Path::new(path)).map(|path| path.display().to_string());
+        for (path, expected) in [
+            ("system.slice:p:n", Some("system.slice/p-n.scope")),
+            ("system.slice::n.service", Some("system.slice/n.service")),
+            (
+                "a-b-c.slice:p:n",
+                Some("a.slice/a-b.slice/a-b-c.slice/p-n.scope"),
+            ),
+            ("-.slice:p:n", Some("-.slice/p-n.scope")),
+            ("a", Some("a")),
+            ("//a//b/", Some("a/b")),
+            ("./a", None),
+            ("", None),
+            ("..", None),
+        ] {
+            assert_eq!(of(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn directories_that_are_missing_are_those_to_be_removed_parents_first() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("cpu/there")).unwrap();
+        fs::create_dir(at("memory")).unwrap();
+        let mut cgroup = HostCgroup {
+            dirs: vec![at("cpu/there/a/b"), at("memory/a/b")],
+            ..HostCgroup::default()
+        };
+        assert!(cgroup.look());
+        let missing = [
+            at("memory/a"),
+            at("cpu/there/a"),
+            at("memory/a/b"),
+            at("cpu/there/a/b"),
+        ];
+        assert_eq!(cgroup.new_dirs(), missing);
+        assert!(cgroup.look());
+        assert_eq!(cgroup.new_dirs(), missing, "each once");
+        // Without the files that the kernel's directories have.
+        missing.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        assert!(!cgroup.look());
+        // A directory that others use stays.
+        fs::create_dir(at("memory/a/other")).unwrap();
+        remove(cgroup.new_dirs());
+        assert!(!at("cpu/there/a").exists() && at("cpu/there").exists());
+        assert!(!at("memory/a/b").exists() && at("memory/a/other").exists());
+        // Nothing is left to remove, which is fine.
+        remove(&[at("cpu/there/a")]);
+    }
+
+    #[test]
+    fn a_child_gets_the_controllers_of_its_parent() {
+        for (cpuset, expected) in [(None, "+cpu +memory +pids +io"), (Some("0"), "+cpuset")] {
+            let root = tempfile::tempdir().unwrap();
+            let cgroup = HostCgroup {
+                limits: CpuLimits {
+                    cpuset: cpuset.map(str::to_owned),
+                    ..CpuLimits::default()
+                },
+                ..HostCgroup::default()
+            };
+            cgroup.make_one(&root.path().join("a")).unwrap();
+            let control = root.path().join("cgroup.subtree_control");
+            assert_eq!(fs::read_to_string(control).unwrap(), expected);
+            // It may be there already.
+            cgroup.make_one(&root.path().join("a")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_be_made_is_an_error_that_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut cgroup = HostCgroup {
+            dirs: vec![file.join("a")],
+            ..HostCgroup::default()
+        };
+        cgroup.look();
+        match cgroup.create(|_| Ok(())).unwrap_err() {
+            Error::Io {
+                action: "create the cgroup",
+                path,
+                ..
+            } => {
+                assert_eq!(path, file.join("a"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let none = HostCgroup::plan(None, &CpuLimits::default());
+        assert!(none.dirs.is_empty() && none.new_dirs().is_empty());
+        let unsafe_path = HostCgroup::plan(Some(Path::new("/a/../b")), &CpuLimits::default());
+        assert!(unsafe_path.dirs.is_empty());
+    }
 }

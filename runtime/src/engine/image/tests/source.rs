@@ -60,7 +60,7 @@ async fn layers_that_are_there_are_not_unpacked_again() {
     bed.layout.list(&[manifest]);
     // The first one cannot be read any more.
     fs::remove_file(bed.layout.path_of(&sha256(&base))).unwrap();
-    let steps: Arc<Mutex<Vec<(String, LayerStep, u64, u64)>>> = Arc::default();
+    let steps = Arc::new(Mutex::new(Vec::new()));
     let seen = steps.clone();
     let report: Report = Arc::new(move |step| {
         let digest = step.digest.to_string();

@@ -39,7 +39,6 @@ agent! {
         remove_container(ContainerRequest) -> Empty;
         pause_container(ContainerRequest) -> Empty;
         resume_container(ContainerRequest) -> Empty;
-        stats(ContainerRequest) -> StatsResponse;
         remove_process(ProcessRequest) -> Empty;
         resize_pty(ResizePtyRequest) -> Empty;
         online_cpu_mem(OnlineCpuMemRequest) -> Empty;
@@ -126,11 +125,48 @@ agent! {
         self.hear("list_processes", &request.container_id).await?;
         let process = api::Process {
             pid: 7,
+            parent: 1,
+            uid: 8,
+            cpu_ms: 9,
+            resident_bytes: 10,
             command: "sh\u{1b}[2J\n-c".into(),
             ..Default::default()
         };
         Ok(api::ListProcessesResponse {
             processes: vec![process],
+            ..Default::default()
+        })
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::ContainerRequest,
+    ) -> ttrpc::Result<api::StatsResponse> {
+        self.hear("stats", &about(&request)).await?;
+        let cpu = api::CpuStats {
+            usage_usec: 2,
+            ..Default::default()
+        };
+        let memory = api::MemoryStats {
+            usage: 3,
+            limit: 4,
+            ..Default::default()
+        };
+        let pids = api::PidsStats {
+            current: 5,
+            ..Default::default()
+        };
+        let disk = |rbytes, wbytes| api::IoStats {
+            rbytes,
+            wbytes,
+            ..Default::default()
+        };
+        Ok(api::StatsResponse {
+            cpu: Some(cpu).into(),
+            memory: Some(memory).into(),
+            pids: Some(pids).into(),
+            io: vec![disk(6, 70), disk(60, 700)],
             ..Default::default()
         })
     }
