@@ -34,7 +34,8 @@ mod reference;
 #[cfg(feature = "pull")]
 mod registry;
 mod store;
-#[cfg(all(test, feature = "pull"))]
+#[cfg(test)]
+#[cfg(feature = "pull")]
 mod tests;
 
 pub(super) use crate::engine::archive::unpack::Attributes;
