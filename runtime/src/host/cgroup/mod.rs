@@ -352,7 +352,7 @@ mod tests {
                 "a-b-c.slice:p:n",
                 Some("a.slice/a-b.slice/a-b-c.slice/p-n.scope"),
             ),
-            ("-.slice:p:n", Some("-.slice/p-n.scope")),
+            ("-.slice:p:n", Some("p-n.scope")),
             ("a", Some("a")),
             ("//a//b/", Some("a/b")),
             ("./a", None),
