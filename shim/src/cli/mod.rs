@@ -25,6 +25,10 @@ mod progress;
 mod pull;
 mod run;
 mod select;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod values;
 mod volume;
 

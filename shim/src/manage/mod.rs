@@ -15,7 +15,7 @@ pub(crate) mod foreign;
 pub(crate) mod own;
 #[cfg(feature = "cli")]
 pub(crate) mod owner;
-mod server;
+pub(crate) mod server;
 mod service;
 
 use runtime::Error;

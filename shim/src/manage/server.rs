@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 
 /// Makes a socket at `address`. The caller is the pod's owner, so an existing one belongs to a
 /// dead owner.
-pub(super) fn listen(address: &Path) -> Result<UnixListener> {
+pub(crate) fn listen(address: &Path) -> Result<UnixListener> {
     if let Some(dir) = address.parent() {
         let made = fs::DirBuilder::new()
             .recursive(true)
@@ -35,7 +35,7 @@ pub(super) fn listen(address: &Path) -> Result<UnixListener> {
 }
 
 /// Serves calls.
-pub(super) async fn start(
+pub(crate) async fn start(
     listener: UnixListener,
     services: HashMap<String, Service>,
 ) -> Result<Server> {
@@ -52,7 +52,7 @@ pub(super) async fn start(
 }
 
 /// Converts a socket for attachments to tokio's.
-pub(super) fn non_blocking(listener: UnixListener) -> Result<tokio::net::UnixListener> {
+pub(crate) fn non_blocking(listener: UnixListener) -> Result<tokio::net::UnixListener> {
     listener.set_nonblocking(true).doing("set up the socket")?;
     tokio::net::UnixListener::from_std(listener).doing("use the socket")
 }

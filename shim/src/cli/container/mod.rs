@@ -133,3 +133,6 @@ impl Command {
         Ok(0)
     }
 }
+
+#[cfg(test)]
+mod tests;

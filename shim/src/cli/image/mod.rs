@@ -80,3 +80,6 @@ fn age(created: &str) -> String {
         Err(_) => created.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

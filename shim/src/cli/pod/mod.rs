@@ -88,3 +88,6 @@ impl Command {
         Ok(0)
     }
 }
+
+#[cfg(test)]
+mod tests;

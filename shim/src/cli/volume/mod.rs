@@ -59,3 +59,6 @@ fn readable(context: &Context) -> CliResult<Vec<VolumeView>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;
