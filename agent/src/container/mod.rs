@@ -400,31 +400,4 @@ fn notify(socket: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_file_names() {
-        check_id("a-b_c.d+e9").unwrap();
-        let long = "x".repeat(200);
-        for bad in ["", ".", "..", "a/b", "a b", "ä", &long] {
-            let refused = check_id(bad);
-            assert!(matches!(refused, Err(Error::InvalidValue { .. })), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_long_path_to_the_notify_socket_is_no_problem() {
-        let folder = tempfile::tempdir().unwrap();
-        let deep = folder.path().join("x".repeat(120));
-        fs::create_dir(&deep).unwrap();
-        let handle = fs::File::open(&deep).unwrap();
-        let bind = format!("/proc/self/fd/{}/notify.sock", handle.as_raw_fd());
-        let listener = std::os::unix::net::UnixListener::bind(bind).unwrap();
-        notify(&deep.join("notify.sock")).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
-        assert_eq!(text, "start container");
-    }
-}
+mod tests;

@@ -127,6 +127,8 @@ mod tests {
     async fn delivers_codes_and_signals() {
         let _children = children();
         let reaper = Reaper::start().unwrap();
+        // One that lives on holds nobody up.
+        let idle = child("exit 9");
 
         for code in [0, 1, 42, 255] {
             let exit = end(&reaper, child(&format!("exit {code}"))).await;
@@ -136,6 +138,8 @@ mod tests {
         assert_eq!((exit.status, exit.killed), (137, true));
         let exit = end(&reaper, child("kill -40 $$")).await;
         assert_eq!((exit.status, exit.killed), (168, false));
+        let exit = end(&reaper, idle).await;
+        assert_eq!((exit.status, exit.killed), (9, false));
         assert!(reaper.table().is_empty());
     }
 }

@@ -146,19 +146,12 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
-    use std::thread::JoinHandle;
 
     use super::*;
     use crate::error::Kind;
     use crate::launch::faults::Fault;
     use crate::launch::helper::Done;
-
-    /// A spawner whose requests for helpers end here.
-    fn spawner() -> (Spawner, OwnedFd) {
-        let (zygote, requests) = Zygote::played();
-        let reaper = Arc::new(Reaper::default());
-        (Spawner { zygote, reaper }, requests)
-    }
+    use crate::launch::testing::{played_helper as helper, played_spawner};
 
     fn request(verb: &str) -> Request {
         let (id, folder) = (String::from("c"), "/f".into());
@@ -176,39 +169,6 @@ mod tests {
                 hooks: Vec::new(),
             },
         }
-    }
-
-    /// What a helper was sent: the verb, the numbers of the descriptors, their inodes, and
-    /// whether it was released in the end.
-    type Sent = (&'static str, Vec<RawFd>, Vec<u64>, bool);
-
-    /// Plays one helper, which gives this answer with this descriptor.
-    fn helper(
-        requests: OwnedFd,
-        answer: Option<Answer>,
-        master: Option<OwnedFd>,
-    ) -> JoinHandle<Sent> {
-        std::thread::spawn(move || {
-            let (n, mut fds) = receive_with_fds(requests.as_raw_fd(), &mut [0; 8]).unwrap();
-            assert_eq!((n, fds.len()), (1, 1));
-            let control = fds.pop().unwrap();
-            let mut buffer = vec![0; MESSAGE];
-            let (n, fds) = receive_with_fds(control.as_raw_fd(), &mut buffer).unwrap();
-            let (request, numbers): (Request, Vec<RawFd>) =
-                serde_json::from_slice(&buffer[..n]).unwrap();
-            let inodes = fds
-                .into_iter()
-                .map(|fd| File::from(fd).metadata().unwrap().ino());
-            let inodes = inodes.collect();
-            let Some(answer) = answer else {
-                return (request.verb(), numbers, inodes, false);
-            };
-            let json = serde_json::to_vec(&answer).unwrap();
-            let master: Vec<RawFd> = master.iter().map(AsRawFd::as_raw_fd).collect();
-            send_with_fds(control.as_raw_fd(), &json, &master).unwrap();
-            let (n, _) = receive_with_fds(control.as_raw_fd(), &mut buffer).unwrap();
-            (request.verb(), numbers, inodes, &buffer[..n] == b"k")
-        })
     }
 
     fn inode(path: &Path) -> u64 {
@@ -241,7 +201,7 @@ mod tests {
         let mut child = child();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let pid = child.id() as i32;
-        let (spawner, requests) = spawner();
+        let (spawner, requests) = played_spawner();
         let helper = helper(requests, Some(Ok(Done { pid })), Some(theirs.into()));
 
         let started = spawner.start(&request("create"), ends).await.unwrap();
@@ -268,7 +228,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_request_without_a_process_waits_for_the_answer() {
-        let (spawner, requests) = spawner();
+        let (spawner, requests) = played_spawner();
         let helper = helper(requests, Some(Ok(Done { pid: 0 })), None);
         spawner.run(&request("hooks")).await.unwrap();
         let (verb, numbers, _, released) = helper.join().unwrap();
@@ -281,7 +241,7 @@ mod tests {
             kind: Kind::NoSuchCommand,
             message: "no".into(),
         };
-        let (spawner, requests) = spawner();
+        let (spawner, requests) = played_spawner();
         let failing = helper(requests, Some(Err(fault)), None);
         let failed = spawner.start(&request("create"), Ends::default()).await;
         let failed = failed.err().unwrap();
@@ -291,13 +251,13 @@ mod tests {
         );
         assert!(!failing.join().unwrap().3, "it ends with its socket");
 
-        let (spawner, requests) = self::spawner();
+        let (spawner, requests) = played_spawner();
         let dying = helper(requests, None, None);
         let died = spawner.run(&request("hooks")).await.unwrap_err();
         assert!(matches!(died, Error::HelperDied("hooks")), "{died:?}");
         dying.join().unwrap();
 
-        let (spawner, requests) = self::spawner();
+        let (spawner, requests) = played_spawner();
         drop(requests);
         let nobody = spawner.run(&request("hooks")).await.unwrap_err();
         assert!(matches!(&nobody, Error::Io { what, .. } if what == "start the hooks helper"));

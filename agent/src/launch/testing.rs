@@ -1,15 +1,21 @@
-//! Child processes, for tests of what a process does to itself.
+//! Child processes, for tests of what a process does to itself; and helpers that a test plays.
 
 use std::any::Any;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use crate::guest::reaper;
+use crate::guest::reaper::{self, Reaper};
+use crate::launch::helper::{Answer, MESSAGE, Request, receive_with_fds, send_with_fds};
+use crate::launch::spawn::Spawner;
+use crate::launch::zygote::Zygote;
 use crate::stdio::stream::pipe;
 
 /// The exit code of a child that panicked; its output ends with the message.
@@ -76,4 +82,44 @@ fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default()
+}
+
+/// A spawner whose requests for helpers end here.
+pub fn played_spawner() -> (Spawner, OwnedFd) {
+    let (zygote, requests) = Zygote::played();
+    let reaper = Arc::new(Reaper::default());
+    (Spawner { zygote, reaper }, requests)
+}
+
+/// What a helper was sent: the verb, the numbers of the descriptors, their inodes, and
+/// whether it was released in the end.
+pub type Sent = (&'static str, Vec<RawFd>, Vec<u64>, bool);
+
+/// Plays one helper, which gives this answer with this descriptor.
+pub fn played_helper(
+    requests: OwnedFd,
+    answer: Option<Answer>,
+    master: Option<OwnedFd>,
+) -> JoinHandle<Sent> {
+    std::thread::spawn(move || {
+        let (n, mut fds) = receive_with_fds(requests.as_raw_fd(), &mut [0; 8]).unwrap();
+        assert_eq!((n, fds.len()), (1, 1));
+        let control = fds.pop().unwrap();
+        let mut buffer = vec![0; MESSAGE];
+        let (n, fds) = receive_with_fds(control.as_raw_fd(), &mut buffer).unwrap();
+        let (request, numbers): (Request, Vec<RawFd>) =
+            serde_json::from_slice(&buffer[..n]).unwrap();
+        let inodes = fds
+            .into_iter()
+            .map(|fd| File::from(fd).metadata().unwrap().ino());
+        let inodes = inodes.collect();
+        let Some(answer) = answer else {
+            return (request.verb(), numbers, inodes, false);
+        };
+        let json = serde_json::to_vec(&answer).unwrap();
+        let master: Vec<RawFd> = master.iter().map(AsRawFd::as_raw_fd).collect();
+        send_with_fds(control.as_raw_fd(), &json, &master).unwrap();
+        let (n, _) = receive_with_fds(control.as_raw_fd(), &mut buffer).unwrap();
+        (request.verb(), numbers, inodes, &buffer[..n] == b"k")
+    })
 }

@@ -221,6 +221,7 @@ fn make_namespaces(request: &CreatePodRequest) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::{require, root};
 
     #[test]
     fn flags_and_data_are_distinguished() {
@@ -228,5 +229,191 @@ mod tests {
         let (flags, data) = mount_options(&options);
         assert_eq!(flags, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID);
         assert_eq!(data, "size=1m,dax");
+    }
+
+    #[test]
+    fn each_option_has_its_flag() {
+        for (option, flag) in [
+            ("ro", MsFlags::MS_RDONLY),
+            ("rw", MsFlags::empty()),
+            ("defaults", MsFlags::empty()),
+            ("nosuid", MsFlags::MS_NOSUID),
+            ("nodev", MsFlags::MS_NODEV),
+            ("noexec", MsFlags::MS_NOEXEC),
+            ("noatime", MsFlags::MS_NOATIME),
+            ("relatime", MsFlags::MS_RELATIME),
+            ("bind", MsFlags::MS_BIND),
+            ("rbind", MsFlags::MS_BIND | MsFlags::MS_REC),
+        ] {
+            // With itself: it adds to what is there.
+            let twice = [option.to_owned(), option.to_owned()];
+            assert_eq!(mount_options(&twice), (flag, String::new()), "{option}");
+        }
+    }
+
+    /// Runs `work` in namespaces of its own, with an empty `/run`, and without the right to set
+    /// the clock of this machine.
+    fn apart(work: impl FnOnce() + Send) {
+        let inside = || {
+            let no = None::<&str>;
+            let flags =
+                CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+            unshare(flags).unwrap();
+            mount(no, "/", no, MsFlags::MS_PRIVATE | MsFlags::MS_REC, no).unwrap();
+            mount(no, "/run", Some("tmpfs"), MsFlags::empty(), no).unwrap();
+            let clock = caps::Capability::CAP_SYS_TIME;
+            caps::drop(None, caps::CapSet::Effective, clock).unwrap();
+            work();
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap();
+    }
+
+    fn storage(source: &str, target: &str) -> Storage {
+        Storage {
+            source: source.into(),
+            target: target.into(),
+            fstype: "tmpfs".into(),
+            options: vec!["nodev".into(), "size=64k".into()],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_pod_is_set_up_once_with_its_name_sysctls_and_storages() {
+        require!(root());
+        apart(|| {
+            let pod = Pod::new(crate::container::testing::environment());
+            let request = CreatePodRequest {
+                pod_id: "p".into(),
+                hostname: "of-the-pod".into(),
+                storages: vec![storage("one", "/run/one")],
+                sysctls: [("kernel.msgmax".to_owned(), "4097".to_owned())].into(),
+                ..Default::default()
+            };
+            pod.create(&request).unwrap();
+
+            assert_eq!(nix::unistd::gethostname().unwrap(), "of-the-pod");
+            let ours = |name: &str| fs::read_link(format!("/proc/thread-self/ns/{name}")).unwrap();
+            for name in ["ipc", "uts"] {
+                let kept = fs::metadata(Path::new(GUEST_NAMESPACES).join(name)).unwrap();
+                let kept = std::os::unix::fs::MetadataExt::ino(&kept);
+                assert!(
+                    !ours(name).to_str().unwrap().contains(&format!("[{kept}]")),
+                    "{name}"
+                );
+            }
+            let entered = || {
+                for (name, flag) in [
+                    ("ipc", CloneFlags::CLONE_NEWIPC),
+                    ("uts", CloneFlags::CLONE_NEWUTS),
+                ] {
+                    let kept = fs::File::open(Path::new(GUEST_NAMESPACES).join(name)).unwrap();
+                    nix::sched::setns(kept, flag).unwrap();
+                }
+                assert_eq!(nix::unistd::gethostname().unwrap(), "of-the-pod");
+                fs::read_to_string("/proc/sys/kernel/msgmax").unwrap()
+            };
+            let inside = std::thread::scope(|scope| scope.spawn(entered).join()).unwrap();
+            assert_eq!(inside, "4097\n");
+            let again = pod.create(&request).unwrap_err();
+            assert!(matches!(
+                again,
+                Error::State {
+                    state: "set up already",
+                    ..
+                }
+            ));
+
+            let unknown = CreatePodRequest {
+                sysctls: [("kernel.no_such".to_owned(), "1".to_owned())].into(),
+                ..Default::default()
+            };
+            let pod = Pod::new(crate::container::testing::environment());
+            let refused = pod.create(&unknown).unwrap_err().to_string();
+            assert!(
+                refused.starts_with("sysctl kernel.no_such = \"1\": "),
+                "{refused}"
+            );
+        });
+    }
+
+    #[test]
+    fn the_clock_is_set_where_the_host_tells_the_time() {
+        require!(root());
+        apart(|| {
+            let request = CreatePodRequest {
+                realtime_ns: 1,
+                ..Default::default()
+            };
+            let pod = Pod::new(crate::container::testing::environment());
+            let refused = pod.create(&request).unwrap_err();
+            assert!(matches!(&refused, Error::Io { what, .. } if what == "set the clock"));
+        });
+    }
+
+    #[test]
+    fn storages_are_mounted_once() {
+        require!(root());
+        apart(|| {
+            let pod = Pod::new(crate::container::testing::environment());
+            let storages = [storage("one", "/run/one"), storage("two", "/run/two")];
+            for _ in 0..2 {
+                pod.mount_once(&storages).unwrap();
+            }
+            let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            for target in ["/run/one", "/run/two"] {
+                let at = |line: &&str| line.split(' ').nth(4) == Some(target);
+                let mounts: Vec<&str> = table.lines().filter(at).collect();
+                assert_eq!(mounts.len(), 1, "{mounts:?}");
+                assert!(mounts[0].contains("nodev") && mounts[0].contains("size=64k"));
+            }
+            let relative = pod.mount_once(&[storage("x", "run/x")]).unwrap_err();
+            assert!(matches!(&relative, Error::InvalidValue { value, .. } if value == "run/x"));
+        });
+    }
+
+    #[test]
+    fn a_shared_pid_namespace_has_a_process_that_reaps() {
+        require!(root());
+        apart(|| {
+            fs::create_dir_all(GUEST_NAMESPACES).unwrap();
+            let kept = Path::new(GUEST_NAMESPACES).join("pid");
+            pid_namespace::make(&kept).unwrap();
+            let first = first_process_of(&kept);
+            let namespace = fs::File::open(&kept).unwrap();
+            crate::launch::testing::forked_well(|| {
+                nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).unwrap();
+                // Its child leaves an orphan that ends.
+                let script = "(exit 0) & exit 0";
+                let child = std::process::Command::new("/bin/sh")
+                    .args(["-c", script])
+                    .status();
+                assert!(child.unwrap().success());
+            });
+            let children = format!("/proc/{first}/task/{first}/children");
+            let end = std::time::Instant::now() + Duration::from_secs(20);
+            while !fs::read_to_string(&children).unwrap().trim().is_empty() {
+                assert!(std::time::Instant::now() < end, "an orphan is left");
+                std::thread::yield_now();
+            }
+            // SAFETY: no memory is involved; it is our child.
+            unsafe {
+                libc::kill(first, libc::SIGKILL);
+                libc::waitpid(first, std::ptr::null_mut(), 0);
+            }
+        });
+    }
+
+    /// The process of ours that is in this pid namespace.
+    fn first_process_of(kept: &Path) -> i32 {
+        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(kept).unwrap());
+        let pids = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        let inside = |pid: &i32| {
+            fs::read_link(format!("/proc/{pid}/ns/pid"))
+                .is_ok_and(|link| link.to_str() == Some(&format!("pid:[{inode}]")))
+        };
+        pids.into_iter().find(inside).unwrap()
     }
 }
