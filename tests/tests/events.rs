@@ -3,7 +3,7 @@
 
 use harness::bed::Bed;
 use harness::dist::{CLI, subject_is_ours};
-use harness::pods::create_container;
+use harness::pods::{create_container, pod};
 use harness::process;
 use harness::require;
 use harness::run::{Input, Running};
@@ -232,4 +232,27 @@ fn images_and_volumes_have_events_as_well() {
         "{images:?}"
     );
     assert_eq!(told(&bed, &["--filter", "volume=data"]).len(), 2);
+}
+
+#[test]
+fn what_is_done_with_the_files_of_a_container_has_events_as_well() {
+    require!(subject_is_ours());
+    let bed = Bed::new();
+    pod(&bed, "p", &[], &[("c", &[], SLEEP)]);
+    let out = bed.fresh("out.tar");
+    let out = out.to_str().expect("text");
+    for words in [
+        &["mount", "c"][..],
+        &["unmount", "c"],
+        &["export", "--output", out, "c"],
+        &["cp", "c:/etc/passwd", out],
+    ] {
+        bed.rust_kata(words).ok();
+    }
+    bed.rust_kata(&["unmount", "c"]).exits(125);
+    assert_eq!(
+        told(&bed, &["--filter", "container=c"]),
+        ["create", "mount", "unmount", "export", "copy"].map(|what| format!("container {what} c"))
+    );
+    bed.rust_kata(&["pod", "rm", "p"]).ok();
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use protos::management as api;
 
 use self::access::TRIES;
+use super::journal::Event;
 use super::records;
 use super::records::definition::ContainerDefinition;
 use super::records::paths::DataPaths;
@@ -263,6 +264,17 @@ impl PodHandle {
         match killed.await? {
             Ok(results) => Ok(errors::to_outcome(results)),
             Err(held) => self.nothing_to(Operation::Kill, containers, &held),
+        }
+    }
+
+    /// Appends an event of a container to the journal.
+    pub(in crate::engine) fn append_event(&self, container: &str, action: &str) {
+        let pod = records::pod_definition_of(&self.paths);
+        let paths = self.paths.container(container);
+        // A container with damaged files has no events.
+        if let (Ok(pod), Ok(container)) = (pod, paths.and_then(|p| records::definition_of(&p))) {
+            let event = Event::container(&pod, &container, action);
+            self.paths.journal().append_or_warn(event);
         }
     }
 

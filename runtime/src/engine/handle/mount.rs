@@ -27,6 +27,10 @@ impl LeasedRootfs {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    pub(in crate::engine) fn container(&self) -> &str {
+        &self.container
+    }
 }
 
 impl PodHandle {
@@ -36,7 +40,9 @@ impl PodHandle {
     /// # Errors
     /// [`crate::Error::NotFound`]; [`crate::Error::Image`] if its image is damaged.
     pub async fn mount(&self, container: &str) -> Result<PathBuf> {
-        self.hold(container, RootfsUser::Mount).await
+        let path = self.hold(container, RootfsUser::Mount).await?;
+        self.append_event(container, "mount");
+        Ok(path)
     }
 
     /// Undoes one [`PodHandle::mount`], or all with `force`.
@@ -45,7 +51,9 @@ impl PodHandle {
     /// [`crate::Error::WrongState`] if it is not mounted; [`crate::Error::Busy`] if a process
     /// still uses the mount.
     pub async fn unmount(&self, container: &str, force: bool) -> Result<()> {
-        self.release(container, RootfsUser::Mount, force).await
+        self.release(container, RootfsUser::Mount, force).await?;
+        self.append_event(container, "unmount");
+        Ok(())
     }
 
     /// Mounts a container's root file system until [`PodHandle::release_rootfs`].

@@ -66,7 +66,7 @@ pub enum Target {
 pub async fn copy(source: CopySource, target: Target, keep_owner: bool) -> Result<LeftOut> {
     let mut leases = Leases::default();
     let result = copy_in(&mut leases, source, target, keep_owner).await;
-    let ended = leases.end().await;
+    let ended = leases.end(result.is_ok().then_some("copy")).await;
     let left_out = result?;
     ended.map(|()| left_out)
 }
@@ -87,7 +87,7 @@ pub async fn export(pod: &PodHandle, container: &str, out: Box<dyn Write + Send>
         packed.and_then(|()| packer.finish()).on("export", &path)
     })
     .await;
-    let ended = leases.end().await;
+    let ended = leases.end(result.is_ok().then_some("export")).await;
     result.and(ended)
 }
 
@@ -174,10 +174,14 @@ impl Leases {
         Place::container(&definition, &root, below, path)
     }
 
-    /// Releases all leases. The VMs of containers that were written to drop their caches.
-    async fn end(self) -> Result<()> {
+    /// Releases all leases, and appends the event for what was done. The VMs of containers that
+    /// were written to drop their caches.
+    async fn end(self, done: Option<&str>) -> Result<()> {
         let mut result = Ok(());
         for (pod, leased, written) in self.0 {
+            if let Some(action) = done {
+                pod.append_event(leased.container(), action);
+            }
             if written {
                 result = result.and(pod.files_changed().await);
             }
