@@ -15,6 +15,9 @@
 //! For the removal, the mounts are read from the kernel, and the users of a source from the
 //! links. So a crash at any point leaves nothing that cannot be found.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -265,52 +268,5 @@ fn remove_placeholders(path: &Path) -> Result<()> {
         fs::remove_file(path).on("remove", path)
     } else {
         Err(std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty)).on("remove", path)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::mount::tests::on_shared_mounts;
-
-    #[test]
-    fn a_link_of_the_image_leads_no_mount_out_of_its_root() {
-        on_shared_mounts(|dir| {
-            let (root, host) = (dir.join("rootfs"), dir.join("host"));
-            fs::create_dir_all(root.join("data")).unwrap();
-            fs::create_dir_all(&host).unwrap();
-            std::os::unix::fs::symlink(&host, root.join("link")).unwrap();
-            std::os::unix::fs::symlink("/data", root.join("inside")).unwrap();
-            let mount = Mount {
-                kind: "tmpfs".into(),
-                source: "tmpfs".into(),
-                ..Mount::default()
-            };
-
-            let refused = attach_inside(&mount, &root, "link").unwrap_err();
-            attach_inside(&mount, &root, "inside").unwrap();
-
-            assert!(refused.to_string().contains("rootfs/link"), "{refused}");
-            let mounted = mount::mounts_below(dir).unwrap();
-            assert_eq!(mounted, [root.join("data")]);
-        });
-    }
-
-    #[test]
-    fn placeholders_go_and_data_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = dir.path().join("shared");
-        fs::create_dir_all(tree.join("c/rootfs")).unwrap();
-        fs::create_dir_all(tree.join("c/mounts")).unwrap();
-        fs::create_dir_all(tree.join(".sources/a")).unwrap();
-        fs::write(tree.join(".sources/b"), "").unwrap();
-        symlink("../../.sources/a", tree.join("c/mounts/0")).unwrap();
-        remove_placeholders(&tree).unwrap();
-        assert!(!tree.exists());
-
-        fs::create_dir_all(tree.join("c/rootfs")).unwrap();
-        fs::write(tree.join("c/rootfs/data"), "precious").unwrap();
-        assert!(remove_placeholders(&tree).is_err());
-        assert!(tree.join("c/rootfs/data").exists());
     }
 }
