@@ -169,4 +169,31 @@ mod tests {
         assert!(kept(plain, &["rbind", "ro", "rprivate"]));
         assert!(!kept(plain, &["rbind", "ro", "rslave"]));
     }
+
+    #[test]
+    fn the_host_alone_refuses_writes_only_for_a_whole_tree_with_mounts_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().to_str().unwrap();
+        for (source, options, alone) in [
+            ("/", &["rbind"][..], false),
+            ("/", &["rbind", "ro"], true),
+            ("/", &["bind", "ro"], false),
+            ("/", &["rbind", "ro", "rro"], false),
+            (plain, &["rbind", "ro"], false),
+            (plain, &["rbind", "ro", "rslave"], true),
+            (plain, &["bind", "ro", "slave"], false),
+            ("/no/such", &["rbind", "ro"], false),
+        ] {
+            let bind = Mount {
+                source: source.into(),
+                options: options.iter().map(|option| (*option).to_owned()).collect(),
+                ..Mount::default()
+            };
+            assert_eq!(
+                host_alone_refuses(&bind).unwrap(),
+                alone,
+                "{source} {options:?}"
+            );
+        }
+    }
 }
