@@ -30,6 +30,8 @@ pub mod records;
 pub mod restart;
 pub mod rootfs;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod usage;
 mod users;
@@ -377,68 +379,5 @@ impl Engine {
             ..Config::default()
         };
         Self::new(config, None).unwrap()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_made_up_name_is_one_that_is_free() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::below(dir.path());
-        // All generated names are taken.
-        let pods = self::records::paths::pods(&engine.config.data_root).join(NAMESPACE);
-        for name in names::all() {
-            std::fs::create_dir_all(pods.join(name).join("containers")).unwrap();
-        }
-        let made = engine
-            .create_pod(PodDefinition::new(NAMESPACE, ""))
-            .unwrap();
-        assert!(
-            made.name().ends_with(|c: char| c.is_ascii_digit()),
-            "{}",
-            made.name()
-        );
-        let given = engine.create_pod(PodDefinition::new(NAMESPACE, made.name()));
-        assert!(matches!(given, Err(Error::AlreadyExists { .. })));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_handle_of_a_removed_pod_does_not_reach_the_next_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::below(dir.path());
-        let first = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
-        let found = engine.pod("local", "p").unwrap();
-        let removed = first.remove(RemoveOptions::default()).await.unwrap();
-        assert!(removed.errors.is_empty());
-        let gone = first.view().unwrap_err();
-        assert!(matches!(gone, Error::NotFound { .. }), "{gone:?}");
-        let second = engine.create_pod(PodDefinition::new("local", "p")).unwrap();
-
-        let is_removed = |error: Error| {
-            assert_eq!(error.kind(), crate::error::ErrorKind::NotFound);
-            matches!(error, Error::Removed { what: "pod", name, .. } if name == "p")
-        };
-        let root = super::records::definition::Rootfs::Directory("/".into());
-        let container = ContainerDefinition::new("c", root, Default::default());
-        for old in [&first, &found] {
-            assert!(is_removed(old.view().unwrap_err()));
-            assert!(is_removed(old.start(&[], true).await.unwrap_err()));
-            assert!(is_removed(old.stop(&[], None).await.unwrap_err()));
-            assert!(is_removed(
-                old.create_container(&container).await.unwrap_err()
-            ));
-            assert!(is_removed(
-                old.remove(RemoveOptions::FORCE).await.unwrap_err()
-            ));
-            assert!(is_removed(
-                old.remove(RemoveOptions::default()).await.unwrap_err()
-            ));
-        }
-        assert!(second.view().unwrap().containers.is_empty());
-        let removed = second.remove(RemoveOptions::default()).await.unwrap();
-        assert!(removed.errors.is_empty());
     }
 }

@@ -179,3 +179,44 @@ fn trees_too_deep_are_refused() {
         .unwrap_err();
     assert!(refused.to_string().contains("400 directories"), "{refused}");
 }
+
+/// Nodes are kept by number, and sockets are left out.
+#[test]
+fn devices_are_packed_by_their_numbers() {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let dir = tempfile::tempdir().unwrap();
+    for (name, kind, number) in [
+        ("block", SFlag::S_IFBLK, makedev(7, 300)),
+        ("char", SFlag::S_IFCHR, makedev(1, 3)),
+    ] {
+        mknod(&dir.path().join(name), kind, Mode::S_IRUSR, number).unwrap();
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    let archive = packed(dir.path());
+    let mut archive = ::tar::Archive::new(&archive[..]);
+    let entries: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            let numbers = (
+                header.device_major().unwrap(),
+                header.device_minor().unwrap(),
+            );
+            (
+                entry.path().unwrap().into_owned(),
+                header.entry_type(),
+                numbers,
+            )
+        })
+        .collect();
+    let expected = |name: &str, kind, major, minor| (name.into(), kind, (Some(major), Some(minor)));
+    assert_eq!(
+        entries,
+        [
+            expected("block", ::tar::EntryType::Block, 7, 300),
+            expected("char", ::tar::EntryType::Char, 1, 3),
+        ]
+    );
+}

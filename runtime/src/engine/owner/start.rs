@@ -229,7 +229,7 @@ impl Owner {
         Ok(pod)
     }
 
-    fn pod_config(&self) -> PodConfig {
+    pub(super) fn pod_config(&self) -> PodConfig {
         let definition = &self.definition;
         let resources = &definition.resources;
         let period = resources.cpu_period.unwrap_or(100_000).max(1);

@@ -9,6 +9,7 @@ mod change;
 mod dependencies;
 mod ending;
 mod exec;
+mod usage;
 mod waiting;
 
 use std::fs;
