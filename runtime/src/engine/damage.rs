@@ -268,3 +268,30 @@ fn what_an_owner_wrote_of_itself_may_be_damaged() {
         assert_eq!(view.owner, None, "nobody holds the lock");
     }
 }
+
+/// A container that cannot be read may use any image and any volume.
+#[test]
+fn a_definition_that_cannot_be_read_is_an_error_beside_the_others() {
+    let lab = Lab::new();
+    let good = lab.engine.pod("local", "good").unwrap();
+    let [a, b] = ["a", "b"].map(|name| good.paths().container(name).unwrap().config());
+    let read = || {
+        let (found, errors) = lab.engine.definitions().unwrap();
+        let names: Vec<String> = found.into_iter().map(|(_, one)| one.name).collect();
+        (
+            names.concat(),
+            errors.len(),
+            lab.engine.all_definitions().is_ok(),
+        )
+    };
+    assert_eq!(read(), ("ab".to_owned(), 0, true));
+    fs::write(&a, "").unwrap();
+    assert_eq!(read(), ("b".to_owned(), 1, false));
+    fs::remove_file(&b).unwrap();
+    assert_eq!(read(), (String::new(), 2, false));
+    // Their directories are gone, and so are they.
+    for file in [a, b] {
+        fs::remove_dir_all(file.parent().unwrap()).unwrap();
+    }
+    assert_eq!(read(), (String::new(), 0, true));
+}

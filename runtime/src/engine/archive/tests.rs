@@ -220,3 +220,32 @@ fn devices_are_packed_by_their_numbers() {
         ]
     );
 }
+
+#[test]
+fn the_side_that_fails_first_is_told() {
+    use std::io::{Error, ErrorKind};
+    let transferred = |bytes: &[u8], end: Option<ErrorKind>| {
+        let to = tempfile::tempdir().unwrap();
+        let into = File::open(to.path()).unwrap().into();
+        let pack = |mut out: std::io::PipeWriter| {
+            out.write_all(bytes)?;
+            end.map_or(Ok(()), |kind| Err(Error::from(kind)))
+        };
+        transfer(pack, into, Ownership::Archived, Side::Container)
+    };
+    let whole = packed(tree().path());
+    assert_eq!(transferred(&whole, None).unwrap(), LeftOut::default());
+    let kind = |result: Result<LeftOut, TransferError>| match result {
+        Err(TransferError::Source(error)) => ("source", error.kind()),
+        Err(TransferError::Target(error)) => ("target", error.kind()),
+        Ok(_) => panic!("it fails"),
+    };
+    let lost = ErrorKind::NotFound;
+    assert_eq!(kind(transferred(&whole, Some(lost))), ("source", lost));
+    let damaged = [b'x'; 512];
+    assert_eq!(kind(transferred(&damaged, Some(lost))), ("source", lost));
+    // The source fails because the target does.
+    for end in [Some(ErrorKind::BrokenPipe), None] {
+        assert_eq!(kind(transferred(&damaged, end)).0, "target", "{end:?}");
+    }
+}

@@ -62,7 +62,8 @@ pub(super) fn find(reference: &Reference, file: Option<&Path>) -> Result<Option<
     if let Some(file) = file {
         return in_file(file, reference, true);
     }
-    for file in usual_files() {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    for file in usual_files(variable) {
         if let Some(found) = in_file(&file, reference, false)? {
             return Ok(Some(found));
         }
@@ -70,8 +71,8 @@ pub(super) fn find(reference: &Reference, file: Option<&Path>) -> Result<Option<
     Ok(None)
 }
 
-fn usual_files() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+/// The files of podman and docker, by these variables (containers-auth.json(5)).
+fn usual_files(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     if let Some(file) = variable("REGISTRY_AUTH_FILE") {
         return vec![file];
     }
@@ -165,5 +166,34 @@ mod tests {
         let who: Credentials = "me:secret".parse().unwrap();
         assert!(!format!("{who:?}").contains("secret"));
         assert!(":x".parse::<Credentials>().is_err() && "x".parse::<Credentials>().is_err());
+    }
+
+    #[test]
+    fn the_usual_files_are_those_of_podman_and_then_of_docker() {
+        let user = nix::unistd::geteuid();
+        let files = |set: &[(&str, &str)]| {
+            usual_files(|name| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| PathBuf::from(value))
+            })
+        };
+        let own = ("REGISTRY_AUTH_FILE", "/own");
+        assert_eq!(files(&[own, ("HOME", "/h")]), [Path::new("/own")]);
+        let run = format!("/run/containers/{user}");
+        let run = [
+            format!("{run}/containers/auth.json"),
+            format!("{run}/auth.json"),
+        ];
+        assert_eq!(files(&[]), run.map(PathBuf::from));
+        assert_eq!(
+            files(&[("XDG_RUNTIME_DIR", "/x"), ("HOME", "/h")]),
+            [
+                "/x/containers/auth.json",
+                "/x/auth.json",
+                "/h/.config/containers/auth.json",
+                "/h/.docker/config.json",
+            ]
+            .map(PathBuf::from)
+        );
     }
 }

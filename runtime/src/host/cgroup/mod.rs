@@ -439,4 +439,22 @@ mod tests {
         let unsafe_path = HostCgroup::plan(Some(Path::new("/a/../b")), &CpuLimits::default());
         assert!(unsafe_path.dirs.is_empty());
     }
+
+    #[test]
+    fn the_last_process_of_a_cgroup_is_waited_for_a_while() {
+        let root = tempfile::tempdir().unwrap();
+        let waited = |events: &str| {
+            fs::write(root.path().join("cgroup.events"), events).unwrap();
+            let start = Instant::now();
+            wait_until_empty(root.path());
+            start.elapsed() >= LEAVE
+        };
+        assert!(!waited("populated 0\n"));
+        assert!(!waited("frozen 0\npopulated 0\n"));
+        assert!(waited("populated 1\nfrozen 0\n"));
+        fs::remove_file(root.path().join("cgroup.events")).unwrap();
+        let start = Instant::now();
+        wait_until_empty(root.path());
+        assert!(start.elapsed() < LEAVE, "v1 does not have the file");
+    }
 }

@@ -179,3 +179,61 @@ async fn what_is_asked_of_the_guest_is_about_that_container() {
         "{late:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_joins_the_pid_namespace_of_a_sandbox_that_lives() {
+    let mut bed = require!(Bed::new().await);
+    let joining = |bed: &Bed, id: &str| {
+        let mut config = bed.config(id);
+        let mut all = namespaces(&[]);
+        let pid = json!({"type": "pid", "path": "/proc/1/ns/pid"});
+        all.as_array_mut().unwrap().insert(0, pid);
+        config.spec = spec(json!({"linux": {"namespaces": all}}));
+        config
+    };
+    let alone = bed.pod.create_container(joining(&bed, "a")).await;
+    assert!(matches!(alone, Err(Error::Spec(_))), "{alone:?}");
+    bed.running("sandbox").await;
+    bed.pod.create_container(joining(&bed, "a")).await.unwrap();
+    let seen = crate::sync::lock(&bed.guest.spec).take().unwrap();
+    let seen = serde_json::to_value(seen).unwrap();
+    // The pid of each init in the fake guest.
+    assert_eq!(seen["linux"]["namespaces"][0]["path"], "/proc/42/ns/pid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pids_of_a_container_are_those_of_its_processes_that_live() {
+    let mut bed = require!(Bed::new().await);
+    bed.running("a").await;
+    let process = serde_json::from_value(json!({
+        "args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}
+    }));
+    let io = ProcessIo::default();
+    bed.pod
+        .add_exec("a", "x", process.unwrap(), io)
+        .await
+        .unwrap();
+    let init = bed.pod.state("a", None).unwrap().pid;
+    let of = |pid, exec: Option<&str>| PidInfo {
+        pid,
+        exec: exec.map(str::to_owned),
+    };
+    assert_eq!(
+        bed.pod.pids("a").unwrap(),
+        [of(init, None)],
+        "it is not started"
+    );
+    let exec = bed.pod.start_exec("a", "x").await.unwrap();
+    assert_eq!(
+        bed.pod.pids("a").unwrap(),
+        [of(init, None), of(exec, Some("x"))]
+    );
+    // Each has a session of its own (proc(5), field 6): it gets no signals of a terminal.
+    for pid in [init, exec] {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert_eq!(stat.split(' ').nth(5), Some(&*pid.to_string()), "{stat}");
+    }
+    bed.guest.end("a", "x", 0);
+    bed.pod.wait("a", Some("x")).await.unwrap();
+    assert_eq!(bed.pod.pids("a").unwrap(), [of(init, None)]);
+}

@@ -5,6 +5,7 @@
     reason = "where an outcome is not looked at, the states are"
 )]
 
+mod attach;
 mod change;
 mod dependencies;
 mod ending;
