@@ -147,6 +147,7 @@ fn parse(path: &Path) -> Result<Table> {
 fn known() -> Result<Table> {
     let whole = Config {
         vmm: Some(PathBuf::new()),
+        rust_kata: Some(PathBuf::new()),
         ..Config::default()
     };
     Table::try_from(whole).map_err(Error::encode("the keys of the configuration"))

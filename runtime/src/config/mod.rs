@@ -56,6 +56,9 @@ pub struct Config {
     pub qemu: PathBuf,
     /// The path of `rust-kata-vmm`; if not set, it is beside the running binary.
     pub vmm: Option<PathBuf>,
+    /// The path of `rust-kata`, which owns started pods; if not set, it is beside the running
+    /// binary.
+    pub rust_kata: Option<PathBuf>,
     /// Whether kernel and agent messages go to the console, and logs are verbose.
     pub debug: bool,
     /// Deadlines.
@@ -148,6 +151,7 @@ impl Default for Config {
             max_shared_files: hypervisor::Share::FILES,
             qemu: "qemu-system-x86_64".into(),
             vmm: None,
+            rust_kata: None,
             debug: false,
             timeouts: Timeouts::default(),
         }
@@ -155,10 +159,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The path of `rust-kata`, which owns pods: beside the running binary.
+    /// The path of `rust-kata`, which owns pods.
     pub(crate) fn owner_program(&self) -> Result<PathBuf> {
         let exe = std::env::current_exe().map_err(ConfigError::NoBinary)?;
-        let program = exe.with_file_name("rust-kata");
+        let beside = || exe.with_file_name("rust-kata");
+        let program = self.rust_kata.clone().unwrap_or_else(beside);
         if !program.exists() {
             let beside = exe;
             return Err(ConfigError::NotInstalled { program, beside }.into());

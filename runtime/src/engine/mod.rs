@@ -13,6 +13,7 @@
 
 pub(crate) mod archive;
 pub mod capabilities;
+mod create;
 #[cfg(test)]
 mod damage;
 pub mod files;
@@ -48,17 +49,15 @@ pub use self::handle::remove::RemoveOptions;
 pub use self::handle::spawn::OWN;
 pub use names::{TRIES as NAME_TRIES, name_for, new_name};
 
-use self::journal::{Event, Journal};
+use self::journal::Journal;
 use crate::config::Config;
 use crate::engine::find::{is_id, only_one};
-use crate::engine::records::definition::{ContainerDefinition, PodDefinition};
+use crate::engine::records::definition::PodDefinition;
 use crate::engine::records::paths::DataPaths;
-use crate::engine::records::record::PodState;
 use crate::engine::records::view::PodView;
-use crate::error::{DependencyError, Error, Result};
+use crate::error::{Error, Result};
 use crate::runtime::Runtime;
 use crate::state_dir::dir::Dir;
-use crate::state_dir::lock::PodLock;
 use crate::state_dir::private;
 
 /// The default namespace of pods.
@@ -255,51 +254,6 @@ impl Engine {
         Ok((PodHandle::new(self, paths), name))
     }
 
-    /// Creates a pod. An empty name stands for a generated one.
-    ///
-    /// # Errors
-    /// [`Error::AlreadyExists`] if the name is taken; [`Error::InvalidValue`] naming what is wrong
-    /// with the definition.
-    pub fn create_pod(&self, mut definition: PodDefinition) -> Result<PodHandle> {
-        let generated = definition.name.is_empty();
-        for turn in 0..names::TRIES {
-            if generated {
-                definition.name = names::name_for(turn);
-            }
-            definition.check()?;
-            definition.check_cgroup_manager(self.config.cgroup_manager)?;
-            let paths = DataPaths::new(
-                &self.config.data_root,
-                &definition.namespace,
-                &definition.name,
-            )?;
-            let state = PodState {
-                boot: self::records::boot_id()?,
-                infra: definition.infra.then(|| definition.id.clone()),
-                ..PodState::default()
-            };
-            let mut created = self::records::create_pod(&paths, &definition, &state);
-            if matches!(created, Err(Error::AlreadyExists { .. }))
-                && PodHandle::new(self, paths.clone())
-                    .remove_spent()
-                    .unwrap_or(false)
-            {
-                created = self::records::create_pod(&paths, &definition, &state);
-            }
-            match created {
-                Err(Error::AlreadyExists { .. }) if generated => {}
-                other => {
-                    other?;
-                    paths
-                        .journal()
-                        .append_or_warn(Event::pod(&definition, "create"));
-                    return Ok(PodHandle::new(self, paths));
-                }
-            }
-        }
-        Err(Error::NoFreeName { what: "pod" })
-    }
-
     /// The socket of a pod's owner. Its name is a hash: names of pods might not fit into the
     /// 108 bytes of a socket address.
     pub fn owner_address(&self, paths: &DataPaths) -> PathBuf {
@@ -310,39 +264,6 @@ impl Engine {
             .join(".owners")
             .join(hex::encode(&digest[..8]))
     }
-}
-
-/// Adds a container to a pod's directory. The caller holds the pod's lock.
-pub(crate) fn add_container(
-    paths: &DataPaths,
-    definition: &ContainerDefinition,
-    held: &PodLock,
-) -> Result<()> {
-    definition.check()?;
-    // The files of its containers are not read: there may be many, and others wait for the
-    // lock.
-    let (pod, state) = self::records::read_own(paths)?;
-    if state.removing {
-        return Err(Error::WrongState {
-            what: "pod",
-            id: paths.name().to_owned(),
-            operation: "create a container in",
-            state: self::records::record::REMOVING.into(),
-        });
-    }
-    for on in &definition.depends_on {
-        if !paths.container(on)?.path().is_dir() {
-            return Err(DependencyError::Missing {
-                container: definition.name.clone(),
-                on: on.clone(),
-            }
-            .into());
-        }
-    }
-    self::records::create_container(paths, definition, held)?;
-    let created = Event::container(&pod, definition, "create");
-    paths.journal().append_or_warn(created);
-    Ok(())
 }
 
 /// Reads the given pods one after the other. A pod that is removed meanwhile is left out.

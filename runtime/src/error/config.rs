@@ -58,7 +58,11 @@ pub enum ConfigError {
     #[error("cannot find the running binary: {0}")]
     NoBinary(#[source] io::Error),
     /// A program of the installation is missing.
-    #[error("{} not found: install it beside {}", program.display(), beside.display())]
+    #[error(
+        "{} not found: install it beside {}, or set rust_kata in the configuration",
+        program.display(),
+        beside.display()
+    )]
     NotInstalled {
         /// The program.
         program: PathBuf,

@@ -6,6 +6,7 @@ pub mod attach;
 pub mod batch;
 pub(crate) mod cleanup;
 pub(in crate::engine) mod client;
+mod create;
 pub(crate) mod images;
 pub mod mount;
 pub mod remove;
@@ -22,14 +23,13 @@ use std::sync::Arc;
 use protos::management as api;
 
 use self::access::TRIES;
+use super::Engine;
 use super::journal::Event;
 use super::records;
-use super::records::definition::ContainerDefinition;
 use super::records::paths::DataPaths;
 use super::records::view::PodView;
 use super::restart::RestartPolicy;
 use super::status::{Operation, Outcome};
-use super::{Engine, add_container};
 use crate::engine::usage::{ContainerProcess, PodUsage};
 use crate::engine::wire::changes::{request, stop_request};
 use crate::engine::wire::errors;
@@ -98,33 +98,6 @@ impl PodHandle {
             return Err(Error::not_found("pod", self.name()));
         }
         Ok(view)
-    }
-
-    /// Creates a container in the pod.
-    ///
-    /// # Errors
-    /// [`Error::AlreadyExists`]; [`Error::InvalidValue`] naming what is wrong;
-    /// [`Error::WrongState`] if the pod is being removed.
-    pub async fn create_container(&self, definition: &ContainerDefinition) -> Result<()> {
-        let name = definition.name.clone();
-        {
-            let held = self.locked().await?;
-            // No other lock is taken under this one.
-            let _volumes = self.engine.volumes().prepare(&definition.volumes)?;
-            add_container(&self.paths, definition, &held)?;
-            if crate::state_dir::lock::OwnerLock::holder_unlocked(&self.paths)?.is_none() {
-                // An owner that starts later finds it.
-                return Ok(());
-            }
-        }
-        let adopted = self.ask(|owner| {
-            let container = api::ContainerRequest {
-                container: name.clone(),
-                ..Default::default()
-            };
-            owner.adopt(container)
-        });
-        adopted.await.map(drop)
     }
 
     /// Builds containers up to the point where their inits wait.
@@ -384,13 +357,16 @@ fn ignore_in_use_or_gone(result: Result<()>) -> Result<()> {
 /// Compiles only if any task of a runtime with several threads may await these.
 #[cfg(test)]
 #[expect(dead_code, reason = "it is compiled, and not run")]
-fn futures_are_send(pod: &PodHandle, container: &ContainerDefinition, names: &[String]) {
+fn futures_are_send(pod: &PodHandle, names: &[String]) {
     use std::time::Duration;
 
     use self::remove::RemoveOptions;
+    use super::records::definition::ContainerDefinition;
 
     fn is_send(_: impl Send) {}
-    is_send(pod.create_container(container));
+    let root = super::records::definition::Rootfs::Directory(Default::default());
+    let container = ContainerDefinition::new("c", root, Default::default());
+    is_send(pod.create_container(&container));
     is_send(pod.init(names));
     is_send(pod.start(names, true));
     is_send(pod.stop(names, None));

@@ -177,7 +177,7 @@ pub(crate) fn definition_of(paths: &ContainerPaths) -> Result<ContainerDefinitio
     state_dir::read(&paths.config())
 }
 
-/// Creates a pod's directory atomically.
+/// Creates the directory of a pod and its containers atomically.
 ///
 /// # Errors
 /// [`Error::AlreadyExists`] if the name is taken.
@@ -185,12 +185,20 @@ pub(crate) fn create_pod(
     paths: &DataPaths,
     definition: &PodDefinition,
     state: &PodState,
+    with: &[ContainerDefinition],
 ) -> Result<()> {
     private::make(staging::parent(paths.path())?)?;
     staging::sweep(paths.staging_dir());
     staging::place(paths.path(), paths.staging_dir(), |dir| {
         let containers = dir.join("containers");
         private::make(&containers)?;
+        for definition in with {
+            let dir = containers.join(&definition.name);
+            private::make(&dir)?;
+            write_new_container(&dir, definition)?;
+            state_dir::sync_dir(&dir)?;
+        }
+        state_dir::sync_dir(&containers)?;
         let lock = dir.join("lock");
         File::create(&lock).on("create", &lock)?;
         state_dir::write_new(&dir.join("config.json"), definition)?;
@@ -211,10 +219,14 @@ pub(crate) fn create_container(
     let paths = pod.container(&definition.name)?;
     staging::sweep(pod.path());
     staging::place(paths.path(), pod.path(), |dir| {
-        state_dir::write_new(&dir.join("config.json"), definition)?;
-        state_dir::write_new(&dir.join("state.json"), &ContainerState::default())
+        write_new_container(dir, definition)
     })
     .map_err(|e| taken(e, "container", &definition.name))
+}
+
+fn write_new_container(dir: &Path, definition: &ContainerDefinition) -> Result<()> {
+    state_dir::write_new(&dir.join("config.json"), definition)?;
+    state_dir::write_new(&dir.join("state.json"), &ContainerState::default())
 }
 
 /// Writes a pod's state. The caller holds its lock.
@@ -269,7 +281,7 @@ mod tests {
     fn pod(root: &Path) -> DataPaths {
         let paths = DataPaths::new(root, "local", "web").unwrap();
         let definition = PodDefinition::new("local", "web");
-        create_pod(&paths, &definition, &PodState::default()).unwrap();
+        create_pod(&paths, &definition, &PodState::default(), &[]).unwrap();
         paths
     }
 
@@ -304,6 +316,7 @@ mod tests {
             &paths,
             &PodDefinition::new("local", "web"),
             &PodState::default(),
+            &[],
         );
         assert!(matches!(
             again,

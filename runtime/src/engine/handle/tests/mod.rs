@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use self::owner::{Owned, PlayedOwner};
 use super::*;
 use crate::engine::journal::Reader;
-use crate::engine::records::definition::{PodDefinition, Rootfs};
+use crate::engine::records::definition::{ContainerDefinition, PodDefinition, Rootfs};
 use crate::engine::records::record::ContainerState;
 use crate::engine::status::ContainerStatus;
 
