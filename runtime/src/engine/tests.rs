@@ -1,6 +1,8 @@
 //! Pods and containers are created, found by names and ids, and listed.
 
 use super::*;
+use crate::engine::records::definition::ContainerDefinition;
+use crate::engine::records::record::PodState;
 
 #[test]
 fn a_made_up_name_is_one_that_is_free() {
