@@ -109,7 +109,7 @@ impl Operation {
     /// (`Pod.StopWithTimeout`, `Pod.Kill`), paused ones are ignored.
     pub fn applicability_in_pod(self, status: ContainerStatus) -> Applicability {
         match (self, status) {
-            (Self::Stop | Self::Kill, ContainerStatus::Paused) => Applicability::NoOp,
+            (Self::Stop | Self::Kill, ContainerStatus::Paused) => Applicability::Invalid,
             _ => self.applicability(status),
         }
     }
@@ -374,5 +374,52 @@ mod tests {
             let of = |infra| PodStatus::of(containers.iter().copied(), infra);
             assert_eq!((of(false), of(true)), (alone, with_infra), "{containers:?}");
         }
+    }
+
+    /// The table of `docs/states.md`, from the code's.
+    fn documented() -> String {
+        let operations = [
+            Operation::Init,
+            Operation::Start,
+            Operation::Stop,
+            Operation::Pause,
+            Operation::Unpause,
+            Operation::Kill,
+        ];
+        let mut table = String::from("| |");
+        for status in ALL {
+            table += &format!(" {status} |");
+        }
+        table += &format!("\n|---|{}\n", "---|".repeat(ALL.len()));
+        for operation in operations {
+            for in_pod in [false, true] {
+                let of = if in_pod { "pod" } else { "container" };
+                table += &format!("| `{of} {}` |", operation.name());
+                for status in ALL {
+                    let applicability = match in_pod {
+                        true => operation.applicability_in_pod(status),
+                        false => operation.applicability(status),
+                    };
+                    table += match applicability {
+                        Applicability::Applies => " yes |",
+                        Applicability::NoOp => " nothing to do |",
+                        // A start of a pod without an error means that its containers run.
+                        Applicability::Invalid if in_pod && operation != Operation::Start => {
+                            " ignored |"
+                        }
+                        Applicability::Invalid => " refused |",
+                    };
+                }
+                table += "\n";
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn the_documented_table_is_the_codes() {
+        const STATES: &str = include_str!("../../../docs/states.md");
+        let table = documented();
+        assert!(STATES.contains(&table), "docs/states.md must have\n{table}");
     }
 }
