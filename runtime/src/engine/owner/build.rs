@@ -47,6 +47,7 @@ impl Owner {
         // Intent: from here on it may be in the VM.
         self.change(container, |state| {
             state.status = ContainerStatus::Initialized;
+            state.stopped_by_user = false;
             state.problem = None;
         })?;
         *lock(&container.streams) = Some(streams);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Owner;
 use super::stop::Locking;
 use crate::engine::records::cleanup::{clean, may_clean};
+use crate::engine::records::record::ContainerState;
 use crate::engine::status::{ContainerStatus, Outcome};
 use crate::error::Result;
 
@@ -22,9 +23,16 @@ impl Owner {
             let cleaned = async {
                 may_clean(container.name(), &container.now())?;
                 if container.now().status == ContainerStatus::Initialized {
+                    let before = ContainerState {
+                        status: ContainerStatus::Configured,
+                        pid: 0,
+                        ..container.now()
+                    };
                     let name = [container.name().to_owned()];
                     let stopped = self.stop_containers(&name, Some(0), Locking::Held).await?;
                     stopped.errors.into_values().next().map_or(Ok(()), Err)?;
+                    // As before it was built.
+                    self.change(&container, |state| *state = before.clone())?;
                 }
                 clean(&self.paths().container(container.name())?)
             };

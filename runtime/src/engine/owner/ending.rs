@@ -135,7 +135,7 @@ impl Owner {
         self.record_change(&container, |state| {
             state.pid = 0;
             state.execs.clear();
-            if state.status == ContainerStatus::Initialized {
+            if state.status == ContainerStatus::Initialized && !state.stopped_by_user {
                 // The container never ran.
                 state.status = ContainerStatus::Configured;
                 return;

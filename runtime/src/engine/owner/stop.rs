@@ -131,6 +131,8 @@ impl Owner {
         let name = container.name();
         let before = container.now().status;
         if before == ContainerStatus::Initialized {
+            // It ends as exited, as with podman, though it has not run.
+            self.record_change(container, |state| state.stopped_by_user = true);
             return ignore_ended(pod.kill(name, None, libc::SIGKILL as u32, true).await);
         }
         // It is stopped even if the disk is full.

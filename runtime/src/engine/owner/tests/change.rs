@@ -229,16 +229,31 @@ async fn stopping_goes_against_the_dependencies_and_ends_by_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_waits_for_its_start_is_stopped_as_if_it_had_not_been_built() {
-    let lab = require!(Lab::new(&["a"]).await);
-    lab.owner.init(&[]).await.unwrap();
-    let outcome = lab.owner.stop(&[], None).await.unwrap();
-    assert_eq!(parts(outcome).0, names(&["a"]));
+async fn one_that_waits_for_its_start_ends_when_it_is_stopped_and_not_when_it_is_cleaned_up() {
+    let lab = require!(Lab::new(&["a", "b"]).await);
+    // It keeps the VM.
+    lab.owner.start(&names(&["b"]), false).await.unwrap();
+    let a = names(&["a"]);
+    lab.owner.init(&a).await.unwrap();
+    let outcome = lab.owner.cleanup(&a).await.unwrap();
+    assert_eq!(parts(outcome).0, a);
+    let before = ContainerState::default();
+    assert_eq!(lab.now("a"), before);
+    lab.is_saved("a");
+
+    lab.owner.start(&a, false).await.unwrap();
+    lab.owner.stop(&a, Some(0)).await.unwrap();
+    lab.owner.init(&a).await.unwrap();
+    assert!(!lab.now("a").stopped_by_user);
+    let outcome = lab.owner.stop(&a, None).await.unwrap();
+    assert_eq!(parts(outcome).0, a);
     let state = lab.now("a");
     assert_eq!(
         (state.status, state.exit_code),
-        (ContainerStatus::Configured, None)
+        (ContainerStatus::Exited, Some(137))
     );
+    assert!(state.stopped_by_user);
+    lab.is_saved("a");
 }
 
 #[tokio::test(flavor = "multi_thread")]
