@@ -286,4 +286,20 @@ mod tests {
             assert!(matches!(failed, Err(MachineError::Missing(what)) if what == "routes"));
         }
     }
+
+    #[test]
+    fn registers_are_read_in_any_width_and_all_else_as_zeroes() {
+        let (mut io_apic, _) = io_apic();
+        io_apic.write(SELECT, &[VERSION]).unwrap();
+        let read = |offset, width: usize| {
+            let mut data = [0xee; 8];
+            io_apic.read(offset, &mut data[..width]);
+            data[..width].to_vec()
+        };
+        assert_eq!(read(SELECT, 4), [1, 0, 0, 0]);
+        assert_eq!(read(WINDOW, 4), [0x11, 0, 0x17, 0]);
+        assert_eq!(read(WINDOW, 1), [0x11]);
+        assert_eq!(read(WINDOW, 8), [0x11, 0, 0x17, 0, 0, 0, 0, 0]);
+        assert_eq!(read(WINDOW + 4, 4), [0; 4]);
+    }
 }

@@ -248,3 +248,31 @@ fn a_misaligned_place_is_better_than_none() {
     assert_eq!(tries.get(), 2);
     assert!(aligned(0, || Err(full())).is_err());
 }
+
+#[test]
+fn a_filler_gives_its_address_space_back() {
+    const PAGE: usize = 4096;
+    // Far from where the kernel places mappings of other threads.
+    let hint = 0x1234_5000_0000usize as *mut libc::c_void;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: a new mapping, which replaces no other.
+    let at = unsafe { libc::mmap(hint, 4 * PAGE, libc::PROT_NONE, flags, -1, 0) };
+    assert_eq!(at, hint);
+    let mapped = || {
+        [0, 1, 2, 3].map(|page| {
+            let mut there = 0;
+            // SAFETY: mincore(2) does not access the page, and writes one byte.
+            unsafe { libc::mincore(hint.byte_add(page * PAGE), PAGE, &raw mut there) == 0 }
+        })
+    };
+    let mut filler = Filler {
+        at: at as usize,
+        len: 4 * PAGE,
+    };
+    assert_eq!(mapped(), [true; 4]);
+    filler.unmap_front(PAGE);
+    assert_eq!(mapped(), [false, true, true, true]);
+    assert_eq!((filler.at - hint as usize, filler.len), (PAGE, 3 * PAGE));
+    drop(filler);
+    assert_eq!(mapped(), [false; 4]);
+}

@@ -179,3 +179,19 @@ async fn devices_are_started_once() {
     let built = client.build(machine(), vec![], &few).await.unwrap_err();
     assert_eq!(built.to_string(), "A machine came with 3 descriptors");
 }
+
+/// unix(7): a socket that is closed with unread data resets the other end.
+#[test]
+fn an_owner_that_ends_without_its_answers_breaks_the_channel() {
+    let (socket, server) = raw();
+    let hello = format!(r#"{{"request":"hello","version":{VERSION}}}"#);
+    nix::sys::socket::send(socket.as_raw_fd(), hello.as_bytes(), MsgFlags::empty()).unwrap();
+    // The answer is there, and stays there.
+    let peek = MsgFlags::MSG_PEEK;
+    let len = nix::sys::socket::recv(socket.as_raw_fd(), &mut [0; 8], peek).unwrap();
+    assert_ne!(len, 0);
+    drop(socket);
+    let failed = server.join().unwrap().unwrap_err();
+    let reset = matches!(&failed, ControlError::Socket(err) if err.kind() == io::ErrorKind::ConnectionReset);
+    assert!(reset, "{failed:?}");
+}
