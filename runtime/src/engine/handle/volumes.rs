@@ -67,10 +67,15 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] naming its users.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
+        let mut users_removed = false;
         loop {
             let (engine, wanted) = (self.clone(), name.to_owned());
             let remove = move || engine.try_remove_volume(&wanted);
-            let tried = on_thread("removing a volume", remove).await??;
+            let tried = match on_thread("removing a volume", remove).await? {
+                // An anonymous volume goes with its container.
+                Err(Error::NotFound { .. }) if users_removed => return Ok(()),
+                tried => tried?,
+            };
             if tried.is_empty() {
                 return Ok(());
             }
@@ -91,6 +96,7 @@ impl Engine {
             for (pod, container) in tried {
                 pod.remove_with_own(&container).await?;
             }
+            users_removed = true;
         }
     }
 

@@ -6,6 +6,7 @@ mod calls;
 mod files;
 pub(in crate::engine) mod owner;
 mod remove;
+mod volumes;
 
 use std::fs;
 
