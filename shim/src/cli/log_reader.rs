@@ -97,3 +97,56 @@ impl LogReader {
         there.is_some() && there != open.map(|data| data.ino())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn texts(reader: &mut LogReader) -> Vec<String> {
+        let lines = reader.lines().unwrap().into_iter();
+        lines.map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn whole_lines_are_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut none = LogReader::open(&path).unwrap();
+        assert!(texts(&mut none).is_empty() && !none.was_replaced(&path));
+        let mut log = File::create(&path).unwrap();
+        assert!(none.was_replaced(&path));
+        let mut reader = LogReader::open(&path).unwrap();
+        log.write_all(b"one\ntw").unwrap();
+        assert_eq!(texts(&mut reader), ["one"]);
+        assert!(texts(&mut reader).is_empty());
+        log.write_all(b"o\n\nthree\n").unwrap();
+        assert_eq!(texts(&mut reader), ["two", "", "three"]);
+
+        assert!(!reader.was_replaced(&path));
+        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        assert!(!reader.was_replaced(&path), "there is no other one yet");
+        File::create(&path).unwrap();
+        assert!(reader.was_replaced(&path));
+        let unreadable = LogReader::open(&path.join("below")).err().unwrap();
+        assert!(unreadable.to_string().contains("below"), "{unreadable}");
+    }
+
+    #[test]
+    fn a_wait_ends_with_a_change_or_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = LogWatch::new().unwrap();
+        watch.add(dir.path()).unwrap();
+        let started = Instant::now();
+        std::fs::write(dir.path().join("log"), "x").unwrap();
+        watch.wait().unwrap();
+        assert!(started.elapsed() < CHECK);
+        // The changes were taken together.
+        let started = Instant::now();
+        watch.wait().unwrap();
+        assert!(started.elapsed() >= CHECK / 2);
+        assert!(watch.add(&dir.path().join("none")).is_err());
+    }
+}

@@ -167,4 +167,152 @@ mod tests {
         assert!(process.ended(Duration::from_secs(5)).unwrap());
         child.wait().unwrap();
     }
+
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use containerd_shim_protos::api::{Empty, StateResponse, WaitResponse};
+    use containerd_shim_protos::shim_async::{Task, create_task};
+    use ttrpc::Code;
+    use ttrpc::r#async::{Server, TtrpcContext};
+
+    /// A shim that has the containers `there` and `broken`, and whose calls are recorded.
+    #[derive(Default)]
+    struct Played(Mutex<Vec<String>>);
+
+    impl Played {
+        fn answer<T: Default>(&self, call: &str, id: &str) -> ttrpc::Result<T> {
+            self.0.lock().unwrap().push(format!("{call} {id}"));
+            let refused = |code| Err(ttrpc::error::get_rpc_status(code, "refused"));
+            match id {
+                "there" => Ok(T::default()),
+                "broken" => refused(Code::INTERNAL),
+                _ => refused(Code::NOT_FOUND),
+            }
+        }
+    }
+
+    #[async_trait]
+    impl Task for Played {
+        async fn state(&self, _: &TtrpcContext, r: StateRequest) -> ttrpc::Result<StateResponse> {
+            self.answer("state", &r.id)
+        }
+        async fn kill(&self, _: &TtrpcContext, r: KillRequest) -> ttrpc::Result<Empty> {
+            self.answer(&format!("kill {} {}", r.signal, r.all), &r.id)
+        }
+        async fn wait(&self, _: &TtrpcContext, r: WaitRequest) -> ttrpc::Result<WaitResponse> {
+            self.answer("wait", &r.id)
+        }
+        async fn delete(
+            &self,
+            _: &TtrpcContext,
+            r: DeleteRequest,
+        ) -> ttrpc::Result<DeleteResponse> {
+            self.answer::<DeleteResponse>("delete", &r.id)?;
+            Ok(DeleteResponse {
+                exit_status: 7,
+                ..DeleteResponse::default()
+            })
+        }
+        async fn shutdown(&self, _: &TtrpcContext, r: ShutdownRequest) -> ttrpc::Result<Empty> {
+            self.answer("shutdown", &r.id)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shim_is_asked_for_one_container_and_its_errors_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::parse(dir.path().join("s").to_str().unwrap());
+        assert!(Shim::connect(&address).await.is_none());
+        let played = Arc::new(Played::default());
+        let mut server = Server::new()
+            .bind(&address.to_string())
+            .unwrap()
+            .register_service(create_task(played.clone()));
+        server.start().await.unwrap();
+        let shim = Shim::connect(&address).await.unwrap();
+        let soon = Duration::from_secs(20);
+
+        assert!(shim.has("there", soon).await.unwrap());
+        assert!(!shim.has("gone", soon).await.unwrap());
+        let broken = shim.has("broken", soon).await.unwrap_err();
+        assert!(matches!(broken, Error::Call { call: "State", .. }));
+        let removed = shim.remove("there", soon).await.unwrap().unwrap();
+        assert_eq!(removed.exit_status, 7);
+        assert!(shim.remove("gone", soon).await.unwrap().is_none());
+        let broken = shim.remove("broken", soon).await.unwrap_err();
+        assert!(matches!(broken, Error::Call { call: "Kill", .. }));
+        shim.shutdown("there", soon).await.unwrap();
+        let broken = shim.shutdown("broken", soon).await.unwrap_err();
+        assert!(matches!(
+            broken,
+            Error::Call {
+                call: "Shutdown",
+                ..
+            }
+        ));
+
+        let calls = played.0.lock().unwrap().clone();
+        let of = |id: &str| ["kill 9 true", "wait", "delete"].map(|call| format!("{call} {id}"));
+        let expected = ["state there", "state gone", "state broken"].map(String::from);
+        let expected = expected.into_iter().chain(of("there")).chain(of("gone"));
+        let rest = ["kill 9 true broken", "shutdown there", "shutdown broken"];
+        let expected: Vec<String> = expected.chain(rest.map(String::from)).collect();
+        assert_eq!(calls, expected);
+        server.shutdown().await.unwrap();
+    }
+
+    #[test]
+    fn only_the_recorded_server_is_opened() {
+        let bundle = tempfile::tempdir().unwrap();
+        let of = |id: &str| Process::of_bundle(bundle.path(), "ns", id).is_some();
+        assert!(!of("x"), "nothing is recorded");
+        // A program with the arguments of a server.
+        let mut child = std::process::Command::new("/bin/sh")
+            .args([
+                "-c",
+                "read line; exit 0",
+                "-namespace",
+                "ns",
+                "-id",
+                "x",
+                "-listener",
+                "5",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let record = |pid: &str| {
+            let name = crate::containerd::bundle::SHIM_PID;
+            crate::containerd::bundle::write(bundle.path(), name, pid).unwrap();
+        };
+        // A program has its arguments shortly after it has started.
+        while std::fs::read(format!("/proc/{}/cmdline", child.id()))
+            .unwrap()
+            .is_empty()
+        {
+            std::thread::yield_now();
+        }
+        record(&format!("{}\n", child.id()));
+        assert!(of("x") && !of("y"));
+        for other in ["1", "0", "-1", "x"] {
+            record(other);
+            assert!(!of("x"), "{other}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(Process::open(0).is_none() && Process::open(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn a_server_has_all_three_arguments() {
+        for (line, is) in [
+            (&b"-namespace\0ns\0-id\0x\0-listener\x005"[..], true),
+            (b"-namespace\0ns\0-id\0x", false),
+            (b"-namespace\0other\0-id\0x\0-listener\x005", false),
+            (b"-namespace\0ns\0-id\0other\0-listener\x005", false),
+        ] {
+            assert_eq!(is_server(line, "ns", "x"), is, "{line:?}");
+        }
+    }
 }

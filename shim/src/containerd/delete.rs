@@ -287,4 +287,115 @@ mod tests {
         deletion.run().await.unwrap_err();
         assert!(!socket.exists());
     }
+
+    use crate::containerd::options::Given;
+
+    /// The bundle of a container, with a configuration whose pods are in the same directory.
+    fn bundle(annotations: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display();
+        let config = format!("root = \"{path}/run\"\ndata_root = \"{path}/data\"\n");
+        files::record_config(dir.path(), Given::Body(config.into())).unwrap();
+        let spec = format!(r#"{{"ociVersion":"1.0.2","annotations":{{{annotations}}}}}"#);
+        std::fs::write(dir.path().join("config.json"), spec).unwrap();
+        let address = dir.path().join("s");
+        files::write(dir.path(), files::ADDRESS, address.to_str().unwrap()).unwrap();
+        dir
+    }
+
+    fn deletion(bundle: &tempfile::TempDir) -> Deletion {
+        let flags = Flags {
+            namespace: "ns".into(),
+            id: "c".into(),
+            ..Flags::default()
+        };
+        Deletion::new(&flags, bundle.path().to_owned()).unwrap()
+    }
+
+    const MEMBER: &str =
+        r#""io.kubernetes.cri.container-type":"container","io.kubernetes.cri.sandbox-id":"p""#;
+
+    #[tokio::test]
+    async fn a_container_that_was_never_created_is_gone() {
+        for (annotations, member) in [("", false), (MEMBER, true)] {
+            let bundle = bundle(annotations);
+            files::record_pid(bundle.path(), 77);
+            let deletion = deletion(&bundle);
+            assert_eq!(deletion.member, member);
+            assert!(deletion.find().unwrap().is_none());
+            // The socket of a shim that has died.
+            let socket = bundle.path().join("s");
+            drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+            let answer = deletion.run().await.unwrap();
+            assert_eq!((answer.pid, answer.exit_status), (77, 137));
+            // That of a pod is left to its sandbox.
+            assert_eq!(socket.exists(), member);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_waits_for_its_first_create_is_ended() {
+        let dir = bundle("");
+        let server = std::process::Command::new("/bin/sh")
+            .args([
+                "-c",
+                "read line; exit 0",
+                "-namespace",
+                "ns",
+                "-id",
+                "c",
+                "-listener",
+                "5",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .spawn();
+        let mut server = server.unwrap();
+        let pid = server.id().to_string();
+        // A program has its arguments shortly after it has started.
+        while std::fs::read(format!("/proc/{pid}/cmdline"))
+            .unwrap()
+            .is_empty()
+        {
+            std::thread::yield_now();
+        }
+        files::write(dir.path(), files::SHIM_PID, pid).unwrap();
+        // It listens, and does not answer.
+        let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        deletion(&dir).dismiss_shim().await.unwrap();
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(server.wait().unwrap().signal(), Some(libc::SIGKILL));
+        // The shim of a pod is not a member's to end.
+        let dir = bundle(MEMBER);
+        deletion(&dir).dismiss_shim().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_does_not_answer_is_told_by_its_address() {
+        let dir = bundle("");
+        let nobody = deletion(&dir).ask(&Address::parse("/no/such")).await;
+        assert!(
+            matches!(nobody, Err(Error::NoAnswer(address)) if address == Address::parse("/no/such"))
+        );
+    }
+
+    #[test]
+    fn the_flags_that_name_the_container_are_needed() {
+        let given = |namespace: &str, id: &str| Flags {
+            namespace: namespace.into(),
+            id: id.into(),
+            ..Flags::default()
+        };
+        for (flags, missing) in [(given("", "c"), "namespace"), (given("ns", ""), "id")] {
+            let refused = run(&flags).unwrap_err();
+            assert!(matches!(
+                refused,
+                Error::MissingFlag { action: "delete", flag } if flag == missing
+            ));
+            let refused = crate::containerd::start::run(flags).unwrap_err();
+            assert!(matches!(
+                refused,
+                Error::MissingFlag { action: "start", flag } if flag == missing
+            ));
+        }
+    }
 }

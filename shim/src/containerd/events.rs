@@ -223,4 +223,179 @@ mod tests {
         assert_eq!(event.io.stdout, "/o");
         assert!(event.io.terminal);
     }
+
+    /// The topic, the type and the message of an event.
+    fn wrapped<M: MessageFull>(event: PodEvent) -> (String, String, M) {
+        let requests = Requests::default();
+        let envelope = envelope("ns", event, &requests).unwrap();
+        assert!(envelope.timestamp.seconds > 0);
+        assert_eq!(envelope.namespace, "ns");
+        let message = M::parse_from_bytes(&envelope.event.value).unwrap();
+        (envelope.topic, envelope.event.type_url.clone(), message)
+    }
+
+    #[track_caller]
+    fn check<M: MessageFull + PartialEq>(event: PodEvent, topic: &str, expected: M) {
+        let (found, url, message) = wrapped::<M>(event);
+        let name = M::descriptor().full_name().to_owned();
+        assert_eq!((found.as_str(), url), (topic, name));
+        assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn each_event_is_told_as_a_whole() {
+        let c = || String::from("c");
+        let e = || String::from("e");
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::new(5, 6);
+        let exit = Exit { status: 42, at };
+        check(
+            PodEvent::Started {
+                container: c(),
+                pid: 7,
+            },
+            "/tasks/start",
+            TaskStart {
+                container_id: c(),
+                pid: 7,
+                ..TaskStart::default()
+            },
+        );
+        check(
+            PodEvent::ExecAdded {
+                container: c(),
+                exec: e(),
+            },
+            "/tasks/exec-added",
+            TaskExecAdded {
+                container_id: c(),
+                exec_id: e(),
+                ..TaskExecAdded::default()
+            },
+        );
+        check(
+            PodEvent::ExecStarted {
+                container: c(),
+                exec: e(),
+                pid: 7,
+            },
+            "/tasks/exec-started",
+            TaskExecStarted {
+                container_id: c(),
+                exec_id: e(),
+                pid: 7,
+                ..TaskExecStarted::default()
+            },
+        );
+        check(
+            PodEvent::Exited {
+                container: c(),
+                exec: Some(e()),
+                pid: 7,
+                exit,
+            },
+            "/tasks/exit",
+            TaskExit {
+                container_id: c(),
+                id: e(),
+                pid: 7,
+                exit_status: 42,
+                exited_at: timestamp(at),
+                ..TaskExit::default()
+            },
+        );
+        check(
+            PodEvent::Deleted {
+                container: c(),
+                pid: 7,
+                exit,
+            },
+            "/tasks/delete",
+            TaskDelete {
+                container_id: c(),
+                pid: 7,
+                exit_status: 42,
+                exited_at: timestamp(at),
+                ..TaskDelete::default()
+            },
+        );
+        check(
+            PodEvent::Paused { container: c() },
+            "/tasks/paused",
+            TaskPaused {
+                container_id: c(),
+                ..TaskPaused::default()
+            },
+        );
+        check(
+            PodEvent::Resumed { container: c() },
+            "/tasks/resumed",
+            TaskResumed {
+                container_id: c(),
+                ..TaskResumed::default()
+            },
+        );
+        check(
+            PodEvent::Oom { container: c() },
+            "/tasks/oom",
+            TaskOOM {
+                container_id: c(),
+                ..TaskOOM::default()
+            },
+        );
+    }
+
+    #[test]
+    fn a_request_is_remembered_until_its_container_is_deleted() {
+        let requests = Requests::default();
+        let request = CreateTaskRequest {
+            id: "c".into(),
+            bundle: "/b".into(),
+            stdin: "/i".into(),
+            stdout: "/o".into(),
+            stderr: "/e".into(),
+            checkpoint: "/p".into(),
+            terminal: true,
+            rootfs: vec![Default::default()],
+            ..CreateTaskRequest::default()
+        };
+        assert!(requests.remember(&request) && !requests.remember(&request));
+        let told = |event| {
+            let envelope = envelope("ns", event, &requests).unwrap();
+            TaskCreate::parse_from_bytes(&envelope.event.value)
+        };
+        let created = || PodEvent::Created {
+            container: "c".into(),
+            pid: 3,
+        };
+        let expected = TaskCreate {
+            container_id: "c".into(),
+            bundle: "/b".into(),
+            rootfs: vec![Default::default()],
+            io: MessageField::some(TaskIO {
+                stdin: "/i".into(),
+                stdout: "/o".into(),
+                stderr: "/e".into(),
+                terminal: true,
+                ..TaskIO::default()
+            }),
+            checkpoint: "/p".into(),
+            pid: 3,
+            ..TaskCreate::default()
+        };
+        assert_eq!(told(created()).unwrap(), expected);
+        let exit = Exit {
+            status: 0,
+            at: SystemTime::now(),
+        };
+        let deleted = PodEvent::Deleted {
+            container: "c".into(),
+            pid: 3,
+            exit,
+        };
+        told(deleted).unwrap();
+        assert_eq!(told(created()).unwrap().bundle, "");
+        assert!(requests.remember(&request));
+        requests.forget("c");
+        assert!(requests.remember(&request));
+    }
 }

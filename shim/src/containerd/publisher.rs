@@ -257,7 +257,11 @@ async fn publish(binary: &PathBuf, address: &str, envelope: &Envelope) -> Result
         .spawn()
         .map_err(|e| e.to_string())?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&event).await.map_err(|e| e.to_string())?;
+        match stdin.write_all(&event).await {
+            // It has ended: its status says more.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(|e| e.to_string())?,
+        }
     }
     let status = child.wait().await.map_err(|e| e.to_string())?;
     if status.success() {
@@ -356,5 +360,89 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("containerd.events.TaskStart"), "{text}");
+    }
+
+    #[test]
+    fn the_receiver_is_what_containerd_names() {
+        let socket = |target| match target {
+            Target::Socket(path) => path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(socket(Target::new(Some("/s"), "b", "a")), Path::new("/s"));
+        assert_eq!(
+            socket(Target::new(Some("unix:///s"), "b", "a")),
+            Path::new("/s")
+        );
+        assert!(matches!(Target::new(Some(""), "b", "a"), Target::Nobody));
+        let command = Target::new(None, "b", "a");
+        assert!(matches!(
+            command,
+            Target::Command { binary, address } if binary == Path::new("b") && address == "a"
+        ));
+    }
+
+    #[test]
+    fn only_what_is_refused_for_good_is_not_offered_again() {
+        use ttrpc::Code;
+        let answer = |code| Refusal::Answer(ttrpc::error::get_rpc_status(code, "x"));
+        for (refusal, is_final) in [
+            (answer(Code::INVALID_ARGUMENT), true),
+            (answer(Code::UNIMPLEMENTED), true),
+            (answer(Code::UNAVAILABLE), false),
+            (Refusal::Timeout, false),
+            (Refusal::Connect(io::ErrorKind::NotFound.into()), false),
+            (Refusal::Command("b".into(), "1".into()), false),
+        ] {
+            assert_eq!(refusal.is_final(), is_final, "{refusal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_is_named_and_nobody_takes_everything() {
+        let envelope = envelope("ns", started(1), &Requests::default()).unwrap();
+        let mut nobody = Delivery::new(Target::Nobody);
+        nobody.offer(&envelope).await.unwrap();
+        for (binary, why) in [
+            ("/bin/false", "exit status: 1"),
+            ("/no/such", "No such file"),
+        ] {
+            let mut failing = Delivery::new(Target::new(None, binary, ""));
+            let refusal = failing.offer(&envelope).await.unwrap_err().to_string();
+            assert!(
+                refusal.contains(binary) && refusal.contains(why),
+                "{refusal}"
+            );
+        }
+        let mut unheard = Delivery::new(Target::new(Some("/no/such"), "", ""));
+        assert!(matches!(
+            unheard.offer(&envelope).await,
+            Err(Refusal::Connect(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn the_execs_of_rust_kata_are_not_containerds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let containerd = Arc::new(Containerd::default());
+        let mut server = serve(&path, &containerd).await;
+        let (events, receiver) = mpsc::unbounded_channel();
+        let target = Target::new(path.to_str(), "", "");
+        let publisher = Publisher::start(target, "ns".into(), receiver, Arc::default());
+        let foreign = (0..).map(|n| format!("rust-kata-{n}"));
+        let foreign = foreign.take(1).chain(["e".to_owned()]);
+        let mut expected = Vec::new();
+        for exec in foreign {
+            if !is_foreign_exec(&exec) {
+                expected.push("/tasks/exec-added".to_owned());
+            }
+            let container = "c".into();
+            events
+                .send(PodEvent::ExecAdded { container, exec })
+                .unwrap();
+        }
+        publisher.finish().await;
+        assert_eq!(*containerd.0.lock().unwrap(), expected);
+        server.shutdown().await.unwrap();
     }
 }
