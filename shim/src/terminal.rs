@@ -108,4 +108,60 @@ mod tests {
         assert_eq!(harmless("a\x1b]0;x\x07\nb\u{9b}2J"), "a.]0;x.\nb.2J");
         assert_eq!(harmless_line("a\nb\x1b[2J"), "a.b.[2J");
     }
+
+    const AGAIN: &str = "RUST_KATA_TEST_AGAIN";
+
+    /// It runs itself, with a terminal or a file as stdin.
+    #[test]
+    fn the_terminal_is_raw_for_as_long_as_it_is_held() {
+        use nix::sys::termios::LocalFlags;
+
+        if let Ok(kind) = std::env::var(AGAIN) {
+            let cooked = || {
+                tcgetattr(stdin())
+                    .unwrap()
+                    .local_flags
+                    .contains(LocalFlags::ICANON)
+            };
+            if kind == "file" {
+                assert!(Raw::enter().unwrap().is_none());
+                assert_eq!(size(), None);
+                return;
+            }
+            assert_eq!(size(), Some((132, 50)));
+            assert!(cooked());
+            let raw = Raw::enter().unwrap().unwrap();
+            assert!(!cooked());
+            drop(raw);
+            assert!(cooked());
+            let raw = Raw::enter().unwrap();
+            restore();
+            assert!(cooked());
+            drop(raw);
+            return;
+        }
+        let test = "terminal::tests::the_terminal_is_raw_for_as_long_as_it_is_held";
+        let again = |kind: &str, stdin: std::process::Stdio| {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test])
+                .env(AGAIN, kind)
+                .stdin(stdin)
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(
+                output.status.success() && said.contains("1 passed"),
+                "{said}"
+            );
+        };
+        let size = nix::pty::Winsize {
+            ws_row: 50,
+            ws_col: 132,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = nix::pty::openpty(Some(&size), None).unwrap();
+        again("terminal", pty.slave.into());
+        again("file", std::process::Stdio::null());
+    }
 }

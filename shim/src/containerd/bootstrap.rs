@@ -277,4 +277,56 @@ mod tests {
         let broken = parse(&params(vec![broken])).configuration();
         assert!(matches!(broken, Err(Error::Options(_))));
     }
+
+    const AGAIN: &str = "RUST_KATA_TEST_AGAIN";
+
+    /// It runs itself, with these numbers of bytes as stdin.
+    #[test]
+    fn stdin_is_read_to_its_end_within_the_limit() {
+        if std::env::var_os(AGAIN).is_some() {
+            match stdin() {
+                Ok(bytes) => println!("<{}>", bytes.len()),
+                Err(error) => println!("<{error}>"),
+            }
+            return;
+        }
+        let test = "containerd::bootstrap::tests::stdin_is_read_to_its_end_within_the_limit";
+        for (length, expected) in [
+            (0, "<0>"),
+            (7, "<7>"),
+            (LIMIT, "<10485760>"),
+            (
+                LIMIT + 1,
+                "<cannot read the runtime options from stdin: file too large>",
+            ),
+        ] {
+            let input = tempfile::tempfile().unwrap();
+            input.set_len(length).unwrap();
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env(AGAIN, "1")
+                .stdin(input)
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(said.contains(expected), "{length}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_level_of_debugging_and_an_address_are_taken_from_the_parameters() {
+        let mut message = params(vec![]);
+        for (level, debug) in [(-4, true), (-3, false), (-5, true)] {
+            message.log_level = EnumOrUnknown::from_i32(level);
+            let mut flags = flags();
+            parse(&message).complete(&mut flags);
+            assert_eq!(flags.debug, debug, "{level}");
+        }
+        assert_eq!(parse(&message).ttrpc_address(), None);
+        let mut flags = flags();
+        flags.debug = true;
+        message.log_level = EnumOrUnknown::from_i32(0);
+        parse(&message).complete(&mut flags);
+        assert!(flags.debug);
+    }
 }

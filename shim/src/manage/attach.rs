@@ -88,6 +88,11 @@ struct Attachment {
     stderr: bool,
 }
 
+/// The size of a terminal, if it has one.
+fn size(width: u32, height: u32) -> Option<(u32, u32)> {
+    (width > 0 && height > 0).then_some((width, height))
+}
+
 /// Connects to the process of the first message.
 async fn connect<P: PodService>(
     pod: &Arc<P>,
@@ -95,7 +100,6 @@ async fn connect<P: PodService>(
     ends: Vec<UnixEnd>,
 ) -> Result<(Attachment, Connected)> {
     let given = |id: String| Some(id).filter(|id| !id.is_empty());
-    let size = |width, height| Some((width, height)).filter(|(w, h)| *w > 0 && *h > 0);
     match first {
         attach_input::Kind::Exec(request) => {
             let starter = Starter {
@@ -246,4 +250,15 @@ async fn send(sender: &mut Sender, kind: attach_output::Kind) -> Result<()> {
         source,
     };
     wire::attach::send(sender, &message).await.map_err(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_without_a_side_has_no_size() {
+        let sizes = [(80, 24), (0, 24), (80, 0), (0, 0), (1, 1)].map(|(w, h)| size(w, h));
+        assert_eq!(sizes, [Some((80, 24)), None, None, None, Some((1, 1))]);
+    }
 }

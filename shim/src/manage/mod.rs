@@ -40,3 +40,6 @@ fn rpc_status(error: &Error) -> ttrpc::Status {
     }
     status
 }
+
+#[cfg(test)]
+mod tests;

@@ -381,44 +381,4 @@ impl Steps {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_of_failures() {
-        let missing = Error::Runtime(runtime::Error::Command {
-            exit_code: 127,
-            message: "exec: \"nope\": executable file not found in $PATH".into(),
-        });
-        assert_eq!(code_of(&missing), 127);
-        let own = Error::Runtime(runtime::Error::NoFreeName { what: "pod" });
-        assert_eq!(code_of(&own), 125);
-    }
-
-    #[test]
-    fn arguments() {
-        let args = Args::try_parse_from([
-            "run",
-            "--bundle",
-            "b",
-            "--hypervisor",
-            "qemu",
-            "--memory",
-            "64",
-        ])
-        .unwrap();
-        assert_eq!(args.memory, Some(64));
-        assert_eq!(args.hypervisor, Some(HypervisorKind::Qemu));
-        use clap::error::ErrorKind;
-        let refused = |words: &[&str]| Args::try_parse_from(words).err().unwrap().kind();
-        assert_eq!(refused(&["run"]), ErrorKind::MissingRequiredArgument);
-        let number = refused(&["run", "--bundle", "b", "--vcpus", "x"]);
-        assert_eq!(number, ErrorKind::ValueValidation);
-    }
-
-    #[test]
-    fn a_bundle_that_is_not_there() {
-        let words = ["run", "--bundle", "/nonexistent"].map(str::to_owned);
-        assert_eq!(run(words), OWN_ERROR);
-    }
-}
+mod tests;
