@@ -210,6 +210,11 @@ impl Process {
         drop(pid_proxy);
     }
 
+    /// Whether it has a pid proxy: one that is being removed does not count.
+    pub(crate) fn has_pid_proxy(&self) -> bool {
+        lock(&self.pid_proxy).is_some()
+    }
+
     pub(crate) fn set_stdio(&self, stdio: Stdio) {
         *lock(&self.stdio) = Some(stdio);
     }

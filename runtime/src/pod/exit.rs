@@ -179,6 +179,10 @@ impl Pod {
                     signal = signals.next() => signal,
                     _ = process.ended() => return,
                 };
+                // The process has ended, and its pid proxy was removed.
+                if !process.has_pid_proxy() {
+                    return;
+                }
                 if let Err(e) = pod
                     .kill(&container.record.id, process.exec(), signal, false)
                     .await

@@ -30,6 +30,25 @@ impl Bed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_process_is_no_signal_to_it() {
+    let mut bed = require!(Bed::new().await);
+    bed.running("a").await;
+    for exec in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"] {
+        bed.exec(exec).await;
+        bed.guest.end("a", exec, 0);
+        bed.ends("a", Some(exec), 0).await;
+    }
+    // The pid proxies of all of them have ended.
+    bed.guest.end("a", "", 0);
+    bed.ends("a", None, 0).await;
+    let heard = bed.guest.heard();
+    let signals = heard
+        .iter()
+        .filter(|call| call.starts_with("signal_process"));
+    assert_eq!(signals.count(), 0, "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_exec_is_added_started_ends_and_is_removed_in_this_order() {
     let mut bed = require!(Bed::new().await);
     bed.running("a").await;
@@ -90,7 +109,7 @@ async fn an_exec_is_added_started_ends_and_is_removed_in_this_order() {
     let (of, exit) = bed.pod.delete("a", Some("x")).await.unwrap();
     assert_eq!((of, exit.status), (pid, 4));
     assert_eq!(
-        bed.guest.asked(),
+        bed.guest.heard(),
         ["remove_process container_id: \"a\" exec_id: \"x\""]
     );
     assert!(bed.saved("a").execs.is_empty());

@@ -55,7 +55,7 @@ async fn a_container_starts_ends_and_is_removed_in_this_order() {
     bed.guest.end("sandbox", "", 3);
     bed.ends("sandbox", None, 3).await;
     // The end of its pid namespace ended the others. The VM ends with the last container.
-    assert_eq!(bed.guest.asked(), ["destroy_pod", "kill the VM"]);
+    assert_eq!(bed.guest.heard(), ["destroy_pod", "kill the VM"]);
     assert_eq!(bed.status("sandbox", None), Status::Stopped);
     let saved = bed.saved("sandbox").init;
     assert_eq!(
@@ -75,7 +75,7 @@ async fn a_container_starts_ends_and_is_removed_in_this_order() {
     };
     assert_eq!(bed.event().await, deleted);
     bed.has_no_traces_of("sandbox");
-    assert!(bed.guest.asked().is_empty(), "there is no guest any more");
+    assert!(bed.guest.heard().is_empty(), "there is no guest any more");
     let again = bed.pod.delete("sandbox", None).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::NotFound);
     assert_eq!(bed.pod.sandbox_pid(), 0);
@@ -89,21 +89,21 @@ async fn the_vm_stays_while_others_live_or_if_it_outlives_all() {
     }
     bed.guest.end("a", "", 0);
     bed.ends("a", None, 0).await;
-    assert!(bed.guest.asked().is_empty());
+    assert!(bed.guest.heard().is_empty());
     bed.pod.delete("a", None).await.unwrap();
     bed.event().await;
-    assert_eq!(bed.guest.asked(), ["remove_container container_id: \"a\""]);
+    assert_eq!(bed.guest.heard(), ["remove_container container_id: \"a\""]);
     bed.has_no_traces_of("a");
     bed.guest.end("b", "", 0);
     bed.ends("b", None, 0).await;
-    assert_eq!(bed.guest.asked(), ["destroy_pod", "kill the VM"]);
+    assert_eq!(bed.guest.heard(), ["destroy_pod", "kill the VM"]);
 
     let outliving = Bed::with(Timeouts::default(), |spec| spec.outlives_containers = true);
     let mut bed = require!(outliving.await);
     bed.running("a").await;
     bed.guest.end("a", "", 0);
     bed.ends("a", None, 0).await;
-    assert!(bed.guest.asked().is_empty());
+    assert!(bed.guest.heard().is_empty());
     assert!(bed.pod.guest.check().is_ok());
 }
 
@@ -276,7 +276,7 @@ async fn a_shutdown_ends_all_and_leaves_nothing() {
 
     bed.pod.shutdown().await.unwrap();
 
-    assert_eq!(bed.guest.asked(), ["destroy_pod", "kill the VM"]);
+    assert_eq!(bed.guest.heard(), ["destroy_pod", "kill the VM"]);
     assert!(
         proxies
             .iter()
@@ -300,5 +300,5 @@ async fn a_shutdown_ends_all_and_leaves_nothing() {
     );
     assert_eq!(bed.pod.guest.lost(), None, "it was asked for");
     bed.pod.shutdown().await.unwrap();
-    assert!(bed.guest.asked().is_empty());
+    assert!(bed.guest.heard().is_empty());
 }

@@ -173,7 +173,7 @@ async fn a_pod_that_is_stopped_has_no_vm_and_no_owner() {
     assert_eq!(lab.journal().last().unwrap(), "web stop");
     assert!(
         lab.guest
-            .asked()
+            .heard()
             .ends_with(&["destroy_pod".to_owned(), "kill the VM".to_owned()])
     );
     assert!(!PodView::read(lab.owner.paths()).unwrap().state.started);

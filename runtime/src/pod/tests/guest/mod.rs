@@ -163,14 +163,6 @@ impl Guest {
         std::mem::take(&mut *lock(&self.log))
     }
 
-    /// The same without the SIGKILL that follows the end of a pid proxy: it is sent shortly
-    /// before the end of its process is published.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        let mut heard = self.heard();
-        heard.retain(|call| !call.starts_with("signal_process") || !call.ends_with("signal: 9"));
-        heard
-    }
-
     /// Waits until a line is recorded.
     pub(crate) async fn has_heard(&self, line: &str) {
         let heard = async {
