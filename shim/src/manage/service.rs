@@ -120,4 +120,16 @@ impl<P: PodService> Management for Service<P> {
         })
         .await
     }
+
+    async fn signal_exec(
+        &self,
+        _: &TtrpcContext,
+        req: api::SignalExecRequest,
+    ) -> Answer<api::Empty> {
+        self.answer(|pod| async move {
+            let sent = exec::signal(&*pod, &req.container, &req.exec, req.signal);
+            sent.await.map(done)
+        })
+        .await
+    }
 }

@@ -86,6 +86,15 @@ impl ForeignContainer {
         Ok(to_outcome(self.client().await?.kill(request).await?))
     }
 
+    /// Sends a signal to a further process of the container.
+    ///
+    /// # Errors
+    /// The owner's error.
+    pub async fn signal_exec(&self, exec: &str, signal: u32) -> Result<()> {
+        let request = attach::signal_request(&self.container, exec, signal);
+        self.client().await?.signal_exec(request).await.map(drop)
+    }
+
     /// Waits for the container to end. Returns its exit code.
     ///
     /// # Errors

@@ -211,6 +211,17 @@ impl PodHandle {
         Ok(attached.await?.exec.unwrap_or_default())
     }
 
+    /// Sends a signal to a further process.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs.
+    pub async fn signal_exec(&self, container: &str, exec: &str, signal: u32) -> Result<()> {
+        let missing = || Error::not_found("exec", exec);
+        let owner = self.owner().await?.ok_or_else(missing)?;
+        let request = signal_request(container, exec, signal);
+        owner.signal_exec(request).await.map(drop)
+    }
+
     /// Removes a further process that has ended; with `force` also kills a running one.
     ///
     /// # Errors
@@ -273,6 +284,20 @@ pub(in crate::engine) async fn exec<F: Future<Output = Result<UnixStream>>>(
     let mut attached = attached.ok_or_else(gone)?;
     attached.exec = Some(created.exec);
     Ok(attached)
+}
+
+/// The request for a signal to a further process.
+pub(in crate::engine) fn signal_request(
+    container: &str,
+    exec: &str,
+    signal: u32,
+) -> api::SignalExecRequest {
+    api::SignalExecRequest {
+        container: container.to_owned(),
+        exec: exec.to_owned(),
+        signal,
+        ..Default::default()
+    }
 }
 
 /// Refuses descriptors for a detached process.

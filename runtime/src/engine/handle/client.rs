@@ -68,6 +68,8 @@ calls! { MANAGEMENT:
     create_exec "CreateExec"(CreateExecRequest) -> ProcessRequest, SOON;
     /// Removes a recorded process.
     remove_exec "RemoveExec"(RemoveExecRequest) -> Empty, PATIENTLY;
+    /// Sends a signal to a further process.
+    signal_exec "SignalExec"(SignalExecRequest) -> Empty, PATIENTLY;
 }
 
 calls! { ENGINE:
@@ -236,7 +238,7 @@ mod tests {
                 status "Management/Status" kill "Management/Kill" wait "Management/Wait"
                 stats "Management/Stats" processes "Management/Processes"
                 create_exec "Management/CreateExec"
-                remove_exec "Management/RemoveExec"
+                remove_exec "Management/RemoveExec" signal_exec "Management/SignalExec"
                 init "Engine/Init" start "Engine/Start" stop "Engine/Stop"
                 restart "Engine/Restart" pause "Engine/Pause" unpause "Engine/Unpause"
                 remove "Engine/Remove" adopt "Engine/Adopt" update "Engine/Update"

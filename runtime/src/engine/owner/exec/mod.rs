@@ -260,6 +260,26 @@ pub(crate) async fn ended<H: ExecHost>(
     append_end(host, container, exec, exit.status);
 }
 
+/// Sends a signal to a process that runs.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::WrongState`] unless it runs; [`Error::InvalidValue`] for a
+/// number that is no signal.
+pub async fn signal<H: ExecHost>(host: &H, container: &str, exec: &str, signal: u32) -> Result<()> {
+    if !(1..=64).contains(&signal) {
+        return Err(Error::invalid("signal", signal, "1 to 64"));
+    }
+    let found = host.change_sessions(container, |sessions| {
+        sessions::find(sessions, exec).map(|session| session.status)
+    });
+    let status = found??;
+    if !status.is_running() {
+        return Err(wrong_state(exec, "signal", status));
+    }
+    let pod = host.vm("signal a process in")?;
+    pod.kill(container, Some(exec), signal, false).await
+}
+
 /// Removes the session of a process; one that runs is killed first with `force`.
 ///
 /// # Errors
