@@ -4,6 +4,7 @@
 //! are connected, so that no output is missed. The server's last message is the exit code,
 //! after all output.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as UnixEnd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,9 @@ use tokio::sync::watch;
 
 type Sender = OwnedWriteHalf;
 type Receiver = OwnedReadHalf;
+
+/// The other ends of a client's descriptors, and a copy of its connection.
+type Client = (Vec<UnixEnd>, Option<OwnedFd>);
 
 /// Serves attachments, each in a task of its own; `open` counts them.
 pub(super) async fn listen<P: PodService>(
@@ -51,9 +55,10 @@ pub(super) async fn listen<P: PodService>(
 /// Serves one attachment; errors are reported to the client.
 async fn attend<P: PodService>(pod: &Arc<P>, mut stream: UnixStream) {
     let first = first(&mut stream).await;
+    let client = stream.as_fd().try_clone_to_owned().ok();
     let (receiver, mut sender) = stream.into_split();
     let served = match first {
-        Ok(Some((kind, ends))) => serve(pod, kind, ends, receiver, &mut sender).await,
+        Ok(Some((kind, ends))) => serve(pod, kind, (ends, client), receiver, &mut sender).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -97,7 +102,7 @@ fn size(width: u32, height: u32) -> Option<(u32, u32)> {
 async fn connect<P: PodService>(
     pod: &Arc<P>,
     first: attach_input::Kind,
-    ends: Vec<UnixEnd>,
+    (ends, client): Client,
 ) -> Result<(Attachment, Connected)> {
     let given = |id: String| Some(id).filter(|id| !id.is_empty());
     match first {
@@ -106,6 +111,7 @@ async fn connect<P: PodService>(
                 stdin: request.stdin,
                 ends,
                 size: size(request.size.width, request.size.height),
+                client,
             };
             let process = request.process.into_option().unwrap_or_default();
             let (container, process) = wire::exec::of_create(process);
@@ -124,6 +130,7 @@ async fn connect<P: PodService>(
                 stdin: request.stdin,
                 ends,
                 size: size(request.width, request.height),
+                client,
             };
             let attachment = Attachment {
                 exec: given(request.exec),
@@ -161,11 +168,11 @@ async fn connect<P: PodService>(
 async fn serve<P: PodService>(
     pod: &Arc<P>,
     first: attach_input::Kind,
-    ends: Vec<UnixEnd>,
+    client: Client,
     receiver: Receiver,
     sender: &mut Sender,
 ) -> Result<()> {
-    let (attachment, connected) = connect(pod, first, ends).await?;
+    let (attachment, connected) = connect(pod, first, client).await?;
     let Connected {
         streams,
         mut output,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Owner;
 use super::exec::{Connected, ExecHost, Starter};
 use crate::engine::records::exec::PreservedFd;
-use crate::engine::status::Outcome;
+use crate::engine::status::{ContainerStatus, Outcome};
 use crate::engine::usage::{ContainerProcess, PodUsage};
-use crate::error::{DescriptorError, Result};
+use crate::error::{DescriptorError, Error, ErrorKind, Result};
 use crate::events::Exit;
 
 /// The owner of a pod.
@@ -90,37 +90,63 @@ impl PodService for Owner {
         self: &Arc<Self>,
         name: &str,
         how: InitAttach,
-        starter: Starter,
+        mut starter: Starter,
     ) -> Result<Connected> {
         self.attached(name);
-        if !how.start {
-            if !starter.ends.is_empty() {
+        let ends = std::mem::take(&mut starter.ends);
+        // As with podman, the start of a container that runs attaches to it.
+        if !how.start || self.tracked(name)?.now().status == ContainerStatus::Running {
+            if !ends.is_empty() {
                 let process = name.to_owned();
                 return Err(DescriptorError::Running { process }.into());
             }
             self.fit(name, starter.size).await;
             return self.connected(name);
         }
-        let container = [name.to_owned()];
-        if !(how.preserve_fds.is_empty() && starter.ends.is_empty()) {
-            self.pass_fds(name, &how.preserve_fds, starter.ends)?;
+        if !(how.preserve_fds.is_empty() && ends.is_empty()) {
+            self.pass_fds(name, &how.preserve_fds, ends)?;
         }
-        if let Err(e) = self.init(&container).await.and_then(one) {
+        // Held from the boot to the start, so that what a client asks for after it has left
+        // comes after them.
+        let _op = self.op.lock().await;
+        let connected = self.start_attached_locked(name, &starter).await;
+        if connected.is_err() {
             let _ = self.pass_fds(name, &[], Vec::new());
-            let _op = self.op.lock().await;
             self.remove_failed(name);
-            self.end_if_unused_locked().await;
-            return Err(e);
         }
-        // Its terminal is there, and it has not begun.
-        self.fit(name, starter.size).await;
-        let connected = self.connected(name)?;
-        one(self.start(&container, false).await?)?;
-        Ok(connected)
+        self.end_if_unused_locked().await;
+        connected
     }
 }
 
 impl Owner {
+    /// Starts a container with a client attached; not if the client has left before it runs.
+    async fn start_attached_locked(
+        self: &Arc<Self>,
+        name: &str,
+        starter: &Starter,
+    ) -> Result<Connected> {
+        let names = [name.to_owned()];
+        let container = self.tracked(name)?;
+        if container.now().status != ContainerStatus::Initialized {
+            one(self.init_locked(&names).await?)?;
+        }
+        // Its terminal is there, and it has not begun.
+        self.fit(name, starter.size).await;
+        let connected = self.connected(name)?;
+        if starter.client_left() {
+            let left = Error::Remote {
+                kind: ErrorKind::Unavailable,
+                message: format!("the client of container {name} left before its start"),
+            };
+            self.unbuild(&self.live_or("start")?, &container, &left)
+                .await;
+            return Err(left);
+        }
+        one(self.start_locked(&names, false).await?)?;
+        Ok(connected)
+    }
+
     fn connected(self: &Arc<Self>, name: &str) -> Result<Connected> {
         let streams = self.streams(name)?;
         Ok(Connected {

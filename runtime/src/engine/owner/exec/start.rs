@@ -1,12 +1,14 @@
 //! What the start of a further process takes, and what comes of it.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use oci_spec::runtime::{BoxBuilder, Process};
+use rustix::net::{RecvFlags, recv};
 use tokio::sync::mpsc;
 
 use crate::engine::capabilities;
@@ -37,6 +39,8 @@ pub struct Starter {
     pub ends: Vec<UnixStream>,
     /// Width and height of its terminal: the process finds its own so from the start.
     pub size: Option<(u32, u32)>,
+    /// A copy of the client's connection.
+    pub client: Option<OwnedFd>,
 }
 
 /// A process that a client is attached to.
@@ -56,6 +60,15 @@ impl fmt::Debug for Connected {
 }
 
 impl Starter {
+    /// Whether the client has closed its connection. It sends nothing before it is attached.
+    pub(in crate::engine) fn client_left(&self) -> bool {
+        let Some(client) = &self.client else {
+            return false;
+        };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(recv(client, &mut [0u8; 1], flags), Ok((_, 0)))
+    }
+
     /// The process as it begins for this client.
     pub(super) fn begin(&self, mut process: Process) -> Result<Process> {
         if let Some((width, height)) = self.size {
@@ -107,4 +120,22 @@ pub(super) fn descriptors(
         client,
     });
     Ok(both.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_leaves_is_noticed() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let starter = Starter {
+            client: Some(near.into()),
+            ..Starter::default()
+        };
+        assert!(!starter.client_left());
+        drop(far);
+        assert!(starter.client_left());
+        assert!(!Starter::default().client_left());
+    }
 }
