@@ -94,6 +94,7 @@ impl Engine {
             ..PodState::default()
         };
         let volumes: Vec<_> = containers.iter().flat_map(|c| c.volumes.clone()).collect();
+        self.check_not_anonymous(&volumes)?;
         let create = || {
             // Held until the containers count as users of them. None are made for a pod whose
             // name is taken.

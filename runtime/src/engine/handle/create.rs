@@ -18,6 +18,7 @@ impl PodHandle {
     /// [`Error::WrongState`] if the pod is being removed.
     pub async fn create_container(&self, definition: &ContainerDefinition) -> Result<()> {
         let name = definition.name.clone();
+        self.engine.check_not_anonymous(&definition.volumes)?;
         {
             let held = self.locked().await?;
             // No other lock is taken under this one.

@@ -7,8 +7,9 @@ use fs2::FileExt;
 use super::PodHandle;
 use crate::blocking::on_thread;
 use crate::engine::Engine;
+use crate::engine::find::is_id;
 use crate::engine::records as files;
-use crate::engine::records::definition::ContainerDefinition;
+use crate::engine::records::definition::{ContainerDefinition, VolumeUse};
 use crate::engine::volume::{Volume, VolumeDir, VolumeView, Volumes};
 use crate::error::{Context, Error, Result};
 use crate::state_dir::staging;
@@ -60,6 +61,39 @@ impl Engine {
             }
         }
         Ok(shown)
+    }
+
+    /// Refuses the name of another container's anonymous volume: that volume goes with its
+    /// container, so it cannot be shared, and a new one of its name would be empty.
+    pub(crate) fn check_not_anonymous(&self, uses: &[VolumeUse]) -> Result<()> {
+        let named = uses.iter().filter(|wanted| !wanted.anonymous);
+        // Only ids are names of anonymous volumes.
+        let mut named = named
+            .filter(|wanted| wanted.name.len() == 64 && is_id(&wanted.name))
+            .peekable();
+        if named.peek().is_none() {
+            return Ok(());
+        }
+        let (containers, _) = self.definitions()?;
+        for wanted in named {
+            let of = containers.iter().find(|(_, container)| {
+                let mut used = container.volumes.iter();
+                used.any(|used| used.anonymous && used.name == wanted.name)
+            });
+            if let Some((pod, container)) = of {
+                return Err(Error::WrongState {
+                    what: "volume",
+                    id: wanted.name.clone(),
+                    operation: "mount",
+                    state: format!(
+                        "the anonymous volume of container {}/{}, with which it is removed: give that container a volume with a name",
+                        pod.name(),
+                        container.name
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Removes a volume. With `force` removes the containers that use it first.

@@ -118,8 +118,7 @@ impl Owner {
         let definition = &container.definition;
         let mut spec = definition.spec.clone();
         let pod = &self.definition;
-        let hostname = pod.hostname.clone().unwrap_or_else(|| pod.name.clone());
-        spec.set_hostname(Some(hostname));
+        spec.set_hostname(Some(pod.host_name()));
         if let Some(root_of_spec) = spec.root_mut() {
             root_of_spec.set_path(root.directory.clone());
         } else {

@@ -1,6 +1,7 @@
 //! What the containers of a pod of the engine use, and which processes run in them.
 
 use super::Owner;
+use crate::engine::status::ContainerStatus;
 use crate::engine::usage::{self, ContainerProcess, PodUsage};
 use crate::error::Result;
 
@@ -29,7 +30,9 @@ impl Owner {
 
     pub(super) async fn list_processes(&self, name: &str) -> Result<Vec<ContainerProcess>> {
         let container = self.tracked(name)?;
-        if !container.now().status.is_running() {
+        // As with libpod, not of a paused one.
+        let status = container.now().status;
+        if !status.is_running() || status == ContainerStatus::Paused {
             return Err(self.wrong_state(&container, "list the processes of"));
         }
         usage::list(&*self.live_or("list the processes of")?, name).await

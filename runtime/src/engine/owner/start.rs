@@ -48,9 +48,15 @@ impl Owner {
     /// As [`Owner::init`]; [`Error::Dependency`] for dependencies in a circle.
     pub async fn start(self: &Arc<Self>, names: &[String], dependencies: bool) -> Result<Outcome> {
         let _op = self.op.lock().await;
+        let empty = lock(&self.containers).is_empty();
         let outcome = self.start_locked(names, dependencies).await;
-        // If nothing could be started, there is nothing left to own.
-        self.end_if_unused_locked().await;
+        // An exit policy is about containers that have ended: an empty pod stays up.
+        let definition = &self.definition;
+        let stays = empty && definition.infra && !definition.single;
+        if !(stays && self.live().is_some()) {
+            // If nothing could be started, there is nothing left to own.
+            self.end_if_unused_locked().await;
+        }
         outcome
     }
 
@@ -244,12 +250,7 @@ impl Owner {
         PodConfig {
             namespace: definition.namespace.clone(),
             id: definition.name.clone(),
-            hostname: Some(
-                definition
-                    .hostname
-                    .clone()
-                    .unwrap_or(definition.name.clone()),
-            ),
+            hostname: Some(definition.host_name()),
             cgroups_path: Some(definition.cgroup_path(self.engine.config().cgroup_manager)),
             cpu_limits: resources.cpu_limits(),
             labels: sizes.into_iter().flatten().collect::<HashMap<_, _>>(),

@@ -166,6 +166,16 @@ impl PodDefinition {
         }
     }
 
+    /// The host name of the pod; its name, cut to the kernel's limit, if none was given.
+    pub fn host_name(&self) -> String {
+        let named = self.hostname.as_deref().unwrap_or(&self.name);
+        match named.get(..HOST_NAME_MAX) {
+            // RFC 1123 has no '-' or '.' at the end.
+            Some(cut) if cut.len() < named.len() => cut.trim_end_matches(['-', '.']).to_owned(),
+            _ => named.to_owned(),
+        }
+    }
+
     /// Its cgroup, as in an OCI spec: `parent/id` for cgroupfs, `slice:rust-kata:id` for systemd.
     pub fn cgroup_path(&self, manager: CgroupManager) -> PathBuf {
         let parent = self.cgroup_parent.as_deref();
@@ -360,7 +370,10 @@ impl ContainerDefinition {
     }
 }
 
-/// RFC 1123, section 2.1, and the kernel's limit (`__NEW_UTS_LEN`).
+/// The kernel's limit for a host name (`__NEW_UTS_LEN`).
+const HOST_NAME_MAX: usize = 64;
+
+/// RFC 1123, section 2.1, and the kernel's limit.
 fn check_hostname(name: &str) -> Result<()> {
     let label = |label: &str| {
         !label.is_empty()
@@ -368,7 +381,7 @@ fn check_hostname(name: &str) -> Result<()> {
             && !label.ends_with('-')
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
-    if name.len() > 64 || !name.split('.').all(label) {
+    if name.len() > HOST_NAME_MAX || !name.split('.').all(label) {
         let expected = "up to 64 letters, digits and '-', in parts joined by '.'";
         return Err(Error::invalid("host name", name, expected));
     }

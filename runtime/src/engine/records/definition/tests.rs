@@ -336,3 +336,16 @@ fn new_pods_and_containers_have_podmans_defaults() {
     let names = [Net, Ipc, Uts, SharedNamespace::Pid].map(|n| serde_json::to_value(n).unwrap());
     assert_eq!(names, ["net", "ipc", "uts", "pid"]);
 }
+
+#[test]
+fn a_long_name_is_cut_to_a_host_name() {
+    let of = |name: &str| PodDefinition::new("local", name).host_name();
+    assert_eq!(of("web"), "web");
+    assert_eq!(of("web-"), "web-");
+    assert_eq!(of(&"n".repeat(64)), "n".repeat(64));
+    assert_eq!(of(&"n".repeat(65)), "n".repeat(64));
+    assert_eq!(of(&format!("{}-.-x", "n".repeat(61))), "n".repeat(61));
+    let mut pod = PodDefinition::new("local", &"n".repeat(128));
+    pod.hostname = Some("given".into());
+    assert_eq!(pod.host_name(), "given");
+}
