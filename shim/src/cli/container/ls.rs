@@ -1,6 +1,7 @@
 //! `rust-kata container ls`.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use clap::Args;
 use runtime::engine::foreign::{ListedContainer, ListedPod, ManagedBy};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use crate::cli::arguments::OutputFormat;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
-use crate::cli::filter::{Filter, has_label};
+use crate::cli::filter::{CONTAINER_STATUS, Filter, Key, Kind, is_status};
 use crate::cli::foreign;
 use crate::cli::output::{ago, command, json, print, table};
 use crate::cli::select::Pod;
@@ -27,7 +28,8 @@ pub(crate) struct Ls {
     #[arg(long, short)]
     all: bool,
 
-    /// Filter output by id, label, name, pod or status; values of the same key are alternatives
+    /// Filter output by exited (code), id, label, name, pod, status or until (time or duration);
+    /// id and name are regular expressions. Values of the same key are alternatives, labels not
     #[arg(long, short, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 
@@ -39,6 +41,17 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "POD")]
     pod: Option<String>,
 }
+
+/// The keys of `--filter`.
+const KEYS: [Key; 7] = [
+    ("exited", Kind::Number),
+    ("id", Kind::Pattern),
+    ("label", Kind::Label),
+    ("name", Kind::Pattern),
+    ("pod", Kind::Text),
+    ("status", CONTAINER_STATUS),
+    ("until", Kind::Until),
+];
 
 /// A container in a list.
 #[derive(Debug, Serialize)]
@@ -58,11 +71,31 @@ struct Row {
     #[serde(rename = "front_door")]
     managed_by: String,
     #[serde(skip)]
+    created: SystemTime,
+    #[serde(skip)]
     shown: String,
+}
+
+impl Row {
+    fn fits(&self, filter: &Filter) -> bool {
+        filter.matches(|key, wanted| match key {
+            "exited" => {
+                let code = self.exit_code.filter(|_| is_status(&self.status, "exited"));
+                code.is_some_and(|code| wanted.is_number(code.into()))
+            }
+            "id" => wanted.is(&self.id),
+            "label" => wanted.is_among(&self.labels),
+            "name" => wanted.is(&self.name),
+            "pod" => wanted.is(&self.pod) || self.pod_id.starts_with(wanted.text()),
+            "until" => wanted.is_after(Some(self.created)),
+            _ => is_status(&self.status, wanted.text()),
+        })
+    }
 }
 
 impl Ls {
     pub(crate) fn run(self, context: &Context) -> CliResult<u8> {
+        let filter = Filter::parse(&self.filter, &KEYS)?;
         let mut rows = Vec::new();
         let mut code = 0;
         let only = self.pod.as_deref();
@@ -113,16 +146,7 @@ impl Ls {
                 }
             }
         }
-        let filter = Filter::parse(&self.filter, &["id", "label", "name", "pod", "status"])?;
-        rows.retain(|row| {
-            filter.matches(|key, value| match key {
-                "id" => row.id.starts_with(value),
-                "label" => has_label(&row.labels, value),
-                "name" => row.name == value,
-                "pod" => row.pod == value || row.pod_id.starts_with(value),
-                _ => row.status.eq_ignore_ascii_case(value),
-            })
-        });
+        rows.retain(|row| row.fits(&filter));
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
             return print(&names).map(|()| code);
@@ -184,6 +208,7 @@ fn row(pod: &PodDefinition, definition: &ContainerDefinition, state: &ContainerS
         command: definition.command().to_vec(),
         restarts: state.restarts,
         labels: definition.labels.clone(),
+        created: definition.created,
         managed_by: ManagedBy::RustKata.to_string(),
         shown: format!("{}{code}{since}", state.status),
     }
@@ -208,6 +233,7 @@ fn foreign_row(pod: &ListedPod, id: &str, files: &ListedContainer) -> Row {
         command: described.command,
         restarts: 0,
         labels: described.labels,
+        created: files.record.created,
         managed_by: pod.config.managed_by.to_string(),
         shown: format!("{}{}", files.status(), ended.unwrap_or_default()),
     }

@@ -10,7 +10,7 @@ use runtime::engine::restart::RestartPolicy;
 use crate::cli::attach::{Client, attach};
 use crate::cli::context::Context;
 use crate::cli::error::{CliResult, report_errors};
-use crate::cli::filter::Filter;
+use crate::cli::filter::{Filter, Key, Kind, Wanted};
 use crate::cli::preserve::Preserve;
 use crate::cli::select::Containers;
 
@@ -19,7 +19,22 @@ use crate::cli::select::Containers;
 const POLICY: &str = "restart-policy";
 const ON_BOOT: &str = "should-start-on-boot";
 
-fn matches(files: &ContainerFiles, key: &str, value: &str) -> bool {
+const KEYS: [Key; 2] = [
+    (
+        POLICY,
+        Kind::Checked(
+            |policy| policy.parse::<RestartPolicy>().is_ok(),
+            "no, on-failure, always or unless-stopped",
+        ),
+    ),
+    (
+        ON_BOOT,
+        Kind::Checked(|text| text.parse::<bool>().is_ok(), "true or false"),
+    ),
+];
+
+fn matches(files: &ContainerFiles, key: &str, wanted: &Wanted) -> bool {
+    let value = wanted.text();
     let policy = files.definition.restart;
     if key == POLICY {
         let wanted = value.parse::<RestartPolicy>();
@@ -84,7 +99,7 @@ impl Start {
     }
 
     fn filtered(&self, context: &Context) -> CliResult<Containers> {
-        let filter = Filter::parse(&self.filter, &[POLICY, ON_BOOT])?;
+        let filter = Filter::parse(&self.filter, &KEYS)?;
         let mut found = Vec::new();
         for pod in context.engine.pods(context.namespace.as_deref())? {
             let view = match pod {
@@ -97,7 +112,7 @@ impl Start {
             for (name, files) in &view.containers {
                 let matching = |files: &ContainerFiles| {
                     !files.state.status.is_running()
-                        && filter.matches(|key, value| matches(files, key, value))
+                        && filter.matches(|key, wanted| matches(files, key, wanted))
                 };
                 if files.as_ref().is_ok_and(matching) {
                     found.push(format!("{}/{name}", view.paths.name()));

@@ -228,6 +228,8 @@ rust-kata container stop --time 30 db",
         "container kill",
         "\
 rust-kata container kill --signal HUP db
+Kill all running containers:
+rust-kata container kill --all
 Signal a container of containerd:
 rust-kata --namespace k8s.io container kill --signal TERM 0123456789ab",
     ),
@@ -262,7 +264,9 @@ rust-kata container rm --force --time 0 db",
     (
         "container ls",
         "\
-rust-kata container ls --all --filter label=tier=back
+rust-kata container ls --all --filter label=tier=back --filter label=zone
+Show the containers whose names begin with db:
+rust-kata container ls --filter name=^db
 rust-kata container ls --pod web --format json",
     ),
     ("container inspect", "rust-kata container inspect web/db"),

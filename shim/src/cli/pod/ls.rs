@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use clap::Args;
-use runtime::engine::foreign::ManagedBy;
+use runtime::engine::foreign::{ListedPod, ManagedBy};
 use runtime::engine::records::view::PodView;
 use runtime::engine::time::rfc3339;
 use serde::{Serialize, Serializer};
@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::cli::arguments::OutputFormat;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
-use crate::cli::filter::{Filter, has_label};
+use crate::cli::filter::{CONTAINER_STATUS, Filter, Key, Kind, is_status};
 use crate::cli::foreign;
 use crate::cli::output::{ago, json, print, table};
 use crate::run::OWN_ERROR;
@@ -23,13 +23,47 @@ pub(crate) struct Ls {
     #[command(flatten)]
     output: OutputFormat,
 
-    /// Filter output by id, label, name, namespace or status; values of the same key are alternatives
+    /// Filter output by ctr-ids, ctr-names, ctr-number, ctr-status, id, label, name, namespace,
+    /// status or until (time or duration); ids and names are regular expressions. Values of the
+    /// same key are alternatives, labels not
     #[arg(long, short, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 
     /// Print names only
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// The keys of `--filter`; those with `ctr-` are about containers.
+const KEYS: [Key; 10] = [
+    ("ctr-ids", Kind::Pattern),
+    ("ctr-names", Kind::Pattern),
+    ("ctr-number", Kind::Number),
+    ("ctr-status", CONTAINER_STATUS),
+    ("id", Kind::Pattern),
+    ("label", Kind::Label),
+    ("name", Kind::Pattern),
+    ("namespace", Kind::Text),
+    ("status", POD_STATUS),
+    ("until", Kind::Until),
+];
+
+const POD_STATUS: Kind = Kind::Checked(
+    |word| {
+        let states = [
+            "created", "running", "degraded", "paused", "stopped", "exited", "error",
+        ];
+        states.contains(&word.to_ascii_lowercase().as_str())
+    },
+    "created, running, degraded, paused, stopped, exited or error",
+);
+
+/// A container of a pod, for filters.
+#[derive(Debug)]
+struct Part {
+    id: String,
+    name: String,
+    status: String,
 }
 
 /// A pod in a list.
@@ -46,6 +80,26 @@ struct Row {
     labels: BTreeMap<String, String>,
     #[serde(rename = "front_door")]
     managed_by: String,
+    #[serde(skip)]
+    parts: Vec<Part>,
+}
+
+impl Row {
+    fn fits(&self, filter: &Filter) -> bool {
+        let any = |fits: &dyn Fn(&Part) -> bool| self.parts.iter().any(fits);
+        filter.matches(|key, wanted| match key {
+            "ctr-ids" => any(&|part| wanted.is(&part.id)),
+            "ctr-names" => any(&|part| wanted.is(&part.name)),
+            "ctr-number" => wanted.is_number(self.containers as u64),
+            "ctr-status" => any(&|part| is_status(&part.status, wanted.text())),
+            "id" => wanted.is(&self.id),
+            "label" => wanted.is_among(&self.labels),
+            "name" => wanted.is(&self.name),
+            "namespace" => wanted.is(&self.namespace),
+            "until" => wanted.is_after(self.created),
+            _ => self.status.eq_ignore_ascii_case(wanted.text()),
+        })
+    }
 }
 
 fn when<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
@@ -54,6 +108,7 @@ fn when<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Err
 
 impl Ls {
     pub(crate) fn run(self, context: &Context) -> CliResult<u8> {
+        let filter = Filter::parse(&self.filter, &KEYS)?;
         let mut rows = Vec::new();
         let mut code = 0;
         for pod in context
@@ -73,6 +128,7 @@ impl Ls {
                     infra: false,
                     labels: BTreeMap::new(),
                     managed_by: ManagedBy::RustKata.to_string(),
+                    parts: Vec::new(),
                 }
             }));
         }
@@ -88,20 +144,10 @@ impl Ls {
                 infra: false,
                 labels: pod.config.labels.clone().into_iter().collect(),
                 managed_by: pod.config.managed_by.to_string(),
+                parts: foreign_parts(&pod),
             });
         }
-        let keys = ["id", "label", "name", "namespace", "status"];
-        let filter = Filter::parse(&self.filter, &keys)?;
-        let matches = |row: &Row| {
-            filter.matches(|key, value| match key {
-                "id" => row.id.starts_with(value),
-                "label" => has_label(&row.labels, value),
-                "name" => row.name == value,
-                "namespace" => row.namespace == value,
-                _ => row.status.eq_ignore_ascii_case(value),
-            })
-        };
-        rows.retain(matches);
+        rows.retain(|row| row.fits(&filter));
         if self.quiet {
             let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
             print(&names)?;
@@ -134,8 +180,34 @@ impl Ls {
     }
 }
 
+fn foreign_parts(pod: &ListedPod) -> Vec<Part> {
+    let parts = pod.containers.iter().map(|(id, files)| Part {
+        id: id.clone(),
+        name: files
+            .as_ref()
+            .ok()
+            .and_then(|files| files.bundle_info().name)
+            .unwrap_or_else(|| id.clone()),
+        status: match files {
+            Ok(files) => files.status().to_string(),
+            Err(_) => String::new(),
+        },
+    });
+    parts.collect()
+}
+
 fn row(view: PodView) -> Row {
+    let parts = view.containers.iter().map(|(name, files)| {
+        let files = files.as_ref().ok();
+        Part {
+            id: files.map(|f| f.definition.id.clone()).unwrap_or_default(),
+            name: name.clone(),
+            status: files.map_or_else(String::new, |f| f.state.status.to_string()),
+        }
+    });
+    let parts = parts.collect();
     Row {
+        parts,
         status: view.status().to_string(),
         id: view.definition.id,
         name: view.definition.name,
