@@ -68,6 +68,13 @@ pub enum Error {
         /// The cause.
         source: Box<runtime::Error>,
     },
+    /// Errors that were printed as they came.
+    #[cfg(feature = "cli")]
+    #[error("some of it failed")]
+    Reported {
+        /// The exit code for them.
+        code: u8,
+    },
     /// A line of a batch is not a change.
     #[cfg(feature = "cli")]
     #[error("invalid change {line:?}: {source}")]

@@ -117,7 +117,7 @@ fn a_named_volume_stays_and_is_seen_by_all_that_have_it() {
     bed.rust_kata(&["pod", "rm", "--force", "p"]).ok();
     assert_eq!(names(&bed), ["data"]);
     bed.rust_kata(&["volume", "rm", "data"]).ok();
-    let gone = bed.rust_kata(&["volume", "rm", "data"]).exits(125);
+    let gone = bed.rust_kata(&["volume", "rm", "data"]).exits(1);
     assert!(gone.err().contains("\"data\" not found"), "{gone:?}");
 }
 

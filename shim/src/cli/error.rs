@@ -2,6 +2,7 @@
 
 use runtime::engine::status::Outcome;
 
+use super::failures::of_container;
 use crate::error::Error;
 use crate::run::OWN_ERROR;
 
@@ -12,6 +13,7 @@ pub(crate) type CliResult<T> = Result<T, Error>;
 pub(crate) fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Runtime(runtime::Error::Command { exit_code, .. }) => *exit_code,
+        Error::Reported { code } => *code,
         _ => OWN_ERROR,
     }
 }
@@ -23,15 +25,9 @@ pub(crate) fn report_errors(outcome: Outcome) -> CliResult<Vec<String>> {
         return Ok(outcome.done);
     };
     for (name, error) in errors {
-        crate::terminal::say(&format!("{name}: {error}"));
+        crate::terminal::say(&of_container(name, error).to_string());
     }
-    Err(match last {
-        error @ runtime::Error::Command { .. } => error.into(),
-        error => Error::Container {
-            container: name,
-            source: Box::new(error),
-        },
-    })
+    Err(of_container(name, last))
 }
 
 /// A fault in an OCI spec that was built here.

@@ -11,6 +11,7 @@ mod container;
 mod context;
 mod error;
 mod events;
+mod failures;
 mod filter;
 mod foreign;
 mod help;
@@ -25,6 +26,7 @@ mod progress;
 mod pull;
 mod run;
 mod select;
+mod side_by_side;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -42,7 +44,7 @@ use runtime::engine::Engine;
 
 use self::context::Context;
 use self::error::{CliResult, exit_code};
-use crate::error::Context as _;
+use crate::error::{Context as _, Error};
 
 /// Manage pods and containers in virtual machines
 #[derive(Debug, Parser)]
@@ -130,6 +132,7 @@ pub(crate) fn main() -> ExitCode {
     crate::terminal::restore();
     match result {
         Ok(code) => ExitCode::from(code),
+        Err(Error::Reported { code }) => ExitCode::from(code),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "rust-kata: {error}");
             ExitCode::from(exit_code(&error))

@@ -5,7 +5,7 @@ use runtime::engine::PodHandle;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
-use crate::cli::select::ContainersOrAll;
+use crate::cli::select::{ContainersOrAll, Manner};
 
 /// Arguments of `container cleanup`.
 #[derive(Debug, Args)]
@@ -17,7 +17,9 @@ pub(crate) struct Cleanup {
 impl Cleanup {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let cleanup = async |pod: &PodHandle, names: &[String]| pod.cleanup(names).await;
-        let which = self.which.named(context)?;
-        which.each(context, "Cleaning up", cleanup).await
+        let which = self
+            .which
+            .groups(context, Manner::SideBySide, |status| !status.is_live())?;
+        which.each("Cleaning up", cleanup).await
     }
 }

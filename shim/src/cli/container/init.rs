@@ -5,7 +5,7 @@ use runtime::engine::PodHandle;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
-use crate::cli::select::Containers;
+use crate::cli::select::{Containers, Manner};
 
 /// Arguments of `container init`.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub(crate) struct Init {
 impl Init {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let init = async |pod: &PodHandle, names: &[String]| pod.init(names).await;
-        let which = self.which;
-        which.each(context, "Setting up", init).await
+        let which = self.which.groups(context, Manner::InTurn);
+        which.each("Setting up", init).await
     }
 }

@@ -1,6 +1,7 @@
 //! `rust-kata container inspect`.
 
 use clap::Args;
+use runtime::engine::PodHandle;
 use runtime::engine::foreign::ManagedBy;
 use runtime::engine::records::definition::ContainerDefinition;
 use runtime::engine::records::record::ContainerState;
@@ -8,9 +9,10 @@ use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::foreign;
 use crate::cli::output::{json, value};
-use crate::cli::select::Containers;
+use crate::cli::select::{Container, Containers};
 
 /// Arguments of `container inspect`.
 #[derive(Debug, Args)]
@@ -35,30 +37,34 @@ struct Inspected<'a> {
 }
 
 impl Inspect {
+    /// Prints the containers that are found, also if others are not.
     pub(crate) fn run(&self, context: &Context) -> CliResult<()> {
+        let mut failures = Failures::default();
         let mut all = Vec::new();
-        let (managed, foreign) = self.which.by_manager(context)?;
-        for (pod, names) in managed.by_pod(context)? {
-            let view = pod.view()?;
-            for name in names {
-                let files = view.container(&name)?;
-                let paths = view.paths.container(&name)?;
-                let inspected = Inspected {
-                    pod: &view.definition.name,
-                    namespace: &view.definition.namespace,
-                    managed_by: ManagedBy::RustKata.to_string(),
-                    status: files.state.status.to_string(),
-                    path: paths.path().display().to_string(),
-                    log: paths.log().display().to_string(),
-                    definition: &files.definition,
-                    state: &files.state,
-                };
-                all.push(value(&inspected)?);
-            }
+        for wanted in &self.which.containers {
+            let shown = context.any_container(wanted).and_then(|found| match found {
+                Container::Managed(pod, name) => inspect(&pod, &name),
+                Container::Foreign(container) => foreign::inspect_container(&container),
+            });
+            all.extend(failures.check(shown));
         }
-        for container in foreign {
-            all.push(foreign::inspect_container(&container)?);
-        }
-        json(&all)
+        json(&all)?;
+        failures.finish()
     }
+}
+
+fn inspect(pod: &PodHandle, name: &str) -> CliResult<serde_json::Value> {
+    let view = pod.view()?;
+    let files = view.container(name)?;
+    let paths = view.paths.container(name)?;
+    value(&Inspected {
+        pod: &view.definition.name,
+        namespace: &view.definition.namespace,
+        managed_by: ManagedBy::RustKata.to_string(),
+        status: files.state.status.to_string(),
+        path: paths.path().display().to_string(),
+        log: paths.log().display().to_string(),
+        definition: &files.definition,
+        state: &files.state,
+    })
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::arguments::OutputFormat;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::output::{Format, json as print_json, print, table};
 
 /// Arguments of `container mount`.
@@ -28,22 +29,29 @@ impl Mount {
         if self.containers.is_empty() {
             return show(context, self.output.format);
         }
+        let mut failures = Failures::default();
         let single = self.containers.len() == 1;
         for wanted in &self.containers {
-            let (pod, name) = context.container(wanted)?;
-            let path = pod.mount(&name).await?;
+            let Some(path) = failures.check(mount(context, wanted).await) else {
+                continue;
+            };
             let path = path.display();
             print(&match single {
                 true => format!("{path}\n"),
                 false => format!("{wanted} {path}\n"),
             })?;
         }
-        Ok(())
+        failures.finish()
     }
 }
 
+async fn mount(context: &Context, wanted: &str) -> CliResult<PathBuf> {
+    let (pod, name) = context.container(wanted)?;
+    Ok(pod.mount(&name).await?)
+}
+
 /// The containers that are mounted: pod, name, number of mounts, path.
-pub(crate) fn mounted(context: &Context) -> CliResult<Vec<(String, String, u32, PathBuf)>> {
+fn mounted(context: &Context) -> CliResult<Vec<(String, String, u32, PathBuf)>> {
     let views = context.engine.pods(context.namespace.as_deref())?;
     let mut mounted = Vec::new();
     for view in views.into_iter().flatten() {

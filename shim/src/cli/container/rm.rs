@@ -6,7 +6,7 @@ use runtime::engine::PodHandle;
 use crate::cli::arguments::StopTimeout;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
-use crate::cli::select::ContainersOrAll;
+use crate::cli::select::{ContainersOrAll, Manner};
 
 /// Arguments of `container rm`.
 #[derive(Debug, Args)]
@@ -14,7 +14,7 @@ pub(crate) struct Rm {
     #[command(flatten)]
     which: ContainersOrAll,
 
-    /// Stop running containers
+    /// Stop running containers; containers that do not exist are no error
     #[arg(long, short)]
     force: bool,
 
@@ -31,7 +31,8 @@ impl Rm {
             pod.remove_if_spent().await?;
             Ok(outcome)
         };
-        let which = self.which.named(context)?;
-        which.each(context, "Removing", remove).await
+        let manner = Manner::Removal { force };
+        let which = self.which.groups(context, manner, |_| true)?;
+        which.each("Removing", remove).await
     }
 }

@@ -12,13 +12,12 @@ use crate::cli::context::Context;
 use crate::cli::error::{CliResult, report_errors};
 use crate::cli::filter::{Filter, Key, Kind, Wanted};
 use crate::cli::preserve::Preserve;
-use crate::cli::select::Containers;
+use crate::cli::select::{Groups, Manner};
 
 /// Keys of `--filter`, as podman has them: the restart policy, regardless of its
 /// retry count; whether the policy starts the container when the host has booted.
 const POLICY: &str = "restart-policy";
 const ON_BOOT: &str = "should-start-on-boot";
-
 const KEYS: [Key; 2] = [
     (
         POLICY,
@@ -83,43 +82,24 @@ impl Start {
             return Err(runtime::Error::requires("passing descriptors", "--attach").into());
         }
         let dependencies = !self.no_dependencies;
-        let which = if self.all {
-            self.filtered(context)?
-        } else {
-            Containers {
-                containers: self.containers,
-            }
+        let which = match self.all {
+            true => self.filtered(context)?,
+            false => Groups::named(context, Manner::InTurn, &self.containers),
         };
         which
-            .each(context, "Starting", async |pod, names| {
+            .each("Starting", async |pod, names| {
                 pod.start(names, dependencies).await
             })
             .await?;
         Ok(0)
     }
 
-    fn filtered(&self, context: &Context) -> CliResult<Containers> {
+    fn filtered(&self, context: &Context) -> CliResult<Groups> {
         let filter = Filter::parse(&self.filter, &KEYS)?;
-        let mut found = Vec::new();
-        for pod in context.engine.pods(context.namespace.as_deref())? {
-            let view = match pod {
-                Ok(view) => view,
-                Err(bad) => {
-                    crate::terminal::say(&bad.error.to_string());
-                    continue;
-                }
-            };
-            for (name, files) in &view.containers {
-                let matching = |files: &ContainerFiles| {
-                    !files.state.status.is_running()
-                        && filter.matches(|key, wanted| matches(files, key, wanted))
-                };
-                if files.as_ref().is_ok_and(matching) {
-                    found.push(format!("{}/{name}", view.paths.name()));
-                }
-            }
-        }
-        Ok(Containers { containers: found })
+        Groups::all(context, Manner::InTurn, |files| {
+            !files.state.status.is_running()
+                && filter.matches(|key, wanted| matches(files, key, wanted))
+        })
     }
 
     async fn attach(self, context: &Context) -> CliResult<u8> {

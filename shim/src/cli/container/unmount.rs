@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::mount::mounted;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::output::print;
+use crate::cli::select::{Groups, Manner};
 
 /// Arguments of `container unmount`.
 #[derive(Debug, Args)]
@@ -25,18 +25,16 @@ pub(crate) struct Unmount {
 
 impl Unmount {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
-        let wanted = match self.all {
-            true => mounted(context)?
-                .into_iter()
-                .map(|(pod, container, ..)| format!("{pod}/{container}"))
-                .collect(),
-            false => self.containers,
+        let manner = Manner::InTurn;
+        let which = match self.all {
+            true => Groups::all(context, manner, |files| files.state.mounts > 0)?,
+            false => Groups::named(context, manner, &self.containers),
         };
-        for wanted in wanted {
-            let (pod, name) = context.container(&wanted)?;
-            pod.unmount(&name, self.force).await?;
-            print(&format!("{name}\n"))?;
-        }
-        Ok(())
+        which
+            .one_by_one(async |pod, name| {
+                pod.unmount(name, self.force).await?;
+                print(&format!("{name}\n"))
+            })
+            .await
     }
 }

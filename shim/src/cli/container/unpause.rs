@@ -2,10 +2,11 @@
 
 use clap::Args;
 use runtime::engine::PodHandle;
+use runtime::engine::status::ContainerStatus;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
-use crate::cli::select::ContainersOrAll;
+use crate::cli::select::{ContainersOrAll, Manner};
 
 /// Arguments of `container unpause`.
 #[derive(Debug, Args)]
@@ -17,7 +18,9 @@ pub(crate) struct Unpause {
 impl Unpause {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let unpause = async |pod: &PodHandle, names: &[String]| pod.unpause(names).await;
-        let which = self.which.named(context)?;
-        which.each(context, "Unpausing", unpause).await
+        let which = self.which.groups(context, Manner::SideBySide, |status| {
+            status == ContainerStatus::Paused
+        })?;
+        which.each("Unpausing", unpause).await
     }
 }

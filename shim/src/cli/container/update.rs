@@ -7,7 +7,7 @@ use super::limits::{LIMIT, Limits};
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::output::print;
-use crate::cli::select::Containers;
+use crate::cli::select::{Containers, Manner};
 
 /// Arguments of `container update`.
 #[derive(Debug, Args)]
@@ -25,12 +25,12 @@ impl Update {
             return Err(Error::requires("container update", LIMIT).into());
         }
         let resources = self.limits.resources()?;
-        for (pod, names) in self.which.by_pod(context)? {
-            for name in names {
-                pod.update(&name, &resources).await?;
-                print(&format!("{name}\n"))?;
-            }
-        }
-        Ok(())
+        let which = self.which.groups(context, Manner::InTurn);
+        which
+            .one_by_one(async |pod, name| {
+                pod.update(name, &resources).await?;
+                print(&format!("{name}\n"))
+            })
+            .await
     }
 }

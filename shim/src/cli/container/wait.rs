@@ -7,6 +7,7 @@ use runtime::engine::status::ContainerStatus;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::output::print;
 use crate::cli::select::{Container, Containers};
 
@@ -24,6 +25,9 @@ pub(crate) struct Wait {
     #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
 }
+
+/// The exit code of a container that never ran, as podman has it.
+const NEVER_RAN: u32 = 0;
 
 /// A state, by podman's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,36 +55,49 @@ impl Condition {
     }
 }
 
+/// The shortest interval, in place of a shorter one: 0 means to check all the time.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 fn interval(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<u64>() {
         Ok(millis) => Duration::from_millis(millis),
         Err(_) => humantime::parse_duration(text).map_err(|e| e.to_string())?,
     };
-    Some(time)
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| "expected more than zero, such as 250ms".into())
+    Ok(time.max(SHORTEST))
 }
 
 impl Wait {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
-        let wanted: Vec<_> = self.condition.iter().map(|c| c.status()).collect();
-        for name in &self.which.containers {
-            let code = match context.any_container(name)? {
-                Container::Managed(pod, name) if wanted.is_empty() => Some(pod.wait(&name).await?),
-                Container::Managed(pod, name) => {
-                    let reached = pod.wait_for(&name, &wanted, self.interval).await?;
-                    reached.exit_code.filter(|_| !reached.status.is_live())
-                }
-                Container::Foreign(foreign) if wanted.is_empty() => Some(foreign.wait().await?),
-                Container::Foreign(foreign) => {
-                    return Err(foreign.refusal().into());
-                }
+        let mut failures = Failures::default();
+        for wanted in &self.which.containers {
+            let code = self.exit_code(context, wanted).await;
+            let Some(code) = failures.check(code) else {
+                continue;
             };
             // As podman prints it for a container that has not ended.
             let code = code.map_or("-1".into(), |code| code.to_string());
             print(&format!("{code}\n"))?;
         }
-        Ok(())
+        failures.finish()
+    }
+
+    async fn exit_code(&self, context: &Context, wanted: &str) -> CliResult<Option<u32>> {
+        let states: Vec<_> = self.condition.iter().map(|c| c.status()).collect();
+        match context.any_container(wanted)? {
+            Container::Managed(pod, name) if states.is_empty() => {
+                let status = pod.view()?.container(&name)?.state.status;
+                if status == ContainerStatus::Configured {
+                    return Ok(Some(NEVER_RAN));
+                }
+                Ok(Some(pod.wait(&name).await?))
+            }
+            Container::Managed(pod, name) => {
+                let reached = pod.wait_for(&name, &states, self.interval).await?;
+                Ok(reached.exit_code.filter(|_| !reached.status.is_live()))
+            }
+            Container::Foreign(foreign) if states.is_empty() => Ok(Some(foreign.wait().await?)),
+            Container::Foreign(foreign) => Err(foreign.refusal().into()),
+        }
     }
 }
 
@@ -92,12 +109,10 @@ mod tests {
     fn intervals_are_times_or_milliseconds() {
         assert_eq!(interval("250").unwrap(), Duration::from_millis(250));
         assert_eq!(interval("2s").unwrap(), Duration::from_secs(2));
-        for (bad, why) in [
-            ("0", "more than zero"),
-            ("0s", "more than zero"),
-            ("soon", "expected number"),
-            ("", "empty"),
-        ] {
+        for short in ["0", "0s", "1ms"] {
+            assert_eq!(interval(short).unwrap(), SHORTEST, "{short}");
+        }
+        for (bad, why) in [("soon", "expected number"), ("", "empty")] {
             let said = interval(bad).unwrap_err();
             assert!(said.contains(why), "{bad}: {said}");
         }

@@ -6,6 +6,7 @@ use runtime::engine::image::ImageView;
 use super::Images;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::output::{json, value};
 
 /// Arguments of `image inspect`.
@@ -18,13 +19,19 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(crate) fn run(&self, context: &Context) -> CliResult<()> {
         let images = context.engine.images()?;
-        let found = self.which.images.iter().map(|wanted| images.find(wanted));
-        let found = found.collect::<runtime::Result<Vec<ImageView>>>()?;
-        let shown = found.iter().map(|image| {
-            let mut shown = value(image)?;
-            shown["size"] = image.image.size().into();
-            Ok(shown)
-        });
-        json(&shown.collect::<CliResult<Vec<_>>>()?)
+        let mut failures = Failures::default();
+        let mut all = Vec::new();
+        for wanted in &self.which.images {
+            let found = images.find(wanted).map_err(Into::into);
+            all.extend(failures.check(found.and_then(show)));
+        }
+        json(&all)?;
+        failures.finish()
     }
+}
+
+fn show(image: ImageView) -> CliResult<serde_json::Value> {
+    let mut shown = value(&image)?;
+    shown["size"] = image.image.size().into();
+    Ok(shown)
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::output::print;
 use crate::cli::pull::PullOptions;
 
@@ -20,10 +21,13 @@ pub(crate) struct Pull {
 
 impl Pull {
     pub(crate) async fn run(&self, context: &Context) -> CliResult<()> {
+        let mut failures = Failures::default();
         for image in &self.images {
-            let pulled = self.options.pull(context, image, None).await?;
-            print(&format!("{}\n", pulled.image().id))?;
+            let pulled = self.options.pull(context, image, None).await;
+            if let Some(pulled) = failures.check(pulled) {
+                print(&format!("{}\n", pulled.image().id))?;
+            }
         }
-        Ok(())
+        failures.finish()
     }
 }

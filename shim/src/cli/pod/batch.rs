@@ -10,7 +10,8 @@ use runtime::error::Cause;
 
 use crate::cli::container::limits::{LIMIT, Limits};
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
+use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::output::print;
 use crate::cli::select::OnePod;
 use crate::cli::values::signal;
@@ -52,18 +53,18 @@ impl Batch {
             .map(|line| change(line))
             .collect::<Result<_, _>>()?;
         let outcomes = pod.batch(&changes).await?;
-        let mut last = None;
+        let mut failures = Failures::default();
         for (line, outcome) in lines.iter().zip(outcomes) {
-            match outcome.map_err(Into::into).and_then(report_errors) {
-                Ok(_) => print(&format!("{line}\n"))?,
-                Err(error) => {
-                    if let Some(error) = last.replace(error) {
-                        crate::terminal::say(&error.to_string());
-                    }
-                }
+            let Some(outcome) = failures.check(outcome.map_err(Into::into)) else {
+                continue;
+            };
+            let failed = !outcome.errors.is_empty();
+            failures.check_all(outcome);
+            if !failed {
+                print(&format!("{line}\n"))?;
             }
         }
-        last.map_or(Ok(()), Err)
+        failures.finish()
     }
 }
 

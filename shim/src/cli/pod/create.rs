@@ -132,11 +132,13 @@ impl Create {
                 return Err(Error::invalid("exit policy", other, "continue or stop").into());
             }
         };
-        pod.cgroup_parent = self.cgroup_parent;
+        // As with podman, an empty one is the default.
+        let parent = self.cgroup_parent;
+        pod.cgroup_parent = parent.filter(|parent| !parent.as_os_str().is_empty());
         let period = self.cpu_period.unwrap_or(PERIOD);
         let quota = self.cpus.map(|cpus| (cpus * period as f64) as i64);
         pod.resources.cpu_quota = quota.or(self.cpu_quota);
-        pod.resources.cpu_period = self.cpu_period;
+        pod.resources.cpu_period = self.cpu_period.or(self.cpus.map(|_| period));
         pod.resources.cpu_shares = self.cpu_shares;
         pod.resources.cpuset = self.cpuset_cpus;
         pod.resources.memory = self.memory.as_deref().map(bytes).transpose()?;

@@ -4,8 +4,8 @@ use clap::Args;
 
 use crate::cli::arguments::Signal;
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod kill`.
 #[derive(Debug, Args)]
@@ -20,8 +20,8 @@ pub(crate) struct Kill {
 impl Kill {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Killing", async |pod| {
-                report_errors(pod.kill(&[], self.signal.signal as u32, false).await?)
+            .each(context, "Killing", Manner::SideBySide, async |pod| {
+                pod.kill(&[], self.signal.signal as u32, false).await
             })
             .await
     }

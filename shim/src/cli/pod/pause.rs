@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod pause`.
 #[derive(Debug, Args)]
@@ -16,8 +16,8 @@ pub(crate) struct Pause {
 impl Pause {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Pausing", async |pod| {
-                report_errors(pod.pause(&[]).await?)
+            .each(context, "Pausing", Manner::SideBySide, async |pod| {
+                pod.pause(&[]).await
             })
             .await
     }

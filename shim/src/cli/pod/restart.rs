@@ -4,8 +4,8 @@ use clap::Args;
 
 use crate::cli::arguments::StopTimeout;
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod restart`.
 #[derive(Debug, Args)]
@@ -20,8 +20,8 @@ pub(crate) struct Restart {
 impl Restart {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Restarting", async |pod| {
-                report_errors(pod.restart(&[], self.timeout.time).await?)
+            .each(context, "Restarting", Manner::SideBySide, async |pod| {
+                pod.restart(&[], self.timeout.time).await
             })
             .await
     }

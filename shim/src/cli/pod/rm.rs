@@ -5,8 +5,8 @@ use runtime::engine::RemoveOptions;
 
 use crate::cli::arguments::StopTimeout;
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod rm`.
 #[derive(Debug, Args)]
@@ -14,7 +14,8 @@ pub(crate) struct Rm {
     #[command(flatten)]
     which: Pods,
 
-    /// Stop its containers first, and remove a pod whose files are damaged
+    /// Stop its containers first, and remove a pod whose files are damaged; pods that do not
+    /// exist are no error
     #[arg(long, short)]
     force: bool,
 
@@ -24,14 +25,15 @@ pub(crate) struct Rm {
 
 impl Rm {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
+        let manner = Manner::Removal { force: self.force };
+        let how = RemoveOptions {
+            containers: true,
+            force: self.force,
+            seconds: self.timeout.time,
+        };
         self.which
-            .each(context, "Removing", async |pod| {
-                let how = RemoveOptions {
-                    containers: true,
-                    force: self.force,
-                    seconds: self.timeout.time,
-                };
-                report_errors(pod.remove(how).await?)
+            .each(context, "Removing", manner, async |pod| {
+                pod.remove(how).await
             })
             .await
     }

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod start`.
 #[derive(Debug, Args)]
@@ -16,8 +16,8 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Starting", async |pod| {
-                report_errors(pod.start(&[], true).await?)
+            .each(context, "Starting", Manner::InTurn, async |pod| {
+                pod.start(&[], true).await
             })
             .await
     }

@@ -4,8 +4,8 @@ use clap::Args;
 
 use crate::cli::arguments::StopTimeout;
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod stop`.
 #[derive(Debug, Args)]
@@ -20,8 +20,8 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Stopping", async |pod| {
-                report_errors(pod.stop(&[], self.timeout.time).await?)
+            .each(context, "Stopping", Manner::SideBySide, async |pod| {
+                pod.stop(&[], self.timeout.time).await
             })
             .await
     }

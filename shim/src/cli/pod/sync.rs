@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod sync`.
 #[derive(Debug, Args)]
@@ -16,8 +16,8 @@ pub(crate) struct Sync {
 impl Sync {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Querying", async |pod| {
-                report_errors(pod.sync(&[]).await?)
+            .each(context, "Querying", Manner::SideBySide, async |pod| {
+                pod.sync(&[]).await
             })
             .await
     }

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
-use crate::cli::select::Pods;
+use crate::cli::error::CliResult;
+use crate::cli::select::{Manner, Pods};
 
 /// Arguments of `pod unpause`.
 #[derive(Debug, Args)]
@@ -16,8 +16,8 @@ pub(crate) struct Unpause {
 impl Unpause {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         self.which
-            .each(context, "Unpausing", async |pod| {
-                report_errors(pod.unpause(&[]).await?)
+            .each(context, "Unpausing", Manner::SideBySide, async |pod| {
+                pod.unpause(&[]).await
             })
             .await
     }

@@ -1,9 +1,8 @@
 //! `rust-kata container session inspect`.
 
 use clap::Args;
-use runtime::Error;
 
-use super::{OneSession, Shown};
+use super::{OneSession, Shown, find};
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::output::{json, value};
@@ -18,12 +17,9 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(crate) fn run(&self, context: &Context) -> CliResult<()> {
         let (pod, name) = context.container(&self.which.container.container)?;
-        let id = &self.which.session;
         let view = pod.view()?;
         let sessions = &view.container(&name)?.state.execs;
-        let session = sessions
-            .get(id)
-            .ok_or_else(|| Error::not_found("exec", id))?;
+        let (id, session) = find(sessions, &self.which.session)?;
         let shown = Shown {
             id,
             container: &name,

@@ -5,7 +5,10 @@ mod inspect;
 mod ls;
 mod rm;
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
+use runtime::engine::find::only_one;
 use runtime::engine::records::exec::ExecSession;
 use serde::Serialize;
 
@@ -31,8 +34,24 @@ struct OneSession {
     #[command(flatten)]
     container: OneContainer,
 
-    /// Id of the session
+    /// Id of the session, or the beginning of its id
     session: String,
+}
+
+/// The session with this id, or with the only id that begins so.
+fn find<'a, S>(
+    sessions: &'a BTreeMap<String, S>,
+    wanted: &str,
+) -> Result<(&'a str, &'a S), runtime::Error> {
+    if let Some((id, session)) = sessions.get_key_value(wanted) {
+        return Ok((id, session));
+    }
+    let found = sessions
+        .iter()
+        .filter(|(id, _)| !wanted.is_empty() && id.starts_with(wanted));
+    let found = only_one(found.collect(), "exec", wanted, |(id, _)| (*id).clone())?;
+    let (id, session) = found.ok_or_else(|| runtime::Error::not_found("exec", wanted))?;
+    Ok((id, session))
 }
 
 /// A session, with its id.
@@ -50,6 +69,28 @@ impl Command {
             Self::Ls(ls) => ls.run(context),
             Self::Inspect(inspect) => inspect.run(context),
             Self::Rm(rm) => rm.run(context).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_found_by_the_beginning_of_its_id() {
+        let ids = ["abc", "abcd", "f00"];
+        let sessions = BTreeMap::from(ids.map(|id| (id.to_owned(), ())));
+        let found = |wanted: &str| find(&sessions, wanted).map(|(id, _)| id.to_owned());
+        assert_eq!(found("f").unwrap(), "f00");
+        // A whole id is not the beginning of another.
+        assert_eq!(found("abc").unwrap(), "abc");
+        assert_eq!(found("abcd").unwrap(), "abcd");
+        let said = found("ab").unwrap_err().to_string();
+        assert!(said.contains("abc, abcd"), "{said}");
+        for missing in ["", "0", "abcde"] {
+            let error = found(missing).unwrap_err();
+            assert!(matches!(error, runtime::Error::NotFound { .. }), "{error}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::OneSession;
+use super::{OneSession, find};
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::output::print;
@@ -21,8 +21,9 @@ pub(crate) struct Rm {
 impl Rm {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let (pod, name) = context.container(&self.which.container.container)?;
-        let session = self.which.session;
-        pod.remove_exec(&name, &session, self.force).await?;
+        let view = pod.view()?;
+        let (session, _) = find(&view.container(&name)?.state.execs, &self.which.session)?;
+        pod.remove_exec(&name, session, self.force).await?;
         print(&format!("{session}\n"))
     }
 }
