@@ -15,6 +15,16 @@ const PASSED_ON: [libc::c_int; 7] = [
     libc::SIGWINCH,
 ];
 
+/// Whether a signal asks a process to end.
+pub fn is_fatal(number: libc::c_int) -> bool {
+    !matches!(number, libc::SIGWINCH | libc::SIGUSR1 | libc::SIGUSR2)
+}
+
+/// The exit code of a process that a signal ended, as a shell has it.
+pub fn code_of(number: libc::c_int) -> u8 {
+    128 + number as u8
+}
+
 /// Signals sent to this process, in order of arrival.
 pub struct Signals(mpsc::UnboundedReceiver<libc::c_int>);
 
@@ -45,7 +55,7 @@ impl Signals {
     pub async fn next_fatal(&mut self) -> libc::c_int {
         loop {
             let number = self.next().await;
-            if !matches!(number, libc::SIGWINCH | libc::SIGUSR1 | libc::SIGUSR2) {
+            if is_fatal(number) {
                 return number;
             }
         }

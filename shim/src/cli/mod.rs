@@ -16,6 +16,7 @@ mod filter;
 mod foreign;
 mod help;
 mod image;
+mod interrupt;
 mod log_reader;
 mod man;
 mod output;

@@ -1,6 +1,7 @@
 //! Connects our stdin, stdout and stderr to a process in a pod.
 
 mod detach_keys;
+mod passing;
 
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
@@ -12,12 +13,13 @@ use runtime::engine::records::exec::ExecRequest;
 use tokio::sync::{mpsc, oneshot};
 
 use self::detach_keys::{Detacher, parse_keys};
+use self::passing::{Passing, Receiver};
 use super::arguments::DETACH_KEYS;
 use super::error::CliResult;
 use super::preserve::Preserved;
 use super::select::Container;
 use crate::error::Context as _;
-use crate::signals::Signals;
+use crate::signals::{Signals, code_of};
 use crate::terminal::{self, Raw};
 
 /// What of ours the process is connected to.
@@ -56,68 +58,102 @@ impl Client {
     }
 }
 
-/// Attaches to the init of a container, which is started if `start`, until it ends, and
-/// returns its exit code, or until the detach keys are pressed, and returns 0. Signals are
-/// passed on to it.
+/// How an attachment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The process has ended, or a signal ended the client: the exit code.
+    Ended(u8),
+    /// The detach keys were pressed.
+    Detached,
+    /// A signal ended the client before the process was started: the exit code.
+    NotStarted(u8),
+}
+
+impl Left {
+    /// The exit code of the client.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Ended(code) | Self::NotStarted(code) => code,
+            Self::Detached => 0,
+        }
+    }
+}
+
+/// Attaches to the init of a container, which is started if `start`, until it ends, or until
+/// the detach keys are pressed. Signals are passed on to it; one that comes before it runs ends
+/// the client, and the container is not started.
 pub(crate) async fn attach(
     pod: &PodHandle,
     container: &str,
     start: bool,
     client: Client,
-) -> CliResult<u8> {
+) -> CliResult<Left> {
     let request = AttachRequest {
         streams: client.streams(),
         start,
         preserve_fds: client.preserved.iter().map(Preserved::request).collect(),
     };
     let attaching = pod.attach(container, &request);
-    relay(attaching, Some((pod, container)), request.streams, client).await
+    let to = Receiver::Init(pod, container);
+    relay(attaching, to, request.streams, client).await
 }
 
-/// Runs a process in a container, attached as with [`attach`]. Signals are not passed on.
+/// Runs a process in a container, attached as with [`attach`]. Signals are passed on to it; if
+/// it goes on, the second one ends the client.
 pub(crate) async fn exec(
     container: &Container,
     request: &ExecRequest,
     client: Client,
 ) -> CliResult<u8> {
     let streams = client.streams();
-    match container {
+    let to = Receiver::Exec(container);
+    let left = match container {
         Container::Managed(pod, name) => {
-            relay(pod.exec(name, request, streams), None, streams, client).await
+            relay(pod.exec(name, request, streams), to, streams, client).await
         }
         Container::Foreign(foreign) => {
-            relay(foreign.exec(request, streams), None, streams, client).await
+            relay(foreign.exec(request, streams), to, streams, client).await
         }
-    }
+    };
+    left.map(Left::code)
 }
 
 /// Relays the streams of a process that is being attached to until it ends.
 async fn relay(
     attaching: impl Future<Output = runtime::Result<Attached>>,
-    signalled: Option<(&PodHandle, &str)>,
+    to: Receiver<'_>,
     streams: ClientStreams,
     client: Client,
-) -> CliResult<u8> {
+) -> CliResult<Left> {
     let keys = parse_keys(&client.detach_keys)?;
     let mut signals = Signals::watch()?;
+    let mut passed = Passing::new(to);
     tokio::pin!(attaching);
     let attached = loop {
         tokio::select! {
             attached = &mut attaching => break attached?,
-            number = signals.next() => match number {
+            number = signals.next() => match (number, to) {
                 // Its size is compared once we are attached.
-                libc::SIGWINCH => {}
-                libc::SIGHUP => return Ok(128 + number as u8),
-                _ => pass_on(number, signalled).await,
+                (libc::SIGWINCH, _) => {}
+                // There is no process to get it.
+                (libc::SIGUSR1 | libc::SIGUSR2, Receiver::Init(..)) => {}
+                (_, Receiver::Init(..)) | (libc::SIGHUP, _) => {
+                    return Ok(Left::NotStarted(code_of(number)));
+                }
+                // The process may run already.
+                _ => if let Some(code) = passed.take(number) {
+                    return Ok(Left::Ended(code));
+                },
             },
         }
     };
     let Attached {
+        exec,
         input,
         mut output,
         descriptors,
-        ..
     } = attached;
+    let exec = exec.unwrap_or_default();
     let mut raw = None;
     if client.tty && client.stdin && stdin().is_terminal() {
         raw = Raw::enter()?;
@@ -143,27 +179,22 @@ async fn relay(
                 ProcessOutput::Exited(code) => {
                     drop(raw);
                     let code = u8::try_from(code).unwrap_or(u8::MAX);
-                    return Ok(drain_preserved(written, &mut signals).await.unwrap_or(code));
+                    let drained = drain_preserved(written, &mut signals).await;
+                    return Ok(Left::Ended(drained.unwrap_or(code)));
                 }
             },
-            Some(()) = leaving.recv() => return Ok(0),
+            Some(()) = leaving.recv() => return Ok(Left::Detached),
+            Some(code) = passed.next(&exec) => return Ok(Left::Ended(code)),
             number = signals.next() => match (number, terminal::size()) {
                 (libc::SIGWINCH, Some(size)) if client.tty => resize(&input, size),
                 (libc::SIGWINCH, _) => {}
                 // The terminal has gone: the process goes on.
-                (libc::SIGHUP, _) => return Ok(128 + number as u8),
-                _ => pass_on(number, signalled).await,
+                (libc::SIGHUP, _) => return Ok(Left::Ended(code_of(number))),
+                _ => if let Some(code) = passed.take(number) {
+                    return Ok(Left::Ended(code));
+                },
             },
         }
-    }
-}
-
-/// Passes a signal of ours on to the init of a container.
-async fn pass_on(number: i32, to: Option<(&PodHandle, &str)>) {
-    let Some((pod, container)) = to else { return };
-    let names = [container.to_owned()];
-    if let Err(error) = pod.kill(&names, number as u32, false).await {
-        log::warn!("Signal {number} was not passed on: {error}");
     }
 }
 
@@ -186,7 +217,7 @@ async fn drain_preserved(written: Vec<oneshot::Receiver<()>>, signals: &mut Sign
         tokio::select! {
             _ = &mut all => return None,
             number = signals.next() => if number != libc::SIGWINCH {
-                return Some(128 + number as u8);
+                return Some(code_of(number));
             },
         }
     }

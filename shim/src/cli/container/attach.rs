@@ -1,6 +1,7 @@
 //! `rust-kata container attach`.
 
 use clap::Args;
+use runtime::engine::status::ContainerStatus;
 
 use crate::cli::arguments::DetachKeys;
 use crate::cli::attach::{Client, attach};
@@ -33,7 +34,20 @@ pub(crate) struct Attach {
 impl Attach {
     pub(crate) async fn run(self, context: &Context) -> CliResult<u8> {
         let (pod, name) = context.container(&self.which.container)?;
-        let tty = pod.view()?.container(&name)?.definition.terminal();
+        let view = pod.view()?;
+        let files = view.container(&name)?;
+        // As podman: a frozen or waiting process has no output, and takes no signal.
+        let status = files.state.status;
+        if !matches!(status, ContainerStatus::Running | ContainerStatus::Stopping) {
+            return Err(runtime::Error::WrongState {
+                what: "container",
+                id: name,
+                operation: "attach to",
+                state: status.to_string(),
+            }
+            .into());
+        }
+        let tty = files.definition.terminal();
         let client = Client {
             stdin: !self.no_stdin,
             stdout: !self.no_stdout,
@@ -42,6 +56,6 @@ impl Attach {
             detach_keys: self.keys.detach_keys,
             ..Client::default()
         };
-        attach(&pod, &name, false, client).await
+        Ok(attach(&pod, &name, false, client).await?.code())
     }
 }

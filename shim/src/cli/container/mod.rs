@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Attach to a running container
     Attach(attach::Attach),
     /// Run a process in a running container
+    ///
+    /// Signals are passed on to the process. If it continues after INT, TERM or QUIT, the next one
+    /// ends rust-kata alone, with exit code 128 + its number.
     Exec(exec::Exec),
     /// Wait for containers to end or to reach a state, and print their exit codes
     Wait(wait::Wait),

@@ -118,6 +118,6 @@ impl Start {
             preserved: self.preserve.into_preserved(),
             ..Client::default()
         };
-        attach(&pod, &name, true, client).await
+        Ok(attach(&pod, &name, true, client).await?.code())
     }
 }

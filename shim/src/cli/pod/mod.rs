@@ -68,8 +68,8 @@ impl Command {
     pub(crate) async fn run(self, context: &Context) -> CliResult<u8> {
         match self {
             Self::Ls(ls) => return ls.run(context),
+            Self::Run(run) => return run.run(context).await,
             Self::Create(create) => create.run(context),
-            Self::Run(run) => run.run(context).await,
             Self::Start(start) => start.run(context).await,
             Self::Stop(stop) => stop.run(context).await,
             Self::Restart(restart) => restart.run(context).await,

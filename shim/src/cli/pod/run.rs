@@ -5,6 +5,7 @@ use clap::Args;
 use super::create::Create;
 use crate::cli::context::Context;
 use crate::cli::error::{CliResult, report_errors};
+use crate::cli::interrupt::interruptible;
 use crate::cli::output::print;
 use crate::cli::progress::with_spinner;
 
@@ -16,10 +17,24 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
+    /// Creates and starts the pod. If it does not start, or a signal interrupts that, it is
+    /// removed.
+    pub(crate) async fn run(self, context: &Context) -> CliResult<u8> {
         let pod = self.pod.create(context)?;
         let doing = format!("Starting pod {}", pod.name());
-        report_errors(with_spinner(doing, pod.start(&[], true)).await?)?;
-        print(&format!("{}\n", pod.name()))
+        let started = interruptible(with_spinner(doing, pod.start(&[], true))).await?;
+        let failed = match started {
+            Ok(started) => match started.map_err(Into::into).and_then(report_errors) {
+                Ok(_) => return print(&format!("{}\n", pod.name())).map(|()| 0),
+                Err(error) => Err(error),
+            },
+            Err(code) => Ok(code),
+        };
+        match interruptible(pod.remove(true, Some(0))).await? {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => crate::terminal::say(&error.to_string()),
+            Err(code) => return Ok(code),
+        }
+        failed
     }
 }
