@@ -70,13 +70,17 @@ impl Owner {
         let going: BTreeSet<String> = chosen.iter().map(|c| c.name().to_owned()).collect();
         let graph = self.graph();
         let needed = graph.needed(&going);
-        // One that waits for its start has run nothing.
-        let is_live = |c: &&Arc<Tracked>| match c.now().status {
-            ContainerStatus::Initialized => true,
-            status => force && status.is_live(),
+        let mut left: BTreeSet<String> = {
+            // Not within a start: what is about to run must be stopped, too.
+            let _op = self.step(locking).await;
+            // One that waits for its start has run nothing.
+            let is_live = |c: &&Arc<Tracked>| match c.now().status {
+                ContainerStatus::Initialized => true,
+                status => force && status.is_live(),
+            };
+            let live = chosen.iter().filter(is_live).map(|c| c.name().to_owned());
+            live.filter(|n| !needed.contains_key(n)).collect()
         };
-        let live = chosen.iter().filter(is_live).map(|c| c.name().to_owned());
-        let mut left: BTreeSet<String> = live.filter(|n| !needed.contains_key(n)).collect();
         while !left.is_empty() {
             let (now, later) = graph.split_free(&left);
             let now: Vec<String> = now.into_iter().collect();

@@ -1,6 +1,7 @@
 //! `rust-kata pod run`.
 
 use clap::Args;
+use runtime::engine::RemoveOptions;
 
 use super::create::Create;
 use crate::cli::context::Context;
@@ -30,8 +31,12 @@ impl Run {
             },
             Err(code) => Ok(code),
         };
-        match interruptible(pod.remove(true, Some(0))).await? {
-            Ok(Ok(())) => {}
+        let how = RemoveOptions {
+            seconds: Some(0),
+            ..RemoveOptions::FORCE
+        };
+        match interruptible(pod.remove(how)).await? {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => crate::terminal::say(&error.to_string()),
             Err(code) => return Ok(code),
         }

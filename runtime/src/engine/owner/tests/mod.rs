@@ -10,6 +10,7 @@ mod change;
 mod dependencies;
 mod ending;
 mod exec;
+mod leaving;
 mod usage;
 mod waiting;
 
