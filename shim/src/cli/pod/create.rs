@@ -44,7 +44,7 @@ pub(crate) struct Create {
 
     /// Parent cgroup on the host: a cgroupfs path or a systemd slice
     #[arg(long, value_name = "PATH|SLICE")]
-    cgroup_parent: Option<PathBuf>,
+    cgroup_parent: Option<String>,
 
     /// Number of CPUs for all containers of the pod, such as 1.5
     #[arg(long, value_name = "N")]
@@ -133,8 +133,8 @@ impl Create {
             }
         };
         // As with podman, an empty one is the default.
-        let parent = self.cgroup_parent;
-        pod.cgroup_parent = parent.filter(|parent| !parent.as_os_str().is_empty());
+        let parent = self.cgroup_parent.filter(|parent| !parent.is_empty());
+        pod.cgroup_parent = parent.map(PathBuf::from);
         let period = self.cpu_period.unwrap_or(PERIOD);
         let quota = self.cpus.map(|cpus| (cpus * period as f64) as i64);
         pod.resources.cpu_quota = quota.or(self.cpu_quota);
