@@ -21,7 +21,7 @@ pub fn is_fatal(number: libc::c_int) -> bool {
 }
 
 /// The exit code of a process that a signal ended, as a shell has it.
-pub fn code_of(number: libc::c_int) -> u8 {
+pub fn code_of_signal(number: libc::c_int) -> u8 {
     128 + number as u8
 }
 

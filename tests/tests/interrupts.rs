@@ -7,7 +7,7 @@ use harness::dist::{machine, subject_is_ours};
 use harness::pods::{create_container, inspect, pod};
 use harness::require;
 use harness::run::{Input, Output, Running, run};
-use harness::scene::limit;
+use harness::scene::{Scene, limit};
 use nix::sys::signal::Signal::{self, SIGINT, SIGQUIT, SIGTERM};
 
 /// Sends a signal to a command once it has printed a line.
@@ -71,6 +71,22 @@ fn a_process_in_a_container_gets_the_signals_of_its_client() {
     attached.finish(limit()).exits(7);
     bed.rust_kata(&["pod", "rm", "-f", "p"]).ok();
     bed.assert_clean();
+}
+
+#[test]
+fn so_does_a_process_in_a_container_of_containerd() {
+    require!(subject_is_ours());
+    let bed = Bed::new();
+    let scene = Scene::subject(&bed);
+    scene.detach("theirs", &[], &["sleep", "1000"]);
+    let script = "echo up; exec sleep 4242";
+    let words = ["exec", "theirs", "sh", "-c", script];
+    interrupt(&bed, &words, &[SIGINT]).exits(130);
+    let top = bed.rust_kata(&["top", "theirs"]).ok().out();
+    assert!(!top.contains("4242"), "{top}");
+    scene.task(&["kill", "-s", "KILL", "theirs"]).ok();
+    scene.await_event("theirs", "/tasks/exit");
+    scene.remove("theirs");
 }
 
 #[test]

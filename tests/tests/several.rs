@@ -298,6 +298,9 @@ fn several_are_started_paused_stopped_and_killed() {
     assert!(took < Duration::from_secs(30), "{took:?}");
 
     bed.rust_kata(&["start", "b"]).ok();
+    // podman's exit code for containers that run.
+    bed.rust_kata(&["rm", "b"]).exits(2);
+    bed.rust_kata(&["rm", "b", "nope"]).exits(125);
     assert_eq!(on_all("kill"), "b");
     assert_eq!(bed.rust_kata(&["wait", "b"]).ok().out(), "137\n");
     assert_eq!(on_all("kill"), "");

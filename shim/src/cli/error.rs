@@ -1,8 +1,5 @@
 //! The errors of `rust-kata` and its exit codes.
 
-use runtime::engine::status::Outcome;
-
-use super::failures::of_container;
 use crate::error::Error;
 use crate::run::OWN_ERROR;
 
@@ -16,18 +13,6 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
         Error::Reported { code } => *code,
         _ => OWN_ERROR,
     }
-}
-
-/// Prints the error of each container but the last, whose error is returned.
-pub(crate) fn report_errors(outcome: Outcome) -> CliResult<Vec<String>> {
-    let mut errors: Vec<_> = outcome.errors.into_iter().collect();
-    let Some((name, last)) = errors.pop() else {
-        return Ok(outcome.done);
-    };
-    for (name, error) in errors {
-        crate::terminal::say(&of_container(name, error).to_string());
-    }
-    Err(of_container(name, last))
 }
 
 /// A fault in an OCI spec that was built here.

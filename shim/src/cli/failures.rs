@@ -1,6 +1,8 @@
 //! The errors of a command that acts on several objects: each is printed as it comes, and the
 //! command goes on with the others.
 
+use std::collections::BTreeSet;
+
 use runtime::ErrorKind;
 use runtime::engine::status::Outcome;
 
@@ -11,35 +13,45 @@ use crate::run::OWN_ERROR;
 /// The exit code of podman's `rm` commands if all that failed does not exist.
 const NOT_FOUND: u8 = 1;
 
+/// Their exit code if all that failed is in use: containers that run, volumes and images that
+/// containers use.
+const IN_USE: u8 = 2;
+
 /// The errors that were printed.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     /// The exit code for the errors so far.
     code: Option<u8>,
-    removal: bool,
+    /// Containers that run, and are not removed therefore.
+    running: BTreeSet<String>,
 }
 
 impl Failures {
-    /// The errors of a command that removes: objects that do not exist have an exit code of
-    /// their own, as with podman.
-    pub(crate) fn of_removal() -> Self {
-        Self {
-            removal: true,
-            ..Self::default()
-        }
-    }
-
     /// Prints an error, unless it was printed before.
     pub(crate) fn report(&mut self, error: &Error) {
+        self.report_as(error, exit_code(error));
+    }
+
+    /// Prints the error of a removal, with podman's exit code for what does not exist or is in
+    /// use.
+    pub(crate) fn report_removal(&mut self, error: &Error) {
+        let code = match error {
+            Error::Runtime(error) if error.kind() == ErrorKind::NotFound => NOT_FOUND,
+            Error::Runtime(error) if error.kind() == ErrorKind::FailedPrecondition => IN_USE,
+            error => exit_code(error),
+        };
+        self.report_as(error, code);
+    }
+
+    /// Notes that containers run: an error of their removal is about that.
+    pub(crate) fn note_running(&mut self, containers: impl IntoIterator<Item = String>) {
+        self.running.extend(containers);
+    }
+
+    fn report_as(&mut self, error: &Error, code: u8) {
         if !matches!(error, Error::Reported { .. }) {
             crate::terminal::say(&error.to_string());
         }
-        let code = match error {
-            Error::Runtime(error) if self.removal && error.kind() == ErrorKind::NotFound => {
-                NOT_FOUND
-            }
-            error => exit_code(error),
-        };
         // The code of one error, or one that fits all.
         let same = self.code.is_none_or(|before| before == code);
         self.code = Some(if same { code } else { OWN_ERROR });
@@ -53,7 +65,13 @@ impl Failures {
     /// Prints the errors of containers; returns the names of the others.
     pub(crate) fn check_all(&mut self, outcome: Outcome) -> Vec<String> {
         for (container, error) in outcome.errors {
-            self.report(&of_container(container, error));
+            let runs =
+                error.kind() == ErrorKind::FailedPrecondition && self.running.contains(&container);
+            let error = of_container(container, error);
+            match runs {
+                true => self.report_as(&error, IN_USE),
+                false => self.report(&error),
+            }
         }
         [outcome.done, outcome.ignored].concat()
     }
@@ -71,7 +89,7 @@ impl Failures {
 }
 
 /// The error of an operation on one container, with its name.
-pub(crate) fn of_container(container: String, error: runtime::Error) -> Error {
+fn of_container(container: String, error: runtime::Error) -> Error {
     match error {
         // The words of the command name themselves.
         error @ runtime::Error::Command { .. } => error.into(),
@@ -80,6 +98,18 @@ pub(crate) fn of_container(container: String, error: runtime::Error) -> Error {
             source: Box::new(error),
         },
     }
+}
+
+/// Prints the error of each container but the last, whose error is returned.
+pub(crate) fn report_errors(outcome: Outcome) -> CliResult<Vec<String>> {
+    let mut errors: Vec<_> = outcome.errors.into_iter().collect();
+    let Some((name, last)) = errors.pop() else {
+        return Ok(outcome.done);
+    };
+    for (name, error) in errors {
+        crate::terminal::say(&of_container(name, error).to_string());
+    }
+    Err(of_container(name, last))
 }
 
 #[cfg(test)]
@@ -133,11 +163,32 @@ mod tests {
         assert_eq!(code(Failures::default(), &[command()]), Some(127));
         let both = [command(), missing()];
         assert_eq!(code(Failures::default(), &both), Some(125));
+
         // As podman's `rm` does it.
-        assert_eq!(
-            code(Failures::of_removal(), &[missing(), missing()]),
-            Some(1)
-        );
-        assert_eq!(code(Failures::of_removal(), &both), Some(125));
+        let refusal = || runtime::Error::WrongState {
+            what: "container",
+            id: "c".into(),
+            operation: "remove",
+            state: "running".into(),
+        };
+        let removal = |errors: &[Error]| {
+            let mut failures = Failures::default();
+            errors
+                .iter()
+                .for_each(|error| failures.report_removal(error));
+            code(failures, &[])
+        };
+        assert_eq!(removal(&[missing(), missing()]), Some(1));
+        assert_eq!(removal(&[refusal().into(), refusal().into()]), Some(2));
+        assert_eq!(removal(&[refusal().into(), missing()]), Some(125));
+        assert_eq!(removal(&[command()]), Some(127));
+        for (running, expected) in [("c", 2), ("d", 125)] {
+            let mut failures = Failures::default();
+            failures.note_running([running.to_owned()]);
+            let mut outcome = Outcome::default();
+            outcome.errors.insert("c".into(), refusal());
+            assert!(failures.check_all(outcome).is_empty());
+            assert_eq!(code(failures, &[]), Some(expected), "{running}");
+        }
     }
 }

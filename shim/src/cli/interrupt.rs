@@ -1,7 +1,7 @@
 //! Work that a signal to this program interrupts.
 
 use super::error::CliResult;
-use crate::signals::{Signals, code_of};
+use crate::signals::{Signals, code_of_signal};
 
 /// Awaits `work`. A signal that asks for the end drops it, and is returned as an exit code: the
 /// caller undoes what is half done.
@@ -9,7 +9,7 @@ pub(crate) async fn interruptible<T>(work: impl Future<Output = T>) -> CliResult
     let mut signals = Signals::watch()?;
     Ok(tokio::select! {
         done = work => Ok(done),
-        number = signals.next_fatal() => Err(code_of(number)),
+        number = signals.next_fatal() => Err(code_of_signal(number)),
     })
 }
 

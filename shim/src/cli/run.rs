@@ -7,7 +7,8 @@ use super::attach::{Client, Left, attach};
 use super::container::create::create;
 use super::container::spec::Options;
 use super::context::Context;
-use super::error::{CliResult, report_errors};
+use super::error::CliResult;
+use super::failures::report_errors;
 use super::interrupt::interruptible;
 use super::output::print;
 use super::preserve::Preserve;
@@ -69,8 +70,8 @@ async fn undo(pod: &PodHandle, name: &str, rm: bool, code: u8) -> CliResult<u8> 
         if rm {
             return remove(pod, name, true).await;
         }
-        pod.stop(&[name.to_owned()], Some(0)).await?;
-        Ok(())
+        let stopped = pod.stop(&[name.to_owned()], Some(0)).await?;
+        report_errors(stopped).map(drop)
     };
     match interruptible(undone).await? {
         Ok(undone) => undone.map(|()| code),

@@ -19,7 +19,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::error::{Context, Error, Result};
 use crate::logger;
 use crate::reap::{reap, reap_abandoned};
-use crate::signals::Signals;
+use crate::signals::{Signals, code_of_signal};
 use crate::terminal::{self, Raw, say};
 
 /// The namespace of pods that `run` creates.
@@ -207,7 +207,7 @@ impl Session {
         let (pod, _raw) = tokio::select! {
             created = self.create() => created?,
             // What is half done is undone after the runtime has stopped.
-            number = signals.next_fatal() => return Ok(128 + number as u8),
+            number = signals.next_fatal() => return Ok(code_of_signal(number)),
         };
         let exit = self.attend(&pod, &mut signals).await;
         self.steps.done("container ended");

@@ -1,7 +1,7 @@
 //! Connects our stdin, stdout and stderr to a process in a pod.
 
 mod detach_keys;
-mod passing;
+mod forward;
 
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
@@ -13,13 +13,13 @@ use runtime::engine::records::exec::ExecRequest;
 use tokio::sync::{mpsc, oneshot};
 
 use self::detach_keys::{Detacher, parse_keys};
-use self::passing::{Passing, Receiver};
+use self::forward::{Forwarding, Receiver};
 use super::arguments::DETACH_KEYS;
 use super::error::CliResult;
 use super::preserve::Preserved;
 use super::select::Container;
 use crate::error::Context as _;
-use crate::signals::{Signals, code_of};
+use crate::signals::{Signals, code_of_signal};
 use crate::terminal::{self, Raw};
 
 /// What of ours the process is connected to.
@@ -127,7 +127,7 @@ async fn relay(
 ) -> CliResult<Left> {
     let keys = parse_keys(&client.detach_keys)?;
     let mut signals = Signals::watch()?;
-    let mut passed = Passing::new(to);
+    let mut forwarded = Forwarding::new(to);
     tokio::pin!(attaching);
     let attached = loop {
         tokio::select! {
@@ -138,10 +138,10 @@ async fn relay(
                 // There is no process to get it.
                 (libc::SIGUSR1 | libc::SIGUSR2, Receiver::Init(..)) => {}
                 (_, Receiver::Init(..)) | (libc::SIGHUP, _) => {
-                    return Ok(Left::NotStarted(code_of(number)));
+                    return Ok(Left::NotStarted(code_of_signal(number)));
                 }
                 // The process may run already.
-                _ => if let Some(code) = passed.take(number) {
+                _ => if let Some(code) = forwarded.take(number) {
                     return Ok(Left::Ended(code));
                 },
             },
@@ -184,13 +184,13 @@ async fn relay(
                 }
             },
             Some(()) = leaving.recv() => return Ok(Left::Detached),
-            Some(code) = passed.next(&exec) => return Ok(Left::Ended(code)),
+            Some(code) = forwarded.next(&exec) => return Ok(Left::Ended(code)),
             number = signals.next() => match (number, terminal::size()) {
                 (libc::SIGWINCH, Some(size)) if client.tty => resize(&input, size),
                 (libc::SIGWINCH, _) => {}
                 // The terminal has gone: the process goes on.
-                (libc::SIGHUP, _) => return Ok(Left::Ended(code_of(number))),
-                _ => if let Some(code) = passed.take(number) {
+                (libc::SIGHUP, _) => return Ok(Left::Ended(code_of_signal(number))),
+                _ => if let Some(code) = forwarded.take(number) {
                     return Ok(Left::Ended(code));
                 },
             },
@@ -217,7 +217,7 @@ async fn drain_preserved(written: Vec<oneshot::Receiver<()>>, signals: &mut Sign
         tokio::select! {
             _ = &mut all => return None,
             number = signals.next() => if number != libc::SIGWINCH {
-                return Some(code_of(number));
+                return Some(code_of_signal(number));
             },
         }
     }

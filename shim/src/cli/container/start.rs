@@ -9,7 +9,8 @@ use runtime::engine::restart::RestartPolicy;
 
 use crate::cli::attach::{Client, attach};
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
+use crate::cli::error::CliResult;
+use crate::cli::failures::report_errors;
 use crate::cli::filter::{Filter, Key, Kind, Wanted};
 use crate::cli::preserve::Preserve;
 use crate::cli::select::{Groups, Manner};

@@ -22,15 +22,16 @@ pub(crate) struct Rm {
 
 impl Rm {
     pub(crate) async fn run(&self, context: &Context) -> CliResult<()> {
-        let mut failures = Failures::of_removal();
+        let mut failures = Failures::default();
         for image in &self.which.images {
             let removed = context.engine.remove_image(image, self.force).await;
             let removed = removed.map_err(Into::into);
             if self.force && removed.as_ref().is_err_and(is_not_found) {
                 continue;
             }
-            if let Some(removed) = failures.check(removed) {
-                print_removed(&removed)?;
+            match removed {
+                Ok(removed) => print_removed(&removed)?,
+                Err(error) => failures.report_removal(&error),
             }
         }
         failures.finish()

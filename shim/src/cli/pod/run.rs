@@ -5,7 +5,8 @@ use runtime::engine::RemoveOptions;
 
 use super::create::Create;
 use crate::cli::context::Context;
-use crate::cli::error::{CliResult, report_errors};
+use crate::cli::error::CliResult;
+use crate::cli::failures::report_errors;
 use crate::cli::interrupt::interruptible;
 use crate::cli::output::print;
 use crate::cli::progress::with_spinner;

@@ -71,8 +71,7 @@ impl Groups {
         for wanted in wanted {
             match context.container(wanted) {
                 Ok((pod, name)) => groups.add(pod, name),
-                Err(error) if manner.minds(&error) => groups.failures.report(&error),
-                Err(_) => {}
+                Err(error) => manner.report_missing(&mut groups.failures, &error),
             }
         }
         groups
@@ -117,7 +116,7 @@ impl Groups {
     fn none(manner: Manner) -> Self {
         Self {
             pods: Vec::new(),
-            failures: manner.failures(),
+            failures: Failures::default(),
             manner,
         }
     }
@@ -142,6 +141,9 @@ impl Groups {
         for (pod, names) in &mut self.pods {
             // If the pod itself cannot be read, the operation says so.
             let Ok(view) = pod.view() else { continue };
+            if matches!(self.manner, Manner::Removal { .. }) {
+                failures.note_running(view.in_state(ContainerStatus::is_running));
+            }
             names.retain(|name| match view.containers.get(name) {
                 Some(Err(_)) => {
                     failures.check(view.container(name).map_err(Into::into));

@@ -28,15 +28,17 @@ pub(crate) enum Manner {
 }
 
 impl Manner {
-    fn failures(self) -> Failures {
-        match self {
-            Self::Removal { .. } => Failures::of_removal(),
-            _ => Failures::default(),
-        }
-    }
-
     fn forced(self) -> bool {
         self == Self::Removal { force: true }
+    }
+
+    /// Reports that an object was not found, unless that is no error here.
+    fn report_missing(self, failures: &mut Failures, error: &Error) {
+        match self {
+            Self::Removal { force: true } if is_not_found(error) => {}
+            Self::Removal { .. } if is_not_found(error) => failures.report_removal(error),
+            _ => failures.report(error),
+        }
     }
 
     /// Whether this is an error here.

@@ -7,6 +7,7 @@ use runtime::engine::status::Outcome;
 use super::Manner;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
+use crate::cli::failures::Failures;
 use crate::cli::output::print;
 use crate::cli::progress::with_spinner;
 use crate::cli::side_by_side::side_by_side;
@@ -56,13 +57,12 @@ impl Pods {
         manner: Manner,
         work: impl AsyncFn(&PodHandle) -> runtime::Result<Outcome>,
     ) -> CliResult<()> {
-        let mut failures = manner.failures();
+        let mut failures = Failures::default();
         let mut pods = Vec::new();
         for pod in self.handles(context)? {
             match pod {
                 Ok(pod) => pods.push(pod),
-                Err((_, error)) if manner.minds(&error) => failures.report(&error),
-                Err(_) => {}
+                Err((_, error)) => manner.report_missing(&mut failures, &error),
             }
         }
         let mut finished = |(name, result): (&str, runtime::Result<Outcome>)| match result {
@@ -89,7 +89,8 @@ impl Pods {
             }
         } else {
             let names: Vec<&str> = pods.iter().map(PodHandle::name).collect();
-            let what = format!("{doing} pods {}", names.join(", "));
+            let noun = if names.len() == 1 { "pod" } else { "pods" };
+            let what = format!("{doing} {noun} {}", names.join(", "));
             let work = &work;
             let works = pods
                 .iter()

@@ -22,15 +22,16 @@ pub(crate) struct Rm {
 
 impl Rm {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
-        let mut failures = Failures::of_removal();
+        let mut failures = Failures::default();
         for name in &self.which.volumes {
             let removed = context.engine.remove_volume(name, self.force).await;
             let removed = removed.map_err(Into::into);
             if self.force && removed.as_ref().is_err_and(is_not_found) {
                 continue;
             }
-            if failures.check(removed).is_some() {
-                print(&format!("{name}\n"))?;
+            match removed {
+                Ok(()) => print(&format!("{name}\n"))?,
+                Err(error) => failures.report_removal(&error),
             }
         }
         failures.finish()

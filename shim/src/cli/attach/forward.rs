@@ -1,4 +1,4 @@
-//! Signals of ours on their way to the process that we are attached to.
+//! Signals of ours, forwarded to the process that we are attached to.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use runtime::engine::PodHandle;
 use runtime::engine::status::ContainerStatus;
 
 use crate::cli::select::Container;
-use crate::signals::{code_of, is_fatal};
+use crate::signals::{code_of_signal, is_fatal};
 
 /// The process that gets our signals.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ impl Receiver<'_> {
 }
 
 /// The signals, in order, each passed on when the one before has arrived.
-pub(super) struct Passing<'a> {
+pub(super) struct Forwarding<'a> {
     to: Receiver<'a>,
     waiting: VecDeque<i32>,
     current: Option<(i32, LocalBoxFuture<'a, runtime::Result<bool>>)>,
@@ -52,7 +52,7 @@ pub(super) struct Passing<'a> {
     asked: bool,
 }
 
-impl<'a> Passing<'a> {
+impl<'a> Forwarding<'a> {
     pub(super) fn new(to: Receiver<'a>) -> Self {
         Self {
             to,
@@ -71,7 +71,7 @@ impl<'a> Passing<'a> {
                 Receiver::Init(..) => self.asked && stuck,
             };
             if again {
-                return Some(code_of(number));
+                return Some(code_of_signal(number));
             }
             self.asked = true;
         }
@@ -98,7 +98,7 @@ impl<'a> Passing<'a> {
             self.current = None;
             match passed {
                 Ok(true) => {}
-                Ok(false) => return Some(code_of(number)),
+                Ok(false) => return Some(code_of_signal(number)),
                 // It has ended, and its exit code is on the way to us.
                 Err(error)
                     if matches!(
@@ -107,7 +107,7 @@ impl<'a> Passing<'a> {
                     ) => {}
                 Err(error) => {
                     log::warn!("Signal {number} was not passed on: {error}");
-                    return Some(code_of(number));
+                    return Some(code_of_signal(number));
                 }
             }
         }
