@@ -133,12 +133,16 @@ pub(crate) fn main() -> ExitCode {
     crate::terminal::restore();
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(Error::Reported { code }) => ExitCode::from(code),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "rust-kata: {error}");
-            ExitCode::from(exit_code(&error))
-        }
+        Err(error) => ExitCode::from(report(&error)),
     }
+}
+
+/// Prints the error of a command, unless it was printed as it came; returns the exit code.
+fn report(error: &Error) -> u8 {
+    if !matches!(error, Error::Reported { .. }) {
+        let _ = writeln!(std::io::stderr(), "rust-kata: {error}");
+    }
+    exit_code(error)
 }
 
 fn parse(command: clap::Command) -> Result<Cli, clap::Error> {

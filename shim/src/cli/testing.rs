@@ -19,7 +19,6 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::Cli;
-use super::error::exit_code;
 use crate::error::Error;
 use crate::manage::server;
 
@@ -37,10 +36,7 @@ fn plays_rust_kata() {
     let stdout = File::create(std::env::var(STDOUT).unwrap()).unwrap();
     nix::unistd::dup2_stdout(stdout).unwrap();
     let cli = Cli::try_parse_from(words).unwrap_or_else(|problem| problem.exit());
-    let code = super::run(cli).unwrap_or_else(|error| {
-        eprintln!("rust-kata: {error}");
-        exit_code(&error)
-    });
+    let code = super::run(cli).unwrap_or_else(|error| super::report(&error));
     std::process::exit(code.into());
 }
 
@@ -120,6 +116,17 @@ impl Scene {
         let said = self.run(&line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(said.code, code, "{line}: {}{}", said.out, said.err);
         said.err
+    }
+
+    /// Gives a container of the pod `p` another state.
+    pub(crate) fn put(&self, container: &str, status: &str) {
+        let file = format!("data/pods/local/p/containers/{container}/state.json");
+        let file = self.path(&file);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(state["status"].is_string(), "{text}");
+        state["status"] = status.into();
+        std::fs::write(&file, state.to_string()).unwrap();
     }
 
     /// The value that a command prints as JSON.

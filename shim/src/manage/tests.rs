@@ -102,6 +102,12 @@ async fn every_call_about_a_container_that_is_not_there_says_so() {
         exec: "e".into(),
         ..Default::default()
     };
+    let signal_exec = api::SignalExecRequest {
+        container: one.clone(),
+        exec: "e".into(),
+        signal: 2,
+        ..Default::default()
+    };
     for (call, found) in [
         ("start", code(owner.start(c, containers()).await)),
         ("stop", code(owner.stop(c, stop()).await)),
@@ -122,6 +128,7 @@ async fn every_call_about_a_container_that_is_not_there_says_so() {
         ("create_exec", code(owner.create_exec(c, exec).await)),
         ("start_exec", code(owner.start_exec(c, process).await)),
         ("remove_exec", code(owner.remove_exec(c, remove_exec).await)),
+        ("signal_exec", code(owner.signal_exec(c, signal_exec).await)),
     ] {
         assert_eq!(found, Code::NOT_FOUND, "{call}");
     }
@@ -168,7 +175,7 @@ fn engine_and_management_have_each_others_calls() {
     let of = "rust_kata.management.v1";
     assert_eq!(names, [format!("{of}.Engine"), format!("{of}.Management")]);
     let calls = |name: &str| services[&format!("{of}.{name}")].methods.len();
-    assert_eq!((calls("Engine"), calls("Management")), (16, 24));
+    assert_eq!((calls("Engine"), calls("Management")), (16, 25));
 }
 
 #[test]

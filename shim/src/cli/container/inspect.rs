@@ -40,13 +40,16 @@ impl Inspect {
     /// Prints the containers that are found, also if others are not.
     pub(crate) fn run(&self, context: &Context) -> CliResult<()> {
         let mut failures = Failures::default();
-        let mut all = Vec::new();
+        let mut all: Vec<serde_json::Value> = Vec::new();
         for wanted in &self.which.containers {
             let shown = context.any_container(wanted).and_then(|found| match found {
                 Container::Managed(pod, name) => inspect(&pod, &name),
                 Container::Foreign(container) => foreign::inspect_container(&container),
             });
-            all.extend(failures.check(shown));
+            // Each once.
+            let known = |id: &serde_json::Value| all.iter().any(|one| one["id"] == *id);
+            let shown = failures.check(shown).filter(|shown| !known(&shown["id"]));
+            all.extend(shown);
         }
         json(&all)?;
         failures.finish()

@@ -60,7 +60,7 @@ fn limits_of_cpu_time_are_of_one_period_and_an_infra_less_pod_shares_nothing() {
     let (limits, share, _) = resources("--cpus 0.25");
     assert_eq!(
         (&limits["cpu_quota"], &limits["cpu_period"]),
-        (&json!(25_000), &json!(null))
+        (&json!(25_000), &json!(100_000))
     );
     assert_eq!(share, shared);
     let (limits, ..) = resources("--cpu-quota -1 --cpu-period 20000");

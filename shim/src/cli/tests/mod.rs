@@ -47,10 +47,10 @@ fn verbs_of_containers_are_asked_of_the_owners_of_their_pods() {
         ("restart --time 4 a b", format!("restart {both} timeout: 4")),
         ("container restart --all", format!("restart {both}")),
         ("pause p/a b", format!("pause {both}")),
-        ("unpause --all", format!("unpause {both}")),
+        ("unpause a b", format!("unpause {both}")),
         ("kill a b", format!("kill {both} signal: 9")),
         (
-            "kill --signal 10 --all a b",
+            "kill --signal 10 --all-processes a b",
             format!("kill {both} signal: 10 all: true"),
         ),
         ("cleanup --all", format!("cleanup {both}")),
@@ -63,6 +63,27 @@ fn verbs_of_containers_are_asked_of_the_owners_of_their_pods() {
         assert_eq!(scene.says(line), "a\nb\n", "{line}");
         assert_eq!(owner.asked(), [asked], "{line}");
     }
+}
+
+#[test]
+fn all_are_those_that_a_verb_fits() {
+    let scene = Scene::with_a_pod();
+    let owner = scene.owner();
+    scene.put("b", "running");
+    let some = |line: &str, out: &str| {
+        assert_eq!(scene.says(line), out, "{line}");
+        owner.asked()
+    };
+    let only = r#"containers: "b""#;
+    assert_eq!(some("pause --all", "b\n"), [format!("pause {only}")]);
+    let killed = format!("kill {only} signal: 9");
+    assert_eq!(some("kill --all", "b\n"), [killed]);
+    let cleaned = r#"cleanup containers: "a""#;
+    assert_eq!(some("cleanup --all", "a\n"), [cleaned]);
+    assert!(some("unpause --all", "").is_empty());
+    scene.put("b", "paused");
+    assert_eq!(some("unpause --all", "b\n"), [format!("unpause {only}")]);
+    assert!(some("pause --all", "").is_empty());
 }
 
 #[test]
@@ -115,7 +136,9 @@ fn nothing_runs_without_an_owner() {
     ] {
         assert_eq!(scene.says(line), out, "{line}");
     }
-    for line in ["pause a", "kill a", "wait a", "top a", "unpause a"] {
+    // It never ran.
+    assert_eq!(scene.says("wait a"), "0\n");
+    for line in ["pause a", "kill a", "top a", "unpause a", "attach a"] {
         scene.refuses(125, line);
     }
     // The program of the owner is not beside that of the tests.
@@ -194,11 +217,13 @@ fn the_end_of_containers_is_waited_for() {
         exit_code: 42,
         ..Answers::default()
     });
+    scene.put("a", "running");
+    scene.put("b", "running");
     assert_eq!(scene.says("wait a p/b"), "42\n42\n");
     let waits = ["a", "b"].map(|name| format!("wait container: \"{name}\""));
     assert_eq!(owner.asked(), waits);
     // A state that it has needs no owner.
-    assert_eq!(scene.says("wait --condition created a"), "-1\n");
+    assert_eq!(scene.says("wait --condition running a"), "-1\n");
     assert!(owner.asked().is_empty());
 }
 
@@ -359,6 +384,7 @@ fn a_command_is_connected_to_the_process_that_it_runs() {
         "out\ninput",
     );
     let container = r#"container: "a""#;
+    scene.put("a", "running");
     attached(
         "attach a",
         &format!("request {{{container} stdin: true {all}}}"),

@@ -35,7 +35,7 @@ fn volumes_are_made_listed_and_removed() {
     let gone = scene.refuses(125, "volume inspect x");
     assert!(gone.contains("volume \"x\" not found"), "{gone}");
 
-    let used = scene.refuses(125, "volume rm v");
+    let used = scene.refuses(2, "volume rm v");
     assert!(used.contains('c'), "{used}");
     assert_eq!(scene.says("volume prune"), "w\n");
     assert_eq!(scene.says("volume rm --force v"), "v\n");

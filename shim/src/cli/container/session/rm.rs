@@ -1,6 +1,7 @@
 //! `rust-kata container session rm`.
 
 use clap::Args;
+use runtime::Error;
 
 use super::{OneSession, find};
 use crate::cli::context::Context;
@@ -22,7 +23,13 @@ impl Rm {
     pub(crate) async fn run(self, context: &Context) -> CliResult<()> {
         let (pod, name) = context.container(&self.which.container.container)?;
         let view = pod.view()?;
-        let (session, _) = find(&view.container(&name)?.state.execs, &self.which.session)?;
+        let sessions = &view.container(&name)?.state.execs;
+        let session = match find(sessions, &self.which.session) {
+            Ok((id, _)) => id,
+            // The owner may know it, and says it if it does not.
+            Err(Error::NotFound { .. }) => &self.which.session,
+            Err(error) => return Err(error.into()),
+        };
         pod.remove_exec(&name, session, self.force).await?;
         print(&format!("{session}\n"))
     }
