@@ -231,7 +231,8 @@ fn damaged_files_are_named_harm_no_other_pod_and_can_be_removed() {
         let refused = bed.rust_kata(&["pod", "start", "bad"]).exits(125);
         assert!(refused.err().contains(name), "{refused:?}");
         assert!(refused.err().contains("rm --force"), "{refused:?}");
-        bed.rust_kata(&["pod", "rm", "bad"]).exits(125);
+        let refused = bed.rust_kata(&["pod", "rm", "bad"]).exits(125);
+        assert!(refused.err().contains(name), "{refused:?}");
         if !of_pod {
             // The remedy works, here while the pod's owner lives.
             bed.rust_kata(&["container", "rm", "--force", "bad/b"]).ok();

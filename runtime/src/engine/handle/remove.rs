@@ -113,16 +113,28 @@ impl PodHandle {
             let running = still_running(&name, state);
             outcome.errors.insert(name, running);
         }
-        let all: Vec<String> = view.containers.into_keys().collect();
-        if outcome.errors.is_empty() && !all.is_empty() {
-            outcome = self.remove_containers(&all, false, None).await?;
+        if !outcome.errors.is_empty() {
+            return Ok(outcome);
+        }
+        let (readable, damaged): (Vec<String>, Vec<String>) = view
+            .containers
+            .keys()
+            .cloned()
+            .partition(|name| view.container(name).is_ok());
+        if !readable.is_empty() {
+            outcome = self.remove_containers(&readable, false, None).await?;
+        }
+        for name in damaged {
+            if let Err(error) = view.container(&name) {
+                outcome.errors.insert(name, error);
+            }
         }
         if !outcome.errors.is_empty() {
             return Ok(outcome);
         }
         match self.remove_itself(false, None).await {
             // A pod that `run` made goes with its last container.
-            Err(e) if e.kind() == ErrorKind::NotFound && !all.is_empty() => {}
+            Err(e) if e.kind() == ErrorKind::NotFound && !readable.is_empty() => {}
             other => other?,
         }
         Ok(outcome)
