@@ -16,7 +16,7 @@ impl Owner {
     /// Takes in a container that was added to the pod's directory.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; errors of its files.
+    /// [`crate::Error::NotFound`]; errors of its files.
     pub fn adopt(&self, name: &str) -> Result<()> {
         let view = PodView::read(&self.paths)?;
         let files = view.container(name)?;
@@ -31,7 +31,7 @@ impl Owner {
     /// container is also refused if another one that stays depends on it.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; errors of single containers are in the outcome.
+    /// [`crate::Error::NotFound`]; errors of single containers are in the outcome.
     pub async fn remove(
         self: &Arc<Self>,
         names: &[String],

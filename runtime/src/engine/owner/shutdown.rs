@@ -77,7 +77,7 @@ impl Owner {
     /// As [`Owner::stop_pod`], for a pod without containers.
     ///
     /// # Errors
-    /// [`Error::WrongState`] if it has any.
+    /// [`crate::Error::WrongState`] if it has any.
     pub async fn stop_empty_pod(self: &Arc<Self>) -> Result<Outcome> {
         let _op = self.op.lock().await;
         let count = lock(&self.containers).len();
