@@ -128,6 +128,8 @@ fn fork_one(control: OwnedFd, requests: &OwnedFd) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use nix::sys::wait::WaitStatus;
 
     use super::*;
@@ -156,7 +158,10 @@ mod tests {
     fn helpers_are_forked_until_the_agent_ends() {
         let (zygote, requests) = Zygote::played();
         let agent = zygote.socket.as_raw_fd();
+        let (mut forked_already, mut told) = std::io::pipe().unwrap();
         let answers = std::thread::spawn(move || {
+            // Otherwise the zygote would have a copy of our ends of the helpers' sockets.
+            forked_already.read_exact(&mut [0]).unwrap();
             // A request without a socket does no harm.
             send_with_fds(zygote.socket.as_raw_fd(), b"f", &[]).unwrap();
             [answer_of_a_helper(&zygote), answer_of_a_helper(&zygote)]
@@ -164,6 +169,7 @@ mod tests {
         let (end, said) = forked(|| {
             // SAFETY: the copy of the agent's end, which this process does not use.
             unsafe { libc::close(agent) };
+            told.write_all(b"f").unwrap();
             serve(requests.try_clone().unwrap())
         });
         assert!(matches!(end, WaitStatus::Exited(_, 0)), "{end:?}: {said}");
