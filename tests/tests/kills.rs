@@ -212,7 +212,8 @@ fn name_of(process: &Process) -> String {
 /// failure.
 #[track_caller]
 fn fine(line: &str, output: &Output) {
-    let known = [0, 125, 137].contains(&output.code);
+    // 1 and 2: of a removal, of what does not exist or is in use.
+    let known = [0, 1, 2, 125, 137].contains(&output.code);
     let said = output.err();
     let wrong = ["panicked", "state file", "internal error"];
     let wrong = wrong.iter().any(|word| said.contains(word));
