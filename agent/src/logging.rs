@@ -71,6 +71,7 @@ impl Log for ConsoleLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::testing::alone;
 
     #[test]
     fn the_last_word_counts_and_nonsense_is_warn() {
@@ -86,6 +87,7 @@ mod tests {
 
     #[test]
     fn only_what_the_level_permits_is_enabled() {
+        alone!();
         let enabled = |level| CONSOLE.enabled(&Metadata::builder().level(level).build());
         let levels = [
             log::Level::Error,
@@ -108,6 +110,7 @@ mod tests {
 
     #[test]
     fn lines_go_to_the_console_at_the_level_of_the_command_line() {
+        alone!();
         use nix::mount::{MsFlags, mount};
         use nix::sched::{CloneFlags, unshare};
 

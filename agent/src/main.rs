@@ -121,9 +121,11 @@ fn serve(zygote: Zygote) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::testing::alone;
 
     #[test]
     fn only_pid_1_is_the_agent() {
+        alone!();
         test_support::require!(test_support::root());
         let code = launch::testing::forked_well(|| {
             // Whatever it does, it may not do it to this machine.

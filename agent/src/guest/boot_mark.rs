@@ -60,6 +60,7 @@ fn permit(port: u16, on: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::testing::alone;
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
@@ -151,6 +152,7 @@ mod tests {
 
     #[test]
     fn the_word_of_the_environment_is_read() {
+        alone!();
         crate::launch::testing::forked_well(|| {
             // SAFETY: this process has one thread.
             unsafe { std::env::set_var(protos::BOOT_MARK_WORD, "no port") };

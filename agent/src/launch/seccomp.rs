@@ -207,7 +207,7 @@ fn architecture(arch: Arch) -> ScmpArch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::testing::{forked_well, say};
+    use crate::launch::testing::{alone, forked_well, say};
     use test_support::{require, root};
 
     fn profile(json: &str) -> LinuxSeccomp {
@@ -260,6 +260,7 @@ mod tests {
 
     #[test]
     fn each_operator_compares_as_the_kernel_does() {
+        alone!();
         require!(root());
         for (op, expected) in [
             ("NE", [FILTERED, BAD, FILTERED]),
@@ -286,6 +287,7 @@ mod tests {
 
     #[test]
     fn conditions_on_one_argument_are_alternatives_and_others_are_combined() {
+        alone!();
         require!(root());
         let rule = |args: &str| {
             format!(
@@ -308,6 +310,7 @@ mod tests {
 
     #[test]
     fn a_rule_without_an_errno_refuses_and_one_like_the_default_is_dropped() {
+        alone!();
         require!(root());
         let refused = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
             {"names":["close"],"action":"SCMP_ACT_ERRNO"},

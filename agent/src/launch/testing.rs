@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -21,17 +22,56 @@ use crate::stdio::stream::pipe;
 /// The exit code of a child that panicked; its output ends with the message.
 const PANICKED: i32 = 101;
 
+/// Set in a process that runs one test alone; nextest sets the other.
+const ALONE: &str = "RUST_KATA_TEST_ALONE";
+const NEXTEST: &str = "NEXTEST";
+
+/// Whether the calling test is alone in its process. If not, runs it in a process of its own,
+/// and fails as it does. A test that forks must be alone: the locks that another test holds
+/// during a fork stay locked in the child.
+#[track_caller]
+pub fn is_alone() -> bool {
+    if [ALONE, NEXTEST]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+    {
+        return true;
+    }
+    let thread = std::thread::current();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", thread.name().unwrap(), "--test-threads=1"])
+        .env(ALONE, "1")
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && said.contains("1 passed");
+    assert!(passed, "{said}");
+    false
+}
+
+/// Ends a test that is not alone, after [`is_alone`] has run it.
+macro_rules! alone {
+    () => {
+        if !$crate::launch::testing::is_alone() {
+            return;
+        }
+    };
+}
+pub(crate) use alone;
+
 /// The seconds that a child may take.
 const LIMIT: u32 = 60;
 
-/// Runs `work` in a child process with one thread, without stdin. Returns its end, and what it
+/// Runs `work` in a child process with one thread, without stdin; for tests that are `alone`.
+/// Returns its end, and what it
 /// and the program that it may become have written to stdout and stderr.
 pub fn forked(work: impl FnOnce()) -> (WaitStatus, String) {
     let _children = reaper::children();
     let (read, write) = pipe().unwrap();
     let null = File::open("/dev/null").unwrap();
-    // SAFETY: the child has the memory of this thread alone, and ends below. What it allocates
-    // is safe with glibc, whose fork leaves no lock of its allocator held.
+    // SAFETY: the test is alone: no other thread holds a lock that would stay locked in the
+    // child, which ends below.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             for (from, to) in [
@@ -43,8 +83,7 @@ pub fn forked(work: impl FnOnce()) -> (WaitStatus, String) {
                 unsafe { libc::dup2(from, to) };
             }
             drop(write);
-            // SAFETY: no memory is involved. The child may wait for a lock that another thread
-            // held during the fork, such as that of a test that panics.
+            // SAFETY: no memory is involved.
             unsafe { libc::alarm(LIMIT) };
             std::panic::set_hook(Box::new(|_| {}));
             let done = catch_unwind(AssertUnwindSafe(work));

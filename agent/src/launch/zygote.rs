@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::launch::helper::{Answer, MESSAGE, Request};
-    use crate::launch::testing::forked;
+    use crate::launch::testing::{alone, forked};
 
     /// Has a helper forked; returns what it answers to a request that it cannot fulfil.
     fn answer_of_a_helper(zygote: &Zygote) -> Answer {
@@ -151,11 +151,14 @@ mod tests {
         send_with_fds(ours.as_raw_fd(), &json, &[]).unwrap();
         let mut buffer = vec![0; MESSAGE];
         let (n, _) = receive_with_fds(ours.as_raw_fd(), &mut buffer).unwrap();
+        // Its end of the socket does not tell it: the zygote may have a copy of ours.
+        send_with_fds(ours.as_raw_fd(), b"k", &[]).unwrap();
         serde_json::from_slice(&buffer[..n]).unwrap()
     }
 
     #[test]
     fn helpers_are_forked_until_the_agent_ends() {
+        alone!();
         let (zygote, requests) = Zygote::played();
         let agent = zygote.socket.as_raw_fd();
         let (mut forked_already, mut told) = std::io::pipe().unwrap();

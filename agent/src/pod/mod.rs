@@ -221,6 +221,7 @@ fn make_namespaces(request: &CreatePodRequest) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::testing::alone;
     use test_support::{require, root};
 
     #[test]
@@ -374,6 +375,7 @@ mod tests {
 
     #[test]
     fn a_shared_pid_namespace_has_a_process_that_reaps() {
+        alone!();
         require!(root());
         apart(|| {
             fs::create_dir_all(GUEST_NAMESPACES).unwrap();

@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, fork};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::launch::testing::{forked, forked_well, say};
+use crate::launch::testing::{alone, forked, forked_well, say};
 
 /// The two ends of a control socket.
 fn control() -> (OwnedFd, OwnedFd) {
@@ -97,6 +97,7 @@ fn requests_are_named_by_their_verbs() {
 
 #[test]
 fn a_helper_runs_hooks_with_the_state_of_the_container() {
+    alone!();
     let folder = tempfile::tempdir().unwrap();
     container(folder.path(), ContainerStatus::Stopped);
     let output = folder.path().join("output");
@@ -120,6 +121,7 @@ fn a_helper_runs_hooks_with_the_state_of_the_container() {
 
 #[test]
 fn a_helper_answers_with_what_failed() {
+    alone!();
     let folder = tempfile::tempdir().unwrap();
     let unknown = helped(&hooks(folder.path(), json!([]))).unwrap_err();
     assert_eq!(unknown.kind, Kind::Internal);
@@ -166,6 +168,7 @@ fn a_request_must_have_the_descriptors_that_it_numbers() {
 
 #[test]
 fn descriptors_get_their_numbers_and_only_stdio_outlives_an_exec() {
+    alone!();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| File::create(folder.path().join(name)).unwrap();
     let (first, second) = (file("first"), file("second"));
@@ -200,6 +203,7 @@ fn descriptors_get_their_numbers_and_only_stdio_outlives_an_exec() {
 
 #[test]
 fn a_panic_is_the_answer_of_the_helper_but_not_of_its_children() {
+    alone!();
     let (ours, theirs) = control();
     let (faults, collected) = faults::collect().unwrap();
     forked_well(|| {
@@ -249,6 +253,7 @@ fn an_exec_works_on_a_running_copy_of_the_state() {
 
 #[test]
 fn a_terminal_comes_through_a_socket_however_long_its_path() {
+    alone!();
     let folder = tempfile::tempdir().unwrap();
     let deep = folder.path().join("x".repeat(120));
     fs::create_dir(&deep).unwrap();

@@ -10,7 +10,7 @@ use test_support::{require, root};
 use super::*;
 use crate::launch::faults::{Collected, collect};
 use crate::launch::seccomp::Filter;
-use crate::launch::testing::{forked, forked_well, say};
+use crate::launch::testing::{alone, forked, forked_well, say};
 
 #[test]
 fn home_comes_from_the_containers_passwd() {
@@ -136,6 +136,7 @@ fn status(launch: Launch, keys: &str) -> String {
 
 #[test]
 fn a_program_gets_its_arguments_environment_directory_and_limits() {
+    alone!();
     require!(root());
     let folder = tempfile::tempdir().unwrap();
     let cwd = folder.path().canonicalize().unwrap().join("made/for it");
@@ -163,6 +164,7 @@ fn a_program_gets_its_arguments_environment_directory_and_limits() {
 
 #[test]
 fn a_program_has_the_capabilities_and_signals_of_its_spec() {
+    alone!();
     require!(root());
     let kill_alone = json!({ "capabilities": capabilities(&["CAP_KILL"]) });
     let expected = "CapInh: 0000000000000000\nCapPrm: 0000000000000020\n\
@@ -192,6 +194,7 @@ fn a_program_has_the_capabilities_and_signals_of_its_spec() {
 
 #[test]
 fn a_filter_is_loaded_once_while_it_is_permitted() {
+    alone!();
     require!(root());
     let filtered = |syscalls: Value| {
         let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": syscalls });
@@ -214,6 +217,7 @@ fn a_filter_is_loaded_once_while_it_is_permitted() {
 
 #[test]
 fn streams_belong_to_the_user_and_only_asked_descriptors_stay_open() {
+    alone!();
     require!(root());
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| {
@@ -260,6 +264,7 @@ fn streams_belong_to_the_user_and_only_asked_descriptors_stay_open() {
 
 #[test]
 fn a_terminal_has_the_size_of_the_spec() {
+    alone!();
     let pty = nix::pty::openpty(None, None).unwrap();
     let launch = launch(json!({
         "args": ["/bin/sh"], "consoleSize": { "width": 132, "height": 50 },
@@ -288,6 +293,7 @@ fn refusal(launch: Launch) -> Fault {
 
 #[test]
 fn a_program_is_looked_up_with_its_own_rights() {
+    alone!();
     require!(root());
     let folder = tempfile::tempdir().unwrap();
     let closed = folder.path().join("closed");
@@ -312,6 +318,7 @@ fn a_program_is_looked_up_with_its_own_rights() {
 
 #[test]
 fn what_cannot_start_is_named_before_the_start() {
+    alone!();
     let in_folder = |cwd: &str, args: Value| launch(json!({ "cwd": cwd, "args": args }));
     let nowhere = refusal(in_folder("/no/such", json!(["true"])));
     let message =
@@ -325,6 +332,7 @@ fn what_cannot_start_is_named_before_the_start() {
 
 #[test]
 fn a_program_that_cannot_be_executed_is_told_of_where_it_is_waited_for() {
+    alone!();
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken");
     fs::write(&broken, [0x7f, 0, 1, 2]).unwrap();
